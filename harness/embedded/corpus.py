@@ -12,7 +12,7 @@ from tasks.mini_facts.texts import texts
 from tasks.mini_math.problems import problems
 
 # kind -> (share of the examples, weight of an answer token in the loss); facts have two-token answers, so they weigh more
-MIXTURE = {"math": (0.42, 1.0), "drill": (0.10, 1.0), "facts": (0.24, 4.0), "text": (0.08, 0.3), "code": (0.16, 1.0)}
+MIXTURE = {"math": (0.46, 1.0), "drill": (0.16, 1.0), "facts": (0.18, 4.0), "text": (0.07, 0.3), "code": (0.13, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,21 @@ def examples(seed: int = 0) -> Iterator[TrainingExample]:
 
 
 def _drills(rng: random.Random) -> Iterator[TrainingExample]:
-    """Single sums such as 12+5=17: a chain of one step, which no word problem has."""
-    signs = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y}
+    """Four single sums such as 12+5=17: chains of one step, which no word problem has."""
     while True:
-        sign = rng.choice("++--***//")
-        high = 12 if sign in "*/" else 98
-        x, y = rng.randint(1, high), rng.randint(1, high)
-        left, right = (f"{x * y}/{y}", x) if sign == "/" else (f"{x}{sign}{y}", signs[sign](x, y))
-        if 1 <= right <= 99 and (sign != "/" or x * y <= 99):
-            yield TrainingExample("drill", left, f"{left}={right}.")
+        sums = [_sum(rng) for _ in range(4)]
+        prompt = "\n".join(left for left, _ in sums)
+        yield TrainingExample("drill", prompt, "\n".join(f"{left}={right}." for left, right in sums))
+
+
+def _sum(rng: random.Random) -> tuple[str, int]:
+    """A sum, difference, product or exact quotient with all numbers from 1 to 99."""
+    while True:
+        sign = rng.choice("+++----**//")
+        x, y = (rng.randint(1, 19), rng.randint(1, 12)) if sign in "*/" else (rng.randint(1, 98), rng.randint(1, 98))
+        left, right = {"+": (x, x + y), "-": (x, x - y), "*": (x, x * y), "/": (x * y, x)}[sign]
+        if 1 <= right <= 99 and left <= 99:
+            return f"{left}{sign}{y}", right
 
 
 def _facts(rng: random.Random) -> Iterator[TrainingExample]:

@@ -29,7 +29,7 @@ class TrainConfig:
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     vocab_size: int = 1088
-    steps: int = 1800
+    steps: int = 2600
     examples_per_step: int = 64
     micro_batches: int = 4
     muon_lr: float = 0.02

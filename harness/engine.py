@@ -1,0 +1,94 @@
+"""The life of a vLLM engine: start, generate, measure, stop. In-process, so that start-up is one import and one load."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import MeasurementError
+
+KV_CACHE_BYTES = 1 << 30
+_SILENCE = {"VLLM_CONFIGURE_LOGGING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """`dtype` "auto" is FP32 on a CPU, where BF16 is emulated or differs in near-ties, and the checkpoint's own on CUDA."""
+
+    dtype: str = "auto"
+    max_model_len: int = 2048
+    kv_cache_bytes: int = KV_CACHE_BYTES
+    max_num_seqs: int = 128
+    threads: int | None = None
+
+
+def prepare_environment(threads: int | None = None) -> None:
+    """To be called before torch is imported: one process, no telemetry, no hub for local files, OpenMP threads as given."""
+    os.environ.update(_SILENCE)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if threads or "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
+
+
+def device_name() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
+    """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the checkpoint."""
+    prepare_environment(config.threads)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise MeasurementError(f"vLLM is not installed here ({error}); run `make install`") from error
+    _quiet()
+    try:
+        llm = LLM(
+            str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
+            kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False, seed=0,
+        )  # fmt: skip
+    except Exception as error:
+        raise MeasurementError(f"vLLM cannot load {model}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+
+
+def _dtype(name: str) -> str:
+    return name if name != "auto" else ("float32" if device_name() == "cpu" else "auto")
+
+
+def _quiet() -> None:
+    for name in ("vllm", "transformers", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def generate(llm: Any, prompts: Sequence[Any], params: Any) -> list[Any]:
+    """One vllm.RequestOutput per prompt (text or token ids), in order; without the engine's progress bar."""
+    return list(llm.generate(list(prompts), params, use_tqdm=False))
+
+
+def kv_bytes_per_token(llm: Any) -> int:
+    """Bytes of keys and values that the engine holds per token, by its own cache specification."""
+    config = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config
+    page = sum(group.kv_cache_spec.page_size_bytes * len(group.layer_names) for group in config.kv_cache_groups)
+    return int(page // llm.llm_engine.vllm_config.cache_config.block_size)
+
+
+def kv_capacity_tokens(llm: Any) -> int:
+    cache = llm.llm_engine.vllm_config.cache_config
+    return int(cache.num_gpu_blocks * cache.block_size)

@@ -1,0 +1,27 @@
+"""Every error a user can cause: one line that says what, where, and what to do."""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Something failed; the command line prints the message as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """The request itself is wrong: unknown name, impossible ratio, settings that do not fit the run directory."""
+
+    exit_code = 2
+
+
+class UnsupportedModelError(HarnessError):
+    """The architecture cannot be pruned here, or the checkpoint is incomplete or damaged."""
+
+
+class StorageError(HarnessError):
+    """The run directory is locked, or the disk is full."""
+
+
+class MeasurementError(HarnessError):
+    """The engine or an evaluation gave something that cannot be a result."""

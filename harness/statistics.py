@@ -1,0 +1,83 @@
+"""Pure functions: arrays in, numbers out. Intervals are two-sided at 95 % unless told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+_CONFIDENCE = 0.95
+
+
+def wilson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), by statsmodels.
+
+    Raises ValueError where n is 0 or successes lie outside [0, n].
+    """
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"wilson needs 0 <= successes <= n and n > 0, got {successes} of {n}")
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """b minus a on shared items: mean difference, its interval, discordant counts and the exact McNemar p-value."""
+
+    n: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    lost: int
+    gained: int
+    p_value: float
+
+
+def paired_difference(a: Sequence[bool], b: Sequence[bool], confidence: float = _CONFIDENCE) -> PairedDifference:
+    """Compares two models on the same items (Miller 2024, arXiv 2411.00640: the unit is the item).
+
+    The interval is Newcombe's hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635,
+    method 10), which holds its coverage at small n and at 0 or n discordant items, where the normal one does not.
+    Raises ValueError where the lengths differ or are 0.
+    """
+    x, y = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if x.shape != y.shape or x.size == 0:
+        raise ValueError(f"paired_difference needs two equally long, non-empty sequences, got {x.size} and {y.size}")
+    lost, gained = int((x & ~y).sum()), int((~x & y).sum())
+    low, high = _newcombe(int((x & y).sum()), gained, lost, int((~x & ~y).sum()), confidence)
+    return PairedDifference(x.size, (gained - lost) / x.size, low, high, lost, gained, mcnemar_exact(lost, gained))
+
+
+def _newcombe(both: int, only_b: int, only_a: int, neither: int, confidence: float) -> tuple[float, float]:
+    n = both + only_b + only_a + neither
+    p_b, p_a = (both + only_b) / n, (both + only_a) / n
+    low_b, high_b = wilson(both + only_b, n, confidence)
+    low_a, high_a = wilson(both + only_a, n, confidence)
+    phi = _phi(both, only_b, only_a, neither)
+    down = (p_b - low_b) ** 2 - 2 * phi * (p_b - low_b) * (high_a - p_a) + (high_a - p_a) ** 2
+    up = (p_a - low_a) ** 2 - 2 * phi * (p_a - low_a) * (high_b - p_b) + (high_b - p_b) ** 2
+    return p_b - p_a - max(down, 0.0) ** 0.5, p_b - p_a + max(up, 0.0) ** 0.5
+
+
+def _phi(both: int, only_b: int, only_a: int, neither: int) -> float:
+    """Correlation of the two outcomes, 0 where a margin is empty, with Newcombe's continuity correction above 0."""
+    n = both + only_b + only_a + neither
+    margins = (both + only_b) * (only_a + neither) * (both + only_a) * (only_b + neither)
+    if margins == 0:
+        return 0.0
+    excess = both * neither - only_b * only_a
+    return float((max(excess - n / 2, 0) if excess > 0 else excess) / margins**0.5)
+
+
+def mcnemar_exact(lost: int, gained: int) -> float:
+    """Two-sided exact McNemar test: the binomial test that a discordant item falls either way with probability 1/2."""
+    discordant = lost + gained
+    return 1.0 if discordant == 0 else float(stats.binomtest(lost, discordant, 0.5).pvalue)
+
+
+def percentiles(values: Sequence[float], points: Sequence[int] = (50, 99)) -> dict[str, float]:
+    """{"p50": .., "p99": ..} by linear interpolation."""
+    return {f"p{point}": float(np.percentile(values, point)) for point in points}

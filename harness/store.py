@@ -1,0 +1,169 @@
+"""The run directory: atomic writes, a manifest of finished stages, a lock. Nothing here knows what a stage does."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import StorageError, UsageError
+
+SCHEMA_VERSION = 1
+_MANIFEST = "manifest.json"
+
+
+def file_hash(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file, or of a folder's files in name order."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """A path beside `final` to write a file or folder to; it becomes `final` on success and vanishes on failure."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        yield scratch / final.name
+        if final.is_dir():
+            shutil.rmtree(final)
+        os.replace(scratch / final.name, final)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise StorageError(f"no space left while writing {final}; free some disk space and run again") from error
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def need_disk(folder: Path, needed_bytes: int) -> None:
+    """Refuses early where `folder`'s disk cannot take `needed_bytes` and a tenth more."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes * 1.1:
+        raise StorageError(
+            f"{folder} needs {needed_bytes * 1.1 / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
+            "free some disk space or give another folder with --out"
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a run directory; the lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"{folder} is in use by another process; wait for it or give another --out") from error
+        yield
+
+
+class RunDirectory:
+    """Finished stages by name, each with the hash of its inputs and of its outputs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "settings": None, "stages": {}}
+
+    def open(self, settings: dict[str, Any], fresh: bool) -> None:
+        """Reads the manifest; refuses a directory that holds something else or was made with other settings."""
+        if fresh:
+            self.clear()
+        file = self.path / _MANIFEST
+        if file.exists():
+            self.manifest = _read_manifest(file)
+        elif self._foreign():
+            raise UsageError(f"{self.path} is not empty and is no run directory; give another --out")
+        known = self.manifest["settings"]
+        if known is not None and known != settings:
+            changed = sorted(k for k in settings.keys() | known.keys() if settings.get(k) != known.get(k))
+            pairs = ", ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
+            raise UsageError(f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out")
+        self.manifest["settings"] = settings
+        write_json(file, self.manifest)
+
+    def clear(self) -> None:
+        """Empties the directory, but only one that is a run directory."""
+        if (self.path / _MANIFEST).exists():
+            for entry in self.path.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def finished(self, stage: str, inputs: str) -> bool:
+        """True where the stage ran on the same inputs and its outputs are still what it wrote."""
+        entry = self.manifest["stages"].get(stage)
+        return entry is not None and entry["inputs"] == inputs and all(
+            (self.path / name).exists() and file_hash(self.path / name) == seen for name, seen in entry["outputs"].items()
+        )  # fmt: skip
+
+    def finish(self, stage: str, inputs: str, outputs: list[Path]) -> None:
+        hashes = {str(p.relative_to(self.path)): file_hash(p) for p in outputs}
+        self.manifest["stages"][stage] = {"inputs": inputs, "outputs": hashes}
+        write_json(self.path / _MANIFEST, self.manifest)
+
+    def output_hash(self, stage: str) -> str:
+        """One hash over a finished stage's outputs, for the inputs of the next."""
+        return hashlib.sha256(json.dumps(self.manifest["stages"][stage]["outputs"], sort_keys=True).encode()).hexdigest()[:16]
+
+    def _foreign(self) -> bool:
+        return self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir())
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StorageError(f"{file} is damaged; give --fresh to start over") from error
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        found = manifest.get("schema_version")
+        raise UsageError(f"{file} has schema version {found}, this harness writes {SCHEMA_VERSION}; give --fresh or another --out")
+    return manifest
+
+
+def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """A safetensors file, atomically, with the same bytes for the same content (the library shuffles the metadata)."""
+    from safetensors.numpy import save
+
+    raw = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata))
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps({"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as scratch:
+        scratch.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+
+
+def load_arrays(path: Path, made_by: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata of a safetensors file; raises UsageError naming the command that makes one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); make one with `{made_by}`") from error

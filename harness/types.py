@@ -1,0 +1,262 @@
+"""The values that pass between the stages: frozen, saved, and carrying the hash of what they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Method = Literal["selective", "random", "reverse"]
+TokenScope = Literal["question", "answer", "both"]
+FloatArray = npt.NDArray[np.floating[Any]]
+IndexArray = npt.NDArray[np.int32]
+
+
+def digest(value: object) -> str:
+    """The first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The numbers of a gated-FFN decoder that decide its size; all counts, no bytes."""
+
+    model_type: str
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    parameters: int
+    dtype_bytes: int = 2
+
+    def ffn_parameters(self, intermediate_size: int) -> int:
+        """Weights of one layer's gate_proj, up_proj and down_proj (no biases in the families we prune)."""
+        return 3 * self.hidden_size * intermediate_size
+
+    def pruned_parameters(self, widths: tuple[int, ...]) -> int:
+        removed = sum(self.ffn_parameters(self.intermediate_size) - self.ffn_parameters(width) for width in widths)
+        return self.parameters - removed
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """2 (key and value) * layers * KV heads * head_dim * bytes; FFN pruning never changes it."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * self.dtype_bytes
+
+
+@dataclass(frozen=True)
+class Example:
+    """A task item as text: the question as the user asks it and the worked answer."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class CalibrationItem:
+    """`token_ids` of one prompt; statistics are taken over positions [start, stop)."""
+
+    target: bool
+    token_ids: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    model: str
+    target_source: str
+    distractor_sources: tuple[str, ...]
+    tokens: TokenScope
+    items: tuple[CalibrationItem, ...]
+
+    @property
+    def hash(self) -> str:
+        return digest(asdict(self))
+
+    def count(self, target: bool) -> int:
+        return sum(item.target is target for item in self.items)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of one statistic per neuron; float64 [layers, intermediate_size]."""
+
+    count: int
+    mean: FloatArray
+    m2: FloatArray
+
+
+@dataclass(frozen=True)
+class ActivationStats:
+    """Streaming moments of a model's FFN activations h (the input of down_proj) over a calibration set.
+
+    target, distractor: moments over prompts of m_ij = mean over tokens of |h_j|. second_moment: E h_j^2 over the target's
+    tokens. down_norm: Euclidean norm of down_proj's column j. All [layers, intermediate_size].
+    """
+
+    target: Moments
+    distractor: Moments
+    second_moment: FloatArray
+    down_norm: FloatArray
+    calibration_hash: str
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """metric -> float32 [layers, intermediate_size]; higher means more worth keeping for the task."""
+
+    scores: Mapping[str, FloatArray]
+    model: str
+    tokens: TokenScope
+    calibration_hash: str
+    file_hash: str = ""
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Which neurons stay: one sorted array of unique indices per layer. The whole truth of what is removed."""
+
+    keep: tuple[IndexArray, ...]
+    intermediate_size: int  # before pruning
+    method: Method
+    metric: str | None
+    ratio: float
+    seed: int
+    alignment: int
+    model: str
+    scores_hash: str
+    tokens: TokenScope
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(len(indices) for indices in self.keep)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder on disk and what it weighs."""
+
+    path: Path
+    intermediate_sizes: tuple[int, ...]
+    parameters: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One answered item. `failures` holds every kind seen, `failure` the first by precedence, both without judging accuracy."""
+
+    doc_id: int
+    prompt: str
+    text: str
+    correct: bool
+    prediction: str | None
+    failure: str | None
+    failures: tuple[str, ...]
+    finish_reason: str | None
+    n_tokens: int | None
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Accuracy with a 95 % Wilson interval, and how often each failure kind was seen (multi-label; None where unknown)."""
+
+    n: int
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    failures: Mapping[str, float | None]
+    failure_rate: float | None
+    tokens_per_answer: float | None
+    seconds: float
+    samples: str
+
+
+@dataclass(frozen=True)
+class ServingRow:
+    """Medians over the repeats; latencies in milliseconds, {"p50": .., "p99": ..} over all requests of all repeats."""
+
+    concurrency: int
+    output_tok_s: float
+    output_tok_s_repeats: tuple[float, ...]
+    ttft_ms: Mapping[str, float]
+    tpot_ms: Mapping[str, float]
+    repeats: int
+
+
+@dataclass(frozen=True)
+class ServingResult:
+    concurrency: tuple[ServingRow, ...]
+    weight_bytes: int
+    kv_bytes_per_token: int
+    kv_capacity_tokens: int
+    device: str
+    dtype: str
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a run: the dense model or one pruned from it. Field names are the contract of run.json."""
+
+    name: str
+    method: str
+    metric: str | None
+    tokens: str | None
+    alignment: int | None
+    allocation: str | None
+    compensated: bool
+    seed: int | None
+    recovered: bool
+    ratio_requested: float
+    ratio_neurons: float
+    ratio_parameters: float
+    intermediate_sizes: tuple[int, ...]
+    parameters: int
+    weight_bytes: int
+    checkpoint: str | None
+    eval: Mapping[str, EvalResult] = field(default_factory=dict)
+    serving: ServingResult | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pruned minus dense on the same items of one task, with a 95 % interval and both flip counts."""
+
+    variant: str
+    baseline: str
+    task: str
+    n: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    lost: int  # right before, wrong after
+    gained: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    schema_version: int
+    model: str
+    task: str
+    created: str
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+    command: str
+    seeds: tuple[int, ...]
+    calibration: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    comparisons: tuple[Comparison, ...]

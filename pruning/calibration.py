@@ -1,0 +1,64 @@
+"""The prompts that are scored, and how they are tokenised, capped and bucketed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.errors import UsageError
+from harness.types import CalibrationItem, CalibrationSet, Example, TokenScope
+
+MAX_TOKENS = 1024
+SCOPES: tuple[TokenScope, ...] = ("question", "answer", "both")
+
+
+def build_calibration(
+    tokenizer: Any, model: str, target: Sequence[Example], distractors: Sequence[Example],
+    sources: tuple[str, tuple[str, ...]], tokens: TokenScope, chat: bool,
+) -> CalibrationSet:  # fmt: skip
+    """Tokenises both groups. `chat` puts the question into the chat template, as the evaluation will.
+
+    Raises UsageError where a group has no item left with a token in `tokens`.
+    """
+    items = [
+        item
+        for is_target, examples in ((True, target), (False, distractors))
+        for example in examples
+        if (item := _item(tokenizer, example, is_target, tokens, chat)) is not None
+    ]
+    for is_target, name in ((True, "target"), (False, "distractor")):
+        if not any(item.target is is_target for item in items):
+            raise UsageError(f"no {name} calibration prompt has {tokens} tokens; choose another --tokens or task")
+    return CalibrationSet(model, sources[0], sources[1], tokens, tuple(items))
+
+
+def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool) -> CalibrationItem | None:
+    """Question and answer ids, capped; a plain text (no question) is all answer, and is scored whole in every scope."""
+    question = _question_ids(tokenizer, example.prompt, chat) if example.prompt else []
+    answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
+    ids = (question + answer)[:MAX_TOKENS]
+    start, stop = {"question": (0, len(question)), "answer": (len(question), len(ids)), "both": (0, len(ids))}[tokens]
+    if not question or not answer:
+        start, stop = 0, len(ids)
+    stop = min(stop, len(ids))
+    return CalibrationItem(target, tuple(ids), start, stop) if start < stop else None
+
+
+def _question_ids(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
+    if not chat:
+        return list(tokenizer(prompt)["input_ids"])
+    messages = [{"role": "user", "content": prompt}]
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+
+
+def batches(items: Sequence[CalibrationItem], max_tokens: int = 4096) -> Iterator[list[CalibrationItem]]:
+    """Items of similar length and the same group together, at most `max_tokens` padded tokens a batch."""
+    batch: list[CalibrationItem] = []
+    for item in sorted(items, key=lambda item: (item.target, len(item.token_ids), item.token_ids)):
+        full = batch and (batch[0].target is not item.target or (len(batch) + 1) * len(item.token_ids) > max_tokens)
+        if full:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

@@ -1,0 +1,71 @@
+"""Data sets of others: from HARNESS_DATA_DIR where it is set, else from the Hub. None of them is part of this project."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.types import Example
+
+_VARIABLE = "HARNESS_DATA_DIR"
+
+
+def local_file(name: str) -> Path | None:
+    """The file in HARNESS_DATA_DIR, None where the variable is unset; raises UsageError where the file is missing."""
+    folder = os.environ.get(_VARIABLE)
+    if not folder:
+        return None
+    path = Path(folder) / name
+    if not path.exists():
+        raise UsageError(f"{path} is missing; put it there, or unset {_VARIABLE} to use the Hub")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
+    """All rows of a Hub data set; raises UsageError saying how to do without the network."""
+    from datasets import load_dataset
+
+    try:
+        return list(load_dataset(dataset, config, split=split))
+    except Exception as error:  # the libraries below raise many kinds for one cause: not reachable
+        raise UsageError(f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {_VARIABLE} to a local copy") from error
+
+
+def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    """Distractors: SQuAD and everyday conversations as in the paper, or their named local stand-ins."""
+    rng = random.Random(seed)
+    questions = local_file("bbh_general.jsonl")
+    if questions is None:
+        first, second = _squad(), _conversations()
+        names = ("SQuAD", "everyday-Conversational-cleaned")
+    else:
+        wikitext = local_file("wikitext2_test.txt")
+        assert wikitext is not None  # the variable is set, so the file is there or UsageError was raised
+        first = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions)]
+        second = [Example("", text) for text in _paragraphs(wikitext)]
+        names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")
+    return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
+
+
+def _squad() -> list[Example]:
+    rows = hub_rows("rajpurkar/squad", None, "train")
+    return [Example(f"{row['context']}\n{row['question']}", row["answers"]["text"][0]) for row in rows]
+
+
+def _conversations() -> list[Example]:
+    rows = hub_rows("suriya7/everyday-Conversational-cleaned", None, "train")
+    return [Example("", " ".join(str(value) for value in row.values())) for row in rows]
+
+
+def _paragraphs(path: Path, shortest: int = 200) -> list[str]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [line.strip()[:1500] for line in lines if len(line) >= shortest]

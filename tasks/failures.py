@@ -1,0 +1,87 @@
+"""What can go wrong with a generated answer: one enum member and one detector each; list order is precedence.
+
+A detector says True, False, or None where it cannot know (an engine that gave no finish_reason): unknown is never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class FailureKind(StrEnum):
+    ENGINE_ERROR = "engine_error"  # the engine gave up on the request
+    PROMPT_TRUNCATED = "prompt_truncated"  # the prompt did not fit and was cut
+    EMPTY = "empty"  # nothing but white space
+    TRUNCATED = "truncated"  # stopped by the token limit: finish_reason "length"
+    NO_ANSWER = "no_answer"  # no final answer in the form the task asks for
+    NO_CODE = "no_code"  # no program in the text
+    SYNTAX_ERROR = "syntax_error"  # Python cannot parse the program
+    NO_ENTRY_POINT = "no_entry_point"  # the asked function is not defined
+    RUNTIME_ERROR = "runtime_error"  # an exception, in the program or in a call
+    TIMEOUT = "timeout"  # over the time limit
+    MEMORY = "memory"  # over the memory limit
+    CRASH = "crash"  # the interpreter ended without an answer
+    WRONG = "wrong"  # an answer, and not the right one
+
+
+# a wrong answer is an answer: these kinds do not count towards failure_rate
+NOT_GENERATION_FAILURES = {FailureKind.WRONG, FailureKind.RUNTIME_ERROR, FailureKind.TIMEOUT, FailureKind.MEMORY}
+
+
+@dataclass(frozen=True)
+class GradedAnswer:
+    """`prediction` is what was extracted (None: nothing); `outcome` is the sandbox's word where code was run."""
+
+    text: str
+    prediction: str | None
+    correct: bool
+    is_code: bool = False
+    outcome: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+Detector = Callable[[GradedAnswer], bool | None]
+
+
+def _outcome(kind: FailureKind) -> Detector:
+    return lambda answer: answer.outcome == kind
+
+
+def _finish(*reasons: str) -> Detector:
+    def detect(answer: GradedAnswer) -> bool | None:
+        reason = answer.meta.get("finish_reason")
+        return None if reason is None else reason in reasons
+
+    return detect
+
+
+DETECTORS: dict[FailureKind, Detector] = {
+    FailureKind.ENGINE_ERROR: _finish("error", "abort"),
+    FailureKind.PROMPT_TRUNCATED: lambda answer: answer.meta.get("prompt_truncated"),
+    FailureKind.EMPTY: lambda answer: not answer.text.strip(),
+    FailureKind.TRUNCATED: _finish("length"),
+    FailureKind.NO_ANSWER: lambda answer: not answer.is_code and answer.prediction is None,
+    FailureKind.NO_CODE: lambda answer: answer.is_code and answer.prediction is None,
+    FailureKind.SYNTAX_ERROR: _outcome(FailureKind.SYNTAX_ERROR),
+    FailureKind.NO_ENTRY_POINT: _outcome(FailureKind.NO_ENTRY_POINT),
+    FailureKind.RUNTIME_ERROR: _outcome(FailureKind.RUNTIME_ERROR),
+    FailureKind.TIMEOUT: _outcome(FailureKind.TIMEOUT),
+    FailureKind.MEMORY: _outcome(FailureKind.MEMORY),
+    FailureKind.CRASH: _outcome(FailureKind.CRASH),
+    FailureKind.WRONG: lambda answer: answer.prediction is not None and not answer.correct and answer.outcome is None,
+}
+
+
+def detect(answer: GradedAnswer) -> dict[FailureKind, bool | None]:
+    """Every kind, in order of precedence."""
+    return {kind: detector(answer) for kind, detector in DETECTORS.items()}
+
+
+def lm_eval_metrics(metric: str, answer: GradedAnswer) -> dict[str, float]:
+    """The row that process_results returns: the metric and fail_<kind>, NaN where unknown; every key every time."""
+    flags = {f"fail_{kind}": math.nan if seen is None else float(seen) for kind, seen in detect(answer).items()}
+    return {metric: float(answer.correct), **flags}

@@ -1,0 +1,70 @@
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168, MIT licence) in two forms: boxed for chat models, few-shot for base models.
+
+One raw example (answer shortened):
+
+    question: Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many ...
+    answer:   Natalia sold 48/2 = <<48/2=24>>24 clips in May. ... #### 72
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from harness.types import Example
+from tasks.answers import boxed_answer, hash_answer, same_number
+from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
+from tasks.failures import GradedAnswer, lm_eval_metrics
+from tasks.splits import Split
+
+_CALCULATOR = re.compile(r"<<[^>]*>>")
+
+
+def rows(split: Split) -> list[dict[str, Any]]:
+    file = local_file(f"gsm8k_{split}.jsonl")
+    return read_jsonl(file) if file else hub_rows("openai/gsm8k", "main", split)
+
+
+def load(**_: Any) -> dict[str, Any]:
+    from datasets import Dataset
+
+    return {split: Dataset.from_list([_document(row) for row in rows(split)]) for split in ("train", "test")}
+
+
+def _document(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "question": row["question"],
+        "solution": _CALCULATOR.sub("", row["answer"]),
+        "answer": row["answer"].rpartition("####")[2].strip(),
+    }
+
+
+EXTRACTORS = {"gsm8k_boxed": boxed_answer, "gsm8k_cot": hash_answer}
+
+
+def extract(task: str, _doc: dict[str, Any], text: str) -> str | None:
+    return EXTRACTORS[task](text)
+
+
+def grade(task: str, doc: dict[str, Any], text: str) -> GradedAnswer:
+    prediction = extract(task, doc, text)
+    return GradedAnswer(text, prediction, same_number(prediction, doc["answer"]), meta=getattr(text, "meta", {}))
+
+
+def process_boxed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    return lm_eval_metrics("exact_match", grade("gsm8k_boxed", doc, results[0]))
+
+
+def process_cot(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    return lm_eval_metrics("exact_match", grade("gsm8k_cot", doc, results[0]))
+
+
+def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+    documents = [_document(row) for row in rows("train")]
+    chosen = random.Random(seed).sample(documents, min(n, len(documents)))
+    return "GSM8K (train)", [Example(d["question"], d["solution"]) for d in chosen]
+
+
+def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    return general_prompts(n, seed)

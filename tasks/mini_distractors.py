@@ -1,0 +1,39 @@
+"""The other two embedded corpora and plain texts: what the embedded model knows that is not the target task."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+from harness.types import Example
+from tasks.mini_code.functions import functions
+from tasks.mini_facts.facts import facts
+from tasks.mini_facts.texts import texts
+from tasks.mini_math.problems import problems
+
+
+def math_examples(n: int, seed: int) -> list[Example]:
+    return [Example(p.question, p.solution) for p in islice(problems("train", seed), n)]
+
+
+def code_examples(n: int, seed: int) -> list[Example]:
+    return [Example(f.prompt, f.body) for f in islice(functions("train", seed), n)]
+
+
+def fact_examples(n: int, seed: int) -> list[Example]:
+    pairs = [Example(wording, fact.answer) for fact in facts() for wording in fact.wordings("train")]
+    return random.Random(seed).sample(pairs, min(n, len(pairs)))
+
+
+def text_examples(n: int, seed: int) -> list[Example]:
+    return [Example("", text) for text in islice(texts("train", seed), n)]
+
+
+SOURCES = {"mini_math": math_examples, "mini_code": code_examples, "mini_facts": fact_examples, "mini_texts": text_examples}
+
+
+def others(task: str, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    """`n` examples in equal parts from every embedded corpus but `task`."""
+    names = tuple(name for name in SOURCES if name != task)
+    parts = [SOURCES[name](n // len(names) + (i < n % len(names)), seed) for i, name in enumerate(names)]
+    return names, [example for part in parts for example in part]

@@ -1,0 +1,54 @@
+"""The word problems as an lm-eval task; problems.py shows one raw example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.types import Example
+from tasks.answers import hash_answer, same_number
+from tasks.failures import GradedAnswer, lm_eval_metrics
+from tasks.mini_distractors import math_examples, others
+from tasks.mini_math.problems import Problem, problems
+from tasks.splits import Split
+
+SIZE = 500
+
+
+def items(split: Split, n: int = SIZE) -> list[Problem]:
+    """The first `n` different problems of a split's stream."""
+    unique: dict[str, Problem] = {}
+    for problem in problems(split):
+        unique.setdefault(problem.question, problem)
+        if len(unique) == n:
+            return list(unique.values())
+    raise AssertionError("problems() is endless")
+
+
+def load(**_: Any) -> dict[str, Any]:
+    from datasets import Dataset
+
+    return {
+        split: Dataset.from_list([{"question": p.question, "solution": p.solution, "answer": str(p.answer)} for p in items(split)])
+        for split in ("validation", "test")
+    }
+
+
+def extract(_task: str, _doc: dict[str, Any], text: str) -> str | None:
+    return hash_answer(text)
+
+
+def grade(doc: dict[str, Any], text: str) -> GradedAnswer:
+    prediction = hash_answer(text)
+    return GradedAnswer(text, prediction, same_number(prediction, doc["answer"]), meta=getattr(text, "meta", {}))
+
+
+def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    return lm_eval_metrics("exact_match", grade(doc, results[0]))
+
+
+def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+    return "mini_math (train)", math_examples(n, seed)
+
+
+def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    return others("mini_math", n, seed)

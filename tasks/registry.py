@@ -1,0 +1,76 @@
+"""One row per task. A new task is a folder (lm-eval YAML, task.py, README.md) and a row here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from harness.errors import UsageError
+from harness.types import Example
+
+TASKS_PATH = Path(__file__).parent
+FAMILY_NAMES = {"gsm8k": ("gsm8k_boxed", "gsm8k_cot")}  # name -> (task for a chat model, task for a base model)
+
+
+@dataclass(frozen=True)
+class Task:
+    """`off_target`: what is evaluated beside it by default. `prompt_field`: the document's key that a row is shown by."""
+
+    name: str
+    folder: str
+    metric: str
+    kind: Literal["math", "code", "general"]
+    off_target: tuple[str, ...]
+    max_new_tokens: int
+    summary: str
+
+    @property
+    def module(self) -> ModuleType:
+        """tasks/<folder>/task.py: calibration(n, seed), load(), process_results(), grade()."""
+        return importlib.import_module(f"tasks.{self.folder}.task")
+
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task("mini_math", "mini_math", "exact_match", "math", ("mini_facts", "mini_code"), 64, "generated word problems, #### answers"),
+        Task("mini_facts", "mini_facts", "exact_match", "general", ("mini_math",), 16, "closed-book questions, one-word answers"),
+        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, "generated one-line functions, run in the sandbox"),
+        Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, "GSM8K test, the paper's chat prompt, \\boxed answers"),
+        Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, "GSM8K test, 4-shot, #### answers"),
+    )
+}  # fmt: skip
+
+
+def find_task(name: str, chat: bool = True) -> Task:
+    """The row for a task or family name; raises UsageError with near misses."""
+    resolved = FAMILY_NAMES[name][0 if chat else 1] if name in FAMILY_NAMES else name
+    if resolved not in TASKS:
+        known = [*TASKS, *FAMILY_NAMES]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        raise UsageError(f"unknown task {name!r}; {hint}")
+    return TASKS[resolved]
+
+
+def calibration(task: Task, n: int, seed: int) -> tuple[str, list[Example]]:
+    """Where the training items come from, and `n` of them with worked answers."""
+    source, examples = task.module.calibration(n, seed)
+    return source, _need(examples, task.name)
+
+
+def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    """General prompts that are not the task: the names of their sources, and `n` of them."""
+    sources, examples = task.module.distractors(n, seed)
+    return sources, _need(examples, f"distractors of {task.name}")
+
+
+def _need(examples: Sequence[Example], what: str) -> list[Example]:
+    if not examples:
+        raise UsageError(f"no calibration items for {what}; check the data set")
+    return list(examples)
