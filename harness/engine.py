@@ -5,16 +5,28 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
+from harness.progress import stage
+from pruning.export import read_config
+from pruning.families import shape_of
 
-KV_CACHE_BYTES = 1 << 30
-_SILENCE = {"VLLM_CONFIGURE_LOGGING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+_SEQUENCES = 64
+_LARGEST_CPU_CACHE = 2 << 30
+_SILENCE = {
+    "VLLM_CONFIGURE_LOGGING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class EngineConfig:
 
     dtype: str = "auto"
     max_model_len: int = 2048
-    kv_cache_bytes: int = KV_CACHE_BYTES
+    kv_cache_bytes: int = 1 << 30
     max_num_seqs: int = 128
     threads: int | None = None
 
@@ -43,23 +55,30 @@ def device_name() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def kv_cache_bytes(bytes_per_token: int, max_model_len: int) -> int:
+    """Room for 64 sequences of full length, at most 2 GiB on a CPU, where the cache competes with everything else."""
+    need = bytes_per_token * max_model_len * _SEQUENCES
+    return need if device_name() == "cuda" else min(need, _LARGEST_CPU_CACHE)
+
+
 @contextmanager
 def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the checkpoint."""
     prepare_environment(config.threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    _quiet()
     try:
         from vllm import LLM
     except ImportError as error:
         raise MeasurementError(f"vLLM is not installed here ({error}); run `make install`") from error
-    _quiet()
     try:
         llm = LLM(
             str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
-            kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False, seed=0,
+            kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False, use_tqdm_on_load=False, seed=0,
         )  # fmt: skip
     except Exception as error:
-        raise MeasurementError(f"vLLM cannot load {model}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise MeasurementError(f"vLLM cannot load {model}: {reason}") from error
     try:
         yield llm
     finally:
@@ -73,7 +92,9 @@ def _dtype(name: str) -> str:
 
 
 def _quiet() -> None:
-    for name in ("vllm", "transformers", "torch"):
+    """Only errors of the libraries below; --debug shows their tracebacks anyway."""
+    warnings.simplefilter("ignore")
+    for name in ("vllm", "transformers", "torch", "lm_eval", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -92,3 +113,29 @@ def kv_bytes_per_token(llm: Any) -> int:
 def kv_capacity_tokens(llm: Any) -> int:
     cache = llm.llm_engine.vllm_config.cache_config
     return int(cache.num_gpu_blocks * cache.block_size)
+
+
+class Engines:
+    """Engines by name, each started when first asked for and all stopped together."""
+
+    def __init__(self, models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int) -> None:
+        self.models, self.dtype, self.threads, self.max_model_len = models, dtype, threads, max_model_len
+        self.running: dict[str, Any] = {}
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Engines:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stack.close()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.running:
+            with stage(f"Starting vLLM on {name}"):
+                self.running[name] = self.stack.enter_context(engine(self.models[name], self._config(self.models[name])))
+        return self.running[name]
+
+    def _config(self, path: Path) -> EngineConfig:
+        shape = shape_of(read_config(path))
+        bytes_per_token = shape.kv_bytes_per_token * (2 if device_name() == "cpu" else 1)  # FP32 on a CPU
+        return EngineConfig(self.dtype, self.max_model_len, kv_cache_bytes(bytes_per_token, self.max_model_len), threads=self.threads)

@@ -45,13 +45,13 @@ def make_language_model(llm: Any, max_model_len: int) -> Any:
                 )
             )  # fmt: skip
 
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
             return answer_requests(llm, self.tok_encode, requests, max_model_len)
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
             raise NotImplementedError("likelihood tasks are not supported by this engine yet; choose a generation task")
 
-        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
             raise NotImplementedError("perplexity tasks are not supported by this engine yet; choose a generation task")
 
     return EngineLM()

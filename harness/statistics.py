@@ -81,3 +81,17 @@ def mcnemar_exact(lost: int, gained: int) -> float:
 def percentiles(values: Sequence[float], points: Sequence[int] = (50, 99)) -> dict[str, float]:
     """{"p50": .., "p99": ..} by linear interpolation."""
     return {f"p{point}": float(np.percentile(values, point)) for point in points}
+
+
+def paired_mean_difference(a: Sequence[float], b: Sequence[Sequence[float]], confidence: float = _CONFIDENCE) -> tuple[float, float, float]:
+    """Mean over items of a_i - mean_s b_si with its interval: one arm against several seeds of another, items as clusters.
+
+    a: [items]; b: [seeds, items]. Student's t on the per-item differences. Returns (difference, low, high).
+    Raises ValueError where the shapes differ or there are fewer than two items.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 2:
+        raise ValueError(f"paired_mean_difference needs [items] and [seeds, items] with two items or more, got {x.shape} and {y.shape}")
+    per_item = x - y.mean(axis=0)
+    half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * per_item.std(ddof=1) / np.sqrt(x.size)
+    return float(per_item.mean()), float(per_item.mean() - half), float(per_item.mean() + half)

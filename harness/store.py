@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -41,7 +40,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
         yield scratch / final.name
         if final.is_dir():
             shutil.rmtree(final)
-        os.replace(scratch / final.name, final)
+        (scratch / final.name).replace(final)
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             raise StorageError(f"no space left while writing {final}; free some disk space and run again") from error

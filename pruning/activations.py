@@ -79,9 +79,7 @@ class _Accumulator:
         self.tokens += int(self.mask.sum()) if self.target else 0
 
 
-def collect(
-    model: Any, family: Family, calibration: CalibrationSet, progress: Callable[[int], None] = lambda _: None
-) -> ActivationStats:
+def collect(model: Any, family: Family, calibration: CalibrationSet, progress: Callable[[int], None] = lambda _: None) -> ActivationStats:
     """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
 
     Raises UnsupportedModelError where weights or activations are not finite.

@@ -16,6 +16,7 @@ from pruning.families import Family, family_of
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
 
 
@@ -35,15 +36,12 @@ def read_config(model: Path) -> dict[str, Any]:
 def shards(model: Path) -> list[Path]:
     """The checkpoint's safetensors files, each whole; raises UnsupportedModelError for a missing or cut one."""
     index = model / _INDEX
-    if index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = [_SINGLE]
-    for name in names:
+    names = {_SINGLE} if not index.exists() else set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    for name in sorted(names):
         if not (model / name).exists():
             raise UnsupportedModelError(f"{model / name} is missing; get the model again (only safetensors weights are read)")
         _need_whole(model / name)
-    return [model / name for name in names]
+    return [model / name for name in sorted(names)]
 
 
 def _need_whole(shard: Path) -> None:
@@ -93,8 +91,24 @@ def export(model: Path, plan: PruningPlan, out: Path) -> Checkpoint:
         _copy_side_files(model, scratch)
         sizes = {shard.name: _write_shard(shard, scratch / shard.name, family, plan) for shard in files}
         _write_index(scratch, model, sizes)
+        _write_record(scratch, plan, describe(model).parameters)
         (scratch / "config.json").write_text(json.dumps({**config, **_widths(plan)}, indent=2) + "\n", encoding="utf-8")
     return describe(out)
+
+
+def read_record(checkpoint: Path) -> dict[str, Any] | None:
+    """What pruning wrote beside the weights, None for a model that was not pruned here."""
+    path = checkpoint / _RECORD
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _write_record(out: Path, plan: PruningPlan, dense_parameters: int) -> None:
+    record = {
+        "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
+        "allocation": "uniform", "seed": plan.seed, "ratio_requested": plan.ratio, "model": plan.model,
+        "scores_hash": plan.scores_hash, "dense_intermediate_size": plan.intermediate_size, "dense_parameters": dense_parameters,
+    }  # fmt: skip
+    (out / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _check_fit(config: Mapping[str, Any], plan: PruningPlan) -> None:

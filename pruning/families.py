@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, Family] = {
 
 def family_of(config: Mapping[str, Any]) -> Family:
     """The row for a config.json; raises UnsupportedModelError for a mixture of experts, an FFN bias or an unknown type."""
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense gated FFNs can be pruned here")
     if model_type not in FAMILIES:
@@ -54,15 +54,15 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """
     family = family_of(config)
     heads = int(config["num_attention_heads"])
-    shape = dict(
-        hidden_size=int(config["hidden_size"]),
-        num_hidden_layers=int(config["num_hidden_layers"]),
-        intermediate_size=int(config["intermediate_size"]),
-        num_attention_heads=heads,
-        num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-        vocab_size=int(config["vocab_size"]),
-    )
+    shape = {
+        "hidden_size": int(config["hidden_size"]),
+        "num_hidden_layers": int(config["num_hidden_layers"]),
+        "intermediate_size": int(config["intermediate_size"]),
+        "num_attention_heads": heads,
+        "num_key_value_heads": int(config.get("num_key_value_heads") or heads),
+        "head_dim": int(config.get("head_dim") or config["hidden_size"] // heads),
+        "vocab_size": int(config["vocab_size"]),
+    }
     tied = bool(config.get("tie_word_embeddings", False))
     return ModelShape(family.model_type, tie_word_embeddings=tied, parameters=_count_parameters(family, tied, **shape), **shape)
 

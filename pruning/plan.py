@@ -40,15 +40,11 @@ def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
     exact = round((1 - ratio) * intermediate_size, 6)  # 0.9 * 640 is 576, not 575.99..
     width = math.floor(exact / alignment) * alignment
     if width < 1:
-        raise UsageError(
-            f"ratio {ratio} leaves no neuron of {intermediate_size} at alignment {alignment}; lower --ratio or --align"
-        )
+        raise UsageError(f"ratio {ratio} leaves no neuron of {intermediate_size} at alignment {alignment}; lower --ratio or --align")
     return width
 
 
-def make_plan(
-    scores: NeuronScores, ratio: float, method: Method, metric: str | None, seed: int, alignment: int, scores_hash: str
-) -> PruningPlan:
+def make_plan(scores: NeuronScores, ratio: float, method: Method, metric: str | None, seed: int, alignment: int) -> PruningPlan:
     """The same width in every layer. selective removes the lowest scores, reverse the highest, random any."""
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
@@ -58,7 +54,7 @@ def make_plan(
     keep = tuple(_keep(table[layer], width, method, (seed, layer)) for layer in range(layers))
     return PruningPlan(
         keep, intermediate_size, method, metric if method != "random" else None, ratio, seed, alignment,
-        scores.model, scores_hash, scores.tokens,
+        scores.model, scores.file_hash, scores.tokens,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ TASKS: Mapping[str, Task] = {
     for task in (
         Task("mini_math", "mini_math", "exact_match", "math", ("mini_facts", "mini_code"), 64, "generated word problems, #### answers"),
         Task("mini_facts", "mini_facts", "exact_match", "general", ("mini_math",), 16, "closed-book questions, one-word answers"),
-        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, "generated one-line functions, run in the sandbox"),
+        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, "generated functions, run in the sandbox"),
         Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, "GSM8K test, the paper's chat prompt, \\boxed answers"),
         Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, "GSM8K test, 4-shot, #### answers"),
     )

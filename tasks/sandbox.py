@@ -121,9 +121,7 @@ def _exchange(command: tuple[tuple[str, ...], int | None], job: bytes, wall_s: f
     """The first 64 KB of what the sandbox printed, None past the wall limit; the sandbox is dead on return."""
     argv, user = command
     groups: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-    process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/", **groups
-    )
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/", **groups)
     assert process.stdin is not None and process.stdout is not None
     try:
         try:

@@ -22,7 +22,7 @@ from typing import Any
 from tasks.splits import Split, split_of
 
 _NUMBERS = (1, 20, -3, 0, 57)
-_LISTS = ([1, 2, 3], [5, 80, 12, 5], [40, -7, 61, 9, 100], [])
+_LISTS: tuple[list[int], ...] = ([1, 2, 3], [5, 80, 12, 5], [40, -7, 61, 9, 100], [])
 _TEXTS = ("river", "a", "summer day", "", "banana")
 
 
@@ -67,7 +67,9 @@ FAMILIES = (
     Family("below", "x", ("Return whether x is below {}.", "Is x less than {}?"), "return x < {}", _NUMBERS, _number(2, 99)),
     Family("at_least", "x", ("Return x, but at least {}.", "Raise x to {} if it is less."), "return max(x, {})", _NUMBERS, _number(2, 99)),
     Family("at_most", "x", ("Return x, but at most {}.", "Lower x to {} if it is more."), "return min(x, {})", _NUMBERS, _number(2, 99)),
-    Family("apart", "x", ("Return how far x is from {}.", "Return the distance of x and {}."), "return abs(x - {})", _NUMBERS, _number(2, 99)),
+    Family("apart", "x", (
+        "Return how far x is from {}.", "Return the distance of x and {}.",
+    ), "return abs(x - {})", _NUMBERS, _number(2, 99)),
     Family("sum_plus", "xs", ("Return the sum of xs plus {}.", "Sum xs and add {}."), "return sum(xs) + {}", _LISTS, _number(2, 99)),
     Family(
         "keep_above", "xs", ("Keep the numbers in xs above {}.", "Return all x in xs greater than {}."),
@@ -84,7 +86,9 @@ FAMILIES = (
     Family("count", "xs", ("Count how often {} is in xs.", "Return the count of {} in xs."), "return xs.count({})", _LISTS, _number(2, 99)),
     Family("has", "xs", ("Return whether {} is in xs.", "Is {} one of xs?"), "return {} in xs", _LISTS, _number(2, 99)),
     Family("repeat", "s", ("Return s repeated {} times.", "Repeat s {} times."), "return s * {}", _TEXTS, _number(2, 99)),
-    Family("longer", "s", ("Return whether s is longer than {}.", "Has s more than {} letters?"), "return len(s) > {}", _TEXTS, _number(2, 99)),
+    Family("longer", "s", (
+        "Return whether s is longer than {}.", "Has s more than {} letters?",
+    ), "return len(s) > {}", _TEXTS, _number(2, 99)),
     Family("ending", "s", ("Add the ending {} to s.", "Return s followed by {}."), "return s + '{}'", _TEXTS, _letters),
     Family("starts", "s", ("Return whether s starts with {}.", "Does s begin with {}?"), "return s.startswith('{}')", _TEXTS, _letters),
     Family("contains", "s", ("Return whether s contains {}.", "Is {} a part of s?"), "return '{}' in s", _TEXTS, _letters),

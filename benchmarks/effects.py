@@ -1,0 +1,91 @@
+"""The paper's effects on the embedded model: `python benchmarks/effects.py --split validation`.
+
+Selective, reverse and random pruning (three seeds) with the paper's S at one ratio, alignment 1, each a real export on its
+own vLLM engine; then the comparisons of docs/embedded-model.md. The model was chosen on the validation split with this script.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from harness import models, scoring
+from harness.engine import Engines, prepare_environment
+from harness.evaluate import evaluate
+from harness.progress import say
+from harness.results import read_correct
+from harness.statistics import paired_mean_difference
+from pruning.export import export
+from pruning.plan import make_plan
+from tasks.registry import find_task
+
+SEEDS = (7, 33, 42)
+TASKS = ("mini_math", "mini_facts", "mini_code")
+
+
+@click.command()
+@click.option("--model", default="tiny-math", show_default=True)
+@click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
+@click.option("--ratio", default=0.1, show_default=True)
+@click.option("--metric", default="smd", show_default=True)
+@click.option("--tokens", type=click.Choice(["question", "answer", "both"]), default="both", show_default=True)
+@click.option("--task", "tasks", multiple=True, default=TASKS, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+def main(model: str, split: str, ratio: float, metric: str, tokens: str, tasks: tuple[str, ...], threads: int, out: Path | None) -> None:
+    prepare_environment(threads)
+    folder = models.locate(model, "math")
+    with tempfile.TemporaryDirectory() as scratch:
+        arms = export_arms(folder, Path(scratch), ratio, metric, tokens, threads)
+        found = {name: evaluate_arm(name, path, Path(scratch), tasks, split, threads) for name, path in arms.items()}
+        document = {"split": split, "ratio": ratio, "metric": metric, "tokens": tokens, "arms": found, **contrast(Path(scratch))}
+    text = json.dumps(document, indent=1)
+    click.echo(text)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: str, threads: int) -> dict[str, Path]:
+    """The dense model and one checkpoint per arm."""
+    calibration = scoring.calibrate(model, model.name, find_task("mini_math"), 400, tokens)  # type: ignore[arg-type]
+    scoring.save_scores(
+        scoring.measure_activations(model, calibration, threads, lambda _: None), calibration, scratch / "scores.safetensors"
+    )
+    scores = scoring.load_scores(scratch / "scores.safetensors")
+    arms = {"dense": model}
+    for name, method, seed in [("selective", "selective", 0), ("reverse", "reverse", 0), *((f"random-{s}", "random", s) for s in SEEDS)]:
+        plan = make_plan(scores, ratio, method, None if method == "random" else metric, seed, alignment=1)  # type: ignore[arg-type]
+        arms[name] = export(model, plan, scratch / name).path
+    return arms
+
+
+def evaluate_arm(name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, float]:
+    with Engines({name: path}, "auto", threads, 512) as engines:
+        rows = [find_task(task) for task in tasks]
+        found = evaluate(engines[name], name, rows, scratch / "samples" / name, None, 512, chat=True, split=split)
+    say(
+        f"{name}: "
+        + ", ".join(f"{task} {100 * result.value:.1f} (fail {100 * (result.failure_rate or 0):.1f})" for task, result in found.items())
+    )
+    return {task: result.value for task, result in found.items()}
+
+
+def contrast(scratch: Path) -> dict[str, list[float]]:
+    """Selective minus the mean of the random seeds, and minus dense, on mini_math: [difference, low, high]."""
+
+    def right(name: str) -> list[float]:
+        rows = read_correct(scratch / "samples" / name / "mini_math.jsonl")
+        return [float(rows[i]) for i in sorted(rows)]
+
+    selective = right("selective")
+    return {
+        "selective_minus_random": list(paired_mean_difference(selective, [right(f"random-{seed}") for seed in SEEDS])),
+        "selective_minus_dense": list(paired_mean_difference(selective, [right("dense")])),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""Click commands: parse, call, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from reports.figures import Table
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_PATH = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """The console script: every error is one line, exit 1 or 2; the traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; run the same command again to go on where it stopped", err=True)
+        sys.exit(1)
+    except HarnessError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # the last resort for the user's sake: one line instead of a page
+        if debug:
+            raise
+        line = next(iter(str(error).splitlines()), "")
+        click.echo(f"error: unexpected {type(error).__name__}: {line} (run again with --debug for the traceback)", err=True)
+        sys.exit(1)
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="harness-prune")
+def cli() -> None:
+    """Prunes FFN neurons of a task-specific language model and says what that did.
+
+    \b
+    harness run                                    the embedded model, 20 % removed
+    harness run --model qwen-7b --dry-run          what a run would do, without weights
+    harness run --model ./my-model --task gsm8k    your own model
+    """
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_TASK = click.option("--task", "-t", multiple=True, help="Task; may be repeated, the first is the target.  [default: the model's]")
+_TOKENS = click.option("--tokens", type=click.Choice(["question", "answer", "both"]), help="Tokens that are scored.  [default: both]")
+_THREADS = click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
+_FRESH = click.option("--fresh", is_flag=True, help="Start over where an existing run directory has other settings.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+_DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+_CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
+_LIMIT = click.option("--limit", type=int, help="Items per task.  [default: all]")
+_DTYPE = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Engine's number type.")
+_SAMPLES = click.option("--calibration-samples", type=int, help="Target prompts; twice as many distractors.  [default: 160]")
+_PLANNING = _options(
+    click.option("--ratio", "-r", type=float, help="Fraction of FFN neurons to remove, in [0, 1).  [default: 0.2]"),
+    click.option("--method", type=click.Choice(["selective", "random", "reverse"]), help="What to remove.  [default: selective]"),
+    click.option("--metric", help="Score: smd (the paper's S) or rms.  [default: rms for selective, smd for reverse]"),
+    click.option("--seed", type=int, help="For random pruning.  [default: 0]"),
+    click.option("--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"),
+)
+_SERVING = _options(
+    click.option("--concurrency", type=int, multiple=True, help="Requests at a time; may be repeated.  [default: 1, 32]"),
+    click.option("--repeats", type=int, help="Repeats per variant.  [default: 3]"),
+    click.option("--output-tokens", type=int, help="Tokens generated per request.  [default: 64]"),
+)
+
+
+@cli.command("run")
+@click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
+@_TASK
+@_PLANNING
+@_TOKENS
+@_LIMIT
+@_SAMPLES
+@_DTYPE
+@_THREADS
+@_SERVING
+@_CONFIG
+@click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-VARIANT]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@_FRESH
+@_JSON
+@_DEBUG
+def run_command(config_file: Path | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any) -> None:
+    """Score, plan, export, evaluate and measure one model; write run.json and a report."""
+    from harness import pipeline
+    from harness.config import load_config
+
+    config = load_config(config_file, options)
+    if dry_run:
+        from harness.forecast import forecast
+
+        found = forecast(pipeline.resolve(config))
+        _answer(found, as_json, _forecast_table(found))
+        return
+    with _stdout_to_stderr():
+        _, folder = pipeline.run(config, out, fresh)
+    _show_run(folder, as_json)
+
+
+@cli.command("score")
+@click.argument("model")
+@_TASK
+@_TOKENS
+@_SAMPLES
+@_THREADS
+@click.option("--out", type=_PATH, required=True, help="scores.safetensors to write.")
+@_JSON
+@_DEBUG
+def score_command(model: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Score MODEL's FFN neurons on a task."""
+    from harness import stages
+    from harness.config import load_config
+
+    with _stdout_to_stderr():
+        found = stages.score(load_config(None, {**options, "model": model}), out)
+    _answer(found, as_json)
+
+
+@cli.command("plan")
+@click.argument("scores", type=_PATH)
+@_PLANNING
+@click.option("--out", type=_PATH, required=True, help="plan.safetensors to write.")
+@_JSON
+@_DEBUG
+def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Decide which neurons stay, from SCORES."""
+    from harness import stages
+    from harness.config import load_config
+
+    _answer(stages.plan(scores, load_config(None, options), out), as_json)
+
+
+@cli.command("prune")
+@click.argument("model")
+@click.argument("plan", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="Checkpoint folder to write.")
+@_JSON
+@_DEBUG
+def prune_command(model: str, plan: Path, out: Path, as_json: bool) -> None:
+    """Write the smaller checkpoint of MODEL that PLAN describes."""
+    from harness import stages
+
+    with _stdout_to_stderr():
+        found = stages.prune(model, plan, out)
+    _answer(found, as_json)
+
+
+@cli.command("eval")
+@click.argument("model")
+@_TASK
+@_LIMIT
+@_DTYPE
+@_THREADS
+@click.option("--out", type=_PATH, help="Run directory.  [default: runs/eval-MODEL]")
+@_FRESH
+@_JSON
+@_DEBUG
+def eval_command(model: str, out: Path | None, fresh: bool, as_json: bool, **options: Any) -> None:
+    """Evaluate MODEL through lm-eval on a vLLM engine."""
+    from harness.config import load_config
+    from harness.standalone import evaluate_checkpoint
+
+    folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
+    with _stdout_to_stderr():
+        evaluate_checkpoint(load_config(None, {**options, "model": model}), folder, fresh)
+    _show_run(folder, as_json)
+
+
+@cli.command("bench")
+@click.argument("models", nargs=-1, required=True)
+@_TASK
+@_DTYPE
+@_THREADS
+@_SERVING
+@click.option("--out", type=_PATH, default=Path("runs/bench"), show_default=True, help="Run directory.")
+@_FRESH
+@_JSON
+@_DEBUG
+def bench_command(models: tuple[str, ...], out: Path, fresh: bool, as_json: bool, **options: Any) -> None:
+    """Throughput and latency of MODELS on the same prompts, in turns."""
+    from harness.config import load_config
+    from harness.standalone import bench_checkpoints
+
+    with _stdout_to_stderr():
+        bench_checkpoints(load_config(None, {**options, "model": models[0]}), models, out, fresh)
+    _show_run(out, as_json)
+
+
+@cli.command("report")
+@click.argument("run", type=_PATH)
+@_JSON
+@_DEBUG
+def report_command(run: Path, as_json: bool) -> None:
+    """Render report.html and report.md of RUN again from its run.json."""
+    from reports.build import write_reports
+
+    html, markdown = write_reports(run)
+    _answer({"html": str(html), "markdown": str(markdown)}, as_json)
+
+
+@cli.command("models")
+@_JSON
+@_DEBUG
+def models_command(as_json: bool) -> None:
+    """List the model aliases."""
+    from harness.models import ALIASES
+    from reports.figures import Table
+
+    rows = [(a.name, a.task, ", ".join(a.ids.values()) or a.summary) for a in ALIASES.values()]
+    found = [{"name": name, "task": task, "model": model} for name, task, model in rows]
+    _answer(found, as_json, Table("Models", ("name", "default task", "model"), tuple(rows), "Or any local folder, or any Hub id."))
+
+
+@cli.command("tasks")
+@click.option("--path", is_flag=True, help="Print the folder for lm-eval's --include_path.")
+@_JSON
+@_DEBUG
+def tasks_command(path: bool, as_json: bool) -> None:
+    """List the tasks."""
+    from reports.figures import Table
+    from tasks.registry import TASKS, TASKS_PATH
+
+    if path:
+        click.echo(TASKS_PATH)
+        return
+    rows = [(t.name, t.metric, t.summary) for t in TASKS.values()]
+    found = [{"name": name, "metric": metric, "summary": summary} for name, metric, summary in rows]
+    _answer(found, as_json, Table("Tasks", ("name", "metric", "what"), tuple(rows)))
+
+
+def _answer(found: Any, as_json: bool, table: Table | None = None) -> None:
+    """One JSON document on standard output when asked, else a table or `key: value` lines on standard error."""
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    elif table is not None:
+        _print_table(table)
+    else:
+        for key, value in found.items():
+            click.echo(f"{key}: {value}", err=True)
+
+
+def _show_run(folder: Path, as_json: bool) -> None:
+    from reports import figures
+    from reports.build import read_run
+
+    run = read_run(folder)
+    if as_json:
+        click.echo(json.dumps(run, indent=1))
+    _print_table(figures.summary_table(run))
+    for line in figures.verdict(run):
+        click.echo(line, err=True)
+    click.echo(f"\nReport: {folder / 'report.html'}", err=True)
+
+
+def _print_table(table: Table) -> None:
+    from rich.table import Table as RichTable
+
+    from harness.progress import console
+
+    drawn = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
+    for name in table.head:
+        drawn.add_column(name, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+
+
+def _forecast_table(found: dict[str, Any]) -> Table:
+    from reports.figures import Table, mebibytes, percent
+
+    seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {found['seconds'] / 60:.1f} minutes on this CPU"
+    width, parameters, weights = found["intermediate_size"], found["parameters"], found["weight_bytes"]
+    ratios = (percent(found["ratio_requested"]), percent(found["ratio_neurons"], 2), percent(found["ratio_parameters"], 2))
+    sizes = {name: (mebibytes(value), f"{value:,} bytes") for name, value in weights.items()}
+    rows = (
+        ("model", found["model"]),
+        ("FFN width", f"{width['dense']} -> {width['pruned']} in every layer (alignment {found['alignment']})"),
+        ("ratio", "{} asked, {} of neurons, {} of parameters".format(*ratios)),
+        ("parameters", f"{parameters['dense']:,} -> {parameters['pruned']:,}"),
+        ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
+        ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
+        ("disk needed", f"{mebibytes(found['disk_bytes'])} for the checkpoint"),
+        ("evaluations", ", ".join(found["cells"])),
+        ("time", seconds),
+    )
+    return Table("What this run would do", ("what", "value"), rows)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Libraries print what they like; standard output stays clean for the one JSON document."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""RunConfig: every setting of a run, from a YAML file, then the environment (HARNESS_<FIELD>), then the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.errors import UsageError
+
+
+class RunConfig(BaseModel):
+    """Unknown keys are refused. `None` means: the default that fits the model, the task or the method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "tiny-math"
+    task: tuple[str, ...] = ()
+    ratio: float = 0.2
+    method: Literal["selective", "random", "reverse"] = "selective"
+    metric: str | None = None
+    tokens: Literal["question", "answer", "both"] = "both"
+    seed: int = 0
+    align: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+    calibration_samples: int = Field(default=160, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    concurrency: tuple[int, ...] = (1, 32)
+    repeats: int = Field(default=3, ge=1)
+    output_tokens: int = Field(default=64, ge=2)
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+
+def load_config(file: Path | None, options: Mapping[str, Any]) -> RunConfig:
+    """Merges the three sources; raises UsageError with every wrong setting in one line."""
+    environment = {name: os.environ[key] for name in RunConfig.model_fields if (key := f"HARNESS_{name.upper()}") in os.environ}
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    try:
+        return RunConfig(**{**_read_yaml(file), **environment, **given})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"bad settings: {problems}") from error
+
+
+def _read_yaml(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{file} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{file} must hold one mapping of settings, like `ratio: 0.2`")
+    return values

@@ -1,0 +1,64 @@
+"""What a run would do, from the model's config alone: widths, sizes, disk, cells, time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from harness.pipeline import DENSE, RunSpec
+
+_TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
+_ITEMS = {"mini_math": 500, "mini_facts": 232, "mini_code": 150, "gsm8k_boxed": 1319, "gsm8k_cot": 1319}
+_START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
+
+
+def forecast(spec: RunSpec) -> dict[str, Any]:
+    """All sizes in bytes. `seconds` is an upper bound from FLOPs at this CPU's matrix speed, None where a GPU would be used."""
+    shape = spec.shape
+    widths = (spec.width,) * shape.num_hidden_layers
+    pruned = shape.pruned_parameters(widths)
+    cells = [f"{name} x {task.name}" for name in (DENSE, spec.variant) for task in spec.tasks]
+    return {
+        "model": spec.model,
+        "task": spec.target.name,
+        "variant": spec.variant,
+        "alignment": spec.alignment,
+        "ratio_requested": spec.config.ratio,
+        "ratio_neurons": 1 - spec.width / shape.intermediate_size,
+        "ratio_parameters": 1 - pruned / shape.parameters,
+        "intermediate_size": {"dense": shape.intermediate_size, "pruned": spec.width},
+        "parameters": {"dense": shape.parameters, "pruned": pruned},
+        "weight_bytes": {"dense": shape.parameters * shape.dtype_bytes, "pruned": pruned * shape.dtype_bytes},
+        "kv_bytes_per_token": shape.kv_bytes_per_token,
+        "disk_bytes": pruned * shape.dtype_bytes,
+        "cells": cells,
+        "seconds": _seconds(spec),
+    }
+
+
+def _seconds(spec: RunSpec) -> float | None:
+    """2 FLOPs per parameter and token: scoring forward, and every answer at its full length."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            return None
+    scored = 3 * spec.config.calibration_samples * _TOKENS_PER_PROMPT
+    limit = spec.config.limit or 10**9
+    answered = 2 * sum(min(_ITEMS[task.name], limit) * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks)
+    return _START_SECONDS + 2 * spec.shape.parameters * (scored + answered) / _flops_per_second()
+
+
+def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:
+    """FP32 matrix products on this CPU; the best of a few, as the machine may be busy."""
+    a = np.ones((size, size), dtype=np.float32)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best

