@@ -74,7 +74,8 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     try:
         llm = LLM(
             str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
-            kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False, use_tqdm_on_load=False, seed=0,
+            kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False,
+            use_tqdm_on_load=False, seed=0,
         )  # fmt: skip
     except Exception as error:
         reason = next(iter(str(error).splitlines()), repr(error))

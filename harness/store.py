@@ -102,6 +102,7 @@ class RunDirectory:
             changed = sorted(k for k in settings.keys() | known.keys() if settings.get(k) != known.get(k))
             pairs = ", ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
             raise UsageError(f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out")
+        self._sweep()
         self.manifest["settings"] = settings
         write_json(file, self.manifest)
 
@@ -127,6 +128,11 @@ class RunDirectory:
     def output_hash(self, stage: str) -> str:
         """One hash over a finished stage's outputs, for the inputs of the next."""
         return hashlib.sha256(json.dumps(self.manifest["stages"][stage]["outputs"], sort_keys=True).encode()).hexdigest()[:16]
+
+    def _sweep(self) -> None:
+        """Removes the scratch folders of atomic_path that a killed run left; the lock says that nobody else is writing."""
+        for leftover in [p for p in self.path.rglob(".*.*") if p.is_dir()]:
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _foreign(self) -> bool:
         return self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir())

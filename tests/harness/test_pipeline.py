@@ -1,0 +1,126 @@
+"""The main job on the embedded model, real vLLM and real lm-eval: once whole, once killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import harness as package
+
+pytestmark = pytest.mark.slow
+ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]
+STAGES = {"score", "plan", "export", "eval dense", "eval selective-rms-0.2", "serving"}
+
+
+def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "harness.cli", *ARGUMENTS, "--out", str(folder), *extra]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
+    stdout, stderr = process.communicate(timeout=280)
+    assert process.returncode == 0, stderr[-3000:]
+    return json.loads(stdout), stderr
+
+
+def timeless(run: dict[str, Any]) -> dict[str, Any]:
+    """run.json without what a clock decides."""
+    copy = json.loads(json.dumps(run))
+    copy.pop("created"), copy.pop("command")
+    for variant in copy["variants"]:
+        for value in variant["eval"].values():
+            value.pop("seconds")
+        for row in variant["serving"]["concurrency"]:
+            for key in ("output_tok_s", "output_tok_s_repeats", "ttft_ms", "tpot_ms"):
+                row.pop(key)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    return folder, finish(start(folder))[0]
+
+
+def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, run = whole
+    schema = json.loads((Path(package.__path__[0]) / "run.schema.json").read_text())
+    jsonschema.validate(run, schema)
+    assert run == json.loads((folder / "run.json").read_text())
+    assert run["task"] == "mini_math" and run["schema_version"] == 1
+    dense, pruned = run["variants"]
+    assert (dense["method"], pruned["method"], pruned["metric"]) == ("dense", "selective", "rms")
+    assert pruned["intermediate_sizes"] == [512] * 4 and dense["checkpoint"] is None
+    assert dense["parameters"] - pruned["parameters"] == 4 * 3 * 128 * 128
+    for variant in run["variants"]:
+        assert set(variant["eval"]) == {"mini_math", "mini_facts", "mini_code"}
+        for value in variant["eval"].values():
+            rows = [json.loads(line) for line in (folder / value["samples"]).read_text().splitlines()]
+            assert len(rows) == value["n"] == 24
+            assert sum(row["correct"] for row in rows) / 24 == value["value"]
+            assert all(row["finish_reason"] in ("stop", "length") and row["n_tokens"] > 0 for row in rows)
+            assert value["failures"]["truncated"] == sum("truncated" in row["failures"] for row in rows) / 24
+            assert value["ci_low"] <= value["value"] <= value["ci_high"]
+        assert [row["concurrency"] for row in variant["serving"]["concurrency"]] == [1, 32]
+        # 2 (key and value) * 4 layers * 2 KV heads * head_dim 32 * 4 bytes
+        assert variant["serving"]["kv_bytes_per_token"] == 2048
+    assert (folder / pruned["checkpoint"] / "config.json").exists()
+
+
+def test_the_embedded_model_does_its_tasks(whole: tuple[Path, dict[str, Any]]) -> None:
+    dense = whole[1]["variants"][0]["eval"]
+    assert dense["mini_math"]["value"] >= 0.8 and dense["mini_facts"]["value"] >= 0.85 and dense["mini_code"]["value"] >= 0.8
+
+
+def test_report_figures_are_those_of_run_json(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, run = whole
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text()
+        for variant in run["variants"]:
+            assert f"{variant['parameters']:,}" in text
+            for value in variant["eval"].values():
+                assert f"{100 * value['value']:.1f} %" in text
+            for row in variant["serving"]["concurrency"]:
+                assert f"{row['output_tok_s']:.0f}" in text
+        for change in run["comparisons"]:
+            assert f"{100 * change['difference']:+.1f}" in text
+    assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("stage", ["score", "eval dense"])
+def test_a_killed_run_goes_on_where_it_stopped(stage: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Killed with SIGKILL right after a stage was finished, so within the next; then the same plan, answers and figures."""
+    folder = tmp_path / "killed"
+    process = start(folder)
+    manifest = folder / "manifest.json"
+    deadline = time.monotonic() + 200
+    while not (manifest.exists() and stage in json.loads(manifest.read_text())["stages"]):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = set(json.loads(manifest.read_text())["stages"])
+    assert stage in done and done < STAGES and not (folder / "run.json").exists()
+    resumed, messages = finish(start(folder))
+    assert timeless(resumed) == timeless(whole[1])
+    assert (folder / "plan.safetensors").read_bytes() == (whole[0] / "plan.safetensors").read_bytes()
+    assert all(f"{name}: done before, skipped" in messages for name in done)
+    assert not any(f"{name}: done before" in messages for name in STAGES - done)
+    assert not list(folder.glob(".*.*")), "no scratch file of the killed run is left"
+
+
+def test_other_settings_in_the_same_directory_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:
+    process = start(whole[0], "--ratio", "0.3")
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "ratio: 0.2 there, 0.3 now" in stderr and "--fresh" in stderr and "Traceback" not in stderr
+    assert (whole[0] / "run.json").exists()

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import StorageError, UsageError
+from harness.store import RunDirectory, atomic_path, file_hash, load_arrays, locked, need_disk, save_arrays, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "run.json"
+    write_json(target, {"old": 1})
+
+    def fail() -> None:
+        with atomic_path(target) as scratch:
+            scratch.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == '{\n "old": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no space left"), atomic_path(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+
+
+def test_need_disk_refuses_what_cannot_fit(tmp_path: Path) -> None:
+    need_disk(tmp_path / "not" / "there" / "yet", 1)
+    with pytest.raises(StorageError, match="GiB are free"):
+        need_disk(tmp_path, 1 << 60)
+
+
+def test_arrays_have_the_same_bytes_every_time_and_come_back(tmp_path: Path) -> None:
+    arrays = {f"layers.{i}.keep": np.arange(i + 1, dtype=np.int32) for i in range(5)}
+    metadata = {key: key for key in "abcdefghijkl"}
+    for i in range(10):
+        save_arrays(tmp_path / f"{i}.safetensors", arrays, metadata)
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(10)}) == 1
+    loaded, meta = load_arrays(tmp_path / "0.safetensors", "harness plan")
+    assert meta == metadata
+    assert all(np.array_equal(loaded[name], array) for name, array in arrays.items())
+
+
+def test_a_file_that_is_no_safetensors_names_the_command(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("hello")
+    with pytest.raises(UsageError, match="harness plan"):
+        load_arrays(tmp_path / "x", "harness plan")
+
+
+def test_a_stage_is_finished_until_its_inputs_or_outputs_change(tmp_path: Path) -> None:
+    run, output = RunDirectory(tmp_path), tmp_path / "plan"
+    run.open({"ratio": 0.2}, fresh=False)
+    output.write_text("a")
+    run.finish("plan", "inputs", [output])
+    again = RunDirectory(tmp_path)
+    again.open({"ratio": 0.2}, fresh=False)
+    assert again.finished("plan", "inputs")
+    assert not again.finished("plan", "other inputs")
+    output.write_text("b")
+    assert not again.finished("plan", "inputs")
+    output.unlink()
+    assert not again.finished("plan", "inputs")
+
+
+def test_other_settings_are_refused_and_fresh_starts_over(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).open({"ratio": 0.2}, fresh=False)
+    (tmp_path / "old").write_text("x")
+    with pytest.raises(UsageError, match=r"ratio: 0\.2 there, 0\.3 now.*--fresh"):
+        RunDirectory(tmp_path).open({"ratio": 0.3}, fresh=False)
+    RunDirectory(tmp_path).open({"ratio": 0.3}, fresh=True)
+    assert not (tmp_path / "old").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_is_no_run_directory_is_never_emptied(tmp_path: Path, fresh: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="no run directory"):
+        RunDirectory(tmp_path).open({}, fresh)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_run_directory_has_one_user_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(StorageError, match="in use"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_file_hash_sees_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = file_hash(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert file_hash(tmp_path) != first

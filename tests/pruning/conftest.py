@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness import scoring
+from pruning.scores import score
+from tasks.registry import find_task
+from tests.conftest import TINY_MATH
+
+
+@pytest.fixture(scope="session")
+def embedded_scores() -> dict[str, np.ndarray]:
+    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), 12, "both")
+    return dict(score(scoring.measure_activations(TINY_MATH, calibration, 2, lambda _: None)))

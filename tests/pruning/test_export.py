@@ -1,0 +1,125 @@
+"""The exported checkpoint is the dense model with the removed neurons silent: logits equal in FP32, for every family."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from harness.errors import StorageError, UnsupportedModelError, UsageError
+from harness.types import PruningPlan
+from pruning.export import describe, export, read_record
+from pruning.families import FAMILIES, shape_of
+from tests.conftest import build_model
+
+
+def plan_for(width: int = 60, layers: int = 3, size: int = 96, seed: int = 1) -> PruningPlan:
+    rng = np.random.default_rng(seed)
+    keep = tuple(np.sort(rng.permutation(size)[:width]).astype(np.int32) for _ in range(layers))
+    return PruningPlan(keep, size, "random", None, 1 - width / size, seed, 1, "m", "hash", "both")
+
+
+def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for layer, keep in zip(model.model.layers, plan.keep, strict=True):
+        mask = torch.zeros(plan.intermediate_size)
+        mask[torch.from_numpy(keep).long()] = 1
+        layer.mlp.down_proj.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask,))
+    with torch.no_grad():
+        return model(ids).logits
+
+
+def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+@pytest.mark.parametrize("tie", [False, True])
+def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> None:
+    folder = build_model(model_type, tmp_path / "dense", tie=tie, shard_size="200KB")
+    plan = plan_for()
+    made = export(folder, plan, tmp_path / "pruned")
+    ids = torch.randint(0, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits(made.path, ids), masked_logits(folder, plan, ids), rtol=1e-5, atol=1e-4)
+    assert not torch.allclose(logits(made.path, ids), logits(folder, ids), atol=0.1), "the removed neurons mattered"
+    config = json.loads((made.path / "config.json").read_text())
+    assert made.parameters == shape_of(config).parameters == describe(folder).parameters - 3 * 3 * 64 * 36
+
+
+def test_ratio_zero_is_the_same_weights(random_model: Path, tmp_path: Path) -> None:
+    made = export(random_model, plan_for(width=96), tmp_path / "same")
+    for shard in random_model.glob("*.safetensors"):
+        original, copied = load_file(shard), load_file(made.path / shard.name)
+        assert original.keys() == copied.keys()
+        assert all(torch.equal(original[name], copied[name]) for name in original)
+
+
+def test_the_export_is_complete_and_says_what_was_done(random_model: Path, tmp_path: Path) -> None:
+    made = export(random_model, plan_for(), tmp_path / "pruned")
+    index = json.loads((made.path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == made.parameters * 4
+    assert all(name in load_file(made.path / shard) for name, shard in index["weight_map"].items())
+    assert (made.path / "tokenizer.json").exists()
+    assert (made.path / "chat_template.jinja").exists()
+    record = read_record(made.path)
+    assert record is not None
+    assert (record["method"], record["dense_intermediate_size"], record["scores_hash"]) == ("random", 96, "hash")
+
+
+def test_the_same_plan_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:
+    a, b = (export(random_model, plan_for(), tmp_path / name).path for name in ("a", "b"))
+    assert all((b / file.name).read_bytes() == file.read_bytes() for file in a.iterdir())
+
+
+def test_the_dtype_of_the_checkpoint_stays(tmp_path: Path) -> None:
+    folder = build_model("qwen2", tmp_path / "dense", dtype="bfloat16")
+    made = export(folder, plan_for(), tmp_path / "pruned")
+    assert {t.dtype for t in load_file(made.path / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_a_plan_for_another_model_is_refused(random_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="plan is for 2 layers of width 96, the model has 3 of 96"):
+        export(random_model, plan_for(layers=2), tmp_path / "pruned")
+    assert list(tmp_path.iterdir()) == []
+
+
+def damaged(random_model: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "damaged"
+    shutil.copytree(random_model, copy)
+    shard = sorted(copy.glob("*.safetensors"))[-1]
+    tensors = load_file(shard)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, shard, {"format": "pt"})
+    return copy
+
+
+def test_nan_and_a_full_disk_leave_nothing_half_written(random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = damaged(random_model, tmp_path)
+    with pytest.raises(UnsupportedModelError, match="holds NaN"):
+        export(copy, plan_for(), tmp_path / "pruned")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StorageError, match="free some disk space"):
+        export(random_model, plan_for(), tmp_path / "pruned")
+    assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "gpt2"}, "'gpt2' is not known"),
+        ({"num_experts": 8}, "mixture of experts"),
+        ({"mlp_bias": True}, "biases in its FFN"),
+    ],
+)
+def test_other_architectures_are_refused(edited_config, change: dict[str, object], message: str) -> None:  # type: ignore[no-untyped-def]
+    folder = edited_config(**change)
+    with pytest.raises(UnsupportedModelError, match=message):
+        shape_of(json.loads((folder / "config.json").read_text()))

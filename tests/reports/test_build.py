@@ -1,0 +1,78 @@
+"""Rendering from one run.json: escapes what models and users wrote, shows unknown as unknown."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from reports import figures
+from reports.build import write_reports
+
+EVAL = {
+    "n": 100, "metric": "exact_match", "value": 0.9, "ci_low": 0.8256, "ci_high": 0.9448, "failures": {"truncated": None, "wrong": 0.1},
+    "failure_rate": None, "tokens_per_answer": None, "seconds": 1.0, "samples": "s",
+}  # fmt: skip
+VARIANT = {
+    "name": "dense", "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "compensated": False,
+    "seed": None, "recovered": False,
+    "ratio_requested": 0.0, "ratio_neurons": 0.0, "ratio_parameters": 0.0,
+    "intermediate_sizes": [96, 96], "parameters": 1000, "weight_bytes": 2000, "checkpoint": None,
+    "eval": {"mini_math": EVAL}, "serving": None,
+}  # fmt: skip
+RUN: dict[str, Any] = {
+    "schema_version": 1, "model": "m", "task": "mini_math", "created": "now", "versions": {"torch": "2"}, "hardware": {"device": "cpu"},
+    "command": "harness run", "seeds": [], "calibration": {}, "variants": [VARIANT], "comparisons": [],
+}  # fmt: skip
+
+
+def rendered(tmp_path: Path, run: dict[str, Any]) -> tuple[str, str]:
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    html, markdown = write_reports(tmp_path)
+    return html.read_text(), markdown.read_text()
+
+
+def test_a_single_variant_renders_and_unknown_is_not_zero(tmp_path: Path) -> None:
+    html, markdown = rendered(tmp_path, RUN)
+    for text in (html, markdown):
+        assert "unknown" in text and "90.0 %" in text and "82.6 % to 94.5 %" in text
+
+
+@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</svg><script>1</script>", "{{ 7*7 }}"])
+def test_names_are_text(tmp_path: Path, hostile: str) -> None:
+    run = copy.deepcopy(RUN)
+    run["model"] = run["command"] = run["variants"][0]["name"] = hostile
+    html, _ = rendered(tmp_path, run)
+    assert "<script>" not in html and "<img" not in html and "49" not in html.split("</style>")[1].split("<svg")[0]
+
+
+def test_a_pipe_does_not_break_a_markdown_table(tmp_path: Path) -> None:
+    run = copy.deepcopy(RUN)
+    run["command"] = "harness run | tee log"
+    assert "harness run \\| tee log" in rendered(tmp_path, run)[1]
+
+
+def test_the_verdict_says_what_run_json_says() -> None:
+    run = copy.deepcopy(RUN)
+    pruned = {**copy.deepcopy(VARIANT), "name": "p", "method": "selective", "metric": "rms", "ratio_neurons": 0.25, "ratio_parameters": 0.1}
+    pruned["eval"]["mini_math"]["value"] = 0.85
+    run["variants"].append(pruned)
+    run["comparisons"] = [
+        {"variant": "p", "baseline": "dense", "task": "mini_math", "n": 100, "difference": -0.05, "ci_low": -0.11, "ci_high": 0.01,
+         "lost": 7, "gained": 2, "mcnemar_p": 0.18}
+    ]  # fmt: skip
+    (sentence,) = figures.verdict(run)
+    assert "25.0 % of the FFN neurons (10.0 % of all parameters)" in sentence
+    assert "from 90.0 % to 85.0 %: -5.0 points, 95 % interval -11.0 to +1.0, n = 100" in sentence
+
+
+def test_no_run_and_a_damaged_run_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run\.json"):
+        write_reports(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        write_reports(tmp_path)

@@ -1,0 +1,61 @@
+"""Each failure kind with a positive and a negative example; unknown stays unknown."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import yaml
+
+from tasks.failures import DETECTORS, FailureKind, GradedAnswer, detect, lm_eval_metrics
+from tasks.generation import Generation
+from tasks.registry import TASKS_PATH
+
+GOOD = GradedAnswer("#### 2", "2", True, meta={"finish_reason": "stop", "n_tokens": 3, "prompt_truncated": False})
+EXAMPLES = {
+    FailureKind.ENGINE_ERROR: GradedAnswer("", None, False, meta={"finish_reason": "abort"}),
+    FailureKind.PROMPT_TRUNCATED: GradedAnswer("2", "2", True, meta={"finish_reason": "stop", "prompt_truncated": True}),
+    FailureKind.EMPTY: GradedAnswer(" \n", None, False),
+    FailureKind.TRUNCATED: GradedAnswer("and and", None, False, meta={"finish_reason": "length"}),
+    FailureKind.NO_ANSWER: GradedAnswer("maybe", None, False),
+    FailureKind.NO_CODE: GradedAnswer("", None, False, is_code=True),
+    FailureKind.SYNTAX_ERROR: GradedAnswer("x +", "x +", False, is_code=True, outcome="syntax_error"),
+    FailureKind.NO_ENTRY_POINT: GradedAnswer("x", "x", False, is_code=True, outcome="no_entry_point"),
+    FailureKind.RUNTIME_ERROR: GradedAnswer("x", "x", False, is_code=True, outcome="runtime_error"),
+    FailureKind.TIMEOUT: GradedAnswer("x", "x", False, is_code=True, outcome="timeout"),
+    FailureKind.MEMORY: GradedAnswer("x", "x", False, is_code=True, outcome="memory"),
+    FailureKind.CRASH: GradedAnswer("x", "x", False, is_code=True, outcome="crash"),
+    FailureKind.WRONG: GradedAnswer("#### 3", "3", False),
+}
+
+
+def test_every_kind_has_a_detector_and_an_example_in_order_of_precedence() -> None:
+    assert list(DETECTORS) == list(FailureKind) == list(EXAMPLES)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_positive_and_negative(kind: FailureKind) -> None:
+    assert detect(EXAMPLES[kind])[kind] is True
+    assert detect(GOOD)[kind] is False
+
+
+def test_without_a_finish_reason_truncation_is_unknown_and_never_zero() -> None:
+    row = lm_eval_metrics("exact_match", GradedAnswer("#### 2", "2", True))
+    assert math.isnan(row["fail_truncated"]) and row["fail_no_answer"] == 0.0
+
+
+def test_a_right_answer_that_ran_on_is_right_and_truncated() -> None:
+    row = lm_eval_metrics("exact_match", GradedAnswer("#### 2 ...", "2", True, meta={"finish_reason": "length"}))
+    assert (row["exact_match"], row["fail_truncated"], row["fail_wrong"]) == (1.0, 1.0, 0.0)
+
+
+def test_the_yaml_lists_every_metric() -> None:
+    listed = yaml.safe_load((TASKS_PATH / "_metrics.yaml").read_text())["metric_list"]
+    assert {m["metric"] for m in listed} == {"exact_match", "pass@1", *(f"fail_{kind}" for kind in FailureKind)}
+
+
+def test_a_generation_is_a_string_that_keeps_its_meta_when_pickled() -> None:
+    text = Generation("hello", {"finish_reason": "length"})
+    copy = pickle.loads(pickle.dumps(text))
+    assert copy == "hello" and isinstance(copy, str) and copy.meta == {"finish_reason": "length"}

@@ -1,0 +1,129 @@
+"""The generated tasks: right answers, disjoint splits, and graders that cannot be talked round."""
+
+from __future__ import annotations
+
+import random
+import re
+from itertools import islice
+
+import pytest
+
+from harness.embedded.corpus import examples
+from tasks.mini_code.task import grade as grade_code
+from tasks.mini_code.task import items as code_items
+from tasks.mini_code.task import load as load_code
+from tasks.mini_facts.facts import facts
+from tasks.mini_facts.task import grade as grade_fact
+from tasks.mini_facts.task import items as fact_items
+from tasks.mini_math.problems import FAMILIES, generate, problems
+from tasks.mini_math.task import grade as grade_math
+from tasks.mini_math.task import items as math_items
+from tasks.splits import normalised
+from tasks.splits import split_of as split_hash
+
+TRAINED_ON = 60_000
+
+
+@pytest.fixture(scope="module")
+def trained_on() -> list[str]:
+    """Normalised prompts of as many training examples as half the training run saw."""
+    return [normalised(e.prompt) for e in islice(examples(0), TRAINED_ON)]
+
+
+def test_every_step_is_true_and_uses_numbers_of_the_question_or_earlier_steps() -> None:
+    rng = random.Random(0)
+    seen = set()
+    for _ in range(3000):
+        problem = generate(rng)
+        seen.add(problem.family)
+        known = set(re.findall(r"\d+", problem.question))
+        for step in problem.steps:
+            left, right = step.split("=")
+            a, sign, b = re.fullmatch(r"(\d+)([-+*/])(\d+)", left).groups()  # type: ignore[union-attr]
+            assert {a, b} <= known
+            assert eval(f"{a}{'//' if sign == '/' else sign}{b}") == int(right) and 1 <= int(right) <= 99
+            known.add(right)
+        assert 2 <= len(problem.steps) <= 3
+        assert grade_math({"answer": str(problem.answer)}, problem.solution).correct
+    assert seen == {family.name for family in FAMILIES}
+
+
+def test_sizes_and_uniqueness() -> None:
+    for split in ("validation", "test"):
+        assert len({normalised(p.question) for p in math_items(split)}) == 500  # type: ignore[arg-type]
+        assert len({normalised(f["question"]) for f in fact_items(split)}) == len(facts()) >= 200  # type: ignore[arg-type]
+        assert len({normalised(f.prompt) for f in code_items(split)}) == 150  # type: ignore[arg-type]
+
+
+def test_splits_share_no_normalised_text(trained_on: list[str]) -> None:
+    held_out = {
+        split: {normalised(p.question) for p in math_items(split)}  # type: ignore[arg-type]
+        | {normalised(f["question"]) for f in fact_items(split)}  # type: ignore[arg-type]
+        | {normalised(f.prompt) for f in code_items(split)}  # type: ignore[arg-type]
+        for split in ("validation", "test")
+    }
+    assert not held_out["validation"] & held_out["test"]
+    assert not (held_out["validation"] | held_out["test"]) & set(trained_on)
+
+
+def test_splits_share_no_equation_chain() -> None:
+    chains = {split: {p.chain for p in islice(problems(split), 20_000)} for split in ("train", "validation", "test")}  # type: ignore[arg-type]
+    assert not chains["train"] & chains["validation"]
+    assert not chains["train"] & chains["test"]
+    assert not chains["validation"] & chains["test"]
+    assert all(split_hash(p.chain) == "test" for p in math_items("test"))
+
+
+def test_a_fact_is_asked_in_different_wordings_in_each_split() -> None:
+    for fact in facts():
+        train, validation, test = (set(fact.wordings(split)) for split in ("train", "validation", "test"))  # type: ignore[arg-type]
+        assert len(train) == 6 and len(validation) == len(test) == 1
+        assert not (train & validation or train & test or validation & test)
+
+
+@pytest.mark.parametrize(
+    ("text", "correct", "prediction"),
+    [
+        ("First 1+1=2.\n#### 2", True, "2"),
+        ("#### 2\nNo, wait.\n#### 3", False, "3"),
+        ("The answer is 2", False, None),
+        ("", False, None),
+        ("#### two", False, None),
+    ],
+)
+def test_math_takes_the_last_marked_number(text: str, correct: bool, prediction: str | None) -> None:
+    answer = grade_math({"answer": "2"}, text)
+    assert (answer.correct, answer.prediction) == (correct, prediction)
+
+
+@pytest.mark.parametrize(
+    ("text", "correct"), [("Oslo", True), ("It is Oslo.", True), ("Oslofjord", False), ("Bergen\nOslo", False), ("  ", False)]
+)
+def test_a_fact_needs_the_word_in_the_first_line(text: str, correct: bool) -> None:
+    assert grade_fact({"answer": "Oslo"}, text).correct is correct
+
+
+def test_every_reference_function_passes_and_an_empty_one_fails() -> None:
+    by_family = {f.family: f for f in code_items("test")}
+    documents = {row["entry_point"]: row for row in load_code()["test"]}
+    for function in by_family.values():
+        document = documents[function.entry_point]
+        assert grade_code(document, function.body).correct
+        assert grade_code(document, function.prompt + function.body).correct
+        assert not grade_code(document, "    pass").correct
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [("    return x +", "syntax_error"), ("    return y", "runtime_error"), ("    import os\n    os._exit(0)", "crash")],
+)
+def test_code_failures_have_their_kind(body: str, outcome: str) -> None:
+    document = {"prompt": "def f(x):\n", "entry_point": "f", "calls": "[[1]]", "values": "[1]"}
+    answer = grade_code(document, body)
+    assert (answer.outcome, answer.correct) == (outcome, False)
+
+
+def test_true_is_not_one() -> None:
+    document = {"prompt": "def f(x):\n", "entry_point": "f", "calls": "[[1]]", "values": "[true]"}
+    assert not grade_code(document, "    return 1").correct
+    assert grade_code(document, "    return True").correct
