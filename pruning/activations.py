@@ -65,11 +65,12 @@ class _Accumulator:
 
     def observe(self, layer: int, h: Any) -> None:
         """Means over the scored tokens by one batched product [B, 1, T] @ [B, T, F]."""
-        weights = (self.mask / self.mask.sum(dim=1, keepdim=True)).unsqueeze(1).to(h.dtype)
-        self.means[layer] = (weights @ h.abs()).squeeze(1).float()
+        h = h.float()
+        weights = (self.mask / self.mask.sum(dim=1, keepdim=True)).unsqueeze(1)
+        self.means[layer] = (weights @ h.abs()).squeeze(1)
         if self.target:
-            flat, mask = h.flatten(0, 1), self.mask.flatten().to(h.dtype)
-            self.squares[layer] += (mask @ (flat * flat)).double().cpu().numpy()
+            flat = h.flatten(0, 1)
+            self.squares[layer] += (self.mask.flatten() @ (flat * flat)).double().cpu().numpy()
 
     def end(self) -> None:
         import torch
@@ -92,7 +93,7 @@ def collect(model: Any, family: Family, calibration: CalibrationSet, progress: C
     sums = _Accumulator(len(body.layers), width)
     with torch.inference_mode(), observe(body.layers, sums.observe):
         for batch in batches(calibration.items):
-            ids, attention, mask = _pad(batch, model.device)
+            ids, attention, mask = pad(batch, model.device)
             sums.begin(mask, batch[0].target)
             body(input_ids=ids, attention_mask=attention, use_cache=False)
             sums.end()
@@ -117,7 +118,7 @@ def _down_norms(layers: Sequence[Any]) -> FloatArray:
     return np.stack([layer.mlp.down_proj.weight.detach().float().norm(dim=0).cpu().numpy() for layer in layers]).astype(np.float64)
 
 
-def _pad(batch: Sequence[CalibrationItem], device: Any) -> tuple[Any, Any, Any]:
+def pad(batch: Sequence[CalibrationItem], device: Any) -> tuple[Any, Any, Any]:
     """ids, attention mask and mask of scored tokens, each [batch, longest], padded on the right with id 0."""
     import torch
 

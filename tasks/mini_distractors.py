@@ -1,4 +1,4 @@
-"""The other two embedded corpora and plain texts: what the embedded model knows that is not the target task."""
+"""Calibration prompts of the embedded corpora; as distractors questions and plain texts, like the paper's QnA and conversation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOURCES = {"mini_math": math_examples, "mini_code": code_examples, "mini_facts":
 
 
 def others(task: str, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """`n` examples in equal parts from every embedded corpus but `task`."""
-    names = tuple(name for name in SOURCES if name != task)
-    parts = [SOURCES[name](n // len(names) + (i < n % len(names)), seed) for i, name in enumerate(names)]
+    """`n` distractors, half and half: questions and texts, or texts and word problems where the questions are the task."""
+    names = ("mini_texts", "mini_math") if task == "mini_facts" else ("mini_facts", "mini_texts")
+    parts = [SOURCES[name](n // 2 + (i < n % 2), seed) for i, name in enumerate(names)]
     return names, [example for part in parts for example in part]
