@@ -51,7 +51,9 @@ def main(model: str, samples: int, repeats: int, threads: int) -> None:
         pairs.append((middle - started, time.perf_counter() - middle))
     ratios = sorted(scored / plain for plain, scored in pairs)
     plain, scored = (statistics.median(column) for column in zip(*pairs, strict=True))
-    click.echo(f"{model}, {len(calibration.items)} prompts, {threads} threads: bare {plain:.2f} s, scoring {scored:.2f} s (medians of {repeats})")
+    click.echo(
+        f"{model}, {len(calibration.items)} prompts, {threads} threads: bare {plain:.2f} s, scoring {scored:.2f} s (medians of {repeats})"
+    )
     click.echo(f"ratio: median {statistics.median(ratios):.3f}, least {ratios[0]:.3f}, most {ratios[-1]:.3f}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,8 @@ class CalibrationSet:
 
     @property
     def hash(self) -> str:
-        return digest(asdict(self))
+        items = [(item.target, item.token_ids, item.start, item.stop) for item in self.items]
+        return digest([self.model, self.target_source, self.distractor_sources, self.tokens, items])
 
     def count(self, target: bool) -> int:
         return sum(item.target is target for item in self.items)

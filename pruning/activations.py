@@ -50,27 +50,34 @@ def observe(layers: Sequence[Any], observer: Observer) -> Iterator[None]:
 
 
 class _Accumulator:
-    """Holds one batch's token mask and the running sums of a layer stack."""
+    """The running sums of a layer stack, and what one batch needs: its weights, its mask and one scratch buffer."""
 
     def __init__(self, layers: int, width: int) -> None:
         empty = Moments(0, np.zeros((layers, width)), np.zeros((layers, width)))
         self.moments = {True: empty, False: empty}
         self.squares, self.tokens = np.zeros((layers, width)), 0
         self.means: list[Any] = [None] * layers
-        self.mask: Any = None
         self.target = True
+        self.mask: Any = None
+        self.weights: Any = None
+        self.scratch: Any = None
 
     def begin(self, mask: Any, target: bool) -> None:
+        """mask: 1 on the scored tokens, [batch, tokens]; their weights in the mean are [batch, 1, tokens]."""
         self.mask, self.target = mask, target
+        self.weights = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(1)
+        self.scratch = None
 
     def observe(self, layer: int, h: Any) -> None:
-        """Means over the scored tokens by one batched product [B, 1, T] @ [B, T, F]."""
-        h = h.float()
-        weights = (self.mask / self.mask.sum(dim=1, keepdim=True)).unsqueeze(1)
-        self.means[layer] = (weights @ h.abs()).squeeze(1)
+        """Means over the scored tokens by one batched product [B, 1, T] @ [B, T, F]; one buffer serves all layers."""
+        import torch
+
+        if self.scratch is None:
+            self.scratch = torch.empty(h.shape, device=h.device)
+        size = torch.abs(h.float(), out=self.scratch)
+        self.means[layer] = (self.weights @ size).squeeze(1)
         if self.target:
-            flat = h.flatten(0, 1)
-            self.squares[layer] += (self.mask.flatten() @ (flat * flat)).double().cpu().numpy()
+            self.squares[layer] += (self.mask.flatten() @ size.square_().flatten(0, 1)).double().cpu().numpy()
 
     def end(self) -> None:
         import torch
