@@ -294,7 +294,7 @@ def _print_table(table: Table) -> None:
 def _forecast_table(found: dict[str, Any]) -> Table:
     from reports.figures import Table, mebibytes, percent
 
-    seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {found['seconds'] / 60:.1f} minutes on this CPU"
+    seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {_duration(found['seconds'])} on this CPU"
     width, parameters, weights = found["intermediate_size"], found["parameters"], found["weight_bytes"]
     ratios = (percent(found["ratio_requested"]), percent(found["ratio_neurons"], 2), percent(found["ratio_parameters"], 2))
     sizes = {name: (mebibytes(value), f"{value:,} bytes") for name, value in weights.items()}
@@ -310,6 +310,10 @@ def _forecast_table(found: dict[str, Any]) -> Table:
         ("time", seconds),
     )
     return Table("What this run would do", ("what", "value"), rows)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import numpy as np
 from harness.pipeline import DENSE, RunSpec
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
-_ITEMS = {"mini_math": 500, "mini_facts": 232, "mini_code": 150, "gsm8k_boxed": 1319, "gsm8k_cot": 1319}
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
 
@@ -48,8 +47,8 @@ def _seconds(spec: RunSpec) -> float | None:
         if torch.cuda.is_available():
             return None
     scored = 3 * spec.config.calibration_samples * _TOKENS_PER_PROMPT
-    limit = spec.config.limit or 10**9
-    answered = 2 * sum(min(_ITEMS[task.name], limit) * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks)
+    items = {task.name: min(task.items, spec.config.limit or task.items) for task in spec.tasks}
+    answered = 2 * sum(items[task.name] * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks)
     return _START_SECONDS + 2 * spec.shape.parameters * (scored + answered) / _flops_per_second()
 
 

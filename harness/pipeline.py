@@ -17,7 +17,7 @@ from harness.engine import Engines
 from harness.errors import UsageError
 from harness.progress import say, stage
 from harness.results import build_run, calibration_summary, compare, read_eval, read_serving, variant, write_run
-from harness.store import RunDirectory, locked, write_json
+from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
 from pruning.export import describe, export, read_config
 from pruning.plan import default_alignment, default_metric, load_plan, make_plan, pruned_width, save_plan
@@ -95,6 +95,7 @@ def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Pa
     engine.prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
     spec = resolve(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
+    need_disk(folder, spec.shape.pruned_parameters((spec.width,) * spec.shape.num_hidden_layers) * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
         directory.open({**spec.settings, "fingerprint": models.fingerprint(model)}, fresh)

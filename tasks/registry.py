@@ -19,7 +19,7 @@ FAMILY_NAMES = {"gsm8k": ("gsm8k_boxed", "gsm8k_cot")}  # name -> (task for a ch
 
 @dataclass(frozen=True)
 class Task:
-    """`off_target`: what is evaluated beside it by default. `prompt_field`: the document's key that a row is shown by."""
+    """`off_target`: what is evaluated beside it by default. `items`: how many the test split holds."""
 
     name: str
     folder: str
@@ -27,6 +27,7 @@ class Task:
     kind: Literal["math", "code", "general"]
     off_target: tuple[str, ...]
     max_new_tokens: int
+    items: int
     summary: str
 
     @property
@@ -38,11 +39,11 @@ class Task:
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task("mini_math", "mini_math", "exact_match", "math", ("mini_facts", "mini_code"), 64, "generated word problems, #### answers"),
-        Task("mini_facts", "mini_facts", "exact_match", "general", ("mini_math",), 16, "closed-book questions, one-word answers"),
-        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, "generated functions, run in the sandbox"),
-        Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, "GSM8K test, the paper's chat prompt, \\boxed answers"),
-        Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, "GSM8K test, 4-shot, #### answers"),
+        Task("mini_math", "mini_math", "exact_match", "math", ("mini_facts", "mini_code"), 64, 500, "generated word problems"),
+        Task("mini_facts", "mini_facts", "exact_match", "general", ("mini_math",), 16, 232, "closed-book questions, one-word answers"),
+        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, 150, "generated functions, run in the sandbox"),
+        Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, 1319, "GSM8K, the chat prompt of the paper, \\boxed"),
+        Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, 1319, "GSM8K, 4-shot, #### answers"),
     )
 }  # fmt: skip
 
