@@ -1,7 +1,7 @@
 """The paper's effects on the embedded model: `python benchmarks/effects.py --split validation`.
 
 Selective, reverse and random pruning (three seeds) with the paper's S at one ratio, alignment 1, each a real export on its
-own vLLM engine; then the comparisons of docs/embedded-model.md. The model was chosen on the validation split with this script.
+own vLLM engine; then the comparisons of the model card. The model was chosen on the validation split with this script.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: s
 def evaluate_arm(name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, float]:
     with Engines({name: path}, "auto", threads, 512) as engines:
         rows = [find_task(task) for task in tasks]
-        found = evaluate(engines[name], name, rows, scratch / "samples" / name, None, 512, chat=True, split=split)
+        found = evaluate(engines[name], name, rows, scratch, name, None, 512, chat=True, split=split)
     say(
         f"{name}: "
         + ", ".join(f"{task} {100 * result.value:.1f} (fail {100 * (result.failure_rate or 0):.1f})" for task, result in found.items())

@@ -12,7 +12,7 @@ from harness import models, scoring
 from harness.types import CalibrationSet
 from pruning.activations import collect, pad
 from pruning.calibration import batches
-from pruning.export import read_config
+from pruning.checkpoint import read_config
 from pruning.families import family_of
 from tasks.registry import find_task
 

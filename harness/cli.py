@@ -30,7 +30,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; run the same command again to go on where it stopped", err=True)
+        click.echo("stopped; `harness run` goes on where it stopped when it is given again", err=True)
         sys.exit(1)
     except HarnessError as error:
         if debug:
@@ -114,8 +114,9 @@ def run_command(config_file: Path | None, out: Path | None, dry_run: bool, fresh
     config = load_config(config_file, options)
     if dry_run:
         from harness.forecast import forecast
+        from harness.models import looks_like_chat
 
-        found = forecast(pipeline.resolve(config))
+        found = forecast(pipeline.resolve(config, looks_like_chat(config.model)))
         _answer(found, as_json, _forecast_table(found))
         return
     with _stdout_to_stderr():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from harness.errors import UsageError
 
@@ -24,17 +24,17 @@ class RunConfig(BaseModel):
     method: Literal["selective", "random", "reverse"] = "selective"
     metric: str | None = None
     tokens: Literal["question", "answer", "both"] = "both"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     align: int | None = Field(default=None, ge=1)
     limit: int | None = Field(default=None, ge=1)
     calibration_samples: int = Field(default=160, ge=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: int | None = Field(default=None, ge=1)
-    concurrency: tuple[int, ...] = (1, 32)
+    concurrency: tuple[PositiveInt, ...] = Field(default=(1, 32), min_length=1)
     repeats: int = Field(default=3, ge=1)
     output_tokens: int = Field(default=64, ge=2)
 
-    @field_validator("task", mode="before")
+    @field_validator("task", "concurrency", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return value.split(",") if isinstance(value, str) else value

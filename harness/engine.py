@@ -14,11 +14,12 @@ from typing import Any
 
 from harness.errors import MeasurementError
 from harness.progress import stage
-from pruning.export import read_config
+from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
 
 _SEQUENCES = 64
 _LARGEST_CPU_CACHE = 2 << 30
+_ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, about
 _SILENCE = {
     "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -75,7 +76,7 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
         llm = LLM(
             str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
             kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False,
-            use_tqdm_on_load=False, seed=0,
+            use_tqdm_on_load=False, seed=0, **_memory_share(model, config),
         )  # fmt: skip
     except Exception as error:
         reason = next(iter(str(error).splitlines()), repr(error))
@@ -86,6 +87,17 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
         llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
+
+
+def _memory_share(model: Path, config: EngineConfig) -> dict[str, float]:
+    """On CUDA, what this engine takes of the device, so that a second one starts beside it: weights, cache, activations, graphs."""
+    if device_name() == "cpu":
+        return {}
+    import torch
+
+    weights = sum(shard.stat().st_size for shard in shards(model))
+    total = torch.cuda.get_device_properties(0).total_memory
+    return {"gpu_memory_utilization": min(0.95, (weights * 1.1 + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)}
 
 
 def _dtype(name: str) -> str:

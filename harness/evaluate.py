@@ -19,8 +19,8 @@ from tasks.generation import Generation
 from tasks.registry import TASKS_PATH, Task
 
 
-def make_language_model(llm: Any, max_model_len: int) -> Any:
-    """An lm-eval TemplateLM around a running engine; generation only."""
+def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
+    """An lm-eval TemplateLM around a running engine; generation only. A chat template brings its own start token."""
     from lm_eval.api.model import TemplateLM
 
     class EngineLM(TemplateLM):
@@ -35,7 +35,7 @@ def make_language_model(llm: Any, max_model_len: int) -> Any:
             return int(self.tokenizer.eos_token_id)
 
         def tok_encode(self, string: str, **_: Any) -> list[int]:
-            return list(self.tokenizer(string, add_special_tokens=False)["input_ids"])
+            return list(self.tokenizer(string, add_special_tokens=not chat)["input_ids"])
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return str(
@@ -84,11 +84,15 @@ def answer_requests(llm: Any, encode: Any, requests: Sequence[Any], max_model_le
 
 
 def evaluate(
-    llm: Any, model_name: str, tasks: Sequence[Task], out: Path, limit: int | None, max_model_len: int, chat: bool,
+    llm: Any, model_name: str, tasks: Sequence[Task], run: Path, variant: str, limit: int | None, max_model_len: int, chat: bool,
     split: str = "test",
 ) -> dict[str, EvalResult]:  # fmt: skip
-    """Runs every task, writes samples/<task>.jsonl and lm_eval.json below `out`; raises MeasurementError where lm-eval fails."""
-    language_model = make_language_model(llm, max_model_len)
+    """Runs every task, writes <task>.jsonl and lm_eval.json below run/samples/<variant>.
+
+    Raises MeasurementError where lm-eval fails.
+    """
+    out = run / "samples" / variant
+    language_model = make_language_model(llm, max_model_len, chat)
     results, documents = {}, {}
     for task in tasks:
         started = time.perf_counter()
@@ -96,7 +100,7 @@ def evaluate(
         records = sample_records(task, raw["samples"][task.name])
         path = out / f"{task.name}.jsonl"
         write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
-        results[task.name] = summarise(task.metric, records, time.perf_counter() - started, str(path))
+        results[task.name] = summarise(task.metric, records, time.perf_counter() - started, str(path.relative_to(run)))
         documents[task.name] = raw
     _save_lm_eval(documents, model_name, out / "lm_eval.json")
     return results

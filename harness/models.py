@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -15,20 +14,21 @@ from typing import Any
 from harness.errors import StorageError, UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import ModelShape
-from pruning.export import read_config, shards
+from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
 
 _QWEN_1_5B = {
     "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
-    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 4096, "tie_word_embeddings": True,
 }  # fmt: skip
 _QWEN_7B = {
     "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
 }  # fmt: skip
 _SMOLLM2_135M = {
     "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
 }  # fmt: skip
 _WEIGHT_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*"]
 
@@ -80,6 +80,21 @@ def model_id(name: str, kind: str) -> str:
     return alias.ids.get(kind, next(iter(alias.ids.values()))) if alias and alias.ids else name
 
 
+def kind_of(name: str, identity: str) -> str:
+    """The kind of task for which an alias stands for the model `identity`."""
+    alias = find_model(name)
+    return next((kind for kind, found in (alias.ids if alias else {}).items() if found == identity), "math")
+
+
+def looks_like_chat(name: str) -> bool:
+    """By the files of a local folder, without loading its tokenizer; True for what is not at hand."""
+    folder = Path(name)
+    if name in ALIASES or not folder.is_dir() or (folder / "chat_template.jinja").exists():
+        return True
+    settings = folder / "tokenizer_config.json"
+    return settings.exists() and "chat_template" in json.loads(settings.read_text(encoding="utf-8"))
+
+
 def shape(name: str, kind: str) -> ModelShape:
     """Sizes without weights: from the alias, the local config.json or the Hub's."""
     alias = find_model(name)
@@ -104,17 +119,6 @@ def locate(name: str, kind: str) -> Path:
     shape_of(read_config(path))
     shards(path)
     return path
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of config and weights that reads only each shard's first and last MiB."""
-    total = hashlib.sha256((path / "config.json").read_bytes())
-    for shard in shards(path):
-        with shard.open("rb") as file:
-            total.update(f"{shard.name} {shard.stat().st_size}".encode() + file.read(1 << 20))
-            file.seek(max(0, shard.stat().st_size - (1 << 20)))
-            total.update(file.read())
-    return total.hexdigest()[:16]
 
 
 def cache_folder() -> Path:

@@ -14,17 +14,19 @@ from typing import Any
 from harness import engine, models, scoring
 from harness.config import RunConfig
 from harness.engine import Engines
-from harness.errors import UsageError
+from harness.errors import MeasurementError, UsageError
 from harness.progress import say, stage
 from harness.results import build_run, calibration_summary, compare, read_eval, read_serving, variant, write_run
 from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
-from pruning.export import describe, export, read_config
+from pruning.checkpoint import describe, fingerprint, read_config
+from pruning.export import export
 from pruning.plan import default_alignment, default_metric, load_plan, make_plan, pruned_width, save_plan
 from pruning.scores import METRICS
 from tasks.registry import Task, find_task
 
 DENSE = "dense"
+_SHORTEST_PROMPT = 64
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,32 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
 
     `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
     """
-    alias = models.find_model(config.model)
-    names = config.task or ((alias.task,) if alias else ("gsm8k",))
-    chosen = [find_task(name, chat) for name in names]
+    chosen = [find_task(name, chat) for name in task_names(config)]
     if len(chosen) == 1:
         chosen += [find_task(name, chat) for name in chosen[0].off_target]
     kind = chosen[0].kind
     shape = models.shape(config.model, kind)
+    check_tasks(chosen, shape)
     metric = _metric(config)
     alignment = config.align or default_alignment(shape.intermediate_size)
     width = pruned_width(shape.intermediate_size, config.ratio, alignment)
     return RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, width)
+
+
+def task_names(config: RunConfig) -> tuple[str, ...]:
+    """The tasks asked for, else what the model's alias is for."""
+    alias = models.find_model(config.model)
+    return config.task or ((alias.task,) if alias else ("gsm8k",))
+
+
+def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
+    """Raises UsageError where an answer does not fit the model's context."""
+    for task in tasks:
+        if shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
+            raise UsageError(
+                f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "
+                f"{shape.max_position_embeddings}; choose another --task or model"
+            )
 
 
 def _metric(config: RunConfig) -> str | None:
@@ -91,16 +108,25 @@ def _metric(config: RunConfig) -> str | None:
 def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
     """The main job; returns the result and the run directory."""
     spec = resolve(config)
-    folder = out or spec.default_out
     engine.prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
     spec = resolve(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
+    folder = out or spec.default_out
+    need_sandbox(spec.tasks)
     need_disk(folder, spec.shape.pruned_parameters((spec.width,) * spec.shape.num_hidden_layers) * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
-        directory.open({**spec.settings, "fingerprint": models.fingerprint(model)}, fresh)
+        directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh)
         write_json(folder / "config.json", json.loads(config.model_dump_json()))
         return Run(spec, model, directory).everything(), folder
+
+
+def need_sandbox(tasks: Sequence[Task]) -> None:
+    """Says before any work is done that model-written code cannot be run here."""
+    from tasks import sandbox
+
+    if any(task.kind == "code" for task in tasks) and (reason := sandbox.available()):
+        raise MeasurementError(reason)
 
 
 class Run:
@@ -123,7 +149,7 @@ class Run:
     def plan(self) -> PruningPlan:
         calibration, scores, plan = (self.path / name for name in ("calibration.json", "scores.safetensors", "plan.safetensors"))
         config, spec = self.spec.config, self.spec
-        with self._stage("score", digest([spec.settings, models.fingerprint(self.model)]), [calibration, scores]) as work:
+        with self._stage("score", digest([spec.settings, fingerprint(self.model)]), [calibration, scores]) as work:
             if work:
                 found = scoring.calibrate(self.model, spec.model, spec.target, config.calibration_samples, config.tokens)
                 scoring.save_calibration(found, calibration)
@@ -154,7 +180,7 @@ class Run:
                 titles = ", ".join(task.name for task in self.spec.tasks)
                 with stage(f"Evaluating {name} on {titles}"):
                     found = evaluate(
-                        llm, self.spec.model, self.spec.tasks, samples, self.spec.config.limit, engines.max_model_len, self.chat
+                        llm, self.spec.model, self.spec.tasks, self.path, name, self.spec.config.limit, engines.max_model_len, self.chat
                     )
                 write_json(result, {task: asdict(value) for task, value in found.items()})
 
@@ -164,7 +190,7 @@ class Run:
         result, config = self.path / "serving.json", self.spec.config
         with self._stage("serving", self.directory.output_hash("export"), [result]) as work:
             if work:
-                prompts = self._task_prompts()
+                prompts = scoring.task_prompts(self.model, self.spec.target, max(config.concurrency))
                 weights = {name: checkpoint.weight_bytes for name, checkpoint in checkpoints.items()}
                 running = {name: engines[name] for name in checkpoints}
                 with stage("Measuring throughput and latency, dense and pruned in turns"):
@@ -190,13 +216,6 @@ class Run:
     @functools.cached_property
     def chat(self) -> bool:
         return scoring.has_chat_template(scoring.load_tokenizer(self.model))
-
-    def _task_prompts(self) -> list[list[int]]:
-        """The target's own test prompts, in the very form in which they were evaluated."""
-        tokenizer = scoring.load_tokenizer(self.model)
-        path = self.path / "samples" / DENSE / f"{self.spec.target.name}.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[: max(self.spec.config.concurrency)]]
-        return [tokenizer(row["prompt"], add_special_tokens=False)["input_ids"] for row in rows]
 
     @contextmanager
     def _stage(self, name: str, inputs: str, outputs: list[Path]) -> Iterator[bool]:

@@ -27,7 +27,7 @@ from harness.types import (
     ServingRow,
     Variant,
 )
-from pruning.export import read_record
+from pruning.checkpoint import read_record
 
 _UNPRUNED: dict[str, Any] = {
     "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "seed": None,
@@ -109,12 +109,7 @@ def read_correct(path: Path) -> dict[int, bool]:
 
 
 def write_run(result: RunResult, folder: Path) -> None:
-    """run.json with every path relative to it."""
-    document: dict[str, Any] = asdict(result)
-    for variant in document["variants"]:
-        for value in variant["eval"].values():
-            value["samples"] = os.path.relpath(value["samples"], folder)
-    write_json(folder / "run.json", document)
+    write_json(folder / "run.json", asdict(result))
 
 
 def versions() -> dict[str, str]:

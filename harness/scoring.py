@@ -15,8 +15,8 @@ from harness.errors import UsageError
 from harness.store import file_hash, load_arrays, save_arrays, write_json
 from harness.types import ActivationStats, CalibrationItem, CalibrationSet, NeuronScores, TokenScope
 from pruning.activations import collect
-from pruning.calibration import build_calibration
-from pruning.export import read_config
+from pruning.calibration import build_calibration, question_ids
+from pruning.checkpoint import fingerprint, read_config
 from pruning.families import family_of
 from pruning.scores import score
 from tasks import registry
@@ -43,7 +43,15 @@ def calibrate(model: Path, name: str, task: Task, samples: int, tokens: TokenSco
     tokenizer = load_tokenizer(model)
     target_source, target = registry.calibration(task, samples, _SEED)
     sources, general = registry.distractors(task, 2 * samples, _SEED)
-    return build_calibration(tokenizer, name, target, general, (target_source, sources), tokens, chat=has_chat_template(tokenizer))
+    chat = has_chat_template(tokenizer)
+    return build_calibration(tokenizer, name, fingerprint(model), target, general, (target_source, sources), tokens, chat)
+
+
+def task_prompts(model: Path, task: Task, count: int) -> list[list[int]]:
+    """Training prompts of the task as token ids, in the form in which it is evaluated."""
+    tokenizer = load_tokenizer(model)
+    _, examples = registry.calibration(task, count, _SEED)
+    return [question_ids(tokenizer, example, has_chat_template(tokenizer)) for example in examples]
 
 
 def save_calibration(calibration: CalibrationSet, path: Path) -> None:
@@ -53,7 +61,7 @@ def save_calibration(calibration: CalibrationSet, path: Path) -> None:
 def load_calibration(path: Path) -> CalibrationSet:
     raw = json.loads(path.read_text(encoding="utf-8"))
     items = tuple(CalibrationItem(i["target"], tuple(i["token_ids"]), i["start"], i["stop"]) for i in raw["items"])
-    return CalibrationSet(raw["model"], raw["target_source"], tuple(raw["distractor_sources"]), raw["tokens"], items)
+    return CalibrationSet(raw["model"], raw["model_hash"], raw["target_source"], tuple(raw["distractor_sources"]), raw["tokens"], items)
 
 
 def measure_activations(model: Path, calibration: CalibrationSet, threads: int | None, progress: Callable[[int], None]) -> ActivationStats:
@@ -78,7 +86,8 @@ def save_scores(stats: ActivationStats, calibration: CalibrationSet, path: Path)
     tables = {**score(stats), **{f"moments.{name}": values.astype(np.float64) for name, values in moments.items()}}
     arrays = {f"layers.{layer}.{name}": values[layer] for name, values in tables.items() for layer in range(len(values))}
     metadata = {
-        "model": calibration.model, "tokens": calibration.tokens, "calibration_hash": stats.calibration_hash,
+        "model": calibration.model, "model_hash": calibration.model_hash,
+        "tokens": calibration.tokens, "calibration_hash": stats.calibration_hash,
         "target": calibration.target_source, "distractors": json.dumps(calibration.distractor_sources),
         "n_target": str(stats.target.count), "n_distractor": str(stats.distractor.count), "layers": str(len(stats.down_norm)),
     }  # fmt: skip
@@ -93,4 +102,4 @@ def load_scores(path: Path) -> NeuronScores:
     layers = int(meta["layers"])
     names = sorted({key.split(".", 2)[2] for key in arrays if ".moments." not in key})
     tables = {name: np.stack([arrays[f"layers.{layer}.{name}"] for layer in range(layers)]) for name in names}
-    return NeuronScores(tables, meta["model"], meta["tokens"], meta["calibration_hash"], file_hash(path))  # type: ignore[arg-type]
+    return NeuronScores(tables, meta["model"], meta["model_hash"], meta["tokens"], meta["calibration_hash"], file_hash(path))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ def one_pass(llm: Any, prompts: Sequence[Sequence[int]], concurrency: int, outpu
 
 def measure(
     engines: Mapping[str, Any], prompts: Sequence[Sequence[int]], concurrency: Sequence[int], repeats: int, output_tokens: int,
-    weight_bytes: Mapping[str, int], progress: Callable[[str], None] = lambda _: None,
+    weight_bytes: Mapping[str, int],
 ) -> dict[str, ServingResult]:  # fmt: skip
     """Warms every engine up, then repeats A B A B ... at each concurrency, so that drift of the machine hits all alike."""
     rows: dict[str, list[ServingRow]] = {name: [] for name in engines}
@@ -57,9 +57,8 @@ def measure(
         for llm in engines.values():
             one_pass(llm, prompts, level, output_tokens)
         passes: dict[str, list[Pass]] = {name: [] for name in engines}
-        for repeat in range(repeats):
+        for _ in range(repeats):
             for name, llm in engines.items():
-                progress(f"{name}, {level} at a time, repeat {repeat + 1} of {repeats}")
                 passes[name].append(one_pass(llm, prompts, level, output_tokens))
         for name, done in passes.items():
             rows[name].append(_row(level, done))

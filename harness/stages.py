@@ -37,7 +37,7 @@ def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
 
 def prune(model: str, plan_file: Path, out: Path) -> dict[str, Any]:
     loaded = load_plan(plan_file)
-    source = models.locate(model, "math")
+    source = models.locate(model, models.kind_of(model, loaded.model))
     with stage(f"Writing {out}"):
         made = export(source, loaded, out)
     return {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}

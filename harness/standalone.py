@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from harness import models, scoring
 from harness.config import RunConfig
 from harness.engine import Engines, prepare_environment
 from harness.errors import UsageError
-from harness.pipeline import context_length
+from harness.pipeline import check_tasks, context_length, need_sandbox, task_names
 from harness.progress import stage
 from harness.results import build_run, variant, write_run
 from harness.store import RunDirectory, locked
 from harness.types import RunResult, Variant
-from pruning.export import describe
-from tasks.registry import Task, find_task
+from pruning.checkpoint import describe, fingerprint, read_config
+from pruning.families import shape_of
+from tasks.registry import find_task
 
 
 def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool) -> RunResult:
@@ -24,17 +26,19 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool) -> RunResult:
     from harness.evaluate import evaluate
 
     prepare_environment(config.threads)
-    names = config.task or ("mini_math",)
+    names = task_names(config)
     model = models.locate(config.model, find_task(names[0]).kind)
     chat = scoring.has_chat_template(scoring.load_tokenizer(model))
     tasks = [find_task(name, chat) for name in names]
-    row = _row(config.model, model)
+    check_tasks(tasks, shape_of(read_config(model)))
+    need_sandbox(tasks)
+    row = _row(config.model, model, out)
     with locked(out):
         _open(out, config, [model], fresh)
         with Engines({row.name: model}, config.dtype, config.threads, context_length(model, tasks)) as engines:
             llm = engines[row.name]
             with stage(f"Evaluating {row.name} on {', '.join(task.name for task in tasks)}"):
-                found = evaluate(llm, config.model, tasks, out / "samples" / row.name, config.limit, engines.max_model_len, chat)
+                found = evaluate(llm, config.model, tasks, out, row.name, config.limit, engines.max_model_len, chat)
         return _finish(out, config.model, tasks[0].name, [replace(row, eval=found)])
 
 
@@ -43,16 +47,16 @@ def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh:
     from harness.serving import measure
 
     prepare_environment(config.threads)
-    task = find_task(config.task[0] if config.task else "mini_math")
+    task = find_task(task_names(config)[0])
     paths = {_row_name(name): models.locate(name, task.kind) for name in names}
     if len(paths) != len(names):
         raise UsageError("two of the models have the same name; give folders with different names")
-    rows = {name: _row(name, path) for name, path in paths.items()}
+    rows = {name: _row(name, path, out) for name, path in paths.items()}
     with locked(out):
         _open(out, config, list(paths.values()), fresh)
         first = next(iter(paths.values()))
         with Engines(paths, config.dtype, config.threads, context_length(first, [task])) as engines:
-            prompts = _prompts(task, first, max(config.concurrency))
+            prompts = scoring.task_prompts(first, task, max(config.concurrency))
             weights = {name: row.weight_bytes for name, row in rows.items()}
             running = {name: engines[name] for name in paths}
             with stage(f"Measuring {', '.join(paths)} in turns"):
@@ -66,12 +70,12 @@ def _row_name(name: str) -> str:
     return f"{path.parent.name}-{path.name}" if path.name == "checkpoint" else path.name
 
 
-def _row(name: str, path: Path) -> Variant:
-    return variant(_row_name(name), describe(path), str(path) if Path(name).is_dir() else None)
+def _row(name: str, path: Path, out: Path) -> Variant:
+    return variant(_row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
 
 
 def _open(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool) -> None:
-    settings = {**config.model_dump(mode="json"), "fingerprints": [models.fingerprint(path) for path in paths]}
+    settings = {**config.model_dump(mode="json"), "fingerprints": [fingerprint(path) for path in paths]}
     RunDirectory(out).open(settings, fresh)
 
 
@@ -82,9 +86,3 @@ def _finish(out: Path, model: str, task: str, rows: Sequence[Variant]) -> RunRes
     write_run(result, out)
     write_reports(out)
     return result
-
-
-def _prompts(task: Task, model: Path, count: int) -> list[list[int]]:
-    """Training prompts of the task as token ids, in the chat template where there is one."""
-    found = scoring.calibrate(model, model.name, task, max(count, 2), "question")
-    return [list(item.token_ids[: item.stop]) for item in found.items if item.target]

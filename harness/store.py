@@ -32,8 +32,14 @@ def file_hash(path: Path) -> str:
 
 
 @contextmanager
-def atomic_path(final: Path) -> Iterator[Path]:
-    """A path beside `final` to write a file or folder to; it becomes `final` on success and vanishes on failure."""
+def atomic_path(final: Path, replaces: str | None = None) -> Iterator[Path]:
+    """A path beside `final` to write a file or folder to; it becomes `final` on success and vanishes on failure.
+
+    A folder with something in it is replaced only where it holds the file `replaces`; raises UsageError elsewhere, and
+    StorageError for a full disk.
+    """
+    if final.is_dir() and any(final.iterdir()) and not (replaces and (final / replaces).exists()):
+        raise UsageError(f"{final} is a folder with other things in it; give another --out")
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
@@ -41,12 +47,17 @@ def atomic_path(final: Path) -> Iterator[Path]:
         if final.is_dir():
             shutil.rmtree(final)
         (scratch / final.name).replace(final)
-    except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    except Exception as error:
+        if _disk_is_full(error):
             raise StorageError(f"no space left while writing {final}; free some disk space and run again") from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """ENOSPC or EDQUOT, also in the words of the Rust libraries."""
+    return getattr(error, "errno", None) in (28, 122) or "os error 28" in str(error) or "os error 122" in str(error)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,8 +118,8 @@ class RunDirectory:
         write_json(file, self.manifest)
 
     def clear(self) -> None:
-        """Empties the directory, but only one that is a run directory."""
-        if (self.path / _MANIFEST).exists():
+        """Empties the directory, but only one that a run made."""
+        if _is_ours(self.path / _MANIFEST):
             for entry in self.path.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -138,11 +149,21 @@ class RunDirectory:
         return self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir())
 
 
+def _is_ours(file: Path) -> bool:
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"schema_version", "stages", "settings"} <= manifest.keys()
+
+
 def _read_manifest(file: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StorageError(f"{file} is damaged; give --fresh to start over") from error
+        raise StorageError(f"{file} is damaged; delete this folder or give another --out") from error
+    if not _is_ours(file):
+        raise UsageError(f"{file} is not the manifest of a run; give another --out")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         found = manifest.get("schema_version")
         raise UsageError(f"{file} has schema version {found}, this harness writes {SCHEMA_VERSION}; give --fresh or another --out")
@@ -170,5 +191,5 @@ def load_arrays(path: Path, made_by: str) -> tuple[dict[str, npt.NDArray[Any]], 
     try:
         with safe_open(path, framework="np") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, TypeError, SafetensorError) as error:
         raise UsageError(f"{path} cannot be read ({error}); make one with `{made_by}`") from error

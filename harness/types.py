@@ -36,9 +36,10 @@ class ModelShape:
     num_key_value_heads: int
     head_dim: int
     vocab_size: int
+    max_position_embeddings: int
     tie_word_embeddings: bool
     parameters: int
-    dtype_bytes: int = 2
+    dtype_bytes: int
 
     def ffn_parameters(self, intermediate_size: int) -> int:
         """Weights of one layer's gate_proj, up_proj and down_proj (no biases in the families we prune)."""
@@ -56,10 +57,11 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Example:
-    """A task item as text: the question as the user asks it and the worked answer."""
+    """A task item as text: the question in the task's own frame, the worked answer, the system message where the task has one."""
 
     prompt: str
     answer: str
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class CalibrationItem:
 
 @dataclass(frozen=True)
 class CalibrationSet:
+    """`model_hash`: the fingerprint of the folder that is scored."""
+
     model: str
+    model_hash: str
     target_source: str
     distractor_sources: tuple[str, ...]
     tokens: TokenScope
@@ -83,7 +88,7 @@ class CalibrationSet:
     @property
     def hash(self) -> str:
         items = [(item.target, item.token_ids, item.start, item.stop) for item in self.items]
-        return digest([self.model, self.target_source, self.distractor_sources, self.tokens, items])
+        return digest([self.model, self.model_hash, self.target_source, self.distractor_sources, self.tokens, items])
 
     def count(self, target: bool) -> int:
         return sum(item.target is target for item in self.items)
@@ -119,6 +124,7 @@ class NeuronScores:
 
     scores: Mapping[str, FloatArray]
     model: str
+    model_hash: str
     tokens: TokenScope
     calibration_hash: str
     file_hash: str = ""
@@ -136,6 +142,7 @@ class PruningPlan:
     seed: int
     alignment: int
     model: str
+    model_hash: str
     scores_hash: str
     tokens: TokenScope
 
@@ -171,7 +178,10 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Accuracy with a 95 % Wilson interval, and how often each failure kind was seen (multi-label; None where unknown)."""
+    """Accuracy with a 95 % Wilson interval, and how often each failure kind was seen (multi-label; None where unknown).
+
+    `samples`: path relative to the run directory.
+    """
 
     n: int
     metric: str

@@ -9,11 +9,10 @@ from harness.errors import UsageError
 from harness.types import CalibrationItem, CalibrationSet, Example, TokenScope
 
 MAX_TOKENS = 1024
-SCOPES: tuple[TokenScope, ...] = ("question", "answer", "both")
 
 
 def build_calibration(
-    tokenizer: Any, model: str, target: Sequence[Example], distractors: Sequence[Example],
+    tokenizer: Any, model: str, model_hash: str, target: Sequence[Example], distractors: Sequence[Example],
     sources: tuple[str, tuple[str, ...]], tokens: TokenScope, chat: bool,
 ) -> CalibrationSet:  # fmt: skip
     """Tokenises both groups. `chat` puts the question into the chat template, as the evaluation will.
@@ -29,12 +28,12 @@ def build_calibration(
     for is_target, name in ((True, "target"), (False, "distractor")):
         if not any(item.target is is_target for item in items):
             raise UsageError(f"no {name} calibration prompt has {tokens} tokens; choose another --tokens or task")
-    return CalibrationSet(model, sources[0], sources[1], tokens, tuple(items))
+    return CalibrationSet(model, model_hash, sources[0], sources[1], tokens, tuple(items))
 
 
 def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool) -> CalibrationItem | None:
     """Question and answer ids, capped; a plain text (no question) is all answer, and is scored whole in every scope."""
-    question = _question_ids(tokenizer, example.prompt, chat) if example.prompt else []
+    question = question_ids(tokenizer, example, chat) if example.prompt else []
     answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
     ids = (question + answer)[:MAX_TOKENS]
     start, stop = {"question": (0, len(question)), "answer": (len(question), len(ids)), "both": (0, len(ids))}[tokens]
@@ -44,10 +43,12 @@ def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, ch
     return CalibrationItem(target, tuple(ids), start, stop) if start < stop else None
 
 
-def _question_ids(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
+def question_ids(tokenizer: Any, example: Example, chat: bool) -> list[int]:
+    """The prompt as the evaluation gives it to the model: in the chat template, or plain with the tokenizer's own start token."""
     if not chat:
-        return list(tokenizer(prompt)["input_ids"])
-    messages = [{"role": "user", "content": prompt}]
+        return list(tokenizer(example.system + example.prompt)["input_ids"])
+    system = [{"role": "system", "content": example.system}] if example.system else []
+    messages = [*system, {"role": "user", "content": example.prompt}]
     return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
 

@@ -12,67 +12,10 @@ from typing import Any
 from harness.errors import UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import Checkpoint, PruningPlan
+from pruning.checkpoint import INDEX, RECORD, describe, fingerprint, read_config, shards
 from pruning.families import Family, family_of
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
-_RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
-
-
-def read_config(model: Path) -> dict[str, Any]:
-    """config.json of a model folder; raises UsageError where there is none or it is no JSON object."""
-    try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{model} has no readable config.json; give a folder with a Hugging Face model") from error
-    except ValueError as error:
-        raise UsageError(f"{model / 'config.json'} is not valid JSON ({error}); get the model again") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"{model / 'config.json'} is not a JSON object; get the model again")
-    return config
-
-
-def shards(model: Path) -> list[Path]:
-    """The checkpoint's safetensors files, each whole; raises UnsupportedModelError for a missing or cut one."""
-    index = model / _INDEX
-    names = {_SINGLE} if not index.exists() else set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    for name in sorted(names):
-        if not (model / name).exists():
-            raise UnsupportedModelError(f"{model / name} is missing; get the model again (only safetensors weights are read)")
-        _need_whole(model / name)
-    return [model / name for name in sorted(names)]
-
-
-def _need_whole(shard: Path) -> None:
-    """Opening checks the header against the file's size, so a cut download is seen before any work is done."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(shard, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise UnsupportedModelError(f"{shard} is cut or damaged ({error}); get this file again") from error
-
-
-def weight_bytes(model: Path) -> int:
-    return sum(shard.stat().st_size for shard in shards(model))
-
-
-def describe(model: Path) -> Checkpoint:
-    """Widths from the config, parameters counted from the shards' headers."""
-    from safetensors import safe_open
-
-    config, files, parameters = read_config(model), shards(model), 0
-    for shard in files:
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                size = 1
-                for length in file.get_slice(name).get_shape():
-                    size *= length
-                parameters += size
-    widths = config.get("intermediate_sizes") or [config["intermediate_size"]] * config["num_hidden_layers"]
-    return Checkpoint(model, tuple(widths), parameters, sum(shard.stat().st_size for shard in files))
 
 
 def export(model: Path, plan: PruningPlan, out: Path) -> Checkpoint:
@@ -83,23 +26,20 @@ def export(model: Path, plan: PruningPlan, out: Path) -> Checkpoint:
     """
     config = read_config(model)
     family = family_of(config)
-    _check_fit(config, plan)
+    _check_fit(model, config, plan)
     files = shards(model)
     need_disk(out, sum(shard.stat().st_size for shard in files))
-    with atomic_path(out) as scratch:
+    if out.resolve() == model.resolve():
+        raise UsageError(f"{out} is the model itself; give another --out")
+    with atomic_path(out, replaces=RECORD) as scratch:
         scratch.mkdir()
         _copy_side_files(model, scratch)
         sizes = {shard.name: _write_shard(shard, scratch / shard.name, family, plan) for shard in files}
+        _need_all_cut(family, plan, sizes)
         _write_index(scratch, model, sizes)
         _write_record(scratch, plan, describe(model).parameters)
         (scratch / "config.json").write_text(json.dumps({**config, **_widths(plan)}, indent=2) + "\n", encoding="utf-8")
     return describe(out)
-
-
-def read_record(checkpoint: Path) -> dict[str, Any] | None:
-    """What pruning wrote beside the weights, None for a model that was not pruned here."""
-    path = checkpoint / _RECORD
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _write_record(out: Path, plan: PruningPlan, dense_parameters: int) -> None:
@@ -108,16 +48,18 @@ def _write_record(out: Path, plan: PruningPlan, dense_parameters: int) -> None:
         "allocation": "uniform", "seed": plan.seed, "ratio_requested": plan.ratio, "model": plan.model,
         "scores_hash": plan.scores_hash, "dense_intermediate_size": plan.intermediate_size, "dense_parameters": dense_parameters,
     }  # fmt: skip
-    (out / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _check_fit(config: Mapping[str, Any], plan: PruningPlan) -> None:
+def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> None:
     found = (config["num_hidden_layers"], config["intermediate_size"])
     if found != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has {found[0]} of {found[1]}; "
             "make a plan from this model's scores"
         )
+    if plan.model_hash != fingerprint(model):
+        raise UsageError(f"the plan was made for {plan.model} and {model} has other weights; make a plan from this model's scores")
 
 
 def _widths(plan: PruningPlan) -> dict[str, Any]:
@@ -144,6 +86,15 @@ def _write_shard(source: Path, destination: Path, family: Family, plan: PruningP
     return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
 
 
+def _need_all_cut(family: Family, plan: PruningPlan, sizes: Mapping[str, Mapping[str, int]]) -> None:
+    """A checkpoint with other tensor names would be copied whole under a config that says it is smaller."""
+    written = {name for tensors in sizes.values() for name in tensors}
+    templates = (family.gate_proj, family.up_proj, family.down_proj)
+    missing = {template.format(i=layer) for template in templates for layer in range(len(plan.keep))} - written
+    if missing:
+        raise UnsupportedModelError(f"the checkpoint has no {min(missing)} ({len(missing)} FFN tensors missing); get the model again")
+
+
 def _pruned_tensors(file: Any, source: Path, family: Family, plan: PruningPlan) -> Iterator[tuple[str, Any]]:
     import torch
 
@@ -163,9 +114,9 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]]) -> None:
-    if not (model / _INDEX).exists():
+    if not (model / INDEX).exists():
         return
     weight_map = {name: shard for shard, tensors in sizes.items() for name in tensors}
     total = sum(sum(tensors.values()) for tensors in sizes.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (out / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -34,6 +34,9 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+_NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
+
+
 def family_of(config: Mapping[str, Any]) -> Family:
     """The row for a config.json; raises UnsupportedModelError for a mixture of experts, an FFN bias or an unknown type."""
     model_type = str(config.get("model_type"))
@@ -44,6 +47,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
         raise UnsupportedModelError(f"architecture {model_type!r} is not known; known are {known} (add a row to pruning/families.py)")
     if config.get("mlp_bias"):
         raise UnsupportedModelError(f"this {model_type} has biases in its FFN (mlp_bias); only FFNs without can be pruned here")
+    if config.get("quantization_config"):
+        raise UnsupportedModelError("the weights are quantised (quantization_config); give the checkpoint they were quantised from")
     return FAMILIES[model_type]
 
 
@@ -53,6 +58,9 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     Raises UnsupportedModelError where the architecture is unknown or the FFN widths differ between layers.
     """
     family = family_of(config)
+    missing = [key for key in _NEEDED if not isinstance(config.get(key), int)]
+    if missing:
+        raise UnsupportedModelError(f"config.json has no usable {', '.join(missing)}; get the model again")
     heads = int(config["num_attention_heads"])
     shape = {
         "hidden_size": int(config["hidden_size"]),
@@ -64,7 +72,12 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         "vocab_size": int(config["vocab_size"]),
     }
     tied = bool(config.get("tie_word_embeddings", False))
-    return ModelShape(family.model_type, tie_word_embeddings=tied, parameters=_count_parameters(family, tied, **shape), **shape)
+    parameters = _count_parameters(family, tied, **shape)
+    context = int(config.get("max_position_embeddings") or 2048)
+    return ModelShape(
+        family.model_type, **shape, max_position_embeddings=context, tie_word_embeddings=tied, parameters=parameters,
+        dtype_bytes=4 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2,
+    )  # fmt: skip
 
 
 def _count_parameters(

@@ -54,13 +54,13 @@ def make_plan(scores: NeuronScores, ratio: float, method: Method, metric: str | 
     keep = tuple(_keep(table[layer], width, method, (seed, layer)) for layer in range(layers))
     return PruningPlan(
         keep, intermediate_size, method, metric if method != "random" else None, ratio, seed, alignment,
-        scores.model, scores.file_hash, scores.tokens,
+        scores.model, scores.model_hash, scores.file_hash, scores.tokens,
     )  # fmt: skip
 
 
 def _scores_of(scores: Mapping[str, FloatArray], metric: str) -> FloatArray:
     if metric not in scores:
-        raise UsageError(f"the scores hold {', '.join(sorted(scores))}, not {metric!r}; score again with --metric {metric}")
+        raise UsageError(f"the scores hold {', '.join(sorted(scores))}, not {metric!r}; choose one of these")
     return scores[metric]
 
 
@@ -77,7 +77,8 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
     """`layers.{i}.keep` int32 and the metadata of the contract; the same plan gives the same bytes."""
     metadata = {
         "method": plan.method, "metric": plan.metric or "", "ratio": repr(plan.ratio), "seed": str(plan.seed),
-        "alignment": str(plan.alignment), "model": plan.model, "scores_hash": plan.scores_hash, "tokens": plan.tokens,
+        "alignment": str(plan.alignment), "model": plan.model, "model_hash": plan.model_hash,
+        "scores_hash": plan.scores_hash, "tokens": plan.tokens,
         "intermediate_size": str(plan.intermediate_size), "layers": str(len(plan.keep)),
     }  # fmt: skip
     save_arrays(path, {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}, metadata)
@@ -91,7 +92,7 @@ def load_plan(path: Path) -> PruningPlan:
         size = int(meta["intermediate_size"])
         plan = PruningPlan(
             keep, size, meta["method"], meta["metric"] or None, float(meta["ratio"]), int(meta["seed"]),  # type: ignore[arg-type]
-            int(meta["alignment"]), meta["model"], meta["scores_hash"], meta["tokens"],  # type: ignore[arg-type]
+            int(meta["alignment"]), meta["model"], meta["model_hash"], meta["scores_hash"], meta["tokens"],  # type: ignore[arg-type]
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a pruning plan (no {error}); make one with `harness plan`") from error

@@ -32,7 +32,7 @@ class Task:
 
     @property
     def module(self) -> ModuleType:
-        """tasks/<folder>/task.py: calibration(n, seed), load(), process_results(), grade()."""
+        """tasks/<folder>/task.py: calibration(name, n, seed), distractors(n, seed), load(), process_results(), grade()."""
         return importlib.import_module(f"tasks.{self.folder}.task")
 
 
@@ -61,7 +61,7 @@ def find_task(name: str, chat: bool = True) -> Task:
 
 def calibration(task: Task, n: int, seed: int) -> tuple[str, list[Example]]:
     """Where the training items come from, and `n` of them with worked answers."""
-    source, examples = task.module.calibration(n, seed)
+    source, examples = task.module.calibration(task.name, n, seed)
     return source, _need(examples, task.name)
 
 

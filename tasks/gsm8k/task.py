@@ -18,6 +18,7 @@ from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
 from tasks.failures import GradedAnswer, lm_eval_metrics
 from tasks.splits import Split
 
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _CALCULATOR = re.compile(r"<<[^>]*>>")
 
 
@@ -60,10 +61,17 @@ def process_cot(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return lm_eval_metrics("exact_match", grade("gsm8k_cot", doc, results[0]))
 
 
-def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+def calibration(task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     documents = [_document(row) for row in rows("train")]
     chosen = random.Random(seed).sample(documents, min(n, len(documents)))
-    return "GSM8K (train)", [Example(d["question"], d["solution"]) for d in chosen]
+    return "GSM8K (train)", [_example(task, d["question"], d["solution"]) for d in chosen]
+
+
+def _example(task: str, question: str, solution: str) -> Example:
+    """In the frame of the task's YAML, without the worked examples."""
+    if task == "gsm8k_boxed":
+        return Example(question, solution, system=SYSTEM)
+    return Example(f"Question: {question}\nAnswer:", f" {solution}")
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

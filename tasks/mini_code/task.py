@@ -76,7 +76,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
     return lm_eval_metrics("pass@1", grade(doc, results[0]))
 
 
-def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     return "mini_code (train)", code_examples(n, seed)
 
 

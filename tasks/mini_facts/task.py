@@ -39,7 +39,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
     return lm_eval_metrics("exact_match", grade(doc, results[0]))
 
 
-def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     return "mini_facts (train)", fact_examples(n, seed)
 
 

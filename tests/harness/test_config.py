@@ -17,6 +17,13 @@ def test_file_then_environment_then_command_line(tmp_path: Path, monkeypatch: py
     assert (config.ratio, config.seed, config.align, config.limit, config.task) == (0.1, 2, 1, None, ())
 
 
+def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CONCURRENCY", "1,8")
+    monkeypatch.setenv("HARNESS_TASK", "mini_math,mini_code")
+    config = load_config(None, {})
+    assert (config.concurrency, config.task) == ((1, 8), ("mini_math", "mini_code"))
+
+
 def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("ratoi: 0.1\nseed: many\n")

@@ -70,11 +70,12 @@ def test_lm_evals_own_backends_take_the_export_and_our_tasks(backend: str, prune
     """`lm_eval --include_path "$(harness tasks --path)"`: with no engine of ours, truncation is unknown and not 0."""
     from tasks.registry import TASKS_PATH
 
-    extra = ",enforce_eager=True,max_model_len=512,gpu_memory_utilization=0.1" if backend == "vllm" else ",device=cpu"
+    extra = ",enforce_eager=True,max_model_len=512,gpu_memory_utilization=0.1" if backend == "vllm" else ""
     command = [
         str(Path(sys.executable).parent / "lm_eval"), "run", "--model", backend,
         "--model_args", f"pretrained={pruned},dtype=float32{extra}",
         "--tasks", "mini_facts", "--include_path", str(TASKS_PATH), "--limit", "24", "--apply_chat_template", "--batch_size", "24",
+        "--device", "cpu",
         "--output_path", str(tmp_path),
     ]  # fmt: skip
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -4,7 +4,7 @@ from harness.config import load_config
 from harness.forecast import forecast
 from harness.pipeline import resolve
 from harness.types import Checkpoint
-from pruning.export import describe
+from pruning.checkpoint import describe
 from tests.conftest import TINY_MATH
 
 

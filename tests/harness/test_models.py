@@ -8,6 +8,7 @@ import pytest
 
 from harness import models
 from harness.errors import UnsupportedModelError, UsageError
+from pruning.checkpoint import fingerprint
 
 
 @pytest.mark.parametrize(("name", "parameters", "kv"), [("qwen-7b", 7_615_616_512, 57_344), ("qwen-1.5b", 1_543_714_304, 28_672)])
@@ -62,12 +63,12 @@ def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Pat
 def test_the_fingerprint_changes_with_a_weight(random_model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(random_model, copy)
-    before = models.fingerprint(copy)
+    before = fingerprint(copy)
     shard = sorted(copy.glob("*.safetensors"))[0]
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(bytes(data))
-    assert models.fingerprint(copy) != before
+    assert fingerprint(copy) != before
 
 
 def test_the_gguf_of_the_wheel_becomes_a_plain_checkpoint_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +80,6 @@ def test_the_gguf_of_the_wheel_becomes_a_plain_checkpoint_once(tmp_path: Path, m
     written = (path / "config.json").stat().st_mtime_ns
     assert models.locate("smollm2-135m", "math") == path
     assert (path / "config.json").stat().st_mtime_ns == written
-    from pruning.export import describe
+    from pruning.checkpoint import describe
 
     assert describe(path).parameters == models.shape("smollm2-135m", "math").parameters

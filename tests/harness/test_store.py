@@ -25,8 +25,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="no space left"), atomic_path(tmp_path / "x"):
-        raise OSError(28, "No space left on device")
+    for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")):
+        with pytest.raises(StorageError, match="no space left"), atomic_path(tmp_path / "x"):
+            raise error
 
 
 def test_need_disk_refuses_what_cannot_fit(tmp_path: Path) -> None:
@@ -82,6 +83,24 @@ def test_a_folder_that_is_no_run_directory_is_never_emptied(tmp_path: Path, fres
     with pytest.raises(UsageError, match="no run directory"):
         RunDirectory(tmp_path).open({}, fresh)
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("text", ['{"schema_version": 1, "manifest_version": 3}', '{"name": "a web app"}', "[]", "not json"])
+def test_a_manifest_of_another_program_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    for fresh in (False, True):
+        with pytest.raises((UsageError, StorageError), match="another --out"):
+            RunDirectory(tmp_path).open({}, fresh)
+        assert (tmp_path / "manifest.json").read_text() == text
+
+
+def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    for replaces in (None, "pruning.json"):
+        with pytest.raises(UsageError, match="another --out"), atomic_path(tmp_path / "out", replaces) as scratch:
+            scratch.write_text("x")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "thesis.tex"]
 
 
 def test_a_run_directory_has_one_user_at_a_time(tmp_path: Path) -> None:

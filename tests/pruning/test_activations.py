@@ -50,7 +50,7 @@ def items(lengths: list[int], seed: int) -> tuple[CalibrationItem, ...]:
 def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None:  # type: ignore[no-untyped-def]
     """Padding, length buckets and token ranges leave no trace: prompt by prompt gives the same."""
     chosen = items(lengths, seed)
-    stats = collect(model, FAMILIES["qwen2"], CalibrationSet("m", "t", (), "both", chosen))
+    stats = collect(model, FAMILIES["qwen2"], CalibrationSet("m", "weights", "t", (), "both", chosen))
     means: dict[bool, list[np.ndarray]] = {True: [], False: []}
     squares = []
     for item in chosen:
@@ -81,7 +81,7 @@ def test_nan_in_the_weights_is_refused_by_name(model) -> None:  # type: ignore[n
         weight[0, 0] = float("nan")
     try:
         with pytest.raises(UnsupportedModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
-            collect(model, FAMILIES["qwen2"], CalibrationSet("m", "t", (), "both", items([3], 0)))
+            collect(model, FAMILIES["qwen2"], CalibrationSet("m", "weights", "t", (), "both", items([3], 0)))
     finally:
         with torch.no_grad():
             weight[0, 0] = kept

@@ -15,7 +15,7 @@ TARGET = [Example("Mia has 3 apples.", "#### 3")]
 
 
 def build(tokens: TokenScope, target: list[Example] = TARGET, chat: bool = True) -> CalibrationSet:
-    return build_calibration(TOKENIZER, "m", target, [Example("", "A plain text.")], ("t", ("d",)), tokens, chat)
+    return build_calibration(TOKENIZER, "m", "weights", target, [Example("", "A plain text.")], ("t", ("d",)), tokens, chat)
 
 
 @pytest.mark.parametrize(("tokens", "text"), [("question", "Mia has 3 apples."), ("answer", "#### 3"), ("both", "Mia has 3 apples.#### 3")])

@@ -14,15 +14,16 @@ from transformers import AutoModelForCausalLM
 
 from harness.errors import StorageError, UnsupportedModelError, UsageError
 from harness.types import PruningPlan
-from pruning.export import describe, export, read_record
+from pruning.checkpoint import describe, fingerprint, read_record
+from pruning.export import export
 from pruning.families import FAMILIES, shape_of
 from tests.conftest import build_model
 
 
-def plan_for(width: int = 60, layers: int = 3, size: int = 96, seed: int = 1) -> PruningPlan:
+def plan_for(model: Path, width: int = 60, layers: int = 3, size: int = 96, seed: int = 1) -> PruningPlan:
     rng = np.random.default_rng(seed)
     keep = tuple(np.sort(rng.permutation(size)[:width]).astype(np.int32) for _ in range(layers))
-    return PruningPlan(keep, size, "random", None, 1 - width / size, seed, 1, "m", "hash", "both")
+    return PruningPlan(keep, size, "random", None, 1 - width / size, seed, 1, "m", fingerprint(model), "hash", "both")
 
 
 def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,7 @@ def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("tie", [False, True])
 def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> None:
     folder = build_model(model_type, tmp_path / "dense", tie=tie, shard_size="200KB")
-    plan = plan_for()
+    plan = plan_for(folder)
     made = export(folder, plan, tmp_path / "pruned")
     ids = torch.randint(0, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(logits(made.path, ids), masked_logits(folder, plan, ids), rtol=1e-5, atol=1e-4)
@@ -54,7 +55,7 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
 
 
 def test_ratio_zero_is_the_same_weights(random_model: Path, tmp_path: Path) -> None:
-    made = export(random_model, plan_for(width=96), tmp_path / "same")
+    made = export(random_model, plan_for(random_model, width=96), tmp_path / "same")
     for shard in random_model.glob("*.safetensors"):
         original, copied = load_file(shard), load_file(made.path / shard.name)
         assert original.keys() == copied.keys()
@@ -62,7 +63,7 @@ def test_ratio_zero_is_the_same_weights(random_model: Path, tmp_path: Path) -> N
 
 
 def test_the_export_is_complete_and_says_what_was_done(random_model: Path, tmp_path: Path) -> None:
-    made = export(random_model, plan_for(), tmp_path / "pruned")
+    made = export(random_model, plan_for(random_model), tmp_path / "pruned")
     index = json.loads((made.path / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == made.parameters * 4
     assert all(name in load_file(made.path / shard) for name, shard in index["weight_map"].items())
@@ -74,20 +75,50 @@ def test_the_export_is_complete_and_says_what_was_done(random_model: Path, tmp_p
 
 
 def test_the_same_plan_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:
-    a, b = (export(random_model, plan_for(), tmp_path / name).path for name in ("a", "b"))
+    a, b = (export(random_model, plan_for(random_model), tmp_path / name).path for name in ("a", "b"))
     assert all((b / file.name).read_bytes() == file.read_bytes() for file in a.iterdir())
 
 
 def test_the_dtype_of_the_checkpoint_stays(tmp_path: Path) -> None:
     folder = build_model("qwen2", tmp_path / "dense", dtype="bfloat16")
-    made = export(folder, plan_for(), tmp_path / "pruned")
+    made = export(folder, plan_for(folder), tmp_path / "pruned")
     assert {t.dtype for t in load_file(made.path / "model.safetensors").values()} == {torch.bfloat16}
 
 
 def test_a_plan_for_another_model_is_refused(random_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="plan is for 2 layers of width 96, the model has 3 of 96"):
-        export(random_model, plan_for(layers=2), tmp_path / "pruned")
+        export(random_model, plan_for(random_model, layers=2), tmp_path / "pruned")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_other_weights_is_refused(random_model: Path, tmp_path: Path) -> None:
+    other = build_model("llama", tmp_path / "other")
+    with pytest.raises(UsageError, match="has other weights"):
+        export(other, plan_for(random_model), tmp_path / "pruned")
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_model_or_any_other_folder_is_never_written_over(random_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    for out in (random_model, tmp_path / "thesis"):
+        before = sorted(p.name for p in out.iterdir())
+        with pytest.raises(UsageError, match="another --out"):
+            export(random_model, plan_for(random_model), out)
+        assert sorted(p.name for p in out.iterdir()) == before
+    first = export(random_model, plan_for(random_model), tmp_path / "pruned")
+    assert export(random_model, plan_for(random_model, width=40), tmp_path / "pruned").parameters < first.parameters
+
+
+def test_a_checkpoint_without_an_ffn_tensor_is_refused(random_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(random_model, copy)
+    for shard in copy.glob("*.safetensors"):
+        tensors = {name.replace("2.mlp.up_proj", "2.mlp.w3"): tensor for name, tensor in load_file(shard).items()}
+        save_file(tensors, shard, {"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match=r"no model\.layers\.2\.mlp\.up_proj\.weight \(1 FFN"):
+        export(copy, plan_for(copy), tmp_path / "pruned")
+    assert [p.name for p in tmp_path.iterdir()] == ["copy"]
 
 
 def damaged(random_model: Path, tmp_path: Path) -> Path:
@@ -103,11 +134,11 @@ def damaged(random_model: Path, tmp_path: Path) -> Path:
 def test_nan_and_a_full_disk_leave_nothing_half_written(random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = damaged(random_model, tmp_path)
     with pytest.raises(UnsupportedModelError, match="holds NaN"):
-        export(copy, plan_for(), tmp_path / "pruned")
+        export(copy, plan_for(copy), tmp_path / "pruned")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(StorageError, match="free some disk space"):
-        export(random_model, plan_for(), tmp_path / "pruned")
+        export(random_model, plan_for(random_model), tmp_path / "pruned")
     assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
 
 
@@ -117,6 +148,8 @@ def test_nan_and_a_full_disk_leave_nothing_half_written(random_model: Path, tmp_
         ({"model_type": "gpt2"}, "'gpt2' is not known"),
         ({"num_experts": 8}, "mixture of experts"),
         ({"mlp_bias": True}, "biases in its FFN"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantised"),
+        ({"hidden_size": None}, "no usable hidden_size"),
     ],
 )
 def test_other_architectures_are_refused(edited_config, change: dict[str, object], message: str) -> None:  # type: ignore[no-untyped-def]

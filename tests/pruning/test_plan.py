@@ -19,7 +19,7 @@ PAPER = {
 
 def scores(width: int = 40, seed: int = 0) -> NeuronScores:
     table = np.random.default_rng(seed).standard_normal((3, width)).astype(np.float32)
-    return NeuronScores({"smd": table, "rms": table**2}, "m", "both", "calibration", "file")
+    return NeuronScores({"smd": table, "rms": table**2}, "m", "weights", "both", "calibration", "file")
 
 
 @pytest.mark.parametrize(("size", "ratio", "width"), [(size, r, w) for size, rows in PAPER.items() for r, w in rows])
@@ -85,7 +85,7 @@ def test_random_depends_on_seed_and_layer_and_not_on_scores() -> None:
 
 
 def test_equal_scores_fall_to_the_lower_index() -> None:
-    flat = NeuronScores({"smd": np.zeros((1, 10), np.float32)}, "m", "both", "c", "f")
+    flat = NeuronScores({"smd": np.zeros((1, 10), np.float32)}, "m", "weights", "both", "c", "f")
     assert make_plan(flat, 0.5, "selective", "smd", 0, 1).keep[0].tolist() == [0, 1, 2, 3, 4]
 
 

@@ -1,0 +1,92 @@
+"""Reading a model folder: config, whole shards, sizes, fingerprint, and what pruning wrote beside the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UnsupportedModelError, UsageError
+from harness.types import Checkpoint
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """config.json of a model folder; raises UsageError where there is none or it is no JSON object."""
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{model} has no readable config.json; give a folder with a Hugging Face model") from error
+    except ValueError as error:
+        raise UsageError(f"{model / 'config.json'} is not valid JSON ({error}); get the model again") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{model / 'config.json'} is not a JSON object; get the model again")
+    return config
+
+
+def shards(model: Path) -> list[Path]:
+    """The checkpoint's safetensors files, each whole; raises UnsupportedModelError for a missing or cut one."""
+    names = _shard_names(model)
+    for name in names:
+        if not (model / name).exists():
+            raise UnsupportedModelError(f"{model / name} is missing; get the model again (only safetensors weights are read)")
+        _need_whole(model / name)
+    return [model / name for name in names]
+
+
+def _shard_names(model: Path) -> list[str]:
+    index = model / INDEX
+    if not index.exists():
+        return [SINGLE]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(f"{index} is damaged ({error!r}); get this file again") from error
+    if not names or any(Path(name).name != name for name in names):
+        raise UnsupportedModelError(f"{index} names no shards, or shards outside its folder; get this file again")
+    return names
+
+
+def _need_whole(shard: Path) -> None:
+    """Opening checks the header against the file's size, so a cut download is seen before any work is done."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(shard, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UnsupportedModelError(f"{shard} is cut or damaged ({error}); get this file again") from error
+
+
+def describe(model: Path) -> Checkpoint:
+    """Widths from the config, parameters counted from the shards' headers."""
+    from safetensors import safe_open
+
+    config, files, parameters = read_config(model), shards(model), 0
+    for shard in files:
+        with safe_open(shard, framework="pt") as file:
+            parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    widths = config.get("intermediate_sizes") or [config["intermediate_size"]] * config["num_hidden_layers"]
+    return Checkpoint(model, tuple(widths), parameters, sum(shard.stat().st_size for shard in files))
+
+
+def fingerprint(model: Path) -> str:
+    """A hash of config and weights that reads only each shard's first and last MiB."""
+    total = hashlib.sha256((model / "config.json").read_bytes())
+    for shard in shards(model):
+        with shard.open("rb") as file:
+            total.update(f"{shard.name} {shard.stat().st_size}".encode() + file.read(1 << 20))
+            file.seek(max(0, shard.stat().st_size - (1 << 20)))
+            total.update(file.read())
+    return total.hexdigest()[:16]
+
+
+def read_record(checkpoint: Path) -> dict[str, Any] | None:
+    """What pruning wrote beside the weights, None for a model that was not pruned here."""
+    path = checkpoint / RECORD
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
