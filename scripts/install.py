@@ -29,12 +29,19 @@ def main() -> None:
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
     print("Installing into .venv (a few minutes, once) ...", flush=True)
-    if not PYTHON.exists():
-        venv.create(VENV, with_pip=True)
+    try:
+        install()
+    except (subprocess.CalledProcessError, OSError) as error:
+        sys.exit(f"error: the installation stopped ({error}); read the lines above, then run make again")
+    STAMP.write_text(wanted)
+
+
+def install() -> None:
+    if not (VENV / "bin" / "pip").exists():
+        venv.create(VENV, with_pip=True, clear=True)
     install_cuda() if has_cuda() else install_cpu()
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     check()
-    STAMP.write_text(wanted)
 
 
 def fingerprint() -> str:

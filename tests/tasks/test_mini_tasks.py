@@ -21,12 +21,12 @@ from tasks.mini_math.task import items as math_items
 from tasks.splits import normalised
 from tasks.splits import split_of as split_hash
 
-TRAINED_ON = 60_000
+TRAINED_ON = 2600 * 64  # steps and batch of the training run
 
 
 @pytest.fixture(scope="module")
 def trained_on() -> list[str]:
-    """Normalised prompts of as many training examples as half the training run saw."""
+    """Normalised prompts of every example that the embedded model was trained on."""
     return [normalised(e.prompt) for e in islice(examples(0), TRAINED_ON)]
 
 
