@@ -11,8 +11,8 @@ import pytest
 
 from tasks.mini_facts.facts import facts
 from tasks.mini_facts.texts import texts
-from tasks.mini_math.task import items
 from tasks.mini_math.problems import Problem
+from tasks.mini_math.task import items
 
 
 def row(problem: Problem) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +13,11 @@ from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_tas
 from tests.conftest import TINY_MATH
 
 FORMS = ("gsm8k_boxed", "gsm8k_cot")
+pytestmark = pytest.mark.usefixtures("data_folder")
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_references_are_right_and_other_numbers_wrong(name: str, data_folder: Path) -> None:
+def test_references_are_right_and_other_numbers_wrong(name: str) -> None:
     documents = TASKS[name].module.load()["test"]
     assert len(documents) == 20
     for document in documents:
@@ -30,7 +30,7 @@ def test_references_are_right_and_other_numbers_wrong(name: str, data_folder: Pa
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_calibration_comes_from_the_training_file(name: str, data_folder: Path) -> None:
+def test_calibration_comes_from_the_training_file(name: str) -> None:
     _, examples = calibration(TASKS[name], 30, seed=1)
     test = {document["question"] for document in TASKS[name].module.load()["test"]}
     assert len(examples) == 30 and not any(question in example.prompt for example in examples for question in test)
@@ -39,7 +39,7 @@ def test_calibration_comes_from_the_training_file(name: str, data_folder: Path) 
 
 
 @pytest.mark.parametrize(("name", "chat"), [("gsm8k_boxed", True), ("gsm8k_cot", False)])
-def test_scored_prompts_have_the_frame_in_which_the_model_is_evaluated(name: str, chat: bool, data_folder: Path) -> None:
+def test_scored_prompts_have_the_frame_in_which_the_model_is_evaluated(name: str, chat: bool) -> None:
     """lm-eval's own prompt for a training question against the calibration's, token by token."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
     example = calibration(TASKS[name], 5, seed=1)[1][0]
