@@ -19,7 +19,7 @@ from harness.progress import say
 from harness.results import read_correct
 from harness.statistics import paired_mean_difference
 from pruning.export import export
-from pruning.plan import make_plan
+from pruning.plan import PlanRequest, make_plan
 from tasks.registry import find_task
 
 SEEDS = (7, 33, 42)
@@ -51,13 +51,11 @@ def main(model: str, split: str, ratio: float, metric: str, tokens: str, tasks: 
 def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: str, threads: int) -> dict[str, Path]:
     """The dense model and one checkpoint per arm."""
     calibration = scoring.calibrate(model, model.name, find_task("mini_math"), 400, tokens)  # type: ignore[arg-type]
-    scoring.save_scores(
-        scoring.measure_activations(model, calibration, threads, lambda _: None), calibration, scratch / "scores.safetensors"
-    )
+    scoring.score_model(model, calibration, scoring.ScoreRequest(threads=threads), scratch / "scores.safetensors")
     scores = scoring.load_scores(scratch / "scores.safetensors")
     arms = {"dense": model}
     for name, method, seed in [("selective", "selective", 0), ("reverse", "reverse", 0), *((f"random-{s}", "random", s) for s in SEEDS)]:
-        plan = make_plan(scores, ratio, method, None if method == "random" else metric, seed, alignment=1)  # type: ignore[arg-type]
+        plan = make_plan(scores, PlanRequest(ratio, method, metric, seed))  # type: ignore[arg-type]
         arms[name] = export(model, plan, scratch / name).path
     return arms
 

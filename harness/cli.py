@@ -76,10 +76,19 @@ _CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file wi
 _LIMIT = click.option("--limit", type=int, help="Items per task.  [default: all]")
 _DTYPE = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Engine's number type.")
 _SAMPLES = click.option("--calibration-samples", type=int, help="Target prompts; twice as many distractors.  [default: 160]")
+_METRIC_SCORED = _options(
+    click.option("--metric", help="Also this metric, where it needs more than the hook: obs, lape, taylor.  [default: best]"),
+    click.option("--compensate/--no-compensate", default=None, help="Keep the second moments that a re-fit needs."),
+)
+_RETAIN = click.option("--retain", type=float, help="Share of general tokens in what obs and re-fitting preserve.  [default: 0]")
 _PLANNING = _options(
     click.option("--ratio", "-r", type=float, help="Fraction of FFN neurons to remove, in [0, 1).  [default: 0.2]"),
     click.option("--method", type=click.Choice(["selective", "random", "reverse"]), help="What to remove.  [default: selective]"),
-    click.option("--metric", help="Score: smd (the paper's S) or rms.  [default: rms for selective, smd for reverse]"),
+    click.option("--metric", help="Score, see `harness metrics`.  [default: best for selective, smd for reverse]"),
+    click.option("--compensate/--no-compensate", default=None, help="Re-fit the remaining down_proj columns.  [default: with best]"),
+    click.option("--allocation", type=click.Choice(["uniform", "global"]), help="Same width everywhere, or one ranking over layers."),
+    click.option("--min-width", type=int, help="Least width of a layer under --allocation global.  [default: an eighth]"),
+    click.option("--protect", type=float, help="Share of top contributors that stay whatever the metric says.  [default: 0]"),
     click.option("--seed", type=int, help="For random pruning.  [default: 0]"),
     click.option("--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"),
 )
@@ -94,6 +103,7 @@ _SERVING = _options(
 @click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
 @_TASK
 @_PLANNING
+@_RETAIN
 @_TOKENS
 @_LIMIT
 @_SAMPLES
@@ -127,6 +137,8 @@ def run_command(config_file: Path | None, out: Path | None, dry_run: bool, fresh
 @cli.command("score")
 @click.argument("model")
 @_TASK
+@_METRIC_SCORED
+@_RETAIN
 @_TOKENS
 @_SAMPLES
 @_THREADS
@@ -238,6 +250,19 @@ def models_command(as_json: bool) -> None:
     _answer(found, as_json, Table("Models", ("name", "default task", "model"), tuple(rows), "Or any local folder, or any Hub id."))
 
 
+@cli.command("metrics")
+@_JSON
+@_DEBUG
+def metrics_command(as_json: bool) -> None:
+    """List the metrics that score neurons."""
+    from pruning.scores import describe_metrics
+    from reports.figures import Table
+
+    rows = describe_metrics()
+    found = [{"name": name, "what": what} for name, what in rows]
+    _answer(found, as_json, Table("Metrics", ("name", "what"), rows))
+
+
 @cli.command("tasks")
 @click.option("--path", is_flag=True, help="Print the folder for lm-eval's --include_path.")
 @_JSON
@@ -307,10 +332,20 @@ def _forecast_table(found: dict[str, Any]) -> Table:
         ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
         ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
         ("disk needed", f"{mebibytes(found['disk_bytes'])} for the checkpoint"),
+        *_second_moment_rows(found["second_moments"]),
         ("evaluations", ", ".join(found["cells"])),
         ("time", seconds),
     )
     return Table("What this run would do", ("what", "value"), rows)
+
+
+def _second_moment_rows(found: dict[str, int] | None) -> list[tuple[str, str]]:
+    from reports.figures import mebibytes
+
+    if found is None:
+        return []
+    sizes = f"{mebibytes(found['disk_bytes'])} on disk for a time, {mebibytes(found['memory_bytes'])} in memory"
+    return [("second moments", f"{sizes}, {found['passes']} passes over the calibration prompts")]
 
 
 def _duration(seconds: float) -> str:

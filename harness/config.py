@@ -24,6 +24,11 @@ class RunConfig(BaseModel):
     method: Literal["selective", "random", "reverse"] = "selective"
     metric: str | None = None
     tokens: Literal["question", "answer", "both"] = "both"
+    compensate: bool | None = None
+    retain: float = Field(default=0.0, ge=0, le=1)
+    allocation: Literal["uniform", "global"] = "uniform"
+    min_width: int = Field(default=0, ge=0)
+    protect: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     align: int | None = Field(default=None, ge=1)
     limit: int | None = Field(default=None, ge=1)

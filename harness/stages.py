@@ -8,36 +8,62 @@ from typing import Any
 from harness import models, scoring
 from harness.config import RunConfig
 from harness.engine import prepare_environment
+from harness.errors import UsageError
 from harness.pipeline import resolve
 from harness.progress import stage
 from harness.store import file_hash
+from pruning.checkpoint import fingerprint
 from pruning.export import export
-from pruning.plan import default_alignment, default_metric, load_plan, make_plan, save_plan
+from pruning.plan import PlanRequest, choose_metric, default_alignment, load_plan, make_plan, save_plan
 
 
 def score(config: RunConfig, out: Path) -> dict[str, Any]:
+    """Writes `out`, the calibration beside it, and with `obs` or `--compensate` the second moments that `plan` needs."""
     spec = resolve(config)
     prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
     found = scoring.calibrate(model, spec.model, spec.target, config.calibration_samples, config.tokens)
-    with stage(f"Scoring on {len(found.items)} prompts", len(found.items)) as advance:
-        stats = scoring.measure_activations(model, found, config.threads, advance)
-    scoring.save_scores(stats, found, out)
-    return {"scores": str(out), "hash": file_hash(out), "n_target": stats.target.count, "n_distractor": stats.distractor.count}
+    scoring.save_calibration(found, _calibration_file(out))
+    stats = scoring.score_model(model, found, spec.score_request, out)
+    counts = {"n_target": stats.target.prompts.count, "n_distractor": stats.distractor.prompts.count}
+    return {"scores": str(out), "hash": file_hash(out), **counts}
+
+
+def _calibration_file(scores: Path) -> Path:
+    return scores.with_name(f"{scores.name}.calibration.json")
 
 
 def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     loaded = scoring.load_scores(scores)
     width = next(iter(loaded.scores.values())).shape[1]
-    metric = None if config.method == "random" else config.metric or default_metric(config.method)
-    made = make_plan(loaded, config.ratio, config.method, metric, config.seed, config.align or default_alignment(width))
+    metric, compensated = choose_metric(config.method, config.metric, config.compensate)
+    request = PlanRequest(
+        config.ratio, config.method, metric, config.seed, config.align or default_alignment(width), config.allocation,
+        config.min_width, config.protect, compensated,
+    )  # fmt: skip
+    made = make_plan(loaded, request)
     save_plan(made, out)
-    return {"plan": str(out), "intermediate_size": [width, made.widths[0]], "method": made.method, "metric": made.metric}
+    if compensated:
+        _compensate(loaded.model, loaded.model_hash, scores, out, config)
+    found = {"intermediate_size": [width, list(made.widths) if len(set(made.widths)) > 1 else made.widths[0]]}
+    return {"plan": str(out), **found, "method": made.method, "metric": made.metric, "compensated": compensated}
+
+
+def _compensate(name: str, model_hash: str, scores: Path, out: Path, config: RunConfig) -> None:
+    """With the model that was scored, by the name that the scores carry."""
+    calibration = _calibration_file(scores)
+    if not calibration.exists():
+        raise UsageError(f"{calibration} is missing, which a re-fit needs; score again, or give --no-compensate")
+    model = models.locate(models.name_of(name), models.kind_of(models.name_of(name), name))
+    if fingerprint(model) != model_hash:
+        raise UsageError(f"{name} has other weights than the model that was scored; score it again")
+    request = scoring.ScoreRequest(moments=True, retain=scoring.load_retain(scores), threads=config.threads)
+    scoring.compensate_plan(model, scoring.load_calibration(calibration), request, scores, out)
 
 
 def prune(model: str, plan_file: Path, out: Path) -> dict[str, Any]:
     loaded = load_plan(plan_file)
     source = models.locate(model, models.kind_of(model, loaded.model))
     with stage(f"Writing {out}"):
-        made = export(source, loaded, out)
+        made = export(source, loaded, out, plan_file)
     return {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}

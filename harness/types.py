@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Method = Literal["selective", "random", "reverse"]
 TokenScope = Literal["question", "answer", "both"]
+Allocation = Literal["uniform", "global"]
 FloatArray = npt.NDArray[np.floating[Any]]
 IndexArray = npt.NDArray[np.int32]
 
@@ -26,28 +27,21 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The numbers of a gated-FFN decoder that decide its size; all counts, no bytes."""
+    """The numbers of a decoder that decide its size. `neuron_parameters`: weights that one FFN neuron takes, biases aside."""
 
     model_type: str
     hidden_size: int
     num_hidden_layers: int
     intermediate_size: int
-    num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    vocab_size: int
     max_position_embeddings: int
-    tie_word_embeddings: bool
     parameters: int
+    neuron_parameters: int
     dtype_bytes: int
 
-    def ffn_parameters(self, intermediate_size: int) -> int:
-        """Weights of one layer's gate_proj, up_proj and down_proj (no biases in the families we prune)."""
-        return 3 * self.hidden_size * intermediate_size
-
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
-        removed = sum(self.ffn_parameters(self.intermediate_size) - self.ffn_parameters(width) for width in widths)
-        return self.parameters - removed
+        return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -104,17 +98,41 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class ActivationStats:
-    """Streaming moments of a model's FFN activations h (the input of down_proj) over a calibration set.
+class GroupStats:
+    """One group of calibration prompts; float64 [layers, intermediate_size] but for `sample`.
 
-    target, distractor: moments over prompts of m_ij = mean over tokens of |h_j|. second_moment: E h_j^2 over the target's
-    tokens. down_norm: Euclidean norm of down_proj's column j. All [layers, intermediate_size].
+    prompts: moments over prompts of m_ij = mean over tokens of |h_j|. Means over all scored tokens: mean_abs |h|, mean h,
+    mean_square h^2, positive h > 0, gate_open gate > 0 (None where not asked for). sample: m_ij of at most 256 prompts,
+    float32 [prompts, layers, intermediate_size].
     """
 
-    target: Moments
-    distractor: Moments
-    second_moment: FloatArray
+    prompts: Moments
+    tokens: int
+    mean_abs: FloatArray
+    mean: FloatArray
+    mean_square: FloatArray
+    positive: FloatArray
+    gate_open: FloatArray | None
+    sample: FloatArray
+
+    @property
+    def variance(self) -> FloatArray:
+        """Of h over tokens."""
+        return np.maximum(self.mean_square - self.mean**2, 0.0)
+
+
+@dataclass(frozen=True)
+class ActivationStats:
+    """Streaming statistics of a model's FFN activations h (the input of down_proj) over a calibration set.
+
+    down_norm: Euclidean norm of down_proj's column j. saliency: |h dL/dh| (None where not asked for).
+    Both float64 [layers, intermediate_size].
+    """
+
+    target: GroupStats
+    distractor: GroupStats
     down_norm: FloatArray
+    saliency: FloatArray | None
     calibration_hash: str
 
 
@@ -145,6 +163,9 @@ class PruningPlan:
     model_hash: str
     scores_hash: str
     tokens: TokenScope
+    allocation: Allocation = "uniform"
+    protect: float = 0.0
+    compensated: bool = False  # re-fitted down_proj columns lie beside the plan
 
     @property
     def widths(self) -> tuple[int, ...]:

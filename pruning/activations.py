@@ -1,22 +1,29 @@
-"""Streaming moments of FFN activations, read by a forward-pre-hook on down_proj.
+"""Streaming statistics of FFN activations, read by a forward-pre-hook on the down projection.
 
-h_j = silu(gate_proj(x)_j) * up_proj(x)_j is already the input of down_proj, so nothing is computed twice; the LM head is not run.
+h_j = act(gate_proj(x)_j) * up_proj(x)_j is already the input of down_proj, so nothing is computed twice; the LM head is not run.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.errors import UnsupportedModelError
-from harness.types import ActivationStats, CalibrationItem, CalibrationSet, FloatArray, Moments
+from harness.store import load_arrays, save_arrays
+from harness.types import ActivationStats, CalibrationItem, CalibrationSet, FloatArray, GroupStats, Moments
 from pruning.calibration import batches
-from pruning.families import Family
+from pruning.families import Family, submodule
 
 Observer = Callable[[int, Any], None]
+SAMPLE = 256  # prompts per group whose means are kept one by one, for metrics that need ranks
+_SAVE_EVERY_SECONDS = 60.0
+_TOKEN_STATISTICS = ("mean", "positive", "mean_abs", "mean_square")
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -36,11 +43,12 @@ def moments_of(values: FloatArray) -> Moments:
 
 
 @contextmanager
-def observe(layers: Sequence[Any], observer: Observer) -> Iterator[None]:
-    """Calls observer(layer, h) with h [batch, tokens, intermediate_size] before each down_proj; no hook is left behind."""
+def observe(model: Any, family: Family, observer: Observer, layers: Sequence[int] | None = None) -> Iterator[None]:
+    """Calls observer(layer, h) with h [batch, tokens, intermediate_size] before each down projection; no hook is left behind."""
+    stack = submodule(model, family.layers)
     hooks = [
-        layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs, index=i: observer(index, inputs[0]))
-        for i, layer in enumerate(layers)
+        submodule(stack[i], family.down).register_forward_pre_hook(_watch(observer, i))
+        for i in (layers if layers is not None else range(len(stack)))
     ]
     try:
         yield
@@ -49,71 +57,172 @@ def observe(layers: Sequence[Any], observer: Observer) -> Iterator[None]:
             hook.remove()
 
 
-class _Accumulator:
-    """The running sums of a layer stack, and what one batch needs: its weights, its mask and one scratch buffer."""
+def _watch(observer: Observer, layer: int) -> Callable[[Any, Any], None]:
+    """A pre-hook that returns nothing: what a hook returns would replace the module's input."""
 
-    def __init__(self, layers: int, width: int) -> None:
-        empty = Moments(0, np.zeros((layers, width)), np.zeros((layers, width)))
-        self.moments = {True: empty, False: empty}
-        self.squares, self.tokens = np.zeros((layers, width)), 0
-        self.means: list[Any] = [None] * layers
-        self.target = True
-        self.mask: Any = None
-        self.weights: Any = None
-        self.scratch: Any = None
+    def hook(_module: Any, inputs: Any) -> None:
+        observer(layer, inputs[0])
 
-    def begin(self, mask: Any, target: bool) -> None:
-        """mask: 1 on the scored tokens, [batch, tokens]; their weights in the mean are [batch, 1, tokens]."""
-        self.mask, self.target = mask, target
-        self.weights = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(1)
-        self.scratch = None
+    return hook
+
+
+@contextmanager
+def observe_gates(model: Any, family: Family, observer: Observer) -> Iterator[None]:
+    """Calls observer(layer, gate) with the gate before its activation function."""
+    stack = submodule(model, family.layers)
+
+    def gate_of(output: Any) -> Any:
+        return output.chunk(2, dim=-1)[0] if any(cut.parts == 2 for cut in family.cuts) else output
+
+    hooks = [
+        submodule(layer, str(family.gate)).register_forward_hook(lambda _m, _i, output, index=i: observer(index, gate_of(output)))
+        for i, layer in enumerate(stack)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Group:
+    """The running sums of one group of prompts; all arrays float64 [layers, intermediate_size] but the sample's."""
+
+    def __init__(self, layers: int, width: int, prompts: int) -> None:
+        self.prompts = Moments(0, np.zeros((layers, width)), np.zeros((layers, width)))
+        self.tokens = 0
+        self.sums = {name: np.zeros((layers, width)) for name in (*_TOKEN_STATISTICS, "gate_open")}
+        self.sample = np.zeros((min(prompts, SAMPLE), layers, width), dtype=np.float32)
+        self.expected = prompts
+
+    def add(self, means: dict[str, FloatArray], lengths: FloatArray) -> None:
+        """means: statistic -> per-prompt token means [batch, layers, intermediate_size]; lengths: scored tokens [batch]."""
+        first = self.prompts.count
+        self.prompts = merge(self.prompts, moments_of(means["mean_abs"]))
+        self.tokens += int(lengths.sum())
+        for name, values in means.items():
+            self.sums[name] += np.einsum("b,blf->lf", lengths, values, dtype=np.float64)
+        for row, prompt in enumerate(means["mean_abs"], start=first):
+            slot = row * len(self.sample) // self.expected  # evenly spaced over prompts of growing length
+            self.sample[slot] = prompt
+
+    def finish(self, gate: bool) -> GroupStats:
+        means = {name: values / max(self.tokens, 1) for name, values in self.sums.items()}
+        gate_open = means.pop("gate_open")
+        return GroupStats(self.prompts, self.tokens, **means, gate_open=gate_open if gate else None, sample=self.sample)
+
+
+class _Batch:
+    """Per-prompt token means of one batch, by one batched product [B, 1, T] @ [B, T, F] per statistic and layer."""
+
+    def __init__(self, layers: int, mask: Any) -> None:
+        self.mask = mask
+        self.weights: dict[Any, Any] = {}
+        self.found: dict[str, list[Any]] = {name: [None] * layers for name in (*_TOKEN_STATISTICS, "gate_open")}
+        self.scratch: dict[Any, Any] = {}
+
+    def _mean(self, values: Any) -> Any:
+        """Over the scored tokens; the weights are kept once per device, where a model lies on several."""
+        if values.device not in self.weights:
+            mask = self.mask.to(values.device)
+            self.weights[values.device] = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(1)
+        return (self.weights[values.device] @ values).squeeze(1)
+
+    def _buffer(self, h: Any) -> Any:
+        import torch
+
+        if self.scratch.get(h.device) is None:
+            self.scratch[h.device] = torch.empty(h.shape, device=h.device)
+        return self.scratch[h.device]
 
     def observe(self, layer: int, h: Any) -> None:
-        """Means over the scored tokens by one batched product [B, 1, T] @ [B, T, F]; one buffer serves all layers."""
         import torch
 
-        if self.scratch is None:
-            self.scratch = torch.empty(h.shape, device=h.device)
-        size = torch.abs(h.float(), out=self.scratch)
-        self.means[layer] = (self.weights @ size).squeeze(1)
-        if self.target:
-            self.squares[layer] += (self.mask.flatten() @ size.square_().flatten(0, 1)).double().cpu().numpy()
+        h = h.reshape(*self.mask.shape, -1).float()
+        buffer = self._buffer(h)
+        self.found["mean"][layer] = self._mean(h)
+        self.found["positive"][layer] = self._mean(torch.gt(h, 0, out=buffer))
+        self.found["mean_abs"][layer] = self._mean(torch.abs(h, out=buffer))
+        self.found["mean_square"][layer] = self._mean(buffer.square_())
 
-    def end(self) -> None:
-        import torch
+    def observe_gate(self, layer: int, gate: Any) -> None:
+        self.found["gate_open"][layer] = self._mean((gate.reshape(*self.mask.shape, -1) > 0).float())
 
-        means = torch.stack(self.means, dim=1).cpu().numpy()  # [batch, layers, intermediate_size]
-        self.moments[self.target] = merge(self.moments[self.target], moments_of(means))
-        self.tokens += int(self.mask.sum()) if self.target else 0
+    def means(self) -> dict[str, FloatArray]:
+        return {
+            name: np.stack([value.cpu().numpy() for value in layers], axis=1)
+            for name, layers in self.found.items()
+            if layers[0] is not None
+        }
 
 
-def collect(model: Any, family: Family, calibration: CalibrationSet, progress: Callable[[int], None] = lambda _: None) -> ActivationStats:
+def collect(
+    model: Any, family: Family, calibration: CalibrationSet, gate: bool = False,
+    progress: Callable[[int], None] = lambda _: None, partial: Path | None = None,
+) -> ActivationStats:  # fmt: skip
     """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
 
-    Raises UnsupportedModelError where weights or activations are not finite.
+    gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed scoring
+    goes on. Raises UnsupportedModelError where weights or activations are not finite.
     """
     import torch
 
-    body = getattr(model, family.body)
-    width = model.config.intermediate_size
-    _need_finite(model)
-    sums = _Accumulator(len(body.layers), width)
-    with torch.inference_mode(), observe(body.layers, sums.observe):
-        for batch in batches(calibration.items):
-            ids, attention, mask = pad(batch, model.device)
-            sums.begin(mask, batch[0].target)
-            body(input_ids=ids, attention_mask=attention, use_cache=False)
-            sums.end()
+    need_finite(model)
+    work = list(batches(calibration.items))
+    groups, done = _resume(partial, model, family, calibration)
+    saved = time.monotonic()
+    with torch.inference_mode():
+        for number, batch in enumerate(work):
+            if number >= done:
+                _run_batch(model, family, batch, groups[batch[0].target], gate)
             progress(len(batch))
-    stats = ActivationStats(
-        sums.moments[True], sums.moments[False], sums.squares / max(sums.tokens, 1), _down_norms(body.layers), calibration.hash
-    )
-    if not (np.isfinite(stats.target.mean).all() and np.isfinite(stats.distractor.mean).all()):
+            if partial and number >= done and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
+                _save_partial(partial, groups, number + 1, calibration)
+                saved = time.monotonic()
+    if partial:
+        partial.unlink(missing_ok=True)
+    stats = ActivationStats(groups[True].finish(gate), groups[False].finish(gate), down_norms(model, family), None, calibration.hash)
+    if not (np.isfinite(stats.target.prompts.mean).all() and np.isfinite(stats.distractor.prompts.mean).all()):
         raise UnsupportedModelError("an activation is not finite (overflow or NaN); check the checkpoint and its dtype")
     return stats
 
 
-def _need_finite(model: Any) -> None:
+def _run_batch(model: Any, family: Family, batch: Sequence[CalibrationItem], group: _Group, gate: bool) -> None:
+    from contextlib import nullcontext
+
+    ids, attention, mask = pad(batch, model.device)
+    seen = _Batch(len(submodule(model, family.layers)), mask)
+    with observe(model, family, seen.observe), observe_gates(model, family, seen.observe_gate) if gate else nullcontext():
+        getattr(model, family.body)(input_ids=ids, attention_mask=attention, use_cache=False)
+    group.add(seen.means(), mask.sum(dim=1).cpu().numpy().astype(np.float64))
+
+
+def _resume(partial: Path | None, model: Any, family: Family, calibration: CalibrationSet) -> tuple[dict[bool, _Group], int]:
+    stack = submodule(model, family.layers)
+    width = down_weight(stack[0], family).shape[1]
+    groups = {target: _Group(len(stack), width, calibration.count(target)) for target in (True, False)}
+    if partial is None or not partial.exists():
+        return groups, 0
+    arrays, meta = load_arrays(partial, "harness score")
+    if meta["calibration_hash"] != calibration.hash:
+        return groups, 0
+    for target, group in groups.items():
+        numbers, stored = json.loads(meta[str(target)]), {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{target}.")}
+        group.prompts = Moments(numbers["prompts"], stored.pop("prompts.mean"), stored.pop("prompts.m2"))
+        group.tokens, group.sample, group.sums = numbers["tokens"], stored.pop("sample"), stored
+    return groups, int(meta["batches"])
+
+
+def _save_partial(partial: Path, groups: dict[bool, _Group], done: int, calibration: CalibrationSet) -> None:
+    arrays, meta = {}, {"calibration_hash": calibration.hash, "batches": str(done)}
+    for target, group in groups.items():
+        meta[str(target)] = json.dumps({"prompts": group.prompts.count, "tokens": group.tokens})
+        named = {"prompts.mean": group.prompts.mean, "prompts.m2": group.prompts.m2, "sample": group.sample, **group.sums}
+        arrays.update({f"{target}.{name}": values for name, values in named.items()})
+    save_arrays(partial, arrays, meta)
+
+
+def need_finite(model: Any) -> None:
     import torch
 
     for name, parameter in model.named_parameters():
@@ -121,8 +230,15 @@ def _need_finite(model: Any) -> None:
             raise UnsupportedModelError(f"weight {name} holds NaN or infinity; the checkpoint is damaged, get it again")
 
 
-def _down_norms(layers: Sequence[Any]) -> FloatArray:
-    return np.stack([layer.mlp.down_proj.weight.detach().float().norm(dim=0).cpu().numpy() for layer in layers]).astype(np.float64)
+def down_weight(layer: Any, family: Family) -> Any:
+    """[hidden, intermediate_size], whichever way round the architecture stores it."""
+    weight = submodule(layer, family.down).weight.detach()
+    return weight if family.down_cut.axis == 1 else weight.T
+
+
+def down_norms(model: Any, family: Family) -> FloatArray:
+    layers = submodule(model, family.layers)
+    return np.stack([down_weight(layer, family).float().norm(dim=0).cpu().numpy() for layer in layers]).astype(np.float64)
 
 
 def pad(batch: Sequence[CalibrationItem], device: Any) -> tuple[Any, Any, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from harness.errors import UnsupportedModelError, UsageError
 from harness.types import Checkpoint
+from pruning.families import Family, widths_of
+from pruning.stream import read_entries
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -53,26 +55,34 @@ def _shard_names(model: Path) -> list[str]:
 
 
 def _need_whole(shard: Path) -> None:
-    """Opening checks the header against the file's size, so a cut download is seen before any work is done."""
-    from safetensors import SafetensorError, safe_open
-
+    """The header against the file's size, so that a cut download is seen before any work is done."""
     try:
-        with safe_open(shard, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise UnsupportedModelError(f"{shard} is cut or damaged ({error}); get this file again") from error
+        entries, _ = read_entries(shard)
+        end = max((entry.start + entry.data_bytes for entry in entries), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(f"{shard} is no safetensors file or is damaged ({error}); get this file again") from error
+    if shard.stat().st_size < end:
+        raise UnsupportedModelError(f"{shard} is cut: {shard.stat().st_size} bytes of {end}; get this file again")
 
 
 def describe(model: Path) -> Checkpoint:
     """Widths from the config, parameters counted from the shards' headers."""
+    config, files = read_config(model), shards(model)
+    parameters = sum(math.prod(entry.shape) for shard in files for entry in read_entries(shard)[0])
+    return Checkpoint(model, widths_of(config), parameters, sum(shard.stat().st_size for shard in files))
+
+
+def down_projection(model: Path, family: Family, layer: int) -> Any:
+    """[hidden, intermediate_size] of one layer's down projection, in the checkpoint's dtype; nothing else is read."""
     from safetensors import safe_open
 
-    config, files, parameters = read_config(model), shards(model), 0
-    for shard in files:
+    for shard in shards(model):
         with safe_open(shard, framework="pt") as file:
-            parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    widths = config.get("intermediate_sizes") or [config["intermediate_size"]] * config["num_hidden_layers"]
-    return Checkpoint(model, tuple(widths), parameters, sum(shard.stat().st_size for shard in files))
+            for name in file.keys():  # noqa: SIM118
+                if family.tensor(name) == (family.down_cut, layer):
+                    tensor = file.get_tensor(name)
+                    return tensor if family.down_cut.axis == 1 else tensor.T.contiguous()
+    raise UnsupportedModelError(f"{model} has no {family.down}.weight in layer {layer}; get the model again")
 
 
 def fingerprint(model: Path) -> str:

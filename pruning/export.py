@@ -1,25 +1,44 @@
-"""Plan + checkpoint -> smaller checkpoint, one shard at a time; stock vLLM and transformers load the result."""
+"""Plan + checkpoint -> smaller checkpoint, block by block; stock vLLM and transformers load the result.
+
+No tensor library: bytes are copied, rows and columns gathered from memory maps, so a 15 GB checkpoint needs a few MiB.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness.errors import UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import Checkpoint, PruningPlan
+from pruning import compensation
 from pruning.checkpoint import INDEX, RECORD, describe, fingerprint, read_config, shards
-from pruning.families import Family, family_of
+from pruning.families import Cut, Family, family_of, shape_of
+from pruning.model_card import model_card
+from pruning.stream import Array, Entry, as_array, finite, read_entries, taken, whole, write_entries
 
+PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
+_OWN_FILES = ("config.json", "README.md", RECORD)  # written anew
 
 
-def export(model: Path, plan: PruningPlan, out: Path) -> Checkpoint:
-    """Writes the pruned checkpoint to `out`, whole or not at all; holds one shard in memory.
+@dataclass(frozen=True)
+class _Job:
+    """What every shard's copy needs to know."""
+
+    family: Family
+    plan: PruningPlan
+    columns: Mapping[int, Array]  # layer -> re-fitted [hidden, kept]
+
+
+def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = None) -> Checkpoint:
+    """Writes the pruned checkpoint to `out`, whole or not at all. `plan_file`: where the plan lies, for what lies beside it.
 
     Raises UsageError where the plan does not fit the model, UnsupportedModelError for damaged weights, StorageError for
     a full disk.
@@ -27,90 +46,103 @@ def export(model: Path, plan: PruningPlan, out: Path) -> Checkpoint:
     config = read_config(model)
     family = family_of(config)
     _check_fit(model, config, plan)
-    files = shards(model)
-    need_disk(out, sum(shard.stat().st_size for shard in files))
     if out.resolve() == model.resolve():
         raise UsageError(f"{out} is the model itself; give another --out")
+    if plan.compensated and plan_file is None:
+        raise UsageError("the plan is compensated; its file is needed for the columns beside it")
+    job = _Job(family, plan, (compensation.load(plan, plan_file) or {}) if plan_file else {})
+    files = shards(model)
+    need_disk(out, sum(shard.stat().st_size for shard in files))
     with atomic_path(out, replaces=RECORD) as scratch:
         scratch.mkdir()
         _copy_side_files(model, scratch)
-        sizes = {shard.name: _write_shard(shard, scratch / shard.name, family, plan) for shard in files}
-        _need_all_cut(family, plan, sizes)
+        sizes = {shard.name: _write_shard(shard, scratch / shard.name, job) for shard in files}
+        _need_all_cut(job, {name for tensors in sizes.values() for name in tensors})
         _write_index(scratch, model, sizes)
-        _write_record(scratch, plan, describe(model).parameters)
-        (scratch / "config.json").write_text(json.dumps({**config, **_widths(plan)}, indent=2) + "\n", encoding="utf-8")
+        _write_own_files(model, scratch, plan, plan_file, {**config, **_widths(family, plan)})
     return describe(out)
 
 
-def _write_record(out: Path, plan: PruningPlan, dense_parameters: int) -> None:
-    record = {
-        "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
-        "allocation": "uniform", "seed": plan.seed, "ratio_requested": plan.ratio, "model": plan.model,
-        "scores_hash": plan.scores_hash, "dense_intermediate_size": plan.intermediate_size, "dense_parameters": dense_parameters,
-    }  # fmt: skip
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
 def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> None:
-    found = (config["num_hidden_layers"], config["intermediate_size"])
-    if found != (len(plan.keep), plan.intermediate_size):
+    shape = shape_of(config)
+    if config.get("intermediate_sizes"):
+        raise UsageError(f"{model} has a width of its own in every layer; prune the model that it was made from")
+    if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
-            f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has {found[0]} of {found[1]}; "
-            "make a plan from this model's scores"
+            f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "
+            f"{shape.num_hidden_layers} of {shape.intermediate_size}; make a plan from this model's scores"
         )
     if plan.model_hash != fingerprint(model):
         raise UsageError(f"the plan was made for {plan.model} and {model} has other weights; make a plan from this model's scores")
 
 
-def _widths(plan: PruningPlan) -> dict[str, Any]:
-    if len(set(plan.widths)) != 1:
-        raise UsageError(f"widths differ between layers ({sorted(set(plan.widths))}); only uniform widths can be exported")
-    return {"intermediate_size": plan.widths[0]}
+def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
+    """Uniform widths are an ordinary config; others carry our list and the architecture name that our vLLM plugin registers."""
+    if len(set(plan.widths)) == 1:
+        return {family.width_key: plan.widths[0]}
+    return {
+        family.width_key: max(plan.widths),
+        "intermediate_sizes": list(plan.widths),
+        "architectures": [f"FFNPruned{family.architecture}"],
+    }
 
 
 def _copy_side_files(model: Path, out: Path) -> None:
     """Tokenizer, chat template, licence, generation settings: everything in the folder that is not weights."""
     for file in model.iterdir():
-        if file.is_file() and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json")) and file.name != "config.json":
+        if file.is_file() and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json")) and file.name not in _OWN_FILES:
             shutil.copyfile(file, out / file.name)
 
 
-def _write_shard(source: Path, destination: Path, family: Family, plan: PruningPlan) -> dict[str, int]:
+def _write_shard(source: Path, destination: Path, job: _Job) -> dict[str, int]:
     """Returns the bytes of every tensor written, by name."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+    entries, metadata = read_entries(source)
+    originals = {entry.name: entry for entry in entries}
+    written = [_resized(entry, job) for entry in entries]
 
-    with safe_open(source, framework="pt") as file:
-        tensors = dict(_pruned_tensors(file, source, family, plan))
-        save_file(tensors, destination, metadata=file.metadata() or {"format": "pt"})
-    return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+    def blocks(entry: Entry) -> Iterator[Array]:
+        for block in _blocks(source, originals[entry.name], job):
+            if not finite(block, entry.dtype):
+                raise UnsupportedModelError(f"{entry.name} in {source} holds NaN or infinity; get this file again")
+            yield block
+
+    write_entries(destination, written, metadata or {"format": "pt"}, blocks)
+    return {entry.name: entry.data_bytes for entry in written}
 
 
-def _need_all_cut(family: Family, plan: PruningPlan, sizes: Mapping[str, Mapping[str, int]]) -> None:
+def _resized(entry: Entry, job: _Job) -> Entry:
+    found = job.family.tensor(entry.name)
+    if found is None:
+        return entry
+    cut, layer = found
+    if layer >= len(job.plan.keep) or entry.shape[cut.axis] != cut.parts * job.plan.intermediate_size:
+        raise UnsupportedModelError(f"{entry.name} has shape {list(entry.shape)}, which does not fit config.json; get the model again")
+    return entry.resized(cut.axis, cut.parts * job.plan.widths[layer])
+
+
+def _blocks(source: Path, entry: Entry, job: _Job) -> Iterator[Array]:
+    array, found = as_array(source, entry), job.family.tensor(entry.name)
+    if found is None:
+        return whole(array)
+    cut, layer = found
+    if cut == job.family.down_cut and layer in job.columns:
+        columns = job.columns[layer]
+        return whole(columns if cut.axis == 1 else np.ascontiguousarray(columns.T))
+    return taken(array, _kept(job.plan, layer, cut), cut.axis)
+
+
+def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
+    """Indices along the cut axis, repeated for every matrix of a fused tensor."""
+    keep = plan.keep[layer].astype(np.int64)
+    return np.concatenate([keep + part * plan.intermediate_size for part in range(cut.parts)])
+
+
+def _need_all_cut(job: _Job, written: set[str]) -> None:
     """A checkpoint with other tensor names would be copied whole under a config that says it is smaller."""
-    written = {name for tensors in sizes.values() for name in tensors}
-    templates = (family.gate_proj, family.up_proj, family.down_proj)
-    missing = {template.format(i=layer) for template in templates for layer in range(len(plan.keep))} - written
-    if missing:
-        raise UnsupportedModelError(f"the checkpoint has no {min(missing)} ({len(missing)} FFN tensors missing); get the model again")
-
-
-def _pruned_tensors(file: Any, source: Path, family: Family, plan: PruningPlan) -> Iterator[tuple[str, Any]]:
-    import torch
-
-    axes = {_pattern(family.gate_proj): 0, _pattern(family.up_proj): 0, _pattern(family.down_proj): 1}
-    for name in file.keys():  # noqa: SIM118
-        tensor = file.get_tensor(name)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UnsupportedModelError(f"{name} in {source} holds NaN or infinity; get this file again")
-        for pattern, axis in axes.items():
-            if match := pattern.fullmatch(name):
-                tensor = tensor.index_select(axis, torch.from_numpy(plan.keep[int(match[1])]).long()).contiguous()
-        yield name, tensor
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.escape(template).replace(re.escape("{i}"), r"(\d+)"))
+    found = {job.family.tensor(name) for name in written}
+    wanted = {(cut, layer) for cut in job.family.cuts if cut.name.endswith(".weight") for layer in range(len(job.plan.keep))}
+    if missing := sorted(f"{layer}.{cut.name}" for cut, layer in wanted - found):
+        raise UnsupportedModelError(f"the checkpoint has no {missing[0]} ({len(missing)} FFN tensors missing); get the model again")
 
 
 def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]]) -> None:
@@ -120,3 +152,19 @@ def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]])
     total = sum(sum(tensors.values()) for tensors in sizes.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_own_files(model: Path, out: Path, plan: PruningPlan, plan_file: Path | None, config: dict[str, Any]) -> None:
+    """config.json, the record, the plan and the model card."""
+    record = {
+        "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
+        "allocation": plan.allocation, "compensated": plan.compensated, "protect": plan.protect, "seed": plan.seed,
+        "ratio_requested": plan.ratio, "model": plan.model, "model_hash": plan.model_hash, "scores_hash": plan.scores_hash,
+        "dense_intermediate_size": plan.intermediate_size, "dense_parameters": describe(model).parameters,
+    }  # fmt: skip
+    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(model_card(record, plan.widths, model), encoding="utf-8")
+    if plan_file is not None:
+        (out / PLAN_COPY).parent.mkdir()
+        shutil.copyfile(plan_file, out / PLAN_COPY)

@@ -1,9 +1,14 @@
-"""One row per architecture: where the gated FFN's three matrices live. Adding a family is adding a row."""
+"""One row per architecture: where the FFN's matrices live. Adding a family is adding a row.
+
+A neuron is one column of the down projection together with its row in every other matrix of the FFN.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from harness.errors import UnsupportedModelError
@@ -11,84 +16,139 @@ from harness.types import ModelShape
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A tensor that loses neurons along `axis`, by its name below the layer; a fused one holds `parts` matrices one after the other."""
+
+    name: str
+    axis: int = 0
+    parts: int = 1
+
+
+_GATED = (
+    Cut("mlp.gate_proj.weight"), Cut("mlp.up_proj.weight"), Cut("mlp.down_proj.weight", axis=1),
+    Cut("mlp.gate_proj.bias"), Cut("mlp.up_proj.bias"),
+)  # fmt: skip
+_FUSED = (Cut("mlp.gate_up_proj.weight", parts=2), Cut("mlp.down_proj.weight", axis=1))
+
+
+@dataclass(frozen=True)
 class Family:
-    """Tensor names with {i} for the layer; gate and up are [intermediate, hidden], down is [hidden, intermediate]."""
+    """Tensor names are relative to a layer; biases are cut where a checkpoint has them.
+
+    `layers`: path of the layer stack in the causal model. `down`: the module whose input is h. `gate`: the module whose output's
+    sign says whether the gate is open (its first half where fused), None where there is no gate. `keys`: config.json's own names.
+    """
 
     model_type: str
-    body: str = "model"  # attribute of the causal model that holds the layers, without the LM head
-    gate_proj: str = "model.layers.{i}.mlp.gate_proj.weight"
-    up_proj: str = "model.layers.{i}.mlp.up_proj.weight"
-    down_proj: str = "model.layers.{i}.mlp.down_proj.weight"
-    attention_bias: bool = False  # biases on q, k and v
-    query_key_norm: bool = False
+    architecture: str
+    layers: str = "model.layers"
+    down: str = "mlp.down_proj"
+    gate: str | None = "mlp.gate_proj"
+    cuts: tuple[Cut, ...] = _GATED
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> str:
+        """Attribute of the causal model that runs the layers without the LM head."""
+        return self.layers.partition(".")[0]
+
+    @property
+    def down_cut(self) -> Cut:
+        return next(cut for cut in self.cuts if cut.name == f"{self.down}.weight")
+
+    @property
+    def width_key(self) -> str:
+        return self.keys.get("intermediate_size", "intermediate_size")
+
+    def tensor(self, name: str) -> tuple[Cut, int] | None:
+        """The cut and the layer of a checkpoint's tensor, None for one that stays whole."""
+        stack = self.layers.rpartition(".")[2]
+        match = re.fullmatch(rf"(?:[a-z_]+\.)*{stack}\.(\d+)\.(.+)", name)
+        cut = next((cut for cut in self.cuts if match and cut.name == match[2]), None)
+        return (cut, int(match[1])) if match and cut else None
 
 
+_GPT2_KEYS = {
+    "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "intermediate_size": "n_inner",
+    "max_position_embeddings": "n_positions",
+}  # fmt: skip
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
-        Family("qwen2", attention_bias=True),
-        Family("qwen3", query_key_norm=True),
-        Family("llama"),
-        Family("mistral"),
+        Family("llama", "LlamaForCausalLM"),
+        Family("qwen2", "Qwen2ForCausalLM"),
+        Family("qwen3", "Qwen3ForCausalLM"),
+        Family("mistral", "MistralForCausalLM"),
+        Family("gemma2", "Gemma2ForCausalLM"),
+        Family("gemma3_text", "Gemma3ForCausalLM"),
+        Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=_FUSED),
+        Family("olmo2", "Olmo2ForCausalLM"),
+        Family("granite", "GraniteForCausalLM"),
+        Family("smollm3", "SmolLM3ForCausalLM"),
+        Family(
+            "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox.layers", "mlp.dense_4h_to_h", None,
+            (Cut("mlp.dense_h_to_4h.weight"), Cut("mlp.dense_4h_to_h.weight", axis=1), Cut("mlp.dense_h_to_4h.bias")),
+        ),
+        Family(
+            "opt", "OPTForCausalLM", "model.decoder.layers", "fc2", None,
+            (Cut("fc1.weight"), Cut("fc2.weight", axis=1), Cut("fc1.bias")), {"intermediate_size": "ffn_dim"},
+        ),
+        Family(
+            "gpt2", "GPT2LMHeadModel", "transformer.h", "mlp.c_proj", None,
+            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")), _GPT2_KEYS,
+        ),
     )
-}
-
+}  # fmt: skip
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def submodule(root: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), root)
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The row for a config.json; raises UnsupportedModelError for a mixture of experts, an FFN bias or an unknown type."""
+    """The row for a config.json; raises UnsupportedModelError for experts, quantised weights or an unknown type."""
     model_type = str(config.get("model_type"))
-    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
-        raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense gated FFNs can be pruned here")
+    if any(config.get(key) for key in _EXPERTS):
+        raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UnsupportedModelError(f"architecture {model_type!r} is not known; known are {known} (add a row to pruning/families.py)")
-    if config.get("mlp_bias"):
-        raise UnsupportedModelError(f"this {model_type} has biases in its FFN (mlp_bias); only FFNs without can be pruned here")
     if config.get("quantization_config"):
         raise UnsupportedModelError("the weights are quantised (quantization_config); give the checkpoint they were quantised from")
     return FAMILIES[model_type]
 
 
-def shape_of(config: Mapping[str, Any]) -> ModelShape:
-    """The sizes of a model from its config.json alone, parameters counted by formula.
+def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
+    """The sizes of a model from its config.json; `parameters` as counted by the caller, 0 where nobody needs them.
 
-    Raises UnsupportedModelError where the architecture is unknown or the FFN widths differ between layers.
+    Raises UnsupportedModelError where the architecture is unknown or a number is missing.
     """
     family = family_of(config)
-    missing = [key for key in _NEEDED if not isinstance(config.get(key), int)]
+    values = {key: config.get(family.keys.get(key, key)) for key in (*_NEEDED, "max_position_embeddings")}
+    if family.model_type == "gpt2" and values["intermediate_size"] is None and values["hidden_size"]:
+        values["intermediate_size"] = 4 * values["hidden_size"]
+    missing = [key for key in _NEEDED if not isinstance(values[key], int)]
     if missing:
         raise UnsupportedModelError(f"config.json has no usable {', '.join(missing)}; get the model again")
-    heads = int(config["num_attention_heads"])
-    shape = {
-        "hidden_size": int(config["hidden_size"]),
-        "num_hidden_layers": int(config["num_hidden_layers"]),
-        "intermediate_size": int(config["intermediate_size"]),
-        "num_attention_heads": heads,
-        "num_key_value_heads": int(config.get("num_key_value_heads") or heads),
-        "head_dim": int(config.get("head_dim") or config["hidden_size"] // heads),
-        "vocab_size": int(config["vocab_size"]),
-    }
-    tied = bool(config.get("tie_word_embeddings", False))
-    parameters = _count_parameters(family, tied, **shape)
-    context = int(config.get("max_position_embeddings") or 2048)
+    hidden, heads = int(values["hidden_size"] or 0), int(values["num_attention_heads"] or 0)
     return ModelShape(
-        family.model_type, **shape, max_position_embeddings=context, tie_word_embeddings=tied, parameters=parameters,
+        model_type=family.model_type,
+        hidden_size=hidden,
+        num_hidden_layers=int(values["num_hidden_layers"] or 0),
+        intermediate_size=int(values["intermediate_size"] or 0),
+        num_key_value_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or hidden // heads),
+        max_position_embeddings=int(values["max_position_embeddings"] or 2048),
+        parameters=parameters,
+        neuron_parameters=sum(cut.parts * hidden for cut in family.cuts if cut.name.endswith(".weight")),
         dtype_bytes=4 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2,
-    )  # fmt: skip
+    )
 
 
-def _count_parameters(
-    family: Family, tied: bool, hidden_size: int, num_hidden_layers: int, intermediate_size: int,
-    num_attention_heads: int, num_key_value_heads: int, head_dim: int, vocab_size: int,
-) -> int:  # fmt: skip
-    """Embeddings, q/k/v/o, gate/up/down and norms of a pre-norm decoder."""
-    queries, keys = num_attention_heads * head_dim, num_key_value_heads * head_dim
-    attention = 2 * hidden_size * (queries + keys)
-    attention += (queries + 2 * keys) if family.attention_bias else 0
-    attention += 2 * head_dim if family.query_key_norm else 0
-    layer = attention + 3 * hidden_size * intermediate_size + 2 * hidden_size
-    embeddings = vocab_size * hidden_size * (1 if tied else 2)
-    return embeddings + num_hidden_layers * layer + hidden_size
+def widths_of(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """FFN width of every layer: one number for all, or our own list where they differ."""
+    shape = shape_of(config)
+    return tuple(config.get("intermediate_sizes") or [shape.intermediate_size] * shape.num_hidden_layers)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.errors import UsageError
 from harness.store import load_arrays, save_arrays
-from harness.types import FloatArray, IndexArray, Method, NeuronScores, PruningPlan
+from harness.types import Allocation, FloatArray, IndexArray, Method, NeuronScores, PruningPlan
+from pruning.scores import UNIT_FREE, check_metric
 
-METHODS: tuple[Method, ...] = ("selective", "random", "reverse")
+BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items, docs/pruning.md
 _WIDE, _WIDE_ALIGNMENT, _SMALL_ALIGNMENT = 1024, 128, 16
 
 
@@ -21,9 +25,17 @@ def default_alignment(intermediate_size: int) -> int:
     return _WIDE_ALIGNMENT if intermediate_size >= _WIDE else _SMALL_ALIGNMENT
 
 
-def default_metric(method: Method) -> str | None:
-    """Compression asks what the task needs (rms), reverse pruning what is specific to it (smd), random asks nothing."""
-    return {"selective": "rms", "reverse": "smd", "random": None}[method]
+def choose_metric(method: Method, metric: str | None, compensate: bool | None) -> tuple[str | None, bool]:
+    """The metric and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
+
+    Compression asks what the task can do without (`best`), reverse pruning what is specific to it (smd), random asks nothing.
+    """
+    if method == "random":
+        return None, bool(compensate)
+    name = metric or {"selective": "best", "reverse": "smd"}[method]
+    if name == "best":
+        return BEST_METRIC, compensate is not False
+    return check_metric(name), bool(compensate)
 
 
 def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
@@ -44,33 +56,120 @@ def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
     return width
 
 
-def make_plan(scores: NeuronScores, ratio: float, method: Method, metric: str | None, seed: int, alignment: int) -> PruningPlan:
-    """The same width in every layer. selective removes the lowest scores, reverse the highest, random any."""
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-    table = next(iter(scores.scores.values())) if metric is None else _scores_of(scores.scores, metric)
+@dataclass(frozen=True)
+class PlanRequest:
+    """What to remove. `protect`: the share of neurons with the largest contribution that stay whatever the metric says."""
+
+    ratio: float
+    method: Method = "selective"
+    metric: str | None = "rms"
+    seed: int = 0
+    alignment: int = 1
+    allocation: Allocation = "uniform"
+    min_width: int = 0
+    protect: float = 0.0
+    compensated: bool = False
+
+
+def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
+    """selective removes the lowest scores, reverse the highest, random any; uniform or per-layer widths.
+
+    Raises UsageError where the scores lack the metric or the widths cannot be had.
+    """
+    table = next(iter(scores.scores.values())) if request.method == "random" else _scores_of(scores.scores, str(request.metric))
     layers, intermediate_size = table.shape
-    width = pruned_width(intermediate_size, ratio, alignment)
-    keep = tuple(_keep(table[layer], width, method, (seed, layer)) for layer in range(layers))
+    ranked = np.stack([_worth(table[layer], request.method, (request.seed, layer)) for layer in range(layers)])
+    ranked[_protected(scores, request.protect)] = np.inf
+    widths = _widths(ranked, request)
+    keep = tuple(_best(ranked[layer], width) for layer, width in enumerate(widths))
     return PruningPlan(
-        keep, intermediate_size, method, metric if method != "random" else None, ratio, seed, alignment,
-        scores.model, scores.model_hash, scores.file_hash, scores.tokens,
+        keep, intermediate_size, request.method, None if request.method == "random" else request.metric, request.ratio, request.seed,
+        request.alignment, scores.model, scores.model_hash, scores.file_hash, scores.tokens,
+        request.allocation, request.protect, request.compensated,
     )  # fmt: skip
 
 
 def _scores_of(scores: Mapping[str, FloatArray], metric: str) -> FloatArray:
     if metric not in scores:
-        raise UsageError(f"the scores hold {', '.join(sorted(scores))}, not {metric!r}; choose one of these")
+        raise UsageError(f"the scores hold {', '.join(sorted(scores))}, not {metric!r}; score again with --metric {metric}")
     return scores[metric]
 
 
-def _keep(scores: FloatArray, width: int, method: Method, seed: tuple[int, int]) -> IndexArray:
-    """Sorted indices of the neurons that stay; equal scores fall to the lower index."""
+def _worth(scores: FloatArray, method: Method, seed: tuple[int, int]) -> FloatArray:
+    """What decides who stays, higher first: the score, its negative, or a random rank."""
     if method == "random":
-        order = np.random.default_rng(seed).permutation(len(scores))
-    else:
-        order = np.argsort(-scores if method == "selective" else scores, kind="stable")
-    return np.sort(order[:width]).astype(np.int32)
+        worth = np.empty(len(scores))
+        worth[np.random.default_rng(seed).permutation(len(scores))] = np.arange(len(scores), 0, -1)
+        return worth
+    exact = scores.astype(np.float64)
+    return exact if method == "selective" else -exact
+
+
+def _protected(scores: NeuronScores, share: float) -> npt.NDArray[np.bool_]:
+    """[layers, intermediate_size]: the top `share` of every layer by contribution to the task."""
+    table = next(iter(scores.scores.values()))
+    mask = np.zeros(table.shape, dtype=bool)
+    if not 0 <= share < 1:
+        raise UsageError(f"protect {share} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %")
+    count = round(share * table.shape[1])
+    if count:
+        best = np.argsort(-_scores_of(scores.scores, "contrib"), axis=1, kind="stable")[:, :count]
+        np.put_along_axis(mask, best, True, axis=1)
+    return mask
+
+
+def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
+    layers, size = ranked.shape
+    uniform = pruned_width(size, request.ratio, request.alignment)
+    if request.min_width > uniform:
+        raise UsageError(f"--min-width {request.min_width} is above the {uniform} that ratio {request.ratio} leaves; lower one")
+    if request.protect and round(request.protect * size) > uniform:
+        raise UsageError(f"protect {request.protect} keeps more than the width {uniform} that ratio {request.ratio} leaves; lower one")
+    if request.allocation == "uniform" or request.ratio == 0:
+        return [uniform] * layers
+    return global_widths(_comparable(ranked, request), layers * uniform, request.alignment, request.min_width)
+
+
+def _comparable(ranked: FloatArray, request: PlanRequest) -> FloatArray:
+    """Scores on one scale over the layers: as they are where the metric has no unit, else standardised per layer as in FLAP."""
+    if request.method == "random":
+        raise UsageError("a random choice has no ranking over layers; use --allocation uniform")
+    if request.metric in UNIT_FREE:
+        return ranked
+    held = np.where(np.isinf(ranked), np.nan, ranked)
+    standard = (ranked - np.nanmean(held, axis=1, keepdims=True)) / (np.nanstd(held, axis=1, keepdims=True) + np.finfo(float).tiny)
+    return np.asarray(standard)
+
+
+def global_widths(scores: FloatArray, total: int, alignment: int, min_width: int = 0) -> list[int]:
+    """One ranking over all layers: neurons in steps of `alignment` go to the layer whose next ones are worth most.
+
+    Every width is a multiple of the alignment, at least `min_width` (at least an eighth of the layer), at most the layer, and
+    they sum to at most `total`. Raises UsageError where the floor alone is above it.
+    """
+    layers, size = scores.shape
+    floor = -(-max(min_width, size // 8, 1) // alignment) * alignment
+    if floor > size or floor * layers > total:
+        raise UsageError(f"a floor of {floor} neurons per layer is more than the ratio leaves; lower --ratio, --min-width or --align")
+    steps = size // alignment
+    blocks = np.sort(scores, axis=1)[:, ::-1][:, : steps * alignment].reshape(layers, steps, alignment)
+    gains = np.nan_to_num(blocks.mean(axis=2), posinf=np.finfo(float).max)
+    taken = np.full(layers, floor // alignment)
+    heap = [(-gains[layer, taken[layer]], layer) for layer in range(layers) if taken[layer] < steps]
+    heapq.heapify(heap)
+    for _ in range((total - floor * layers) // alignment):
+        if not heap:
+            break
+        _, layer = heapq.heappop(heap)
+        taken[layer] += 1
+        if taken[layer] < steps:
+            heapq.heappush(heap, (-gains[layer, taken[layer]], layer))
+    return [int(count) * alignment for count in taken]
+
+
+def _best(ranked: FloatArray, width: int) -> IndexArray:
+    """Sorted indices of the neurons that stay; equal scores fall to the lower index."""
+    return np.sort(np.argsort(-ranked, kind="stable")[:width]).astype(np.int32)
 
 
 def save_plan(plan: PruningPlan, path: Path) -> None:
@@ -80,6 +179,7 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
         "alignment": str(plan.alignment), "model": plan.model, "model_hash": plan.model_hash,
         "scores_hash": plan.scores_hash, "tokens": plan.tokens,
         "intermediate_size": str(plan.intermediate_size), "layers": str(len(plan.keep)),
+        "allocation": plan.allocation, "protect": repr(plan.protect), "compensated": str(plan.compensated).lower(),
     }  # fmt: skip
     save_arrays(path, {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}, metadata)
 
@@ -93,6 +193,7 @@ def load_plan(path: Path) -> PruningPlan:
         plan = PruningPlan(
             keep, size, meta["method"], meta["metric"] or None, float(meta["ratio"]), int(meta["seed"]),  # type: ignore[arg-type]
             int(meta["alignment"]), meta["model"], meta["model_hash"], meta["scores_hash"], meta["tokens"],  # type: ignore[arg-type]
+            meta["allocation"], float(meta["protect"]), meta["compensated"] == "true",  # type: ignore[arg-type]
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a pruning plan (no {error}); make one with `harness plan`") from error

@@ -1,40 +1,71 @@
 """One registered pure function per metric: statistics in, float32 [layers, intermediate_size] out, higher = keep.
 
-A new metric is one function with its source in the docstring, decorated with @metric("name").
+A new metric is one function with its source in the docstring, decorated with @metric("name"). Notation: T the task's prompts, D the
+distractors, m_ij the mean over prompt i's tokens of |h_j|, mu and sigma its mean and population standard deviation over prompts,
+E a mean over tokens, W_j column j of down_proj.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from harness.errors import UsageError
-from harness.types import ActivationStats, FloatArray
+from harness.types import ActivationStats, FloatArray, GroupStats
 
 Metric = Callable[[ActivationStats], FloatArray]
 METRICS: dict[str, Metric] = {}
-_EPSILON = 1e-6
+NEEDS: dict[str, str] = {}  # metric -> what it needs beyond the hook's statistics: "gate", "gradient" or "second moments"
+UNIT_FREE = {"smd", "dprime", "ratio-abs", "ratio-rms", "ratio-std", "ratio-freq", "contrast", "auroc", "lape", "taylor", "obs"}
+OBS = "obs"  # removal order from the layer's second moments (pruning/obs.py), no function of the statistics here
+_EPSILON, _FREQUENCY_EPSILON = 1e-6, 1e-3
 
 
-def metric(name: str) -> Callable[[Metric], Metric]:
+def metric(name: str, needs: str = "") -> Callable[[Metric], Metric]:
     def register(function: Metric) -> Metric:
         METRICS[name] = function
+        if needs:
+            NEEDS[name] = needs
         return function
 
     return register
 
 
-def score(stats: ActivationStats, names: tuple[str, ...] | None = None) -> dict[str, FloatArray]:
-    """The named metrics (all by default) as float32; raises UsageError for an unknown name."""
-    wanted = names or tuple(METRICS)
-    return {name: find_metric(name)(stats).astype(np.float32) for name in wanted}
+NEEDS[OBS] = "second moments"
 
 
-def find_metric(name: str) -> Metric:
-    if name not in METRICS:
-        raise UsageError(f"unknown metric {name!r}; known are {', '.join(sorted(METRICS))}")
-    return METRICS[name]
+def known_metrics() -> list[str]:
+    return sorted({*METRICS, OBS})
+
+
+def describe_metrics() -> tuple[tuple[str, str], ...]:
+    """Name and first line of what each is."""
+    rows = [(name, str(METRICS[name].__doc__).splitlines()[0].rstrip(".:")) for name in METRICS]
+    order = "removal order of the structured optimal brain surgeon on the layer's second moments (pruning/obs.py)"
+    return (("best", "obs with re-fitted columns; the default for compression"), *rows, (OBS, order))
+
+
+def check_metric(name: str) -> str:
+    """Raises UsageError for a name that is no metric."""
+    if name not in known_metrics():
+        raise UsageError(f"unknown metric {name!r}; known are best, {', '.join(known_metrics())}")
+    return name
+
+
+def score(stats: ActivationStats, names: Sequence[str] | None = None) -> dict[str, FloatArray]:
+    """The named metrics as float32, by default all that `stats` suffices for; raises UsageError for an unknown name."""
+    wanted = names if names is not None else [name for name in METRICS if _suffices(stats, name)]
+    return {name: METRICS[check_metric(name)](stats).astype(np.float32) for name in wanted}
+
+
+def _suffices(stats: ActivationStats, name: str) -> bool:
+    have = {"gate": stats.target.gate_open is not None, "gradient": stats.saliency is not None}
+    return have.get(NEEDS.get(name, ""), True)
+
+
+def _sigma(group: GroupStats) -> FloatArray:
+    return np.sqrt(group.prompts.m2 / group.prompts.count)
 
 
 @metric("smd")
@@ -43,7 +74,7 @@ def standardised_mean_difference(stats: ActivationStats) -> FloatArray:
 
     Which neurons are specific to the task; the paper's score and the one for reverse pruning.
     """
-    target, distractor = stats.target, stats.distractor
+    target, distractor = stats.target.prompts, stats.distractor.prompts
     n = target.count + distractor.count
     difference = target.mean - distractor.mean
     between = difference**2 * (target.count * distractor.count / n)
@@ -51,11 +82,103 @@ def standardised_mean_difference(stats: ActivationStats) -> FloatArray:
     return difference / (sigma_all + _EPSILON)
 
 
+@metric("dprime")
+def sensitivity_index(stats: ActivationStats) -> FloatArray:
+    """d' = (mu_T - mu_D) / sqrt((sigma_T^2 + sigma_D^2) / 2): signal detection's sensitivity (Green and Swets 1966; no arXiv)."""
+    pooled = np.sqrt((_sigma(stats.target) ** 2 + _sigma(stats.distractor) ** 2) / 2)
+    return (stats.target.prompts.mean - stats.distractor.prompts.mean) / (pooled + _EPSILON)
+
+
+@metric("ratio-abs")
+def ratio_of_absolute_means(stats: ActivationStats) -> FloatArray:
+    """E_T|h| / (E_D|h| + 1e-6) (Pochinkov and Schoots, arXiv 2403.01267)."""
+    return stats.target.mean_abs / (stats.distractor.mean_abs + _EPSILON)
+
+
+@metric("ratio-rms")
+def ratio_of_root_mean_squares(stats: ActivationStats) -> FloatArray:
+    """sqrt(E_T h^2) / (sqrt(E_D h^2) + 1e-6) (arXiv 2403.01267)."""
+    return np.sqrt(stats.target.mean_square) / (np.sqrt(stats.distractor.mean_square) + _EPSILON)
+
+
+@metric("ratio-std")
+def ratio_of_standard_deviations(stats: ActivationStats) -> FloatArray:
+    """std_T(h) / (std_D(h) + 1e-6) over tokens (arXiv 2403.01267)."""
+    return np.sqrt(stats.target.variance) / (np.sqrt(stats.distractor.variance) + _EPSILON)
+
+
+@metric("ratio-freq")
+def ratio_of_frequencies(stats: ActivationStats) -> FloatArray:
+    """P_T(h > 0) / (P_D(h > 0) + 1e-3) over tokens (arXiv 2403.01267)."""
+    return stats.target.positive / (stats.distractor.positive + _FREQUENCY_EPSILON)
+
+
+@metric("contrast")
+def contrast_index(stats: ActivationStats) -> FloatArray:
+    """(mu_T - mu_D) / (mu_T + mu_D), in [-1, 1]: the class-selectivity index (Morcos et al., arXiv 1803.06959)."""
+    target, distractor = stats.target.prompts.mean, stats.distractor.prompts.mean
+    return (target - distractor) / (target + distractor + np.finfo(float).tiny)
+
+
+@metric("auroc")
+def cliffs_delta(stats: ActivationStats) -> FloatArray:
+    """2 P(m_T > m_D) + P(m_T = m_D) - 1, Cliff's delta, in [-1, 1], on at most 256 prompts a group.
+
+    The rank form of a skill neuron's predictivity (Wang et al., arXiv 2211.07349).
+    """
+    from scipy.stats import rankdata
+
+    target, distractor = stats.target.sample, stats.distractor.sample
+    n, m = len(target), len(distractor)
+    layers = [
+        rankdata(np.concatenate([target[:, layer], distractor[:, layer]]), axis=0)[:n].sum(axis=0) for layer in range(target.shape[1])
+    ]
+    return np.asarray(2 * (np.stack(layers) - n * (n + 1) / 2) / (n * m) - 1)
+
+
+@metric("lape", needs="gate")
+def language_activation_probability_entropy(stats: ActivationStats) -> FloatArray:
+    """(ln 2 - H) signed by the group where the gate is open more often, H the entropy of p_k / sum(p), p_k = P_k(gate > 0).
+
+    Tang et al., arXiv 2402.16438, who keep the low-entropy neurons of every language; the sign is ours, since theirs has no direction.
+    """
+    assert stats.target.gate_open is not None and stats.distractor.gate_open is not None
+    p = np.stack([stats.target.gate_open, stats.distractor.gate_open])
+    share = p / np.maximum(p.sum(axis=0), np.finfo(float).tiny)
+    entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=0)
+    return np.asarray(np.sign(p[0] - p[1]) * (np.log(2) - entropy))
+
+
+@metric("contrib")
+def mean_contribution(stats: ActivationStats) -> FloatArray:
+    """E_T|h_j| * ||W_j||: the mean size of what neuron j writes (Minitron's channel contribution, arXiv 2407.14679)."""
+    return stats.target.mean_abs * stats.down_norm
+
+
 @metric("rms")
 def root_mean_square_contribution(stats: ActivationStats) -> FloatArray:
-    """sqrt(E h_j^2) * ||W_down[:, j]||_2 over the target's tokens.
+    """sqrt(E_T h_j^2) * ||W_j||.
 
     The root mean square of what neuron j writes into the residual stream: Wanda's |W| * ||X|| (arXiv 2306.11695), taken over
-    a whole column. Which neurons the task needs; the score for compression.
+    a whole column. Which neurons the task needs.
     """
-    return np.sqrt(stats.second_moment) * stats.down_norm
+    return np.sqrt(stats.target.mean_square) * stats.down_norm
+
+
+@metric("wifv")
+def weighted_fluctuation(stats: ActivationStats) -> FloatArray:
+    """Var_T(h_j) * ||W_j||^2 over tokens: FLAP's fluctuation score (arXiv 2312.11983), without its bias."""
+    return stats.target.variance * stats.down_norm**2
+
+
+@metric("weight")
+def weight_norm(stats: ActivationStats) -> FloatArray:
+    """||W_j||, no data at all: the magnitude baseline (Li et al., arXiv 1608.08710)."""
+    return stats.down_norm
+
+
+@metric("taylor", needs="gradient")
+def first_order_saliency(stats: ActivationStats) -> FloatArray:
+    """Mean over task prompts of |sum over tokens of h_j dL/dh_j|, the summed gradient * weight of W_j (LLM-Pruner, arXiv 2305.11627)."""
+    assert stats.saliency is not None
+    return stats.saliency

@@ -16,6 +16,17 @@ SIZES = {
     "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
     "head_dim": 16, "vocab_size": 1088, "max_position_embeddings": 512,
 }  # fmt: skip
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+
+
+def sizes_of(model_type: str) -> dict[str, Any]:
+    """SIZES in the words of the architecture, special tokens within the vocabulary."""
+    if model_type == "gpt2":
+        return {"n_embd": 64, "n_layer": 3, "n_inner": 96, "n_head": 4, "vocab_size": 1088, "n_positions": 512, **TOKENS}
+    if model_type == "opt":
+        plain = {key: SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
+        return {**plain, "word_embed_proj_dim": 64, "ffn_dim": 96, "max_position_embeddings": 512, **TOKENS}
+    return {**SIZES, **TOKENS}
 
 
 def build_model(model_type: str, folder: Path, tie: bool = False, dtype: str = "float32", shard_size: str = "5GB") -> Path:
@@ -24,7 +35,7 @@ def build_model(model_type: str, folder: Path, tie: bool = False, dtype: str = "
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **SIZES, tie_word_embeddings=tie)
+    config = AutoConfig.for_model(model_type, **sizes_of(model_type), tie_word_embeddings=tie)
     model = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -13,9 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import scoring
-from harness.types import PruningPlan
 from pruning.export import export
-from pruning.plan import make_plan
+from pruning.plan import PlanRequest, make_plan
 from tasks.mini_facts.task import items as fact_items
 from tasks.mini_math.task import items as math_items
 from tasks.registry import find_task
@@ -39,8 +38,8 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with 20 % of its neurons removed by importance."""
     folder = tmp_path_factory.mktemp("pruned")
     calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), 32, "both")
-    scoring.save_scores(scoring.measure_activations(TINY_MATH, calibration, 2, lambda _: None), calibration, folder / "s")
-    plan: PruningPlan = make_plan(scoring.load_scores(folder / "s"), 0.2, "selective", "rms", 0, 16)
+    scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=2), folder / "s")
+    plan = make_plan(scoring.load_scores(folder / "s"), PlanRequest(0.2, "selective", "rms", 0, 16))
     return export(TINY_MATH, plan, folder / "checkpoint").path
 
 

@@ -18,17 +18,11 @@ def test_alias_numbers_give_the_published_sizes(name: str, parameters: int, kv: 
     assert (shape.parameters, shape.kv_bytes_per_token) == (parameters, kv)
 
 
-@pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "llama", "mistral"])
-@pytest.mark.parametrize("tie", [False, True])
-def test_parameters_by_formula_are_the_parameters_of_the_model(model_type: str, tie: bool) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from pruning.families import shape_of
-    from tests.conftest import SIZES
-
-    config = AutoConfig.for_model(model_type, **SIZES, tie_word_embeddings=tie)
-    model = AutoModelForCausalLM.from_config(config)
-    assert shape_of(config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
+@pytest.mark.parametrize("name", ["qwen-1.5b", "qwen-7b", "smollm2-135m"])
+def test_shipped_parameter_counts_are_those_that_transformers_would_build(name: str) -> None:
+    config = models.ALIASES[name].config
+    assert config is not None
+    assert models.count_parameters({k: v for k, v in config.items() if k != "parameters"}) == config["parameters"]
 
 
 def test_the_task_decides_which_qwen_is_meant() -> None:
@@ -53,7 +47,7 @@ def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Pat
     shard = sorted(copy.glob("*.safetensors"))[1]
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
-    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is cut or damaged"):
+    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is cut: "):
         models.locate(str(copy), "math")
     shard.unlink()
     with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is missing"):

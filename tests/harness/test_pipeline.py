@@ -18,7 +18,7 @@ import harness as package
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]
-STAGES = {"score", "plan", "export", "eval dense", "eval selective-rms-0.2", "serving"}
+STAGES = {"score", "plan", "export", "eval dense", "eval selective-obs-refit-0.2", "serving"}
 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
@@ -58,7 +58,7 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     assert run == json.loads((folder / "run.json").read_text())
     assert run["task"] == "mini_math" and run["schema_version"] == 1
     dense, pruned = run["variants"]
-    assert (dense["method"], pruned["method"], pruned["metric"]) == ("dense", "selective", "rms")
+    assert (dense["method"], pruned["method"], pruned["metric"]) == ("dense", "selective", "obs")
     assert pruned["intermediate_sizes"] == [512] * 4 and dense["checkpoint"] is None
     assert dense["parameters"] - pruned["parameters"] == 4 * 3 * 128 * 128
     for variant in run["variants"]:

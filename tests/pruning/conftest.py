@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from harness import scoring
+from pruning.activations import collect
+from pruning.families import FAMILIES
 from pruning.scores import score
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
@@ -12,4 +14,5 @@ from tests.conftest import TINY_MATH
 @pytest.fixture(scope="session")
 def embedded_scores() -> dict[str, np.ndarray]:
     calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), 12, "both")
-    return dict(score(scoring.measure_activations(TINY_MATH, calibration, 2, lambda _: None)))
+    model = scoring.load_model(TINY_MATH, threads=2)
+    return dict(score(collect(model, FAMILIES["qwen2"], calibration)))

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from harness.errors import UnsupportedModelError
 from harness.types import CalibrationItem, CalibrationSet
-from pruning.activations import collect, merge, moments_of, observe
-from pruning.families import FAMILIES
+from pruning.activations import collect, down_weight, merge, moments_of, observe, pad
+from pruning.calibration import batches
+from pruning.families import FAMILIES, submodule
+from tests.conftest import build_model
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**31))
@@ -52,24 +54,95 @@ def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None
     chosen = items(lengths, seed)
     stats = collect(model, FAMILIES["qwen2"], CalibrationSet("m", "weights", "t", (), "both", chosen))
     means: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    squares = []
+    tokens: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for item in chosen:
         seen: dict[int, torch.Tensor] = {}
-        with torch.no_grad(), observe(model.model.layers, lambda layer, h, seen=seen: seen.__setitem__(layer, h[0])):
+        with torch.no_grad(), observe(model, FAMILIES["qwen2"], lambda layer, h, seen=seen: seen.__setitem__(layer, h[0])):
             model.model(torch.tensor([item.token_ids]))
         h = torch.stack([seen[layer] for layer in sorted(seen)])[:, item.start : item.stop].double().numpy()
         means[item.target].append(np.abs(h).mean(1))
-        squares += [h**2] if item.target else []
-    np.testing.assert_allclose(stats.target.mean, np.mean(means[True], axis=0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(stats.distractor.m2, np.var(means[False], axis=0) * len(lengths), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(stats.second_moment, np.concatenate(squares, axis=1).mean(1), rtol=1e-3, atol=1e-6)
+        tokens[item.target].append(h)
+    for target, group in ((True, stats.target), (False, stats.distractor)):
+        h = np.concatenate(tokens[target], axis=1)
+        expected = {"mean_abs": np.abs(h), "mean": h, "mean_square": h**2, "positive": h > 0}
+        assert group.tokens == h.shape[1]
+        np.testing.assert_allclose(group.prompts.mean, np.mean(means[target], axis=0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(group.prompts.m2, np.var(means[target], axis=0) * len(lengths), rtol=1e-3, atol=1e-6)
+        for name, values in expected.items():
+            np.testing.assert_allclose(getattr(group, name), values.mean(1), rtol=1e-3, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(np.sort(group.sample, axis=0), np.sort(np.float32(means[target]), axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Every batch is saved; the third is the last before the kill."""
+    from pruning import activations
+
+    monkeypatch.setattr(activations, "_SAVE_EVERY_SECONDS", -1.0)
+    chosen = CalibrationSet("m", "weights", "t", (), "both", items([700, 800, 900, 1000], 3))
+    whole = collect(model, FAMILIES["qwen2"], chosen)
+    seen = []
+
+    def kill(done: int) -> None:
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(model, FAMILIES["qwen2"], chosen, progress=kill, partial=tmp_path / "p")
+    assert (tmp_path / "p").exists()
+    resumed = collect(model, FAMILIES["qwen2"], chosen, partial=tmp_path / "p")
+    for name in ("mean_abs", "mean", "mean_square", "positive", "sample"):
+        np.testing.assert_array_equal(getattr(resumed.target, name), getattr(whole.target, name))
+        np.testing.assert_array_equal(getattr(resumed.distractor, name), getattr(whole.distractor, name))
+    np.testing.assert_array_equal(resumed.distractor.prompts.m2, whole.distractor.prompts.m2)
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_every_family_is_observed_where_its_row_says(model_type: str, tmp_path: Path) -> None:
+    """h through the down projection's own weights gives what the FFN writes; gates are seen before their activation."""
+    from transformers import AutoModelForCausalLM
+
+    family = FAMILIES[model_type]
+    loaded = AutoModelForCausalLM.from_pretrained(build_model(model_type, tmp_path), dtype=torch.float32).eval()
+    h: dict[int, torch.Tensor] = {}
+    written: dict[int, torch.Tensor] = {}
+    stack = submodule(loaded, family.layers)
+    for i, layer in enumerate(stack):
+        submodule(layer, family.down).register_forward_hook(lambda _m, _a, out, i=i: written.__setitem__(i, out))
+    with torch.no_grad(), observe(loaded, family, h.__setitem__):
+        getattr(loaded, family.body)(torch.tensor([[5, 6, 7]]), use_cache=False)
+    for i, layer in enumerate(stack):
+        bias = getattr(submodule(layer, family.down), "bias", None)
+        expected = h[i].reshape(3, -1) @ down_weight(layer, family).T + (0 if bias is None else bias)
+        torch.testing.assert_close(written[i].reshape(3, -1), expected, rtol=1e-4, atol=1e-4)
+        assert h[i].shape[-1] == 96
+    stats = collect(loaded, family, CalibrationSet("m", "w", "t", (), "both", items([4, 6], 1)), gate=family.gate is not None)
+    assert stats.down_norm.shape == (3, 96)
+    if family.gate:
+        assert stats.target.gate_open is not None and 0 < stats.target.gate_open.mean() < 1
+
+
+def test_bf16_forward_keeps_exact_moments(model) -> None:  # type: ignore[no-untyped-def]
+    """The sums of a BF16 forward against FP64 sums of the same BF16 activations."""
+    import copy
+
+    half, seen = copy.deepcopy(model).bfloat16(), []
+    chosen = items([20, 20, 20], 5)
+    stats = collect(half, FAMILIES["qwen2"], CalibrationSet("m", "w", "t", (), "both", chosen))
+    for batch in batches([item for item in chosen if item.target]):
+        ids, attention, mask = pad(batch, "cpu")
+        with torch.no_grad(), observe(half, FAMILIES["qwen2"], lambda layer, h, m=mask: layer == 0 and seen.append(h[m.bool()])):
+            half.model(ids, attention_mask=attention)
+    exact = torch.cat(seen).double().square().mean(0).numpy()
+    np.testing.assert_allclose(stats.target.mean_square[0], exact, rtol=1e-5, atol=1e-9)
 
 
 def test_no_hook_is_left_after_an_exception(model) -> None:  # type: ignore[no-untyped-def]
     def fail(_layer: int, _h: torch.Tensor) -> None:
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), observe(model.model.layers, fail):
+    with pytest.raises(RuntimeError), observe(model, FAMILIES["qwen2"], fail):
         model.model(torch.tensor([[1, 2]]))
     assert not any(layer.mlp.down_proj._forward_pre_hooks for layer in model.model.layers)
 

@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.types import NeuronScores
-from pruning.plan import METHODS, default_alignment, load_plan, make_plan, pruned_width, save_plan
+from harness.types import Method, NeuronScores, PruningPlan
+from pruning.plan import PlanRequest, choose_metric, default_alignment, global_widths, load_plan, pruned_width, save_plan
+from pruning.plan import make_plan as make
 
 PAPER = {
     18944: [(0.05405, 17920), (0.10135, 17024), (0.1554, 16000), (0.2027, 15104), (0.25, 14208), (0.30405, 13184), (0.35135, 12288)],
@@ -19,7 +20,13 @@ PAPER = {
 
 def scores(width: int = 40, seed: int = 0) -> NeuronScores:
     table = np.random.default_rng(seed).standard_normal((3, width)).astype(np.float32)
-    return NeuronScores({"smd": table, "rms": table**2}, "m", "weights", "both", "calibration", "file")
+    return NeuronScores({"smd": table, "rms": table**2, "contrib": np.abs(table)}, "m", "weights", "both", "calibration", "file")
+
+
+def make_plan(
+    table: NeuronScores, ratio: float, method: Method, metric: str | None, seed: int, alignment: int, **more: object
+) -> PruningPlan:
+    return make(table, PlanRequest(ratio, method, metric, seed, alignment, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("size", "ratio", "width"), [(size, r, w) for size, rows in PAPER.items() for r, w in rows])
@@ -55,7 +62,7 @@ def test_a_ratio_that_leaves_nothing_is_refused() -> None:
         pruned_width(100, 0.99, 16)
 
 
-@given(st.sampled_from(METHODS), st.floats(0, 0.9), st.integers(0, 5), st.integers(0, 100))
+@given(st.sampled_from(["selective", "random", "reverse"]), st.floats(0, 0.9), st.integers(0, 5), st.integers(0, 100))
 def test_plans_are_sorted_unique_and_deterministic(method: str, ratio: float, seed: int, data: int) -> None:
     metric = None if method == "random" else "smd"
     plan = make_plan(scores(seed=data), ratio, method, metric, seed, 1)  # type: ignore[arg-type]
@@ -107,3 +114,70 @@ def test_a_metric_that_was_not_scored_and_a_damaged_plan_are_refused(tmp_path: P
     save_plan(plan, tmp_path / "bad")
     with pytest.raises(UsageError, match="not sorted"):
         load_plan(tmp_path / "bad")
+
+
+@pytest.mark.parametrize(("alignment", "ratio"), [(1, 0.3), (4, 0.5), (8, 0.4)])
+@pytest.mark.parametrize("metric", ["smd", "rms"])
+def test_global_widths_sum_to_the_uniform_total(alignment: int, ratio: float, metric: str) -> None:
+    plan = make_plan(scores(width=64), ratio, "selective", metric, 0, alignment, allocation="global")
+    uniform = pruned_width(64, ratio, alignment)
+    assert sum(plan.widths) == 3 * uniform
+    assert all(width % alignment == 0 and 8 <= width <= 64 for width in plan.widths)
+
+
+def test_a_global_ranking_of_a_unit_free_metric_is_one_threshold() -> None:
+    """Without alignment and where no floor binds, the kept neurons are the best of all layers together."""
+    table = scores(width=64)
+    plan = make_plan(table, 0.25, "selective", "smd", 0, 1, allocation="global")
+    threshold = np.sort(table.scores["smd"].ravel())[::-1][sum(plan.widths) - 1]
+    for layer, keep in enumerate(plan.keep):
+        assert set(keep) == set(np.flatnonzero(table.scores["smd"][layer] >= threshold))
+
+
+@given(st.integers(1, 4), st.integers(1, 8), st.integers(8, 60), st.integers(0, 100))
+def test_global_widths_keep_floor_ceiling_and_alignment(layers: int, alignment: int, size: int, seed: int) -> None:
+    assume(0.7 * size >= alignment)
+    table = np.random.default_rng(seed).standard_normal((layers, size)) * np.arange(1, layers + 1)[:, None]
+    total = layers * pruned_width(size, 0.3, alignment)
+    floor = -(-max(size // 8, 1) // alignment) * alignment
+    widths = global_widths(table, total, alignment)
+    assert sum(widths) <= total < sum(widths) + alignment * layers
+    assert all(floor <= width <= size and width % alignment == 0 for width in widths)
+
+
+def test_protected_neurons_stay_whatever_the_method() -> None:
+    table = scores()
+    best = {int(i) for i in np.argsort(-table.scores["contrib"][1])[:4]}
+    for method, metric in (("selective", "smd"), ("reverse", "smd"), ("random", None)):
+        kept = set(make_plan(table, 0.8, method, metric, 0, 1, protect=0.1).keep[1].tolist())  # type: ignore[arg-type]
+        assert best <= kept
+    assert not best <= set(make_plan(table, 0.8, "reverse", "smd", 0, 1).keep[1].tolist())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [({"protect": 0.9}, "protect 0.9 keeps more"), ({"min_width": 39}, "--min-width 39"), ({"protect": 1.0}, r"outside \[0, 1\)")],
+)
+def test_impossible_wishes_are_refused(more: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_plan(scores(), 0.5, "selective", "smd", 0, 1, **more)
+
+
+def test_a_random_choice_has_no_global_ranking() -> None:
+    with pytest.raises(UsageError, match="random choice has no ranking"):
+        make_plan(scores(), 0.5, "random", None, 0, 1, allocation="global")
+
+
+@pytest.mark.parametrize(
+    ("method", "metric", "compensate", "expected"),
+    [
+        ("selective", None, None, ("obs", True)),
+        ("selective", "best", False, ("obs", False)),
+        ("selective", "rms", None, ("rms", False)),
+        ("selective", "rms", True, ("rms", True)),
+        ("reverse", None, None, ("smd", False)),
+        ("random", "rms", None, (None, False)),
+    ],
+)
+def test_the_metric_that_a_method_means(method: Method, metric: str | None, compensate: bool | None, expected: tuple[str, bool]) -> None:
+    assert choose_metric(method, metric, compensate) == expected

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from harness.errors import UsageError
-from harness.types import ActivationStats
+from harness.types import ActivationStats, GroupStats
 from pruning.activations import moments_of
 from pruning.scores import METRICS, score
 
@@ -21,18 +21,30 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "scores.json"
 values = st.floats(0, 10, width=32)
 
 
-def stats_of(target: np.ndarray, distractor: np.ndarray, second: np.ndarray, norm: np.ndarray) -> ActivationStats:
-    return ActivationStats(moments_of(target), moments_of(distractor), second, norm, "hash")
+def group_of(prompts: np.ndarray, tokens: np.ndarray, gates: np.ndarray | None = None) -> GroupStats:
+    """From per-prompt means [prompts, layers, neurons] and token activations [tokens, layers, neurons], by definition."""
+    return GroupStats(
+        moments_of(prompts), len(tokens), np.abs(tokens).mean(0), tokens.mean(0), (tokens**2).mean(0), (tokens > 0).mean(0),
+        (tokens > 0.2).mean(0) if gates is None else (gates > 0).mean(0), prompts.astype(np.float32),
+    )  # fmt: skip
+
+
+def stats_of(target: np.ndarray, distractor: np.ndarray, norm: np.ndarray | None = None, seed: int = 0) -> ActivationStats:
+    rng = np.random.default_rng(seed)
+    shape = target.shape[1:]
+    tokens = [rng.standard_normal((11, *shape)), rng.standard_normal((13, *shape))]
+    groups = [group_of(prompts, h) for prompts, h in zip((target, distractor), tokens, strict=True)]
+    return ActivationStats(groups[0], groups[1], np.ones(shape) if norm is None else norm, rng.random(shape), "hash")
 
 
 def random_stats(seed: int = 0, width: int = 7) -> ActivationStats:
     rng = np.random.default_rng(seed)
-    return stats_of(rng.random((5, 2, width)), rng.random((9, 2, width)), rng.random((2, width)), rng.random((2, width)))
+    return stats_of(rng.random((5, 2, width)), rng.random((9, 2, width)), rng.random((2, width)), seed)
 
 
 @given(arrays(np.float32, (4, 1, 3), elements=values), arrays(np.float32, (6, 1, 3), elements=values))
 def test_smd_is_the_papers_formula_over_all_prompts(target: np.ndarray, distractor: np.ndarray) -> None:
-    stats = stats_of(target, distractor, np.ones((1, 3)), np.ones((1, 3)))
+    stats = stats_of(target, distractor)
     everything = np.concatenate([target, distractor]).astype(float)
     expected = (target.astype(float).mean(0) - distractor.astype(float).mean(0)) / (everything.std(0, ddof=0) + 1e-6)
     np.testing.assert_allclose(score(stats, ("smd",))["smd"], expected, rtol=1e-4, atol=1e-5)
@@ -41,7 +53,7 @@ def test_smd_is_the_papers_formula_over_all_prompts(target: np.ndarray, distract
 def test_smd_by_hand() -> None:
     """Target 3 and 5, distractors 1, 1, 2: means 4 and 4/3; all: mean 12/5, variance (0.36 + 6.76 + 1.96 * 2 + 0.16) / 5 = 2.24."""
     column = np.array([3.0, 5.0]).reshape(2, 1, 1), np.array([1.0, 1.0, 2.0]).reshape(3, 1, 1)
-    stats = stats_of(*column, np.ones((1, 1)), np.ones((1, 1)))
+    stats = stats_of(*column)
     assert score(stats)["smd"][0, 0] == pytest.approx((4 - 4 / 3) / (2.24**0.5 + 1e-6))
 
 
@@ -51,7 +63,7 @@ def test_smd_is_the_point_biserial_correlation_scaled() -> None:
     target, distractor = rng.random((20, 1, 1)), rng.random((40, 1, 1))
     everything, label = np.concatenate([target, distractor]).ravel(), np.r_[np.ones(20), np.zeros(40)]
     expected = np.corrcoef(everything, label)[0, 1] / np.sqrt(20 / 60 * 40 / 60)
-    assert score(stats_of(target, distractor, np.ones((1, 1)), np.ones((1, 1))))["smd"][0, 0] == pytest.approx(expected, rel=1e-4)
+    assert score(stats_of(target, distractor))["smd"][0, 0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_rms_is_the_size_of_what_a_neuron_writes() -> None:
@@ -60,8 +72,9 @@ def test_rms_is_the_size_of_what_a_neuron_writes() -> None:
     h, down = rng.standard_normal((50, 3)), rng.standard_normal((8, 3))
     written = h[:, None, :] * down[None]  # [tokens, hidden, neurons]
     expected = np.sqrt((np.linalg.norm(written, axis=1) ** 2).mean(axis=0))
-    stats = replace(random_stats(width=3), second_moment=(h**2).mean(0)[None], down_norm=np.linalg.norm(down, axis=0)[None])
-    np.testing.assert_allclose(score(stats)["rms"][0], expected, rtol=1e-5)
+    stats = random_stats(width=3)
+    stats = replace(stats, target=group_of(np.abs(h)[:5, None], h[:, None]), down_norm=np.linalg.norm(down, axis=0)[None])
+    np.testing.assert_allclose(score(stats, ("rms",))["rms"][0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -73,12 +86,16 @@ def test_permuting_neurons_permutes_every_score(name: str, permutation: list[int
 
 
 def stats_of_permuted(stats: ActivationStats, order: list[int]) -> ActivationStats:
-    def turn(moments):  # type: ignore[no-untyped-def]
-        return replace(moments, mean=moments.mean[:, order], m2=moments.m2[:, order])
+    def turn(group: GroupStats) -> GroupStats:
+        arrays = {key: value[..., order] for key, value in vars(group).items() if isinstance(value, np.ndarray)}
+        prompts = replace(group.prompts, mean=group.prompts.mean[:, order], m2=group.prompts.m2[:, order])
+        return replace(group, **arrays, prompts=prompts)
 
-    return ActivationStats(
-        turn(stats.target), turn(stats.distractor), stats.second_moment[:, order], stats.down_norm[:, order], stats.calibration_hash
-    )
+    assert stats.saliency is not None
+    return replace(
+        stats, target=turn(stats.target), distractor=turn(stats.distractor), down_norm=stats.down_norm[:, order],
+        saliency=stats.saliency[:, order],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -91,12 +108,87 @@ def test_every_metric_has_the_contract(name: str) -> None:
 
 
 def test_a_dead_neuron_scores_zero_and_not_nan() -> None:
-    dead = stats_of(np.zeros((3, 1, 1)), np.zeros((4, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
-    assert all(table[0, 0] == 0 for table in score(dead).values())
+    silent = GroupStats(moments_of(np.zeros((3, 1, 1))), 4, *[np.zeros((1, 1))] * 5, np.zeros((3, 1, 1), np.float32))
+    dead = ActivationStats(silent, silent, np.zeros((1, 1)), np.zeros((1, 1)), "hash")
+    for name, table in score(dead).items():
+        assert table[0, 0] == (pytest.approx(0)), name
+
+
+def two_groups(seed: int = 5) -> tuple[np.ndarray, np.ndarray, ActivationStats]:
+    rng = np.random.default_rng(seed)
+    target, distractor = rng.gamma(2, 1, (20, 1, 6)), rng.gamma(2, 1.3, (40, 1, 6))
+    return target[:, 0], distractor[:, 0], stats_of(target, distractor)
+
+
+def test_smd_is_cohens_d_bent_and_bounded() -> None:
+    """smd = d / sqrt(1 + p (1 - p) d^2) with d of the n-weighted pooled variance: the same ranking, at most 1 / sqrt(p (1 - p))."""
+    target, distractor, stats = two_groups()
+    p = 20 / 60
+    pooled = np.sqrt(p * target.var(0) + (1 - p) * distractor.var(0))
+    d = (target.mean(0) - distractor.mean(0)) / pooled
+    found = score(stats, ("smd",))["smd"][0]
+    np.testing.assert_allclose(found, d / np.sqrt(1 + p * (1 - p) * d**2), rtol=1e-4)
+    assert (np.abs(found) < 1 / np.sqrt(p * (1 - p))).all() and (np.argsort(found) == np.argsort(d)).all()
+
+
+def test_dprime_by_definition() -> None:
+    target, distractor, stats = two_groups()
+    expected = (target.mean(0) - distractor.mean(0)) / np.sqrt((target.var(0) + distractor.var(0)) / 2)
+    np.testing.assert_allclose(score(stats, ("dprime",))["dprime"][0], expected, rtol=1e-4)
+
+
+def test_contrast_ranks_exactly_as_the_ratio_of_means() -> None:
+    target, distractor, stats = two_groups()
+    ratio = target.mean(0) / distractor.mean(0)
+    found = score(stats, ("contrast",))["contrast"][0]
+    np.testing.assert_allclose(found, (ratio - 1) / (ratio + 1), rtol=1e-5)
+    assert (np.argsort(found) == np.argsort(ratio)).all()
+
+
+def test_auroc_counts_pairs() -> None:
+    target, distractor, stats = two_groups()
+    pairs = np.sign(target.astype(np.float32)[:, None] - distractor.astype(np.float32)[None])
+    np.testing.assert_allclose(score(stats, ("auroc",))["auroc"][0], pairs.mean(axis=(0, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["smd", "dprime", "contrast", "auroc", "ratio-abs", "ratio-rms", "ratio-std", "ratio-freq"])
+def test_the_norm_of_the_column_cancels_in_selectivity(name: str) -> None:
+    stats = random_stats()
+    np.testing.assert_array_equal(score(stats, (name,))[name], score(replace(stats, down_norm=stats.down_norm * 7), (name,))[name])
+
+
+def test_token_ratios_and_contributions_by_definition() -> None:
+    rng = np.random.default_rng(6)
+    h = {side: rng.standard_normal((50, 1, 4)) * rng.random((1, 1, 4)) for side in "td"}
+    m = rng.random((5, 1, 4))
+    norm = rng.random((1, 4))
+    stats = ActivationStats(group_of(m, h["t"]), group_of(m, h["d"]), norm, None, "hash")
+    expected = {
+        "ratio-abs": np.abs(h["t"]).mean(0) / np.abs(h["d"]).mean(0),
+        "ratio-rms": np.sqrt((h["t"] ** 2).mean(0) / (h["d"] ** 2).mean(0)),
+        "ratio-std": h["t"].std(0) / h["d"].std(0),
+        "ratio-freq": (h["t"] > 0).mean(0) / ((h["d"] > 0).mean(0) + 1e-3),
+        "contrib": np.abs(h["t"]).mean(0) * norm,
+        "wifv": h["t"].var(0) * norm**2,
+        "weight": norm,
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(score(stats, (name,))[name], values, rtol=1e-4, err_msg=name)
+    assert "taylor" not in score(stats), "no gradients were taken"
+
+
+def test_lape_is_signed_and_falls_with_evenness() -> None:
+    gates = {side: np.array(values).reshape(-1, 1, 1) for side, values in {"t": [1, 1, 1, 1], "d": [1, -1, -1, -1]}.items()}
+    tokens, m = np.ones((4, 1, 1)), np.ones((2, 1, 1))
+    groups = {side: group_of(m, tokens, gates[side]) for side in "td"}
+    forward = score(ActivationStats(groups["t"], groups["d"], np.ones((1, 1)), None, "h"), ("lape",))["lape"][0, 0]
+    p = np.array([1, 0.25]) / 1.25
+    assert forward == pytest.approx(np.log(2) + (p * np.log(p)).sum())
+    assert score(ActivationStats(groups["d"], groups["t"], np.ones((1, 1)), None, "h"), ("lape",))["lape"][0, 0] == pytest.approx(-forward)
 
 
 def test_an_unknown_metric_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="rms, smd"):
+    with pytest.raises(UsageError, match="known are best, auroc"):
         score(random_stats(), ("smdd",))
 
 

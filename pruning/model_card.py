@@ -1,0 +1,72 @@
+"""README.md of a pruned checkpoint, in the Hub's form: what it was made from and how, and how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_CARD = """---
+{front}
+---
+# {name}, {share:.1%} of the FFN neurons removed
+
+Made from `{model}` by structured pruning of FFN neurons; nothing was trained. Method `{method}`{metric}, scored on {tokens} tokens,
+allocation {allocation}{compensated}. FFN width {before} -> {after}.
+
+{loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`.
+This card makes no claim about quality: measure it on your task.
+
+## The original's own card
+
+{original}
+"""
+
+
+def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) -> str:
+    before = record["dense_intermediate_size"]
+    front, original = _split(model / "README.md")
+    uniform = len(set(widths)) == 1
+    return _CARD.format(
+        front=_front_matter(front, str(record["model"])),
+        name=Path(str(record["model"])).name,
+        share=1 - sum(widths) / (before * len(widths)),
+        model=record["model"],
+        method=record["method"],
+        metric=f", metric `{record['metric']}`" if record["metric"] else "",
+        tokens="question and answer" if record["tokens"] == "both" else record["tokens"],
+        allocation=record["allocation"],
+        compensated=", the remaining down_proj columns re-fitted" if record["compensated"] else "",
+        before=before,
+        after=widths[0] if uniform else f"{min(widths)} to {max(widths)}, a width of its own in every layer",
+        loading="vLLM and transformers load it as it is."
+        if uniform
+        else "vLLM loads it where harness-prune is installed (it registers the architecture); in Python: `pruning.loader.load_pruned`.",
+        original=original or "None.",
+    )
+
+
+def _split(readme: Path) -> tuple[str, str]:
+    """Front matter and body of the original's README.md."""
+    if not readme.exists():
+        return "", ""
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith("---\n") or "\n---" not in text[4:]:
+        return "", text.strip()
+    front, _, body = text[4:].partition("\n---")
+    return front, body.strip()
+
+
+def _front_matter(front: str, model: str) -> str:
+    """The original's licence, language and tags stay; what it was made from is added where it is a Hub id."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(front) or {}
+    except yaml.YAMLError:
+        values = {}
+    kept = {key: value for key, value in values.items() if key in ("license", "license_name", "license_link", "language", "tags")}
+    kept["tags"] = sorted({*map(str, kept.get("tags") or []), "pruned"})
+    if model.count("/") == 1 and not model.startswith(("/", ".")):
+        kept["base_model"] = model
+    return str(yaml.safe_dump(kept, sort_keys=True).strip())

@@ -1,0 +1,148 @@
+"""Structured optimal brain surgeon on one layer's down projection: what to remove, and how the rest makes up for it.
+
+The layer writes W h. Without the neurons R, the best W' on the kept neurons K minimises E||W h - W' h_K||^2, which is
+W'_K = W_K + W_R H_RK H_KK^-1 with H = E[h h^T]; removing neuron j alone costs ||W_j||^2 / [H^-1]_jj (Hassibi and Stork 1993;
+per column as in ZipLM, arXiv 2302.04089, and SlimGPT, arXiv 2412.18110). All of it in FP64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.types import FloatArray
+
+DAMPING = 1e-3  # times the mean of H's diagonal, added to it
+_BLOCKS, _POOL = 64, 8
+
+
+def damped(second_moment: Any, damping: float = DAMPING) -> Any:
+    """A copy of H in FP64 with the damping added; positive definite even where neurons are dead or H has low rank."""
+    import torch
+
+    exact = second_moment.to(torch.float64, copy=True)
+    diagonal = exact.diagonal()
+    diagonal += max(float(diagonal.mean()) * damping, torch.finfo(torch.float64).tiny ** 0.5)
+    return exact
+
+
+def removal_order(weight: Any, second_moment: Any, count: int, damping: float = DAMPING, block: int | None = None) -> tuple[Any, Any]:
+    """The neurons in the order in which they are best removed, and the loss that each adds; [count] int64 and float64.
+
+    weight: W [hidden, F]; second_moment: H [F, F]. Each step removes the neuron with the least ||W_j||^2 / P_jj of the current
+    compensated W and P = H_KK^-1. Exact within a pool of candidates; W and P themselves are brought up to date once per block:
+    P -= P_:R P_RR^-1 P_R:, W -= W_R P_RR^-1 P_R:.
+    """
+    import torch
+
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(second_moment, damping)))
+    weight = weight.to(inverse.device, torch.float64, copy=True)
+    size = block or max(1, weight.shape[1] // _BLOCKS)
+    alive = torch.ones(weight.shape[1], dtype=torch.bool, device=inverse.device)
+    order, losses = [], []
+    for start in range(0, count, size):
+        take = min(size, count - start)
+        pool = _cheapest(weight, inverse, alive, _POOL * size)
+        chosen, cost = _greedy(weight[:, pool].T @ weight[:, pool], inverse[pool][:, pool], take)
+        removed = pool[chosen]
+        order.append(removed)
+        losses.append(cost)
+        alive[removed] = False
+        _downdate(weight, inverse, removed)
+    return torch.cat(order), torch.cat(losses)
+
+
+def removal_scores(weight: Any, second_moment: Any, damping: float = DAMPING) -> FloatArray:
+    """Float32 [F] that grows strictly in the order of removal: the share of the layer's output that each removal costs at least.
+
+    The greedy losses made monotone and divided by E||W h||^2, so that they compare over layers; the last to go scores highest.
+    """
+    order, losses = removal_order(weight, second_moment, weight.shape[1], damping)
+    exact = second_moment.to(weight.device)
+    energy = float(((weight.float() @ exact) * weight.float()).sum())
+    shares = np.maximum.accumulate(losses.cpu().numpy() / max(energy, float(np.finfo(np.float32).tiny))).astype(np.float32)
+    for i in range(1, len(shares)):
+        shares[i] = max(shares[i], np.nextafter(shares[i - 1], np.float32(np.inf)))
+    found = np.empty(len(shares), dtype=np.float32)
+    found[order.cpu().numpy()] = shares
+    return found
+
+
+def _cheapest(weight: Any, inverse: Any, alive: Any, count: int) -> Any:
+    """Indices of the `count` living neurons whose removal costs least now."""
+    import torch
+
+    loss = weight.square().sum(dim=0) / inverse.diagonal().clamp_min(torch.finfo(torch.float64).tiny)
+    loss[~alive] = float("inf")
+    return loss.topk(min(count, int(alive.sum())), largest=False).indices.sort().values
+
+
+def _greedy(gram: Any, inverse: Any, count: int) -> tuple[Any, Any]:
+    """Exact greedy removal inside a pool: gram = W^T W and P of its neurons; returns positions and losses.
+
+    Removing p turns W_j into W_j - c_j W_p and P into P - P_pp c c^T, with c = P_p / P_pp.
+    """
+    import torch
+
+    gram, inverse = gram.clone(), inverse.clone()
+    alive = torch.ones(len(gram), dtype=torch.bool, device=gram.device)
+    chosen, losses = [], []
+    for _ in range(count):
+        loss = torch.where(alive, gram.diagonal() / inverse.diagonal(), float("inf"))
+        pivot = int(loss.argmin())
+        c = inverse[pivot] / inverse[pivot, pivot]
+        row, norm = gram[pivot].clone(), gram[pivot, pivot].clone()
+        gram += norm * torch.outer(c, c) - torch.outer(c, row) - torch.outer(row, c)
+        inverse -= inverse[pivot, pivot] * torch.outer(c, c)
+        alive[pivot] = False
+        chosen.append(pivot)
+        losses.append(loss[pivot])
+    return torch.tensor(chosen, device=gram.device), torch.stack(losses)
+
+
+def _downdate(weight: Any, inverse: Any, removed: Any) -> None:
+    """In place: W and P after the removal of a block of neurons; their columns and rows become zero."""
+    import torch
+
+    rows = inverse[removed]
+    factor = torch.linalg.solve(rows[:, removed], rows)
+    weight.addmm_(weight[:, removed], factor, alpha=-1)
+    inverse.addmm_(rows.T, factor, alpha=-1)
+    weight[:, removed] = 0
+    inverse[removed] = 0
+    inverse[:, removed] = 0
+
+
+def refit(weight: Any, second_moment: Any, keep: Any, damping: float = DAMPING) -> Any:
+    """W' [hidden, kept] float64: the kept columns plus what makes up for the removed ones, W_K + W_R H_RK H_KK^-1."""
+    import torch
+
+    removed = torch.ones(weight.shape[1], dtype=torch.bool, device=second_moment.device)
+    removed[keep] = False
+    kept_weight = weight[:, keep].to(second_moment.device, torch.float64)
+    if not removed.any():
+        return kept_weight
+    cross = second_moment[removed][:, keep].to(torch.float64)
+    missing = weight.to(second_moment.device)[:, removed].to(torch.float64) @ cross
+    factor = torch.linalg.cholesky(_kept(second_moment, keep, damping))
+    return kept_weight + torch.cholesky_solve(missing.T, factor).T
+
+
+def _kept(second_moment: Any, keep: Any, damping: float) -> Any:
+    """H_KK with the damping of the whole H."""
+    import torch
+
+    part = second_moment[keep][:, keep].to(torch.float64)
+    diagonal = part.diagonal()
+    diagonal += max(float(second_moment.diagonal().mean()) * damping, torch.finfo(torch.float64).tiny ** 0.5)
+    return part
+
+
+def loss_of(weight: Any, second_moment: Any, keep: Any, fitted: Any) -> float:
+    """E||W h - W' h_K||^2 = trace(D H D^T), with D = W - W' on the kept columns and W on the removed."""
+    import torch
+
+    difference = weight.to(torch.float64).clone()
+    difference[:, keep] -= fitted.to(torch.float64)
+    return float(((difference @ second_moment.to(torch.float64)) * difference).sum())
