@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: run test install lock format bench-scoring effects
+.PHONY: run test install lock format bench-scoring effects families
 
 run: install       ## the main job on the embedded model
 	$(BIN)/harness run
@@ -23,3 +23,6 @@ bench-scoring: install   ## scoring against the bare forward pass
 
 effects: install         ## the paper's effects on the embedded model, test split
 	$(BIN)/python benchmarks/effects.py --split test
+
+families: install        ## every architecture on vLLM, uniform and per-layer widths
+	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest tests/harness/test_families.py

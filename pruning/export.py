@@ -80,6 +80,8 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
     """Uniform widths are an ordinary config; others carry our list and the architecture name that our vLLM plugin registers."""
     if len(set(plan.widths)) == 1:
         return {family.width_key: plan.widths[0]}
+    if not family.own_widths:
+        raise UsageError(f"vLLM cannot run {family.model_type} with a width of its own in every layer; use --allocation uniform")
     return {
         family.width_key: max(plan.widths),
         "intermediate_sizes": list(plan.widths),

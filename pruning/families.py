@@ -46,6 +46,7 @@ class Family:
     gate: str | None = "mlp.gate_proj"
     cuts: tuple[Cut, ...] = _GATED
     keys: Mapping[str, str] = field(default_factory=dict)
+    own_widths: bool = True  # False where vLLM cannot run a width of its own in every layer
 
     @property
     def body(self) -> str:
@@ -95,7 +96,7 @@ FAMILIES: Mapping[str, Family] = {
         ),
         Family(
             "gpt2", "GPT2LMHeadModel", "transformer.h", "mlp.c_proj", None,
-            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")), _GPT2_KEYS,
+            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")), _GPT2_KEYS, own_widths=False,
         ),
     )
 }  # fmt: skip

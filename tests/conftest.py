@@ -13,8 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 TINY_MATH = Path(__file__).parent.parent / "harness" / "embedded" / "tiny-math"
 SIZES = {
-    "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "head_dim": 16, "vocab_size": 1088, "max_position_embeddings": 512,
+    "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "head_dim": 32, "vocab_size": 1088, "max_position_embeddings": 512,
 }  # fmt: skip
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
 
@@ -22,7 +22,7 @@ TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
 def sizes_of(model_type: str) -> dict[str, Any]:
     """SIZES in the words of the architecture, special tokens within the vocabulary."""
     if model_type == "gpt2":
-        return {"n_embd": 64, "n_layer": 3, "n_inner": 96, "n_head": 4, "vocab_size": 1088, "n_positions": 512, **TOKENS}
+        return {"n_embd": 64, "n_layer": 3, "n_inner": 96, "n_head": 2, "vocab_size": 1088, "n_positions": 512, **TOKENS}
     if model_type == "opt":
         plain = {key: SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
         return {**plain, "word_embed_proj_dim": 64, "ffn_dim": 96, "max_position_embeddings": 512, **TOKENS}

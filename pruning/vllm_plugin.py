@@ -1,0 +1,79 @@
+"""Per-layer FFN widths for stock vLLM: an entry point (vllm.general_plugins) that registers one architecture per family.
+
+A checkpoint with widths of its own per layer keeps its model_type, says FFNPruned<Architecture> in `architectures` and lists
+`intermediate_sizes`. The registered class is vLLM's own, with the FFN's linear layers built again at the right width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pruning.families import FAMILIES, Family
+
+PREFIX = "FFNPruned"
+
+
+def register() -> None:
+    """Called by vLLM in each of its processes; imports no model."""
+    from vllm import ModelRegistry
+
+    for family in FAMILIES.values():
+        ModelRegistry.register_model(PREFIX + family.architecture, f"{__name__}:{PREFIX}{family.architecture}")
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a registered architecture, made when vLLM asks for it."""
+    if not name.startswith(PREFIX):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    family = next(family for family in FAMILIES.values() if family.architecture == name.removeprefix(PREFIX))
+    return _with_own_widths(name, family)
+
+
+def _with_own_widths(name: str, family: Family) -> Any:
+    from vllm import ModelRegistry
+
+    base = ModelRegistry.models[family.architecture].load_model_cls()
+
+    def __init__(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
+        base.__init__(self, vllm_config=vllm_config, prefix=prefix)
+        widths = vllm_config.model_config.hf_config.intermediate_sizes
+        _check_widths(widths, vllm_config.parallel_config.tensor_parallel_size)
+        narrow(self, family, widths, vllm_config.quant_config)
+
+    return type(name, (base,), {"__init__": __init__, "__module__": __name__})
+
+
+def _check_widths(widths: Sequence[int], parallel: int) -> None:
+    """Raises ValueError where tensor parallelism does not divide a layer's width."""
+    odd = sorted({width for width in widths if width % parallel})
+    if odd:
+        raise ValueError(
+            f"tensor parallel size {parallel} does not divide the FFN widths {odd}; prune with --align {128 * parallel} or use a size that does"
+        )
+
+
+def narrow(model: Any, family: Family, widths: Sequence[int], quant_config: Any) -> None:
+    """Replaces the FFN's linear layers of every layer by ones of its own width, before any weight is loaded."""
+    down = family.down.rpartition(".")[2]
+    names = {cut.name.split(".")[-2] for cut in family.cuts} | {"gate_up_proj"}  # vLLM fuses gate and up
+    pattern = re.compile(rf"(?:.*\.)?{family.layers.rpartition('.')[2]}\.(\d+)\.(?:.*\.)?({'|'.join(sorted(names))})")
+    for path, module in list(model.named_modules()):
+        match = pattern.fullmatch(path)
+        if match and hasattr(module, "input_size"):
+            parent, _, attribute = path.rpartition(".")
+            new = _resized(module, widths[int(match[1])], match[2] == down, quant_config, path)
+            setattr(model.get_submodule(parent), attribute, new)
+
+
+def _resized(old: Any, width: int, is_down: bool, quant_config: Any, prefix: str) -> Any:
+    """A linear layer of the same class, bias and behaviour with `width` inputs (down) or outputs per part (the others)."""
+    common = {"bias": old.bias is not None, "quant_config": quant_config, "prefix": prefix, "skip_bias_add": old.skip_bias_add}
+    if hasattr(old, "return_bias"):
+        common["return_bias"] = old.return_bias
+    if is_down:
+        return type(old)(width, old.output_size, **common)
+    if hasattr(old, "output_sizes") and len(old.output_sizes) > 1:
+        return type(old)(old.input_size, [width] * len(old.output_sizes), **common)
+    return type(old)(old.input_size, width, **common)
