@@ -17,44 +17,24 @@ def load_pruned(folder: Path, dtype: Any = None) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
-    widths = widths_of(config)
-    if len(set(widths)) == 1:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto").eval()
-    return _load_ragged(folder, family_of(config), widths, dtype)
-
-
-def _load_ragged(folder: Path, family: Family, widths: tuple[int, ...], dtype: Any) -> Any:
-    from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    settings = AutoConfig.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_config(settings, dtype=dtype or settings.dtype)  # type: ignore[no-untyped-call]
-    for layer, width in zip(submodule(model, family.layers), widths, strict=True):
-        for cut in family.cuts:
-            _shrink(layer, cut.name, cut.axis, cut.parts * width)
-    tensors = {name: tensor for shard in shards(folder) for name, tensor in load_file(shard).items()}
-    _, unexpected = model.load_state_dict(tensors, strict=False)
-    assert not unexpected, unexpected
-    model.tie_weights()
+    ragged = len(set(widths_of(config))) > 1
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged)
+    if ragged:
+        _load_ffn(model, folder, family_of(config))
     return model.eval()
 
 
-def _shrink(layer: Any, name: str, axis: int, length: int) -> None:
-    """Cuts a parameter to `length` along `axis`; its values are overwritten by the checkpoint's."""
+def _load_ffn(model: Any, folder: Path, family: Family) -> None:
+    """Puts the FFN's own tensors, which fit no single width, in place of those that transformers made."""
     import torch
+    from safetensors import safe_open
 
-    path, _, attribute = name.rpartition(".")
-    module = submodule(layer, path) if _has(layer, path) else None
-    parameter = getattr(module, attribute, None)
-    if parameter is not None:
-        setattr(module, attribute, torch.nn.Parameter(parameter.detach().narrow(axis, 0, length).clone(), requires_grad=False))
-    if hasattr(module, "nf") and attribute == "weight" and axis == 1:
-        module.nf = length  # transformers' Conv1D reshapes its output by this number
-
-
-def _has(layer: Any, path: str) -> bool:
-    try:
-        submodule(layer, path)
-    except AttributeError:
-        return False
-    return True
+    layers = submodule(model, family.layers)
+    for shard in shards(folder):
+        with safe_open(shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if found := family.tensor(name):
+                    cut, layer = found
+                    path, _, attribute = cut.name.rpartition(".")
+                    tensor = file.get_tensor(name).to(model.dtype)
+                    setattr(submodule(layers[layer], path), attribute, torch.nn.Parameter(tensor, requires_grad=False))

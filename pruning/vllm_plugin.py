@@ -50,7 +50,8 @@ def _check_widths(widths: Sequence[int], parallel: int) -> None:
     odd = sorted({width for width in widths if width % parallel})
     if odd:
         raise ValueError(
-            f"tensor parallel size {parallel} does not divide the FFN widths {odd}; prune with --align {128 * parallel} or use a size that does"
+            f"tensor parallel size {parallel} does not divide the FFN widths {odd}; "
+            f"prune with --align {128 * parallel}, or use a size that does"
         )
 
 

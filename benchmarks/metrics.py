@@ -1,0 +1,111 @@
+"""Metrics against each other on the embedded model: `python benchmarks/metrics.py --split validation --out docs/metrics.json`.
+
+Every arm is a real export with alignment 1 on its own vLLM engine. An arm is METHOD or a metric's name, with `+refit` where the
+remaining columns are re-fitted: smd, rms, rms+refit, obs+refit, random-7. The default metric was chosen on the validation split.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import models, scoring
+from harness.engine import Engines, prepare_environment
+from harness.evaluate import evaluate
+from harness.progress import say
+from harness.results import read_correct
+from harness.statistics import paired_difference
+from harness.types import EvalResult
+from pruning.export import export
+from pruning.plan import PlanRequest, make_plan, save_plan
+from tasks.registry import find_task
+
+ARMS = (
+    "random-7", "random-33", "random-42", "weight", "smd", "dprime", "contrast", "auroc", "lape", "ratio-abs", "ratio-rms", "ratio-std",
+    "ratio-freq", "contrib", "rms", "wifv", "taylor", "random-7+refit", "rms+refit", "obs+refit",
+)  # fmt: skip
+
+
+@click.command()
+@click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
+@click.option("--ratio", "ratios", type=float, multiple=True, default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), show_default=True)
+@click.option("--arm", "arms", multiple=True, default=ARMS, show_default=True)
+@click.option("--task", "tasks", multiple=True, default=("mini_math", "mini_facts"), show_default=True)
+@click.option("--retain", default=0.0, show_default=True)
+@click.option("--samples", default=160, show_default=True, help="Target calibration prompts.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+def main(
+    split: str, ratios: tuple[float, ...], arms: tuple[str, ...], tasks: tuple[str, ...], retain: float, samples: int, threads: int,
+    out: Path | None,
+) -> None:  # fmt: skip
+    prepare_environment(threads)
+    model = models.locate("tiny-math", "math")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        calibration = scoring.calibrate(model, "tiny-math", find_task("mini_math"), samples, "both")
+        request = scoring.ScoreRequest(("obs", "lape", "taylor"), True, retain, threads)
+        scoring.score_model(model, calibration, request, folder / "scores")
+        rows = [measure("dense", 0.0, model, folder, tasks, split, threads)]
+        for ratio in ratios:
+            for arm in arms:
+                path = make_arm(arm, ratio, model, calibration, request, folder)
+                rows.append(measure(arm, ratio, path, folder, tasks, split, threads))
+        document = {
+            "model": "tiny-math", "split": split, "retain": retain, "samples": samples, "rows": rows,
+            "minus_smd": [minus_smd(folder, arm, ratio) for ratio in ratios for arm in arms if arm != "smd" and "smd" in arms],
+        }  # fmt: skip
+    text = json.dumps(document, indent=1)
+    click.echo(text)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+def make_arm(arm: str, ratio: float, model: Path, calibration: Any, request: scoring.ScoreRequest, folder: Path) -> Path:
+    name, _, refit = arm.partition("+")
+    random = name.startswith("random-")
+    plan_file = folder / label(arm, ratio) / "plan.safetensors"
+    plan = make_plan(
+        scoring.load_scores(folder / "scores"),
+        PlanRequest(
+            ratio, "random" if random else "selective", None if random else name, int(name.split("-")[1]) if random else 0,
+            compensated=bool(refit),
+        ),
+    )  # fmt: skip
+    save_plan(plan, plan_file)
+    if refit:
+        scoring.compensate_plan(model, calibration, request, folder / "scores", plan_file)
+    return export(model, plan, folder / label(arm, ratio) / "checkpoint", plan_file).path
+
+
+def label(arm: str, ratio: float) -> str:
+    return f"{arm}-{ratio:g}"
+
+
+def measure(arm: str, ratio: float, path: Path, folder: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, Any]:
+    name = label(arm, ratio)
+    with Engines({name: path}, "auto", threads, 512) as engines:
+        rows = [find_task(task) for task in tasks]
+        found: dict[str, EvalResult] = evaluate(engines[name], name, rows, folder, name, None, 512, chat=True, split=split)
+    say(f"{name}: " + ", ".join(f"{task} {100 * result.value:.1f}" for task, result in found.items()))
+    values = {task: [round(v, 4) for v in (r.value, r.ci_low, r.ci_high)] for task, r in found.items()}
+    return {"arm": arm, "ratio": ratio, **values}
+
+
+def minus_smd(folder: Path, arm: str, ratio: float) -> dict[str, Any]:
+    """Arm minus the paper's score on the same items of mini_math: [difference, low, high]."""
+
+    def right(name: str) -> list[bool]:
+        rows = read_correct(folder / "samples" / name / "mini_math.jsonl")
+        return [rows[i] for i in sorted(rows)]
+
+    found = paired_difference(right(label("smd", ratio)), right(label(arm, ratio)))
+    return {"arm": arm, "ratio": ratio, "difference": [round(v, 4) for v in (found.difference, found.ci_low, found.ci_high)]}
+
+
+if __name__ == "__main__":
+    main()

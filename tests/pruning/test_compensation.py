@@ -1,0 +1,91 @@
+"""A compensated plan through its files: the exported checkpoint holds the least-squares columns, and nothing else changes hands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.errors import UsageError
+from harness.types import PruningPlan
+from pruning import compensation, second_moments
+from pruning.activations import observe
+from pruning.export import export
+from pruning.families import FAMILIES, submodule
+from pruning.loader import load_pruned
+from pruning.obs import refit
+from pruning.plan import load_plan, save_plan
+from tests.conftest import build_model
+from tests.pruning.test_export import plan_for
+from tests.pruning.test_second_moments import CALIBRATION
+
+
+def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, PruningPlan, Path]:
+    """Dense folder, plan and plan file with the re-fitted columns beside it."""
+    dense = build_model(model_type, root / "dense", tie=True)
+    plan = replace(plan_for(dense, width=width), compensated=True)
+    plan_file = root / "plan.safetensors"
+    save_plan(plan, plan_file)
+    model = load_pruned(dense, torch.float32)
+    second_moments.measure(model, FAMILIES[model_type], CALIBRATION, 0.0, root / "moments", 1e12)
+    compensation.compensate(dense, plan, plan_file, root / "moments")
+    return dense, load_plan(plan_file), plan_file
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gpt2", "opt"])
+def test_the_export_holds_the_refitted_columns(model_type: str, tmp_path: Path) -> None:
+    dense, plan, plan_file = compensated(model_type, tmp_path)
+    family = FAMILIES[model_type]
+    pruned = load_pruned(export(dense, plan, tmp_path / "pruned", plan_file).path, torch.float32)
+    original = load_pruned(dense, torch.float32)
+    for layer, keep in enumerate(plan.keep):
+        weights = [submodule(submodule(m, family.layers)[layer], family.down).weight.detach() for m in (original, pruned)]
+        before, after = (w if family.down_cut.axis == 1 else w.T for w in weights)
+        expected = refit(before, second_moments.load(tmp_path / "moments", layer), torch.from_numpy(keep).long()).float()
+        torch.testing.assert_close(after, expected)
+        assert not torch.allclose(after, before[:, torch.from_numpy(keep).long()], atol=1e-3)
+
+
+def test_a_refit_writes_closer_to_the_dense_layer_than_none(tmp_path: Path) -> None:
+    """On the calibration tokens themselves, first layer: mean squared distance of what the FFN writes."""
+    dense, plan, plan_file = compensated("qwen2", tmp_path)
+    plain = export(dense, replace(plan, compensated=False), tmp_path / "plain").path
+    fitted = export(dense, plan, tmp_path / "fitted", plan_file).path
+    reference = written(dense)
+    assert ((written(fitted) - reference) ** 2).mean() < 0.8 * ((written(plain) - reference) ** 2).mean()
+
+
+def written(folder: Path) -> torch.Tensor:
+    model, found = load_pruned(folder, torch.float32), []
+    model.model.layers[0].mlp.register_forward_hook(lambda _m, _a, out: found.append(out[0]))
+    with torch.no_grad(), observe(model, FAMILIES["qwen2"], lambda *_: None):
+        for item in CALIBRATION.items:
+            if item.target:
+                model.model(torch.tensor([item.token_ids]))
+                found[-1] = found[-1][item.start : item.stop]
+    return torch.cat(found)
+
+
+def test_ratio_zero_reproduces_every_tensor_bit_for_bit(tmp_path: Path) -> None:
+    dense, plan, plan_file = compensated("qwen2", tmp_path, width=96)
+    made = export(dense, plan, tmp_path / "same", plan_file)
+    before, after = load_file(dense / "model.safetensors"), load_file(made.path / "model.safetensors")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_columns_of_another_plan_and_missing_columns_are_refused(tmp_path: Path) -> None:
+    dense, plan, plan_file = compensated("qwen2", tmp_path)
+    other = replace(plan, keep=tuple(np.sort((keep + 1) % 96).astype(np.int32) for keep in plan.keep))
+    save_plan(other, plan_file)
+    with pytest.raises(UsageError, match="belongs to another plan"):
+        export(dense, other, tmp_path / "out", plan_file)
+    (tmp_path / compensation.FILE).unlink()
+    with pytest.raises(UsageError, match="is missing"):
+        export(dense, other, tmp_path / "out", plan_file)
+    with pytest.raises(UsageError, match="its file is needed"):
+        export(dense, other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

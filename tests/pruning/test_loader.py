@@ -1,0 +1,34 @@
+"""Per-layer widths in transformers: the loaded model is the dense one with the removed neurons silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.types import PruningPlan
+from pruning.checkpoint import describe, fingerprint
+from pruning.export import export
+from pruning.families import FAMILIES
+from pruning.loader import load_pruned
+from tests.conftest import build_model
+from tests.pruning.test_export import masked_logits
+
+
+def ragged_plan(model: Path) -> PruningPlan:
+    keep = tuple(np.sort(np.random.default_rng(i).permutation(96)[:width]).astype(np.int32) for i, width in enumerate((70, 33, 51)))
+    return PruningPlan(keep, 96, "random", None, 0.4, 0, 1, "m", fingerprint(model), "hash", "both", allocation="global")
+
+
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.own_widths])
+def test_ragged_equals_masked(model_type: str, tmp_path: Path) -> None:
+    dense = build_model(model_type, tmp_path / "dense", shard_size="200KB")
+    plan = ragged_plan(dense)
+    made = export(dense, plan, tmp_path / "pruned")
+    assert made.intermediate_sizes == (70, 33, 51) == describe(made.path).intermediate_sizes
+    ids = torch.randint(2, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = load_pruned(made.path, torch.float32)(ids).logits
+    torch.testing.assert_close(found, masked_logits(dense, plan, ids), rtol=1e-5, atol=1e-4)
