@@ -223,7 +223,9 @@ class Run:
             relative = None if name == DENSE else os.path.relpath(checkpoint.path, self.path)
             row = variant(name, checkpoint, relative)
             variants.append(replace(row, eval=read_eval(self.path / "eval" / f"{name}.json"), serving=servings[name]))
-        calibration = calibration_summary(scoring.load_calibration(self.path / "calibration.json"))
+        calibration = calibration_summary(
+            scoring.load_calibration(self.path / "calibration.json"), self.spec.metric, self.spec.config.retain
+        )
         comparisons = [compare(self.path, DENSE, self.spec.variant, task.name) for task in self.spec.tasks]
         result = build_run(self.spec.model, self.spec.target.name, variants, comparisons, calibration)
         write_run(result, self.path)

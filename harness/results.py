@@ -28,6 +28,7 @@ from harness.types import (
     Variant,
 )
 from pruning.checkpoint import read_record
+from pruning.scores import describe_metrics
 
 _UNPRUNED: dict[str, Any] = {
     "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "compensated": False, "seed": None,
@@ -68,8 +69,10 @@ def build_run(
     )
 
 
-def calibration_summary(calibration: CalibrationSet) -> dict[str, Any]:
+def calibration_summary(calibration: CalibrationSet, metric: str | None, retain: float) -> dict[str, Any]:
+    """`formula`: the metric's own first line, for the report."""
     return {
+        "formula": dict(describe_metrics()).get(str(metric)), "retain": retain,
         "target": calibration.target_source, "distractors": list(calibration.distractor_sources), "tokens": calibration.tokens,
         "n_target": calibration.count(True), "n_distractor": calibration.count(False), "hash": calibration.hash,
     }  # fmt: skip

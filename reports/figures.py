@@ -153,10 +153,7 @@ def provenance_table(run: Mapping[str, Any]) -> Table:
         ("command", run["command"]),
         ("created", run["created"]),
         *_calibration_rows(run["calibration"]),
-        *(
-            (v["name"], f"method {v['method']}, {FORMULAS.get(v['metric'], 'no score')}, alignment {v['alignment']}, seed {v['seed']}")
-            for v in pruned
-        ),
+        *((v["name"], _how(v)) for v in pruned),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
         ("hardware", json.dumps(run["hardware"])),
     ]
@@ -170,13 +167,15 @@ def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("target calibration", f"{calibration['n_target']} prompts of {calibration['target']}"),
         ("distractors", f"{calibration['n_distractor']} prompts of {', '.join(calibration['distractors'])}"),
         ("tokens scored", calibration["tokens"]),
+        ("score", calibration.get("formula") or "none"),
     ]
 
 
-FORMULAS = {
-    "smd": "S = (mean over target - mean over distractors) / (standard deviation over all prompts + 1e-6) of the per-prompt mean of |h|",
-    "rms": "sqrt(E h^2) * norm of the neuron's down_proj column, over the target's tokens",
-}
+def _how(v: Mapping[str, Any]) -> str:
+    """How a variant was pruned, in words."""
+    refit = ", remaining down_proj columns re-fitted" if v["compensated"] else ""
+    metric = f", metric {v['metric']}" if v["metric"] else ""
+    return f"method {v['method']}{metric}{refit}, {v['allocation']} widths, alignment {v['alignment']}, seed {v['seed']}"
 
 
 def verdict(run: Mapping[str, Any]) -> list[str]:

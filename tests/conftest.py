@@ -26,6 +26,8 @@ def sizes_of(model_type: str) -> dict[str, Any]:
     if model_type == "opt":
         plain = {key: SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
         return {**plain, "word_embed_proj_dim": 64, "ffn_dim": 96, "max_position_embeddings": 512, **TOKENS}
+    if model_type == "gpt_neox":  # every head has its own keys
+        return {**{key: value for key, value in SIZES.items() if key not in ("num_key_value_heads", "head_dim")}, **TOKENS}
     return {**SIZES, **TOKENS}
 
 
