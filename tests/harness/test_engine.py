@@ -23,7 +23,7 @@ from tests.conftest import TINY_MATH
 pytestmark = pytest.mark.slow
 STOCK = """
 import json, os, sys
-os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
+os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", VLLM_PLUGINS="")
 from vllm import LLM, SamplingParams
 model, prompts = sys.argv[1], json.load(open(sys.argv[2]))
 llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=512, kv_cache_memory_bytes=1 << 26)
