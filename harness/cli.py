@@ -166,7 +166,9 @@ def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None
     from harness import stages
     from harness.config import load_config
 
-    _answer(stages.plan(scores, load_config(None, options), out), as_json)
+    with _stdout_to_stderr():
+        found = stages.plan(scores, load_config(None, options), out)
+    _answer(found, as_json)
 
 
 @cli.command("prune")

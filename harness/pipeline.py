@@ -24,7 +24,8 @@ from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
 from pruning import compensation
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.export import export
-from pruning.plan import PlanRequest, choose_metric, default_alignment, load_plan, make_plan, pruned_width, save_plan
+from pruning.families import shape_of
+from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, load_plan, make_plan, pruned_width, save_plan
 from tasks.registry import Task, find_task
 
 DENSE = "dense"
@@ -102,7 +103,9 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     metric, compensated = choose_metric(config.method, config.metric, config.compensate)
     alignment = config.align or default_alignment(shape.intermediate_size)
     width = pruned_width(shape.intermediate_size, config.ratio, alignment)
-    return RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, compensated, width)
+    spec = RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, compensated, width)
+    check_request(spec.plan_request, shape.intermediate_size)
+    return spec
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
@@ -170,7 +173,7 @@ class Run:
                 found = scoring.calibrate(self.model, spec.model, spec.target, config.calibration_samples, config.tokens)
                 scoring.save_calibration(found, calibration)
                 scoring.score_model(self.model, found, spec.score_request, scores)
-        outputs = [plan, *([plan.with_name(compensation.FILE)] if spec.compensated else [])]
+        outputs = [plan, *([compensation.columns_file(plan)] if spec.compensated else [])]
         with self._stage("plan", self.directory.output_hash("score"), outputs) as work:
             if work:
                 save_plan(make_plan(scoring.load_scores(scores), spec.plan_request), plan)
@@ -253,5 +256,5 @@ def width_text(widths: Sequence[int]) -> str:
 
 def context_length(model: Path, tasks: Sequence[Task]) -> int:
     """Tokens of prompt and answer that the tasks need, within what the model can take."""
-    longest = int(read_config(model).get("max_position_embeddings") or 2048)
+    longest = shape_of(read_config(model)).max_position_embeddings
     return min(longest, max(task.max_new_tokens for task in tasks) + 1024)

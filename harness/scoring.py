@@ -92,7 +92,7 @@ def moments_folder(scores: Path) -> Path:
 
 
 def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:
-    """Measures what the metrics need and writes scores.safetensors; each step goes on where a killed one stopped."""
+    """Measures what the metrics need and writes scores.safetensors; the hook's statistics and each layer's H survive a kill."""
     prompts = len(calibration.items)
     loaded, family = load_model(model, request.threads), family_of(read_config(model))
     layers = len(submodule(loaded, family.layers))
@@ -141,13 +141,18 @@ def compensate_plan(model: Path, calibration: CalibrationSet, request: ScoreRequ
 
     plan, folder = load_plan(plan_file), moments_folder(scores)
     if second_moments.missing(folder, calibration, request.retain, len(plan.keep)):
-        with stage(f"Second moments of {len(plan.keep)} layers"):
-            loaded = load_model(model, request.threads)
-            second_moments.measure(loaded, family_of(read_config(model)), calibration, request.retain, folder, moments_memory())
+        _measure_moments(model, calibration, request, folder)
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with stage(f"Re-fitting {len(plan.keep)} layers", len(plan.keep)) as advance:
         compensation.compensate(model, plan, plan_file, folder, device, advance)
+
+
+def _measure_moments(model: Path, calibration: CalibrationSet, request: ScoreRequest, folder: Path) -> None:
+    """In a function of its own, so that the model is gone before the re-fit."""
+    loaded, family = load_model(model, request.threads), family_of(read_config(model))
+    with stage(f"Second moments of {len(submodule(loaded, family.layers))} layers"):
+        second_moments.measure(loaded, family, calibration, request.retain, folder, moments_memory())
 
 
 def _removal_scores(loaded: Any, family: Family, folder: Path, progress: Callable[[int], None]) -> FloatArray:

@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.pipeline import resolve
 from harness.progress import stage
 from harness.store import file_hash
+from harness.types import NeuronScores
 from pruning.checkpoint import fingerprint
 from pruning.export import export
 from pruning.plan import PlanRequest, choose_metric, default_alignment, load_plan, make_plan, save_plan
@@ -44,21 +45,22 @@ def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     made = make_plan(loaded, request)
     save_plan(made, out)
     if compensated:
-        _compensate(loaded.model, loaded.model_hash, scores, out, config)
+        _compensate(loaded, scores, out, config)
     found = {"intermediate_size": [width, list(made.widths) if len(set(made.widths)) > 1 else made.widths[0]]}
     return {"plan": str(out), **found, "method": made.method, "metric": made.metric, "compensated": compensated}
 
 
-def _compensate(name: str, model_hash: str, scores: Path, out: Path, config: RunConfig) -> None:
-    """With the model that was scored, by the name that the scores carry."""
-    calibration = _calibration_file(scores)
-    if not calibration.exists():
-        raise UsageError(f"{calibration} is missing, which a re-fit needs; score again, or give --no-compensate")
+def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig) -> None:
+    """With the model that was scored, by the name that the scores carry, on the prompts that were scored."""
+    file, name, model_hash = _calibration_file(scores), loaded.model, loaded.model_hash
+    calibration = scoring.load_calibration(file) if file.exists() else None
+    if calibration is None or calibration.hash != loaded.calibration_hash:
+        raise UsageError(f"{file} is missing or not what {scores} was made from; score again, or give --no-compensate")
     model = models.locate(models.name_of(name), models.kind_of(models.name_of(name), name))
     if fingerprint(model) != model_hash:
         raise UsageError(f"{name} has other weights than the model that was scored; score it again")
     request = scoring.ScoreRequest(moments=True, retain=scoring.load_retain(scores), threads=config.threads)
-    scoring.compensate_plan(model, scoring.load_calibration(calibration), request, scores, out)
+    scoring.compensate_plan(model, calibration, request, scores, out)
 
 
 def prune(model: str, plan_file: Path, out: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def atomic_path(final: Path, replaces: str | None = None) -> Iterator[Path]:
     try:
         yield scratch / final.name
         if final.is_dir():
-            shutil.rmtree(final)
+            final.replace(scratch / "old")  # so that a kill leaves the old one, none, or the new one, never a half
         (scratch / final.name).replace(final)
     except Exception as error:
         if _disk_is_full(error):
@@ -104,6 +104,8 @@ class RunDirectory:
         if fresh:
             self.clear()
         file = self.path / _MANIFEST
+        for leftover in self.path.glob(f".{_MANIFEST}.*"):  # of a run killed in its first moment
+            shutil.rmtree(leftover, ignore_errors=True)
         if file.exists():
             self.manifest = _read_manifest(file)
         elif self._foreign():
@@ -120,7 +122,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Empties the directory, but only one that a run made."""
         if _is_ours(self.path / _MANIFEST):
-            for entry in self.path.iterdir():
+            for entry in sorted(self.path.iterdir(), key=lambda path: path.name == _MANIFEST):  # it says whose the rest is: last
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

@@ -169,7 +169,8 @@ def collect(
 
     need_finite(model)
     work = list(batches(calibration.items))
-    groups, done = _resume(partial, model, family, calibration)
+    key = f"{calibration.hash} {gate} {model.dtype} {model.device.type}"
+    groups, done = _resume(partial, model, family, calibration, key)
     saved = time.monotonic()
     with torch.inference_mode():
         for number, batch in enumerate(work):
@@ -177,7 +178,7 @@ def collect(
                 _run_batch(model, family, batch, groups[batch[0].target], gate)
             progress(len(batch))
             if partial and number >= done and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
-                _save_partial(partial, groups, number + 1, calibration)
+                _save_partial(partial, groups, number + 1, key)
                 saved = time.monotonic()
     if partial:
         partial.unlink(missing_ok=True)
@@ -197,14 +198,14 @@ def _run_batch(model: Any, family: Family, batch: Sequence[CalibrationItem], gro
     group.add(seen.means(), mask.sum(dim=1).cpu().numpy().astype(np.float64))
 
 
-def _resume(partial: Path | None, model: Any, family: Family, calibration: CalibrationSet) -> tuple[dict[bool, _Group], int]:
+def _resume(partial: Path | None, model: Any, family: Family, calibration: CalibrationSet, key: str) -> tuple[dict[bool, _Group], int]:
     stack = submodule(model, family.layers)
     width = down_weight(stack[0], family).shape[1]
     groups = {target: _Group(len(stack), width, calibration.count(target)) for target in (True, False)}
     if partial is None or not partial.exists():
         return groups, 0
     arrays, meta = load_arrays(partial, "harness score")
-    if meta["calibration_hash"] != calibration.hash:
+    if meta["key"] != key:
         return groups, 0
     for target, group in groups.items():
         numbers, stored = json.loads(meta[str(target)]), {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{target}.")}
@@ -213,8 +214,8 @@ def _resume(partial: Path | None, model: Any, family: Family, calibration: Calib
     return groups, int(meta["batches"])
 
 
-def _save_partial(partial: Path, groups: dict[bool, _Group], done: int, calibration: CalibrationSet) -> None:
-    arrays, meta = {}, {"calibration_hash": calibration.hash, "batches": str(done)}
+def _save_partial(partial: Path, groups: dict[bool, _Group], done: int, key: str) -> None:
+    arrays, meta = {}, {"key": key, "batches": str(done)}
     for target, group in groups.items():
         meta[str(target)] = json.dumps({"prompts": group.prompts.count, "tokens": group.tokens})
         named = {"prompts.mean": group.prompts.mean, "prompts.m2": group.prompts.m2, "sample": group.sample, **group.sums}

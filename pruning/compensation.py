@@ -1,13 +1,17 @@
-"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept] and the plan's hash."""
+"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept] and the plan's hash.
+
+Beside plan.safetensors lies compensation.safetensors, beside any other NAME lies NAME.compensation.safetensors.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.store import atomic_path, file_hash
+from harness.errors import MeasurementError, UsageError
+from harness.store import atomic_path
 from harness.types import PruningPlan
 from pruning import second_moments
 from pruning.checkpoint import down_projection, read_config
@@ -15,7 +19,15 @@ from pruning.families import Family, family_of
 from pruning.obs import refit
 from pruning.stream import Array, Entry, as_array, read_entries, whole, write_entries
 
-FILE = "compensation.safetensors"
+
+def columns_file(plan_file: Path) -> Path:
+    name = "compensation.safetensors" if plan_file.name == "plan.safetensors" else f"{plan_file.name}.compensation.safetensors"
+    return plan_file.with_name(name)
+
+
+def _content_hash(plan_file: Path) -> str:
+    """Of the content alone: a plan may be renamed together with its columns."""
+    return hashlib.sha256(plan_file.read_bytes()).hexdigest()[:16]
 
 
 def compensate(
@@ -29,6 +41,8 @@ def compensate(
         weight = down_projection(model, family, layer).to(device)
         keep = _indices(plan, layer, device)
         fitted = refit(weight, second_moments.load(moments, layer, device), keep).to(weight.dtype).cpu()
+        if not fitted.isfinite().all():
+            raise MeasurementError(f"the re-fitted columns of layer {layer} are not finite in {weight.dtype}; use --no-compensate")
         progress(1)
         return fitted
 
@@ -43,7 +57,7 @@ def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
 
 def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, columns: Callable[[int], Any]) -> Path:
     """One layer in memory at a time; `columns(layer)` gives [hidden, kept] in the dtype of the model's down projection."""
-    out = plan_file.with_name(FILE)
+    out = columns_file(plan_file)
     first = down_projection(model, family, 0)
     dtype = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}[str(first.dtype)]
     entries = [Entry(_name(layer), dtype, (len(first), width)) for layer, width in enumerate(plan.widths)]
@@ -52,7 +66,7 @@ def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, column
         yield from whole(_as_bits(columns(int(entry.name.split(".")[1]))))
 
     with atomic_path(out) as scratch:
-        write_entries(scratch, entries, {"plan_hash": file_hash(plan_file), "model_hash": plan.model_hash}, blocks)
+        write_entries(scratch, entries, {"plan_hash": _content_hash(plan_file), "model_hash": plan.model_hash}, blocks)
     return out
 
 
@@ -72,10 +86,10 @@ def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
     """Layer -> memory-mapped columns as unsigned integers, None for a plan without; raises UsageError where they do not fit."""
     if not plan.compensated:
         return None
-    path = plan_file.with_name(FILE)
+    path = columns_file(plan_file)
     if not path.exists():
         raise UsageError(f"{path} is missing: the plan is compensated; make the plan again with --compensate")
     entries, metadata = read_entries(path)
-    if metadata.get("plan_hash") != file_hash(plan_file):
+    if metadata.get("plan_hash") != _content_hash(plan_file):
         raise UsageError(f"{path} belongs to another plan than {plan_file}; make the plan again with --compensate")
     return {int(entry.name.split(".")[1]): as_array(path, entry) for entry in entries}

@@ -50,6 +50,7 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
         raise UsageError(f"{out} is the model itself; give another --out")
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")
+    widths = _widths(family, plan)
     job = _Job(family, plan, (compensation.load(plan, plan_file) or {}) if plan_file else {})
     files = shards(model)
     need_disk(out, sum(shard.stat().st_size for shard in files))
@@ -59,7 +60,7 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
         sizes = {shard.name: _write_shard(shard, scratch / shard.name, job) for shard in files}
         _need_all_cut(job, {name for tensors in sizes.values() for name in tensors})
         _write_index(scratch, model, sizes)
-        _write_own_files(model, scratch, plan, plan_file, {**config, **_widths(family, plan)})
+        _write_own_files(model, scratch, plan, plan_file, {**config, **widths})
     return describe(out)
 
 

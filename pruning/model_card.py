@@ -65,8 +65,10 @@ def _front_matter(front: str, model: str) -> str:
         values = yaml.safe_load(front) or {}
     except yaml.YAMLError:
         values = {}
+    values = values if isinstance(values, dict) else {}
     kept = {key: value for key, value in values.items() if key in ("license", "license_name", "license_link", "language", "tags")}
-    kept["tags"] = sorted({*map(str, kept.get("tags") or []), "pruned"})
+    tags = kept.get("tags")
+    kept["tags"] = sorted({*(map(str, tags) if isinstance(tags, list) else ()), "pruned"})
     if model.count("/") == 1 and not model.startswith(("/", ".")):
         kept["base_model"] = model
     return str(yaml.safe_dump(kept, sort_keys=True).strip())

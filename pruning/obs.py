@@ -11,20 +11,44 @@ from typing import Any
 
 import numpy as np
 
+from harness.errors import MeasurementError
 from harness.types import FloatArray
 
 DAMPING = 1e-3  # times the mean of H's diagonal, added to it
-_BLOCKS, _POOL = 64, 8
+_BLOCKS, _POOL, _ATTEMPTS = 64, 8, 5
 
 
 def damped(second_moment: Any, damping: float = DAMPING) -> Any:
-    """A copy of H in FP64 with the damping added; positive definite even where neurons are dead or H has low rank."""
+    """A copy of H in FP64 with `damping` times its mean diagonal added to the diagonal."""
     import torch
 
-    exact = second_moment.to(torch.float64, copy=True)
-    diagonal = exact.diagonal()
-    diagonal += max(float(diagonal.mean()) * damping, torch.finfo(torch.float64).tiny ** 0.5)
-    return exact
+    return _shift(second_moment.to(torch.float64, copy=True), float(second_moment.diagonal().double().mean()) * damping)
+
+
+def _shift(matrix: Any, amount: float) -> Any:
+    """In place; never by nothing, so that a layer without any activation can be inverted."""
+    import torch
+
+    diagonal = matrix.diagonal()
+    diagonal += max(amount, torch.finfo(torch.float64).tiny ** 0.5)
+    return matrix
+
+
+def _factor(second_moment: Any, damping: float, keep: Any = None) -> Any:
+    """Cholesky factor of the damped H, or of its rows and columns `keep`, with more damping where rounding made it indefinite.
+
+    H is summed in FP32: a few massive, perfectly correlated activations can push eigenvalues below zero. Raises MeasurementError
+    where no damping helps.
+    """
+    import torch
+
+    mean = float(second_moment.diagonal().double().mean())
+    for attempt in range(_ATTEMPTS):
+        part = (second_moment if keep is None else second_moment[keep][:, keep]).to(torch.float64, copy=True)
+        factor, failed = torch.linalg.cholesky_ex(_shift(part, mean * damping * 10**attempt))
+        if not failed and torch.isfinite(factor.diagonal()).all():
+            return factor
+    raise MeasurementError("a layer's second moments cannot be inverted (not finite?); check the checkpoint, or use --metric rms")
 
 
 def removal_order(weight: Any, second_moment: Any, count: int, damping: float = DAMPING, block: int | None = None) -> tuple[Any, Any]:
@@ -36,7 +60,7 @@ def removal_order(weight: Any, second_moment: Any, count: int, damping: float = 
     """
     import torch
 
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(second_moment, damping)))
+    inverse = torch.cholesky_inverse(_factor(second_moment, damping))
     weight = weight.to(inverse.device, torch.float64, copy=True)
     size = block or max(1, weight.shape[1] // _BLOCKS)
     alive = torch.ones(weight.shape[1], dtype=torch.bool, device=inverse.device)
@@ -125,18 +149,7 @@ def refit(weight: Any, second_moment: Any, keep: Any, damping: float = DAMPING) 
         return kept_weight
     cross = second_moment[removed][:, keep].to(torch.float64)
     missing = weight.to(second_moment.device)[:, removed].to(torch.float64) @ cross
-    factor = torch.linalg.cholesky(_kept(second_moment, keep, damping))
-    return kept_weight + torch.cholesky_solve(missing.T, factor).T
-
-
-def _kept(second_moment: Any, keep: Any, damping: float) -> Any:
-    """H_KK with the damping of the whole H."""
-    import torch
-
-    part = second_moment[keep][:, keep].to(torch.float64)
-    diagonal = part.diagonal()
-    diagonal += max(float(second_moment.diagonal().mean()) * damping, torch.finfo(torch.float64).tiny ** 0.5)
-    return part
+    return kept_weight + torch.cholesky_solve(missing.T, _factor(second_moment, damping, keep)).T
 
 
 def loss_of(weight: Any, second_moment: Any, keep: Any, fitted: Any) -> float:

@@ -16,7 +16,7 @@ from harness.store import load_arrays, save_arrays
 from harness.types import Allocation, FloatArray, IndexArray, Method, NeuronScores, PruningPlan
 from pruning.scores import UNIT_FREE, check_metric
 
-BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items, docs/pruning.md
+BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items: docs/pruning.md
 _WIDE, _WIDE_ALIGNMENT, _SMALL_ALIGNMENT = 1024, 128, 16
 
 
@@ -71,6 +71,21 @@ class PlanRequest:
     compensated: bool = False
 
 
+def check_request(request: PlanRequest, intermediate_size: int) -> None:
+    """Raises UsageError for what cannot be planned, before anything is scored."""
+    uniform = pruned_width(intermediate_size, request.ratio, request.alignment)
+    if not 0 <= request.protect < 1:
+        raise UsageError(f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %")
+    if request.allocation == "global" and request.method == "random":
+        raise UsageError("a random choice has no ranking over layers; use --allocation uniform")
+    if request.min_width > uniform:
+        raise UsageError(f"--min-width {request.min_width} is above the {uniform} that ratio {request.ratio} leaves; lower one")
+    if round(request.protect * intermediate_size) > uniform:
+        raise UsageError(f"protect {request.protect} keeps more than the width {uniform} that ratio {request.ratio} leaves; lower one")
+    if request.allocation == "global":
+        _floor(uniform, intermediate_size, request.alignment, request.min_width)
+
+
 def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
     """selective removes the lowest scores, reverse the highest, random any; uniform or per-layer widths.
 
@@ -78,6 +93,7 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
     """
     table = next(iter(scores.scores.values())) if request.method == "random" else _scores_of(scores.scores, str(request.metric))
     layers, intermediate_size = table.shape
+    check_request(request, intermediate_size)
     ranked = np.stack([_worth(table[layer], request.method, (request.seed, layer)) for layer in range(layers)])
     ranked[_protected(scores, request.protect)] = np.inf
     widths = _widths(ranked, request)
@@ -109,8 +125,6 @@ def _protected(scores: NeuronScores, share: float) -> npt.NDArray[np.bool_]:
     """[layers, intermediate_size]: the top `share` of every layer by contribution to the task."""
     table = next(iter(scores.scores.values()))
     mask = np.zeros(table.shape, dtype=bool)
-    if not 0 <= share < 1:
-        raise UsageError(f"protect {share} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %")
     count = round(share * table.shape[1])
     if count:
         best = np.argsort(-_scores_of(scores.scores, "contrib"), axis=1, kind="stable")[:, :count]
@@ -121,10 +135,6 @@ def _protected(scores: NeuronScores, share: float) -> npt.NDArray[np.bool_]:
 def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
     layers, size = ranked.shape
     uniform = pruned_width(size, request.ratio, request.alignment)
-    if request.min_width > uniform:
-        raise UsageError(f"--min-width {request.min_width} is above the {uniform} that ratio {request.ratio} leaves; lower one")
-    if request.protect and round(request.protect * size) > uniform:
-        raise UsageError(f"protect {request.protect} keeps more than the width {uniform} that ratio {request.ratio} leaves; lower one")
     if request.allocation == "uniform" or request.ratio == 0:
         return [uniform] * layers
     return global_widths(_comparable(ranked, request), layers * uniform, request.alignment, request.min_width)
@@ -132,8 +142,6 @@ def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
 
 def _comparable(ranked: FloatArray, request: PlanRequest) -> FloatArray:
     """Scores on one scale over the layers: as they are where the metric has no unit, else standardised per layer as in FLAP."""
-    if request.method == "random":
-        raise UsageError("a random choice has no ranking over layers; use --allocation uniform")
     if request.metric in UNIT_FREE:
         return ranked
     held = np.where(np.isinf(ranked), np.nan, ranked)
@@ -148,9 +156,7 @@ def global_widths(scores: FloatArray, total: int, alignment: int, min_width: int
     they sum to at most `total`. Raises UsageError where the floor alone is above it.
     """
     layers, size = scores.shape
-    floor = -(-max(min_width, size // 8, 1) // alignment) * alignment
-    if floor > size or floor * layers > total:
-        raise UsageError(f"a floor of {floor} neurons per layer is more than the ratio leaves; lower --ratio, --min-width or --align")
+    floor = _floor(total // layers, size, alignment, min_width)
     steps = size // alignment
     blocks = np.sort(scores, axis=1)[:, ::-1][:, : steps * alignment].reshape(layers, steps, alignment)
     gains = np.nan_to_num(blocks.mean(axis=2), posinf=np.finfo(float).max)
@@ -165,6 +171,14 @@ def global_widths(scores: FloatArray, total: int, alignment: int, min_width: int
         if taken[layer] < steps:
             heapq.heappush(heap, (-gains[layer, taken[layer]], layer))
     return [int(count) * alignment for count in taken]
+
+
+def _floor(uniform: int, size: int, alignment: int, min_width: int) -> int:
+    """The least width of a layer: `min_width`, at least an eighth, rounded up to the alignment."""
+    floor = -(-max(min_width, size // 8, 1) // alignment) * alignment
+    if floor > uniform:
+        raise UsageError(f"a floor of {floor} neurons per layer is more than the ratio leaves; lower --ratio, --min-width or --align")
+    return floor
 
 
 def _best(ranked: FloatArray, width: int) -> IndexArray:

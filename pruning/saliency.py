@@ -38,7 +38,7 @@ def taylor(model: Any, family: Family, calibration: CalibrationSet, progress: Ca
             losses = torch.nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
             (losses * mask[:, 1:]).sum().backward()
         for layer, h in held.items():
-            product = (h.detach() * h.grad).float().reshape(*ids.shape, -1).sum(dim=1)
+            product = (h.detach().float() * h.grad.float()).reshape(*ids.shape, -1).sum(dim=1)
             sums[layer] = sums[layer] + product.abs().sum(dim=0).double().cpu().numpy()
         progress(len(batch))
     return np.stack(sums) / max(calibration.count(True), 1)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.store import atomic_path
+from harness.store import atomic_path, need_disk
 from harness.types import CalibrationItem, CalibrationSet
-from pruning.activations import observe, pad
+from pruning.activations import down_weight, observe, pad
 from pruning.calibration import batches
 from pruning.families import Family, submodule
 
@@ -33,8 +33,9 @@ def measure(
 ) -> None:  # fmt: skip
     """Writes one file per layer to `folder`; a layer that is there already, from the same inputs, is not measured again."""
     stack = submodule(model, family.layers)
-    width = model.config.to_dict()[family.width_key]
+    width = down_weight(stack[0], family).shape[1]
     wanted = missing(folder, calibration, retain, len(stack))
+    need_disk(folder, len(wanted) * 4 * width**2)
     size = layers_per_pass(len(stack), width, memory_bytes)
     for start in range(0, len(wanted), size):
         group = wanted[start : start + size]

@@ -115,3 +115,9 @@ def test_file_hash_sees_names_and_contents(tmp_path: Path) -> None:
     first = file_hash(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert file_hash(tmp_path) != first
+
+
+def test_a_run_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".manifest.json.abc").mkdir()
+    RunDirectory(tmp_path).open({"ratio": 0.2}, fresh=False)
+    assert not (tmp_path / ".manifest.json.abc").exists()

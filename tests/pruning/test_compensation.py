@@ -83,7 +83,7 @@ def test_columns_of_another_plan_and_missing_columns_are_refused(tmp_path: Path)
     save_plan(other, plan_file)
     with pytest.raises(UsageError, match="belongs to another plan"):
         export(dense, other, tmp_path / "out", plan_file)
-    (tmp_path / compensation.FILE).unlink()
+    compensation.columns_file(plan_file).unlink()
     with pytest.raises(UsageError, match="is missing"):
         export(dense, other, tmp_path / "out", plan_file)
     with pytest.raises(UsageError, match="its file is needed"):
