@@ -16,6 +16,7 @@ from harness.types import FloatArray
 
 DAMPING = 1e-3  # times the mean of H's diagonal, added to it
 _BLOCKS, _POOL, _ATTEMPTS = 64, 8, 5
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def damped(second_moment: Any, damping: float = DAMPING) -> Any:
@@ -63,17 +64,14 @@ def removal_order(weight: Any, second_moment: Any, count: int, damping: float = 
     inverse = torch.cholesky_inverse(_factor(second_moment, damping))
     weight = weight.to(inverse.device, torch.float64, copy=True)
     size = block or max(1, weight.shape[1] // _BLOCKS)
-    alive = torch.ones(weight.shape[1], dtype=torch.bool, device=inverse.device)
+    left = torch.arange(weight.shape[1], device=inverse.device)  # the neuron of every column of W and P
     order, losses = [], []
     for start in range(0, count, size):
-        take = min(size, count - start)
-        pool = _cheapest(weight, inverse, alive, _POOL * size)
-        chosen, cost = _greedy(weight[:, pool].T @ weight[:, pool], inverse[pool][:, pool], take)
-        removed = pool[chosen]
-        order.append(removed)
+        pool = _cheapest(weight, inverse, _POOL * size)
+        chosen, cost = _greedy(weight[:, pool].T @ weight[:, pool], inverse[pool][:, pool], min(size, count - start))
+        order.append(left[pool[chosen]])
         losses.append(cost)
-        alive[removed] = False
-        _downdate(weight, inverse, removed)
+        weight, inverse, left = _without(weight, inverse, left, pool[chosen])
     return torch.cat(order), torch.cat(losses)
 
 
@@ -93,49 +91,50 @@ def removal_scores(weight: Any, second_moment: Any, damping: float = DAMPING) ->
     return found
 
 
-def _cheapest(weight: Any, inverse: Any, alive: Any, count: int) -> Any:
-    """Indices of the `count` living neurons whose removal costs least now."""
-    import torch
-
-    loss = weight.square().sum(dim=0) / inverse.diagonal().clamp_min(torch.finfo(torch.float64).tiny)
-    loss[~alive] = float("inf")
-    return loss.topk(min(count, int(alive.sum())), largest=False).indices.sort().values
+def _cheapest(weight: Any, inverse: Any, count: int) -> Any:
+    """Columns of the `count` neurons whose removal costs least now."""
+    loss = weight.square().sum(dim=0) / inverse.diagonal().clamp_min(_TINY)
+    return loss.topk(min(count, len(loss)), largest=False).indices.sort().values
 
 
 def _greedy(gram: Any, inverse: Any, count: int) -> tuple[Any, Any]:
-    """Exact greedy removal inside a pool: gram = W^T W and P of its neurons; returns positions and losses.
+    """Exact greedy removal inside a pool: gram G = W^T W and P of its neurons; returns positions and losses.
 
-    Removing p turns W_j into W_j - c_j W_p and P into P - P_pp c c^T, with c = P_p / P_pp.
+    Removing p turns W_j into W_j - c_j W_p and P into P - P_pp c c^T, with c = P_p / P_pp. Only the diagonals of G and P are kept
+    up to date; a row is brought up to date, from the removals before it, when its neuron is removed.
     """
     import torch
 
-    gram, inverse = gram.clone(), inverse.clone()
-    alive = torch.ones(len(gram), dtype=torch.bool, device=gram.device)
+    norms, spread = gram.diagonal().clone(), inverse.diagonal().clone()
+    cs, rows = torch.empty_like(gram[:count]), torch.empty_like(gram[:count])  # c and G's row of every removal
+    own_norm, own_spread = torch.empty_like(norms[:count]), torch.empty_like(norms[:count])
     chosen, losses = [], []
-    for _ in range(count):
-        loss = torch.where(alive, gram.diagonal() / inverse.diagonal(), float("inf"))
+    for step in range(count):
+        loss = norms / spread.clamp_min(_TINY)
+        loss[chosen] = float("inf")
         pivot = int(loss.argmin())
-        c = inverse[pivot] / inverse[pivot, pivot]
-        row, norm = gram[pivot].clone(), gram[pivot, pivot].clone()
-        gram += norm * torch.outer(c, c) - torch.outer(c, row) - torch.outer(row, c)
-        inverse -= inverse[pivot, pivot] * torch.outer(c, c)
-        alive[pivot] = False
+        c_own, row_own = cs[:step, pivot], rows[:step, pivot]
+        inverse_row = inverse[pivot] - (own_spread[:step] * c_own) @ cs[:step]
+        rows[step] = gram[pivot] + (own_norm[:step] * c_own - row_own) @ cs[:step] - c_own @ rows[:step]
+        own_norm[step], own_spread[step] = rows[step, pivot], inverse_row[pivot]
+        cs[step] = inverse_row / own_spread[step]
+        norms += cs[step] * (own_norm[step] * cs[step] - 2 * rows[step])
+        spread -= own_spread[step] * cs[step].square()
         chosen.append(pivot)
         losses.append(loss[pivot])
     return torch.tensor(chosen, device=gram.device), torch.stack(losses)
 
 
-def _downdate(weight: Any, inverse: Any, removed: Any) -> None:
-    """In place: W and P after the removal of a block of neurons; their columns and rows become zero."""
+def _without(weight: Any, inverse: Any, left: Any, removed: Any) -> tuple[Any, Any, Any]:
+    """W, P and their neurons after the removal of a block."""
     import torch
 
+    stays = torch.ones(len(left), dtype=torch.bool, device=left.device)
+    stays[removed] = False
     rows = inverse[removed]
-    factor = torch.linalg.solve(rows[:, removed], rows)
-    weight.addmm_(weight[:, removed], factor, alpha=-1)
-    inverse.addmm_(rows.T, factor, alpha=-1)
-    weight[:, removed] = 0
-    inverse[removed] = 0
-    inverse[:, removed] = 0
+    factor = torch.linalg.solve(rows[:, removed], rows[:, stays])
+    weight = weight[:, stays].addmm_(weight[:, removed], factor, alpha=-1)
+    return weight, inverse[stays][:, stays].addmm_(rows[:, stays].T, factor, alpha=-1), left[stays]
 
 
 def refit(weight: Any, second_moment: Any, keep: Any, damping: float = DAMPING) -> Any:
