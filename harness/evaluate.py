@@ -1,4 +1,4 @@
-"""lm-eval over the engine: our LM answers lm-eval's requests and carries the finish_reason through to the graders."""
+"""lm-eval over the engine; results in lm-eval's own format as well as ours."""
 
 from __future__ import annotations
 
@@ -11,76 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
-from harness.statistics import wilson
+from harness.language_model import make_language_model
+from harness.statistics import LIKELIHOOD_METRICS, likelihood_metric, wilson
 from harness.store import write_json, write_text
 from harness.types import EvalResult, SampleRecord
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind
-from tasks.generation import Generation
 from tasks.registry import TASKS_PATH, Task
-
-
-def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
-    """An lm-eval TemplateLM around a running engine; generation only. A chat template brings its own start token."""
-    from lm_eval.api.model import TemplateLM
-
-    class EngineLM(TemplateLM):
-        tokenizer_name = "engine"
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokenizer = llm.get_tokenizer()
-
-        @property
-        def eot_token_id(self) -> int:
-            return int(self.tokenizer.eos_token_id)
-
-        def tok_encode(self, string: str, **_: Any) -> list[int]:
-            return list(self.tokenizer(string, add_special_tokens=not chat)["input_ids"])
-
-        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    chat_history, tokenize=False, add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                )
-            )  # fmt: skip
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
-            return answer_requests(llm, self.tok_encode, requests, max_model_len)
-
-        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
-            raise NotImplementedError("likelihood tasks are not supported by this engine yet; choose a generation task")
-
-        def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
-            raise NotImplementedError("perplexity tasks are not supported by this engine yet; choose a generation task")
-
-    return EngineLM()
-
-
-def answer_requests(llm: Any, encode: Any, requests: Sequence[Any], max_model_len: int) -> list[str]:
-    """Greedy answers in the order asked; a prompt too long for the context is cut on its left and marked."""
-    from vllm import SamplingParams, TokensPrompt
-
-    prompts, params, cut = [], [], []
-    for request in requests:
-        context, settings = request.args
-        room = max_model_len - settings["max_gen_toks"]
-        ids = encode(context)
-        cut.append(len(ids) > room)
-        prompts.append(TokensPrompt(prompt_token_ids=ids[-room:]))
-        params.append(SamplingParams(temperature=0.0, max_tokens=settings["max_gen_toks"], stop=settings.get("until")))
-    outputs = llm.generate(prompts, params, use_tqdm=False)
-    return [
-        Generation(
-            output.outputs[0].text,
-            {
-                "finish_reason": output.outputs[0].finish_reason,
-                "n_tokens": len(output.outputs[0].token_ids),
-                "prompt_truncated": was_cut,
-            },
-        )
-        for output, was_cut in zip(outputs, cut, strict=True)
-    ]
 
 
 def evaluate(
@@ -123,8 +59,18 @@ def _run_lm_eval(language_model: Any, task: Task, limit: int | None, chat: bool,
 
 
 def sample_records(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[SampleRecord]:
-    """lm-eval's samples as ours, by doc_id; correctness and failures are the ones that process_results returned."""
-    return [_record(task, sample) for sample in sorted(samples, key=lambda sample: int(sample["doc_id"]))]
+    """lm-eval's samples as ours, by doc_id; correctness, failures and likelihoods are the ones that process_results returned."""
+    make = _scored_text if task.metric in LIKELIHOOD_METRICS else _record
+    return [make(task, sample) for sample in sorted(samples, key=lambda sample: int(sample["doc_id"]))]
+
+
+def _scored_text(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
+    """`prompt` and `text` as lm-eval gave them: context and continuation, or the text alone."""
+    texts, (log_likelihood, units) = sample["arguments"][0], sample[task.metric]
+    return SampleRecord(
+        int(sample["doc_id"]), str(texts[0]) if len(texts) > 1 else "", str(texts[-1]), None, None, None, (), None,
+        sample["resps"][0][0].n_tokens if hasattr(sample["resps"][0][0], "n_tokens") else None, -log_likelihood, units,
+    )  # fmt: skip
 
 
 def _record(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
@@ -145,8 +91,13 @@ def _record(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
 
 
 def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samples: str) -> EvalResult:
-    """Accuracy with Wilson's interval and the rate of every failure kind; a kind nobody could see is None, not 0."""
-    n, correct = len(records), sum(record.correct for record in records)
+    """Accuracy with Wilson's interval and the rate of every failure kind; a kind nobody could see is None, not 0.
+
+    For a likelihood metric: its value over all texts with texts as clusters; there is no failure to see.
+    """
+    if metric in LIKELIHOOD_METRICS:
+        return _summarise_likelihood(metric, records, seconds, samples)
+    n, correct = len(records), sum(bool(record.correct) for record in records)
     low, high = wilson(correct, n)
     lengths = [record.n_tokens for record in records if record.n_tokens is not None]
     known = len(lengths) == n
@@ -156,6 +107,13 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
     return EvalResult(
         n, metric, correct / n, low, high, rates, failed / n if known else None,
         math.fsum(lengths) / n if known else None, seconds, samples,
+    )  # fmt: skip
+
+
+def _summarise_likelihood(metric: str, records: Sequence[SampleRecord], seconds: float, samples: str) -> EvalResult:
+    found = likelihood_metric(metric, [float(record.nll or 0.0) for record in records], [int(record.units or 0) for record in records])
+    return EvalResult(
+        len(records), metric, *found, {str(kind): None for kind in FailureKind}, None, None, seconds, samples,
     )  # fmt: skip
 
 

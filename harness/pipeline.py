@@ -117,7 +117,7 @@ def task_names(config: RunConfig) -> tuple[str, ...]:
 def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
     """Raises UsageError where an answer does not fit the model's context."""
     for task in tasks:
-        if shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
+        if task.generates and shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
             raise UsageError(
                 f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "
                 f"{shape.max_position_embeddings}; choose another --task or model"
@@ -229,7 +229,7 @@ class Run:
         calibration = calibration_summary(
             scoring.load_calibration(self.path / "calibration.json"), self.spec.metric, self.spec.config.retain
         )
-        comparisons = [compare(self.path, DENSE, self.spec.variant, task.name) for task in self.spec.tasks]
+        comparisons = [compare(self.path, DENSE, self.spec.variant, task.name, task.metric) for task in self.spec.tasks]
         result = build_run(self.spec.model, self.spec.target.name, variants, comparisons, calibration)
         write_run(result, self.path)
         write_reports(self.path)

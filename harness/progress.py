@@ -35,4 +35,5 @@ def stage(title: str, total: int | None = None) -> Iterator[Callable[[int], None
     else:
         say(f"{title} ...")
         yield lambda _: None
-    say(f"{title}: {time.perf_counter() - started:.1f} s")
+    seconds = time.perf_counter() - started
+    say(f"{title}: {seconds:.1f} s" + (f", {seconds / total:.2f} s each" if total and seconds > total else ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine import device_name
-from harness.statistics import paired_difference
+from harness.statistics import LIKELIHOOD_METRICS, paired_difference, ratio_mean
 from harness.store import SCHEMA_VERSION, write_json
 from harness.types import (
     CalibrationSet,
@@ -96,19 +97,34 @@ def variant(name: str, checkpoint: Checkpoint, relative: str | None) -> Variant:
     )
 
 
-def compare(folder: Path, baseline: str, variant: str, task: str) -> Comparison:
+def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
     """`variant` minus `baseline` on the items of one task that both answered."""
+    if metric in LIKELIHOOD_METRICS:
+        return _compare_likelihood(folder, baseline, variant, task, metric)
     before, after = (read_correct(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
     shared = sorted(before.keys() & after.keys())
     found = paired_difference([before[i] for i in shared], [after[i] for i in shared])
     return Comparison(
-        variant, baseline, task, found.n, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value
+        variant, baseline, task, found.n, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value, metric
     )
 
 
-def read_correct(path: Path) -> dict[int, bool]:
+def _compare_likelihood(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
+    before, after = (read_samples(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
+    shared = sorted(before.keys() & after.keys())
+    scale = math.log(2) if metric == "bits_per_byte" else 1.0
+    changes = [(after[i]["nll"] - before[i]["nll"]) / scale for i in shared]
+    found = ratio_mean(changes, [before[i]["units"] for i in shared])
+    return Comparison(variant, baseline, task, len(shared), *found, None, None, None, metric)
+
+
+def read_samples(path: Path) -> dict[int, dict[str, Any]]:
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return {row["doc_id"]: row["correct"] for row in rows}
+    return {row["doc_id"]: row for row in rows}
+
+
+def read_correct(path: Path) -> dict[int, bool]:
+    return {i: row["correct"] for i, row in read_samples(path).items()}
 
 
 def write_run(result: RunResult, folder: Path) -> None:

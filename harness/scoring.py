@@ -98,16 +98,22 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
     layers = len(submodule(loaded, family.layers))
     if "gate" in request.needs and family.gate is None:
         raise UsageError(f"{family.model_type} has no gate, which lape needs; choose another --metric")
+    sums = _sums(loaded, family, calibration, request, out)
     with stage(f"Scoring {layers} layers on {prompts} prompts", prompts) as advance:
-        stats = collect(loaded, family, calibration, "gate" in request.needs, advance, out.with_name(f"{out.name}.partial"))
+        stats = collect(
+            loaded, family, calibration, "gate" in request.needs, advance, out.with_name(f"{out.name}.partial"),
+            sums.observer if sums else lambda _target, _mask: None,
+        )  # fmt: skip
     if "gradient" in request.needs:
         with stage("Gradients on the task's prompts", calibration.count(True)) as advance:
             stats = replace(stats, saliency=taylor(loaded, family, calibration, advance))
     tables = score(stats)
     if "second moments" in request.needs:
-        folder, memory = moments_folder(out), moments_memory()
-        with stage(f"Second moments of {layers} layers"):
-            second_moments.measure(loaded, family, calibration, request.retain, folder, memory)
+        folder = moments_folder(out)
+        if sums:
+            sums.save(folder)
+            del sums
+        _measure_moments(loaded, family, calibration, request, folder)
     if OBS in request.metrics:
         with stage(f"Removal order of {layers} layers", layers) as advance:
             tables[OBS] = _removal_scores(loaded, family, folder, advance)
@@ -141,18 +147,26 @@ def compensate_plan(model: Path, calibration: CalibrationSet, request: ScoreRequ
 
     plan, folder = load_plan(plan_file), moments_folder(scores)
     if second_moments.missing(folder, calibration, request.retain, len(plan.keep)):
-        _measure_moments(model, calibration, request, folder)
+        _measure_moments(load_model(model, request.threads), family_of(read_config(model)), calibration, request, folder)
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with stage(f"Re-fitting {len(plan.keep)} layers", len(plan.keep)) as advance:
         compensation.compensate(model, plan, plan_file, folder, device, advance)
 
 
-def _measure_moments(model: Path, calibration: CalibrationSet, request: ScoreRequest, folder: Path) -> None:
-    """In a function of its own, so that the model is gone before the re-fit."""
-    loaded, family = load_model(model, request.threads), family_of(read_config(model))
-    with stage(f"Second moments of {len(submodule(loaded, family.layers))} layers"):
-        second_moments.measure(loaded, family, calibration, request.retain, folder, moments_memory())
+def _sums(model: Any, family: Family, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> second_moments.Sums | None:
+    """For second moments in the same pass as everything else, where they are wanted, not there yet and fit into memory."""
+    folder, layers = moments_folder(out), len(submodule(model, family.layers))
+    if "second moments" not in request.needs or not second_moments.missing(folder, calibration, request.retain, layers):
+        return None
+    return second_moments.one_pass(model, family, calibration, request.retain, folder, moments_memory())
+
+
+def _measure_moments(model: Any, family: Family, calibration: CalibrationSet, request: ScoreRequest, folder: Path) -> None:
+    layers = len(submodule(model, family.layers))
+    if missing := second_moments.missing(folder, calibration, request.retain, layers):
+        with stage(f"Second moments of {len(missing)} layers"):
+            second_moments.measure(model, family, calibration, request.retain, folder, moments_memory())
 
 
 def _removal_scores(loaded: Any, family: Family, folder: Path, progress: Callable[[int], None]) -> FloatArray:

@@ -95,3 +95,30 @@ def paired_mean_difference(a: Sequence[float], b: Sequence[Sequence[float]], con
     per_item = x - y.mean(axis=0)
     half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * per_item.std(ddof=1) / np.sqrt(x.size)
     return float(per_item.mean()), float(per_item.mean() - half), float(per_item.mean() + half)
+
+
+LIKELIHOOD_METRICS = ("perplexity", "bits_per_byte")
+
+
+def ratio_mean(values: Sequence[float], units: Sequence[float], confidence: float = _CONFIDENCE) -> tuple[float, float, float]:
+    """sum(values) / sum(units) over clusters with its interval: the ratio estimator (Cochran 1977, section 6.3), Student's t.
+
+    Raises ValueError where the lengths differ, there are fewer than two clusters, or the units sum to nothing.
+    """
+    y, x = np.asarray(values, dtype=float), np.asarray(units, dtype=float)
+    if y.shape != x.shape or y.size < 2 or x.sum() <= 0:
+        raise ValueError(f"ratio_mean needs two or more clusters with units, got {y.size} values and {x.sum():g} units")
+    ratio = y.sum() / x.sum()
+    spread = np.sqrt(((y - ratio * x) ** 2).sum() * y.size / (y.size - 1)) / x.sum()
+    half = stats.t.ppf((1 + confidence) / 2, y.size - 1) * spread
+    return float(ratio), float(ratio - half), float(ratio + half)
+
+
+def likelihood_metric(metric: str, nll: Sequence[float], units: Sequence[int]) -> tuple[float, float, float]:
+    """Value and interval over texts: perplexity = exp(nats per token), or bits per byte = nats per byte / ln 2.
+
+    nll: negative log likelihood of each text in nats; units: its tokens or bytes.
+    """
+    nats = ratio_mean(nll, units)
+    value, low, high = np.exp(nats) if metric == "perplexity" else np.asarray(nats) / np.log(2)
+    return float(value), float(low), float(high)

@@ -184,22 +184,29 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One answered item. `failures` holds every kind seen, `failure` the first by precedence, both without judging accuracy."""
+    """One answered item. `failures` holds every kind seen, `failure` the first by precedence, both without judging accuracy.
+
+    Where a text was scored instead: `correct` None, `nll` its negative log likelihood in nats, `units` its tokens or bytes.
+    """
 
     doc_id: int
     prompt: str
     text: str
-    correct: bool
+    correct: bool | None
     prediction: str | None
     failure: str | None
     failures: tuple[str, ...]
     finish_reason: str | None
     n_tokens: int | None
+    nll: float | None = None
+    units: int | None = None
 
 
 @dataclass(frozen=True)
 class EvalResult:
     """Accuracy with a 95 % Wilson interval, and how often each failure kind was seen (multi-label; None where unknown).
+
+    metric perplexity or bits_per_byte: lower is better, the interval is over texts, no failure is known.
 
     `samples`: path relative to the run directory.
     """
@@ -265,7 +272,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pruned minus dense on the same items of one task, with a 95 % interval and both flip counts."""
+    """Pruned minus dense on the same items of one task, with a 95 % interval and both flip counts.
+
+    `difference`: of the accuracy; for perplexity of the nats per token (its logarithm), for bits_per_byte of the bits. Flips and
+    test are None there.
+    """
 
     variant: str
     baseline: str
@@ -274,9 +285,10 @@ class Comparison:
     difference: float
     ci_low: float
     ci_high: float
-    lost: int  # right before, wrong after
-    gained: int
-    mcnemar_p: float
+    lost: int | None  # right before, wrong after
+    gained: int | None
+    mcnemar_p: float | None
+    metric: str
 
 
 @dataclass(frozen=True)

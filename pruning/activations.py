@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pruning.calibration import batches
 from pruning.families import Family, submodule
 
 Observer = Callable[[int, Any], None]
+Also = Callable[[bool, Any], Observer | None]
 SAMPLE = 256  # prompts per group whose means are kept one by one, for metrics that need ranks
 _SAVE_EVERY_SECONDS = 60.0
 _TOKEN_STATISTICS = ("mean", "positive", "mean_abs", "mean_square")
@@ -158,12 +159,13 @@ class _Batch:
 
 def collect(
     model: Any, family: Family, calibration: CalibrationSet, gate: bool = False,
-    progress: Callable[[int], None] = lambda _: None, partial: Path | None = None,
+    progress: Callable[[int], None] = lambda _: None, partial: Path | None = None, also: Also = lambda _target, _mask: None,
 ) -> ActivationStats:  # fmt: skip
     """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
 
     gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed scoring
-    goes on. Raises UnsupportedModelError where weights or activations are not finite.
+    goes on. also: gives another observer for a batch, from its group and its mask of scored tokens. Raises UnsupportedModelError
+    where weights or activations are not finite.
     """
     import torch
 
@@ -175,7 +177,7 @@ def collect(
     with torch.inference_mode():
         for number, batch in enumerate(work):
             if number >= done:
-                _run_batch(model, family, batch, groups[batch[0].target], gate)
+                _run_batch(model, family, batch, groups[batch[0].target], gate, also)
             progress(len(batch))
             if partial and number >= done and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                 _save_partial(partial, groups, number + 1, key)
@@ -188,12 +190,15 @@ def collect(
     return stats
 
 
-def _run_batch(model: Any, family: Family, batch: Sequence[CalibrationItem], group: _Group, gate: bool) -> None:
-    from contextlib import nullcontext
-
+def _run_batch(model: Any, family: Family, batch: Sequence[CalibrationItem], group: _Group, gate: bool, also: Also) -> None:
     ids, attention, mask = pad(batch, model.device)
-    seen = _Batch(len(submodule(model, family.layers)), mask)
-    with observe(model, family, seen.observe), observe_gates(model, family, seen.observe_gate) if gate else nullcontext():
+    seen, other = _Batch(len(submodule(model, family.layers)), mask), also(batch[0].target, mask)
+    with ExitStack() as watching:
+        watching.enter_context(observe(model, family, seen.observe))
+        if other:
+            watching.enter_context(observe(model, family, other))
+        if gate:
+            watching.enter_context(observe_gates(model, family, seen.observe_gate))
         getattr(model, family.body)(input_ids=ids, attention_mask=attention, use_cache=False)
     group.add(seen.means(), mask.sum(dim=1).cpu().numpy().astype(np.float64))
 

@@ -108,7 +108,8 @@ def _greedy(gram: Any, inverse: Any, count: int) -> tuple[Any, Any]:
     norms, spread = gram.diagonal().clone(), inverse.diagonal().clone()
     cs, rows = torch.empty_like(gram[:count]), torch.empty_like(gram[:count])  # c and G's row of every removal
     own_norm, own_spread = torch.empty_like(norms[:count]), torch.empty_like(norms[:count])
-    chosen, losses = [], []
+    chosen: list[int] = []
+    losses = []
     for step in range(count):
         loss = norms / spread.clamp_min(_TINY)
         loss[chosen] = float("inf")

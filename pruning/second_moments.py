@@ -6,14 +6,14 @@ One pass over the prompts per group: [F, F] floats a layer, 1.4 GB at width 1894
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import CalibrationItem, CalibrationSet
-from pruning.activations import down_weight, observe, pad
+from pruning.activations import Observer, down_weight, observe, pad
 from pruning.calibration import batches
 from pruning.families import Family, submodule
 
@@ -38,9 +38,9 @@ def measure(
     need_disk(folder, len(wanted) * 4 * width**2)
     size = layers_per_pass(len(stack), width, memory_bytes)
     for start in range(0, len(wanted), size):
-        group = wanted[start : start + size]
-        for layer, second_moment in zip(group, accumulate(model, family, calibration, retain, group, progress), strict=True):
-            _save(layer_file(folder, layer), second_moment, _wanted_key(calibration, retain))
+        sums = Sums(calibration, retain, wanted[start : start + size])
+        _accumulate(model, family, calibration, sums, progress)
+        sums.save(folder)
 
 
 def missing(folder: Path, calibration: CalibrationSet, retain: float, layers: int) -> list[int]:
@@ -56,29 +56,57 @@ def passes(layers: int, width: int, memory_bytes: float) -> int:
     return math.ceil(layers / layers_per_pass(layers, width, memory_bytes))
 
 
-def accumulate(
-    model: Any, family: Family, calibration: CalibrationSet, retain: float, layers: list[int],
-    progress: Callable[[int], None] = lambda _: None,
-) -> Iterator[Any]:  # fmt: skip
-    """Yields H [F, F] float32 of each of `layers`: (1 - retain) E_T[h h^T] + retain E_D[h h^T] over the scored tokens."""
+class Sums:
+    """H [F, F] float32 of `layers` as batches go by: (1 - retain) E_T[h h^T] + retain E_D[h h^T] over the scored tokens."""
+
+    def __init__(self, calibration: CalibrationSet, retain: float, layers: Sequence[int]) -> None:
+        self.key, self.layers = _wanted_key(calibration, retain), tuple(layers)
+        self.weights = _token_weights(calibration, retain)
+        self.missing = sum(self.weights[item.target] > 0 for item in calibration.items)  # prompts not seen yet
+        self.found: dict[int, Any] = {}
+
+    def observer(self, target: bool, mask: Any) -> Observer | None:
+        """What adds a batch with this mask of scored tokens; None where its group does not count."""
+        weight, scored = self.weights[target], mask.bool()
+        if weight == 0:
+            return None
+        self.missing -= len(mask)
+
+        def add(layer: int, h: Any) -> None:
+            if layer in self.layers:
+                rows = h.reshape(*scored.shape, -1)[scored.to(h.device)].float() * weight**0.5
+                self.found[layer] = self.found[layer].addmm_(rows.T, rows) if layer in self.found else rows.T @ rows
+
+        return add
+
+    def save(self, folder: Path) -> None:
+        """One file per layer; nothing where prompts are missing, as after a resumed pass."""
+        while self.found and not self.missing:
+            layer, second_moment = self.found.popitem()
+            _save(layer_file(folder, layer), second_moment, self.key)
+
+
+def one_pass(model: Any, family: Family, calibration: CalibrationSet, retain: float, folder: Path, memory_bytes: float) -> Sums | None:
+    """Sums for a pass that is made anyway, where all layers fit into `memory_bytes` together; None where they do not."""
+    stack = submodule(model, family.layers)
+    width = down_weight(stack[0], family).shape[1]
+    if layers_per_pass(len(stack), width, memory_bytes) < len(stack):
+        return None
+    need_disk(folder, len(stack) * 4 * width**2)
+    return Sums(calibration, retain, range(len(stack)))
+
+
+def _accumulate(model: Any, family: Family, calibration: CalibrationSet, sums: Sums, progress: Callable[[int], None]) -> None:
     import torch
 
-    sums: dict[int, Any] = {}
-    weights = _token_weights(calibration, retain)
     with torch.inference_mode():
-        for batch in batches([item for item in calibration.items if weights[item.target] > 0]):
+        for batch in batches([item for item in calibration.items if sums.weights[item.target] > 0]):
             ids, attention, mask = pad(batch, model.device)
-            scored, weight = mask.bool(), weights[batch[0].target]
-
-            def add(layer: int, h: Any, scored: Any = scored, weight: float = weight) -> None:
-                rows = h.reshape(*scored.shape, -1)[scored.to(h.device)].float() * weight**0.5
-                sums[layer] = sums[layer].addmm_(rows.T, rows) if layer in sums else rows.T @ rows
-
-            with observe(model, family, add, layers):
+            add = sums.observer(batch[0].target, mask)
+            assert add is not None
+            with observe(model, family, add, sums.layers):
                 getattr(model, family.body)(input_ids=ids, attention_mask=attention, use_cache=False)
             progress(len(batch))
-    for layer in layers:
-        yield sums.pop(layer)
 
 
 def _token_weights(calibration: CalibrationSet, retain: float) -> dict[bool, float]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reports.figures import LIKELIHOODS
+
 
 def drawn(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(description, SVG) of every chart for which the run has figures."""
     made = []
-    if any(v["eval"] for v in run["variants"]):
+    if any(_accuracies(v) for v in run["variants"]):
         made.append(("Accuracy of every variant on every task; the table Accuracy holds the same figures", accuracy(run)))
     if any(v["serving"] for v in run["variants"]):
         made.append(("Output tokens per second; the table Serving holds the same figures", throughput(run)))
@@ -23,7 +25,7 @@ def accuracy(run: Mapping[str, Any]) -> str:
     rows = [
         {"variant": v["name"], "task": task, "value": 100 * e["value"], "low": 100 * e["ci_low"], "high": 100 * e["ci_high"]}
         for v in run["variants"]
-        for task, e in v["eval"].items()
+        for task, e in _accuracies(v).items()
     ]
     names = [v["name"] for v in run["variants"]]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
@@ -63,7 +65,11 @@ def throughput(run: Mapping[str, Any]) -> str:
 
 
 def _tasks(run: Mapping[str, Any]) -> list[str]:
-    return list(run["variants"][0]["eval"])
+    return list(_accuracies(run["variants"][0]))
+
+
+def _accuracies(variant: Mapping[str, Any]) -> dict[str, Any]:
+    return {task: e for task, e in variant["eval"].items() if e["metric"] not in LIKELIHOODS}
 
 
 def _svg(chart: Any) -> str:

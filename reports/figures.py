@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,22 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def points(value: float) -> str:
     return f"{100 * value:+.1f}"
+
+
+LIKELIHOODS = ("perplexity", "bits_per_byte")  # lower is better, no share of right answers
+_UNITS = {"perplexity": "", "bits_per_byte": " bits per byte"}  # of a difference; points otherwise
+
+
+def measured(metric: str, value: float) -> str:
+    """A task's figure: a percentage, or a perplexity or bits per byte as it is."""
+    return f"{value:,.3f}" if metric in LIKELIHOODS else percent(value)
+
+
+def changed(metric: str, value: float) -> str:
+    """A difference against dense: points, a perplexity's factor (the difference is of its logarithm), or bits per byte."""
+    if metric == "perplexity":
+        return f"x{math.exp(value):.3f}"
+    return f"{value:+.3f}" if metric == "bits_per_byte" else points(value)
 
 
 def mebibytes(value: int) -> str:
@@ -46,9 +63,11 @@ def summary_table(run: Mapping[str, Any]) -> Table:
     rows.append(_fall("weights", first, last, lambda v: v["weight_bytes"], mebibytes))
     for task, before in first["eval"].items():
         after, change = last["eval"][task], changes.get(task)
-        difference = f"{points(change['difference'])} ({points(change['ci_low'])} to {points(change['ci_high'])})" if change else ""
-        rows.append((f"{task} {before['metric']}, n={before['n']}", percent(before["value"]), percent(after["value"]), difference))
-        rows.append((f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), ""))
+        metric = before["metric"]
+        difference = "{} ({} to {})".format(*_change(change)) if change else ""
+        rows.append((f"{task} {metric}, n={before['n']}", measured(metric, before["value"]), measured(metric, after["value"]), difference))
+        if metric not in LIKELIHOODS:
+            rows.append((f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), ""))
     for before, after in _serving_pairs(first, last):
         speed = f"{after['output_tok_s'] / before['output_tok_s']:.2f}x"
         rows.append(
@@ -56,12 +75,17 @@ def summary_table(run: Mapping[str, Any]) -> Table:
         )
     if first is last:
         return Table("Summary", ("what", first["name"]), tuple(row[:2] for row in rows))
-    note = "Change of accuracy in points with a 95 % interval, paired by item."
+    note = "Change of accuracy in points, of perplexity as a factor, with a 95 % interval, paired by item."
     return Table("Summary", ("what", first["name"], last["name"], "change"), tuple(rows), note if changes else "")
 
 
 def _fall(name: str, first: Any, last: Any, value: Callable[[Any], float], text: Callable[[Any], str]) -> tuple[str, ...]:
     return (name, text(value(first)), text(value(last)), f"{100 * (value(last) / value(first) - 1):+.1f} %")
+
+
+def _change(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+    """Difference and the ends of its interval as text."""
+    return tuple(changed(comparison["metric"], comparison[key]) for key in ("difference", "ci_low", "ci_high"))
 
 
 def _serving_pairs(first: Any, last: Any) -> list[tuple[Any, Any]]:
@@ -83,34 +107,37 @@ def size_table(run: Mapping[str, Any]) -> Table:
 
 
 def accuracy_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "task", "metric", "n", "value", "95 % interval (Wilson)", "failures", "tokens per answer")
+    head = ("variant", "task", "metric", "n", "value", "95 % interval", "failures", "tokens per answer")
     rows = [
         (
-            v["name"], task, e["metric"], str(e["n"]), percent(e["value"]), f"{percent(e['ci_low'])} to {percent(e['ci_high'])}",
+            v["name"], task, e["metric"], str(e["n"]), measured(e["metric"], e["value"]),
+            f"{measured(e['metric'], e['ci_low'])} to {measured(e['metric'], e['ci_high'])}",
             percent(e["failure_rate"]), "unknown" if e["tokens_per_answer"] is None else f"{e['tokens_per_answer']:.1f}",
         )
         for v in run["variants"]
         for task, e in v["eval"].items()
     ]  # fmt: skip
     return Table(
-        "Accuracy", head, tuple(rows), "The first task is the target, the others are off-target. failures: any kind but a wrong answer."
+        "Accuracy",
+        head,
+        tuple(rows),
+        "The first task is the target, the others are off-target. Intervals are Wilson's, over texts "
+        "for perplexity and bits per byte (lower is better). failures: any kind but a wrong answer.",
     )
 
 
 def difference_table(run: Mapping[str, Any]) -> Table:
     head = ("variant", "task", "n", "points against dense", "95 % interval (paired)", "right to wrong", "wrong to right", "McNemar p")
-    rows = [
-        (
-            c["variant"], c["task"], str(c["n"]), points(c["difference"]), f"{points(c['ci_low'])} to {points(c['ci_high'])}",
-            str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}",
-        )
-        for c in run["comparisons"]
-    ]  # fmt: skip
+    rows = []
+    for c in run["comparisons"]:
+        difference, low, high = _change(c)
+        flips = ("", "", "") if c["mcnemar_p"] is None else (str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}")
+        rows.append((c["variant"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips))
     return Table("Against the dense model, item by item", head, tuple(rows))
 
 
 def failure_table(run: Mapping[str, Any]) -> Table:
-    evals = [(v["name"], task, e["failures"]) for v in run["variants"] for task, e in v["eval"].items()]
+    evals = [(v["name"], task, e["failures"]) for v in run["variants"] for task, e in v["eval"].items() if e["metric"] not in LIKELIHOODS]
     kinds = evals[0][2] if evals else {}
     seen = [kind for kind in kinds if any(f[kind] is None or f[kind] > 0 for _, _, f in evals)]
     rows = [(name, task, *(percent(f[kind]) for kind in seen)) for name, task, f in evals]
@@ -185,13 +212,14 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     dense, pruned = run["variants"][0], run["variants"][-1]
     found = {c["task"]: c for c in run["comparisons"] if c["variant"] == pruned["name"]}
     target = found[run["task"]]
-    before, after = dense["eval"][run["task"]]["value"], pruned["eval"][run["task"]]["value"]
+    before, after = (measured(target["metric"], v["eval"][run["task"]]["value"]) for v in (dense, pruned))
+    difference, low, high = _change(target)
     lines = [
         f"Removing {percent(pruned['ratio_neurons'])} of the FFN neurons ({percent(pruned['ratio_parameters'])} of all parameters) "
-        f"changes {run['task']} from {percent(before)} to {percent(after)}: {points(target['difference'])} points, "
-        f"95 % interval {points(target['ci_low'])} to {points(target['ci_high'])}, n = {target['n']}."
+        f"changes {run['task']} from {before} to {after}: {difference}{_UNITS.get(target['metric'], ' points')}, "
+        f"95 % interval {low} to {high}, n = {target['n']}."
     ]
-    others = [f"{task} {points(c['difference'])} points" for task, c in found.items() if task != run["task"]]
+    others = [f"{task} {_change(c)[0]}{_UNITS.get(c['metric'], ' points')}" for task, c in found.items() if task != run["task"]]
     if others:
         lines.append(f"Off target: {', '.join(others)}.")
     ratios = [_speed(before, after) for before, after in _serving_pairs(dense, pruned)]

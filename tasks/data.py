@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.types import Example
+from tasks.splits import split_of
 
 _VARIABLE = "HARNESS_DATA_DIR"
 
@@ -41,19 +42,15 @@ def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any
 
 
 def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """Distractors: SQuAD and everyday conversations as in the paper, or their named local stand-ins."""
+    """Distractors: SQuAD and everyday conversations as in the paper, or their named local stand-in."""
     rng = random.Random(seed)
     questions = local_file("bbh_general.jsonl")
     if questions is None:
         first, second = _squad(), _conversations()
-        names = ("SQuAD", "everyday-Conversational-cleaned")
-    else:
-        wikitext = local_file("wikitext2_test.txt")
-        assert wikitext is not None  # the variable is set, so the file is there or UsageError was raised
-        first = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions)]
-        second = [Example("", text) for text in _paragraphs(wikitext)]
-        names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")
-    return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
+        names: tuple[str, ...] = ("SQuAD", "everyday-Conversational-cleaned")
+        return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
+    rows = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions) if split_of(row["input"]) == "train"]
+    return ("BIG-Bench-Hard inputs (stand-in)",), rng.sample(rows, min(n, len(rows)))
 
 
 def _squad() -> list[Example]:
@@ -64,8 +61,3 @@ def _squad() -> list[Example]:
 def _conversations() -> list[Example]:
     rows = hub_rows("suriya7/everyday-Conversational-cleaned", None, "train")
     return [Example("", " ".join(str(value) for value in row.values())) for row in rows]
-
-
-def _paragraphs(path: Path, shortest: int = 200) -> list[str]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [line.strip()[:1500] for line in lines if len(line) >= shortest]

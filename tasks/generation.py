@@ -1,4 +1,4 @@
-"""A generated text that carries what the engine said about it through lm-eval, which passes on only strings."""
+"""Answers that carry what the engine said about them through lm-eval, which passes on only strings and numbers."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ class Generation(str):
 
     def __reduce__(self) -> tuple[type[Generation], tuple[str, Mapping[str, Any]]]:
         return Generation, (str(self), self.meta)
+
+
+class Likelihood(float):
+    """A log likelihood in nats with `n_tokens`, how many tokens it is of."""
+
+    n_tokens: int
+
+    def __new__(cls, value: float, n_tokens: int) -> Likelihood:
+        self = super().__new__(cls, value)
+        self.n_tokens = n_tokens
+        return self
+
+    def __reduce__(self) -> tuple[type[Likelihood], tuple[float, int]]:
+        return Likelihood, (float(self), self.n_tokens)

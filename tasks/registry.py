@@ -19,7 +19,10 @@ FAMILY_NAMES = {"gsm8k": ("gsm8k_boxed", "gsm8k_cot")}  # name -> (task for a ch
 
 @dataclass(frozen=True)
 class Task:
-    """`off_target`: what is evaluated beside it by default. `items`: how many the test split holds."""
+    """`off_target`: what is evaluated beside it by default. `items`: how many the test split holds.
+
+    `generates`: False where texts are scored; `max_new_tokens` is then what a window of text may be longer than a prompt.
+    """
 
     name: str
     folder: str
@@ -29,6 +32,7 @@ class Task:
     max_new_tokens: int
     items: int
     summary: str
+    generates: bool = True
 
     @property
     def module(self) -> ModuleType:
@@ -44,6 +48,8 @@ TASKS: Mapping[str, Task] = {
         Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, 150, "generated functions, run in the sandbox"),
         Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, 1319, "GSM8K, the chat prompt of the paper, \\boxed"),
         Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, 1319, "GSM8K, 4-shot, #### answers"),
+        Task("gsm8k_answers", "gsm8k", "perplexity", "math", ("wikitext",), 512, 1319, "perplexity of GSM8K's worked answers", False),
+        Task("wikitext", "wikitext", "bits_per_byte", "general", (), 1024, 62, "WikiText-2 test, bits per byte", False),
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168, MIT licence) in two forms: boxed for chat models, few-shot for base models.
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168, MIT licence): boxed for chat models, few-shot for base models, answers to be scored.
 
 One raw example (answer shortened):
 
@@ -8,6 +8,7 @@ One raw example (answer shortened):
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from typing import Any
@@ -59,6 +60,12 @@ def process_boxed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 def process_cot(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return lm_eval_metrics("exact_match", grade("gsm8k_cot", doc, results[0]))
+
+
+def process_answers(_doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, tuple[float, float]]:
+    """(log likelihood, tokens) of the worked answer; the tokens are unknown to engines that do not say them."""
+    log_likelihood = results[0][0] if isinstance(results[0], tuple) else results[0]
+    return {"perplexity": (log_likelihood, getattr(log_likelihood, "n_tokens", math.nan))}
 
 
 def calibration(task: str, n: int, seed: int) -> tuple[str, list[Example]]:

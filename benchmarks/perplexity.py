@@ -1,0 +1,151 @@
+"""Pruning a real language model: perplexity of GSM8K's answers and of WikiText-2, seconds to prune, beside optipfair's.
+
+python benchmarks/perplexity.py --out docs/perplexity.json     (needs HARNESS_DATA_DIR or the Hub; `pip install --no-deps optipfair==0.4.2`)
+
+An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration texts). Every arm is an
+export with alignment 1, scored by vLLM. seconds: from loading the model to the saved checkpoint, for one ratio.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import models, scoring
+from harness.engine import Engines, prepare_environment
+from harness.evaluate import evaluate
+from harness.progress import say
+from harness.types import CalibrationSet
+from pruning.export import export
+from pruning.plan import PlanRequest, make_plan, save_plan
+from tasks.registry import find_task
+
+ARMS = ("obs+refit", "obs+refit@0.5", "rms+refit", "rms", "smd", "random-7", "optipfair")
+TASKS = ("gsm8k_answers", "wikitext")
+
+
+@click.command()
+@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option("--ratio", "ratios", type=float, multiple=True, default=(0.2, 0.3, 0.5), show_default=True)
+@click.option("--arm", "arms", multiple=True, default=ARMS, show_default=True)
+@click.option("--samples", default=160, show_default=True, help="GSM8K training problems; twice as many general prompts go with them.")
+@click.option("--answers", default=200, show_default=True, help="GSM8K test answers scored.")
+@click.option("--articles", default=4, show_default=True, help="WikiText-2 test articles scored.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--score/--no-score", "measured", default=True, show_default=True, help="Perplexities too, not only seconds.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+def main(
+    model: str, ratios: tuple[float, ...], arms: tuple[str, ...], samples: int, answers: int, articles: int, threads: int,
+    measured: bool, out: Path | None,
+) -> None:  # fmt: skip
+    prepare_environment(threads)
+    path = models.locate(model, "math")
+    calibration = scoring.calibrate(path, model, find_task("gsm8k_answers"), samples, "both")
+    limits = dict(zip(TASKS, (answers, articles), strict=True)) if measured else {}
+    document: dict[str, Any] = {"model": model, "samples": samples, "threads": threads, "limits": limits, "rows": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        document["rows"].append({"arm": "dense", "ratio": 0.0, **perplexities(path, folder, limits, threads)})
+        scored = {
+            retain: timed_scores(arms, retain, path, calibration, threads, folder) for retain in sorted({retain_of(arm) for arm in arms})
+        }
+        for ratio in ratios:
+            for arm in arms:
+                checkpoint, seconds = timed_arm(arm, ratio, path, calibration, threads, folder, scored[retain_of(arm)])
+                row = {"arm": arm, "ratio": ratio, "seconds": seconds, **perplexities(checkpoint, folder, limits, threads)}
+                say(json.dumps(row))
+                document["rows"].append(row)
+                if out:
+                    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    click.echo(json.dumps(document, indent=1))
+
+
+def retain_of(arm: str) -> float:
+    return float(arm.partition("@")[2] or 0)
+
+
+def timed_scores(
+    arms: Sequence[str], retain: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path
+) -> tuple[Path, float]:
+    """The scores file with second moments beside it, for all arms with this share of general tokens, and its seconds."""
+    out, started = folder / f"scores-{retain:g}", time.perf_counter()
+    wanted = [arm for arm in arms if arm != "optipfair" and retain_of(arm) == retain]
+    metrics = {"obs" for arm in wanted if arm.startswith("obs")}
+    if wanted:
+        scoring.score_model(
+            model, calibration, scoring.ScoreRequest(tuple(metrics), any("+" in arm for arm in wanted), retain, threads), out
+        )
+    return out, time.perf_counter() - started
+
+
+def timed_arm(
+    arm: str, ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path, scored: tuple[Path, float]
+) -> tuple[Path, float]:  # fmt: skip
+    """The checkpoint, and the seconds it takes from the dense model, scores included."""
+    mine, started = folder / f"{arm}-{ratio:g}", time.perf_counter()
+    mine.mkdir()
+    if arm == "optipfair":
+        made, before = with_optipfair(ratio, model, calibration, threads, mine), 0.0
+    else:
+        made, before = pruned(arm, ratio, model, calibration, threads, mine, scored[0]), scored[1]
+    return made, round(before + time.perf_counter() - started, 1)
+
+
+def pruned(arm: str, ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path, scores: Path) -> Path:
+    metric, _, refit = arm.partition("@")[0].partition("+")
+    random = metric.startswith("random-")
+    seed = int(metric.split("-")[1]) if random else 0
+    plan_file = folder / "plan.safetensors"
+    wanted = PlanRequest(ratio, "random" if random else "selective", None if random else metric, seed, compensated=bool(refit))
+    plan = make_plan(scoring.load_scores(scores), wanted)
+    save_plan(plan, plan_file)
+    if refit:
+        scoring.compensate_plan(
+            model, calibration, scoring.ScoreRequest(moments=True, retain=retain_of(arm), threads=threads), scores, plan_file
+        )
+    return export(model, plan, folder / "checkpoint", plan_file).path
+
+
+def with_optipfair(ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path) -> Path:
+    """In batches of eight texts, padded to the longest of each."""
+    import torch
+    from optipfair import prune_model
+    from transformers import AutoModelForCausalLM
+
+    from pruning.activations import pad
+
+    torch.set_num_threads(threads)
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    batches = [pad(calibration.items[i : i + 8], loaded.device)[:2] for i in range(0, len(calibration.items), 8)]
+    smaller = prune_model(loaded, "MLP_GLU", "MAW", pruning_percentage=100 * ratio, dataloader=_Loader(batches), show_progress=False)
+    smaller.to(torch.bfloat16).save_pretrained(folder / "checkpoint")
+    scoring.load_tokenizer(model).save_pretrained(folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+class _Loader(list):  # type: ignore[type-arg]
+    """optipfair asks a loader for its batches and its batch size."""
+
+    batch_size = 8
+
+
+def perplexities(checkpoint: Path, folder: Path, limits: dict[str, int], threads: int) -> dict[str, Sequence[float]]:
+    """task -> [value, low, high] and the width."""
+    found: dict[str, Sequence[float]] = {}
+    if not limits:
+        return found
+    with Engines({"it": checkpoint}, "auto", threads, 2048) as engines:
+        for task, limit in limits.items():
+            result = evaluate(engines["it"], "it", [find_task(task)], folder, "it", limit, 2048, chat=True)[task]
+            found[task] = [round(value, 4) for value in (result.value, result.ci_low, result.ci_high)]
+    return found
+
+
+if __name__ == "__main__":
+    main()

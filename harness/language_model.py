@@ -1,0 +1,117 @@
+"""lm-eval's view of a running engine: our LM answers its requests and carries what the engine knows through to the graders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.engine import generate
+from tasks.generation import Generation, Likelihood
+
+Ids = list[int]
+
+
+def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
+    """An lm-eval TemplateLM around a running engine. A chat template brings its own start token."""
+    from lm_eval.api.model import TemplateLM
+
+    class EngineLM(TemplateLM):
+        tokenizer_name = "engine"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokenizer = llm.get_tokenizer()
+
+        @property
+        def eot_token_id(self) -> int:
+            return int(self.tokenizer.eos_token_id)
+
+        def tok_encode(self, string: str, **_: Any) -> list[int]:
+            return list(self.tokenizer(string, add_special_tokens=not chat)["input_ids"])
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat_history, tokenize=False, add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
+            )  # fmt: skip
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
+            return answer_requests(llm, self.tok_encode, requests, max_model_len)
+
+        @property
+        def prefix_token_id(self) -> int:
+            """What a text without context is conditioned on."""
+            start = self.tokenizer.bos_token_id
+            return self.eot_token_id if start is None else int(start)
+
+        def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
+            return likelihoods(llm, [(context, continuation) for _, context, continuation in requests], max_model_len)
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
+            texts = [self.tokenizer(request.args[0], add_special_tokens=False)["input_ids"] for request in requests]
+            return rolling_likelihoods(llm, texts, self.prefix_token_id, max_model_len)
+
+    return EngineLM()
+
+
+def answer_requests(llm: Any, encode: Any, requests: Sequence[Any], max_model_len: int) -> list[str]:
+    """Greedy answers in the order asked; a prompt too long for the context is cut on its left and marked."""
+    from vllm import SamplingParams, TokensPrompt
+
+    prompts, params, cut = [], [], []
+    for request in requests:
+        context, settings = request.args
+        room = max_model_len - settings["max_gen_toks"]
+        ids = encode(context)
+        cut.append(len(ids) > room)
+        prompts.append(TokensPrompt(prompt_token_ids=ids[-room:]))
+        params.append(SamplingParams(temperature=0.0, max_tokens=settings["max_gen_toks"], stop=settings.get("until")))
+    outputs = generate(llm, prompts, params)
+    return [
+        Generation(
+            output.outputs[0].text,
+            {
+                "finish_reason": output.outputs[0].finish_reason,
+                "n_tokens": len(output.outputs[0].token_ids),
+                "prompt_truncated": was_cut,
+            },
+        )
+        for output, was_cut in zip(outputs, cut, strict=True)
+    ]
+
+
+def likelihoods(llm: Any, pairs: Sequence[tuple[Ids, Ids]], max_model_len: int) -> list[tuple[Likelihood, bool]]:
+    """log P(continuation | context) in nats and whether greedy decoding would give it; a context too long is cut on its left."""
+    from vllm import SamplingParams, TokensPrompt
+
+    prompts = [TokensPrompt(prompt_token_ids=(context + continuation)[-(max_model_len - 1) :]) for context, continuation in pairs]
+    outputs = generate(llm, prompts, SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0))
+    return [_likelihood(output, len(continuation)) for output, (_, continuation) in zip(outputs, pairs, strict=True)]
+
+
+def _likelihood(output: Any, length: int) -> tuple[Likelihood, bool]:
+    """Of the last `length` prompt tokens; the first token of a prompt has no probability."""
+    scored = [
+        position[token]
+        for token, position in list(zip(output.prompt_token_ids, output.prompt_logprobs, strict=True))[-length:]
+        if position is not None
+    ]
+    return Likelihood(sum(entry.logprob for entry in scored), len(scored)), all(entry.rank == 1 for entry in scored)
+
+
+def rolling_likelihoods(llm: Any, texts: Sequence[Ids], prefix: int, max_model_len: int) -> list[float]:
+    """log P of whole texts, in disjoint windows as long as the context allows (lm-eval's loglikelihood_rolling)."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    windows = [
+        (owner, make_disjoint_window(window))
+        for owner, ids in enumerate(texts)
+        for window in get_rolling_token_windows(ids, prefix, max_seq_len=max_model_len - 2, context_len=1)
+    ]
+    found = likelihoods(llm, [pair for _, pair in windows], max_model_len)
+    totals = [Likelihood(0.0, 0)] * len(texts)
+    for (owner, _), (value, _) in zip(windows, found, strict=True):
+        totals[owner] = Likelihood(totals[owner] + value, totals[owner].n_tokens + value.n_tokens)
+    return list(totals)
