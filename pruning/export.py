@@ -44,14 +44,10 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
     a full disk.
     """
     config = read_config(model)
-    family = family_of(config)
-    _check_fit(model, config, plan)
+    job = _job(model, plan, plan_file)
     if out.resolve() == model.resolve():
         raise UsageError(f"{out} is the model itself; give another --out")
-    if plan.compensated and plan_file is None:
-        raise UsageError("the plan is compensated; its file is needed for the columns beside it")
-    widths = _widths(family, plan)
-    job = _Job(family, plan, (compensation.load(plan, plan_file) or {}) if plan_file else {})
+    widths = _widths(job.family, plan)
     files = shards(model)
     need_disk(out, sum(shard.stat().st_size for shard in files))
     with atomic_path(out, replaces=RECORD) as scratch:
@@ -62,6 +58,37 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
         _write_index(scratch, model, sizes)
         _write_own_files(model, scratch, plan, plan_file, {**config, **widths})
     return describe(out)
+
+
+def ffn_tensors(model: Path, plan: PruningPlan, plan_file: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Layer by layer, the FFN's torch tensors by their name below the layer, as the pruned checkpoint would hold them."""
+    job = _job(model, plan, plan_file)
+    layers: dict[int, list[tuple[str, Path, Entry]]] = {}
+    for shard in shards(model):
+        for entry in read_entries(shard)[0]:
+            if found := job.family.tensor(entry.name):
+                layers.setdefault(found[1], []).append((found[0].name, shard, entry))
+    for layer, entries in sorted(layers.items()):
+        yield layer, {name: _tensor(shard, entry, job) for name, shard, entry in entries}
+
+
+def _tensor(shard: Path, entry: Entry, job: _Job) -> Any:
+    import torch
+
+    resized = _resized(entry, job)
+    bits = np.concatenate([block.reshape(-1) for block in _blocks(shard, entry, job)])
+    dtype = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[entry.dtype]
+    return torch.from_numpy(bits).view(dtype).reshape(resized.shape)
+
+
+def _job(model: Path, plan: PruningPlan, plan_file: Path | None) -> _Job:
+    """Raises UsageError where the plan does not fit the model or its columns are not at hand."""
+    config = read_config(model)
+    _check_fit(model, config, plan)
+    if plan.compensated and plan_file is None:
+        raise UsageError("the plan is compensated; its file is needed for the columns beside it")
+    columns = compensation.load(plan, plan_file) if plan_file else None
+    return _Job(family_of(config), plan, columns or {})
 
 
 def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> None:
