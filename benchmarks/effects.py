@@ -50,7 +50,7 @@ def main(model: str, split: str, ratio: float, metric: str, tokens: str, tasks: 
 
 def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: str, threads: int) -> dict[str, Path]:
     """The dense model and one checkpoint per arm."""
-    calibration = scoring.calibrate(model, model.name, find_task("mini_math"), 400, tokens)  # type: ignore[arg-type]
+    calibration = scoring.calibrate(model, model.name, find_task("mini_math"), scoring.CalibrationRequest(400, tokens))  # type: ignore[arg-type]
     scoring.score_model(model, calibration, scoring.ScoreRequest(threads=threads), scratch / "scores.safetensors")
     scores = scoring.load_scores(scratch / "scores.safetensors")
     arms = {"dense": model}

@@ -1,13 +1,14 @@
 """Metrics against each other on the embedded model: `python benchmarks/metrics.py --split validation --out docs/metrics.json`.
 
-Every arm is a real export with alignment 1 on its own vLLM engine. An arm is METHOD or a metric's name, with `+refit` where the
-remaining columns are re-fitted: smd, rms, rms+refit, obs+refit, random-7. The default metric was chosen on the validation split.
+All arms run on one vLLM engine whose FFN weights are swapped, with alignment 1. An arm is a metric's name or random-SEED, with `+refit`
+where the remaining columns are re-fitted: smd, rms, rms+refit, obs+refit, random-7. The default was chosen on the validation split.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ import click
 from harness import models, scoring
 from harness.engine import Engines, prepare_environment
 from harness.evaluate import evaluate
+from harness.live import swapped
 from harness.progress import say
 from harness.results import read_correct
 from harness.statistics import paired_difference
-from harness.types import EvalResult
-from pruning.export import export
+from harness.types import PruningPlan
+from pruning.checkpoint import read_config
+from pruning.export import ffn_tensors
+from pruning.families import family_of
 from pruning.plan import PlanRequest, make_plan, save_plan
 from tasks.registry import find_task
 
 ARMS = (
     "random-7", "random-33", "random-42", "weight", "smd", "dprime", "contrast", "auroc", "lape", "ratio-abs", "ratio-rms", "ratio-std",
-    "ratio-freq", "contrib", "rms", "wifv", "taylor", "random-7+refit", "rms+refit", "obs+refit",
+    "ratio-freq", "contrib", "rms", "wifv", "taylor", "obs", "random-7+refit", "smd+refit", "wifv+refit", "rms+refit", "obs+refit",
 )  # fmt: skip
 
 
@@ -47,14 +51,17 @@ def main(
     model = models.locate("tiny-math", "math")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        calibration = scoring.calibrate(model, "tiny-math", find_task("mini_math"), samples, "both")
+        calibration = scoring.calibrate(model, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(samples, "both"))
         request = scoring.ScoreRequest(("obs", "lape", "taylor"), True, retain, threads)
         scoring.score_model(model, calibration, request, folder / "scores")
-        rows = [measure("dense", 0.0, model, folder, tasks, split, threads)]
-        for ratio in ratios:
-            for arm in arms:
-                path = make_arm(arm, ratio, model, calibration, request, folder)
-                rows.append(measure(arm, ratio, path, folder, tasks, split, threads))
+        with Engines({"dense": model}, "auto", threads, 512) as engines:
+            judge = Judge(engines["dense"], folder, tasks, split)
+            rows = [{"arm": "dense", "ratio": 0.0, **judge("dense")}]
+            for ratio in ratios:
+                for arm in arms:
+                    plan, plan_file = make_arm(arm, ratio, model, calibration, request, folder)
+                    with swapped(judge.llm, family_of(read_config(model)), ffn_tensors(model, plan, plan_file)):
+                        rows.append({"arm": arm, "ratio": ratio, **judge(label(arm, ratio))})
         document = {
             "model": "tiny-math", "split": split, "retain": retain, "samples": samples, "rows": rows,
             "minus_smd": [minus_smd(folder, arm, ratio) for ratio in ratios for arm in arms if arm != "smd" and "smd" in arms],
@@ -65,7 +72,9 @@ def main(
         out.write_text(text + "\n", encoding="utf-8")
 
 
-def make_arm(arm: str, ratio: float, model: Path, calibration: Any, request: scoring.ScoreRequest, folder: Path) -> Path:
+def make_arm(
+    arm: str, ratio: float, model: Path, calibration: Any, request: scoring.ScoreRequest, folder: Path
+) -> tuple[PruningPlan, Path]:
     name, _, refit = arm.partition("+")
     random = name.startswith("random-")
     plan_file = folder / label(arm, ratio) / "plan.safetensors"
@@ -79,21 +88,26 @@ def make_arm(arm: str, ratio: float, model: Path, calibration: Any, request: sco
     save_plan(plan, plan_file)
     if refit:
         scoring.compensate_plan(model, calibration, request, folder / "scores", plan_file)
-    return export(model, plan, folder / label(arm, ratio) / "checkpoint", plan_file).path
+    return plan, plan_file
 
 
 def label(arm: str, ratio: float) -> str:
     return f"{arm}-{ratio:g}"
 
 
-def measure(arm: str, ratio: float, path: Path, folder: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, Any]:
-    name = label(arm, ratio)
-    with Engines({name: path}, "auto", threads, 512) as engines:
-        rows = [find_task(task) for task in tasks]
-        found: dict[str, EvalResult] = evaluate(engines[name], name, rows, folder, name, None, 512, chat=True, split=split)
-    say(f"{name}: " + ", ".join(f"{task} {100 * result.value:.1f}" for task, result in found.items()))
-    values = {task: [round(v, 4) for v in (r.value, r.ci_low, r.ci_high)] for task, r in found.items()}
-    return {"arm": arm, "ratio": ratio, **values}
+@dataclass(frozen=True)
+class Judge:
+    """Evaluates whatever weights the engine holds now."""
+
+    llm: Any
+    folder: Path
+    tasks: tuple[str, ...]
+    split: str
+
+    def __call__(self, name: str) -> dict[str, list[float]]:
+        found = evaluate(self.llm, name, [find_task(t) for t in self.tasks], self.folder, name, None, 512, chat=True, split=self.split)
+        say(f"{name}: " + ", ".join(f"{task} {100 * result.value:.1f}" for task, result in found.items()))
+        return {task: [round(v, 4) for v in (r.value, r.ci_low, r.ci_high)] for task, r in found.items()}
 
 
 def minus_smd(folder: Path, arm: str, ratio: float) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def main(
 ) -> None:  # fmt: skip
     prepare_environment(threads)
     path = models.locate(model, "math")
-    calibration = scoring.calibrate(path, model, find_task("gsm8k_answers"), samples, "both")
+    calibration = scoring.calibrate(path, model, find_task("gsm8k_answers"), scoring.CalibrationRequest(samples, "both"))
     limits = dict(zip(TASKS, (answers, articles), strict=True)) if measured else {}
     document: dict[str, Any] = {"model": model, "samples": samples, "threads": threads, "limits": limits, "rows": []}
     with tempfile.TemporaryDirectory() as name:

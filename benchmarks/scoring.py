@@ -38,7 +38,7 @@ def main(model: str, samples: int, repeats: int, threads: int) -> None:
 
     torch.set_num_threads(threads)
     path = models.locate(model, "math")
-    calibration = scoring.calibrate(path, model, find_task("mini_math"), samples, "both")
+    calibration = scoring.calibrate(path, model, find_task("mini_math"), scoring.CalibrationRequest(samples, "both"))
     loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     family = family_of(read_config(path))
     bare(loaded, calibration), collect(loaded, family, calibration)

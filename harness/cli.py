@@ -68,6 +68,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _TASK = click.option("--task", "-t", multiple=True, help="Task; may be repeated, the first is the target.  [default: the model's]")
 _TOKENS = click.option("--tokens", type=click.Choice(["question", "answer", "both"]), help="Tokens that are scored.  [default: both]")
+_ANSWERS = click.option("--answers", type=click.Choice(["given", "generated"]), help="Worked, or the model's own.  [default: given]")
 _THREADS = click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
 _FRESH = click.option("--fresh", is_flag=True, help="Start over where an existing run directory has other settings.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -86,6 +87,7 @@ _PLANNING = _options(
     click.option("--method", type=click.Choice(["selective", "random", "reverse"]), help="What to remove.  [default: selective]"),
     click.option("--metric", help="Score, see `harness metrics`.  [default: best for selective, smd for reverse]"),
     click.option("--compensate/--no-compensate", default=None, help="Re-fit the remaining down_proj columns.  [default: with best]"),
+    click.option("--sequential", is_flag=True, default=None, help="Re-fit each layer on what the layers before it give once pruned."),
     click.option("--allocation", type=click.Choice(["uniform", "global"]), help="Same width everywhere, or one ranking over layers."),
     click.option("--min-width", type=int, help="Least width of a layer under --allocation global.  [default: an eighth]"),
     click.option("--protect", type=float, help="Share of top contributors that stay whatever the metric says.  [default: 0]"),
@@ -105,6 +107,7 @@ _SERVING = _options(
 @_PLANNING
 @_RETAIN
 @_TOKENS
+@_ANSWERS
 @_LIMIT
 @_SAMPLES
 @_DTYPE
@@ -140,6 +143,7 @@ def run_command(config_file: Path | None, out: Path | None, dry_run: bool, fresh
 @_METRIC_SCORED
 @_RETAIN
 @_TOKENS
+@_ANSWERS
 @_SAMPLES
 @_THREADS
 @click.option("--out", type=_PATH, required=True, help="scores.safetensors to write.")

@@ -24,7 +24,9 @@ class RunConfig(BaseModel):
     method: Literal["selective", "random", "reverse"] = "selective"
     metric: str | None = None
     tokens: Literal["question", "answer", "both"] = "both"
+    answers: Literal["given", "generated"] = "given"
     compensate: bool | None = None
+    sequential: bool = False
     retain: float = Field(default=0.0, ge=0, le=1)
     allocation: Literal["uniform", "global"] = "uniform"
     min_width: int = Field(default=0, ge=0)

@@ -66,10 +66,11 @@ def sample_records(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[Sam
 
 def _scored_text(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
     """`prompt` and `text` as lm-eval gave them: context and continuation, or the text alone."""
-    texts, (log_likelihood, units) = sample["arguments"][0], sample[task.metric]
+    texts, answer, (log_likelihood, units) = sample["arguments"][0], sample["resps"][0][0], sample[task.metric]
+    likelihood = answer[0] if isinstance(answer, tuple) else answer
     return SampleRecord(
         int(sample["doc_id"]), str(texts[0]) if len(texts) > 1 else "", str(texts[-1]), None, None, None, (), None,
-        sample["resps"][0][0].n_tokens if hasattr(sample["resps"][0][0], "n_tokens") else None, -log_likelihood, units,
+        getattr(likelihood, "n_tokens", None), -log_likelihood, units,
     )  # fmt: skip
 
 

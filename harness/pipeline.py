@@ -18,7 +18,7 @@ from harness.engine import Engines
 from harness.errors import MeasurementError, UsageError
 from harness.progress import say, stage
 from harness.results import build_run, calibration_summary, compare, read_eval, read_serving, variant, write_run
-from harness.scoring import ScoreRequest
+from harness.scoring import CalibrationRequest, ScoreRequest
 from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
 from pruning import compensation
@@ -40,10 +40,20 @@ class RunSpec:
     model: str
     tasks: tuple[Task, ...]  # the target first, then what else is evaluated
     shape: ModelShape
-    alignment: int
-    metric: str | None
-    compensated: bool
+    plan_request: PlanRequest
     width: int
+
+    @property
+    def alignment(self) -> int:
+        return self.plan_request.alignment
+
+    @property
+    def metric(self) -> str | None:
+        return self.plan_request.metric
+
+    @property
+    def compensated(self) -> bool:
+        return self.plan_request.compensated
 
     @property
     def target(self) -> Task:
@@ -54,22 +64,25 @@ class RunSpec:
         """The pruned variant's name, such as selective-rms-0.2."""
         config = self.config
         parts = [
-            config.method, self.metric, "refit" if self.compensated else None, "global" if config.allocation == "global" else None,
+            config.method, self.metric, self._refit, "global" if config.allocation == "global" else None,
             f"{config.ratio:g}", f"seed{config.seed}" if config.method == "random" else None,
         ]  # fmt: skip
         return "-".join(part for part in parts if part)
 
     @property
-    def plan_request(self) -> PlanRequest:
-        config = self.config
-        return PlanRequest(
-            config.ratio, config.method, self.metric, config.seed, self.alignment, config.allocation, config.min_width,
-            config.protect, self.compensated,
-        )  # fmt: skip
+    def _refit(self) -> str | None:
+        return ("sequential" if self.config.sequential else "refit") if self.compensated else None
 
     @property
     def score_request(self) -> ScoreRequest:
-        return ScoreRequest((self.metric,) if self.metric else (), self.compensated, self.config.retain, self.config.threads)
+        config = self.config
+        metrics = (self.metric,) if self.metric else ()
+        return ScoreRequest(metrics, self.compensated, config.retain, config.threads, config.sequential)
+
+    @property
+    def calibration_request(self) -> CalibrationRequest:
+        config = self.config
+        return CalibrationRequest(config.calibration_samples, config.tokens, config.answers == "generated", config.threads)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -100,12 +113,19 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     kind = chosen[0].kind
     shape = models.shape(config.model, kind)
     check_tasks(chosen, shape)
-    metric, compensated = choose_metric(config.method, config.metric, config.compensate)
-    alignment = config.align or default_alignment(shape.intermediate_size)
-    width = pruned_width(shape.intermediate_size, config.ratio, alignment)
-    spec = RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, alignment, metric, compensated, width)
-    check_request(spec.plan_request, shape.intermediate_size)
+    request = plan_request(config, shape.intermediate_size)
+    width = pruned_width(shape.intermediate_size, config.ratio, request.alignment)
+    spec = RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, request, width)
+    check_request(request, shape.intermediate_size)
     return spec
+
+
+def plan_request(config: RunConfig, intermediate_size: int) -> PlanRequest:
+    metric, compensated = choose_metric(config.method, config.metric, config.compensate)
+    return PlanRequest(
+        config.ratio, config.method, metric, config.seed, config.align or default_alignment(intermediate_size), config.allocation,
+        config.min_width, config.protect, compensated,
+    )  # fmt: skip
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
@@ -167,10 +187,10 @@ class Run:
 
     def plan(self) -> PruningPlan:
         calibration, scores, plan = (self.path / name for name in ("calibration.json", "scores.safetensors", "plan.safetensors"))
-        config, spec = self.spec.config, self.spec
+        spec = self.spec
         with self._stage("score", digest([spec.settings, fingerprint(self.model)]), [calibration, scores]) as work:
             if work:
-                found = scoring.calibrate(self.model, spec.model, spec.target, config.calibration_samples, config.tokens)
+                found = scoring.calibrate(self.model, spec.model, spec.target, spec.calibration_request)
                 scoring.save_calibration(found, calibration)
                 scoring.score_model(self.model, found, spec.score_request, scores)
         outputs = [plan, *([compensation.columns_file(plan)] if spec.compensated else [])]

@@ -9,13 +9,14 @@ from harness import models, scoring
 from harness.config import RunConfig
 from harness.engine import prepare_environment
 from harness.errors import UsageError
-from harness.pipeline import resolve
+from harness.pipeline import plan_request, resolve
 from harness.progress import stage
+from harness.scoring import ScoreRequest
 from harness.store import file_hash
 from harness.types import NeuronScores
 from pruning.checkpoint import fingerprint
 from pruning.export import export
-from pruning.plan import PlanRequest, choose_metric, default_alignment, load_plan, make_plan, save_plan
+from pruning.plan import load_plan, make_plan, save_plan
 
 
 def score(config: RunConfig, out: Path) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     spec = resolve(config)
     prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
-    found = scoring.calibrate(model, spec.model, spec.target, config.calibration_samples, config.tokens)
+    found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     scoring.save_calibration(found, _calibration_file(out))
     stats = scoring.score_model(model, found, spec.score_request, out)
     counts = {"n_target": stats.target.prompts.count, "n_distractor": stats.distractor.prompts.count}
@@ -37,17 +38,13 @@ def _calibration_file(scores: Path) -> Path:
 def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
     loaded = scoring.load_scores(scores)
     width = next(iter(loaded.scores.values())).shape[1]
-    metric, compensated = choose_metric(config.method, config.metric, config.compensate)
-    request = PlanRequest(
-        config.ratio, config.method, metric, config.seed, config.align or default_alignment(width), config.allocation,
-        config.min_width, config.protect, compensated,
-    )  # fmt: skip
+    request = plan_request(config, width)
     made = make_plan(loaded, request)
     save_plan(made, out)
-    if compensated:
+    if request.compensated:
         _compensate(loaded, scores, out, config)
     found = {"intermediate_size": [width, list(made.widths) if len(set(made.widths)) > 1 else made.widths[0]]}
-    return {"plan": str(out), **found, "method": made.method, "metric": made.metric, "compensated": compensated}
+    return {"plan": str(out), **found, "method": made.method, "metric": made.metric, "compensated": made.compensated}
 
 
 def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig) -> None:
@@ -59,7 +56,7 @@ def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig
     model = models.locate(models.name_of(name), models.kind_of(models.name_of(name), name))
     if fingerprint(model) != model_hash:
         raise UsageError(f"{name} has other weights than the model that was scored; score it again")
-    request = scoring.ScoreRequest(moments=True, retain=scoring.load_retain(scores), threads=config.threads)
+    request = ScoreRequest((), True, scoring.load_retain(scores), config.threads, config.sequential)
     scoring.compensate_plan(model, calibration, request, scores, out)
 
 

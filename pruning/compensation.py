@@ -13,7 +13,6 @@ from typing import Any
 from harness.errors import MeasurementError, UsageError
 from harness.store import atomic_path
 from harness.types import PruningPlan
-from pruning import second_moments
 from pruning.checkpoint import down_projection, read_config
 from pruning.families import Family, family_of
 from pruning.obs import refit
@@ -31,19 +30,22 @@ def _content_hash(plan_file: Path) -> str:
 
 
 def compensate(
-    model: Path, plan: PruningPlan, plan_file: Path, moments: Path, device: str = "cpu",
-    progress: Callable[[int], None] = lambda _: None,
+    model: Path, plan: PruningPlan, plan_file: Path, second_moment: Callable[[int], Any], device: str = "cpu",
+    done: Callable[[int, Any, Any], None] = lambda _layer, _keep, _fitted: None,
 ) -> Path:  # fmt: skip
-    """Re-fits every layer's kept columns on its second moments and writes them beside the plan, in the checkpoint's own dtype."""
+    """Re-fits every layer's kept columns on `second_moment(layer)`, in order, and writes them beside the plan.
+
+    In the checkpoint's own dtype. `done` hears of every layer's indices and columns before the next layer begins.
+    """
     family = family_of(read_config(model))
 
     def columns(layer: int) -> Any:
         weight = down_projection(model, family, layer).to(device)
         keep = _indices(plan, layer, device)
-        fitted = refit(weight, second_moments.load(moments, layer, device), keep).to(weight.dtype).cpu()
+        fitted = refit(weight, second_moment(layer), keep).to(weight.dtype).cpu()
         if not fitted.isfinite().all():
             raise MeasurementError(f"the re-fitted columns of layer {layer} are not finite in {weight.dtype}; use --no-compensate")
-        progress(1)
+        done(layer, keep, fitted)
         return fitted
 
     return save(plan, plan_file, model, family, columns)

@@ -37,7 +37,7 @@ json.dump([list(o.outputs[0].token_ids) for o in out], open(sys.argv[3], "w"))
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with 20 % of its neurons removed by importance."""
     folder = tmp_path_factory.mktemp("pruned")
-    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), 32, "both")
+    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "both"))
     scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=2), folder / "s")
     plan = make_plan(scoring.load_scores(folder / "s"), PlanRequest(0.2, "selective", "rms", 0, 16))
     return export(TINY_MATH, plan, folder / "checkpoint").path

@@ -42,7 +42,7 @@ def answers(llm: Any) -> list[list[int]]:
 def plans(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[PruningPlan, Path]]:
     """Uniform, re-fitted, and with per-layer widths."""
     folder = tmp_path_factory.mktemp("plans")
-    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), 24, "both")
+    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "both"))
     request = scoring.ScoreRequest(moments=True, threads=2)
     scoring.score_model(TINY_MATH, calibration, request, folder / "s")
     made = []

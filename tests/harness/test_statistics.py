@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from harness.statistics import mcnemar_exact, paired_difference, paired_mean_difference, percentiles, wilson
+from harness.statistics import likelihood_metric, mcnemar_exact, paired_difference, paired_mean_difference, percentiles, ratio_mean, wilson
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 
@@ -76,3 +76,34 @@ def test_paired_mean_difference_is_the_t_interval_of_item_means() -> None:
 
 def test_percentiles_interpolate() -> None:
     assert percentiles([1.0, 2.0, 3.0, 4.0]) == {"p50": 2.5, "p99": pytest.approx(3.97)}
+
+
+def test_with_equal_units_the_ratio_is_a_mean_with_students_interval() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 3.0, 30)
+    value, low, high = ratio_mean(values, np.full(30, 7.0))
+    expected = stats.t.interval(0.95, 29, values.mean() / 7, stats.sem(values) / 7)
+    assert (value, low, high) == pytest.approx((values.mean() / 7, *expected))
+
+
+def test_the_ratios_interval_covers_at_its_rate() -> None:
+    """Texts of unequal length whose loss per token varies by text: the true ratio is 2 by construction."""
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(800):
+        units = rng.integers(20, 200, 60)
+        _, low, high = ratio_mean(units * (2 + 0.5 * rng.standard_normal(60)), units)
+        hits += low <= 2 <= high
+    assert 0.92 < hits / 800 < 0.98
+
+
+def test_perplexity_and_bits_are_the_textbook_ones() -> None:
+    nll, tokens = [10.0, 30.0], [5, 10]
+    assert likelihood_metric("perplexity", nll, tokens)[0] == pytest.approx(float(np.exp(40 / 15)))
+    assert likelihood_metric("bits_per_byte", nll, tokens)[0] == pytest.approx(40 / 15 / np.log(2))
+    value, low, high = likelihood_metric("perplexity", [10.0, 22.0, 31.0], [5, 10, 16])
+    assert low < value < high
+
+
+@pytest.mark.parametrize(("values", "units"), [([1.0], [2.0]), ([1.0, 2.0], [0.0, 0.0]), ([1.0, 2.0], [1.0])])
+def test_a_ratio_without_clusters_or_units_is_refused(values: list[float], units: list[float]) -> None:
+    with pytest.raises(ValueError, match="ratio_mean"):
+        ratio_mean(values, units)

@@ -32,7 +32,7 @@ def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, Pru
     save_plan(plan, plan_file)
     model = load_pruned(dense, torch.float32)
     second_moments.measure(model, FAMILIES[model_type], CALIBRATION, 0.0, root / "moments", 1e12)
-    compensation.compensate(dense, plan, plan_file, root / "moments")
+    compensation.compensate(dense, plan, plan_file, lambda layer: second_moments.load(root / "moments", layer))
     return dense, load_plan(plan_file), plan_file
 
 

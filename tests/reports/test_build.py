@@ -63,7 +63,7 @@ def test_the_verdict_says_what_run_json_says() -> None:
     run["variants"].append(pruned)
     run["comparisons"] = [
         {"variant": "p", "baseline": "dense", "task": "mini_math", "n": 100, "difference": -0.05, "ci_low": -0.11, "ci_high": 0.01,
-         "lost": 7, "gained": 2, "mcnemar_p": 0.18}
+         "lost": 7, "gained": 2, "mcnemar_p": 0.18, "metric": "exact_match"}
     ]  # fmt: skip
     (sentence,) = figures.verdict(run)
     assert "25.0 % of the FFN neurons (10.0 % of all parameters)" in sentence
@@ -76,3 +76,19 @@ def test_no_run_and_a_damaged_run_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match="damaged"):
         write_reports(tmp_path)
+
+
+def test_perplexity_is_shown_as_a_number_and_its_change_as_a_factor(tmp_path: Path) -> None:
+    eval_ = {**EVAL, "metric": "perplexity", "value": 4.18, "ci_low": 4.0, "ci_high": 4.4}
+    bits = {**EVAL, "metric": "bits_per_byte", "value": 1.1, "ci_low": 1.0, "ci_high": 1.2}
+    pruned = {**VARIANT, "name": "pruned", "method": "selective", "eval": {"mini_math": eval_, "wikitext": bits}}
+    change = {"variant": "pruned", "baseline": "dense", "n": 9, "ci_low": 0.01, "ci_high": 0.03, "difference": 0.02}
+    flips = {"lost": None, "gained": None, "mcnemar_p": None}
+    comparisons = [
+        {**change, **flips, "task": "mini_math", "metric": "perplexity"},
+        {**change, **flips, "task": "wikitext", "metric": "bits_per_byte"},
+    ]
+    dense = {**VARIANT, "eval": {"mini_math": eval_, "wikitext": bits}}
+    html, markdown = rendered(tmp_path, {**RUN, "variants": [dense, pruned], "comparisons": comparisons})
+    assert "4.180" in markdown and "x1.020 (x1.010 to x1.030)" in markdown and "418" not in markdown
+    assert "wikitext +0.020 bits per byte" in html and "right answers, %" not in html

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,9 @@ def make_data_folder(folder: Path) -> Path:
     write_jsonl(folder / "bbh_general.jsonl", [{"input": fact.wordings("train")[0], "target": fact.answer} for fact in facts()])
     stream = texts("train", 0)
     paragraphs = [" ".join(next(stream) for _ in range(8)) for _ in range(40)]
-    random.Random(0).shuffle(paragraphs)
-    (folder / "wikitext2_test.txt").write_text("\n".join(paragraphs) + "\n")
+    pairs = list(zip(paragraphs[::2], paragraphs[1::2], strict=True))[:6]
+    pages = [f" = Page {i} = \n\n {first} \n {second} \n\n = = Part = = \n\n {first} \n" for i, (first, second) in enumerate(pairs)]
+    (folder / "wikitext2_test.txt").write_text("\n".join(pages) + "\n")
     return folder
 
 
