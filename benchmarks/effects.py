@@ -18,6 +18,7 @@ from harness.evaluate import evaluate
 from harness.progress import say
 from harness.results import read_correct
 from harness.statistics import paired_mean_difference
+from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
 from tasks.registry import find_task
@@ -52,7 +53,7 @@ def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: s
     """The dense model and one checkpoint per arm."""
     calibration = scoring.calibrate(model, model.name, find_task("mini_math"), scoring.CalibrationRequest(400, tokens))  # type: ignore[arg-type]
     scoring.score_model(model, calibration, scoring.ScoreRequest(threads=threads), scratch / "scores.safetensors")
-    scores = scoring.load_scores(scratch / "scores.safetensors")
+    scores = score_file.load(scratch / "scores.safetensors")
     arms = {"dense": model}
     for name, method, seed in [("selective", "selective", 0), ("reverse", "reverse", 0), *((f"random-{s}", "random", s) for s in SEEDS)]:
         plan = make_plan(scores, PlanRequest(ratio, method, metric, seed))  # type: ignore[arg-type]

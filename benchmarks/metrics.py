@@ -22,6 +22,7 @@ from harness.progress import say
 from harness.results import read_correct
 from harness.statistics import paired_difference
 from harness.types import PruningPlan
+from pruning import score_file
 from pruning.checkpoint import read_config
 from pruning.export import ffn_tensors
 from pruning.families import family_of
@@ -79,7 +80,7 @@ def make_arm(
     random = name.startswith("random-")
     plan_file = folder / label(arm, ratio) / "plan.safetensors"
     plan = make_plan(
-        scoring.load_scores(folder / "scores"),
+        score_file.load(folder / "scores"),
         PlanRequest(
             ratio, "random" if random else "selective", None if random else name, int(name.split("-")[1]) if random else 0,
             compensated=bool(refit),

@@ -22,6 +22,7 @@ from harness.engine import Engines, prepare_environment
 from harness.evaluate import evaluate
 from harness.progress import say
 from harness.types import CalibrationSet
+from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan, save_plan
 from tasks.registry import find_task
@@ -103,7 +104,7 @@ def pruned(arm: str, ratio: float, model: Path, calibration: CalibrationSet, thr
     seed = int(metric.split("-")[1]) if random else 0
     plan_file = folder / "plan.safetensors"
     wanted = PlanRequest(ratio, "random" if random else "selective", None if random else metric, seed, compensated=bool(refit))
-    plan = make_plan(scoring.load_scores(scores), wanted)
+    plan = make_plan(score_file.load(scores), wanted)
     save_plan(plan, plan_file)
     if refit:
         scoring.compensate_plan(

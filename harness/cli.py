@@ -243,6 +243,27 @@ def report_command(run: Path, as_json: bool) -> None:
     _answer({"html": str(html), "markdown": str(markdown)}, as_json)
 
 
+@cli.command("inspect")
+@click.argument("run", type=_PATH)
+@_JSON
+@_DEBUG
+def inspect_command(run: Path, as_json: bool) -> None:
+    """Where the neurons of RUN sit, how far metrics agree, and how stable the rankings are."""
+    from harness.errors import UsageError
+    from reports.build import read_run
+    from reports.neurons import neuron_tables
+
+    found = read_run(run)
+    tables = neuron_tables(found)
+    if not tables:
+        raise UsageError(f"{run} scored no neurons; inspect a directory that `harness run` wrote")
+    if as_json:
+        click.echo(json.dumps(found["neurons"], indent=1))
+        return
+    for table in tables:
+        _print_table(table)
+
+
 @cli.command("models")
 @_JSON
 @_DEBUG

@@ -17,11 +17,11 @@ from harness.config import RunConfig
 from harness.engine import Engines
 from harness.errors import MeasurementError, UsageError
 from harness.progress import say, stage
-from harness.results import build_run, calibration_summary, compare, read_eval, read_serving, variant, write_run
+from harness.results import build_run, calibration_summary, compare, neuron_summary, read_eval, read_serving, variant, write_run
 from harness.scoring import CalibrationRequest, ScoreRequest
 from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
-from pruning import compensation
+from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.export import export
 from pruning.families import shape_of
@@ -196,7 +196,7 @@ class Run:
         outputs = [plan, *([compensation.columns_file(plan)] if spec.compensated else [])]
         with self._stage("plan", self.directory.output_hash("score"), outputs) as work:
             if work:
-                save_plan(make_plan(scoring.load_scores(scores), spec.plan_request), plan)
+                save_plan(make_plan(score_file.load(scores), spec.plan_request), plan)
                 if spec.compensated:
                     scoring.compensate_plan(self.model, scoring.load_calibration(calibration), spec.score_request, scores, plan)
         shutil.rmtree(scoring.moments_folder(scores), ignore_errors=True)  # large, and of no use once the plan is made
@@ -250,7 +250,8 @@ class Run:
             scoring.load_calibration(self.path / "calibration.json"), self.spec.metric, self.spec.config.retain
         )
         comparisons = [compare(self.path, DENSE, self.spec.variant, task.name, task.metric) for task in self.spec.tasks]
-        result = build_run(self.spec.model, self.spec.target.name, variants, comparisons, calibration)
+        neurons = neuron_summary(self.path / "scores.safetensors", load_plan(self.path / "plan.safetensors"))
+        result = build_run(self.spec.model, self.spec.target.name, variants, comparisons, calibration, neurons)
         write_run(result, self.path)
         write_reports(self.path)
         return result

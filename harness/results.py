@@ -23,12 +23,15 @@ from harness.types import (
     Checkpoint,
     Comparison,
     EvalResult,
+    PruningPlan,
     RunResult,
     ServingResult,
     ServingRow,
     Variant,
 )
+from pruning import score_file
 from pruning.checkpoint import read_record
+from pruning.inspection import SHARE, agreement, whereabouts
 from pruning.scores import describe_metrics
 
 _UNPRUNED: dict[str, Any] = {
@@ -52,7 +55,12 @@ def read_serving(path: Path) -> dict[str, ServingResult]:
 
 
 def build_run(
-    model: str, task: str, variants: Sequence[Variant], comparisons: Sequence[Comparison], calibration: Mapping[str, Any]
+    model: str,
+    task: str,
+    variants: Sequence[Variant],
+    comparisons: Sequence[Comparison],
+    calibration: Mapping[str, Any],
+    neurons: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """The variants with where, when and by what they were measured."""
     return RunResult(
@@ -67,7 +75,21 @@ def build_run(
         calibration=calibration,
         variants=tuple(variants),
         comparisons=tuple(comparisons),
+        neurons=neurons,
     )
+
+
+def neuron_summary(scores_file: Path, plan: PruningPlan) -> dict[str, Any]:
+    """Of the paper's S and of the plan's metric: where the neurons sit; and how metrics agree at the plan's ratio."""
+    tables = score_file.load(scores_file).scores
+    shown = sorted({"smd", plan.metric or "smd"})
+    return {
+        "share": SHARE,
+        "widths": list(plan.widths),
+        "whereabouts": {name: whereabouts(tables[name]) for name in shown},
+        "agreement": agreement(tables, 1 - sum(plan.widths) / (plan.intermediate_size * len(plan.widths))),
+        "stability": score_file.load_stability(scores_file),
+    }
 
 
 def calibration_summary(calibration: CalibrationSet, metric: str | None, retain: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.progress import stage
-from harness.store import file_hash, load_arrays, save_arrays, write_json
-from harness.types import ActivationStats, CalibrationItem, CalibrationSet, Example, FloatArray, NeuronScores, TokenScope
-from pruning import compensation, second_moments
+from harness.store import write_json
+from harness.types import ActivationStats, CalibrationItem, CalibrationSet, Example, FloatArray, TokenScope
+from pruning import compensation, score_file, second_moments
 from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration, question_ids
 from pruning.checkpoint import fingerprint, read_config
@@ -150,7 +150,7 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
     if OBS in request.metrics:
         with stage(f"Removal order of {layers} layers", layers) as advance:
             tables[OBS] = _removal_scores(loaded, family, folder, advance)
-    save_scores(stats, tables, calibration, request.retain, out)
+    score_file.save(stats, tables, calibration, request.retain, out)
     return stats
 
 
@@ -221,46 +221,3 @@ def _removal_scores(loaded: Any, family: Family, folder: Path, progress: Callabl
         rows.append(removal_scores(weight, second_moments.load(folder, index, str(weight.device))))
         progress(1)
     return np.stack(rows)
-
-
-def save_scores(stats: ActivationStats, tables: Mapping[str, FloatArray], calibration: CalibrationSet, retain: float, path: Path) -> None:
-    """`layers.{i}.{metric}` float32 and the moments they came from; the same scores give the same bytes."""
-    arrays = {
-        f"layers.{layer}.{name}": values[layer]
-        for name, values in {**tables, **_moment_tables(stats)}.items()
-        for layer in range(len(values))
-    }
-    metadata = {
-        "model": calibration.model, "model_hash": calibration.model_hash, "tokens": calibration.tokens,
-        "calibration_hash": stats.calibration_hash, "target": calibration.target_source,
-        "distractors": json.dumps(calibration.distractor_sources), "layers": str(len(stats.down_norm)), "retain": repr(retain),
-        "n_target": str(stats.target.prompts.count), "n_distractor": str(stats.distractor.prompts.count),
-    }  # fmt: skip
-    save_arrays(path, arrays, metadata)
-
-
-def _moment_tables(stats: ActivationStats) -> dict[str, FloatArray]:
-    tables = {"moments.down_norm": stats.down_norm}
-    for name, group in (("target", stats.target), ("distractor", stats.distractor)):
-        values = {
-            "prompts.mean": group.prompts.mean, "prompts.m2": group.prompts.m2, "mean_abs": group.mean_abs,
-            "mean": group.mean, "mean_square": group.mean_square, "positive": group.positive,
-        }  # fmt: skip
-        tables.update({f"moments.{name}.{key}": value for key, value in values.items()})
-    return tables
-
-
-def load_retain(path: Path) -> float:
-    """The share of general tokens with which the scores were measured."""
-    return float(load_arrays(path, "harness score")[1]["retain"])
-
-
-def load_scores(path: Path) -> NeuronScores:
-    """Raises UsageError where the file holds no scores."""
-    arrays, meta = load_arrays(path, "harness score")
-    if "calibration_hash" not in meta:
-        raise UsageError(f"{path} holds no scores; make them with `harness score`")
-    layers = int(meta["layers"])
-    names = sorted({key.split(".", 2)[2] for key in arrays if ".moments." not in key})
-    tables = {name: np.stack([arrays[f"layers.{layer}.{name}"] for layer in range(layers)]) for name in names}
-    return NeuronScores(tables, meta["model"], meta["model_hash"], meta["tokens"], meta["calibration_hash"], file_hash(path))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from harness.progress import stage
 from harness.scoring import ScoreRequest
 from harness.store import file_hash
 from harness.types import NeuronScores
+from pruning import score_file
 from pruning.checkpoint import fingerprint
 from pruning.export import export
 from pruning.plan import load_plan, make_plan, save_plan
@@ -36,7 +37,7 @@ def _calibration_file(scores: Path) -> Path:
 
 
 def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
-    loaded = scoring.load_scores(scores)
+    loaded = score_file.load(scores)
     width = next(iter(loaded.scores.values())).shape[1]
     request = plan_request(config, width)
     made = make_plan(loaded, request)
@@ -56,7 +57,7 @@ def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig
     model = models.locate(models.name_of(name), models.kind_of(models.name_of(name), name))
     if fingerprint(model) != model_hash:
         raise UsageError(f"{name} has other weights than the model that was scored; score it again")
-    request = ScoreRequest((), True, scoring.load_retain(scores), config.threads, config.sequential)
+    request = ScoreRequest((), True, score_file.load_retain(scores), config.threads, config.sequential)
     scoring.compensate_plan(model, calibration, request, scores, out)
 
 

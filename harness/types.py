@@ -304,3 +304,4 @@ class RunResult:
     calibration: Mapping[str, Any]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...]
+    neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability

@@ -11,6 +11,7 @@ import jinja2
 from harness.errors import UsageError
 from harness.store import write_text
 from reports import charts, figures
+from reports.neurons import neuron_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,4 +46,6 @@ def render(run: dict[str, Any], template: str, escape: bool) -> str:
     )
     environment.filters.update(figures.FILTERS)
     drawn = charts.drawn(run) if escape else []
-    return environment.get_template(template).render(run=run, charts=drawn, verdict=figures.verdict(run), tables=figures.tables(run))
+    *results, provenance = figures.tables(run)
+    tables = [*results, *neuron_tables(run), provenance]
+    return environment.get_template(template).render(run=run, charts=drawn, verdict=figures.verdict(run), tables=tables)

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import scoring
+from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
 from tasks.mini_facts.task import items as fact_items
@@ -39,7 +40,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pruned")
     calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "both"))
     scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=2), folder / "s")
-    plan = make_plan(scoring.load_scores(folder / "s"), PlanRequest(0.2, "selective", "rms", 0, 16))
+    plan = make_plan(score_file.load(folder / "s"), PlanRequest(0.2, "selective", "rms", 0, 16))
     return export(TINY_MATH, plan, folder / "checkpoint").path
 
 

@@ -15,6 +15,7 @@ from harness.engine import EngineConfig, engine, generate
 from harness.errors import UsageError
 from harness.live import swapped
 from harness.types import PruningPlan
+from pruning import score_file
 from pruning.checkpoint import read_config
 from pruning.export import export, ffn_tensors
 from pruning.families import FAMILIES, family_of
@@ -53,7 +54,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[PruningPlan, P
             PlanRequest(0.4, metric="rms", allocation="global", compensated=True),
         )
     ):
-        plan, file = make_plan(scoring.load_scores(folder / "s"), wanted), folder / str(i) / "plan.safetensors"
+        plan, file = make_plan(score_file.load(folder / "s"), wanted), folder / str(i) / "plan.safetensors"
         save_plan(plan, file)
         if wanted.compensated:
             scoring.compensate_plan(TINY_MATH, calibration, request, folder / "s", file)

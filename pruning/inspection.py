@@ -1,0 +1,112 @@
+"""What the scores say as a whole: where the neurons sit, how far metrics agree, how much hangs on the choice of prompts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.types import ActivationStats, FloatArray, GroupStats
+from pruning.activations import moments_of
+from pruning.scores import METRICS
+
+SHARE = 0.1  # the most and the least selective neurons: this part of the whole network's
+RATIOS = (0.1, 0.2, 0.3, 0.5)
+FROM_PROMPTS = ("smd", "dprime", "contrast", "auroc", "contrib")  # metrics that follow from the prompts' means of |h| alone
+_RESAMPLES = 20
+
+
+def whereabouts(scores: FloatArray, share: float = SHARE) -> dict[str, list[float]]:
+    """The part of every layer's neurons that is among the network's `share` with the highest and with the lowest score.
+
+    scores: [layers, intermediate_size]. A layer with more than `share` holds more than its part.
+    """
+    count = max(1, round(share * scores.size))
+    order = np.argsort(scores, axis=None, kind="stable")
+    return {"highest": _per_layer(order[-count:], scores), "lowest": _per_layer(order[:count], scores)}
+
+
+def _per_layer(flat: Any, scores: FloatArray) -> list[float]:
+    layers, width = scores.shape
+    return [float(n) for n in np.bincount(flat // width, minlength=layers) / width]
+
+
+def agreement(tables: Mapping[str, FloatArray], ratio: float) -> dict[str, Any]:
+    """Spearman's rank correlation and overlap of the removed sets of every pair of metrics, means over layers.
+
+    overlap: the part of the neurons that one metric removes at `ratio` that the other removes too; by chance it is `ratio`.
+    """
+    names = sorted(tables)
+    ranks = {name: ranks_of(tables[name]) for name in names}
+    removed = {name: removed_by(tables[name], ratio) for name in names}
+    return {
+        "metrics": names,
+        "ratio": ratio,
+        "rank_correlation": [[_mean_correlation(ranks[a], ranks[b]) for b in names] for a in names],
+        "overlap": [[overlap(removed[a], removed[b]) for b in names] for a in names],
+    }
+
+
+def ranks_of(scores: FloatArray) -> FloatArray:
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(scores, axis=1), dtype=np.float64)
+
+
+def _mean_correlation(a: FloatArray, b: FloatArray) -> float:
+    """Pearson's correlation of ranks within each layer; 0 for a layer where all scores are equal."""
+    x, y = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return float(np.divide((x * y).sum(axis=1), size, out=np.zeros(len(x)), where=size > 0).mean())
+
+
+def removed_by(scores: FloatArray, ratio: float) -> Any:
+    """Boolean [layers, intermediate_size]: the lowest `ratio` of every layer."""
+    count = round(ratio * scores.shape[1])
+    mask = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(mask, np.argsort(scores, axis=1, kind="stable")[:, :count], True, axis=1)
+    return mask
+
+
+def overlap(a: Any, b: Any) -> float:
+    """Of equally large sets: the common part of one of them; 1 where nothing is removed."""
+    return float((a & b).sum() / a.sum()) if a.any() else 1.0
+
+
+def stability(stats: ActivationStats, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """How much a ranking changes when the calibration prompts are drawn again, with replacement, from those there are.
+
+    metric -> {"rank_correlation": [mean, least], "overlap": {ratio: [mean, least]}}, resampled against the ranking of all prompts;
+    from the at most 256 prompts of each group whose means were kept.
+    """
+    rng = np.random.default_rng(seed)
+    whole = _rankings(_resampled(stats, lambda n: np.arange(n)))
+    draws = [_rankings(_resampled(stats, lambda n: rng.integers(0, n, n))) for _ in range(resamples)]
+    return {name: _spread(whole[name], [draw[name] for draw in draws]) for name in FROM_PROMPTS}
+
+
+def _resampled(stats: ActivationStats, draw: Callable[[int], Any]) -> ActivationStats:
+    def group(of: GroupStats) -> GroupStats:
+        chosen = of.sample[draw(len(of.sample))]
+        return replace(of, prompts=moments_of(chosen), mean_abs=chosen.mean(axis=0, dtype=np.float64), sample=chosen)
+
+    return replace(stats, target=group(stats.target), distractor=group(stats.distractor))
+
+
+def _rankings(stats: ActivationStats) -> dict[str, FloatArray]:
+    return {name: METRICS[name](stats) for name in FROM_PROMPTS}
+
+
+def _spread(whole: FloatArray, draws: list[FloatArray]) -> dict[str, Any]:
+    ranks = ranks_of(whole)
+    correlations = [_mean_correlation(ranks, ranks_of(draw)) for draw in draws]
+    shared = {
+        f"{ratio:g}": [overlap(removed_by(whole, ratio), removed_by(draw, ratio)) for draw in draws] for ratio in RATIOS
+    }  # fmt: skip
+    return {"rank_correlation": _mean_and_least(correlations), "overlap": {ratio: _mean_and_least(v) for ratio, v in shared.items()}}
+
+
+def _mean_and_least(values: list[float]) -> list[float]:
+    return [float(np.mean(values)), float(np.min(values))]
