@@ -179,14 +179,16 @@ def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None
 @click.argument("model")
 @click.argument("plan", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="Checkpoint folder to write.")
+@click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
+@_THREADS
 @_JSON
 @_DEBUG
-def prune_command(model: str, plan: Path, out: Path, as_json: bool) -> None:
+def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int | None, as_json: bool) -> None:
     """Write the smaller checkpoint of MODEL that PLAN describes."""
     from harness import stages
 
     with _stdout_to_stderr():
-        found = stages.prune(model, plan, out)
+        found = stages.prune(model, plan, out, verify, threads)
     _answer(found, as_json)
 
 

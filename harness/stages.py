@@ -14,6 +14,7 @@ from harness.progress import stage
 from harness.scoring import ScoreRequest
 from harness.store import file_hash
 from harness.types import NeuronScores
+from harness.verification import verify
 from pruning import score_file
 from pruning.checkpoint import fingerprint
 from pruning.export import export
@@ -61,9 +62,15 @@ def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig
     scoring.compensate_plan(model, calibration, request, scores, out)
 
 
-def prune(model: str, plan_file: Path, out: Path) -> dict[str, Any]:
+def prune(model: str, plan_file: Path, out: Path, verified: bool = False, threads: int | None = None) -> dict[str, Any]:
+    """Writes the checkpoint and, where asked, holds it against the masked model in transformers and vLLM."""
     loaded = load_plan(plan_file)
     source = models.locate(model, models.kind_of(model, loaded.model))
     with stage(f"Writing {out}"):
         made = export(source, loaded, out, plan_file)
-    return {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
+    found: dict[str, Any] = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
+    if verified:
+        prepare_environment(threads)
+        with stage("Verifying with transformers and vLLM"):
+            found["verified"] = verify(source, loaded, plan_file, out, threads)
+    return found

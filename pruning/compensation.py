@@ -95,3 +95,12 @@ def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
     if metadata.get("plan_hash") != _content_hash(plan_file):
         raise UsageError(f"{path} belongs to another plan than {plan_file}; make the plan again with --compensate")
     return {int(entry.name.split(".")[1]): as_array(path, entry) for entry in entries}
+
+
+def load_columns(plan: PruningPlan, plan_file: Path) -> dict[int, Any] | None:
+    """Layer -> torch tensor [hidden, kept]; otherwise as `load`."""
+    from safetensors.torch import load_file
+
+    if load(plan, plan_file) is None:
+        return None
+    return {int(name.split(".")[1]): tensor for name, tensor in load_file(columns_file(plan_file)).items()}
