@@ -11,6 +11,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.types import Example
 from tasks.splits import split_of
+from tasks.wikitext.articles import articles, halves
 
 _VARIABLE = "HARNESS_DATA_DIR"
 
@@ -42,15 +43,18 @@ def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any
 
 
 def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """Distractors: SQuAD and everyday conversations as in the paper, or their named local stand-in."""
+    """Distractors: SQuAD and everyday conversations as in the paper, or their named local stand-ins."""
     rng = random.Random(seed)
     questions = local_file("bbh_general.jsonl")
     if questions is None:
         first, second = _squad(), _conversations()
-        names: tuple[str, ...] = ("SQuAD", "everyday-Conversational-cleaned")
-        return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
-    rows = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions) if split_of(row["input"]) == "train"]
-    return ("BIG-Bench-Hard inputs (stand-in)",), rng.sample(rows, min(n, len(rows)))
+        names = ("SQuAD", "everyday-Conversational-cleaned")
+    else:
+        rows = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions)]
+        first = [row for row in rows if split_of(row.prompt) == "train"]
+        second = [Example("", text) for text in _paragraphs()]
+        names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")
+    return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
 
 
 def _squad() -> list[Example]:
@@ -61,3 +65,11 @@ def _squad() -> list[Example]:
 def _conversations() -> list[Example]:
     rows = hub_rows("suriya7/everyday-Conversational-cleaned", None, "train")
     return [Example("", " ".join(str(value) for value in row.values())) for row in rows]
+
+
+def _paragraphs(shortest: int = 200, longest: int = 1500) -> list[str]:
+    """Of the local WikiText-2 articles that the task `wikitext` does not evaluate."""
+    file = local_file("wikitext2_test.txt")
+    assert file is not None  # the variable is set, so the file is there or UsageError was raised
+    _, ours = halves(articles(file.read_text(encoding="utf-8").splitlines()))
+    return [line.strip()[:longest] for page in ours for line in page.splitlines() if len(line) >= shortest]
