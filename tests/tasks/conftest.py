@@ -33,7 +33,7 @@ def make_data_folder(folder: Path) -> Path:
     write_jsonl(folder / "bbh_general.jsonl", [{"input": fact.wordings("train")[0], "target": fact.answer} for fact in facts()])
     stream = texts("train", 0)
     paragraphs = [" ".join(next(stream) for _ in range(8)) for _ in range(40)]
-    pairs = list(zip(paragraphs[::2], paragraphs[1::2], strict=True))[:6]
+    pairs = list(zip(paragraphs[::2], paragraphs[1::2], strict=True))
     pages = [f" = Page {i} = \n\n {first} \n {second} \n\n = = Part = = \n\n {first} \n" for i, (first, second) in enumerate(pairs)]
     (folder / "wikitext2_test.txt").write_text("\n".join(pages) + "\n")
     return folder
