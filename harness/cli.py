@@ -74,6 +74,10 @@ _FRESH = click.option("--fresh", is_flag=True, help="Start over where an existin
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 _CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
+_PRESET = click.option("--preset", type=click.Choice(["paper"]), help="Settings by name: paper is the protocol of arXiv 2604.27115.")
+_FRAME = click.option(
+    "--frame", type=click.Choice(["evaluation", "raw"]), help="Prompts as in the evaluation, or plain.  [default: evaluation]"
+)
 _LIMIT = click.option("--limit", type=int, help="Items per task.  [default: all]")
 _DTYPE = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Engine's number type.")
 _SAMPLES = click.option("--calibration-samples", type=int, help="Target prompts; twice as many distractors.  [default: 160]")
@@ -108,6 +112,8 @@ _SERVING = _options(
 @_RETAIN
 @_TOKENS
 @_ANSWERS
+@_FRAME
+@_PRESET
 @_LIMIT
 @_SAMPLES
 @_DTYPE
@@ -119,12 +125,14 @@ _SERVING = _options(
 @_FRESH
 @_JSON
 @_DEBUG
-def run_command(config_file: Path | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any) -> None:
+def run_command(
+    config_file: Path | None, preset: str | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any
+) -> None:
     """Score, plan, export, evaluate and measure one model; write run.json and a report."""
     from harness import pipeline
     from harness.config import load_config
 
-    config = load_config(config_file, options)
+    config = load_config(config_file, options, preset)
     if dry_run:
         from harness.forecast import forecast
         from harness.models import looks_like_chat
@@ -144,18 +152,20 @@ def run_command(config_file: Path | None, out: Path | None, dry_run: bool, fresh
 @_RETAIN
 @_TOKENS
 @_ANSWERS
+@_FRAME
+@_PRESET
 @_SAMPLES
 @_THREADS
 @click.option("--out", type=_PATH, required=True, help="scores.safetensors to write.")
 @_JSON
 @_DEBUG
-def score_command(model: str, out: Path, as_json: bool, **options: Any) -> None:
+def score_command(model: str, preset: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """Score MODEL's FFN neurons on a task."""
     from harness import stages
     from harness.config import load_config
 
     with _stdout_to_stderr():
-        found = stages.score(load_config(None, {**options, "model": model}), out)
+        found = stages.score(load_config(None, {**options, "model": model}, preset), out)
     _answer(found, as_json)
 
 

@@ -25,6 +25,7 @@ class RunConfig(BaseModel):
     metric: str | None = None
     tokens: Literal["question", "answer", "both"] = "both"
     answers: Literal["given", "generated"] = "given"
+    frame: Literal["evaluation", "raw"] = "evaluation"
     compensate: bool | None = None
     sequential: bool = False
     retain: float = Field(default=0.0, ge=0, le=1)
@@ -47,12 +48,20 @@ class RunConfig(BaseModel):
         return value.split(",") if isinstance(value, str) else value
 
 
-def load_config(file: Path | None, options: Mapping[str, Any]) -> RunConfig:
-    """Merges the three sources; raises UsageError with every wrong setting in one line."""
+PRESETS = Path(__file__).parent / "presets"
+
+
+def presets() -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+
+
+def load_config(file: Path | None, options: Mapping[str, Any], preset: str | None = None) -> RunConfig:
+    """Merges preset < file < environment < options; raises UsageError with every wrong setting in one line."""
     environment = {name: os.environ[key] for name in RunConfig.model_fields if (key := f"HARNESS_{name.upper()}") in os.environ}
     given = {key: value for key, value in options.items() if value not in (None, ())}
+    chosen = _read_yaml(PRESETS / f"{preset}.yaml" if preset else None)
     try:
-        return RunConfig(**{**_read_yaml(file), **environment, **given})
+        return RunConfig(**{**chosen, **_read_yaml(file), **environment, **given})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"bad settings: {problems}") from error

@@ -82,7 +82,9 @@ class RunSpec:
     @property
     def calibration_request(self) -> CalibrationRequest:
         config = self.config
-        return CalibrationRequest(config.calibration_samples, config.tokens, config.answers == "generated", config.threads)
+        return CalibrationRequest(
+            config.calibration_samples, config.tokens, config.answers == "generated", config.frame == "raw", config.threads
+        )
 
     @property
     def settings(self) -> dict[str, Any]:

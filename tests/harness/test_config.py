@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import load_config
+from harness.config import load_config, presets
 from harness.errors import UsageError
 
 
@@ -42,3 +42,20 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         load_config(tmp_path / "none.yaml", {})
+
+
+def test_a_preset_gives_way_to_everything_else(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("calibration_samples: 12\n")
+    assert load_config(None, {}, "paper").metric == "smd" and load_config(None, {}, "paper").frame == "raw"
+    found = load_config(file, {"tokens": "both"}, "paper")
+    assert (found.calibration_samples, found.tokens, found.metric, found.compensate) == (12, "both", "smd", False)
+
+
+def test_every_preset_is_valid_and_offered() -> None:
+    from harness.cli import cli
+
+    offered = next(option for option in cli.commands["run"].params if option.name == "preset").type.choices
+    assert list(offered) == list(presets())
+    for name in presets():
+        load_config(None, {}, name)
