@@ -66,7 +66,17 @@ def _seconds(spec: RunSpec) -> float | None:
     scored = 3 * spec.config.calibration_samples * _TOKENS_PER_PROMPT
     items = {task.name: min(task.items, spec.config.limit or task.items) for task in spec.tasks}
     answered = 2 * sum(items[task.name] * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks)
-    return _START_SECONDS + 2 * spec.shape.parameters * (scored + answered) / _flops_per_second()
+    flops = 2 * spec.shape.parameters * (scored + answered) + _second_moment_flops(spec)
+    return _START_SECONDS + flops / _flops_per_second()
+
+
+def _second_moment_flops(spec: RunSpec) -> float:
+    """H over the target's tokens (2 F^2 each); in FP64, at half the speed, an inverse and a removal order of about 2 F^3 and a re-fit."""
+    if not (spec.compensated or spec.metric == OBS):
+        return 0.0
+    width, tokens = spec.shape.intermediate_size, spec.config.calibration_samples * _TOKENS_PER_PROMPT
+    order = 2 * 2 * width**3 if spec.metric == OBS else 0
+    return spec.shape.num_hidden_layers * (2 * width**2 * tokens + order + 2 * spec.width**3)
 
 
 def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:

@@ -22,7 +22,7 @@ from harness.scoring import CalibrationRequest, ScoreRequest
 from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
 from pruning import compensation, score_file
-from pruning.checkpoint import describe, fingerprint, read_config
+from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, load_plan, make_plan, pruned_width, save_plan
@@ -151,6 +151,7 @@ def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Pa
     spec = resolve(config)
     engine.prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
+    need_one_width(model)
     spec = resolve(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
     folder = out or spec.default_out
     need_sandbox(spec.tasks)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.errors import UsageError
+from harness.errors import MeasurementError, UsageError
 from harness.progress import stage
-from harness.store import write_json
+from harness.store import load_arrays, save_arrays, write_json
 from harness.types import ActivationStats, CalibrationItem, CalibrationSet, Example, FloatArray, TokenScope
 from pruning import compensation, score_file, second_moments
 from pruning.activations import collect, down_weight
@@ -68,7 +69,10 @@ def calibrate(model: Path, name: str, task: Task, request: CalibrationRequest) -
     if request.own_answers:
         target_source = f"{target_source}, answers by the model itself"
         target, general = _answered(model, tokenizer, [target, general], chat, task.max_new_tokens, request.threads)
-    return build_calibration(tokenizer, name, fingerprint(model), target, general, (target_source, sources), request.tokens, chat)
+    context = shape_of(read_config(model)).max_position_embeddings
+    return build_calibration(
+        tokenizer, name, fingerprint(model), target, general, (target_source, sources), request.tokens, chat, context
+    )  # fmt: skip
 
 
 def _answered(
@@ -137,10 +141,10 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
     layers = len(submodule(loaded, family.layers))
     if "gate" in request.needs and family.gate is None:
         raise UsageError(f"{family.model_type} has no gate, which lape needs; choose another --metric")
-    sums = _sums(loaded, family, calibration, request, out)
+    partial, sums = out.with_name(f"{out.name}.partial"), _sums(loaded, family, calibration, request, out)
     with stage(f"Scoring {layers} layers on {prompts} prompts", prompts) as advance:
         stats = collect(
-            loaded, family, calibration, "gate" in request.needs, advance, out.with_name(f"{out.name}.partial"),
+            loaded, family, calibration, "gate" in request.needs, advance, partial,
             sums.observer if sums else lambda _target, _mask: None,
         )  # fmt: skip
     if "gradient" in request.needs:
@@ -154,9 +158,10 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
             del sums
         _measure_moments(loaded, family, calibration, request, folder)
     if OBS in request.metrics:
-        with stage(f"Removal order of {layers} layers", layers) as advance:
-            tables[OBS] = _removal_scores(loaded, family, folder, advance)
+        with stage(f"Removal order of {layers} layers", layers) as advance, _enough_memory():
+            tables[OBS] = _removal_scores(loaded, family, calibration, request.retain, folder, advance)
     score_file.save(stats, tables, calibration, request.retain, out)
+    partial.unlink(missing_ok=True)
     return stats
 
 
@@ -167,16 +172,20 @@ def load_model(model: Path, threads: int | None) -> Any:
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
     if torch.cuda.is_available():
-        return AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map="auto").eval()
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map="auto").eval()
+        if {"cpu", "disk"} & {str(device) for device in getattr(loaded, "hf_device_map", {}).values()}:
+            raise MeasurementError(f"{model} does not fit the memory of the GPUs that are free; free some, or give more of them")
+        return loaded
     return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
 
 
 def moments_memory() -> float:
-    """Bytes that second moments may take at a time: half of what is free on the device."""
+    """Bytes that second moments may take at a time: half of what is free, on the fullest of several GPUs times their number."""
     import torch
 
     if torch.cuda.is_available():
-        return float(torch.cuda.mem_get_info()[0] * 0.5)
+        count = torch.cuda.device_count()
+        return 0.5 * count * min(torch.cuda.mem_get_info(device)[0] for device in range(count))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") * 0.5
 
 
@@ -194,7 +203,7 @@ def compensate_plan(model: Path, calibration: CalibrationSet, request: ScoreRequ
         walk = Walk(load_model(model, request.threads), family_of(read_config(model)), calibration, request.retain)
     elif second_moments.missing(folder, calibration, request.retain, layers):
         _measure_moments(load_model(model, request.threads), family_of(read_config(model)), calibration, request, folder)
-    with stage(f"Re-fitting {layers} layers", layers) as advance:
+    with stage(f"Re-fitting {layers} layers", layers) as advance, _enough_memory():
 
         def done(layer: int, keep: Any, fitted: Any) -> None:
             if request.sequential:
@@ -203,6 +212,19 @@ def compensate_plan(model: Path, calibration: CalibrationSet, request: ScoreRequ
 
         moments = walk.second_moment if request.sequential else lambda layer: second_moments.load(folder, layer, device)
         compensation.compensate(model, plan, plan_file, moments, device, done)
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Says in one line what to do where a layer's matrices do not fit the GPU."""
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise MeasurementError(
+            "a layer's second moments and their inverse in FP64 do not fit the GPU; hide it (CUDA_VISIBLE_DEVICES=) or use --metric rms"
+        ) from error
 
 
 def _sums(model: Any, family: Family, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> second_moments.Sums | None:
@@ -220,10 +242,17 @@ def _measure_moments(model: Any, family: Family, calibration: CalibrationSet, re
             second_moments.measure(model, family, calibration, request.retain, folder, moments_memory())
 
 
-def _removal_scores(loaded: Any, family: Family, folder: Path, progress: Callable[[int], None]) -> FloatArray:
+def _removal_scores(
+    loaded: Any, family: Family, calibration: CalibrationSet, retain: float, folder: Path, progress: Callable[[int], None]
+) -> FloatArray:
+    """[layers, F]; each layer's are kept in `folder`, so that a killed scoring goes on."""
     rows = []
-    for index, layer in enumerate(submodule(loaded, family.layers)):
-        weight = down_weight(layer, family)
-        rows.append(removal_scores(weight, second_moments.load(folder, index, str(weight.device))))
+    for layer, module in enumerate(submodule(loaded, family.layers)):
+        file, key = folder / f"order-{layer:03d}.safetensors", second_moments.key_of(calibration, retain)
+        if second_moments.stored_key(file) != key:
+            weight = down_weight(module, family)
+            found = removal_scores(weight, second_moments.load(folder, layer, str(weight.device)))
+            save_arrays(file, {"scores": found}, {"key": key})
+        rows.append(load_arrays(file, "harness score")[0]["scores"])
         progress(1)
     return np.stack(rows)

@@ -16,7 +16,7 @@ from harness.store import file_hash
 from harness.types import NeuronScores
 from harness.verification import verify
 from pruning import score_file
-from pruning.checkpoint import fingerprint
+from pruning.checkpoint import fingerprint, need_one_width
 from pruning.export import export
 from pruning.plan import load_plan, make_plan, save_plan
 
@@ -26,6 +26,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     spec = resolve(config)
     prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
+    need_one_width(model)
     found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     scoring.save_calibration(found, _calibration_file(out))
     stats = scoring.score_model(model, found, spec.score_request, out)

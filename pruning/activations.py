@@ -163,9 +163,9 @@ def collect(
 ) -> ActivationStats:  # fmt: skip
     """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
 
-    gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed scoring
-    goes on. also: gives another observer for a batch, from its group and its mask of scored tokens. Raises UnsupportedModelError
-    where weights or activations are not finite.
+    gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed scoring goes on;
+    the caller removes it. also: gives another observer for a batch, from its group and its mask of scored tokens. Raises
+    UnsupportedModelError where weights or activations are not finite.
     """
     import torch
 
@@ -183,7 +183,7 @@ def collect(
                 _save_partial(partial, groups, number + 1, key)
                 saved = time.monotonic()
     if partial:
-        partial.unlink(missing_ok=True)
+        _save_partial(partial, groups, len(work), key)
     stats = ActivationStats(groups[True].finish(gate), groups[False].finish(gate), down_norms(model, family), None, calibration.hash)
     if not (np.isfinite(stats.target.prompts.mean).all() and np.isfinite(stats.distractor.prompts.mean).all()):
         raise UnsupportedModelError("an activation is not finite (overflow or NaN); check the checkpoint and its dtype")

@@ -13,9 +13,9 @@ MAX_TOKENS = 1024
 
 def build_calibration(
     tokenizer: Any, model: str, model_hash: str, target: Sequence[Example], distractors: Sequence[Example],
-    sources: tuple[str, tuple[str, ...]], tokens: TokenScope, chat: bool,
+    sources: tuple[str, tuple[str, ...]], tokens: TokenScope, chat: bool, context: int = MAX_TOKENS,
 ) -> CalibrationSet:  # fmt: skip
-    """Tokenises both groups. `chat` puts the question into the chat template, as the evaluation will.
+    """Tokenises both groups, to at most 1024 tokens and the model's `context`. `chat`: in the chat template, as in the evaluation.
 
     Raises UsageError where a group has no item left with a token in `tokens`.
     """
@@ -23,7 +23,7 @@ def build_calibration(
         item
         for is_target, examples in ((True, target), (False, distractors))
         for example in examples
-        if (item := _item(tokenizer, example, is_target, tokens, chat)) is not None
+        if (item := _item(tokenizer, example, is_target, tokens, chat, min(context, MAX_TOKENS))) is not None
     ]
     for is_target, name in ((True, "target"), (False, "distractor")):
         if not any(item.target is is_target for item in items):
@@ -31,11 +31,11 @@ def build_calibration(
     return CalibrationSet(model, model_hash, sources[0], sources[1], tokens, tuple(items))
 
 
-def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool) -> CalibrationItem | None:
+def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool, longest: int) -> CalibrationItem | None:
     """Question and answer ids, capped; a plain text (no question) is all answer, and is scored whole in every scope."""
     question = question_ids(tokenizer, example, chat) if example.prompt else []
     answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
-    ids = (question + answer)[:MAX_TOKENS]
+    ids = (question + answer)[:longest]
     start, stop = {"question": (0, len(question)), "answer": (len(question), len(ids)), "both": (0, len(ids))}[tokens]
     if not question or not answer:
         start, stop = 0, len(ids)

@@ -86,14 +86,23 @@ def down_projection(model: Path, family: Family, layer: int) -> Any:
 
 
 def fingerprint(model: Path) -> str:
-    """A hash of config and weights that reads only each shard's first and last MiB."""
+    """A hash of config and weights that reads of each shard its first and last MiB and 256 pieces of 64 KiB, evenly spaced."""
     total = hashlib.sha256((model / "config.json").read_bytes())
     for shard in shards(model):
+        size = shard.stat().st_size
+        pieces = [(0, 1 << 20), *((size * i // 256, 1 << 16) for i in range(1, 256)), (max(0, size - (1 << 20)), 1 << 20)]
         with shard.open("rb") as file:
-            total.update(f"{shard.name} {shard.stat().st_size}".encode() + file.read(1 << 20))
-            file.seek(max(0, shard.stat().st_size - (1 << 20)))
-            total.update(file.read())
+            total.update(f"{shard.name} {size}".encode())
+            for start, length in pieces:
+                file.seek(start)
+                total.update(file.read(length))
     return total.hexdigest()[:16]
+
+
+def need_one_width(model: Path) -> None:
+    """Raises UsageError for a checkpoint that has been pruned to a width of its own in every layer."""
+    if read_config(model).get("intermediate_sizes"):
+        raise UsageError(f"{model} has a width of its own in every layer; prune the model that it was made from")
 
 
 def read_record(checkpoint: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from harness.errors import UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
 from harness.types import Checkpoint, PruningPlan
 from pruning import compensation
-from pruning.checkpoint import INDEX, RECORD, describe, fingerprint, read_config, shards
+from pruning.checkpoint import INDEX, RECORD, describe, fingerprint, need_one_width, read_config, shards
 from pruning.families import Cut, Family, family_of, shape_of
 from pruning.model_card import model_card
 from pruning.stream import Array, Entry, as_array, finite, read_entries, taken, whole, write_entries
@@ -93,8 +93,7 @@ def _job(model: Path, plan: PruningPlan, plan_file: Path | None) -> _Job:
 
 def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> None:
     shape = shape_of(config)
-    if config.get("intermediate_sizes"):
-        raise UsageError(f"{model} has a width of its own in every layer; prune the model that it was made from")
+    need_one_width(model)
     if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "

@@ -31,7 +31,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         front=_front_matter(front, str(record["model"])),
         name=Path(str(record["model"])).name,
         share=1 - sum(widths) / (before * len(widths)),
-        model=record["model"],
+        model=_public_name(str(record["model"])),
         method=record["method"],
         metric=f", metric `{record['metric']}`" if record["metric"] else "",
         tokens="question and answer" if record["tokens"] == "both" else record["tokens"],
@@ -55,6 +55,11 @@ def _split(readme: Path) -> tuple[str, str]:
         return "", text.strip()
     front, _, body = text[4:].partition("\n---")
     return front, body.strip()
+
+
+def _public_name(model: str) -> str:
+    """A Hub id as it is; of a folder only its name, not where it lies on somebody's machine."""
+    return model if model.count("/") == 1 and not model.startswith(("/", ".")) else Path(model).name
 
 
 def _front_matter(front: str, model: str) -> str:

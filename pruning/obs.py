@@ -19,13 +19,6 @@ _BLOCKS, _POOL, _ATTEMPTS = 64, 8, 5
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-def damped(second_moment: Any, damping: float = DAMPING) -> Any:
-    """A copy of H in FP64 with `damping` times its mean diagonal added to the diagonal."""
-    import torch
-
-    return _shift(second_moment.to(torch.float64, copy=True), float(second_moment.diagonal().double().mean()) * damping)
-
-
 def _shift(matrix: Any, amount: float) -> Any:
     """In place; never by nothing, so that a layer without any activation can be inverted."""
     import torch
@@ -150,12 +143,3 @@ def refit(weight: Any, second_moment: Any, keep: Any, damping: float = DAMPING) 
     cross = second_moment[removed][:, keep].to(torch.float64)
     missing = weight.to(second_moment.device)[:, removed].to(torch.float64) @ cross
     return kept_weight + torch.cholesky_solve(missing.T, _factor(second_moment, damping, keep)).T
-
-
-def loss_of(weight: Any, second_moment: Any, keep: Any, fitted: Any) -> float:
-    """E||W h - W' h_K||^2 = trace(D H D^T), with D = W - W' on the kept columns and W on the removed."""
-    import torch
-
-    difference = weight.to(torch.float64).clone()
-    difference[:, keep] -= fitted.to(torch.float64)
-    return float(((difference @ second_moment.to(torch.float64)) * difference).sum())

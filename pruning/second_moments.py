@@ -45,10 +45,11 @@ def measure(
 
 def missing(folder: Path, calibration: CalibrationSet, retain: float, layers: int) -> list[int]:
     """The layers whose H is not there, or was measured on something else."""
-    return [layer for layer in range(layers) if _key(layer_file(folder, layer)) != _wanted_key(calibration, retain)]
+    return [layer for layer in range(layers) if stored_key(layer_file(folder, layer)) != key_of(calibration, retain)]
 
 
-def _wanted_key(calibration: CalibrationSet, retain: float) -> str:
+def key_of(calibration: CalibrationSet, retain: float) -> str:
+    """What second moments hang on."""
     return f"{calibration.hash}-{retain!r}"
 
 
@@ -60,7 +61,7 @@ class Sums:
     """H [F, F] float32 of `layers` as batches go by: (1 - retain) E_T[h h^T] + retain E_D[h h^T] over the scored tokens."""
 
     def __init__(self, calibration: CalibrationSet, retain: float, layers: Sequence[int]) -> None:
-        self.key, self.layers = _wanted_key(calibration, retain), tuple(layers)
+        self.key, self.layers = key_of(calibration, retain), tuple(layers)
         self.weights = _token_weights(calibration, retain)
         self.missing = sum(self.weights[item.target] > 0 for item in calibration.items)  # prompts not seen yet
         self.found: dict[int, Any] = {}
@@ -135,7 +136,8 @@ def _save(path: Path, second_moment: Any, key: str) -> None:
         save_file({"second_moment": second_moment.contiguous().cpu()}, scratch, metadata={"key": key})
 
 
-def _key(path: Path) -> str | None:
+def stored_key(path: Path) -> str | None:
+    """The key in a file's metadata; None where there is no such file, or it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import MeasurementError
-from pruning.obs import damped, loss_of, refit, removal_order, removal_scores
+from pruning.obs import DAMPING, refit, removal_order, removal_scores
 
 F, HIDDEN = 40, 12
 
@@ -19,6 +19,17 @@ def layer(seed: int = 0, tokens: int = 300, width: int = F) -> tuple[torch.Tenso
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(tokens, width, generator=g) @ torch.randn(width, width, generator=g) * torch.rand(width, generator=g)
     return torch.randn(HIDDEN, width, generator=g), x, x.T @ x / tokens
+
+
+def damped(h: torch.Tensor) -> torch.Tensor:
+    return h.double() + DAMPING * h.double().diagonal().mean() * torch.eye(len(h), dtype=torch.float64)
+
+
+def loss_of(weight: torch.Tensor, second_moment: torch.Tensor, keep: torch.Tensor, fitted: torch.Tensor) -> float:
+    """E||W h - W' h_K||^2 = trace(D H D^T), with D = W - W' on the kept columns and W on the removed."""
+    difference = weight.to(torch.float64).clone()
+    difference[:, keep] -= fitted.to(torch.float64)
+    return float(((difference @ second_moment.to(torch.float64)) * difference).sum())
 
 
 def naive_order(weight: torch.Tensor, second_moment: torch.Tensor, count: int) -> tuple[list[int], list[float]]:
