@@ -95,7 +95,8 @@ def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monk
         np.testing.assert_array_equal(getattr(resumed.target, name), getattr(whole.target, name))
         np.testing.assert_array_equal(getattr(resumed.distractor, name), getattr(whole.distractor, name))
     np.testing.assert_array_equal(resumed.distractor.prompts.m2, whole.distractor.prompts.m2)
-    assert not (tmp_path / "p").exists()
+    again = collect(model, FAMILIES["qwen2"], chosen, partial=tmp_path / "p", also=lambda *_: pytest.fail("a batch was run once more"))
+    np.testing.assert_array_equal(again.target.mean_abs, whole.target.mean_abs)
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
