@@ -36,4 +36,4 @@ def stage(title: str, total: int | None = None) -> Iterator[Callable[[int], None
         say(f"{title} ...")
         yield lambda _: None
     seconds = time.perf_counter() - started
-    say(f"{title}: {seconds:.1f} s" + (f", {seconds / total:.2f} s each" if total and seconds > total else ""))
+    say(f"{title}: {seconds:.1f} s" + (f", {seconds / total:.2f} s each" if total and seconds >= 1 else ""))
