@@ -46,6 +46,9 @@ def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
             start = self.tokenizer.bos_token_id
             return self.eot_token_id if start is None else int(start)
 
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
+            return list(super().loglikelihood(requests, disable_tqdm))
+
         def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
             return likelihoods(llm, [(context, continuation) for _, context, continuation in requests], max_model_len)
 

@@ -42,7 +42,7 @@ def compensate(
     def columns(layer: int) -> Any:
         weight = down_projection(model, family, layer).to(device)
         keep = _indices(plan, layer, device)
-        fitted = refit(weight, second_moment(layer), keep).to(weight.dtype).cpu()
+        fitted = refit(weight, second_moment(layer).to(device), keep).to(weight.dtype).cpu()
         if not fitted.isfinite().all():
             raise MeasurementError(f"the re-fitted columns of layer {layer} are not finite in {weight.dtype}; use --no-compensate")
         done(layer, keep, fitted)

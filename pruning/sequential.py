@@ -69,7 +69,7 @@ class Walk:
         with torch.inference_mode():
             weight = down_weight(self.stack[layer], self.family)
             weight.zero_()
-            weight[:, keep] = fitted.to(weight)
+            weight[:, keep.to(weight.device)] = fitted.to(weight)
         for batch in self.batches:
             batch.hidden = self._run(layer, batch)
 
