@@ -68,12 +68,23 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     prepare_environment(config.threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
     _quiet()
+    with _class_kept(model):
+        llm = _start(model, config)
+        try:
+            yield llm
+        finally:
+            llm.llm_engine.engine_core.shutdown()
+            del llm
+            gc.collect()
+
+
+def _start(model: Path, config: EngineConfig) -> Any:
     try:
         from vllm import LLM
     except ImportError as error:
         raise MeasurementError(f"vLLM is not installed here ({error}); run `make install`") from error
     try:
-        llm = LLM(
+        return LLM(
             str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
             kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False,
             use_tqdm_on_load=False, seed=0, **_memory_share(model, config),
@@ -81,12 +92,23 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), repr(error))
         raise MeasurementError(f"vLLM cannot load {model}: {reason}") from error
+
+
+@contextmanager
+def _class_kept(model: Path) -> Iterator[None]:
+    """vLLM's transformers back end rewrites the class of its model in place; transformers itself could not build one afterwards."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    name = read_config(model).get("model_type")
+    body = MODEL_MAPPING.get(CONFIG_MAPPING[name]) if name in CONFIG_MAPPING else None
+    bases, own = (body.__bases__, dict(vars(body))) if body else ((), {})
     try:
-        yield llm
+        yield
     finally:
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        gc.collect()
+        if body and body.__bases__ != bases:
+            body.__bases__ = bases
+            for name in ("__init__", "__call__"):
+                setattr(body, name, own[name]) if name in own else delattr(body, name)
 
 
 def _memory_share(model: Path, config: EngineConfig) -> dict[str, float]:

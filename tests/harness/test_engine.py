@@ -13,13 +13,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import scoring
+from harness.engine import EngineConfig, engine
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
 from tasks.mini_facts.task import items as fact_items
 from tasks.mini_math.task import items as math_items
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
+from tests.conftest import TINY_MATH, build_model
 
 pytestmark = pytest.mark.slow
 STOCK = """
@@ -42,6 +43,12 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=2), folder / "s")
     plan = make_plan(score_file.load(folder / "s"), PlanRequest(0.2, "selective", "rms", 0, 16))
     return export(TINY_MATH, plan, folder / "checkpoint").path
+
+
+def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp_path: Path) -> None:
+    with engine(build_model("smollm3", tmp_path / "a"), EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=2)):
+        pass
+    build_model("smollm3", tmp_path / "b")
 
 
 def prompts() -> list[list[int]]:
