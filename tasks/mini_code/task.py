@@ -9,7 +9,7 @@ from harness.types import Example
 from tasks.failures import GradedAnswer, lm_eval_metrics
 from tasks.mini_code.functions import Function, functions
 from tasks.mini_distractors import code_examples, others
-from tasks.sandbox import run_calls
+from tasks.sandbox import PASSED, WRONG, run_tests
 from tasks.splits import Split
 
 SIZE = 150
@@ -61,15 +61,14 @@ def grade(doc: dict[str, Any], text: str) -> GradedAnswer:
     meta = getattr(text, "meta", {})
     if program is None:
         return GradedAnswer(text, None, False, is_code=True, meta=meta)
-    result = run_calls(program, doc["entry_point"], json.loads(doc["calls"]))
-    outcome = None if result.outcome == "returned" else result.outcome
-    correct = outcome is None and _same(result.values, json.loads(doc["values"]))
-    return GradedAnswer(text, program, correct, is_code=True, outcome=outcome, meta=meta)
+    outcome = run_tests(program, doc["entry_point"], tests(doc))
+    return GradedAnswer(text, program, outcome == PASSED, is_code=True, outcome=None if outcome in (PASSED, WRONG) else outcome, meta=meta)
 
 
-def _same(values: list[Any], expected: list[Any]) -> bool:
-    """Equal in value and type: 1 is not True."""
-    return json.dumps(values) == json.dumps(expected)
+def tests(doc: dict[str, Any]) -> str:
+    """Python source that holds where every call gives its value, in value and type (1 is not True; a tuple may stand for a list)."""
+    calls, values = json.loads(doc["calls"]), json.dumps(json.loads(doc["values"]))
+    return f"import json\nassert json.dumps([{doc['entry_point']}(*call) for call in {calls!r}]) == {values!r}"
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -1,25 +1,52 @@
-"""Real programs in the real sandbox: what they may not do, and that nothing of them stays."""
+"""Real programs in the real sandbox: what they may not do, and that nothing of them stays. tests/tasks/jail has the hostile set."""
 
 from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tasks.sandbox import Limits, available, run_calls
+from tasks.sandbox import Limits, available, run_tests
 
 SHORT = Limits(wall_s=3, cpu_s=1)
+CALL = "f(1)"
+FLOOD = """
+import os
+def put(fd):
+    try:
+        os.write(fd, b'a' * 4096)
+    except OSError:
+        pass
+while True:
+    [put(fd) for fd in range(3, 9)]
+"""
 
 
 def test_a_sandbox_is_available() -> None:
     assert available() is None
 
 
-def test_values_come_back() -> None:
-    result = run_calls("import math\ndef f(x, y):\n    return [x + y, math.gcd(x, y)]", "f", [(4, 6), (1, 1)])
-    assert (result.outcome, result.values) == ("returned", [[10, 2], [2, 1]])
+def test_calls_with_values_of_every_kind() -> None:
+    program = "def f(x, *, y=0): return x, y"
+    values = """[None, True, 1, -(10**5000), 1.5, float('inf'), 'é\\ud800', b'a', 2j, (1, [2]), {3: {4}}, frozenset(), range(3),
+        {'a': 1}.keys(), int]"""
+    test = f"for value in {values}:\n    assert f(value, y=value) == (value, value), value\nassert f(f(1)) == ((1, 0), 0)"
+    assert run_tests(program, "f", test) == "passed"
+
+
+def test_objects_of_the_program_are_usable_and_its_names_too() -> None:
+    program = "class P:\n    def __init__(self, a): self.a = a\n    def twice(self): return 2 * self.a\nK = [3]\n"
+    test = "p = P(4)\nassert f([p, P(5)]) == [4, 5] and p.twice() == 8 and p.a == 4 and K == [3]"
+    assert run_tests(program + "def f(ps): return [p.a for p in ps]", "f", test) == "passed"
+
+
+def test_a_test_sees_the_exceptions_of_the_program() -> None:
+    test = "try:\n    f(0)\nexcept ZeroDivisionError:\n    pass\nelse:\n    raise AssertionError"
+    assert run_tests("def f(x): return 1 / x", "f", test) == "passed"
+    assert run_tests("def f(x): return x", "f", test) == "wrong"
 
 
 @pytest.mark.parametrize(
@@ -29,17 +56,21 @@ def test_values_come_back() -> None:
         ("x = 3", "no_entry_point"),
         ("f = 3", "no_entry_point"),
         ("def f(x):\n    return 1 / 0", "runtime_error"),
+        ("def f(x):\n    raise AssertionError", "runtime_error"),
         ("raise SystemExit(0)", "runtime_error"),
         ("def f(x):\n    while True:\n        pass", "timeout"),
         ("import time\ndef f(x):\n    time.sleep(60)", "timeout"),
         ("def f(x):\n    return 'a' * (3 << 30)", "memory"),
         ("import os\nos._exit(0)", "crash"),
-        ("def f(x):\n    return object()", "runtime_error"),
-        ("import os\nwhile True:\n    os.write(3, b'a' * 4096)", "crash"),
+        ("import os, signal\ndef f(x): os.kill(os.getpid(), 11)", "crash"),
+        (FLOOD, "crash"),
+        ("def f(x):\n    return object()", "wrong"),
+        ("def f(x):\n    return 3", "wrong"),
+        ("def f(x):\n    print(2)\n    return 2", "passed"),
     ],
 )
 def test_every_ending_has_its_kind(program: str, outcome: str) -> None:
-    assert run_calls(program, "f", [(1,)], SHORT).outcome == outcome
+    assert run_tests(program, "f", f"assert {CALL} == 2", SHORT) == outcome
 
 
 @pytest.mark.parametrize(
@@ -50,26 +81,53 @@ def test_every_ending_has_its_kind(program: str, outcome: str) -> None:
         "import os\n    return os.environ['HARNESS_TEST_SECRET']",
         "return open('/proc/1/environ').read().split('HARNESS_TEST_SECRET=')[1]",
         "import socket\n    return socket.create_connection(('127.0.0.1', 22), 1) and 1",
+        "import socket\n    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM) and 1",
+        "import subprocess\n    return subprocess.run(['/bin/true']).returncode",
+        "import os\n    return os.fork()",
+        "import os\n    return os.kill(1, 0) or 1",
         "return open('/usr/harness_was_here', 'w').write('x')",
     ],
 )
 def test_nothing_of_the_host_is_reachable(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_TEST_SECRET", "tell nobody")
-    assert run_calls(f"def f(x):\n    {body}", "f", [(1,)], SHORT).outcome in ("runtime_error", "crash")
+    assert run_tests(f"def f(x):\n    {body}", "f", CALL, SHORT) in ("runtime_error", "crash")
 
 
-def test_printing_the_answer_does_not_count_as_returning_it() -> None:
-    forged = 'print(\'{"outcome": "returned", "values": [2]}\')\ndef f(x):\n    return 0'
-    assert run_calls(forged, "f", [(1,)]).values == [0]
+def test_an_equality_of_the_program_is_never_asked() -> None:
+    program = "class Yes(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(x): return Yes(3)"
+    assert run_tests(program, "f", f"assert {CALL} == 2") == "wrong"
+
+
+def test_what_a_program_leaves_behind_is_gone_for_the_next() -> None:
+    leave = (
+        "import builtins, os\ndef f(x): return 2\nbuiltins.abs = lambda x: 7\nos.makedirs('/tmp/a/b')\nopen('/tmp/a/b/c', 'w').write('x')"
+    )
+    look = "import os\ndef f(x): return (abs(0), os.listdir('/tmp'), os.listdir('/dev/shm'))"
+    for _ in range(2 * (os.cpu_count() or 1)):  # every worker
+        assert run_tests(leave, "f", f"assert {CALL} == 2") == "passed"
+        assert run_tests(look, "f", f"assert {CALL} == (0, [], [])") == "passed"
+
+
+def test_values_that_keep_the_tests_busy_are_ended_from_outside() -> None:
+    started = time.monotonic()
+    assert run_tests("def f(x): return range(10**18)", "f", f"assert sum({CALL}) == 2", Limits(wall_s=1, cpu_s=1)) == "timeout"
+    assert time.monotonic() - started < 15
+    assert run_tests("def f(x): return 2", "f", f"assert {CALL} == 2") == "passed"
+
+
+def test_several_threads_get_their_own_answers() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda i: run_tests(f"def f(x): return {i}", "f", f"assert {CALL} == {i - i % 2}"), range(40))
+    assert list(found) == ["passed", "wrong"] * 20
 
 
 def test_no_process_outlives_its_run() -> None:
     name = "harness_mark"
-    program = f"import ctypes, os, time\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\nos.fork()\ntime.sleep(60)\ndef f(x): return x"
+    mark = f"import ctypes, os, threading, time\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\n"
+    program = mark + "threading.Thread(target=time.sleep, args=(60,)).start()\ntime.sleep(60)\ndef f(x): return x"
     started = time.monotonic()
-    assert run_calls(program, "f", [(1,)], SHORT).outcome == "timeout"
+    assert run_tests(program, "f", CALL, SHORT) == "timeout"
     assert time.monotonic() - started < SHORT.wall_s + 2
-    time.sleep(0.3)
     assert name not in [_name(pid) for pid in os.listdir("/proc") if pid.isdigit()]  # noqa: PTH208
 
 

@@ -1,0 +1,223 @@
+"""The outer side of a sandbox: starts the server inside it and talks to one candidate at a time.
+
+Nothing that comes back is trusted: lines are bounded, values are rebuilt from base types (values.py), and a candidate that is late,
+loud or gone has an ending from the list of failure kinds.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.jail.confinement import Confinement
+from tasks.jail.values import dumps, loads
+
+_START_S = 20.0
+_LONGEST_REPLY = 8 << 20  # bytes of one line; values.py keeps honest ones below
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one program. CPU time decides; the clock on the wall is generous, so that a busy machine does not change verdicts."""
+
+    wall_s: float = 20.0
+    cpu_s: int = 5
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 32 << 20
+
+    @property
+    def rlimits(self) -> dict[str, tuple[int, int]]:
+        whole = {"RLIMIT_AS": self.memory_bytes, "RLIMIT_FSIZE": self.file_bytes, "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0}
+        return {"RLIMIT_CPU": (self.cpu_s, self.cpu_s + 1), **{name: (value, value) for name, value in whole.items()}}
+
+
+class Ended(BaseException):
+    """The candidate is over; `outcome` is a failure kind. Not an Exception: a test's own `except` must not swallow it."""
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+class _Gone(BaseException):
+    """The candidate's process closed its socket."""
+
+
+class Jail:
+    """A running server, for one candidate at a time. `broken`: it is of no more use, start another."""
+
+    def __init__(self, confinement: Confinement) -> None:
+        """Raises OSError where it does not start."""
+        self.control, inside = socket.socketpair()
+        self.broken = False
+        with inside:
+            self.process = subprocess.Popen(
+                confinement.command, stdin=inside.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, cwd="/"
+            )
+        self.control.settimeout(_START_S)
+        if self._receive() != b"ready\n":
+            self.close()
+            raise OSError(f"no sandbox starts by {confinement.mode}")
+
+    def close(self) -> None:
+        self.broken = True
+        self.process.kill()
+        self.control.close()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def candidate(self, program: str, limits: Limits) -> Iterator[Candidate]:
+        """A process for `program`, dead on leaving. Raises Ended for what happens to it, OSError where the server is gone."""
+        ours, inside = socket.socketpair()
+        with ours:
+            with inside:
+                socket.send_fds(self.control, [b"c"], [inside.fileno()])
+            status: Mapping[str, Any] | None = None
+            try:
+                yield Candidate(ours, program, limits)
+            except _Gone:
+                status = self._finish()
+                raise Ended(_ending(status, limits)) from None
+            finally:
+                if status is None:
+                    self._finish()
+
+    def _finish(self) -> Mapping[str, Any]:
+        """Has the candidate killed; its {"signal", "cpu_s"}."""
+        try:
+            self.control.send(b"e")
+            return dict(json.loads(self._receive()))
+        except (OSError, ValueError):
+            self.broken = True
+            return {}
+
+    def _receive(self) -> bytes:
+        """One line, b"" where none comes."""
+        raw = b""
+        with contextlib.suppress(OSError):
+            while not raw.endswith(b"\n") and (part := self.control.recv(256)):
+                raw += part
+        return raw
+
+
+def _ending(status: Mapping[str, Any], limits: Limits) -> str:
+    """Of a process that went away by itself: over its CPU time, or a crash."""
+    late = status.get("signal") == signal.SIGXCPU or status.get("cpu_s", 0.0) >= limits.cpu_s
+    return "timeout" if late else "crash"
+
+
+class Candidate:
+    """A defined program. Values that cannot cross are Opaque; what the program raises is raised here, marked `from_candidate`."""
+
+    def __init__(self, channel: socket.socket, program: str, limits: Limits) -> None:
+        self.channel, self.deadline, self.pending = channel, time.monotonic() + limits.wall_s, b""
+        self._send(json.dumps({"limits": limits.rlimits, "program": program}))
+        answer = self._answer()
+        self.names = frozenset(name for name in answer.get("defined", ()) if isinstance(name, str))
+
+    def get(self, name: str, of: int | None = None) -> Any:
+        """A global of the program, or an attribute of an opaque value."""
+        return self._ask({"name": name} if of is None else {"name": name, "of": of})
+
+    def call(self, name: str | None, arguments: tuple[Any, ...], named: Mapping[str, Any], of: int | None = None) -> Any:
+        """A global function, a method of an opaque value, or (name None) the opaque value itself."""
+        text = dumps((list(arguments), dict(named)), _number)
+        return self._ask({"name": name, "arguments": text, **({} if of is None else {"of": of})})
+
+    def _ask(self, request: Mapping[str, Any]) -> Any:
+        self._send(json.dumps(request))
+        answer = self._answer()
+        if "raised" in answer:
+            raise _exception(str(answer["raised"]))
+        try:
+            return loads(answer["value"], lambda number: Opaque(self, int(number)))
+        except (KeyError, ValueError):
+            raise Ended("crash") from None
+
+    def _answer(self) -> dict[str, Any]:
+        """The next line as an object; raises Ended where it is a fault, late, or no answer of our server."""
+        try:
+            answer = json.loads(self._line())
+        except (ValueError, RecursionError):
+            raise Ended("crash") from None
+        if not isinstance(answer, dict):
+            raise Ended("crash")
+        if "fault" in answer:
+            raise Ended(str(answer["fault"]))
+        return answer
+
+    def _line(self) -> bytes:
+        parts, size = [self.pending], len(self.pending)
+        while b"\n" not in parts[-1]:
+            self._wait(reading=True)
+            try:
+                part = self.channel.recv(_CHUNK)
+            except OSError:
+                part = b""
+            if not part:
+                raise _Gone
+            size += len(part)
+            if size > _LONGEST_REPLY:
+                raise Ended("crash")
+            parts.append(part)
+        line, _, rest = parts.pop().partition(b"\n")
+        self.pending = rest
+        return b"".join([*parts, line])
+
+    def _send(self, text: str) -> None:
+        """A candidate that does not read cannot hold us up."""
+        left = memoryview(text.encode("utf-8", "surrogatepass") + b"\n")
+        self.channel.setblocking(False)
+        while left:
+            self._wait(reading=False)
+            try:
+                left = left[self.channel.send(left) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                return  # its last words, if any, are still to be read
+
+    def _wait(self, reading: bool) -> None:
+        watched = [self.channel]
+        if not any(select.select(watched * reading, watched * (not reading), [], max(0.0, self.deadline - time.monotonic()))):
+            raise Ended("timeout")
+
+
+class Opaque:
+    """Stands for a value inside the sandbox: its attributes and calls happen there, comparisons never do."""
+
+    def __init__(self, candidate: Candidate, number: int) -> None:
+        self.__dict__.update(_candidate=candidate, _number=number)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._candidate.get(name, self._number)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._candidate.call(None, arguments, named, self._number)
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, Opaque):
+        return int(value.__dict__["_number"])
+    raise TypeError(f"a {type(value).__name__} cannot be handed to the program")
+
+
+def _exception(name: str) -> Exception:
+    """Python's own exception of that name, else a RuntimeError."""
+    kind = getattr(builtins, name, None)
+    plain = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError | BaseExceptionGroup)
+    error: Exception = kind(name) if plain and kind else RuntimeError(name)
+    error.__dict__["from_candidate"] = True
+    return error

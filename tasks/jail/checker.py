@@ -1,0 +1,73 @@
+"""The trusted process between us and a sandbox: runs a task's own tests and hands their calls to the candidate inside.
+
+Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT`; one job a line on standard input, one verdict a line on
+standard output. It is a process of its own because tests work on what the candidate returned: a value that keeps them busy is ended
+from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.jail.cell import Candidate, Ended, Jail, Limits
+from tasks.jail.confinement import Confinement
+
+_MEMORY = 4 << 30  # of this process: tests, and what they build from returned values
+_WORD = re.compile(r"[^\W\d]\w*")
+
+
+def check(jail: Jail, job: Mapping[str, Any]) -> str:
+    """passed, wrong (a test failed), or what happened to the candidate. Raises OSError where the sandbox is gone."""
+    try:
+        with jail.candidate(job["program"], Limits(**job["limits"])) as candidate:
+            return _outcome(candidate, job["entry_point"], job["test"])
+    except Ended as end:
+        return end.outcome
+
+
+def _outcome(candidate: Candidate, entry_point: str, test: str) -> str:
+    space = _names(candidate, entry_point, test)
+    if not callable(space.get(entry_point)):
+        return "no_entry_point"
+    try:
+        exec(compile(test, "test", "exec"), space)
+    except Exception as error:
+        return "runtime_error" if getattr(error, "from_candidate", False) else "wrong"
+    return "passed"
+
+
+def _names(candidate: Candidate, entry_point: str, test: str) -> dict[str, Any]:
+    """The test's globals: what it mentions of the program's, functions and objects as Opaque."""
+    mentioned = {entry_point, *_WORD.findall(test)} & candidate.names
+    return {"__name__": "tests", **{name: candidate.get(name) for name in sorted(mentioned)}}
+
+
+def main() -> None:
+    """Answers on a private descriptor, so that a test's print goes nowhere."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    confinement = Confinement(**json.loads(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    jail = Jail(confinement)
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        if jail.broken:
+            jail.close()
+            jail = Jail(confinement)
+        try:
+            outcome = check(jail, json.loads(line))
+        except OSError:
+            jail.broken = True
+            outcome = "sandbox"
+        print(json.dumps({"outcome": outcome}), file=answers, flush=True)
+    jail.close()
+
+
+if __name__ == "__main__":
+    main()

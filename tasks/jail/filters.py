@@ -1,0 +1,116 @@
+"""What the kernel refuses a candidate: seccomp and Landlock through libc, with nothing but the standard library.
+
+A candidate may compute, read what is readable and start threads. It may not start processes or programs, signal or trace
+others, open sockets or create memory that no limit counts. Numbers: <asm/unistd.h> of x86_64 and of the generic table (aarch64).
+"""
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Step = tuple[int, int, int, int]
+
+_DENIED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64); None where the architecture has no such call
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440), "process_mrelease": (448, 448),
+    "kcmp": (312, 272), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "setpriority": (141, 140), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30),
+    "socket": (41, 198), "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
+    "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "add_key": (248, 217), "request_key": (249, 218),
+    "keyctl": (250, 219), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
+    "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429),
+    "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262), "quotactl": (179, 60),
+    "acct": (163, 89), "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "syslog": (103, 116),
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
+    "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "personality": (135, 92),
+}  # fmt: skip
+_CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (302, 261), (157, 167)
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH_*
+_CLONE_THREAD = 0x00010000
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
+_NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_ALLOW, _EPERM, _ENOSYS, _KILL_PROCESS = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+_PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 1, 22, 38
+_RULESET, _ADD_RULE, _RESTRICT = 444, 445, 446
+_READ = 0b1101  # LANDLOCK_ACCESS_FS_EXECUTE, READ_FILE, READ_DIR
+_ALL_FILES = 0x1FFF  # every right of Landlock's first version
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def seccomp_filter(pid: int) -> bytes:
+    """The BPF program for a candidate that is process `pid`. Raises OSError on an architecture without a table."""
+    try:
+        column, arch = _ARCHITECTURES[platform.machine()]
+    except KeyError:
+        raise OSError(f"no table of system calls for {platform.machine()}") from None
+    program: list[Step] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch), (_RETURN, 0, 0, _KILL_PROCESS), (_LOAD, 0, 0, _NUMBER)]
+    if arch == _ARCHITECTURES["x86_64"][1]:
+        program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL_PROCESS)]  # the x32 calls have other numbers
+    for denied in _DENIED.values():
+        if (number := denied[column]) is not None:
+            program += _when(number, [(_RETURN, 0, 0, _EPERM)])
+    program += _when(_CLONE3[column], [(_RETURN, 0, 0, _ENOSYS)])  # its flags are out of reach; libc then uses clone
+    program += _when(_CLONE[column], [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _EPERM)])
+    program += _when(_PRCTL[column], [(_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)])
+    own_only: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ((_KILL, (pid,)), (_TGKILL, (pid,)), (_PRLIMIT, (0, pid)))
+    for numbers, own in own_only:
+        tests = [(_EQUAL, len(own) - i, 0, value) for i, value in enumerate(own)]
+        program += _when(numbers[column], [(_LOAD, 0, 0, _ARGUMENT), *tests, (_RETURN, 0, 0, _EPERM)])
+    program.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *step) for step in program)
+
+
+def _when(number: int, steps: Sequence[Step]) -> list[Step]:
+    """`steps` for one system call; one that they do not refuse is allowed."""
+    body = [*steps, (_RETURN, 0, 0, _ALLOW)]
+    return [(_EQUAL, 0, len(body), number), *body]
+
+
+def restrict(pid: int) -> None:
+    """From here on this thread and what it starts live under the filter. Raises OSError where the kernel has none."""
+    program = seccomp_filter(pid)
+    code = ctypes.create_string_buffer(program, len(program))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))
+
+
+def hide() -> None:
+    """Other processes of the same user can neither trace this one nor read its /proc entries; it dies with its parent."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_PDEATHSIG, 9)
+
+
+def read_only(paths: Iterable[str]) -> None:
+    """Landlock: nothing but these folders can be read, and nothing written. Raises OSError where the kernel has no Landlock."""
+    handled = struct.pack("Q", _ALL_FILES)
+    ruleset = _syscall(_RULESET, ctypes.create_string_buffer(handled, 8), ctypes.c_size_t(8), 0)
+    for path in paths:
+        folder = os.open(path, os.O_PATH)
+        rule = struct.pack("=Qi", _READ, folder)
+        _syscall(_ADD_RULE, ruleset, 1, ctypes.create_string_buffer(rule, 12), 0)
+        os.close(folder)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _syscall(_RESTRICT, ruleset, 0)
+    os.close(ruleset)
+
+
+def _prctl(option: int, value: int, pointer: int = 0) -> None:
+    arguments = [ctypes.c_ulong(part) for part in (value, pointer, 0, 0)]
+    if _libc.prctl(option, *arguments) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {option} failed")
+
+
+def _syscall(*arguments: Any) -> int:
+    found = int(_libc.syscall(*(ctypes.c_long(part) if isinstance(part, int) else part for part in arguments)))
+    if found < 0:
+        raise OSError(ctypes.get_errno(), f"system call {arguments[0]} failed")
+    return found
