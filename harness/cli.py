@@ -371,6 +371,7 @@ def _forecast_table(found: dict[str, Any]) -> Table:
         ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
         ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
         ("disk needed", f"{mebibytes(found['disk_bytes'])} for the checkpoint"),
+        ("memory for scoring", f"{mebibytes(found['scoring_bytes'])} for the model's weights"),
         *_second_moment_rows(found["second_moments"]),
         ("evaluations", ", ".join(found["cells"])),
         ("time", seconds),

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.memory import loading_bytes, moments_memory
 from harness.pipeline import DENSE, RunSpec
-from harness.scoring import moments_memory
 from pruning.scores import OBS
-from pruning.second_moments import layers_per_pass, passes
+from pruning.second_moments import layer_bytes, layers_per_pass, passes
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
@@ -35,6 +35,7 @@ def forecast(spec: RunSpec) -> dict[str, Any]:
         "weight_bytes": {"dense": shape.parameters * shape.dtype_bytes, "pruned": pruned * shape.dtype_bytes},
         "kv_bytes_per_token": shape.kv_bytes_per_token,
         "disk_bytes": pruned * shape.dtype_bytes,
+        "scoring_bytes": loading_bytes(spec.shape.parameters),
         "second_moments": _second_moments(spec),
         "cells": cells,
         "seconds": _seconds(spec),
@@ -46,11 +47,11 @@ def _second_moments(spec: RunSpec) -> dict[str, int] | None:
     if not (spec.compensated or spec.metric == OBS):
         return None
     layers, width = spec.shape.num_hidden_layers, spec.shape.intermediate_size
-    free = moments_memory()
+    free = moments_memory(loading_bytes(spec.shape.parameters))
     return {
-        "disk_bytes": layers * 4 * width**2,
+        "disk_bytes": layers * layer_bytes(width),
         "passes": passes(layers, width, free),
-        "memory_bytes": layers_per_pass(layers, width, free) * 8 * width**2,
+        "memory_bytes": (layers_per_pass(layers, width, free) + 1) * layer_bytes(width),
     }
 
 

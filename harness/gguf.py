@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UnsupportedModelError
+from pruning.checkpoint import sampled_hash
 from pruning.families import family_of
 from pruning.stream import Array, Entry, whole, write_entries
 
@@ -27,14 +27,14 @@ def read_config(source: Path) -> dict[str, Any]:
 
 
 def name_of(source: Path) -> str:
-    """For the cache: the file's name, size and a hash of its beginning."""
-    with source.open("rb") as file:
-        start = file.read(1 << 20)
-    return f"{source.stem}-{hashlib.sha256(start + str(source.stat().st_size).encode()).hexdigest()[:12]}"
+    """For the cache: the file's name, time of change and a hash of pieces all over it."""
+    total = sampled_hash(source)
+    total.update(str(source.stat().st_mtime_ns).encode())
+    return f"{source.stem}-{total.hexdigest()[:12]}"
 
 
 def convert(source: Path, out: Path) -> None:
-    """Writes config, weights, tokenizer and generation settings to the new folder `out`.
+    """Writes config, weights and tokenizer to the new folder `out`; a GGUF file holds no generation settings.
 
     Raises UnsupportedModelError where the architecture is not one that can be pruned or a tensor is missing.
     """

@@ -34,7 +34,7 @@ _SMOLLM2_135M = {
     "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192, "parameters": 134_515_008,
     "tie_word_embeddings": True,
 }  # fmt: skip
-_WEIGHT_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "LICENSE*"]
+_WEIGHT_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.json", "tokenizer.model", "README.md", "LICENSE*"]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class RunSpec:
     def score_request(self) -> ScoreRequest:
         config = self.config
         metrics = (self.metric,) if self.metric else ()
-        return ScoreRequest(metrics, self.compensated, config.retain, config.threads, config.sequential)
+        return ScoreRequest(metrics, self.compensated and not config.sequential, config.retain, config.threads, config.sequential)
 
     @property
     def calibration_request(self) -> CalibrationRequest:
@@ -126,7 +126,7 @@ def plan_request(config: RunConfig, intermediate_size: int) -> PlanRequest:
     metric, compensated = choose_metric(config.method, config.metric, config.compensate)
     return PlanRequest(
         config.ratio, config.method, metric, config.seed, config.align or default_alignment(intermediate_size), config.allocation,
-        config.min_width, config.protect, compensated,
+        config.min_width, config.protect, compensated, config.sequential,
     )  # fmt: skip
 
 

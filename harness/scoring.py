@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from harness.errors import MeasurementError, UsageError
+from harness.memory import moments_memory, scoring_dtype
 from harness.progress import stage
 from harness.store import load_arrays, save_arrays, write_json
 from harness.types import ActivationStats, CalibrationItem, CalibrationSet, Example, FloatArray, TokenScope
 from pruning import compensation, score_file, second_moments
 from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration, question_ids
-from pruning.checkpoint import fingerprint, read_config
+from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.families import Family, family_of, shape_of, submodule
 from pruning.obs import removal_scores
 from pruning.plan import load_plan
@@ -166,27 +167,18 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
 
 
 def load_model(model: Path, threads: int | None) -> Any:
-    """The dense model, FP32 on a CPU, BF16 on CUDA, spread over the GPUs where it needs several."""
+    """The dense model, FP32 on a CPU where that fits, else BF16; on CUDA spread over the GPUs where it needs several."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    dtype = getattr(torch, scoring_dtype(describe(model).parameters))
     if torch.cuda.is_available():
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map="auto").eval()
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map="auto").eval()
         if {"cpu", "disk"} & {str(device) for device in getattr(loaded, "hf_device_map", {}).values()}:
             raise MeasurementError(f"{model} does not fit the memory of the GPUs that are free; free some, or give more of them")
         return loaded
-    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-
-
-def moments_memory() -> float:
-    """Bytes that second moments may take at a time: half of what is free, on the fullest of several GPUs times their number."""
-    import torch
-
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        return 0.5 * count * min(torch.cuda.mem_get_info(device)[0] for device in range(count))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") * 0.5
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
 
 
 def compensate_plan(model: Path, calibration: CalibrationSet, request: ScoreRequest, scores: Path, plan_file: Path) -> None:

@@ -59,7 +59,7 @@ def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig
     model = models.locate(models.name_of(name), models.kind_of(models.name_of(name), name))
     if fingerprint(model) != model_hash:
         raise UsageError(f"{name} has other weights than the model that was scored; score it again")
-    request = ScoreRequest((), True, score_file.load_retain(scores), config.threads, config.sequential)
+    request = ScoreRequest((), True, loaded.retain, config.threads, config.sequential)
     scoring.compensate_plan(model, calibration, request, scores, out)
 
 

@@ -22,13 +22,18 @@ _MANIFEST = "manifest.json"
 
 
 def file_hash(path: Path) -> str:
-    """First 16 hex digits of the SHA-256 of a file, or of a folder's files in name order."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """First 16 hex digits of the SHA-256 of a file's content, or of a folder's file names and contents in name order."""
+    if not path.is_dir():
+        return _digest(path).hex()[:16]
     total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            total.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update(str(file.relative_to(path)).encode() + _digest(file))
     return total.hexdigest()[:16]
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from typing import Any
 
 from harness.engine import EngineConfig, engine, generate, kv_cache_bytes
 from harness.errors import MeasurementError
+from harness.memory import available_bytes
 from harness.types import PruningPlan
 from pruning import compensation
 from pruning.activations import down_weight
-from pruning.checkpoint import read_config
+from pruning.checkpoint import describe, read_config
 from pruning.families import family_of, shape_of, submodule
 from pruning.loader import load_pruned
 
@@ -38,7 +39,8 @@ class Verification:
 
 
 def verify(model: Path, plan: PruningPlan, plan_file: Path, checkpoint: Path, threads: int | None) -> dict[str, Any]:
-    """Raises MeasurementError where logits or tokens differ by more than rounding."""
+    """Raises MeasurementError where logits or tokens differ by more than rounding, or FP32 weights do not fit the memory."""
+    _need_memory(model, checkpoint)
     prompts = _prompts(checkpoint)
     expected = _logits(_masked(model, plan, plan_file), prompts)
     pruned = load_pruned(checkpoint, _float32())
@@ -53,6 +55,15 @@ def verify(model: Path, plan: PruningPlan, plan_file: Path, checkpoint: Path, th
             f"vLLM gives {differing} of {found.tokens} tokens of {checkpoint} otherwise than transformers; do not serve it"
         )
     return asdict(found)
+
+
+def _need_memory(model: Path, checkpoint: Path) -> None:
+    need, free = 4 * (describe(model).parameters + describe(checkpoint).parameters), available_bytes()
+    if need > free:
+        raise MeasurementError(
+            f"verifying {checkpoint} holds both models in FP32, {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; "
+            "the checkpoint is written, verify it on a larger machine"
+        )
 
 
 def _float32() -> Any:

@@ -37,7 +37,7 @@ def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, ch
     answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
     ids = (question + answer)[:longest]
     start, stop = {"question": (0, len(question)), "answer": (len(question), len(ids)), "both": (0, len(ids))}[tokens]
-    if not question or not answer:
+    if not question:
         start, stop = 0, len(ids)
     stop = min(stop, len(ids))
     return CalibrationItem(target, tuple(ids), start, stop) if start < stop else None

@@ -89,14 +89,20 @@ def fingerprint(model: Path) -> str:
     """A hash of config and weights that reads of each shard its first and last MiB and 256 pieces of 64 KiB, evenly spaced."""
     total = hashlib.sha256((model / "config.json").read_bytes())
     for shard in shards(model):
-        size = shard.stat().st_size
-        pieces = [(0, 1 << 20), *((size * i // 256, 1 << 16) for i in range(1, 256)), (max(0, size - (1 << 20)), 1 << 20)]
-        with shard.open("rb") as file:
-            total.update(f"{shard.name} {size}".encode())
-            for start, length in pieces:
-                file.seek(start)
-                total.update(file.read(length))
+        total.update(shard.name.encode() + sampled_hash(shard).digest())
     return total.hexdigest()[:16]
+
+
+def sampled_hash(path: Path) -> Any:
+    """A SHA-256 object over size, first and last MiB and 256 evenly spaced pieces of 64 KiB of a large file."""
+    size = path.stat().st_size
+    total = hashlib.sha256(str(size).encode())
+    pieces = [(0, 1 << 20), *((size * i // 256, 1 << 16) for i in range(1, 256)), (max(0, size - (1 << 20)), 1 << 20)]
+    with path.open("rb") as file:
+        for start, length in pieces:
+            file.seek(start)
+            total.update(file.read(length))
+    return total
 
 
 def need_one_width(model: Path) -> None:

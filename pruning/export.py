@@ -25,6 +25,7 @@ from pruning.stream import Array, Entry, as_array, finite, read_entries, taken, 
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
+_TEMPLATES = "additional_chat_templates"
 _OWN_FILES = ("config.json", "README.md", RECORD)  # written anew
 
 
@@ -117,7 +118,9 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
 
 
 def _copy_side_files(model: Path, out: Path) -> None:
-    """Tokenizer, chat template, licence, generation settings: everything in the folder that is not weights."""
+    """Tokenizer, chat templates, licence, generation settings: everything in the folder that is not weights."""
+    if (model / _TEMPLATES).is_dir():
+        shutil.copytree(model / _TEMPLATES, out / _TEMPLATES)
     for file in model.iterdir():
         if file.is_file() and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json")) and file.name not in _OWN_FILES:
             shutil.copyfile(file, out / file.name)
@@ -188,6 +191,7 @@ def _write_own_files(model: Path, out: Path, plan: PruningPlan, plan_file: Path 
     record = {
         "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
         "allocation": plan.allocation, "compensated": plan.compensated, "protect": plan.protect, "seed": plan.seed,
+        "sequential": plan.sequential, "retain": plan.retain,
         "ratio_requested": plan.ratio, "model": plan.model, "model_hash": plan.model_hash, "scores_hash": plan.scores_hash,
         "dense_intermediate_size": plan.intermediate_size, "dense_parameters": describe(model).parameters,
     }  # fmt: skip

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from harness.types import ActivationStats, FloatArray, GroupStats
-from pruning.activations import moments_of
+from harness.types import ActivationStats, FloatArray, GroupStats, Moments
 from pruning.scores import METRICS
 
 SHARE = 0.1  # the most and the least selective neurons: this part of the whole network's
 RATIOS = (0.1, 0.2, 0.3, 0.5)
-FROM_PROMPTS = ("smd", "dprime", "contrast", "auroc", "contrib")  # metrics that follow from the prompts' means of |h| alone
+FROM_PROMPTS = ("smd", "dprime", "contrast", "contrib")  # metrics that follow from moments of the prompts' means of |h| alone
 _RESAMPLES = 20
 
 
@@ -79,24 +78,35 @@ def stability(stats: ActivationStats, resamples: int = _RESAMPLES, seed: int = 0
     """How much a ranking changes when the calibration prompts are drawn again, with replacement, from those there are.
 
     metric -> {"rank_correlation": [mean, least], "overlap": {ratio: [mean, least]}}, resampled against the ranking of all prompts;
-    from the at most 256 prompts of each group whose means were kept.
+    from the at most 256 prompts of each group whose means were kept. Metrics of single tokens and of second moments are left out.
     """
     rng = np.random.default_rng(seed)
-    whole = _rankings(_resampled(stats, lambda n: np.arange(n)))
-    draws = [_rankings(_resampled(stats, lambda n: rng.integers(0, n, n))) for _ in range(resamples)]
-    return {name: _spread(whole[name], [draw[name] for draw in draws]) for name in FROM_PROMPTS}
+    counts = {target: _counts(rng, len(group.sample), resamples) for target, group in ((True, stats.target), (False, stats.distractor))}
+    tables = [_rankings(stats, layer, counts) for layer in range(len(stats.down_norm))]
+    stacked = {name: np.stack([table[name] for table in tables], axis=1) for name in FROM_PROMPTS}  # [1 + resamples, layers, F]
+    return {name: _spread(values[0], list(values[1:])) for name, values in stacked.items()}
 
 
-def _resampled(stats: ActivationStats, draw: Callable[[int], Any]) -> ActivationStats:
-    def group(of: GroupStats) -> GroupStats:
-        chosen = of.sample[draw(len(of.sample))]
-        return replace(of, prompts=moments_of(chosen), mean_abs=chosen.mean(axis=0, dtype=np.float64), sample=chosen)
-
-    return replace(stats, target=group(stats.target), distractor=group(stats.distractor))
+def _counts(rng: np.random.Generator, n: int, resamples: int) -> FloatArray:
+    """How often each of n prompts is drawn: first each once, then `resamples` draws of n; [1 + resamples, n]."""
+    return np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), size=resamples)])
 
 
-def _rankings(stats: ActivationStats) -> dict[str, FloatArray]:
-    return {name: METRICS[name](stats) for name in FROM_PROMPTS}
+def _rankings(stats: ActivationStats, layer: int, counts: Mapping[bool, FloatArray]) -> dict[str, FloatArray]:
+    """metric -> [1 + resamples, F] of one layer: the resamples stand where the metrics expect layers."""
+
+    def group(of: GroupStats, drawn: FloatArray) -> GroupStats:
+        values = of.sample[:, layer].astype(np.float64)
+        centre, n = values.mean(axis=0), len(values)
+        mean = drawn @ (values - centre) / n  # about the mean, so that little is lost to rounding
+        m2 = drawn @ (values - centre) ** 2 - n * mean**2
+        return replace(of, prompts=Moments(n, mean + centre, np.maximum(m2, 0.0)), mean_abs=mean + centre)
+
+    norm = np.broadcast_to(stats.down_norm[layer], (len(counts[True]), stats.down_norm.shape[1]))
+    drawn = replace(
+        stats, target=group(stats.target, counts[True]), distractor=group(stats.distractor, counts[False]), down_norm=norm
+    )  # fmt: skip
+    return {name: METRICS[name](drawn).astype(np.float32) for name in FROM_PROMPTS}
 
 
 def _spread(whole: FloatArray, draws: list[FloatArray]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from pruning.checkpoint import read_config, shards
 from pruning.families import Family, family_of, submodule, widths_of
 
 
-def load_pruned(folder: Path, dtype: Any = None) -> Any:
+def load_pruned(folder: Path | str, dtype: Any = None) -> Any:
     """The causal model of any checkpoint that `export` writes, uniform or not, on the CPU and ready to run.
 
     dtype: a torch dtype, the checkpoint's own where None. Raises what `read_config` and `shards` raise.
     """
     from transformers import AutoModelForCausalLM
 
+    folder = Path(folder)
     config = read_config(folder)
     ragged = len(set(widths_of(config))) > 1
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged)

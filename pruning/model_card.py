@@ -36,7 +36,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         metric=f", metric `{record['metric']}`" if record["metric"] else "",
         tokens="question and answer" if record["tokens"] == "both" else record["tokens"],
         allocation=record["allocation"],
-        compensated=", the remaining down_proj columns re-fitted" if record["compensated"] else "",
+        compensated=_refit(record),
         before=before,
         after=widths[0] if uniform else f"{min(widths)} to {max(widths)}, a width of its own in every layer",
         loading="vLLM and transformers load it as it is."
@@ -44,6 +44,14 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         else "vLLM loads it where harness-prune is installed (it registers the architecture); in Python: `pruning.loader.load_pruned`.",
         original=original or "None.",
     )
+
+
+def _refit(record: Mapping[str, Any]) -> str:
+    if not record["compensated"]:
+        return ""
+    how = " layer after layer" if record["sequential"] else ""
+    general = f", {record['retain']:.0%} general text in what they preserve" if record["retain"] else ""
+    return f", the remaining down_proj columns re-fitted{how}{general}"
 
 
 def _split(readme: Path) -> tuple[str, str]:
@@ -59,7 +67,11 @@ def _split(readme: Path) -> tuple[str, str]:
 
 def _public_name(model: str) -> str:
     """A Hub id as it is; of a folder only its name, not where it lies on somebody's machine."""
-    return model if model.count("/") == 1 and not model.startswith(("/", ".")) else Path(model).name
+    return model if _is_hub_id(model) else Path(model).name
+
+
+def _is_hub_id(model: str) -> bool:
+    return model.count("/") == 1 and not model.startswith(("/", ".")) and not Path(model).exists()
 
 
 def _front_matter(front: str, model: str) -> str:
@@ -74,6 +86,6 @@ def _front_matter(front: str, model: str) -> str:
     kept = {key: value for key, value in values.items() if key in ("license", "license_name", "license_link", "language", "tags")}
     tags = kept.get("tags")
     kept["tags"] = sorted({*(map(str, tags) if isinstance(tags, list) else ()), "pruned"})
-    if model.count("/") == 1 and not model.startswith(("/", ".")):
+    if _is_hub_id(model):
         kept["base_model"] = model
     return str(yaml.safe_dump(kept, sort_keys=True).strip())

@@ -69,6 +69,7 @@ class PlanRequest:
     min_width: int = 0
     protect: float = 0.0
     compensated: bool = False
+    sequential: bool = False
 
 
 def check_request(request: PlanRequest, intermediate_size: int) -> None:
@@ -76,6 +77,8 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
     uniform = pruned_width(intermediate_size, request.ratio, request.alignment)
     if not 0 <= request.protect < 1:
         raise UsageError(f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %")
+    if request.sequential and not request.compensated:
+        raise UsageError("--sequential is a way to re-fit, and nothing is re-fitted; add --compensate or leave it out")
     if request.allocation == "global" and request.method == "random":
         raise UsageError("a random choice has no ranking over layers; use --allocation uniform")
     if request.min_width > uniform:
@@ -101,7 +104,7 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
     return PruningPlan(
         keep, intermediate_size, request.method, None if request.method == "random" else request.metric, request.ratio, request.seed,
         request.alignment, scores.model, scores.model_hash, scores.file_hash, scores.tokens,
-        request.allocation, request.protect, request.compensated,
+        request.allocation, request.protect, request.compensated, request.sequential, scores.retain,
     )  # fmt: skip
 
 
@@ -194,6 +197,7 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
         "scores_hash": plan.scores_hash, "tokens": plan.tokens,
         "intermediate_size": str(plan.intermediate_size), "layers": str(len(plan.keep)),
         "allocation": plan.allocation, "protect": repr(plan.protect), "compensated": str(plan.compensated).lower(),
+        "sequential": str(plan.sequential).lower(), "retain": repr(plan.retain),
     }  # fmt: skip
     save_arrays(path, {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}, metadata)
 
@@ -208,6 +212,7 @@ def load_plan(path: Path) -> PruningPlan:
             keep, size, meta["method"], meta["metric"] or None, float(meta["ratio"]), int(meta["seed"]),  # type: ignore[arg-type]
             int(meta["alignment"]), meta["model"], meta["model_hash"], meta["scores_hash"], meta["tokens"],  # type: ignore[arg-type]
             meta["allocation"], float(meta["protect"]), meta["compensated"] == "true",  # type: ignore[arg-type]
+            meta["sequential"] == "true", float(meta["retain"]),
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a pruning plan (no {error}); make one with `harness plan`") from error

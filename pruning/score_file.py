@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.store import file_hash, load_arrays, save_arrays
-from harness.types import ActivationStats, CalibrationSet, FloatArray, NeuronScores
+from harness.types import ActivationStats, CalibrationSet, FloatArray, NeuronScores, TokenScope
 from pruning.inspection import stability
 
 
@@ -43,11 +43,6 @@ def _moment_tables(stats: ActivationStats) -> dict[str, FloatArray]:
     return tables
 
 
-def load_retain(path: Path) -> float:
-    """The share of general tokens with which the scores were measured."""
-    return float(load_arrays(path, "harness score")[1]["retain"])
-
-
 def load(path: Path) -> NeuronScores:
     """Raises UsageError where the file holds no scores."""
     arrays, meta = load_arrays(path, "harness score")
@@ -56,7 +51,10 @@ def load(path: Path) -> NeuronScores:
     layers = int(meta["layers"])
     names = sorted({key.split(".", 2)[2] for key in arrays if ".moments." not in key})
     tables = {name: np.stack([arrays[f"layers.{layer}.{name}"] for layer in range(layers)]) for name in names}
-    return NeuronScores(tables, meta["model"], meta["model_hash"], meta["tokens"], meta["calibration_hash"], file_hash(path))  # type: ignore[arg-type]
+    tokens: TokenScope = meta["tokens"]  # type: ignore[assignment]
+    return NeuronScores(
+        tables, meta["model"], meta["model_hash"], tokens, meta["calibration_hash"], file_hash(path), float(meta["retain"])
+    )  # fmt: skip
 
 
 def load_stability(path: Path) -> dict[str, Any]:

@@ -24,7 +24,11 @@ def layer_file(folder: Path, layer: int) -> Path:
 
 def layers_per_pass(layers: int, width: int, memory_bytes: float) -> int:
     """How many layers' H fit in `memory_bytes`, at least one."""
-    return max(1, min(layers, int(memory_bytes // (8 * width**2))))  # the sum and one batch's product
+    return max(1, min(layers, int(memory_bytes // layer_bytes(width)) - 1))  # one more while a layer's is saved
+
+
+def layer_bytes(width: int) -> int:
+    return 4 * width**2
 
 
 def measure(

@@ -37,9 +37,9 @@ def _with_own_widths(name: str, family: Family) -> Any:
     base = ModelRegistry.models[family.architecture].load_model_cls()
 
     def __init__(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
-        base.__init__(self, vllm_config=vllm_config, prefix=prefix)
         widths = vllm_config.model_config.hf_config.intermediate_sizes
-        _check_widths(widths, vllm_config.parallel_config.tensor_parallel_size)
+        _check_widths(widths, vllm_config.parallel_config.tensor_parallel_size)  # before vLLM's own assertion on the widest layer
+        base.__init__(self, vllm_config=vllm_config, prefix=prefix)
         narrow(self, family, widths, vllm_config.quant_config)
 
     return type(name, (base,), {"__init__": __init__, "__module__": __name__})

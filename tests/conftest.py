@@ -31,13 +31,15 @@ def sizes_of(model_type: str) -> dict[str, Any]:
     return {**SIZES, **TOKENS}
 
 
-def build_model(model_type: str, folder: Path, tie: bool = False, dtype: str = "float32", shard_size: str = "5GB") -> Path:
+def build_model(
+    model_type: str, folder: Path, tie: bool = False, dtype: str = "float32", shard_size: str = "5GB", **changes: Any
+) -> Path:  # fmt: skip
     """A random model with the embedded model's tokenizer; weights are scaled up so that logits differ clearly."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **sizes_of(model_type), tie_word_embeddings=tie)
+    config = AutoConfig.for_model(model_type, **{**sizes_of(model_type), **changes}, tie_word_embeddings=tie)
     model = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

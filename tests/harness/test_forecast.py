@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from harness import memory
 from harness.config import load_config
 from harness.forecast import forecast
 from harness.pipeline import resolve
@@ -17,6 +20,16 @@ def test_the_forecast_of_the_embedded_model_is_what_its_files_hold() -> None:
     assert found["intermediate_size"] == {"dense": 640, "pruned": 512}
     assert len(found["cells"]) == 2 * 3
     assert found["seconds"] > 0
+
+
+def test_the_second_moments_of_7b_within_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """18944 wide: 1.44 GB a layer in FP32, 40.2 GB for 28 of them; beside BF16 weights half of 8.8 GB holds two at a time."""
+    monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 10**9)
+    found = forecast(resolve(load_config(None, {"model": "qwen-7b"})))
+    assert found["second_moments"] == {"disk_bytes": 28 * 4 * 18944**2, "passes": 14, "memory_bytes": 3 * 4 * 18944**2}
+    assert found["scoring_bytes"] == 2 * 7_615_616_512
+    plain = forecast(resolve(load_config(None, {"model": "qwen-7b", "metric": "rms"})))
+    assert plain["second_moments"] is None
 
 
 def test_a_limit_shortens_the_forecast() -> None:

@@ -115,6 +115,8 @@ def test_file_hash_sees_names_and_contents(tmp_path: Path) -> None:
     first = file_hash(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert file_hash(tmp_path) != first
+    (tmp_path / "c").write_text("1")
+    assert file_hash(tmp_path / "b") == file_hash(tmp_path / "c"), "of one file, only what is in it"
 
 
 def test_a_run_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:

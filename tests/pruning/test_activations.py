@@ -16,6 +16,7 @@ from harness.types import CalibrationItem, CalibrationSet
 from pruning.activations import collect, down_weight, merge, moments_of, observe, pad
 from pruning.calibration import batches
 from pruning.families import FAMILIES, submodule
+from pruning.second_moments import Sums
 from tests.conftest import build_model
 
 
@@ -137,6 +138,28 @@ def test_bf16_forward_keeps_exact_moments(model) -> None:  # type: ignore[no-unt
             half.model(ids, attention_mask=attention)
     exact = torch.cat(seen).double().square().mean(0).numpy()
     np.testing.assert_allclose(stats.target.mean_square[0], exact, rtol=1e-5, atol=1e-9)
+
+
+def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model) -> None:  # type: ignore[no-untyped-def]
+    """H and the moments behind S, in FP32 and FP64 sums of BF16 activations, against FP64 throughout."""
+    import copy
+
+    half, chosen = copy.deepcopy(model).bfloat16(), CalibrationSet("m", "w", "t", (), "both", items([20, 20, 20], 5))
+    sums = Sums(chosen, 0.0, [1])
+    stats = collect(half, FAMILIES["qwen2"], chosen, also=sums.observer)
+    rows, means = [], []
+    for batch in batches([item for item in chosen.items if item.target]):
+        ids, attention, mask = pad(batch, "cpu")
+        seen: dict[int, torch.Tensor] = {}
+        with torch.no_grad(), observe(half, FAMILIES["qwen2"], seen.__setitem__):
+            half.model(ids, attention_mask=attention)
+        rows.append(seen[1][mask.bool()].double())
+        means += [h[m.bool()].double().abs().mean(0) for h, m in zip(seen[1], mask, strict=True)]
+    h, m = torch.cat(rows), torch.stack(means)
+    exact = (h.T @ h / len(h)).numpy()
+    np.testing.assert_allclose(sums.found[1].numpy(), exact, rtol=1e-5, atol=1e-6 * exact.max())
+    np.testing.assert_allclose(stats.target.prompts.mean[1], m.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(stats.target.prompts.m2[1], ((m - m.mean(0)) ** 2).sum(0), rtol=1e-4)
 
 
 def test_no_hook_is_left_after_an_exception(model) -> None:  # type: ignore[no-untyped-def]

@@ -57,3 +57,15 @@ def test_batches_hold_every_item_once_by_group_within_the_budget(spec: list[tupl
 
 def test_the_hash_follows_the_content() -> None:
     assert build("both").hash == build("both").hash != build("answer").hash
+
+
+def test_one_changed_word_of_one_prompt_changes_the_hash() -> None:
+    other = [Example("Mia has 3 pears.", "#### 3")]
+    assert build("both", other).hash != build("both").hash
+
+
+@pytest.mark.parametrize("tokens", ["answer", "both"])
+def test_a_question_without_an_answer_has_no_answer_tokens(tokens: TokenScope) -> None:
+    """As where the model itself answers with nothing."""
+    items = build(tokens, [*TARGET, Example("Mia has 4 apples.", "")], chat=False).items
+    assert sum(item.target for item in items) == {"answer": 1, "both": 2}[tokens]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from harness.errors import StorageError, UnsupportedModelError, UsageError
 from harness.types import PruningPlan
 from pruning.checkpoint import describe, fingerprint, read_record
-from pruning.export import export
+from pruning.export import PLAN_COPY, export
 from pruning.families import FAMILIES, shape_of, submodule
+from pruning.plan import save_plan
 from tests.conftest import build_model
 
 
@@ -56,6 +60,27 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
     assert made.parameters == shape.parameters - 3 * 36 * (shape.neuron_parameters + biases)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {"mlp_bias": True, "attention_bias": True, "head_dim": 24}),
+        ("qwen3", {"head_dim": 40}),
+        ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 8}),
+    ],
+)
+def test_biases_head_sizes_and_layer_types_stay(model_type: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = build_model(model_type, tmp_path / "dense", **changes)
+    plan = plan_for(folder)
+    made = export(folder, plan, tmp_path / "pruned")
+    ids = torch.randint(2, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits(made.path, ids), masked_logits(folder, plan, ids), rtol=1e-5, atol=1e-4)
+    config = json.loads((made.path / "config.json").read_text())
+    assert {key: config[key] for key in changes} == changes
+    if "mlp_bias" in changes:
+        tensors = load_file(made.path / "model.safetensors")
+        assert tensors["model.layers.0.mlp.gate_proj.bias"].shape == (60,) and tensors["model.layers.0.mlp.down_proj.bias"].shape == (64,)
+
+
 def test_ratio_zero_is_the_same_weights(random_model: Path, tmp_path: Path) -> None:
     made = export(random_model, plan_for(random_model, width=96), tmp_path / "same")
     for shard in random_model.glob("*.safetensors"):
@@ -71,9 +96,27 @@ def test_the_export_is_complete_and_says_what_was_done(random_model: Path, tmp_p
     assert all(name in load_file(made.path / shard) for name, shard in index["weight_map"].items())
     assert (made.path / "tokenizer.json").exists()
     assert (made.path / "chat_template.jinja").exists()
+    assert (made.path / "generation_config.json").read_bytes() == (random_model / "generation_config.json").read_bytes()
     record = read_record(made.path)
     assert record is not None
     assert (record["method"], record["dense_intermediate_size"], record["scores_hash"]) == ("random", 96, "hash")
+
+
+def test_plan_templates_and_a_card_go_along(random_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "lab" / "my-model"
+    shutil.copytree(random_model, model)
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "tool.jinja").write_text("tools")
+    (model / "README.md").write_text("---\nlicense: mit\ntags: [maths]\nwidget: x\n---\nThe first card.\n")
+    plan = replace(plan_for(model), model=str(model))
+    save_plan(plan, tmp_path / "plan.safetensors")
+    made = export(model, plan, tmp_path / "pruned", tmp_path / "plan.safetensors").path
+    assert (made / "additional_chat_templates" / "tool.jinja").read_text() == "tools"
+    assert (made / PLAN_COPY).read_bytes() == (tmp_path / "plan.safetensors").read_bytes()
+    _, front, body = (made / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front) == {"license": "mit", "tags": ["maths", "pruned"]}, "a folder is nobody's base model on the Hub"
+    assert "37.5% of the FFN neurons removed" in body and "96 -> 60" in body and "The first card." in body
+    assert str(tmp_path) not in body
 
 
 def test_the_same_plan_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.types import Method, NeuronScores, PruningPlan
+from harness.types import CalibrationSet, Method, NeuronScores, PruningPlan
+from pruning import score_file
 from pruning.plan import PlanRequest, choose_metric, default_alignment, global_widths, load_plan, pruned_width, save_plan
 from pruning.plan import make_plan as make
+from pruning.scores import score
+from tests.pruning.test_scores import random_stats
 
 PAPER = {
     18944: [(0.05405, 17920), (0.10135, 17024), (0.1554, 16000), (0.2027, 15104), (0.25, 14208), (0.30405, 13184), (0.35135, 12288)],
@@ -181,3 +184,25 @@ def test_a_random_choice_has_no_global_ranking() -> None:
 )
 def test_the_metric_that_a_method_means(method: Method, metric: str | None, compensate: bool | None, expected: tuple[str, bool]) -> None:
     assert choose_metric(method, metric, compensate) == expected
+
+
+def test_plans_of_the_same_scores_are_byte_equal_whatever_the_file_is_called(tmp_path: Path) -> None:
+    stats = random_stats()
+    calibration = CalibrationSet("m", "weights", "t", ("d",), "both", ())
+    for name in ("a", "b"):
+        score_file.save(stats, score(stats), calibration, 0.0, tmp_path / f"{name}.safetensors")
+        request = PlanRequest(0.4, metric="rms")
+        save_plan(make(score_file.load(tmp_path / f"{name}.safetensors"), request), tmp_path / f"{name}.plan")
+    assert (tmp_path / "a.plan").read_bytes() == (tmp_path / "b.plan").read_bytes()
+
+
+def test_a_plan_says_how_its_columns_were_fitted(tmp_path: Path) -> None:
+    """Two plans that keep the same neurons and are re-fitted otherwise are two plans: their columns are not interchangeable."""
+    scores = NeuronScores({"rms": np.arange(8.0)[None]}, "m", "w", "both", "c", retain=0.25)
+    plans = [make(scores, PlanRequest(0.5, metric="rms", compensated=True, sequential=sequential)) for sequential in (False, True)]
+    for number, plan in enumerate(plans):
+        save_plan(plan, tmp_path / str(number))
+        assert load_plan(tmp_path / str(number)).sequential is plan.sequential and plan.retain == 0.25
+    assert (tmp_path / "0").read_bytes() != (tmp_path / "1").read_bytes()
+    with pytest.raises(UsageError, match="nothing is re-fitted"):
+        make(scores, PlanRequest(0.5, metric="rms", sequential=True))
