@@ -100,7 +100,7 @@ def _class_kept(model: Path) -> Iterator[None]:
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
     name = read_config(model).get("model_type")
-    body = MODEL_MAPPING.get(CONFIG_MAPPING[name]) if name in CONFIG_MAPPING else None
+    body = MODEL_MAPPING.get(CONFIG_MAPPING[name], None) if name in CONFIG_MAPPING else None
     bases, own = (body.__bases__, dict(vars(body))) if body else ((), {})
     try:
         yield
