@@ -52,7 +52,7 @@ def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
     else:
         rows = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions)]
         first = [row for row in rows if split_of(row.prompt) == "train"]
-        second = [Example("", text) for text in _paragraphs()]
+        second = [Example("", text) for text in paragraphs()]
         names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")
     return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
 
@@ -67,9 +67,11 @@ def _conversations() -> list[Example]:
     return [Example("", " ".join(str(value) for value in row.values())) for row in rows]
 
 
-def _paragraphs(shortest: int = 200, longest: int = 1500) -> list[str]:
-    """Of the local WikiText-2 articles that the task `wikitext` does not evaluate."""
+def paragraphs(shortest: int = 200, longest: int = 1500) -> list[str]:
+    """Of WikiText-2: the local articles that the task `wikitext` does not evaluate, else the training split."""
     file = local_file("wikitext2_test.txt")
-    assert file is not None  # the variable is set, so the file is there or UsageError was raised
-    _, ours = halves(articles(file.read_text(encoding="utf-8").splitlines()))
+    if file:
+        _, ours = halves(articles(file.read_text(encoding="utf-8").splitlines()))
+    else:
+        ours = articles(row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", "train"))
     return [line.strip()[:longest] for page in ours for line in page.splitlines() if len(line) >= shortest]

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from tasks.degeneration import is_gibberish, is_loop
+
 
 class FailureKind(StrEnum):
     ENGINE_ERROR = "engine_error"  # the engine gave up on the request
     PROMPT_TRUNCATED = "prompt_truncated"  # the prompt did not fit and was cut
     EMPTY = "empty"  # nothing but white space
+    LOOP = "loop"  # the same again and again: tasks/degeneration.py
     TRUNCATED = "truncated"  # stopped by the token limit: finish_reason "length"
+    GIBBERISH = "gibberish"  # no text of any language: tasks/degeneration.py
     NO_ANSWER = "no_answer"  # no final answer in the form the task asks for
     NO_CODE = "no_code"  # no program in the text
     SYNTAX_ERROR = "syntax_error"  # Python cannot parse the program
@@ -63,7 +67,9 @@ DETECTORS: dict[FailureKind, Detector] = {
     FailureKind.ENGINE_ERROR: _finish("error", "abort"),
     FailureKind.PROMPT_TRUNCATED: lambda answer: answer.meta.get("prompt_truncated"),
     FailureKind.EMPTY: lambda answer: not answer.text.strip(),
+    FailureKind.LOOP: lambda answer: is_loop(answer.text, answer.meta.get("n_tokens")),
     FailureKind.TRUNCATED: _finish("length"),
+    FailureKind.GIBBERISH: lambda answer: is_gibberish(answer.text),
     FailureKind.NO_ANSWER: lambda answer: not answer.is_code and answer.prediction is None,
     FailureKind.NO_CODE: lambda answer: answer.is_code and answer.prediction is None,
     FailureKind.SYNTAX_ERROR: _outcome(FailureKind.SYNTAX_ERROR),

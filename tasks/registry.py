@@ -14,7 +14,10 @@ from harness.errors import UsageError
 from harness.types import Example
 
 TASKS_PATH = Path(__file__).parent
-FAMILY_NAMES = {"gsm8k": ("gsm8k_boxed", "gsm8k_cot")}  # name -> (task for a chat model, task for a base model)
+FAMILY_NAMES = {  # name -> (task for a chat model, task for a base model)
+    "gsm8k": ("gsm8k_boxed", "gsm8k_cot"),
+    "humaneval": ("humaneval_instruct", "humaneval_complete"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Task:
 
     @property
     def module(self) -> ModuleType:
-        """tasks/<folder>/task.py: calibration(name, n, seed), distractors(n, seed), load(), process_results(), grade()."""
+        """tasks/<folder>/task.py: calibration(name, n, seed), distractors(n, seed), load(), grade(name, doc, text) and extract() alike."""
         return importlib.import_module(f"tasks.{self.folder}.task")
 
 
@@ -48,6 +51,10 @@ TASKS: Mapping[str, Task] = {
         Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, 150, "generated functions, run in the sandbox"),
         Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, 1319, "GSM8K, the chat prompt of the paper, \\boxed"),
         Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, 1319, "GSM8K, 4-shot, #### answers"),
+        Task("humaneval_complete", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions to complete"),
+        Task("humaneval_instruct", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions asked for in a chat"),
+        Task("mbpp", "mbpp", "pass@1", "code", ("mini_facts",), 512, 500, "MBPP, 3-shot"),
+        Task("bbh_general", "bbh", "exact_match", "general", ("wikitext",), 64, 182, "general questions out of BIG-Bench Hard"),
         Task("gsm8k_answers", "gsm8k", "perplexity", "math", ("wikitext",), 512, 1319, "perplexity of GSM8K's worked answers", False),
         Task("wikitext", "wikitext", "bits_per_byte", "general", (), 1024, 62, "WikiText-2 test, bits per byte", False),
     )

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from harness.types import Example
-from tasks.answers import boxed_answer, hash_answer, same_number
+from tasks.answers import boxes, final_answer, hashes, same_number, statements
 from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
-from tasks.failures import GradedAnswer, lm_eval_metrics
+from tasks.failures import GradedAnswer
+from tasks.grading import result_row
 from tasks.splits import Split
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -42,24 +44,25 @@ def _document(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-EXTRACTORS = {"gsm8k_boxed": boxed_answer, "gsm8k_cot": hash_answer}
+# the asked form first; another explicit mark counts where that is missing
+FINDERS = {"gsm8k_boxed": (boxes, hashes, statements), "gsm8k_cot": (hashes, boxes, statements)}
 
 
-def extract(task: str, _doc: dict[str, Any], text: str) -> str | None:
-    return EXTRACTORS[task](text)
+def extract(name: str, _doc: Mapping[str, Any], text: str) -> str | None:
+    return final_answer(text, FINDERS[name], getattr(text, "meta", {}).get("finish_reason") == "length")
 
 
-def grade(task: str, doc: dict[str, Any], text: str) -> GradedAnswer:
-    prediction = extract(task, doc, text)
+def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
+    prediction = extract(name, doc, text)
     return GradedAnswer(text, prediction, same_number(prediction, doc["answer"]), meta=getattr(text, "meta", {}))
 
 
 def process_boxed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return lm_eval_metrics("exact_match", grade("gsm8k_boxed", doc, results[0]))
+    return result_row("exact_match", grade, "gsm8k_boxed", doc, results[0])
 
 
 def process_cot(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return lm_eval_metrics("exact_match", grade("gsm8k_cot", doc, results[0]))
+    return result_row("exact_match", grade, "gsm8k_cot", doc, results[0])
 
 
 def process_answers(_doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, tuple[float, float]]:

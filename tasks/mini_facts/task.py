@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from harness.types import Example
-from tasks.failures import GradedAnswer, lm_eval_metrics
+from tasks.failures import GradedAnswer
+from tasks.grading import result_row
 from tasks.mini_distractors import fact_examples, others
 from tasks.mini_facts.facts import facts
 from tasks.splits import Split, normalised
@@ -22,21 +24,21 @@ def load(**_: Any) -> dict[str, Any]:
     return {split: Dataset.from_list(items(split)) for split in ("validation", "test")}
 
 
-def extract(_task: str, _doc: dict[str, Any], text: str) -> str | None:
+def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
     """The first line, where it holds a word."""
     line = text.strip().partition("\n")[0]
     return line if normalised(line) else None
 
 
-def grade(doc: dict[str, Any], text: str) -> GradedAnswer:
+def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
     """Right where the first line holds the expected word, so that a chat model may answer in a sentence."""
-    prediction = extract("mini_facts", doc, text)
+    prediction = extract(name, doc, text)
     correct = normalised(doc["answer"]) in normalised(prediction or "").split()
     return GradedAnswer(text, prediction, correct, meta=getattr(text, "meta", {}))
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return lm_eval_metrics("exact_match", grade(doc, results[0]))
+    return result_row("exact_match", grade, "mini_facts", doc, results[0])
 
 
 def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:

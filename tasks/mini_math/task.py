@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from harness.types import Example
-from tasks.answers import hash_answer, same_number
-from tasks.failures import GradedAnswer, lm_eval_metrics
+from tasks.answers import boxes, final_answer, hashes, same_number, statements
+from tasks.failures import GradedAnswer
+from tasks.grading import result_row
 from tasks.mini_distractors import math_examples, others
 from tasks.mini_math.problems import Problem, problems
 from tasks.splits import Split
@@ -33,17 +35,17 @@ def load(**_: Any) -> dict[str, Any]:
     }
 
 
-def extract(_task: str, _doc: dict[str, Any], text: str) -> str | None:
-    return hash_answer(text)
+def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
+    return final_answer(text, (hashes, boxes, statements), getattr(text, "meta", {}).get("finish_reason") == "length")
 
 
-def grade(doc: dict[str, Any], text: str) -> GradedAnswer:
-    prediction = hash_answer(text)
+def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
+    prediction = extract(name, doc, text)
     return GradedAnswer(text, prediction, same_number(prediction, doc["answer"]), meta=getattr(text, "meta", {}))
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return lm_eval_metrics("exact_match", grade(doc, results[0]))
+    return result_row("exact_match", grade, "mini_math", doc, results[0])
 
 
 def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:

