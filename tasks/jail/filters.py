@@ -39,7 +39,7 @@ _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 _ALLOW, _EPERM, _ENOSYS, _KILL_PROCESS = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 1, 22, 38
 _RULESET, _ADD_RULE, _RESTRICT = 444, 445, 446
-_READ = 0b1101  # LANDLOCK_ACCESS_FS_EXECUTE, READ_FILE, READ_DIR
+_READ, _READ_DIR = 0b1101, 0b1000  # LANDLOCK_ACCESS_FS_EXECUTE, READ_FILE, READ_DIR
 _ALL_FILES = 0x1FFF  # every right of Landlock's first version
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +95,8 @@ def read_only(paths: Iterable[str]) -> None:
     ruleset = _syscall(_RULESET, ctypes.create_string_buffer(handled, 8), ctypes.c_size_t(8), 0)
     for path in paths:
         folder = os.open(path, os.O_PATH)
-        rule = struct.pack("=Qi", _READ, folder)
+        rights = _READ if os.path.isdir(path) else _READ & ~_READ_DIR  # noqa: PTH112  # pathlib is not loaded in the sandbox
+        rule = struct.pack("=Qi", rights, folder)
         _syscall(_ADD_RULE, ruleset, 1, ctypes.create_string_buffer(rule, 12), 0)
         os.close(folder)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
