@@ -223,6 +223,24 @@ def eval_command(model: str, out: Path | None, fresh: bool, as_json: bool, **opt
     _show_run(folder, as_json)
 
 
+@cli.command("grade")
+@click.argument("answers", type=_PATH)
+@click.option("--task", "-t", required=True, help="The task that was answered.")
+@click.option("--out", type=_PATH, help="Sample rows to write, one per answer, in the same order.")
+@_DEBUG
+def grade_command(answers: Path, task: str, out: Path | None) -> None:
+    """Grade ANSWERS, a JSON Lines file made by any system, with the code of a run.
+
+    Rows: `task_id` or `doc_id` (index in the test split), `text` (for code also `completion` or `solution`), optional `finish_reason`
+    and `n_tokens`. The last line on standard output is the summary as JSON.
+    """
+    from harness.grade import grade_file
+
+    with _stdout_to_stderr():
+        found = grade_file(task, answers, out)
+    click.echo(json.dumps(found))
+
+
 @cli.command("bench")
 @click.argument("models", nargs=-1, required=True)
 @_TASK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from harness.language_model import make_language_model
 from harness.statistics import LIKELIHOOD_METRICS, likelihood_metric, wilson
 from harness.store import write_json, write_text
 from harness.types import EvalResult, SampleRecord
-from tasks.failures import NOT_GENERATION_FAILURES, FailureKind
+from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
 from tasks.registry import TASKS_PATH, Task
+
+TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
 
 
 def evaluate(
@@ -76,23 +78,29 @@ def _scored_text(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
 
 def _record(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
     text = sample["resps"][0][0]
+    seen = {kind: None if math.isnan(flag := float(sample[f"fail_{kind}"])) else flag == 1.0 for kind in FailureKind}
+    prediction = task.module.extract(task.name, sample["doc"], text)
+    return _of_answer(int(sample["doc_id"]), str(sample["arguments"][0][0]), text, sample[task.metric] == 1.0, prediction, seen)
+
+
+def graded_record(doc_id: int | None, prompt: str, answer: GradedAnswer) -> SampleRecord:
+    """An answer that was graded without lm-eval."""
+    return _of_answer(doc_id, prompt, answer.text, answer.correct, answer.prediction, detect(answer))
+
+
+def _of_answer(
+    doc_id: int | None, prompt: str, text: str, correct: bool, prediction: str | None, seen: Mapping[FailureKind, bool | None]
+) -> SampleRecord:  # fmt: skip
     meta = getattr(text, "meta", {})
-    failures = tuple(str(kind) for kind in FailureKind if sample[f"fail_{kind}"] == 1.0)
+    failures = tuple(str(kind) for kind in FailureKind if seen[kind])
     return SampleRecord(
-        doc_id=int(sample["doc_id"]),
-        prompt=str(sample["arguments"][0][0]),
-        text=str(text),
-        correct=sample[task.metric] == 1.0,
-        prediction=task.module.extract(task.name, sample["doc"], text),
-        failure=failures[0] if failures else None,
-        failures=failures,
-        finish_reason=meta.get("finish_reason"),
-        n_tokens=meta.get("n_tokens"),
-    )
+        doc_id, prompt, str(text), correct, prediction, failures[0] if failures else None, failures,
+        meta.get("finish_reason"), meta.get("n_tokens"), unknown=tuple(str(kind) for kind in FailureKind if seen[kind] is None),
+    )  # fmt: skip
 
 
 def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samples: str) -> EvalResult:
-    """Accuracy with Wilson's interval and the rate of every failure kind; a kind nobody could see is None, not 0.
+    """Accuracy with Wilson's interval and the rate of every failure kind; a kind that somebody could not see is None, not 0.
 
     For a likelihood metric: its value over all texts with texts as clusters; there is no failure to see.
     """
@@ -100,15 +108,24 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
         return _summarise_likelihood(metric, records, seconds, samples)
     n, correct = len(records), sum(bool(record.correct) for record in records)
     low, high = wilson(correct, n)
-    lengths = [record.n_tokens for record in records if record.n_tokens is not None]
-    known = len(lengths) == n
-    rates = {str(kind): _rate(records, kind, known) for kind in FailureKind}
+    lengths = [record.n_tokens for record in records]
+    known = [length for length in lengths if length is not None]
+    whole = len(known) == n
+    rates = {str(kind): _rate([_seen(record, {str(kind)}) for record in records]) for kind in FailureKind}
     counted = {str(kind) for kind in FailureKind if kind not in NOT_GENERATION_FAILURES}
-    failed = sum(bool(counted & set(record.failures)) for record in records)
     return EvalResult(
-        n, metric, correct / n, low, high, rates, failed / n if known else None,
-        math.fsum(lengths) / n if known else None, seconds, samples,
+        n, metric, correct / n, low, high, rates, _rate([_seen(record, counted) for record in records]),
+        math.fsum(known) / n if whole else None, seconds, samples, sum(length >= TRAP for length in known) / n if whole else None,
     )  # fmt: skip
+
+
+def _seen(record: SampleRecord, kinds: Set[str]) -> bool | None:
+    """Whether one of `kinds` was seen; None where none was and one could not be."""
+    return True if kinds & set(record.failures) else None if kinds & set(record.unknown) else False
+
+
+def _rate(flags: Sequence[bool | None]) -> float | None:
+    return None if None in flags else sum(map(bool, flags)) / len(flags)
 
 
 def _summarise_likelihood(metric: str, records: Sequence[SampleRecord], seconds: float, samples: str) -> EvalResult:
@@ -116,15 +133,6 @@ def _summarise_likelihood(metric: str, records: Sequence[SampleRecord], seconds:
     return EvalResult(
         len(records), metric, *found, {str(kind): None for kind in FailureKind}, None, None, seconds, samples,
     )  # fmt: skip
-
-
-_FROM_ENGINE = {FailureKind.ENGINE_ERROR, FailureKind.PROMPT_TRUNCATED, FailureKind.TRUNCATED}
-
-
-def _rate(records: Sequence[SampleRecord], kind: FailureKind, known: bool) -> float | None:
-    if kind in _FROM_ENGINE and not known:
-        return None
-    return sum(str(kind) in record.failures for record in records) / len(records)
 
 
 def _save_lm_eval(documents: Mapping[str, Mapping[str, Any]], model_name: str, path: Path) -> None:

@@ -33,6 +33,7 @@ from pruning import score_file
 from pruning.checkpoint import read_record
 from pruning.inspection import SHARE, agreement, whereabouts
 from pruning.scores import describe_metrics
+from tasks.sandbox import mode_used
 
 _UNPRUNED: dict[str, Any] = {
     "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "compensated": False, "seed": None,
@@ -172,6 +173,7 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "gpus": _gpu_names() if device == "cuda" else [],
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "sandbox": mode_used(),
     }
 
 

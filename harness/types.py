@@ -189,10 +189,12 @@ class Checkpoint:
 class SampleRecord:
     """One answered item. `failures` holds every kind seen, `failure` the first by precedence, both without judging accuracy.
 
+    `unknown`: kinds that nobody could see, as truncation where no finish_reason came along. doc_id None: not of the test split.
+
     Where a text was scored instead: `correct` None, `nll` its negative log likelihood in nats, `units` its tokens or bytes.
     """
 
-    doc_id: int
+    doc_id: int | None
     prompt: str
     text: str
     correct: bool | None
@@ -203,6 +205,7 @@ class SampleRecord:
     n_tokens: int | None
     nll: float | None = None
     units: int | None = None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ class EvalResult:
 
     metric perplexity or bits_per_byte: lower is better, the interval is over texts, no failure is known.
 
-    `samples`: path relative to the run directory.
+    `samples`: path relative to the run directory. trap_rate: the paper's own "trap", answers of at least 1024 tokens.
     """
 
     n: int
@@ -224,6 +227,7 @@ class EvalResult:
     tokens_per_answer: float | None
     seconds: float
     samples: str
+    trap_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,11 @@ def _works(found: Confinement) -> bool:
         jail.close()
 
 
+def mode_used() -> str | None:
+    """How programs were contained, None where none was run."""
+    return confinement().mode if confinement.cache_info().currsize else None
+
+
 class _Worker:
     """A checker process and its sandbox."""
 
