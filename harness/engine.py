@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import warnings
@@ -18,6 +19,7 @@ from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
 
 _SEQUENCES = 64
+_REQUESTS = itertools.count()
 _LARGEST_CPU_CACHE = 2 << 30
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, about
 _SILENCE = {
@@ -66,7 +68,6 @@ def kv_cache_bytes(bytes_per_token: int, max_model_len: int) -> int:
 def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the checkpoint."""
     prepare_environment(config.threads)
-    os.environ["HF_HUB_OFFLINE"] = "1"
     _quiet()
     with _class_kept(model):
         llm = _start(model, config)
@@ -136,6 +137,26 @@ def _quiet() -> None:
 def generate(llm: Any, prompts: Sequence[Any], params: Any) -> list[Any]:
     """One vllm.RequestOutput per prompt (text or token ids), in order; without the engine's progress bar."""
     return list(llm.generate(list(prompts), params, use_tqdm=False))
+
+
+def stream(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """(position, vllm.RequestOutput) of each prompt as soon as it is finished."""
+    from vllm.sampling_params import RequestOutputKind
+
+    core = llm.llm_engine
+    waiting = {}
+    try:
+        for position, (prompt, setting) in enumerate(zip(prompts, params, strict=True)):
+            setting.output_kind = RequestOutputKind.FINAL_ONLY
+            waiting[f"stream-{next(_REQUESTS)}"] = position
+            core.add_request(next(reversed(waiting)), prompt, setting)
+        while core.has_unfinished_requests():
+            for output in core.step():
+                if output.finished:
+                    yield waiting.pop(output.request_id), output
+    finally:
+        if waiting:
+            core.abort_request(list(waiting))
 
 
 def kv_bytes_per_token(llm: Any) -> int:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
-from harness.language_model import make_language_model
+from harness.journal import Journal
+from harness.language_model import Hear, make_language_model
 from harness.statistics import LIKELIHOOD_METRICS, likelihood_metric, wilson
-from harness.store import write_json, write_text
-from harness.types import EvalResult, SampleRecord
+from harness.store import write_text
+from harness.types import EvalResult, SampleRecord, digest
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
+from tasks.grading import Grader
 from tasks.registry import TASKS_PATH, Task
 
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
@@ -23,25 +28,36 @@ TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as 
 
 def evaluate(
     llm: Any, model_name: str, tasks: Sequence[Task], run: Path, variant: str, limit: int | None, max_model_len: int, chat: bool,
-    split: str = "test",
+    split: str = "test", identity: str = "",
 ) -> dict[str, EvalResult]:  # fmt: skip
-    """Runs every task, writes <task>.jsonl and lm_eval.json below run/samples/<variant>.
+    """Runs every task, writes <task>.jsonl and lm-eval's own files below run/samples/<variant>.
 
-    Raises MeasurementError where lm-eval fails.
+    identity: a hash of the weights; where it is given, generations are kept on disk as they come, and a killed evaluation goes on with
+    them. Raises MeasurementError where lm-eval fails.
     """
-    out = run / "samples" / variant
-    language_model = make_language_model(llm, max_model_len, chat)
+    out, kept = run / "samples" / variant, run / "generations" / variant
     results, documents = {}, {}
     for task in tasks:
         started = time.perf_counter()
-        raw = _run_lm_eval(language_model, task, limit, chat, split)
+        with ExitStack() as stack:
+            journal = stack.enter_context(Journal(kept / f"{task.name}.jsonl", _identity(llm, identity))) if identity else None
+            grader = stack.enter_context(Grader(task.module.grade, task.name)) if task.generates else None
+            hear = Hear(journal, grader.submit if grader else None)
+            raw = _run_lm_eval(make_language_model(llm, max_model_len, chat, hear), task, limit, chat, split)
         records = sample_records(task, raw["samples"][task.name])
         path = out / f"{task.name}.jsonl"
         write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
         results[task.name] = summarise(task.metric, records, time.perf_counter() - started, str(path.relative_to(run)))
         documents[task.name] = raw
-    _save_lm_eval(documents, model_name, out / "lm_eval.json")
+    save_lm_eval(documents, model_name, out / "lm_eval", str(llm.get_tokenizer().chat_template) if chat else None)
+    shutil.rmtree(kept, ignore_errors=True)
     return results
+
+
+def _identity(llm: Any, weights: str) -> str:
+    """What greedy answers hang on, beside prompt and settings."""
+    config = llm.llm_engine.vllm_config.model_config
+    return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])
 
 
 def _run_lm_eval(language_model: Any, task: Task, limit: int | None, chat: bool, split: str) -> dict[str, Any]:
@@ -135,11 +151,25 @@ def _summarise_likelihood(metric: str, records: Sequence[SampleRecord], seconds:
     )  # fmt: skip
 
 
-def _save_lm_eval(documents: Mapping[str, Mapping[str, Any]], model_name: str, path: Path) -> None:
-    """lm-eval's own result document, one per task merged by key, so that its readers can read ours."""
-    merged: dict[str, Any] = {"model_name": model_name, "model_source": "vllm"}
+def save_lm_eval(documents: Mapping[str, Mapping[str, Any]], model_name: str, out: Path, template: str | None) -> None:
+    """lm-eval's own results_*.json and samples_*.jsonl, by its own code, for what reads those; `documents`: task -> what it returned."""
+    from lm_eval.loggers import EvaluationTracker
+
+    merged: dict[str, Any] = {}
     for raw in documents.values():
-        for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better", "configs", "task_hashes"):
+        for key in _BY_TASK:
             merged.setdefault(key, {}).update(raw.get(key, {}))
-        merged.setdefault("config", raw.get("config", {}))
-    write_json(path, json.loads(json.dumps(merged, default=str)))
+        merged.update({key: value for key, value in raw.items() if key not in (*_BY_TASK, "samples")})
+    samples = {task: rows for raw in documents.values() for task, rows in raw["samples"].items()}
+    merged["config"] = {**merged.get("config", {}), "model": "vllm", "model_args": f"pretrained={model_name}"}
+    shutil.rmtree(out, ignore_errors=True)
+    tracker = EvaluationTracker(output_path=str(out))
+    tracker.general_config_tracker.log_experiment_args("vllm", f"pretrained={model_name}", None, template, False)
+    tracker.save_results_aggregated(results=merged, samples=samples)
+    for task, rows in samples.items():
+        tracker.save_results_samples(task_name=task, samples=rows)
+    if not list(out.rglob("results_*.json")) or len(list(out.rglob("samples_*.jsonl"))) < len(samples):
+        raise MeasurementError(f"lm-eval could not write its files to {out}; check permissions and disk, then run again")
+
+
+_BY_TASK = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from harness.engine import generate
+from harness.engine import generate, stream
+from harness.journal import Journal, key_of
 from tasks.generation import Generation, Likelihood
 
 Ids = list[int]
 
 
-def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
+Encode = Callable[[str], Ids]
+_LONGEST_ANSWER = 256  # tokens, where a task does not say
+
+
+@dataclass(frozen=True)
+class Hear:
+    """Who hears of every answer as it comes: the journal, and the grader that begins with it at once."""
+
+    journal: Journal | None = None
+    submit: Callable[[Any, Generation], Any] | None = None
+
+    def verdict(self, request: Any, answer: Generation) -> None:
+        if self.submit:
+            answer.verdict = self.submit(request.doc, answer)
+
+
+def make_language_model(llm: Any, max_model_len: int, chat: bool, hear: Hear = Hear()) -> Any:
     """An lm-eval TemplateLM around a running engine. A chat template brings its own start token."""
     from lm_eval.api.model import TemplateLM
 
@@ -38,7 +56,7 @@ def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
             )  # fmt: skip
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
-            return answer_requests(llm, self.tok_encode, requests, max_model_len)
+            return answer_requests(llm, self.tok_encode, requests, max_model_len, hear)
 
         @property
         def prefix_token_id(self) -> int:
@@ -59,30 +77,48 @@ def make_language_model(llm: Any, max_model_len: int, chat: bool) -> Any:
     return EngineLM()
 
 
-def answer_requests(llm: Any, encode: Any, requests: Sequence[Any], max_model_len: int) -> list[str]:
-    """Greedy answers in the order asked; a prompt too long for the context is cut on its left and marked."""
+def answer_requests(llm: Any, encode: Encode, requests: Sequence[Any], max_model_len: int, hear: Hear = Hear()) -> list[str]:
+    """Answers in the order asked; a prompt too long for the context is cut on its left and marked."""
+    asked = [_asked(encode, request, max_model_len) for request in requests]
+    answers = {i: known for i, one in enumerate(asked) if (known := hear.journal.get(one.key) if hear.journal else None) is not None}
+    for i, answer in answers.items():
+        hear.verdict(requests[i], answer)
+    left = [i for i in range(len(asked)) if i not in answers]
+    for position, output in stream(llm, [asked[i].prompt for i in left], [asked[i].params for i in left]):
+        i = left[position]
+        answers[i] = _generation(output, asked[i].was_cut)
+        if hear.journal:
+            hear.journal.add(asked[i].key, answers[i])
+        hear.verdict(requests[i], answers[i])
+    return [answers[i] for i in range(len(asked))]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request in vLLM's terms."""
+
+    prompt: Any
+    params: Any
+    was_cut: bool
+    key: str
+
+
+def _asked(encode: Encode, request: Any, max_model_len: int) -> _Asked:
     from vllm import SamplingParams, TokensPrompt
 
-    prompts, params, cut = [], [], []
-    for request in requests:
-        context, settings = request.args
-        room = max_model_len - settings["max_gen_toks"]
-        ids = encode(context)
-        cut.append(len(ids) > room)
-        prompts.append(TokensPrompt(prompt_token_ids=ids[-room:]))
-        params.append(SamplingParams(temperature=0.0, max_tokens=settings["max_gen_toks"], stop=settings.get("until")))
-    outputs = generate(llm, prompts, params)
-    return [
-        Generation(
-            output.outputs[0].text,
-            {
-                "finish_reason": output.outputs[0].finish_reason,
-                "n_tokens": len(output.outputs[0].token_ids),
-                "prompt_truncated": was_cut,
-            },
-        )
-        for output, was_cut in zip(outputs, cut, strict=True)
-    ]
+    context, settings = request.args
+    longest = settings.get("max_gen_toks", _LONGEST_ANSWER)
+    room = max_model_len - longest
+    ids = encode(context)
+    sampled = {key: settings[key] for key in ("temperature", "top_p", "top_k") if key in settings} if settings.get("do_sample") else {}
+    chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, "stop": settings.get("until")}
+    return _Asked(TokensPrompt(prompt_token_ids=ids[-room:]), SamplingParams(**chosen), len(ids) > room, key_of(ids[-room:], chosen))
+
+
+def _generation(output: Any, was_cut: bool) -> Generation:
+    answer = output.outputs[0]
+    meta = {"finish_reason": answer.finish_reason, "n_tokens": len(answer.token_ids), "prompt_truncated": was_cut}
+    return Generation(answer.text, meta)
 
 
 def likelihoods(llm: Any, pairs: Sequence[tuple[Ids, Ids]], max_model_len: int) -> list[tuple[Likelihood, bool]]:

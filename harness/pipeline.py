@@ -223,8 +223,9 @@ class Run:
                 titles = ", ".join(task.name for task in self.spec.tasks)
                 with stage(f"Evaluating {name} on {titles}"):
                     found = evaluate(
-                        llm, self.spec.model, self.spec.tasks, self.path, name, self.spec.config.limit, engines.max_model_len, self.chat
-                    )
+                        llm, self.spec.model, self.spec.tasks, self.path, name, self.spec.config.limit, engines.max_model_len, self.chat,
+                        identity=fingerprint(engines.models[name]),
+                    )  # fmt: skip
                 write_json(result, {task: asdict(value) for task, value in found.items()})
 
     def serve(self, checkpoints: dict[str, Checkpoint], engines: Engines) -> None:

@@ -142,7 +142,7 @@ def _compare_likelihood(folder: Path, baseline: str, variant: str, task: str, me
 
 
 def read_samples(path: Path) -> dict[int, dict[str, Any]]:
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line)
     return {row["doc_id"]: row for row in rows}
 
 

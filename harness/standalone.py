@@ -38,7 +38,9 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool) -> RunResult:
         with Engines({row.name: model}, config.dtype, config.threads, context_length(model, tasks)) as engines:
             llm = engines[row.name]
             with stage(f"Evaluating {row.name} on {', '.join(task.name for task in tasks)}"):
-                found = evaluate(llm, config.model, tasks, out, row.name, config.limit, engines.max_model_len, chat)
+                found = evaluate(
+                    llm, config.model, tasks, out, row.name, config.limit, engines.max_model_len, chat, identity=fingerprint(model)
+                )
         return _finish(out, config.model, tasks[0].name, [replace(row, eval=found)])
 
 

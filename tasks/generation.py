@@ -7,13 +7,18 @@ from typing import Any
 
 
 class Generation(str):
-    """A str with `meta`: finish_reason, n_tokens, prompt_truncated. At module level because lm-eval pickles it."""
+    """A str with `meta`: finish_reason, n_tokens, prompt_truncated. At module level because lm-eval pickles it.
+
+    verdict: the Future of its grading, where that has begun; it does not travel.
+    """
 
     meta: Mapping[str, Any]
+    verdict: Any
 
     def __new__(cls, text: str, meta: Mapping[str, Any] | None = None) -> Generation:
         self = super().__new__(cls, text)
         self.meta = dict(meta or {})
+        self.verdict = None
         return self
 
     def __reduce__(self) -> tuple[type[Generation], tuple[str, Mapping[str, Any]]]:

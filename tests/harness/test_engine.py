@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import scoring
 from harness.engine import EngineConfig, engine
+from harness.evaluate import evaluate
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
@@ -29,7 +30,7 @@ os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", H
 from vllm import LLM, SamplingParams
 model, prompts = sys.argv[1], json.load(open(sys.argv[2]))
 llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=512, kv_cache_memory_bytes=1 << 26)
-out = llm.generate([{"prompt_token_ids": p} for p in prompts], SamplingParams(temperature=0, max_tokens=40))
+out = llm.generate([{"prompt_token_ids": p} for p in prompts], SamplingParams(temperature=0, max_tokens=40), use_tqdm=False)
 assert not [m for m in sys.modules if m.split(".")[0] in ("harness", "pruning", "tasks", "reports")]
 json.dump([list(o.outputs[0].token_ids) for o in out], open(sys.argv[3], "w"))
 """
@@ -73,22 +74,30 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("backend", ["hf", "vllm"])
-def test_lm_evals_own_backends_take_the_export_and_our_tasks(backend: str, pruned: Path, tmp_path: Path) -> None:
-    """`lm_eval --include_path "$(harness tasks --path)"`: with no engine of ours, truncation is unknown and not 0."""
+def test_lm_evals_own_backends_take_the_export_and_our_tasks(backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path) -> None:
+    """`lm_eval --include_path "$(harness tasks --path)"`: our scores; with no engine of ours, truncation is unknown and not 0."""
     from tasks.registry import TASKS_PATH
 
     extra = ",enforce_eager=True,max_model_len=512,gpu_memory_utilization=0.1" if backend == "vllm" else ""
     command = [
         str(Path(sys.executable).parent / "lm_eval"), "run", "--model", backend,
         "--model_args", f"pretrained={pruned},dtype=float32{extra}",
-        "--tasks", "mini_facts", "--include_path", str(TASKS_PATH), "--limit", "24", "--apply_chat_template", "--batch_size", "24",
+        "--tasks", ",".join(ours), "--include_path", str(TASKS_PATH), "--limit", "24", "--apply_chat_template", "--batch_size", "24",
         "--device", "cpu",
         "--output_path", str(tmp_path),
     ]  # fmt: skip
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, **environment})
     assert result.returncode == 0, result.stderr[-2000:]
-    found = json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]["mini_facts"]
-    assert found["exact_match,raw"] > 0.8
-    assert found["fail_empty,raw"] == 0.0
-    assert str(found["fail_truncated,raw"]).lower() == "nan"
+    found = json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]
+    assert {task: row.get("exact_match,raw", row.get("pass@1,raw")) for task, row in found.items()} == pytest.approx(ours)
+    assert found["mini_facts"]["fail_empty,raw"] == 0.0
+    assert str(found["mini_facts"]["fail_truncated,raw"]).lower() == "nan"
+
+
+@pytest.fixture(scope="module")
+def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    tasks = [find_task(name) for name in ("mini_facts", "mini_math", "mini_code")]
+    with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=2)) as llm:
+        found = evaluate(llm, "pruned", tasks, tmp_path_factory.mktemp("ours"), "pruned", 24, 512, chat=True)
+    return {task: result.value for task, result in found.items()}
