@@ -208,18 +208,19 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
 @_LIMIT
 @_DTYPE
 @_THREADS
+@click.option("--include-path", type=_PATH, help="Folder with lm-eval YAML of your own tasks.")
 @click.option("--out", type=_PATH, help="Run directory.  [default: runs/eval-MODEL]")
 @_FRESH
 @_JSON
 @_DEBUG
-def eval_command(model: str, out: Path | None, fresh: bool, as_json: bool, **options: Any) -> None:
-    """Evaluate MODEL through lm-eval on a vLLM engine."""
+def eval_command(model: str, include_path: Path | None, out: Path | None, fresh: bool, as_json: bool, **options: Any) -> None:
+    """Evaluate MODEL through lm-eval on a vLLM engine: our tasks, or any task, group or leaderboard of lm-eval by its name."""
     from harness.config import load_config
     from harness.standalone import evaluate_checkpoint
 
     folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
     with _stdout_to_stderr():
-        evaluate_checkpoint(load_config(None, {**options, "model": model}), folder, fresh)
+        evaluate_checkpoint(load_config(None, {**options, "model": model}), folder, fresh, include_path)
     _show_run(folder, as_json)
 
 

@@ -123,15 +123,19 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
     if metric in LIKELIHOOD_METRICS:
         return _summarise_likelihood(metric, records, seconds, samples)
     n, correct = len(records), sum(bool(record.correct) for record in records)
-    low, high = wilson(correct, n)
-    lengths = [record.n_tokens for record in records]
-    known = [length for length in lengths if length is not None]
-    whole = len(known) == n
+    rates, failure_rate, tokens, trap_rate = summarise_failures(records)
+    return EvalResult(n, metric, correct / n, *wilson(correct, n), rates, failure_rate, tokens, seconds, samples, trap_rate)
+
+
+def summarise_failures(records: Sequence[SampleRecord]) -> tuple[dict[str, float | None], float | None, float | None, float | None]:
+    """Rate by kind, rate of any counted kind, tokens per answer, rate of the paper's trap; each None where somebody could not see it."""
+    lengths = [record.n_tokens for record in records if record.n_tokens is not None]
+    known = len(lengths) == len(records)
     rates = {str(kind): _rate([_seen(record, {str(kind)}) for record in records]) for kind in FailureKind}
     counted = {str(kind) for kind in FailureKind if kind not in NOT_GENERATION_FAILURES}
-    return EvalResult(
-        n, metric, correct / n, low, high, rates, _rate([_seen(record, counted) for record in records]),
-        math.fsum(known) / n if whole else None, seconds, samples, sum(length >= TRAP for length in known) / n if whole else None,
+    return (
+        rates, _rate([_seen(record, counted) for record in records]), math.fsum(lengths) / len(lengths) if known else None,
+        sum(length >= TRAP for length in lengths) / len(lengths) if known else None,
     )  # fmt: skip
 
 
@@ -162,7 +166,6 @@ def save_lm_eval(documents: Mapping[str, Mapping[str, Any]], model_name: str, ou
         merged.update({key: value for key, value in raw.items() if key not in (*_BY_TASK, "samples")})
     samples = {task: rows for raw in documents.values() for task, rows in raw["samples"].items()}
     merged["config"] = {**merged.get("config", {}), "model": "vllm", "model_args": f"pretrained={model_name}"}
-    shutil.rmtree(out, ignore_errors=True)
     tracker = EvaluationTracker(output_path=str(out))
     tracker.general_config_tracker.log_experiment_args("vllm", f"pretrained={model_name}", None, template, False)
     tracker.save_results_aggregated(results=merged, samples=samples)

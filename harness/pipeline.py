@@ -281,5 +281,9 @@ def width_text(widths: Sequence[int]) -> str:
 
 def context_length(model: Path, tasks: Sequence[Task]) -> int:
     """Tokens of prompt and answer that the tasks need, within what the model can take."""
-    longest = shape_of(read_config(model)).max_position_embeddings
-    return min(longest, max(task.max_new_tokens for task in tasks) + 1024)
+    return min(longest_context(model), max(task.max_new_tokens for task in tasks) + 1024)
+
+
+def longest_context(model: Path, most: int = 4096) -> int:
+    """What the model can take, up to what tasks ask for."""
+    return min(most, shape_of(read_config(model)).max_position_embeddings)

@@ -8,40 +8,47 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import models, scoring
+from harness.builtin import evaluate_builtin, find_builtin
 from harness.config import RunConfig
 from harness.engine import Engines, prepare_environment
 from harness.errors import UsageError
-from harness.pipeline import check_tasks, context_length, need_sandbox, task_names
+from harness.evaluate import evaluate
+from harness.pipeline import check_tasks, context_length, longest_context, need_sandbox, task_names
 from harness.progress import stage
 from harness.results import build_run, variant, write_run
 from harness.store import RunDirectory, locked
-from harness.types import RunResult, Variant
+from harness.types import EvalResult, RunResult, Variant
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.families import shape_of
-from tasks.registry import find_task
+from tasks.registry import find_task, is_task
 
 
-def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool) -> RunResult:
-    """Evaluates one model, dense or pruned, on the tasks of `config`."""
-    from harness.evaluate import evaluate
-
+def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path: Path | None = None) -> RunResult:
+    """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of `include_path`."""
     prepare_environment(config.threads)
     names = task_names(config)
-    model = models.locate(config.model, find_task(names[0]).kind)
+    ours = [name for name in names if is_task(name)]
+    theirs = [name for name in names if name not in ours]
+    manager = find_builtin(theirs, include_path) if theirs else None
+    model = models.locate(config.model, find_task(ours[0]).kind if ours else "general")
     chat = scoring.has_chat_template(scoring.load_tokenizer(model))
-    tasks = [find_task(name, chat) for name in names]
+    tasks = [find_task(name, chat) for name in ours]
     check_tasks(tasks, shape_of(read_config(model)))
     need_sandbox(tasks)
     row = _row(config.model, model, out)
     with locked(out):
         _open(out, config, [model], fresh)
-        with Engines({row.name: model}, config.dtype, config.threads, context_length(model, tasks)) as engines:
+        longest = longest_context(model) if theirs else context_length(model, tasks)
+        with Engines({row.name: model}, config.dtype, config.threads, longest) as engines:
             llm = engines[row.name]
-            with stage(f"Evaluating {row.name} on {', '.join(task.name for task in tasks)}"):
-                found = evaluate(
-                    llm, config.model, tasks, out, row.name, config.limit, engines.max_model_len, chat, identity=fingerprint(model)
-                )
-        return _finish(out, config.model, tasks[0].name, [replace(row, eval=found)])
+            found: dict[str, EvalResult] = {}
+            with stage(f"Evaluating {row.name} on {', '.join(names)}"):
+                if theirs:
+                    found |= evaluate_builtin(llm, config.model, theirs, manager, out, row.name, config.limit, longest, chat)
+                if ours:
+                    found |= evaluate(llm, config.model, tasks, out, row.name, config.limit, longest, chat, identity=fingerprint(model))
+        first = tasks[0].name if names[0] in ours else next(iter(found))
+        return _finish(out, config.model, first, [replace(row, eval=found)])
 
 
 def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh: bool) -> RunResult:

@@ -220,8 +220,8 @@ class EvalResult:
     n: int
     metric: str
     value: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None  # None: lm-eval gives no standard error for this metric
+    ci_high: float | None
     failures: Mapping[str, float | None]
     failure_rate: float | None
     tokens_per_answer: float | None

@@ -73,7 +73,9 @@ def _tasks(run: Mapping[str, Any]) -> list[str]:
 
 
 def _accuracies(variant: Mapping[str, Any]) -> dict[str, Any]:
-    return {task: e for task, e in variant["eval"].items() if e["metric"] not in LIKELIHOODS}
+    """Shares with an interval; perplexities and lm-eval's other figures have no place on this axis."""
+    shown = {task: e for task, e in variant["eval"].items() if e["metric"] not in LIKELIHOODS and e["ci_low"] is not None}
+    return {task: e for task, e in shown.items() if 0 <= e["value"] <= 1}
 
 
 def _svg(chart: Any) -> str:

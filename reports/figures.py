@@ -29,9 +29,11 @@ LIKELIHOODS = ("perplexity", "bits_per_byte")  # lower is better, no share of ri
 _UNITS = {"perplexity": "", "bits_per_byte": " bits per byte"}  # of a difference; points otherwise
 
 
-def measured(metric: str, value: float) -> str:
-    """A task's figure: a percentage, or a perplexity or bits per byte as it is."""
-    return f"{value:,.3f}" if metric in LIKELIHOODS else percent(value)
+def measured(metric: str, value: float | None) -> str:
+    """A task's figure: a percentage, or a perplexity, bits per byte and what else is no share as it is."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.3f}" if metric in LIKELIHOODS or not 0 <= value <= 1 else percent(value)
 
 
 def changed(metric: str, value: float) -> str:
@@ -137,13 +139,17 @@ def difference_table(run: Mapping[str, Any]) -> Table:
 
 
 def failure_table(run: Mapping[str, Any]) -> Table:
-    evals = [(v["name"], task, e["failures"]) for v in run["variants"] for task, e in v["eval"].items() if e["metric"] not in LIKELIHOODS]
+    evals = [
+        (v["name"], task, e["failures"], e.get("trap_rate"))
+        for v in run["variants"]
+        for task, e in v["eval"].items()
+        if e["metric"] not in LIKELIHOODS
+    ]
     kinds = evals[0][2] if evals else {}
-    seen = [kind for kind in kinds if any(f[kind] is None or f[kind] > 0 for _, _, f in evals)]
-    rows = [(name, task, *(percent(f[kind]) for kind in seen)) for name, task, f in evals]
-    return Table(
-        "Failures by kind", ("variant", "task", *seen), tuple(rows), "One answer can have several kinds; kinds never seen are left out."
-    )
+    seen = [kind for kind in kinds if any(f[kind] is None or f[kind] > 0 for _, _, f, _ in evals)]
+    rows = [(name, task, *(percent(f[kind]) for kind in seen), percent(trap)) for name, task, f, trap in evals]
+    note = "One answer can have several kinds; kinds never seen are left out. trap: the paper's count, answers of at least 1024 tokens."
+    return Table("Failures by kind", ("variant", "task", *seen, "trap"), tuple(rows), note)
 
 
 def serving_table(run: Mapping[str, Any]) -> Table:

@@ -61,6 +61,10 @@ TASKS: Mapping[str, Task] = {
 }  # fmt: skip
 
 
+def is_task(name: str) -> bool:
+    return name in TASKS or name in FAMILY_NAMES
+
+
 def find_task(name: str, chat: bool = True) -> Task:
     """The row for a task or family name; raises UsageError with near misses."""
     resolved = FAMILY_NAMES[name][0 if chat else 1] if name in FAMILY_NAMES else name

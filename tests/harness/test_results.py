@@ -15,7 +15,8 @@ from tasks.failures import FailureKind
 
 
 def record(i: int, correct: bool, *failures: str, finish: str | None = "stop", n: int | None = 10) -> SampleRecord:
-    return SampleRecord(i, "p", "t", correct, "1", failures[0] if failures else None, failures, finish, n)
+    unknown = () if finish else ("engine_error", "prompt_truncated", "truncated")
+    return SampleRecord(i, "p", "t", correct, "1", failures[0] if failures else None, failures, finish, n, unknown=unknown)
 
 
 def test_the_published_schema_is_the_one_of_the_types() -> None:
