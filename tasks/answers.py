@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 _LONGEST = 400  # characters of a marked answer; more than that is prose
+_LONGEST_TEXT = 200_000  # of its end: a final answer stands there
 _BOXES = 16  # of several, the last wins; so many are looked at
 _BOX = re.compile(r"\\f?boxed[ \t]*")
 _HASH = re.compile(r"####[ \t]*([^\n]{0,400})")
@@ -71,6 +72,7 @@ def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) 
 
     truncated: the text was cut by the token limit, so a mark that its very end belongs to may be half a number and is no answer.
     """
+    text = text[-_LONGEST_TEXT:]
     if truncated:
         text = text.rstrip()
         text = text if text.endswith(("}", "$", ")", ".")) else re.sub(r"[^\n]*\Z", "", text)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 _PIECE = re.compile(r"[^\W\d_]{1,4}|\d|[^\w\s]|_|\n+")  # about as a BPE cuts; spaces belong to what follows them
 _REPEATS, _TAIL_VISIBLE = 3, 48
+_LONGEST = 200_000  # characters of the end of a text that are looked at for loops
 _TAIL_CHARACTERS = 4096  # of the end that is looked at, so that a period has at most a third of that
 _LEAST_TOKENS, _SEQ_REP_4, _ZLIB = 64, 0.7, 3.0
 _STRANGE_SHARE, _LEAST_CHARACTERS = 0.05, 20
@@ -25,6 +26,7 @@ _ONE_SCRIPT = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "GREEK": "LATIN", "MATHEMAT
 
 def is_loop(text: str, n_tokens: int | None = None) -> bool:
     """`n_tokens`: how many tokens the model wrote; estimated where that is unknown."""
+    text = text[-_LONGEST:]
     pieces = _PIECE.findall(text)
     return any(_has_periodic_tail(end) for end in {text, text.rstrip()}) or (
         (n_tokens or len(pieces)) >= _LEAST_TOKENS and seq_rep_4(pieces) >= _SEQ_REP_4 and zlib_ratio(text) >= _ZLIB
