@@ -9,14 +9,15 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
 from harness.journal import Journal
 from harness.language_model import Hear, make_language_model
-from harness.statistics import LIKELIHOOD_METRICS, likelihood_metric, wilson
+from harness.similarity import similarities
+from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, likelihood_metric, ratio_mean, wilson
 from harness.store import write_text
 from harness.types import EvalResult, SampleRecord, digest
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
@@ -28,12 +29,13 @@ TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as 
 
 def evaluate(
     llm: Any, model_name: str, tasks: Sequence[Task], run: Path, variant: str, limit: int | None, max_model_len: int, chat: bool,
-    split: str = "test", identity: str = "",
+    split: str = "test", identity: str = "", reference: str | None = None,
 ) -> dict[str, EvalResult]:  # fmt: skip
     """Runs every task, writes <task>.jsonl and lm-eval's own files below run/samples/<variant>.
 
     identity: a hash of the weights; where it is given, generations are kept on disk as they come, and a killed evaluation goes on with
-    them. Raises MeasurementError where lm-eval fails.
+    them. reference: the variant whose answers the task similarity compares with, evaluated before; itself where None. Raises
+    MeasurementError where lm-eval fails.
     """
     out, kept = run / "samples" / variant, run / "generations" / variant
     results, documents = {}, {}
@@ -46,12 +48,24 @@ def evaluate(
             raw = _run_lm_eval(make_language_model(llm, max_model_len, chat, hear), task, limit, chat, split)
         records = sample_records(task, raw["samples"][task.name])
         path = out / f"{task.name}.jsonl"
+        if task.metric == SIMILARITY:
+            kinds = [sample["doc"]["kind"] for sample in sorted(raw["samples"][task.name], key=lambda sample: int(sample["doc_id"]))]
+            records = _compared(records, kinds, run / "samples" / (reference or variant) / path.name if reference else None)
         write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
         results[task.name] = summarise(task.metric, records, time.perf_counter() - started, str(path.relative_to(run)))
         documents[task.name] = raw
     save_lm_eval(documents, model_name, out / "lm_eval", str(llm.get_tokenizer().chat_template) if chat else None)
     shutil.rmtree(kept, ignore_errors=True)
     return results
+
+
+def _compared(records: Sequence[SampleRecord], kinds: Sequence[str], reference: Path | None) -> list[SampleRecord]:
+    """With their likeness to the reference's answers to the same items."""
+    if reference is None:
+        return [replace(record, correct=None, score=1.0) for record in records]
+    texts = {row["doc_id"]: row["text"] for row in map(json.loads, filter(None, reference.read_text(encoding="utf-8").split("\n")))}
+    scores = similarities(kinds, [record.text for record in records], [texts[record.doc_id] for record in records])
+    return [replace(record, correct=None, score=score) for record, score in zip(records, scores, strict=True)]
 
 
 def _identity(llm: Any, weights: str) -> str:
@@ -96,7 +110,7 @@ def _record(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
     text = sample["resps"][0][0]
     seen = {kind: None if math.isnan(flag := float(sample[f"fail_{kind}"])) else flag == 1.0 for kind in FailureKind}
     prediction = task.module.extract(task.name, sample["doc"], text)
-    return _of_answer(int(sample["doc_id"]), str(sample["arguments"][0][0]), text, sample[task.metric] == 1.0, prediction, seen)
+    return _of_answer(int(sample["doc_id"]), str(sample["arguments"][0][0]), text, sample.get(task.metric) == 1.0, prediction, seen)
 
 
 def graded_record(doc_id: int | None, prompt: str, answer: GradedAnswer) -> SampleRecord:
@@ -122,6 +136,10 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
     """
     if metric in LIKELIHOOD_METRICS:
         return _summarise_likelihood(metric, records, seconds, samples)
+    if metric == SIMILARITY:
+        found = ratio_mean([float(record.score or 0.0) for record in records], [1] * len(records))
+        rates, failure_rate, tokens, trap_rate = summarise_failures(records)
+        return EvalResult(len(records), metric, *found, rates, failure_rate, tokens, seconds, samples, trap_rate)
     n, correct = len(records), sum(bool(record.correct) for record in records)
     rates, failure_rate, tokens, trap_rate = summarise_failures(records)
     return EvalResult(n, metric, correct / n, *wilson(correct, n), rates, failure_rate, tokens, seconds, samples, trap_rate)

@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.evaluate import graded_record, summarise
 from harness.progress import stage
+from harness.statistics import SIMILARITY
 from harness.store import write_text
 from harness.types import SampleRecord
 from tasks import sandbox
@@ -41,8 +42,8 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
     Raises UsageError for a row that cannot be graded, naming its line, and MeasurementError where code cannot be contained.
     """
     task = find_task(task_name)
-    if not task.generates:
-        raise UsageError(f"{task.name} scores texts by a model's likelihood; there are no answers to grade")
+    if not task.generates or task.metric == SIMILARITY:
+        raise UsageError(f"{task.name} needs a model's likelihoods or another model's answers; there is nothing to grade")
     rows = list(_rows(task, source))
     if not rows:
         raise UsageError(f"{source} holds no rows")

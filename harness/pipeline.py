@@ -19,6 +19,8 @@ from harness.errors import MeasurementError, UsageError
 from harness.progress import say, stage
 from harness.results import build_run, calibration_summary, compare, neuron_summary, read_eval, read_serving, variant, write_run
 from harness.scoring import CalibrationRequest, ScoreRequest
+from harness.similarity import need_packages
+from harness.statistics import SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json
 from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
 from pruning import compensation, score_file
@@ -154,7 +156,7 @@ def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Pa
     need_one_width(model)
     spec = resolve(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
     folder = out or spec.default_out
-    need_sandbox(spec.tasks)
+    need_tools(spec.tasks)
     need_disk(folder, spec.shape.pruned_parameters((spec.width,) * spec.shape.num_hidden_layers) * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
@@ -163,10 +165,12 @@ def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Pa
         return Run(spec, model, directory).everything(), folder
 
 
-def need_sandbox(tasks: Sequence[Task]) -> None:
-    """Says before any work is done that model-written code cannot be run here."""
+def need_tools(tasks: Sequence[Task]) -> None:
+    """Says before any work is done that model-written code cannot be run here, or that a package is missing."""
     from tasks import sandbox
 
+    if any(task.metric == SIMILARITY for task in tasks):
+        need_packages()
     if any(task.kind == "code" for task in tasks) and (reason := sandbox.available()):
         raise MeasurementError(reason)
 
@@ -224,7 +228,7 @@ class Run:
                 with stage(f"Evaluating {name} on {titles}"):
                     found = evaluate(
                         llm, self.spec.model, self.spec.tasks, self.path, name, self.spec.config.limit, engines.max_model_len, self.chat,
-                        identity=fingerprint(engines.models[name]),
+                        identity=fingerprint(engines.models[name]), reference=None if name == DENSE else DENSE,
                     )  # fmt: skip
                 write_json(result, {task: asdict(value) for task, value in found.items()})
 

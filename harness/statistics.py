@@ -98,6 +98,7 @@ def paired_mean_difference(a: Sequence[float], b: Sequence[Sequence[float]], con
 
 
 LIKELIHOOD_METRICS = ("perplexity", "bits_per_byte")
+SIMILARITY = "similarity"  # a mean of scores, not a share of right answers
 
 
 def ratio_mean(values: Sequence[float], units: Sequence[float], confidence: float = _CONFIDENCE) -> tuple[float, float, float]:

@@ -206,6 +206,7 @@ class SampleRecord:
     nll: float | None = None
     units: int | None = None
     unknown: tuple[str, ...] = ()
+    score: float | None = None  # how alike the answer is to the dense model's, for the task similarity
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ TASKS: Mapping[str, Task] = {
         Task("humaneval_instruct", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions asked for in a chat"),
         Task("mbpp", "mbpp", "pass@1", "code", ("mini_facts",), 512, 500, "MBPP, 3-shot"),
         Task("bbh_general", "bbh", "exact_match", "general", ("wikitext",), 64, 182, "general questions out of BIG-Bench Hard"),
+        Task("similarity", "similarity", "similarity", "general", (), 128, 200, "answers beside the dense model's own"),
         Task("gsm8k_answers", "gsm8k", "perplexity", "math", ("wikitext",), 512, 1319, "perplexity of GSM8K's worked answers", False),
         Task("wikitext", "wikitext", "bits_per_byte", "general", (), 1024, 62, "WikiText-2 test, bits per byte", False),
     )

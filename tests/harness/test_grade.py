@@ -91,7 +91,9 @@ def test_a_row_that_cannot_be_graded_is_named(row: Any, message: str, tmp_path: 
     assert not (tmp_path / "out.jsonl").exists()
 
 
-@pytest.mark.parametrize(("task", "message"), [("wikitext", "no answers to grade"), ("mini_maths", "did you mean mini_math?")])
+@pytest.mark.parametrize(
+    ("task", "message"), [("similarity", "nothing to grade"), ("wikitext", "nothing to grade"), ("mini_maths", "did you mean mini_math?")]
+)
 def test_other_tasks_are_refused(task: str, message: str, tmp_path: Path) -> None:
     result, _, _ = grade(tmp_path, task, [{"doc_id": 0, "text": ""}])
     assert message in str(result.exception)

@@ -1,0 +1,76 @@
+"""Evaluation's tokens per second beside a bare LLM.generate on the same prompts, on one engine in turns, grading included.
+
+python benchmarks/evaluation.py --model smollm2-135m --task gsm8k_boxed --limit 64      Aim: at least 0.95 of the bare engine.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import language_model, models, scoring
+from harness.engine import Engines, prepare_environment
+from harness.evaluate import evaluate
+from harness.pipeline import context_length
+from harness.results import read_samples
+from pruning.checkpoint import fingerprint
+from tasks.registry import find_task
+
+
+@click.command()
+@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option("--task", default="gsm8k_boxed", show_default=True)
+@click.option("--limit", default=64, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
+    prepare_environment(threads)
+    row = find_task(task)
+    path = models.locate(model, row.kind)
+    chat = scoring.has_chat_template(scoring.load_tokenizer(path))
+    asked: list[Any] = []
+    real = language_model.stream
+
+    def remembered(llm: Any, prompts: Any, params: Any) -> Any:
+        asked[:] = [(prompts, params)]
+        return real(llm, prompts, params)
+
+    language_model.stream = remembered  # so that the bare engine gets the very same prompts
+    with tempfile.TemporaryDirectory() as name, Engines({"it": path}, "auto", threads, context_length(path, [row])) as engines:
+        llm = engines["it"]
+
+        def evaluated(number: int) -> tuple[float, int]:
+            started = time.perf_counter()
+            llm.reset_prefix_cache()
+            run = Path(name) / str(number)
+            found = evaluate(llm, model, [row], run, "it", limit, engines.max_model_len, chat, identity=fingerprint(path))[task]
+            return time.perf_counter() - started, sum(r["n_tokens"] for r in read_samples(run / found.samples).values())
+
+        def bare() -> tuple[float, int]:
+            llm.reset_prefix_cache()
+            started = time.perf_counter()
+            outputs = llm.generate(*asked[0], use_tqdm=False)
+            return time.perf_counter() - started, sum(len(output.outputs[0].token_ids) for output in outputs)
+
+        evaluated(-1)  # loads the data set and starts the sandboxes
+        rounds = []
+        for number in range(repeats):
+            (ours, tokens), (theirs, same) = evaluated(number), bare()
+            assert tokens == same, f"{tokens} tokens, and {same} from the bare engine"
+            rounds.append((tokens / ours, same / theirs))
+    ratios = sorted(a / b for a, b in rounds)
+    speeds = {
+        name: round(statistics.median(column), 1) for name, column in zip(("evaluation", "bare"), zip(*rounds, strict=True), strict=True)
+    }
+    found = {"model": model, "task": task, "n": limit, "tokens": tokens, "tok_s": speeds}
+    click.echo(json.dumps({**found, "ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}))
+
+
+if __name__ == "__main__":
+    main()
