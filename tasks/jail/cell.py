@@ -24,6 +24,7 @@ from tasks.jail.values import dumps, loads
 _START_S = 20.0
 _LONGEST_REPLY = 8 << 20  # bytes of one line; values.py keeps honest ones below
 _CHUNK = 1 << 16
+_FAULTS = ("syntax_error", "runtime_error", "memory")  # what a candidate's own process may say of itself
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Limits:
     @property
     def rlimits(self) -> dict[str, tuple[int, int]]:
         whole = {"RLIMIT_AS": self.memory_bytes, "RLIMIT_FSIZE": self.file_bytes, "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0}
+        whole["RLIMIT_NPROC"] = 4096  # threads: processes are refused
         return {"RLIMIT_CPU": (self.cpu_s, self.cpu_s + 1), **{name: (value, value) for name, value in whole.items()}}
 
 
@@ -153,7 +155,7 @@ class Candidate:
         if not isinstance(answer, dict):
             raise Ended("crash")
         if "fault" in answer:
-            raise Ended(str(answer["fault"]))
+            raise Ended(answer["fault"] if answer["fault"] in _FAULTS else "crash")
         return answer
 
     def _line(self) -> bytes:

@@ -7,6 +7,7 @@ from outside.
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any
 from tasks.jail.cell import Candidate, Ended, Jail, Limits
 from tasks.jail.confinement import Confinement
 
-_MEMORY = 4 << 30  # of this process: tests, and what they build from returned values
+_MEMORY = 1 << 30  # of this process: tests, and what they build from returned values
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -43,8 +44,8 @@ def _outcome(candidate: Candidate, entry_point: str, test: str) -> str:
 
 
 def _names(candidate: Candidate, entry_point: str, test: str) -> dict[str, Any]:
-    """The test's globals: what it mentions of the program's, functions and objects as Opaque."""
-    mentioned = {entry_point, *_WORD.findall(test)} & candidate.names
+    """The test's globals: what it mentions of the program's, functions and objects as Opaque. Python's own names stay Python's."""
+    mentioned = ({*_WORD.findall(test)} - set(dir(builtins)) | {entry_point}) & candidate.names
     return {"__name__": "tests", **{name: candidate.get(name) for name in sorted(mentioned)}}
 
 

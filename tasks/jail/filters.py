@@ -30,17 +30,30 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64)
     "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
     "kexec_file_load": (320, 294), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "personality": (135, 92),
+    # what Landlock does not cover: attributes of files, and System V objects of the same user
+    "truncate": (76, 45), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
+    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
+    "utimensat": (280, 88), "futimesat": (261, None), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "removexattrat": (466, 466), "shmctl": (31, 195), "semctl": (66, 191), "semop": (65, 193), "semtimedop": (220, 192),
+    "msgctl": (71, 187), "msgsnd": (69, 189), "msgrcv": (70, 188), "inotify_init1": (294, 26),
 }  # fmt: skip
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (302, 261), (157, 167)
+_FCNTL, _IOCTL = (72, 25), (16, 29)
+_SIGNALS_TO_OTHERS = (
+    (_FCNTL, (8, 10, 15)),
+    (_IOCTL, (0x8901, 0x8902, 0x5452)),
+)  # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP, FIOASYNC
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH_*
 _CLONE_THREAD = 0x00010000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
-_NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_NUMBER, _ARCH, _ARGUMENT, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 _ALLOW, _EPERM, _ENOSYS, _KILL_PROCESS = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 1, 22, 38
 _RULESET, _ADD_RULE, _RESTRICT = 444, 445, 446
 _READ, _READ_DIR = 0b1101, 0b1000  # LANDLOCK_ACCESS_FS_EXECUTE, READ_FILE, READ_DIR
-_ALL_FILES = 0x1FFF  # every right of Landlock's first version
+_ALL_FILES = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))  # rights by the version that brought them
+_ALL_NETWORK, _ALL_SCOPES = (4, 0b11), (6, 0b11)  # TCP; abstract sockets and signals to processes outside
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,6 +77,9 @@ def seccomp_filter(pid: int) -> bytes:
     for numbers, own in own_only:
         tests = [(_EQUAL, len(own) - i, 0, value) for i, value in enumerate(own)]
         program += _when(numbers[column], [(_LOAD, 0, 0, _ARGUMENT), *tests, (_RETURN, 0, 0, _EPERM)])
+    for numbers, refused in _SIGNALS_TO_OTHERS:
+        tests = [step for value in refused for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _EPERM))]
+        program += _when(numbers[column], [(_LOAD, 0, 0, _SECOND), *tests])
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *step) for step in program)
 
@@ -90,9 +106,16 @@ def hide() -> None:
 
 
 def read_only(paths: Iterable[str]) -> None:
-    """Landlock: nothing but these folders can be read, and nothing written. Raises OSError where the kernel has no Landlock."""
-    handled = struct.pack("Q", _ALL_FILES)
-    ruleset = _syscall(_RULESET, ctypes.create_string_buffer(handled, 8), ctypes.c_size_t(8), 0)
+    """Landlock: nothing but these folders can be read, nothing written, nobody outside signalled (from Linux 6.12 on; seccomp before).
+
+    Raises OSError where the kernel has no Landlock.
+    """
+    version = _syscall(_RULESET, 0, 0, 1)
+    files = sum(rights for since, rights in _ALL_FILES if version >= since)
+    others = [rights if version >= since else 0 for since, rights in (_ALL_NETWORK, _ALL_SCOPES)]
+    size = 24 if version >= _ALL_SCOPES[0] else 16 if version >= _ALL_NETWORK[0] else 8
+    handled = struct.pack("QQQ", files, *others)
+    ruleset = _syscall(_RULESET, ctypes.create_string_buffer(handled, len(handled)), ctypes.c_size_t(size), 0)
     for path in paths:
         folder = os.open(path, os.O_PATH)
         rights = _READ if os.path.isdir(path) else _READ & ~_READ_DIR  # noqa: PTH112  # pathlib is not loaded in the sandbox

@@ -6,7 +6,10 @@ type's own methods: what a subclass overrides (`__eq__`, `__iter__`) is left beh
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 DEPTH, NODES, TEXT = 200, 200_000, 1 << 20  # limits of one value: nesting, parts, characters of JSON
@@ -42,7 +45,7 @@ def loads(text: str, known: Callable[[int], Any]) -> Any:
     """The value of `dumps`; `known(number)` gives what stands for something opaque. Raises ValueError on anything else."""
     try:
         return _unpack(json.loads(text), known)
-    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"not a value: {type(error).__name__}") from None
 
 
@@ -71,6 +74,12 @@ def _pack(value: Any, opaque: Callable[[Any], int], depth: int, budget: _Budget)
         return {_VIEWS.get(kind, "iterator"): [inner(part) for part in value]}
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}
+    if kind is Fraction:
+        return {"fraction": [_int(value.numerator, budget), _int(value.denominator, budget)]}
+    if kind is Decimal or kind is bytearray:
+        return {kind.__name__: _str(str(value), budget) if kind is Decimal else _bytes(bytes(value), budget)["bytes"]}
+    if kind is deque:
+        return {"deque": [inner(part) for part in value]}
     if kind is type and value in _TYPES.values():
         return {"type": value.__name__}
     return {"opaque": opaque(value)}
@@ -110,12 +119,16 @@ _REBUILD: dict[str, Callable[[Any], Any]] = {
     "float": float,
     "type": _TYPES.__getitem__,
     "bytes": bytes.fromhex,
+    "bytearray": bytearray.fromhex,
+    "Decimal": Decimal,
+    "fraction": lambda v: Fraction(*(int(part["int"], 16) if isinstance(part, dict) else part for part in v)),
     "complex": lambda v: complex(*(float(part["float"]) if isinstance(part, dict) else part for part in v)),
 }
 _COLLECT: dict[str, Callable[[list[Any]], Any]] = {
     "tuple": tuple,
     "set": set,
     "frozenset": frozenset,
+    "deque": deque,
     "iterator": iter,
     "keys": lambda parts: dict.fromkeys(parts).keys(),
     "values": lambda parts: dict(enumerate(parts)).values(),

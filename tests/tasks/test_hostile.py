@@ -51,13 +51,19 @@ MODES = list(candidates())
 
 
 @pytest.mark.parametrize("number", range(len(MODES)), ids=lambda i: f"{MODES[i].mode}-{i}")
-def test_every_mode_that_starts_here_holds(number: int) -> None:
+def test_every_mode_that_starts_here_holds(number: int, tmp_path: Path) -> None:
     """The fallbacks too, which run_tests takes only where the better ones do not start."""
     try:
         jail = Jail(MODES[number])
     except OSError as error:
         pytest.skip(str(error))
     limits = {"wall_s": 3.0, "cpu_s": 1, "memory_bytes": 1 << 30, "file_bytes": 1 << 20}
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    for path in (victim, *victim.parents):
+        path.chmod(path.stat().st_mode | 0o007) if path in (victim, tmp_path) else None
+    sleeper = subprocess.Popen(["sleep", "60"])
+    before = victim.stat()
     bodies = {
         "return x + 1": "passed",
         "return x": "wrong",
@@ -66,6 +72,12 @@ def test_every_mode_that_starts_here_holds(number: int) -> None:
         "import socket; return socket.socket() and 2": "runtime_error",
         "return open('/etc/passwd') and 2": "runtime_error",
         "return open('/usr/hostile', 'w') and 2": "runtime_error",
+        f"import os; return os.truncate({str(victim)!r}, 0) or 2": "runtime_error",
+        f"import os; return os.chmod({str(victim)!r}, 0) or 2": "runtime_error",
+        f"import os; return os.utime({str(victim)!r}, (1, 1)) or 2": "runtime_error",
+        f"import os; return os.setxattr({str(victim)!r}, 'user.x', b'1') or 2": "runtime_error",
+        f"import fcntl, os; r, w = os.pipe(); return fcntl.fcntl(r, fcntl.F_SETOWN, {sleeper.pid}) or 2": "runtime_error",
+        "import fcntl, os; r, w = os.pipe(); return fcntl.fcntl(r, 10, 9) or 2": "runtime_error",
         "return bytearray(2 << 30) and 2": "memory",
         "import os; os._exit(0)": "crash",
     }
@@ -75,11 +87,16 @@ def test_every_mode_that_starts_here_holds(number: int) -> None:
             if body == "while True: pass":
                 job["program"] = "def f(x):\n    while True:\n        pass"
             assert check(jail, job) == outcome, body
+        assert victim.read_text() == "whole" and victim.stat().st_mtime == before.st_mtime and victim.stat().st_mode == before.st_mode
+        assert sleeper.poll() is None
     finally:
         jail.close()
+        sleeper.kill()
+        sleeper.wait()
 
 
 def test_the_limits_are_what_the_kernel_is_told() -> None:
     assert Limits(1.0, 2, 3, 4).rlimits == {
         "RLIMIT_CPU": (2, 3), "RLIMIT_AS": (3, 3), "RLIMIT_FSIZE": (4, 4), "RLIMIT_NOFILE": (64, 64), "RLIMIT_CORE": (0, 0),
+        "RLIMIT_NPROC": (4096, 4096),
     }  # fmt: skip

@@ -136,3 +136,47 @@ def _name(pid: str) -> str:
         return (Path("/proc") / pid / "comm").read_text().strip()
     except OSError:
         return ""
+
+
+FORGERIES = [
+    "{'fault': 'passed'}", "{'fault': 'engine_error'}", "{'fault': ''}", "{'fault': ['passed']}", "{'value': '2'}",
+    "{'defined': ['f']}\\n{'value': '2'}", "[]", "nonsense",
+]  # fmt: skip
+FORGE = """
+import os
+def g():
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b'''LINE\\n'''.replace(b"'", b'"'))
+        except OSError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("line", FORGERIES)
+@pytest.mark.parametrize("where", ["at once", "in the call"])
+def test_words_put_into_the_candidates_own_socket_win_nothing(line: str, where: str) -> None:
+    """It can only spoil its own answers: a verdict is the test's, and a fault one of the three that a candidate may have."""
+    program = FORGE.replace("LINE", line) + ("g()\ndef f(x): return 0" if where == "at once" else "def f(x):\n    g()\n    return 0")
+    outcome = run_tests(program, "f", f"assert {CALL} == 3 and {CALL} == 3", SHORT)
+    assert outcome in ("wrong", "crash", "runtime_error", "no_entry_point")
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        ("abs = lambda x: 0\ndef f(x): return 9", "assert abs(f(1) - 5) < 1"),
+        ("def len(x): return 5\ndef f(x): return []", "assert len(f(1)) == 5"),
+        ("AssertionError = ValueError = 3\ndef f(x): return 0", "assert f(1) == 2"),
+        ("def f(x): return range(70_000_000)", "assert sorted(f(1)) == 2"),
+    ],
+)
+def test_the_tests_keep_their_own_python(program: str, test: str) -> None:
+    assert run_tests(program, "f", test, SHORT) == "wrong"
+
+
+def test_library_numbers_and_sequences_come_back() -> None:
+    program = "from collections import deque\nfrom decimal import Decimal\nfrom fractions import Fraction\n"
+    program += "def f(x): return [Fraction(1, 2), Decimal('0.5'), deque([1, 2]), bytearray(b'a'), Fraction(10**5000, 3)][x]"
+    test = "assert f(0) == f(1) == 0.5 and list(f(2)) == [1, 2] and f(3) == b'a' and f(4) * 3 == 10**5000"
+    assert run_tests(program, "f", test) == "passed"
