@@ -16,82 +16,123 @@ _BOXES = 16  # of several, the last wins; so many are looked at
 _BOX = re.compile(r"\\f?boxed[ \t]*")
 _HASH = re.compile(r"####[ \t]*([^\n]{0,400})")
 _STATED = re.compile(
-    r"^[ \t>*_]*(?:final answer|answer|ans|A)[*_]*[ \t]*[:=][*_ \t]*([^\n]{1,400})|\banswer is:?[ \t]*([^\n]{1,400})", re.I | re.M
+    r"^[ \t>*_#-]*(?:(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|ans)[*_]*[ \t]*[:=]|A[*_]*[ \t]*:)[*_ \t]*(?:\n\s*)?([^\n]{1,400})"
+    r"|\banswer is:?[ \t]*([^\n]{1,400})",
+    re.I | re.M,
 )
 _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?![\d,]*\d)|\d+)(?:\.\d+)?|\.\d+"
-_NUMBER = re.compile(rf"(?<![\w.^])(?P<sign>[-+]?)\s*\(?(?P<value>{_DIGITS})(?P<power>\s*(?:\*|x|times)\s*10\s*\^\s*\(?(-?\d{{1,3}})\)?)?")
+_NUMBER = re.compile(
+    rf"(?<![\w.^])(?P<sign>[-+]?)\s*\(?(?P<value>{_DIGITS})"
+    r"(?:[eE](?P<e>[-+]?\d{1,3})(?!\w)|\s*(?:\*|x|times)\s*10\s*\^\s*\(?(?P<power>-?\d{1,3})\)?)?"
+)
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _OVER = re.compile(rf"\(?\s*({_DIGITS})\s*\)?\s*/\s*\(?\s*({_DIGITS})\s*\)?")
-_UNFINISHED = re.compile(r"\s*\)?\s*[\^/]")  # a power or a quotient that is no plain fraction
-_CURRENCY = re.compile(r"\\?\$|[€£¥₹₽]|\b(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-\d.])", re.I)
+_UNFINISHED = re.compile(r"\)?\s*(?:[\^/*+·]|times|\.\d|\d|-\s*\d|'|[xyznkabπ](?!\w))")  # behind a number: it is only a part of the answer
+_MACRO = re.compile(
+    r"\\(?:sqrt|pi|overline|bar|pm|mp|log|ln|sum|prod|binom|infty|cup|cap|in|le|ge|leq|geq|neq|to|ldots|dots)(?![a-z])|[√±∞π…]"
+)
+_CURRENCY = re.compile(r"(?<![A-Za-z])(?:US|CA|AU|NZ|HK|C|A|S)?\\?\$|[€£¥₹₽]|\b(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-\d.])", re.I)
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
+_ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\b\s*\}*")
+_SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\\ |~|[ \u00a0\u202f])\d{3})+)(?![\d.]*\d)")
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|left|right|displaystyle|quad|qquad)(?![a-zA-Z])\*?"
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)|(?<=[A-Za-z])[²³]")
+_SCALE = re.compile(r"\)?\s*(thousand|million|billion)\b", re.I)
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+# between two numbers: 2 hours 30 minutes
+_COMPOUND = re.compile(r"\)?\s*(?!(?:of|in|per|out|at|for|from|by|on)\b)[A-Za-z]+,?\s+(?:and\s+)?$")
+_SEPARATOR = re.compile(r"[,;:–-]|and|or|to|")
 _PLAIN = {
     "−": "-", "–": "-", "\\,": "", "\\!": "", "{,}": ",", "\\;": " ", "\\:": " ", "\\ ": " ", "~": " ", "\\times": " times ",
     "\\cdot": " times ", "×": " times ", "\\%": " ", "%": " ", "**": " ", "`": " ", "\u202f": "", "\u00a0": " ",
 }  # fmt: skip
 
-Finder = Callable[[str], Iterator[str]]
+Marked = tuple[str, bool]  # what a mark holds, and whether it ended before the text did
+Finder = Callable[[str], Iterator[Marked]]
 
 
-def boxes(text: str) -> Iterator[str]:
-    r"""The contents of \boxed{...}, last first, braces nested to any depth; an unclosed one ends with its line."""
+def boxes(text: str) -> Iterator[Marked]:
+    r"""The contents of \boxed{...}, last first, braces nested to any depth; an unclosed one ends with its line.
+
+    A box holds one number or none: in it 2 500 is 2500.
+    """
     starts = [match.end() for match in _BOX.finditer(text)][-_BOXES:]
     for start in reversed(starts):
         part = text[start : start + _LONGEST]
-        yield _braced(part) if part.startswith("{") else part.split(maxsplit=1)[0] if part.strip() else ""
+        content, ended = _braced(part) if part.startswith("{") else (part.split(maxsplit=1)[0] if part.strip() else "", len(part) > 1)
+        content = _SPACED.sub(lambda match: re.sub(r"[^\d]", "", match[0]), content)
+        if len(_NUMBER.findall(_simplified(content))) == 1 or _is_one(content):
+            yield content, ended
 
 
-def _braced(part: str) -> str:
+def _braced(part: str) -> Marked:
     depth = 0
     for match in _BRACE.finditer(part):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
         if depth == 0:
-            return part[1 : match.start()]
-    return part[1:].partition("\n")[0]
+            return part[1 : match.start()], True
+    content, newline, _ = part[1:].partition("\n")
+    return content, bool(newline)
 
 
-def hashes(text: str) -> Iterator[str]:
-    """What follows `####` on its line, last first."""
-    yield from reversed(_HASH.findall(text))
+def _is_one(content: str) -> bool:
+    """A fraction or a mixed number has several in it."""
+    plain = _simplified(content).strip().replace("(-", "-(")
+    return bool(re.fullmatch(rf"[-+]?\s*(?:{_DIGITS})?\s*{_OVER.pattern}\D*", plain))
 
 
-def statements(text: str) -> Iterator[str]:
-    """What follows `A:`, `Answer:` at the start of a line or `the answer is`, last first."""
-    for first, second in reversed(_STATED.findall(text)):
-        yield first or second
+def hashes(text: str) -> Iterator[Marked]:
+    """What follows `####` on its line, last first; a heading that only holds a number somewhere is none."""
+    for match in reversed(list(_HASH.finditer(text))):
+        if _leads(match[1]):
+            yield match[1], match.end() < len(text)
+
+
+def _leads(content: str) -> bool:
+    """It begins with its number, a currency, a name and `=`, or the words `the answer is` aside."""
+    plain = re.sub(r"^(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:=]?|^\s*\w+\s*=(?=\s*[-\d$\\])", "", content.strip(" *_:"), flags=re.I)
+    found = _NUMBER.search(_simplified(plain))
+    return bool(found) and not _simplified(plain)[: found.start() if found else 0].strip(" ([*_:")
+
+
+def statements(text: str) -> Iterator[Marked]:
+    """What follows `A:`, `Answer:` at the start of a line or `the answer is`, last first.
+
+    After a bare `A:` with words the reasoning may begin, so that counts only where the line is the text's last.
+    """
+    for match in reversed(list(_STATED.finditer(text))):
+        content = (match[1] or match[2]).rpartition("answer is")[2].lstrip(" :")
+        last = not text[match.end() :].strip()
+        if not re.match(r"(?:not|n't)\b", content) and (last or match[2] or _leads(content)):
+            yield content, match.end() < len(text)
 
 
 def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) -> str | None:
-    """The last marked text that holds a number, by the first finder that has one.
+    """The last marked text that is a number, by the first finder that has one.
 
-    truncated: the text was cut by the token limit, so a mark that its very end belongs to may be half a number and is no answer.
+    truncated: the text was cut by the token limit, so a mark that was still open at its end may hold half a number and is none.
     """
     text = text[-_LONGEST_TEXT:]
-    if truncated:
-        text = text.rstrip()
-        text = text if text.endswith(("}", "$", ")", ".")) else re.sub(r"[^\n]*\Z", "", text)
     for find in finders:
-        for marked in find(text):
-            if number_in(marked) is not None:
+        for marked, ended in find(text):
+            if (ended or not truncated) and number_in(marked) is not None:
                 return marked.strip()
     return None
 
 
 def number_in(text: str) -> Fraction | None:
-    """The number that an answer is, exactly: 1,000 and $12.50, 3/4 and \\frac{3}{4}, 2 1/2, 50 %, 18 apples. None where it is not one.
+    """The number that an answer is, exactly: 1,000 and $12.50, 3/4 and \\frac{3}{4}, 2 1/2, 50 %, 18 apples, 3 million.
 
-    A unit, a currency or words may stand around it, and what `=` last gives counts. An answer that begins with a number is that number;
-    one that holds several otherwise is none.
+    A unit, a currency or words may stand around it, and of an equation the last side with a number counts. An answer that begins with
+    a number is that number. None for what is not one number: 3, 4; 10:30; 2 hours 30 minutes; 5 + 3; a root, a letter beside a number.
     """
     plain = _simplified(text[:_LONGEST])
     numbers = list(_NUMBER.finditer(plain))
-    if not numbers or (len(numbers) > 1 and _is_list(plain, numbers)):
+    if not numbers or _MACRO.search(plain[: numbers[0].end() + 12]) or (len(numbers) > 1 and _is_several(plain, numbers)):
         return None
     if len(numbers) > 1 and plain[: numbers[0].start()].strip(" (*_:") and "=" not in text:
         return None
@@ -99,36 +140,38 @@ def number_in(text: str) -> Fraction | None:
 
 
 def _simplified(text: str) -> str:
-    """Without LaTeX, currencies and units' powers; of an equation its right side."""
+    """Without LaTeX, currencies and units' powers; of an equation its last side with a number."""
     for old, new in _PLAIN.items():
         text = text.replace(old, new)
-    text = _UNIT_POWER.sub("", _CURRENCY.sub("", _DEGREES.sub("", text)))
+    text = _ORDINAL.sub(" ", _DEGREES.sub("", text))
+    text = re.sub(r"(?<=\d)'(?=\d{3}(?:\D|$))", "", _UNIT_POWER.sub("", _CURRENCY.sub("", text)))
     text = _FRACTION.sub(lambda m: f" ({m[1] or m[2]})/({m[3] or m[4]})", text)
     text = _WRAPPER.sub(" ", text).replace("{", " ").replace("}", " ")
-    sides = [side for side in re.split(r"=|≈|\\approx", text) if side.strip()]
+    sides = [side for side in re.split(r"=|≈|\\approx", text) if re.search(r"\d", side)]
     return sides[-1] if sides else ""
 
 
-def _is_list(plain: str, numbers: Sequence[re.Match[str]]) -> bool:
-    """3, 4 or 3-4 or 10:30: numbers joined by nothing but a separator are not one number."""
-    between = plain[numbers[0].end() : numbers[1].start()].strip()
-    if _OVER.match(plain, numbers[0].start("value")) or (not between and _OVER.match(plain, numbers[1].start("value"))):
+def _is_several(plain: str, numbers: Sequence[re.Match[str]]) -> bool:
+    """Joined by nothing but a separator, or by a unit as in 2 hours 30 minutes; a fraction and a mixed number are one."""
+    between = plain[numbers[0].end() : numbers[1].start()]
+    if _OVER.match(plain, numbers[0].start("value")) or (not between.strip() and _OVER.match(plain, numbers[1].start("value"))):
         return False
-    return bool(re.fullmatch(r"[,;:–-]|and|or|to|", between))
+    return bool(_SEPARATOR.fullmatch(between.strip()) or _COMPOUND.fullmatch(between))
 
 
 def _value(plain: str, number: re.Match[str]) -> Fraction | None:
     sign = -1 if number["sign"] == "-" else 1
     if over := _OVER.match(plain, number.start("value")):
-        return _ratio(over[1], over[2], sign)
-    whole = Fraction(number["value"].replace(",", ""))
-    if _UNFINISHED.match(plain, number.end()):
-        return None
-    if number["power"]:
-        whole *= Fraction(10) ** int(number[4])
-    mixed = _OVER.match(plain[number.end() :].lstrip()) if "." not in number["value"] else None
-    part = _ratio(mixed[1], mixed[2]) if mixed and plain[number.end() : number.end() + 1] == " " else Fraction(0)
-    return None if part is None else sign * (whole + part)
+        return None if _UNFINISHED.match(plain, over.end()) else _ratio(over[1], over[2], sign)
+    rest = plain[number.end() :]
+    whole = Fraction(number["value"].replace(",", "")) * Fraction(10) ** int(number["e"] or number["power"] or 0)
+    if scale := _SCALE.match(rest):
+        return sign * whole * _SCALES[scale[1].lower()]
+    mixed = _OVER.match(rest.lstrip()) if "." not in number["value"] and rest.startswith(" ") else None
+    if mixed:
+        part = _ratio(mixed[1], mixed[2])
+        return None if part is None else sign * (whole + part)
+    return None if _UNFINISHED.match(rest) else sign * whole
 
 
 def _ratio(above: str, below: str, sign: int = 1) -> Fraction | None:

@@ -67,9 +67,9 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 
 def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    """The general prompts: similarity is a control, rarely a target."""
-    sources, examples = general_prompts(n, seed)
-    return " and ".join(sources), examples
+    """The general questions: similarity is a control, rarely a target."""
+    sources, examples = general_prompts(4 * n, seed)
+    return sources[0], [example for example in examples if example.prompt][:n]
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
