@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError, UsageError
-from harness.evaluate import save_lm_eval, summarise_failures
-from harness.language_model import make_language_model
+from harness.evaluate import identity_of, save_lm_eval, summarise_failures
+from harness.journal import Journal
+from harness.language_model import Hear, make_language_model
 from harness.statistics import wilson
 from harness.store import write_text
 from harness.types import EvalResult, SampleRecord
@@ -42,21 +43,28 @@ def find_builtin(names: Sequence[str], include_path: Path | None) -> Any:
 
 def evaluate_builtin(
     llm: Any, model_name: str, names: Sequence[str], manager: Any, run: Path, variant: str, limit: int | None, max_model_len: int,
-    chat: bool,
+    chat: bool, identity: str,
 ) -> dict[str, EvalResult]:  # fmt: skip
-    """One result per leaf task. Raises MeasurementError where lm-eval fails: a data set out of reach, or code that it would run itself."""
+    """One result per leaf task; a killed evaluation goes on with the generations it has.
+
+    Raises MeasurementError where lm-eval fails: a data set out of reach, or code that it would run itself.
+    """
     from lm_eval import simple_evaluate
 
-    started = time.perf_counter()
+    started, kept = time.perf_counter(), run / "generations" / variant / "lm_eval.jsonl"
+    journal = Journal(kept, identity_of(llm, identity))
     try:
         raw = simple_evaluate(
-            make_language_model(llm, max_model_len, chat), tasks=list(names), task_manager=manager, limit=limit, apply_chat_template=chat,
-            log_samples=True, bootstrap_iters=1000, verbosity="ERROR",
+            make_language_model(llm, max_model_len, chat, Hear(journal)), tasks=list(names), task_manager=manager, limit=limit,
+            apply_chat_template=chat, log_samples=True, bootstrap_iters=1000, verbosity="ERROR",
         )  # fmt: skip
     except Exception as error:  # every data set and task brings its own
         raise MeasurementError(f"lm-eval stopped on {', '.join(names)}: {next(iter(str(error).splitlines()), repr(error))}") from error
+    finally:
+        journal.close()
     if not raw or not raw["samples"]:
         raise MeasurementError(f"lm-eval returned no samples for {', '.join(names)}; run again with --debug")
+    kept.unlink(missing_ok=True)
     seconds = (time.perf_counter() - started) / len(raw["samples"])
     results = {task: _result(task, raw, run, variant, seconds) for task in raw["samples"]}
     save_lm_eval({"": raw}, model_name, run / "samples" / variant / "lm_eval", str(llm.get_tokenizer().chat_template) if chat else None)

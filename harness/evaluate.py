@@ -42,7 +42,7 @@ def evaluate(
     for task in tasks:
         started = time.perf_counter()
         with ExitStack() as stack:
-            journal = stack.enter_context(Journal(kept / f"{task.name}.jsonl", _identity(llm, identity))) if identity else None
+            journal = stack.enter_context(Journal(kept / f"{task.name}.jsonl", identity_of(llm, identity))) if identity else None
             grader = stack.enter_context(Grader(task.module.grade, task.name)) if task.generates else None
             hear = Hear(journal, grader.submit if grader else None)
             raw = _run_lm_eval(make_language_model(llm, max_model_len, chat, hear), task, limit, chat, split)
@@ -68,7 +68,7 @@ def _compared(records: Sequence[SampleRecord], kinds: Sequence[str], reference: 
     return [replace(record, correct=None, score=score) for record, score in zip(records, scores, strict=True)]
 
 
-def _identity(llm: Any, weights: str) -> str:
+def identity_of(llm: Any, weights: str) -> str:
     """What greedy answers hang on, beside prompt and settings."""
     config = llm.llm_engine.vllm_config.model_config
     return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])

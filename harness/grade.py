@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from harness.statistics import SIMILARITY
 from harness.store import write_text
 from harness.types import SampleRecord
 from tasks import sandbox
+from tasks.failures import FINISH_REASONS
 from tasks.generation import Generation
 from tasks.grading import grade_all
 from tasks.registry import Task, find_task
 
 Named = tuple[int | None, Mapping[str, Any]]
 _TEXTS = ("text", "completion", "solution")
-_META = ("finish_reason", "n_tokens", "prompt_truncated")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,12 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
     if out:
         write_text(out, "".join(_line(row, record) for row, record in zip(rows, records, strict=True)))
     found = asdict(summarise(task.metric, records, 0.0, str(out or "")))
-    return {"task": task.name, **{key: value for key, value in found.items() if key not in ("seconds", "samples")}, **_sandbox(task)}
+    return {
+        "task": task.name,
+        "accuracy": found["value"],
+        **{key: value for key, value in found.items() if key not in ("seconds", "samples")},
+        **_sandbox(task),
+    }
 
 
 def _line(row: Row, record: SampleRecord) -> str:
@@ -88,7 +93,7 @@ def _rows(task: Task, source: Path) -> Iterator[Row]:
 
 def _lines(source: Path) -> list[str]:
     try:
-        return source.read_text(encoding="utf-8").split("\n")
+        return source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} cannot be read ({error}); give a JSON Lines file") from error
 
@@ -125,6 +130,31 @@ def _document(raw: Mapping[str, Any], test: Sequence[Mapping[str, Any]], named: 
 
 def _generation(raw: Mapping[str, Any], where: str) -> Generation:
     text = next((raw[key] for key in _TEXTS if isinstance(raw.get(key), str)), None)
+    meta = {key: check(raw[key], f"{where}: {key}") for key, check in _META.items() if raw.get(key) is not None}
+    if text is None and meta.get("finish_reason") in ("error", "abort"):
+        text = ""  # the engine gave nothing
     if text is None:
         raise UsageError(f"{where} has no `text` (or `completion`, `solution`) that is a string")
-    return Generation(text, {key: raw[key] for key in _META if raw.get(key) is not None})
+    return Generation(text, meta)
+
+
+def _reason(value: Any, where: str) -> str | None:
+    """As engines and services call it; None for a word that nobody knows."""
+    if not isinstance(value, str):
+        raise UsageError(f"{where} is {value!r}; it must be a word such as stop or length")
+    return FINISH_REASONS.get(value.lower())
+
+
+def _count(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value)):
+        raise UsageError(f"{where} is {value!r}; it must be a number of tokens")
+    return int(value)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{where} is {value!r}; it must be true or false")
+    return value
+
+
+_META: dict[str, Callable[[Any, str], Any]] = {"finish_reason": _reason, "n_tokens": _count, "prompt_truncated": _flag}

@@ -39,6 +39,9 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.file.close()
 
 

@@ -107,9 +107,9 @@ def _asked(encode: Encode, request: Any, max_model_len: int) -> _Asked:
     from vllm import SamplingParams, TokensPrompt
 
     context, settings = request.args
-    longest = settings.get("max_gen_toks", _LONGEST_ANSWER)
-    room = max_model_len - longest
-    ids = encode(context)
+    ids, longest = encode(context), int(settings.get("max_gen_toks", _LONGEST_ANSWER))
+    room = max(max_model_len - longest, max_model_len // 2)  # a prompt keeps at least half of the context
+    longest = min(longest, max_model_len - min(len(ids), room))
     sampled = {key: settings[key] for key in ("temperature", "top_p", "top_k") if key in settings} if settings.get("do_sample") else {}
     chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, "stop": settings.get("until")}
     return _Asked(TokensPrompt(prompt_token_ids=ids[-room:]), SamplingParams(**chosen), len(ids) > room, key_of(ids[-room:], chosen))

@@ -44,7 +44,9 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
             found: dict[str, EvalResult] = {}
             with stage(f"Evaluating {row.name} on {', '.join(names)}"):
                 if theirs:
-                    found |= evaluate_builtin(llm, config.model, theirs, manager, out, row.name, config.limit, longest, chat)
+                    found |= evaluate_builtin(
+                        llm, config.model, theirs, manager, out, row.name, config.limit, longest, chat, fingerprint(model)
+                    )
                 if ours:
                     found |= evaluate(llm, config.model, tasks, out, row.name, config.limit, longest, chat, identity=fingerprint(model))
         first = tasks[0].name if names[0] in ours else next(iter(found))

@@ -1,6 +1,6 @@
 """Text that went wrong as text: loops and gibberish. Definitions with thresholds; time linear in the text, memory bounded.
 
-A loop is an exactly periodic end: at least 3 repeats and 48 visible characters (so that 48 tokens of any tokenizer are enough), period
+A loop is an exactly periodic end: at least 3 repeats and 48 bytes (so that 48 tokens of any tokenizer are enough), period
 at most 1365 characters. Or much repetition anywhere: at least 64 tokens, seq-rep-4 >= 0.7 (Welleck et al., arXiv 1908.04319) and zlib
 ratio >= 3 (the measure of Whisper, arXiv 2212.04356, which flags 2.4). Chosen so that no reference solution of HumanEval and MBPP and no
 reference answer of GSM8K is one.
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 _PIECE = re.compile(r"[^\W\d_]{1,4}|\d|[^\w\s]|_|\n+")  # about as a BPE cuts; spaces belong to what follows them
-_REPEATS, _TAIL_VISIBLE = 3, 48
+_REPEATS, _TAIL_BYTES = 3, 48
 _LONGEST = 200_000  # characters of the end of a text that are looked at for loops
 _TAIL_CHARACTERS = 4096  # of the end that is looked at, so that a period has at most a third of that
 _LEAST_TOKENS, _SEQ_REP_4, _ZLIB = 64, 0.7, 3.0
@@ -28,7 +28,8 @@ def is_loop(text: str, n_tokens: int | None = None) -> bool:
     """`n_tokens`: how many tokens the model wrote; estimated where that is unknown."""
     text = text[-_LONGEST:]
     pieces = _PIECE.findall(text)
-    return any(_has_periodic_tail(end) for end in {text, text.rstrip()}) or (
+    enough = n_tokens is None or n_tokens >= _TAIL_BYTES
+    return (enough and any(_has_periodic_tail(end) for end in {text, text.rstrip()})) or (
         (n_tokens or len(pieces)) >= _LEAST_TOKENS and seq_rep_4(pieces) >= _SEQ_REP_4 and zlib_ratio(text) >= _ZLIB
     )
 
@@ -36,15 +37,15 @@ def is_loop(text: str, n_tokens: int | None = None) -> bool:
 def _has_periodic_tail(text: str) -> bool:
     """Every end of the text against its smallest period, which the failure function of the reversed text gives (Knuth et al. 1977)."""
     tail = text[-_TAIL_CHARACTERS:][::-1]
-    failure, matched, visible = [0] * (len(tail) + 1), 0, 0
+    failure, matched, size = [0] * (len(tail) + 1), 0, 0
     for length, character in enumerate(tail, 1):
-        visible += character == "\n" or not character.isspace()
+        size += len(character.encode("utf-8", "surrogatepass"))
         if length > 1:
             while matched and tail[matched] != character:
                 matched = failure[matched]
             matched += tail[matched] == character
             failure[length] = matched
-        if visible >= _TAIL_VISIBLE and length >= _REPEATS * (length - matched):
+        if size >= _TAIL_BYTES and length >= _REPEATS * (length - matched):
             return True
     return False
 

@@ -55,9 +55,15 @@ def _outcome(kind: FailureKind) -> Detector:
     return lambda answer: answer.outcome == kind
 
 
+FINISH_REASONS = {  # of several engines and services -> ours
+    "stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "repetition": "stop",
+    "length": "length", "max_tokens": "length", "max_length": "length", "error": "error", "abort": "abort",
+}  # fmt: skip
+
+
 def _finish(*reasons: str) -> Detector:
     def detect(answer: GradedAnswer) -> bool | None:
-        reason = answer.meta.get("finish_reason")
+        reason = FINISH_REASONS.get(str(answer.meta.get("finish_reason")).lower())
         return None if reason is None else reason in reasons
 
     return detect

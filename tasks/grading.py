@@ -17,8 +17,8 @@ Grade = Callable[[str, Mapping[str, Any], str], GradedAnswer]
 
 def grade_code(doc: Mapping[str, Any], text: str) -> GradedAnswer:
     """doc: `entry_point`, `tests` (Python source), `prompt` where the answer may go on with it, `setup` run behind the program."""
-    program = find_program(text, doc["entry_point"], doc.get("prompt", ""))
     meta = getattr(text, "meta", {})
+    program = find_program(text, doc["entry_point"], doc.get("prompt", ""), meta.get("finish_reason") == "length")
     if program is None:
         return GradedAnswer(text, None, False, is_code=True, meta=meta)
     outcome = run_tests("\n".join((program, doc.get("setup") or "")), doc["entry_point"], doc["tests"])

@@ -10,8 +10,12 @@ import ast
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
+from tasks.statements import useful
+
+_NOISE = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>")  # special tokens, byte order mark, HTML around code
+_LATE_FENCE = re.compile(r"(?<=[^\s`~])(`{3,})[ \t]*$", re.M)  # behind the last line of code
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*$", re.M)
 _LANGUAGES = {"", "python", "python3", "py", "py3", "ipython"}
 _CONTINUES = re.compile(r"[)\]}]|(?:else|elif|except|finally)\b|\"\"\"|'''")  # at the start of a line that ends what is above it
@@ -24,28 +28,52 @@ _FUTURE = re.compile(r"^from __future__ import .*\n?", re.M)
 _LONGEST, _MOST_PARTS, _MOST_MERGES = 200_000, 2_000, 30  # characters, top-level parts, parts put together again
 
 
-def find_program(text: str, entry_point: str, prompt: str = "") -> str | None:
+def find_program(text: str, entry_point: str, prompt: str = "", truncated: bool = False) -> str | None:
     """The whole program to run, None where the text holds no code.
 
-    prompt: what the model was to complete, a function's head behind imports and helpers; "" where it was asked in words. Code that is
-    incomplete is returned as it is, so that running it says syntax_error.
+    prompt: what the model was to complete, a function's head behind imports and helpers; "" where it was asked in words. truncated: the
+    token limit cut the text, so that a second definition at its end may be half of one. Code that is incomplete is returned as it is,
+    so that running it says syntax_error; code that defines other things only, so that it says no_entry_point.
     """
-    code = _code(text[:_LONGEST], entry_point)
+    code = _at_the_margin(_code(text[:_LONGEST], entry_point), entry_point)
     if not code.strip():
         return None
     if _defines(code, entry_point) and not _starts_inside(code):
         whole = _before_definition(prompt, entry_point) + code
-        return _assembled(whole, entry_point) or whole
+        return _assembled(whole, entry_point, truncated) or whole
     if not prompt:
         return _clean(code, entry_point).strip() or (code if _CODE.search(code) else None)
+    if (tree := _parsed(code)) and not _is_body(tree):
+        return _clean(code, entry_point).strip() or None
     for body in _bodies(code):
-        if program := _assembled(prompt + body, entry_point):
+        if program := _assembled(prompt + body, entry_point, truncated):
             return program
     return prompt + code if _CODE.search(code) else None
 
 
+def _at_the_margin(code: str, entry_point: str) -> str:
+    """Without the indentation of the whole, or of the first line alone, where that hides a definition."""
+    if _defines(code, entry_point):
+        return code
+    plain = textwrap.dedent(code).lstrip("\n")
+    for candidate in (plain, plain.lstrip()):
+        if _defines(candidate, entry_point) and re.match(r"(?:def|class|import|from|async)\b|@", candidate):
+            return candidate
+    return code
+
+
+def _is_body(tree: ast.Module) -> bool:
+    """It may stand inside a function: there is more than definitions, imports and single names."""
+    beside = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    return any(
+        not isinstance(node, beside) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Name | ast.Constant))
+        for node in tree.body
+    )
+
+
 def _code(text: str, entry_point: str) -> str:
     """What stands in Python fences, else the text."""
+    text = _LATE_FENCE.sub(r"\n\1", _NOISE.sub("", text))
     blocks = [_dedented(block, entry_point) for block in _fenced(text)]
     return "\n".join(blocks) if blocks else text
 
@@ -89,22 +117,49 @@ def _before_definition(prompt: str, entry_point: str) -> str:
 
 
 def _bodies(code: str) -> Iterator[str]:
-    """The answer as a function's body: as it is, all of it indented, or only its first line."""
+    """The answer as a function's body: as it is, all of it indented, only its first line, or what is indented behind prose."""
     yield code
-    indented = textwrap.indent(textwrap.dedent(code).strip("\n"), "    ") + "\n"
-    if _parsed("def f():\n" + indented):
-        yield indented
+    body = textwrap.indent(textwrap.dedent(code).strip("\n"), "    ") + "\n"
+    if _parsed("def f():\n" + body):
+        yield body
     yield "    " + code.lstrip()
+    if indented := re.search(r"^[ \t]+\S", code, re.M):
+        yield code[indented.start() :]
 
 
-def _assembled(source: str, entry_point: str) -> str | None:
+def _assembled(source: str, entry_point: str, truncated: bool) -> str | None:
     """The cleaned program, where it holds a complete definition of the entry point that does something."""
-    program = _clean(source, entry_point)
+    program = _without_stubs(_clean(source, entry_point), entry_point, truncated)
     future = "".join(_FUTURE.findall(program))
     program = future + _FUTURE.sub("", program) if future else program
-    tree = _parsed(program)
-    definitions = [node for node in tree.body if entry_point in _bound(node)] if tree else []
+    definitions = _definitions(program, entry_point)
     return program if definitions and not _is_empty(definitions[-1]) else None
+
+
+def _definitions(program: str, entry_point: str) -> list[ast.stmt]:
+    tree = _parsed(program)
+    return [node for node in tree.body if entry_point in _bound(node)] if tree else []
+
+
+def _without_stubs(program: str, entry_point: str, truncated: bool) -> str:
+    """Without later definitions of the entry point that do nothing, as a repeated prompt, or that the token limit may have cut."""
+    definitions = _definitions(program, entry_point)
+    real = [node for node in definitions if not _is_stub(node)]
+    if len(real) > 1 and truncated and definitions[-1] is real[-1]:
+        real.pop()
+    if not real:
+        return program
+    gone = {line for node in definitions[definitions.index(real[-1]) + 1 :] for line in _lines(node)}
+    return "".join(line for number, line in enumerate(program.splitlines(keepends=True), 1) if number not in gone)
+
+
+def _is_stub(node: ast.stmt) -> bool:
+    body = getattr(node, "body", None)
+    return _is_empty(node) or (isinstance(body, list) and all(isinstance(part, ast.Pass) or _is_constant(part) for part in body))
+
+
+def _is_constant(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _bound(node: ast.stmt) -> set[str]:
@@ -138,7 +193,8 @@ def _clean(source: str, entry_point: str) -> str:
     """Top-level statements that make a program; parts that do not parse are left out."""
     whole = _parsed(source)
     trees = [(source, whole)] if whole else _parts(source)
-    return "\n".join(_kept(part, tree, entry_point) for part, tree in trees)
+    kept = useful([node for _, tree in trees for node in tree.body], entry_point)
+    return "\n".join(_kept(part, tree, kept) for part, tree in trees)
 
 
 def _parts(source: str) -> list[tuple[str, ast.Module]]:
@@ -171,12 +227,12 @@ def _is_open(part: str) -> bool:
     return part.count('"""') % 2 == 1 or part.count("'''") % 2 == 1 or any(part.count(a) > part.count(b) for a, b in ("()", "[]", "{}"))
 
 
-def _kept(part: str, tree: ast.Module, entry_point: str) -> str:
+def _kept(part: str, tree: ast.Module, kept: Set[int]) -> str:
     """The part without statements that only use the program; lines that a kept statement shares stay."""
     held: set[int] = set()
     gone: set[int] = set()
     for node in tree.body:
-        (held if _belongs(node, entry_point) else gone).update(_lines(node))
+        (held if id(node) in kept else gone).update(_lines(node))
     gone -= held
     return "".join(line for number, line in enumerate(part.splitlines(keepends=True), 1) if number not in gone)
 
@@ -184,15 +240,3 @@ def _kept(part: str, tree: ast.Module, entry_point: str) -> str:
 def _lines(node: ast.stmt) -> range:
     first = min((decorator.lineno for decorator in getattr(node, "decorator_list", ())), default=node.lineno)
     return range(first, (node.end_lineno or node.lineno) + 1)
-
-
-def _belongs(node: ast.stmt, entry_point: str) -> bool:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
-        return True
-    if isinstance(node, ast.Assert | ast.Return) or (isinstance(node, ast.AnnAssign) and node.value is None):
-        return False
-    if isinstance(node, ast.Expr) and not (isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)):
-        return False
-    names = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
-    called = {child.func.id for child in ast.walk(node) if isinstance(child, ast.Call) and isinstance(child.func, ast.Name)}
-    return "__name__" not in names and not called & {entry_point, "input", "print"}

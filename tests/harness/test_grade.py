@@ -56,6 +56,17 @@ def test_the_papers_trap_counts_answers_of_1024_tokens(tmp_path: Path) -> None:
     assert grade(tmp_path, "mini_math", rows)[2]["trap_rate"] == pytest.approx(2 / 3)
 
 
+def test_words_of_other_engines_are_understood_and_unknown_ones_stay_unknown(tmp_path: Path) -> None:
+    texts = {"doc_id": 0, "text": PROBLEMS[0].solution, "n_tokens": "9"}
+    rows = [{**texts, "finish_reason": reason} for reason in ("max_tokens", "EOS", "gone fishing")]
+    rows.append({"doc_id": 0, "text": None, "finish_reason": "error"})
+    source = "\ufeff" + json.dumps(rows[0])
+    _, graded, summary = grade(tmp_path, "mini_math", [source, *rows[1:]])
+    assert [row["failure"] for row in graded] == ["truncated", None, None, "engine_error"]
+    assert [row["finish_reason"] for row in graded] == ["length", "stop", None, "error"]
+    assert "truncated" in graded[2]["unknown"] and summary["accuracy"] == summary["value"] == 0.5, "the first may be half a number"
+
+
 def test_humaneval_takes_completions_and_solutions_by_task_id(tmp_path: Path) -> None:
     problems = humaneval_rows()[:3]
     rows = [
@@ -83,6 +94,10 @@ def test_humaneval_takes_completions_and_solutions_by_task_id(tmp_path: Path) ->
         ({"doc_id": -1, "text": "4"}, "line 2 has no usable"),
         ({"doc_id": 500, "text": "4"}, "doc_id 500 is outside the 500 items of mini_math"),
         ({"doc_id": 1, "text": 4}, "line 2 has no `text`"),
+        ({"doc_id": 1, "text": None, "finish_reason": "stop"}, "line 2 has no `text`"),
+        ({"doc_id": 1, "text": "4", "n_tokens": "many"}, "line 2: n_tokens is 'many'"),
+        ({"doc_id": 1, "text": "4", "finish_reason": ["length"]}, "line 2: finish_reason is"),
+        ({"doc_id": 1, "text": "4", "prompt_truncated": "no"}, "line 2: prompt_truncated is 'no'"),
     ],
 )
 def test_a_row_that_cannot_be_graded_is_named(row: Any, message: str, tmp_path: Path) -> None:

@@ -60,6 +60,31 @@ CASES = {
     "a class beside it": "class S:\n    def add(self, a, b):\n        return a + b\n\ndef add(a, b):\n    return S().add(a, b)\n",
     "a table made by a loop": "T = {}\nfor i in range(3):\n    T[i] = i\ndef add(a, b):\n    return a + b + T[0]\n",
     "a comment at the margin": "def add(a, b):\n# here it comes\n    return a + b\n",
+    "reading input at the end": WHOLE + "n = int(input())\nm = n + 1\nprint(m)\n",
+    "results of results": WHOLE + "r = add(1, 2)\ns = f'{r}'\nprint(s)\n",
+    "an example in an unmarked fence": f"```python\n{WHOLE}```\nUse:\n```\nresult = a + b\n```",
+    "ending the program": WHOLE + "import sys\nsys.exit(0)\n",
+    "running unit tests": "import unittest\n" + WHOLE + "unittest.main()\n",
+    "waiting": "import time\n" + WHOLE + "time.sleep(100)\n",
+    "a table made by a call": "T = []\ndef fill():\n    for i in range(3):\n        T.append(0)\nfill()\n"
+    "def add(a, b):\n    return a + b + T[2]\n",
+    "an import that may fail": "try:\n    import math as m\nexcept ImportError:\n    print('no')\n"
+    "def add(a, b):\n    return m.floor(a + b)\n",
+    "a table made by a loop that prints": "T = {}\nfor i in range(3):\n    T[i] = 0\n    print(i)\n"
+    "def add(a, b):\n    return a + b + T[2]\n",
+    "a value changed later": "x = 0\nx += 0\ndef add(a, b):\n    return a + b + x\n",
+    "constants made of constants": "A = 1\nB = A - 1\ndef add(a, b=B):\n    return a + b + B\n",
+    "a global that is assigned inside": "c = 0\ndef add(a, b):\n    global c\n    c += 0\n    return a + b + c\n",
+    "another name for it": "def _add(a, b):\n    return a + b\nadd = _add\n",
+    "a leading space": " " + WHOLE,
+    "all of it indented": "    def add(a, b):\n        return a + b\n",
+    "a fence that closes behind the code": "```python\ndef add(a, b):\n    return a + b```",
+    "the body behind prose": "Here is the body:\n\n    return a + b\n",
+    "special tokens": "def add(a, b):\n    return a + b<|im_end|>",
+    "a byte order mark": "\ufeff" + WHOLE,
+    "HTML": f"<pre><code>{WHOLE}</code></pre>",
+    "the body, then the prompt once more": "    return a + b\n\n\n" + PROMPT,
+    "a stub behind it": WHOLE + "\ndef add(a, b): ...\n",
     "two statements in a line": "import os; print(1)\ndef add(a, b): return a + b\n",
 }
 
@@ -84,6 +109,18 @@ def test_what_is_cut_off_stays_a_syntax_error(text: str) -> None:
     assert program is not None and program.endswith(text)
     with pytest.raises(SyntaxError):
         compile(program, "cut", "exec")
+
+
+def test_other_definitions_are_kept_so_that_the_entry_point_is_missed() -> None:
+    for text in ("def other(a):\n    return 1\n", "class Solution:\n    def add(self, a, b): return a + b\n"):
+        assert find_program(text, "add", PROMPT) == text.strip()
+    assert find_program("x", "add", PROMPT) is None
+
+
+def test_the_second_of_two_definitions_may_be_half_of_one_at_the_token_limit() -> None:
+    text = WHOLE + "\ndef add(a, b):\n    c = a\n"
+    assert "c = a" in str(find_program(text, "add")) and "c = a" not in str(find_program(text, "add", truncated=True))
+    assert "c = a" in str(find_program("def add(a, b):\n    c = a\n", "add", truncated=True))
 
 
 def test_without_a_prompt_the_text_must_define_it() -> None:
