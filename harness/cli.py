@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.errors import HarnessError
-
-if TYPE_CHECKING:
-    from reports.figures import Table
+from harness.printing import answer, forecast_table, print_table, show_run, stdout_to_stderr
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _PATH = click.Path(path_type=Path)
@@ -138,11 +134,11 @@ def run_command(
         from harness.models import looks_like_chat
 
         found = forecast(pipeline.resolve(config, looks_like_chat(config.model)))
-        _answer(found, as_json, _forecast_table(found))
+        answer(found, as_json, forecast_table(found))
         return
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         _, folder = pipeline.run(config, out, fresh)
-    _show_run(folder, as_json)
+    show_run(folder, as_json)
 
 
 @cli.command("score")
@@ -164,9 +160,9 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
     from harness import stages
     from harness.config import load_config
 
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         found = stages.score(load_config(None, {**options, "model": model}, preset), out)
-    _answer(found, as_json)
+    answer(found, as_json)
 
 
 @cli.command("plan")
@@ -180,9 +176,9 @@ def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None
     from harness import stages
     from harness.config import load_config
 
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         found = stages.plan(scores, load_config(None, options), out)
-    _answer(found, as_json)
+    answer(found, as_json)
 
 
 @cli.command("prune")
@@ -197,9 +193,9 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
     """Write the smaller checkpoint of MODEL that PLAN describes."""
     from harness import stages
 
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         found = stages.prune(model, plan, out, verify, threads)
-    _answer(found, as_json)
+    answer(found, as_json)
 
 
 @cli.command("eval")
@@ -219,9 +215,9 @@ def eval_command(model: str, include_path: Path | None, out: Path | None, fresh:
     from harness.standalone import evaluate_checkpoint
 
     folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         evaluate_checkpoint(load_config(None, {**options, "model": model}), folder, fresh, include_path)
-    _show_run(folder, as_json)
+    show_run(folder, as_json)
 
 
 @cli.command("grade")
@@ -237,7 +233,7 @@ def grade_command(answers: Path, task: str, out: Path | None) -> None:
     """
     from harness.grade import grade_file
 
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         found = grade_file(task, answers, out)
     click.echo(json.dumps(found))
 
@@ -257,9 +253,9 @@ def bench_command(models: tuple[str, ...], out: Path, fresh: bool, as_json: bool
     from harness.config import load_config
     from harness.standalone import bench_checkpoints
 
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         bench_checkpoints(load_config(None, {**options, "model": models[0]}), models, out, fresh)
-    _show_run(out, as_json)
+    show_run(out, as_json)
 
 
 @cli.command("report")
@@ -271,7 +267,7 @@ def report_command(run: Path, as_json: bool) -> None:
     from reports.build import write_reports
 
     html, markdown = write_reports(run)
-    _answer({"html": str(html), "markdown": str(markdown)}, as_json)
+    answer({"html": str(html), "markdown": str(markdown)}, as_json)
 
 
 @cli.command("inspect")
@@ -292,7 +288,7 @@ def inspect_command(run: Path, as_json: bool) -> None:
         click.echo(json.dumps(found["neurons"], indent=1))
         return
     for table in tables:
-        _print_table(table)
+        print_table(table)
 
 
 @cli.command("models")
@@ -305,7 +301,7 @@ def models_command(as_json: bool) -> None:
 
     rows = [(a.name, a.task, ", ".join(a.ids.values()) or a.summary) for a in ALIASES.values()]
     found = [{"name": name, "task": task, "model": model} for name, task, model in rows]
-    _answer(found, as_json, Table("Models", ("name", "default task", "model"), tuple(rows), "Or any local folder, or any Hub id."))
+    answer(found, as_json, Table("Models", ("name", "default task", "model"), tuple(rows), "Or any local folder, or any Hub id."))
 
 
 @cli.command("metrics")
@@ -318,7 +314,7 @@ def metrics_command(as_json: bool) -> None:
 
     rows = describe_metrics()
     found = [{"name": name, "what": what} for name, what in rows]
-    _answer(found, as_json, Table("Metrics", ("name", "what"), rows))
+    answer(found, as_json, Table("Metrics", ("name", "what"), rows))
 
 
 @cli.command("tasks")
@@ -335,94 +331,7 @@ def tasks_command(path: bool, as_json: bool) -> None:
         return
     rows = [(t.name, t.metric, t.summary) for t in TASKS.values()]
     found = [{"name": name, "metric": metric, "summary": summary} for name, metric, summary in rows]
-    _answer(found, as_json, Table("Tasks", ("name", "metric", "what"), tuple(rows)))
-
-
-def _answer(found: Any, as_json: bool, table: Table | None = None) -> None:
-    """One JSON document on standard output when asked, else a table or `key: value` lines on standard error."""
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-    elif table is not None:
-        _print_table(table)
-    else:
-        for key, value in found.items():
-            click.echo(f"{key}: {value}", err=True)
-
-
-def _show_run(folder: Path, as_json: bool) -> None:
-    from reports import figures
-    from reports.build import read_run
-
-    run = read_run(folder)
-    if as_json:
-        click.echo(json.dumps(run, indent=1))
-    _print_table(figures.summary_table(run))
-    for line in figures.verdict(run):
-        click.echo(line, err=True)
-    click.echo(f"\nReport: {folder / 'report.html'}", err=True)
-
-
-def _print_table(table: Table) -> None:
-    from rich.table import Table as RichTable
-
-    from harness.progress import console
-
-    drawn = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for name in table.head:
-        drawn.add_column(name, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*row)
-    console.print(drawn)
-
-
-def _forecast_table(found: dict[str, Any]) -> Table:
-    from reports.figures import Table, mebibytes, percent
-
-    seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {_duration(found['seconds'])} on this CPU"
-    width, parameters, weights = found["intermediate_size"], found["parameters"], found["weight_bytes"]
-    ratios = (percent(found["ratio_requested"]), percent(found["ratio_neurons"], 2), percent(found["ratio_parameters"], 2))
-    sizes = {name: (mebibytes(value), f"{value:,} bytes") for name, value in weights.items()}
-    rows = (
-        ("model", found["model"]),
-        ("FFN width", f"{width['dense']} -> {width['pruned']} in every layer (alignment {found['alignment']})"),
-        ("ratio", "{} asked, {} of neurons, {} of parameters".format(*ratios)),
-        ("parameters", f"{parameters['dense']:,} -> {parameters['pruned']:,}"),
-        ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
-        ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
-        ("disk needed", f"{mebibytes(found['disk_bytes'])} for the checkpoint"),
-        ("memory for scoring", f"{mebibytes(found['scoring_bytes'])} for the model's weights"),
-        *_second_moment_rows(found["second_moments"]),
-        ("evaluations", ", ".join(found["cells"])),
-        ("time", seconds),
-    )
-    return Table("What this run would do", ("what", "value"), rows)
-
-
-def _second_moment_rows(found: dict[str, int] | None) -> list[tuple[str, str]]:
-    from reports.figures import mebibytes
-
-    if found is None:
-        return []
-    sizes = f"{mebibytes(found['disk_bytes'])} on disk for a time, {mebibytes(found['memory_bytes'])} in memory"
-    return [("second moments", f"{sizes}, {found['passes']} passes over the calibration prompts")]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Libraries print what they like; standard output stays clean for the one JSON document."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)
+    answer(found, as_json, Table("Tasks", ("name", "metric", "what"), tuple(rows)))
 
 
 if __name__ == "__main__":

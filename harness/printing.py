@@ -1,0 +1,103 @@
+"""What commands print: tables and progress on standard error, one JSON document on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from reports.figures import Table
+
+
+def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
+    """One JSON document on standard output when asked, else a table or `key: value` lines on standard error."""
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    elif table is not None:
+        print_table(table)
+    else:
+        for key, value in found.items():
+            click.echo(f"{key}: {value}", err=True)
+
+
+def show_run(folder: Path, as_json: bool) -> None:
+    from reports import figures
+    from reports.build import read_run
+
+    run = read_run(folder)
+    if as_json:
+        click.echo(json.dumps(run, indent=1))
+    print_table(figures.summary_table(run))
+    for line in figures.verdict(run):
+        click.echo(line, err=True)
+    click.echo(f"\nReport: {folder / 'report.html'}", err=True)
+
+
+def print_table(table: Table) -> None:
+    from rich.table import Table as RichTable
+
+    from harness.progress import console
+
+    drawn = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
+    for name in table.head:
+        drawn.add_column(name, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+
+
+def forecast_table(found: dict[str, Any]) -> Table:
+    from reports.figures import Table, mebibytes, percent
+
+    seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {_duration(found['seconds'])} on this CPU"
+    width, parameters, weights = found["intermediate_size"], found["parameters"], found["weight_bytes"]
+    ratios = (percent(found["ratio_requested"]), percent(found["ratio_neurons"], 2), percent(found["ratio_parameters"], 2))
+    sizes = {name: (mebibytes(value), f"{value:,} bytes") for name, value in weights.items()}
+    rows = (
+        ("model", found["model"]),
+        ("FFN width", f"{width['dense']} -> {width['pruned']} in every layer (alignment {found['alignment']})"),
+        ("ratio", "{} asked, {} of neurons, {} of parameters".format(*ratios)),
+        ("parameters", f"{parameters['dense']:,} -> {parameters['pruned']:,}"),
+        ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
+        ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
+        ("disk needed", f"{mebibytes(found['disk_bytes'])} for the checkpoint"),
+        ("memory for scoring", f"{mebibytes(found['scoring_bytes'])} for the model's weights"),
+        *_second_moment_rows(found["second_moments"]),
+        ("evaluations", ", ".join(found["cells"])),
+        ("time", seconds),
+    )
+    return Table("What this run would do", ("what", "value"), rows)
+
+
+def _second_moment_rows(found: dict[str, int] | None) -> list[tuple[str, str]]:
+    from reports.figures import mebibytes
+
+    if found is None:
+        return []
+    sizes = f"{mebibytes(found['disk_bytes'])} on disk for a time, {mebibytes(found['memory_bytes'])} in memory"
+    return [("second moments", f"{sizes}, {found['passes']} passes over the calibration prompts")]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Libraries print what they like; standard output stays clean for the one JSON document."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
