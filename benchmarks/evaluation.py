@@ -35,11 +35,14 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
     path = models.locate(model, row.kind)
     chat = scoring.has_chat_template(scoring.load_tokenizer(path))
     asked: list[Any] = []
+    generating = [0.0]
     real = language_model.stream
 
     def remembered(llm: Any, prompts: Any, params: Any) -> Any:
         asked[:] = [(prompts, params)]
-        return real(llm, prompts, params)
+        started = time.perf_counter()
+        yield from real(llm, prompts, params)
+        generating[0] = time.perf_counter() - started
 
     language_model.stream = remembered  # so that the bare engine gets the very same prompts
     with tempfile.TemporaryDirectory() as name, Engines({"it": path}, "auto", threads, context_length(path, [row])) as engines:
@@ -63,11 +66,10 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
         for number in range(repeats):
             (ours, tokens), (theirs, same) = evaluated(number), bare()
             assert tokens == same, f"{tokens} tokens, and {same} from the bare engine"
-            rounds.append((tokens / ours, same / theirs))
-    ratios = sorted(a / b for a, b in rounds)
-    speeds = {
-        name: round(statistics.median(column), 1) for name, column in zip(("evaluation", "bare"), zip(*rounds, strict=True), strict=True)
-    }
+            rounds.append((tokens / ours, same / theirs, tokens / generating[0]))
+    ratios = sorted(a / b for a, b, _ in rounds)
+    names = ("evaluation", "bare", "its generation")
+    speeds = {name: round(statistics.median(column), 1) for name, column in zip(names, zip(*rounds, strict=True), strict=True)}
     found = {"model": model, "task": task, "n": limit, "tokens": tokens, "tok_s": speeds}
     click.echo(json.dumps({**found, "ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}))
 
