@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ def evaluate(
         documents[task.name] = raw
     save_lm_eval(documents, model_name, out / "lm_eval", str(llm.get_tokenizer().chat_template) if chat else None)
     shutil.rmtree(kept, ignore_errors=True)
+    with suppress(OSError):  # other variants' may be there
+        kept.parent.rmdir()
     return results
 
 
