@@ -17,9 +17,13 @@ _BOX = re.compile(r"\\f?boxed[ \t]*")
 _HASH = re.compile(r"####[ \t]*([^\n]{0,400})")
 _STATED = re.compile(
     r"^[ \t>*_#-]*(?:(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|ans)[*_]*[ \t]*[:=]|A[*_]*[ \t]*:)[*_ \t]*(?:\n\s*)?([^\n]{1,400})"
-    r"|\banswer is:?[ \t]*([^\n]{1,400})",
+    r"|^[ \t]*#{1,6}[ \t]*(?:final[ \t]+)?answer[ \t]*\n\s*([^\n]{1,400})"
+    r"|\banswer is:?[ \t]*(?:\n\s*)?([^\n]{1,400})|<answer>([^<]{1,400})</answer>",
     re.I | re.M,
 )
+_NEXT_QUESTION = re.compile(r"^[ \t]*(?:Q|Question)[ \t]*:", re.M)
+_HEADING = re.compile(r"^\d+[.)][ \t]+[A-Za-z*]")
+_TEXT = re.compile(r"\\text\s*\{[^{}]*\}")
 _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?![\d,]*\d)|\d+)(?:\.\d+)?|\.\d+"
@@ -29,7 +33,10 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _OVER = re.compile(rf"\(?\s*({_DIGITS})\s*\)?\s*/\s*\(?\s*({_DIGITS})\s*\)?")
-_UNFINISHED = re.compile(r"\)?\s*(?:[\^/*+·]|times|\.\d|\d|-\s*\d|'|[xyznkabπ](?!\w))")  # behind a number: it is only a part of the answer
+# behind a number: it is only a part of the answer
+_UNFINISHED = re.compile(
+    r"\)?\s*(?:[\^*+·]|/\s*[\d(]|times|\.\d|\d|-\s*\d|'|[xyznkabπ](?![\w.]))"
+)  # behind a number: it is only a part of the answer
 _MACRO = re.compile(
     r"\\(?:sqrt|pi|overline|bar|pm|mp|log|ln|sum|prod|binom|infty|cup|cap|in|le|ge|leq|geq|neq|to|ldots|dots)(?![a-z])|[√±∞π…]"
 )
@@ -65,8 +72,10 @@ def boxes(text: str) -> Iterator[Marked]:
         part = text[start : start + _LONGEST]
         content, ended = _braced(part) if part.startswith("{") else (part.split(maxsplit=1)[0] if part.strip() else "", len(part) > 1)
         content = _SPACED.sub(lambda match: re.sub(r"[^\d]", "", match[0]), content)
-        if len(_NUMBER.findall(_simplified(content))) == 1 or _is_one(content):
-            yield content, ended
+        for one in (content, _TEXT.sub(" ", content)):  # a number in a unit's words is not the answer's
+            if len(_NUMBER.findall(_simplified(one))) == 1 or _is_one(one):
+                yield one, ended
+                break
 
 
 def _braced(part: str) -> Marked:
@@ -88,7 +97,7 @@ def _is_one(content: str) -> bool:
 def hashes(text: str) -> Iterator[Marked]:
     """What follows `####` on its line, last first; a heading that only holds a number somewhere is none."""
     for match in reversed(list(_HASH.finditer(text))):
-        if _leads(match[1]):
+        if _leads(match[1]) and not _HEADING.match(match[1]):
             yield match[1], match.end() < len(text)
 
 
@@ -105,9 +114,9 @@ def statements(text: str) -> Iterator[Marked]:
     After a bare `A:` with words the reasoning may begin, so that counts only where the line is the text's last.
     """
     for match in reversed(list(_STATED.finditer(text))):
-        content = (match[1] or match[2]).rpartition("answer is")[2].lstrip(" :")
+        content = (match[1] or match[2] or match[3] or match[4]).rpartition("answer is")[2].lstrip(" :")
         last = not text[match.end() :].strip()
-        if not re.match(r"(?:not|n't)\b", content) and (last or match[2] or _leads(content)):
+        if not re.match(r"(?:not|n't)\b", content) and (last or not match[1] or _leads(content)):
             yield content, match.end() < len(text)
 
 
@@ -117,6 +126,13 @@ def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) 
     truncated: the text was cut by the token limit, so a mark that was still open at its end may hold half a number and is none.
     """
     text = text[-_LONGEST_TEXT:]
+    following = _NEXT_QUESTION.search(text, 1)  # a base model goes on with questions of its own
+    if following and (found := _marked(text[: following.start()], finders, False)) is not None:
+        return found
+    return _marked(text, finders, truncated)
+
+
+def _marked(text: str, finders: Sequence[Finder], truncated: bool) -> str | None:
     for find in finders:
         for marked, ended in find(text):
             if (ended or not truncated) and number_in(marked) is not None:

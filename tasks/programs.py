@@ -14,6 +14,7 @@ from collections.abc import Iterator, Set
 
 from tasks.statements import useful
 
+_END = re.compile(r"<\|(?:endoftext|im_end|eot_id|end)\|>|</s>")
 _NOISE = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>")  # special tokens, byte order mark, HTML around code
 _LATE_FENCE = re.compile(r"(?<=[^\s`~])(`{3,})[ \t]*$", re.M)  # behind the last line of code
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*$", re.M)
@@ -39,7 +40,7 @@ def find_program(text: str, entry_point: str, prompt: str = "", truncated: bool 
     if not code.strip():
         return None
     if _defines(code, entry_point) and not _starts_inside(code):
-        whole = _before_definition(prompt, entry_point) + code
+        whole = before_definition(prompt, entry_point) + code
         return _assembled(whole, entry_point, truncated) or whole
     if not prompt:
         return _clean(code, entry_point).strip() or (code if _CODE.search(code) else None)
@@ -73,6 +74,7 @@ def _is_body(tree: ast.Module) -> bool:
 
 def _code(text: str, entry_point: str) -> str:
     """What stands in Python fences, else the text."""
+    text = text[: end.start()] if (end := _END.search(text)) and text[: end.start()].strip() else text
     text = _LATE_FENCE.sub(r"\n\1", _NOISE.sub("", text))
     blocks = [_dedented(block, entry_point) for block in _fenced(text)]
     return "\n".join(blocks) if blocks else text
@@ -110,7 +112,7 @@ def _starts_inside(code: str) -> bool:
     return code.lstrip("\n")[:1] in (" ", "\t")
 
 
-def _before_definition(prompt: str, entry_point: str) -> str:
+def before_definition(prompt: str, entry_point: str) -> str:
     """The prompt's imports and helpers."""
     match = re.search(rf"^(?:async\s+)?def\s+{re.escape(entry_point)}\b", prompt, re.M)
     return prompt[: match.start()] if match else prompt
@@ -155,7 +157,8 @@ def _without_stubs(program: str, entry_point: str, truncated: bool) -> str:
 
 def _is_stub(node: ast.stmt) -> bool:
     body = getattr(node, "body", None)
-    return _is_empty(node) or (isinstance(body, list) and all(isinstance(part, ast.Pass) or _is_constant(part) for part in body))
+    nothing = (ast.Pass, ast.Import, ast.ImportFrom)
+    return isinstance(body, list) and all(isinstance(part, nothing) or _is_constant(part) for part in body)
 
 
 def _is_constant(node: ast.stmt) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 _NEVER = {"input", "exit", "quit", "breakpoint"}  # calls that wait or end
 _SETTINGS = {"setrecursionlimit", "set_int_max_str_digits", "seed", "getcontext", "filterwarnings", "simplefilter", "setlocale"}
-_DRIVERS = re.compile(r"main|_*tests?_|_*test$|_*check|run_tests|demo|example")
+_DRIVERS = re.compile(r"main|tests?|test_\w*|\w*_tests?|check|run_tests|demo|example")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
     A statement that calls the entry point, waits for input or ends the program is never kept, nor one that reads what nothing kept makes.
     """
     names = {id(node): _names(node) for node in nodes}
-    kept = {id(node) for node in nodes if isinstance(node, _DEFINITIONS)}
+    kept = {id(node) for node in nodes if isinstance(node, _DEFINITIONS) and _is_wanted_anyway(node, entry_point)}
     functions = {node.name: names[id(node)].read for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     candidates = [node for node in nodes if id(node) not in kept and _may_belong(node, names[id(node)], entry_point)]
     data: set[str] = set()  # names made by kept statements that are no definitions
@@ -43,7 +44,18 @@ def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
     return _founded(nodes, names, kept)
 
 
+def _is_wanted_anyway(node: ast.stmt, entry_point: str) -> bool:
+    """Not an import that may be missing here, nor a driver; those are kept where something reads them."""
+    if isinstance(node, ast.Import):
+        return all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return str(node.module).partition(".")[0] in sys.stdlib_module_names
+    return getattr(node, "name", "") == entry_point or not _DRIVERS.fullmatch(getattr(node, "name", ""))
+
+
 def _may_belong(node: ast.stmt, names: _Names, entry_point: str) -> bool:
+    if isinstance(node, _DEFINITIONS):
+        return True
     if isinstance(node, ast.Assert | ast.Return) or (isinstance(node, ast.AnnAssign) and node.value is None):
         return False
     if isinstance(node, ast.Expr) and (not isinstance(node.value, ast.Call) or ("print" in names.called and _calls(node, "print"))):
@@ -61,7 +73,7 @@ def _belongs(node: ast.stmt, names: _Names, wanted: set[str], data: set[str], fu
         return True
     if isinstance(node, ast.Expr | ast.Assign) and any(isinstance(n, ast.Attribute) and n.attr in _SETTINGS for n in ast.walk(node)):
         return True
-    workers = {name for name in names.called & functions.keys() if not _DRIVERS.match(name)}
+    workers = {name for name in names.called & functions.keys() if not _DRIVERS.fullmatch(name)}
     return any(functions[name] & data for name in workers)
 
 

@@ -25,7 +25,7 @@ from tasks.data import general_prompts, hub_rows, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.mbpp.task import instructions
-from tasks.programs import find_program
+from tasks.programs import before_definition, find_program
 
 
 def rows() -> list[dict[str, Any]]:
@@ -48,7 +48,8 @@ def load(**_: Any) -> dict[str, Any]:
 
 def _document(row: Mapping[str, Any]) -> dict[str, str]:
     entry_point = row["entry_point"]
-    tests = f"{row['test']}\ncheck({entry_point})\n"
+    helpers = before_definition(row["prompt"], entry_point)  # the tests' own copy: a program may not redefine what judges it
+    tests = f"{helpers}\n{row['test']}\ncheck({entry_point})\n"
     return {
         "task_id": row["task_id"],
         "prompt": row["prompt"],

@@ -124,8 +124,11 @@ class Candidate:
     def __init__(self, channel: socket.socket, program: str, limits: Limits) -> None:
         self.channel, self.deadline, self.pending = channel, time.monotonic() + limits.wall_s, b""
         self._send(json.dumps({"limits": limits.rlimits, "program": program}))
-        answer = self._answer()
-        self.names = frozenset(name for name in answer.get("defined", ()) if isinstance(name, str))
+        self.over: BaseException | None = None
+        defined = self._answer().get("defined")
+        if not isinstance(defined, list):
+            raise Ended("crash")
+        self.names = frozenset(name for name in defined if isinstance(name, str))
 
     def get(self, name: str, of: int | None = None) -> Any:
         """A global of the program, or an attribute of an opaque value."""
@@ -137,8 +140,12 @@ class Candidate:
         return self._ask({"name": name, "arguments": text, **({} if of is None else {"of": of})})
 
     def _ask(self, request: Mapping[str, Any]) -> Any:
-        self._send(json.dumps(request))
-        answer = self._answer()
+        try:
+            self._send(json.dumps(request))
+            answer = self._answer()
+        except (Ended, _Gone) as end:
+            self.over = end  # a test that swallows everything does not swallow this
+            raise
         if "raised" in answer:
             raise _exception(str(answer["raised"]))
         try:

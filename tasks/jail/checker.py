@@ -40,6 +40,8 @@ def _outcome(candidate: Candidate, entry_point: str, test: str) -> str:
         exec(compile(test, "test", "exec"), space)
     except Exception as error:
         return "runtime_error" if getattr(error, "from_candidate", False) else "wrong"
+    if candidate.over:
+        raise candidate.over
     return "passed"
 
 

@@ -37,6 +37,8 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64)
     "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "removexattrat": (466, 466), "shmctl": (31, 195), "semctl": (66, 191), "semop": (65, 193), "semtimedop": (220, 192),
     "msgctl": (71, 187), "msgsnd": (69, 189), "msgrcv": (70, 188), "inotify_init1": (294, 26),
+    "inotify_init": (253, None), "inotify_add_watch": (254, 27), "sync": (162, 81),
+    "syncfs": (306, 267),
 }  # fmt: skip
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (302, 261), (157, 167)
 _FCNTL, _IOCTL = (72, 25), (16, 29)

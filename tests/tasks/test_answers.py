@@ -28,6 +28,8 @@ ALL = (boxes, hashes, statements)
         (r"\boxed{1\ 234}", "1234"),
         (r"\boxed{2\frac{1}{2}}", r"2\frac{1}{2}"),
         (r"\boxed{3, 4}", None),
+        (r"\boxed{18\text{ dollars for 7 days}}", "18"),
+        (r"\boxed{18/\text{day}}", r"18/\text{day}"),
         (r"\boxed{}", None),
         ("18", None),
     ],
@@ -40,7 +42,8 @@ def test_boxed(text: str, expected: str | None) -> None:
     ("text", "expected"),
     [
         ("#### 14", "14"), ("#### 1\n#### 2\n", "2"), ("#### 5 apples", "5 apples"), ("####", None), ("14", None),
-        ("#### Step 1\n#### Step 2", None), ("#### Answer: **18**", "Answer: **18**"), ("#### x = 18", "x = 18"),
+        ("#### Step 1\n#### Step 2", None), ("#### 1. Add\n#### 2. Divide", None),
+        ("#### Answer: **18**", "Answer: **18**"), ("#### x = 18", "x = 18"),
         ("#### 5 + 13 = 18", "5 + 13 = 18"),
     ],
 )  # fmt: skip
@@ -65,6 +68,11 @@ def test_hash(text: str, expected: str | None) -> None:
         ("The answer is not 18.", None),
         ("Answer:\n\n18", "18"),
         ("### Answer: 18", "18"),
+        ("### Final Answer\n\n18", "18"),
+        ("The answer is:\n18", "18"),
+        ("<think>7</think><answer>18</answer>", "18"),
+        ("The answer is 18.\n\nQ: How many cars?\nA: 5. The answer is 5.", "18."),
+        ("The answer is $18/day", "$18/day"),
     ],
 )
 def test_statements(text: str, expected: str | None) -> None:

@@ -46,6 +46,17 @@ def test_no_empty_body_passes(problems: list[dict[str, Any]]) -> None:
     assert not any(answer.correct for answer in grade_all(grade_humaneval, "humaneval_complete", [(d, "    pass\n") for d in problems]))
 
 
+def test_redefining_a_helper_of_the_prompt_does_not_help(problems: list[dict[str, Any]]) -> None:
+    """The tests' own poly and encode_cyclic are the prompt's, whatever the program calls so."""
+    cheats = {
+        "HumanEval/32": "def poly(xs, x):\n    return 0\n\ndef find_zero(xs):\n    return 1.0\n",
+        "HumanEval/38": "def encode_cyclic(s):\n    return s\n\ndef decode_cyclic(s):\n    return s\n",
+        "HumanEval/50": "def encode_shift(s):\n    return s\n\ndef decode_shift(s):\n    return s\n",
+    }
+    pairs = [(d, cheats[d["task_id"]]) for d in problems if d["task_id"] in cheats]
+    assert len(pairs) == 3 and not any(answer.correct for answer in grade_all(grade_humaneval, "humaneval_complete", pairs))
+
+
 def in_plain_python(row: dict[str, Any]) -> bool:
     space: dict[str, Any] = {}
     try:

@@ -81,6 +81,10 @@ CASES = {
     "a fence that closes behind the code": "```python\ndef add(a, b):\n    return a + b```",
     "the body behind prose": "Here is the body:\n\n    return a + b\n",
     "special tokens": "def add(a, b):\n    return a + b<|im_end|>",
+    "text behind the end": WHOLE + "<|endoftext|>def add(a, b):\n    return 0\n",
+    "an import that is missing here and not needed": "import no_such_package as np\nfrom another.one import thing\n" + WHOLE,
+    "tests of its own": "import no_such_pytest\n" + WHOLE + "@no_such_pytest.mark\ndef test_add():\n    assert add(1, 2) == 4\n",
+    "a helper called like a test": "def check(x):\n    return x\ndef add(a, b):\n    return check(a) + b\n",
     "a byte order mark": "\ufeff" + WHOLE,
     "HTML": f"<pre><code>{WHOLE}</code></pre>",
     "the body, then the prompt once more": "    return a + b\n\n\n" + PROMPT,
@@ -109,6 +113,10 @@ def test_what_is_cut_off_stays_a_syntax_error(text: str) -> None:
     assert program is not None and program.endswith(text)
     with pytest.raises(SyntaxError):
         compile(program, "cut", "exec")
+
+
+def test_an_import_that_is_needed_stays_although_it_is_missing() -> None:
+    assert "no_such_package" in str(find_program("import no_such_package as np\ndef add(a, b):\n    return np.add(a, b)\n", "add"))
 
 
 def test_other_definitions_are_kept_so_that_the_entry_point_is_missed() -> None:

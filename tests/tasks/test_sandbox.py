@@ -140,7 +140,7 @@ def _name(pid: str) -> str:
 
 FORGERIES = [
     "{'fault': 'passed'}", "{'fault': 'engine_error'}", "{'fault': ''}", "{'fault': ['passed']}", "{'value': '2'}",
-    "{'defined': ['f']}\\n{'value': '2'}", "[]", "nonsense",
+    "{'defined': ['f']}\\n{'value': '2'}", "{'defined': 5}", "[]", "nonsense",
 ]  # fmt: skip
 FORGE = """
 import os
@@ -173,6 +173,12 @@ def test_words_put_into_the_candidates_own_socket_win_nothing(line: str, where: 
 )
 def test_the_tests_keep_their_own_python(program: str, test: str) -> None:
     assert run_tests(program, "f", test, SHORT) == "wrong"
+
+
+def test_a_test_that_swallows_everything_does_not_swallow_the_end_of_the_candidate() -> None:
+    test = f"try:\n    assert {CALL} == 2\nexcept BaseException:\n    pass"
+    assert run_tests("import os\ndef f(x): os._exit(0)", "f", test) == "crash"
+    assert run_tests("def f(x):\n    while True: pass", "f", test, SHORT) == "timeout"
 
 
 def test_library_numbers_and_sequences_come_back() -> None:
