@@ -22,12 +22,12 @@ import click
 import numpy as np
 
 from harness.models import ALIASES
+from harness.stream import Entry, row_blocks, write_entries
 from harness.types import PruningPlan
 from pruning.checkpoint import INDEX, fingerprint
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import pruned_width
-from pruning.stream import Entry, row_blocks, write_entries
 
 LAYERS_PER_SHARD = 7
 

@@ -69,6 +69,7 @@ _THREADS = click.option("--threads", type=int, help="CPU threads.  [default: all
 _FRESH = click.option("--fresh", is_flag=True, help="Start over where an existing run directory has other settings.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 _CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
 _PRESET = click.option("--preset", type=click.Choice(["paper"]), help="Settings by name: paper is the protocol of arXiv 2604.27115.")
 _FRAME = click.option(
@@ -101,6 +102,29 @@ _SERVING = _options(
 )
 
 
+_RECOVERY = _options(
+    click.option("--data", help="task, generated, a .jsonl file or a Hub data set.  [default: task]"),
+    click.option("--tuning", type=click.Choice(["lora", "full"]), help="[default: full up to a billion parameters]"),
+    click.option("--steps", type=int, help="Optimiser steps.  [default: 300]"),
+    click.option("--epochs", type=float, help="Instead of --steps: times over the training examples."),
+    click.option("--samples", type=int, help="Training examples.  [default: what the steps need]"),
+    click.option("--batch", type=int, help="Examples per step.  [default: 16]"),
+    click.option("--micro-batch", type=int, help="Of them at a time on a device.  [default: by size]"),
+    click.option("--learning-rate", type=float, help="[default: by size; 2e-4 for LoRA]"),
+    click.option("--max-length", type=int, help="Tokens of an example.  [default: 1024]"),
+    click.option("--lora-rank", type=int, help="[default: 16]"),
+    click.option("--lora-alpha", type=int, help="[default: 32]"),
+    click.option("--lora-dropout", type=float, help="[default: 0.05]"),
+    click.option("--distill", type=float, help="Weight of the dense model's distribution in the loss.  [default: 0]"),
+    click.option("--packing", is_flag=True, default=None, help="Several examples to a row."),
+    click.option("--gradient-checkpointing/--no-gradient-checkpointing", default=None, help="[default: above a billion]"),
+    click.option("--curve", type=int, help="Evaluations on the way.  [default: 3]"),
+    click.option("--processes", type=int, help="Launched by accelerate.  [default: the GPUs]"),
+    click.option("--accelerate-config", type=_PATH, help="Accelerate's YAML.  [default: FSDP2, DDP for LoRA]"),
+    click.option("--report-to", type=click.Choice(["trackio", "wandb", "mlflow", "tensorboard"]), help="Tracker of the training."),
+)
+
+
 @cli.command("run")
 @click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
 @_TASK
@@ -116,8 +140,10 @@ _SERVING = _options(
 @_THREADS
 @_SERVING
 @_CONFIG
+@click.option("--recover", is_flag=True, default=None, help="Also fine-tune the pruned model, and the dense one as its control.")
+@_RECOVERY
 @click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-VARIANT]")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@_DRY_RUN
 @_FRESH
 @_JSON
 @_DEBUG
@@ -127,17 +153,67 @@ def run_command(
     """Score, plan, export, evaluate and measure one model; write run.json and a report."""
     from harness import pipeline
     from harness.config import load_config
+    from harness.spec import resolve
 
     config = load_config(config_file, options, preset)
     if dry_run:
-        from harness.forecast import forecast
-        from harness.models import looks_like_chat
-
-        found = forecast(pipeline.resolve(config, looks_like_chat(config.model)))
-        answer(found, as_json, forecast_table(found))
+        _show_forecast(config, resolve, as_json)
         return
     with stdout_to_stderr():
         _, folder = pipeline.run(config, out, fresh)
+    show_run(folder, as_json)
+
+
+def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], as_json: bool) -> None:
+    from harness.forecast import forecast
+    from harness.models import looks_like_chat
+
+    found = forecast(resolver(config, looks_like_chat(config.model)))
+    answer(found, as_json, forecast_table(found))
+
+
+@cli.command("recover")
+@click.argument("model")
+@_TASK
+@click.option("--arms", help="Of selective, random, reverse, dense, with commas: prune so and fine-tune each.  [default: as it is]")
+@_PLANNING
+@_RETAIN
+@_TOKENS
+@_ANSWERS
+@_FRAME
+@_PRESET
+@_LIMIT
+@_SAMPLES
+@_DTYPE
+@_THREADS
+@_RECOVERY
+@_CONFIG
+@click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-recovered]")
+@_DRY_RUN
+@_FRESH
+@_JSON
+@_DEBUG
+def recover_command(
+    model: str, config_file: Path | None, preset: str | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any
+) -> None:
+    """Fine-tune MODEL, a checkpoint, and evaluate it before and after.
+
+    \b
+    harness recover runs/x/checkpoint --task gsm8k
+    harness recover qwen-1.5b --arms selective,random,reverse,dense --ratio 0.3
+
+    With --arms, MODEL is pruned in each of these ways first; dense is MODEL itself, the control that says what is plain training.
+    """
+    from harness import pipeline
+    from harness.config import load_config
+    from harness.spec import resolve_recovery
+
+    config = load_config(config_file, {**options, "model": model, "recover": True}, preset)
+    if dry_run:
+        _show_forecast(config, resolve_recovery, as_json)
+        return
+    with stdout_to_stderr():
+        _, folder = pipeline.recover(config, out, fresh)
     show_run(folder, as_json)
 
 

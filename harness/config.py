@@ -13,6 +13,32 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from harness.errors import UsageError
 
 
+class RecoveryConfig(BaseModel):
+    """How a checkpoint is fine-tuned. `data`: task, generated (the dense model's own right answers), a .jsonl file, or a Hub data set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = "task"
+    tuning: Literal["lora", "full"] | None = None
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    samples: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    max_length: int = Field(default=1024, ge=8)
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float | None = Field(default=None, ge=0, lt=1)
+    distill: float = Field(default=0.0, ge=0, le=1)
+    packing: bool = False
+    gradient_checkpointing: bool | None = None
+    curve: int = Field(default=3, ge=0)
+    processes: int | None = Field(default=None, ge=1)
+    accelerate_config: Path | None = None
+    report_to: Literal["trackio", "wandb", "mlflow", "tensorboard"] | None = None
+
+
 class RunConfig(BaseModel):
     """Unknown keys are refused. `None` means: the default that fits the model, the task or the method."""
 
@@ -41,8 +67,12 @@ class RunConfig(BaseModel):
     concurrency: tuple[PositiveInt, ...] = Field(default=(1, 32), min_length=1)
     repeats: int = Field(default=3, ge=1)
     output_tokens: int = Field(default=64, ge=2)
+    recover: bool = False
+    arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = ()
+    recovery: RecoveryConfig = RecoveryConfig()
+    preset: str | None = None
 
-    @field_validator("task", "concurrency", mode="before")
+    @field_validator("task", "concurrency", "arms", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return value.split(",") if isinstance(value, str) else value
@@ -56,12 +86,22 @@ def presets() -> tuple[str, ...]:
 
 
 def load_config(file: Path | None, options: Mapping[str, Any], preset: str | None = None) -> RunConfig:
-    """Merges preset < file < environment < options; raises UsageError with every wrong setting in one line."""
-    environment = {name: os.environ[key] for name in RunConfig.model_fields if (key := f"HARNESS_{name.upper()}") in os.environ}
+    """Merges preset < file < environment < options; raises UsageError with every wrong setting in one line.
+
+    Settings of the recovery stand below `recovery` in a file, and by their bare names elsewhere.
+    """
+    names = [name for name in (*RunConfig.model_fields, *RecoveryConfig.model_fields) if name != "recovery"]
+    environment = {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
     given = {key: value for key, value in options.items() if value not in (None, ())}
     chosen = _read_yaml(PRESETS / f"{preset}.yaml" if preset else None)
+    merged: dict[str, Any] = {"preset": preset, **chosen, **_read_yaml(file)}
+    for key, value in {**environment, **given}.items():
+        if key in RecoveryConfig.model_fields:
+            merged["recovery"] = {**(merged.get("recovery") or {}), key: value}
+        else:
+            merged[key] = value
     try:
-        return RunConfig(**{**chosen, **_read_yaml(file), **environment, **given})
+        return RunConfig(**merged)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"bad settings: {problems}") from error

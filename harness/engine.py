@@ -68,7 +68,7 @@ def kv_cache_bytes(bytes_per_token: int, max_model_len: int) -> int:
 def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the checkpoint."""
     prepare_environment(config.threads)
-    _quiet()
+    quiet()
     with _class_kept(model):
         llm = _start(model, config)
         try:
@@ -127,7 +127,7 @@ def _dtype(name: str) -> str:
     return name if name != "auto" else ("float32" if device_name() == "cpu" else "auto")
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Only errors of the libraries below; --debug shows their tracebacks anyway."""
     warnings.simplefilter("ignore")
     for name in ("vllm", "transformers", "torch", "lm_eval", "datasets"):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnsupportedModelError
+from harness.stream import Array, Entry, whole, write_entries
 from pruning.checkpoint import sampled_hash
 from pruning.families import family_of
-from pruning.stream import Array, Entry, whole, write_entries
 
 _DTYPE, _BYTES = "BF16", 2
 

@@ -6,158 +6,66 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from harness import engine, models, scoring
+from harness import engine, fine_tuning, models, scoring
 from harness.config import RunConfig
 from harness.engine import Engines
-from harness.errors import MeasurementError, UsageError
+from harness.errors import MeasurementError
 from harness.progress import say, stage
-from harness.results import build_run, calibration_summary, compare, neuron_summary, read_eval, read_serving, variant, write_run
-from harness.scoring import CalibrationRequest, ScoreRequest
+from harness.results import (
+    build_run,
+    calibration_summary,
+    compare,
+    neuron_summary,
+    read_eval,
+    read_serving,
+    read_training,
+    variant,
+    write_run,
+)
 from harness.similarity import need_packages
+from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
 from harness.statistics import SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json
-from harness.types import Checkpoint, ModelShape, PruningPlan, RunResult, digest
+from harness.types import Comparison, EvalResult, RunResult, Variant, digest
 from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
 from pruning.export import export
 from pruning.families import shape_of
-from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, load_plan, make_plan, pruned_width, save_plan
-from tasks.registry import Task, find_task
-
-DENSE = "dense"
-_SHORTEST_PROMPT = 64
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """A RunConfig with every default resolved, before any work is done."""
-
-    config: RunConfig
-    model: str
-    tasks: tuple[Task, ...]  # the target first, then what else is evaluated
-    shape: ModelShape
-    plan_request: PlanRequest
-    width: int
-
-    @property
-    def alignment(self) -> int:
-        return self.plan_request.alignment
-
-    @property
-    def metric(self) -> str | None:
-        return self.plan_request.metric
-
-    @property
-    def compensated(self) -> bool:
-        return self.plan_request.compensated
-
-    @property
-    def target(self) -> Task:
-        return self.tasks[0]
-
-    @property
-    def variant(self) -> str:
-        """The pruned variant's name, such as selective-rms-0.2."""
-        config = self.config
-        parts = [
-            config.method, self.metric, self._refit, "global" if config.allocation == "global" else None,
-            f"{config.ratio:g}", f"seed{config.seed}" if config.method == "random" else None,
-        ]  # fmt: skip
-        return "-".join(part for part in parts if part)
-
-    @property
-    def _refit(self) -> str | None:
-        return ("sequential" if self.config.sequential else "refit") if self.compensated else None
-
-    @property
-    def score_request(self) -> ScoreRequest:
-        config = self.config
-        metrics = (self.metric,) if self.metric else ()
-        return ScoreRequest(metrics, self.compensated and not config.sequential, config.retain, config.threads, config.sequential)
-
-    @property
-    def calibration_request(self) -> CalibrationRequest:
-        config = self.config
-        return CalibrationRequest(
-            config.calibration_samples, config.tokens, config.answers == "generated", config.frame == "raw", config.threads
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a run directory is bound to."""
-        named = {
-            "model": self.model,
-            "task": [task.name for task in self.tasks],
-            "align": self.alignment,
-            "metric": self.metric,
-            "compensate": self.compensated,
-        }
-        return {**json.loads(self.config.model_dump_json()), **named}
-
-    @property
-    def default_out(self) -> Path:
-        model = Path(self.config.model).name.lower()
-        return Path("runs") / f"{model}-{self.target.name}-{self.variant}"
-
-
-def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
-    """Checks everything that can be checked without weights; raises UsageError for the first thing that is wrong.
-
-    `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
-    """
-    chosen = [find_task(name, chat) for name in task_names(config)]
-    if len(chosen) == 1:
-        chosen += [find_task(name, chat) for name in chosen[0].off_target]
-    kind = chosen[0].kind
-    shape = models.shape(config.model, kind)
-    check_tasks(chosen, shape)
-    request = plan_request(config, shape.intermediate_size)
-    width = pruned_width(shape.intermediate_size, config.ratio, request.alignment)
-    spec = RunSpec(config, models.model_id(config.model, kind), tuple(chosen), shape, request, width)
-    check_request(request, shape.intermediate_size)
-    return spec
-
-
-def plan_request(config: RunConfig, intermediate_size: int) -> PlanRequest:
-    metric, compensated = choose_metric(config.method, config.metric, config.compensate)
-    return PlanRequest(
-        config.ratio, config.method, metric, config.seed, config.align or default_alignment(intermediate_size), config.allocation,
-        config.min_width, config.protect, compensated, config.sequential,
-    )  # fmt: skip
-
-
-def task_names(config: RunConfig) -> tuple[str, ...]:
-    """The tasks asked for, else what the model's alias is for."""
-    alias = models.find_model(config.model)
-    return config.task or ((alias.task,) if alias else ("gsm8k",))
-
-
-def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
-    """Raises UsageError where an answer does not fit the model's context."""
-    for task in tasks:
-        if task.generates and shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
-            raise UsageError(
-                f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "
-                f"{shape.max_position_embeddings}; choose another --task or model"
-            )
+from pruning.plan import load_plan, make_plan, save_plan
+from recovery.trainer import Job
+from tasks.registry import Task
 
 
 def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
     """The main job; returns the result and the run directory."""
-    spec = resolve(config)
+    return _start(config, out, fresh, resolve)
+
+
+def recover(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
+    """Fine-tunes a model as it is, or what pruning makes of it, and evaluates before and after."""
+    return _start(config, out, fresh, resolve_recovery)
+
+
+def _start(
+    config: RunConfig, out: Path | None, fresh: bool, resolver: Callable[[RunConfig, bool], RunSpec]
+) -> tuple[RunResult, Path]:  # fmt: skip
+    spec = resolver(config, True)
     engine.prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
-    need_one_width(model)
-    spec = resolve(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
+    if spec.arms:
+        need_one_width(model)
+    spec = resolver(config, scoring.has_chat_template(scoring.load_tokenizer(model)))
     folder = out or spec.default_out
     need_tools(spec.tasks)
-    need_disk(folder, spec.shape.pruned_parameters((spec.width,) * spec.shape.num_hidden_layers) * spec.shape.dtype_bytes)
+    if spec.recovered:
+        fine_tuning.need_parts(config.recovery)
+    copies = len(spec.arms) + len(spec.recovered)
+    need_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
         directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh)
@@ -180,89 +88,181 @@ class Run:
 
     def __init__(self, spec: RunSpec, model: Path, directory: RunDirectory) -> None:
         self.spec, self.model, self.directory = spec, model, directory
-        self.path = directory.path
+        self.path, self.config = directory.path, spec.config
+        self.variants = {spec.base: describe(model)}  # in the order of the report
+        self.identity = {spec.base: fingerprint(model)}  # what a variant's measurements hang on
 
     def everything(self) -> RunResult:
-        plan = self.plan()
-        checkpoints = {DENSE: describe(self.model), self.spec.variant: self.export(plan)}
-        paths = {name: checkpoint.path for name, checkpoint in checkpoints.items()}
-        with Engines(paths, self.spec.config.dtype, self.spec.config.threads, context_length(self.model, self.spec.tasks)) as engines:
-            for name in checkpoints:
-                self.evaluate(name, engines)
-            self.serve(checkpoints, engines)
-        return self.collect(checkpoints)
+        if self.spec.arms:
+            self.score()
+        for arm in self.spec.arms:
+            self.prune(arm)
+        shutil.rmtree(scoring.moments_folder(self._scores), ignore_errors=True)  # large, and of no use once the plans are made
+        if self.spec.recovered:
+            self.gather_training_data()
+        for name in self.spec.recovered:
+            self.recover(name)
+        self.measure()
+        return self.collect()
 
-    def plan(self) -> PruningPlan:
-        calibration, scores, plan = (self.path / name for name in ("calibration.json", "scores.safetensors", "plan.safetensors"))
+    @property
+    def _scores(self) -> Path:
+        return self.path / "scores.safetensors"
+
+    @property
+    def _calibration(self) -> Path:
+        return self.path / "calibration.json"
+
+    def _place(self, arm: Arm) -> Path:
+        """Where an arm's plan and checkpoint lie: in the run directory itself where there is only one."""
+        return self.path if len(self.spec.arms) == 1 else self.path / "arms" / arm.name
+
+    def score(self) -> None:
         spec = self.spec
-        with self._stage("score", digest([spec.settings, fingerprint(self.model)]), [calibration, scores]) as work:
+        with self._stage("score", digest([spec.settings, fingerprint(self.model)]), [self._calibration, self._scores]) as work:
             if work:
                 found = scoring.calibrate(self.model, spec.model, spec.target, spec.calibration_request)
-                scoring.save_calibration(found, calibration)
-                scoring.score_model(self.model, found, spec.score_request, scores)
-        outputs = [plan, *([compensation.columns_file(plan)] if spec.compensated else [])]
-        with self._stage("plan", self.directory.output_hash("score"), outputs) as work:
-            if work:
-                save_plan(make_plan(score_file.load(scores), spec.plan_request), plan)
-                if spec.compensated:
-                    scoring.compensate_plan(self.model, scoring.load_calibration(calibration), spec.score_request, scores, plan)
-        shutil.rmtree(scoring.moments_folder(scores), ignore_errors=True)  # large, and of no use once the plan is made
-        return load_plan(plan)
+                scoring.save_calibration(found, self._calibration)
+                scoring.score_model(self.model, found, spec.score_request, self._scores)
 
-    def export(self, plan: PruningPlan) -> Checkpoint:
-        out = self.path / "checkpoint"
-        with self._stage("export", self.directory.output_hash("plan"), [out]) as work:
+    def prune(self, arm: Arm) -> None:
+        """Plan and checkpoint of one arm."""
+        file, out = self._place(arm) / "plan.safetensors", self._place(arm) / "checkpoint"
+        outputs = [file, *([compensation.columns_file(file)] if arm.request.compensated else [])]
+        with self._stage(f"plan {arm.name}", self.directory.output_hash("score"), outputs) as work:
             if work:
-                with stage(f"Writing the checkpoint, width {plan.intermediate_size} -> {width_text(plan.widths)}"):
-                    export(self.model, plan, out, self.path / "plan.safetensors")
-        return describe(out)
+                save_plan(make_plan(score_file.load(self._scores), arm.request), file)
+                if arm.request.compensated:
+                    calibration = scoring.load_calibration(self._calibration)
+                    scoring.compensate_plan(self.model, calibration, self.spec.score_request, self._scores, file)
+        with self._stage(f"export {arm.name}", self.directory.output_hash(f"plan {arm.name}"), [out]) as work:
+            if work:
+                plan = load_plan(file)
+                with stage(f"Writing {arm.name}, width {plan.intermediate_size} -> {width_text(plan.widths)}"):
+                    export(self.model, plan, out, file)
+        self._made(arm.name, out, f"export {arm.name}")
+
+    def _made(self, name: str, checkpoint: Path, by_stage: str) -> None:
+        self.variants[name], self.identity[name] = describe(checkpoint), self.directory.output_hash(by_stage)
+
+    def gather_training_data(self) -> None:
+        folder, spec = self.path / "recovery" / "data", self.spec
+        with self._stage("recovery data", digest([spec.settings, fingerprint(self.model)]), [folder]) as work:
+            if work:
+                fine_tuning.gather(self.model, spec.tasks, self.config.recovery, self._recovery_defaults, folder, self.config)
+
+    @functools.cached_property
+    def _recovery_defaults(self) -> fine_tuning.Defaults:
+        return fine_tuning.Defaults(self.spec.shape, self.spec.target.kind, self.config.preset, self.config.seed)
+
+    def recover(self, name: str) -> None:
+        """The variant `name` fine-tuned, and its accuracy on the way."""
+        place, out, new = self.path / "recovery" / name, self.path / "recovered" / name, recovered_name(name)
+        data = self.path / "recovery" / "data"
+        recipe = fine_tuning.make_recipe(self.config.recovery, self._recovery_defaults, fine_tuning.summary_of(data)["examples"])
+        teacher = fine_tuning.original_of(self.model) if recipe.distill else None
+        job = Job(place.absolute(), self.variants[name].path.absolute(), data.absolute(), recipe, teacher)
+        inputs = digest([self.identity[name], self.directory.output_hash("recovery data"), recipe.hash])
+        with self._stage(f"recover {name}", inputs, [out, place / "training.json"]) as work:
+            if work:
+                fine_tuning.recover(job, self.variants[name], out, self.config)
+        with self._stage(f"curve {name}", self.directory.output_hash(f"recover {name}"), [place / "curve.json"]) as work:
+            if work:
+                points = fine_tuning.curve(job, lambda folder, step: self._point(folder, f"{new}-step-{step}"))
+                write_json(place / "curve.json", points)
+        shutil.rmtree(job.states, ignore_errors=True)
+        self._made(new, out, f"recover {name}")
+
+    def _point(self, checkpoint: Path, name: str) -> EvalResult:
+        """The target's accuracy of a checkpoint on the way; its samples are not kept."""
+        limit = min(self.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
+        with Engines({name: checkpoint}, self.config.dtype, self.config.threads, self._context) as engines:
+            found = self._evaluated(engines, name, [self.spec.target], limit, None)[self.spec.target.name]
+        shutil.rmtree(self.path / "samples" / name)
+        return found
+
+    def measure(self) -> None:
+        """Evaluates every variant; those that are timed run side by side, the others one after the other."""
+        served = {name: self.variants[name].path for name in self.spec.served}
+        with self._engines(served) as engines:
+            for name in served:
+                self.evaluate(name, engines)
+            if served:
+                self.serve(engines)
+        for name in [name for name in self.variants if name not in served]:
+            with self._engines({name: self.variants[name].path}) as engines:
+                self.evaluate(name, engines)
+
+    def _engines(self, paths: dict[str, Path]) -> Engines:
+        return Engines(paths, self.config.dtype, self.config.threads, self._context)
+
+    @functools.cached_property
+    def _context(self) -> int:
+        return context_length(self.model, self.spec.tasks)
 
     def evaluate(self, name: str, engines: Engines) -> None:
-        from harness.evaluate import evaluate
-
         samples, result = self.path / "samples" / name, self.path / "eval" / f"{name}.json"
-        with self._stage(f"eval {name}", self.directory.output_hash("export"), [samples, result]) as work:
+        with self._stage(f"eval {name}", self.identity[name], [samples, result]) as work:
             if work:
-                llm = engines[name]
-                titles = ", ".join(task.name for task in self.spec.tasks)
-                with stage(f"Evaluating {name} on {titles}"):
-                    found = evaluate(
-                        llm, self.spec.model, self.spec.tasks, self.path, name, self.spec.config.limit, engines.max_model_len, self.chat,
-                        identity=fingerprint(engines.models[name]), reference=None if name == DENSE else DENSE,
-                    )  # fmt: skip
+                reference = None if name == self.spec.base else self.spec.base
+                found = self._evaluated(engines, name, self.spec.tasks, self.config.limit, reference)
                 write_json(result, {task: asdict(value) for task, value in found.items()})
 
-    def serve(self, checkpoints: dict[str, Checkpoint], engines: Engines) -> None:
+    def _evaluated(
+        self, engines: Engines, name: str, tasks: Sequence[Task], limit: int | None, reference: str | None
+    ) -> dict[str, EvalResult]:  # fmt: skip
+        from harness.evaluate import evaluate
+
+        llm = engines[name]
+        with stage(f"Evaluating {name} on {', '.join(task.name for task in tasks)}"):
+            return evaluate(
+                llm, self.spec.model, tasks, self.path, name, limit, engines.max_model_len, self.chat,
+                identity=fingerprint(engines.models[name]), reference=reference,
+            )  # fmt: skip
+
+    def serve(self, engines: Engines) -> None:
         from harness.serving import measure
 
-        result, config = self.path / "serving.json", self.spec.config
-        with self._stage("serving", self.directory.output_hash("export"), [result]) as work:
+        result, config, names = self.path / "serving.json", self.config, self.spec.served
+        with self._stage("serving", digest([self.identity[name] for name in names]), [result]) as work:
             if work:
                 prompts = scoring.task_prompts(self.model, self.spec.target, max(config.concurrency))
-                weights = {name: checkpoint.weight_bytes for name, checkpoint in checkpoints.items()}
-                running = {name: engines[name] for name in checkpoints}
+                weights = {name: self.variants[name].weight_bytes for name in names}
+                running = {name: engines[name] for name in names}
                 with stage("Measuring throughput and latency, dense and pruned in turns"):
                     found = measure(running, prompts, config.concurrency, config.repeats, config.output_tokens, weights)
                 write_json(result, {name: asdict(value) for name, value in found.items()})
 
-    def collect(self, checkpoints: dict[str, Checkpoint]) -> RunResult:
+    def collect(self) -> RunResult:
         from reports.build import write_reports
 
-        servings = read_serving(self.path / "serving.json")
-        variants = []
-        for name, checkpoint in checkpoints.items():
-            relative = None if name == DENSE else os.path.relpath(checkpoint.path, self.path)
-            row = variant(name, checkpoint, relative)
-            variants.append(replace(row, eval=read_eval(self.path / "eval" / f"{name}.json"), serving=servings[name]))
-        calibration = calibration_summary(
-            scoring.load_calibration(self.path / "calibration.json"), self.spec.metric, self.spec.config.retain
-        )
-        comparisons = [compare(self.path, DENSE, self.spec.variant, task.name, task.metric) for task in self.spec.tasks]
-        neurons = neuron_summary(self.path / "scores.safetensors", load_plan(self.path / "plan.safetensors"))
-        result = build_run(self.spec.model, self.spec.target.name, variants, comparisons, calibration, neurons)
+        spec, calibration, neurons = self.spec, {}, None
+        if spec.arms:
+            found = scoring.load_calibration(self._calibration)
+            calibration = calibration_summary(found, spec.arms[0].request.metric, self.config.retain)
+            neurons = neuron_summary(self._scores, load_plan(self._place(spec.arms[0]) / "plan.safetensors"))
+        rows = [self._row(name) for name in self.variants]
+        result = build_run(spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons)
         write_run(result, self.path)
         write_reports(self.path)
         return result
+
+    def _row(self, name: str) -> Variant:
+        checkpoint = self.variants[name]
+        row = variant(name, checkpoint, None if name == DENSE else os.path.relpath(checkpoint.path, self.path))
+        serving = read_serving(self.path / "serving.json").get(name) if self.spec.served else None
+        before = next((b for b in self.spec.recovered if recovered_name(b) == name), None)
+        training = read_training(self.path / "recovery" / before) if before else None
+        return replace(row, eval=read_eval(self.path / "eval" / f"{name}.json"), serving=serving, training=training)
+
+    def _comparisons(self) -> list[Comparison]:
+        """Pruned against the base, recovered against what it was before and against the base fine-tuned the same way."""
+        spec = self.spec
+        pairs = [(spec.base, arm.name) for arm in spec.arms]
+        pairs += [(name, recovered_name(name)) for name in spec.recovered]
+        if spec.base in spec.recovered:
+            pairs += [(recovered_name(spec.base), recovered_name(name)) for name in spec.recovered if name != spec.base]
+        return [compare(self.path, before, after, task.name, task.metric) for before, after in pairs for task in spec.tasks]
 
     @functools.cached_property
     def chat(self) -> bool:

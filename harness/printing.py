@@ -62,14 +62,15 @@ def forecast_table(found: dict[str, Any]) -> Table:
     sizes = {name: (mebibytes(value), f"{value:,} bytes") for name, value in weights.items()}
     rows = (
         ("model", found["model"]),
-        ("FFN width", f"{width['dense']} -> {width['pruned']} in every layer (alignment {found['alignment']})"),
+        ("FFN width", f"{width['dense']} -> {width['pruned']} in every layer (alignment {found['alignment'] or 'none'})"),
         ("ratio", "{} asked, {} of neurons, {} of parameters".format(*ratios)),
         ("parameters", f"{parameters['dense']:,} -> {parameters['pruned']:,}"),
         ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
         ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
-        ("disk needed", f"{mebibytes(found['disk_bytes'])} for the checkpoint"),
+        ("disk needed", f"{mebibytes(found['disk_bytes'])} for checkpoints"),
         ("memory for scoring", f"{mebibytes(found['scoring_bytes'])} for the model's weights"),
         *_second_moment_rows(found["second_moments"]),
+        *_recovery_rows(found["recovery"]),
         ("evaluations", ", ".join(found["cells"])),
         ("time", seconds),
     )
@@ -83,6 +84,20 @@ def _second_moment_rows(found: dict[str, int] | None) -> list[tuple[str, str]]:
         return []
     sizes = f"{mebibytes(found['disk_bytes'])} on disk for a time, {mebibytes(found['memory_bytes'])} in memory"
     return [("second moments", f"{sizes}, {found['passes']} passes over the calibration prompts")]
+
+
+def _recovery_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    from reports.figures import mebibytes
+
+    if found is None:
+        return []
+    parts = ", ".join(f"{mebibytes(found[f'{name}_bytes'])} {name}" for name in ("weights", "gradient", "optimiser", "activation"))
+    return [
+        ("fine-tuning", f"{found['variants']} times {found['tuning']}, {found['steps']} steps, about {found['tokens']:,} tokens each"),
+        ("trained parameters", f"{found['trained_parameters']:,}"),
+        ("memory for training", f"about {mebibytes(found['memory_bytes'])}: {parts}"),
+        ("disk for training", f"{mebibytes(found['disk_bytes'])} for a time"),
+    ]
 
 
 def _duration(seconds: float) -> str:

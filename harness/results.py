@@ -22,15 +22,18 @@ from harness.types import (
     CalibrationSet,
     Checkpoint,
     Comparison,
+    CurvePoint,
     EvalResult,
+    LossPoint,
     PruningPlan,
     RunResult,
     ServingResult,
     ServingRow,
+    TrainingResult,
     Variant,
 )
 from pruning import score_file
-from pruning.checkpoint import read_record
+from pruning.checkpoint import RECOVERED, read_record
 from pruning.inspection import SHARE, agreement, whereabouts
 from pruning.scores import describe_metrics
 from tasks.sandbox import mode_used
@@ -56,6 +59,12 @@ def read_serving(path: Path) -> dict[str, ServingResult]:
         name: ServingResult(**{**value, "concurrency": tuple(ServingRow(**row) for row in value["concurrency"])})
         for name, value in raw.items()
     }
+
+
+def read_training(folder: Path) -> TrainingResult:
+    """Of one variant, from what its training and the evaluations on the way wrote."""
+    raw, curve = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("training.json", "curve.json"))
+    return TrainingResult(**{**raw, "loss": tuple(LossPoint(**p) for p in raw["loss"]), "curve": tuple(CurvePoint(**p) for p in curve)})
 
 
 def build_run(
@@ -113,7 +122,7 @@ def variant(name: str, checkpoint: Checkpoint, relative: str | None) -> Variant:
     return Variant(
         name=name,
         **{key: record[key] for key in _RECORDED},
-        recovered=False,
+        recovered=(checkpoint.path / RECOVERED).exists(),
         ratio_neurons=1 - sum(checkpoint.intermediate_sizes) / neurons if pruned else 0.0,
         ratio_parameters=1 - checkpoint.parameters / record["dense_parameters"] if pruned else 0.0,
         intermediate_sizes=checkpoint.intermediate_sizes,
@@ -128,7 +137,8 @@ def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -
     if metric in LIKELIHOOD_METRICS:
         return _compare_likelihood(folder, baseline, variant, task, metric)
     if metric == SIMILARITY:
-        scores = [row["score"] - 1.0 for row in read_samples(folder / "samples" / variant / f"{task}.jsonl").values()]
+        then, now = (read_samples(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
+        scores = [now[i]["score"] - then[i]["score"] for i in now]
         return Comparison(variant, baseline, task, len(scores), *ratio_mean(scores, [1] * len(scores)), None, None, None, metric)
     before, after = (read_correct(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
     shared = sorted(before.keys() & after.keys())

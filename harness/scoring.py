@@ -80,19 +80,11 @@ def _answered(
     model: Path, tokenizer: Any, groups: list[list[Example]], chat: bool, longest: int, threads: int | None
 ) -> list[list[Example]]:  # fmt: skip
     """The examples with the dense model's greedy answers; one without a question stays as it is."""
-    from harness.engine import Engines, generate
+    from harness.own_answers import own_answers
 
     prompts = {id(e): question_ids(tokenizer, e, chat) for group in groups for e in group if e.prompt}
-    context = shape_of(read_config(model)).max_position_embeddings
-    room = min(context, max(map(len, prompts.values()), default=0) + longest)
-    asked = {key: ids for key, ids in prompts.items() if len(ids) < room}
-    with Engines({"dense": model}, "auto", threads, room) as engines, stage(f"Answers to {len(asked)} prompts by the model itself"):
-        from vllm import SamplingParams, TokensPrompt
-
-        params = [SamplingParams(temperature=0.0, max_tokens=min(longest, room - len(ids))) for ids in asked.values()]
-        outputs = generate(engines["dense"], [TokensPrompt(prompt_token_ids=ids) for ids in asked.values()], params)
-    texts = {key: output.outputs[0].text for key, output in zip(asked, outputs, strict=True)}
-    return [[replace(e, answer=texts.get(id(e), e.answer)) for e in group] for group in groups]
+    texts = own_answers(model, prompts, longest, threads)
+    return [[replace(e, answer=str(texts.get(id(e), e.answer))) for e in group] for group in groups]
 
 
 def task_prompts(model: Path, task: Task, count: int) -> list[list[int]]:

@@ -9,9 +9,9 @@ from harness import models, scoring
 from harness.config import RunConfig
 from harness.engine import prepare_environment
 from harness.errors import UsageError
-from harness.pipeline import plan_request, resolve
 from harness.progress import stage
 from harness.scoring import ScoreRequest
+from harness.spec import plan_request, resolve
 from harness.store import file_hash
 from harness.types import NeuronScores
 from harness.verification import verify

@@ -13,9 +13,10 @@ from harness.config import RunConfig
 from harness.engine import Engines, prepare_environment
 from harness.errors import UsageError
 from harness.evaluate import evaluate
-from harness.pipeline import check_tasks, context_length, longest_context, need_tools, task_names
+from harness.pipeline import context_length, longest_context, need_tools
 from harness.progress import stage
 from harness.results import build_run, variant, write_run
+from harness.spec import check_tasks, task_names
 from harness.store import RunDirectory, locked
 from harness.types import EvalResult, RunResult, Variant
 from pruning.checkpoint import describe, fingerprint, read_config

@@ -255,6 +255,47 @@ class ServingResult:
 
 
 @dataclass(frozen=True)
+class LossPoint:
+    """After `step` optimiser steps and `tokens` tokens (prompts and padding included); loss in nats per answer token."""
+
+    step: int
+    tokens: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The target's accuracy on the way, on `n` items, with its 95 % interval and the rate of generation failures."""
+
+    step: int
+    tokens: int
+    n: int
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    failure_rate: float | None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a variant was fine-tuned. `recipe`: every setting; `expected`: the forecast of tokens, bytes and FLOPs made before it."""
+
+    source: str
+    examples: int
+    left_out: int
+    answer_tokens: int
+    tokens: int
+    steps: int
+    seconds: float
+    recipe: Mapping[str, Any]
+    expected: Mapping[str, float]
+    loss: tuple[LossPoint, ...]
+    curve: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One row of a run: the dense model or one pruned from it. Field names are the contract of run.json."""
 
@@ -276,6 +317,7 @@ class Variant:
     checkpoint: str | None
     eval: Mapping[str, EvalResult] = field(default_factory=dict)
     serving: ServingResult | None = None
+    training: TrainingResult | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnsupportedModelError, UsageError
+from harness.stream import read_entries
 from harness.types import Checkpoint
 from pruning.families import Family, widths_of
-from pruning.stream import read_entries
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-tuned
 RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from harness.errors import MeasurementError, UsageError
 from harness.store import atomic_path
+from harness.stream import Array, Entry, as_array, read_entries, whole, write_entries
 from harness.types import PruningPlan
 from pruning.checkpoint import down_projection, read_config
 from pruning.families import Family, family_of
 from pruning.obs import refit
-from pruning.stream import Array, Entry, as_array, read_entries, whole, write_entries
 
 
 def columns_file(plan_file: Path) -> Path:

@@ -16,12 +16,12 @@ import numpy as np
 
 from harness.errors import UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
+from harness.stream import Array, Entry, as_array, finite, read_entries, taken, whole, write_entries
 from harness.types import Checkpoint, PruningPlan
 from pruning import compensation
 from pruning.checkpoint import INDEX, RECORD, describe, fingerprint, need_one_width, read_config, shards
 from pruning.families import Cut, Family, family_of, shape_of
 from pruning.model_card import model_card
-from pruning.stream import Array, Entry, as_array, finite, read_entries, taken, whole, write_entries
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
@@ -53,7 +53,7 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
     need_disk(out, sum(shard.stat().st_size for shard in files))
     with atomic_path(out, replaces=RECORD) as scratch:
         scratch.mkdir()
-        _copy_side_files(model, scratch)
+        copy_side_files(model, scratch)
         sizes = {shard.name: _write_shard(shard, scratch / shard.name, job) for shard in files}
         _need_all_cut(job, {name for tensors in sizes.values() for name in tensors})
         _write_index(scratch, model, sizes)
@@ -117,10 +117,18 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
     }
 
 
-def _copy_side_files(model: Path, out: Path) -> None:
-    """Tokenizer, chat templates, licence, generation settings: everything in the folder that is not weights."""
+def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
+    """Tokenizer, chat templates, licence, generation settings: all in the folder that is not weights.
+
+    everything: also its configuration, what pruning wrote and the shards' index, for weights of the same names and shapes.
+    """
     if (model / _TEMPLATES).is_dir():
         shutil.copytree(model / _TEMPLATES, out / _TEMPLATES)
+    if everything:
+        for name in ("config.json", RECORD, INDEX, PLAN_COPY):
+            if (model / name).exists():
+                (out / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(model / name, out / name)
     for file in model.iterdir():
         if file.is_file() and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json")) and file.name not in _OWN_FILES:
             shutil.copyfile(file, out / file.name)

@@ -11,7 +11,7 @@ _CARD = """---
 ---
 # {name}, {share:.1%} of the FFN neurons removed
 
-Made from `{model}` by structured pruning of FFN neurons; nothing was trained. Method `{method}`{metric}, scored on {tokens} tokens,
+Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric}, scored on {tokens} tokens,
 allocation {allocation}{compensated}. FFN width {before} -> {after}.
 
 {loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`.

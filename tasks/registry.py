@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from harness.errors import UsageError
 from harness.types import Example
+from tasks.splits import normalised
 
 TASKS_PATH = Path(__file__).parent
 FAMILY_NAMES = {  # name -> (task for a chat model, task for a base model)
@@ -39,7 +40,10 @@ class Task:
 
     @property
     def module(self) -> ModuleType:
-        """tasks/<folder>/task.py: calibration(name, n, seed), distractors(n, seed), load(), grade(name, doc, text) and extract() alike."""
+        """tasks/<folder>/task.py: calibration(name, n, seed), distractors(n, seed), load(), grade(name, doc, text) and extract() alike.
+
+        Where it can be trained on: training(name, n, seed) gives documents, example(name, doc) one as the evaluation asks it, and answered.
+        """
         return importlib.import_module(f"tasks.{self.folder}.task")
 
 
@@ -87,6 +91,24 @@ def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Ex
     """General prompts that are not the task: the names of their sources, and `n` of them."""
     sources, examples = task.module.distractors(n, seed)
     return sources, _need(examples, f"distractors of {task.name}")
+
+
+def training(task: Task, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
+    """Where the training items come from, and up to `n` of them as documents that grade() takes; UsageError where there are none."""
+    if not hasattr(task.module, "training"):
+        raise UsageError(f"{task.name} has no training split; give --data a JSON Lines file or a Hub data set")
+    found: tuple[str, list[dict[str, Any]]] = task.module.training(task.name, n, seed)
+    return found
+
+
+def test_questions(task: Task) -> set[str]:
+    """Normalised: every test item's bare question, and as the evaluation asks it."""
+    found = set()
+    for doc in task.module.load().get("test", ()):
+        bare = str(doc.get("question") or doc.get("prompt") or "")
+        asked = task.module.example(task.name, doc).prompt if hasattr(task.module, "example") else bare
+        found |= {normalised(bare), normalised(asked)}
+    return found - {""}
 
 
 def _need(examples: Sequence[Example], what: str) -> list[Example]:

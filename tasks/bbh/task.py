@@ -17,12 +17,13 @@ from harness.types import Example
 from tasks.data import hub_rows, local_file, paragraphs, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import result_row
-from tasks.splits import normalised, split_of
+from tasks.splits import Split, normalised, split_of
 
 _TASKS = (
     "disambiguation_qa", "sports_understanding", "movie_recommendation", "ruin_names", "hyperbaton", "causal_judgement", "snarks",
     "penguins_in_a_table",
 )  # fmt: skip
+_SYSTEM = "Answer with the option's letter in parentheses, or in one word, and nothing else."  # as in the YAML
 _OPTION = re.compile(r"\(([A-Z])\)")
 _STATED = re.compile(r"answer is:?[ \t]*([^\n]{1,200})", re.I)
 
@@ -37,8 +38,11 @@ def rows() -> list[dict[str, Any]]:
 def load(**_: Any) -> dict[str, Any]:
     from datasets import Dataset
 
-    chosen = [{"question": row["input"], "answer": str(row["target"])} for row in rows() if split_of(row["input"]) == "test"]
-    return {"test": Dataset.from_list(chosen)}
+    return {"test": Dataset.from_list(_documents("test"))}
+
+
+def _documents(split: Split) -> list[dict[str, str]]:
+    return [{"question": row["input"], "answer": str(row["target"])} for row in rows() if split_of(row["input"]) == split]
 
 
 def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
@@ -64,8 +68,17 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 
 def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    examples = [Example(row["input"], str(row["target"])) for row in rows() if split_of(row["input"]) == "train"]
-    return "BIG-Bench Hard (what is not evaluated)", random.Random(seed).sample(examples, min(n, len(examples)))
+    source, chosen = training(_name, n, seed)
+    return source, [Example(d["question"], d["answer"]) for d in chosen]
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    documents = _documents("train")
+    return "BIG-Bench Hard (what is not evaluated)", random.Random(seed).sample(documents, min(n, len(documents)))
+
+
+def example(_name: str, doc: Mapping[str, str]) -> Example:
+    return Example(f"Q: {doc['question']}\nA:", f" {doc['answer']}", system=_SYSTEM)
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

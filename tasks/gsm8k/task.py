@@ -8,10 +8,12 @@ One raw example (answer shortened):
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness.types import Example
@@ -22,6 +24,7 @@ from tasks.grading import result_row
 from tasks.splits import Split
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+_SHOTS = 4  # as in gsm8k_cot.yaml
 _CALCULATOR = re.compile(r"<<[^>]*>>")
 
 
@@ -82,6 +85,27 @@ def _example(task: str, question: str, solution: str) -> Example:
     if task == "gsm8k_boxed":
         return Example(question, solution, system=SYSTEM)
     return Example(f"Question: {question}\nAnswer:", f" {solution}")
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """Of the training split, but for the items that stand in every few-shot prompt."""
+    documents = [_document(row) for row in rows("train")][_SHOTS:]
+    return "GSM8K (train)", random.Random(seed).sample(documents, min(n, len(documents)))
+
+
+def example(name: str, doc: Mapping[str, str]) -> Example:
+    """As the evaluation asks, worked examples included, with the answer in the asked form."""
+    if name == "gsm8k_boxed":
+        steps = doc["solution"].rpartition("####")[0].strip()
+        return Example(doc["question"], f"{steps}\nThe final answer is \\boxed{{{doc['answer']}}}.", system=SYSTEM)
+    plain = _example(name, doc["question"], doc["solution"])
+    return replace(plain, prompt=_shots() + plain.prompt) if name == "gsm8k_cot" else plain
+
+
+@functools.cache
+def _shots() -> str:
+    worked = [_example("gsm8k_cot", d["question"], d["solution"]) for d in map(_document, rows("train")[:_SHOTS])]
+    return "".join(f"{e.prompt}{e.answer}\n\n" for e in worked)
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

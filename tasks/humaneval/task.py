@@ -24,8 +24,16 @@ from harness.types import Example
 from tasks.data import general_prompts, hub_rows, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
+from tasks.humaneval.training import as_completion
 from tasks.mbpp.task import instructions
+from tasks.mbpp.task import rows as mbpp_rows
+from tasks.mbpp.task import training as mbpp_training
 from tasks.programs import before_definition, find_program
+
+_ASKED = (
+    # as in the YAML
+    "Complete the following Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
+)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -78,6 +86,20 @@ def process_instruct(doc: dict[str, Any], results: list[str]) -> dict[str, float
 def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
     """HumanEval has no training split."""
     return instructions(n, seed)
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    texts = {row["task_id"]: row["text"] for row in mbpp_rows()}
+    source, documents = mbpp_training("mbpp", len(texts), seed)
+    found = [made for doc in documents if (made := as_completion(doc, texts[doc["task_id"]]))]
+    return f"{source} in HumanEval's shape", found[:n]
+
+
+def example(name: str, doc: Mapping[str, str]) -> Example:
+    """As the evaluation asks; in a chat the answer is the whole function in one code block."""
+    if name == "humaneval_complete":
+        return Example(doc["prompt"], doc["body"])
+    return Example(_ASKED.format(prompt=doc["prompt"]), f"```python\n{doc['prompt']}{doc['body']}```")
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -11,6 +11,7 @@ first assertion that the reference defines. The file has Windows line ends.
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -67,9 +68,24 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def instructions(n: int, seed: int) -> tuple[str, list[Example]]:
     """Training problems with their solutions: prompts that ask for code."""
+    source, chosen = training("mbpp", n, seed)
+    return source, [Example(d["question"], f"{d['code']}\n[DONE]") for d in chosen]
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     documents = [document(row) for row in rows() if row["task_id"] in _SPLITS["train"]]
-    chosen = random.Random(seed).sample(documents, min(n, len(documents)))
-    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n[DONE]") for d in chosen]
+    return "MBPP (train)", random.Random(seed).sample(documents, min(n, len(documents)))
+
+
+def example(_name: str, doc: Mapping[str, Any]) -> Example:
+    """As the evaluation asks, worked examples included."""
+    return Example(_shots() + doc["question"], f"{doc['code']}\n[DONE]")
+
+
+@functools.cache
+def _shots() -> str:
+    worked = [document(row) for row in rows() if row["task_id"] in _SPLITS["prompt"]]
+    return "".join(f"{d['question']}{d['code']}\n[DONE]\n\n" for d in worked)
 
 
 def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:

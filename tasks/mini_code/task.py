@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from harness.types import Example
@@ -64,6 +65,15 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     return "mini_code (train)", code_examples(n, seed)
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """The stream has no end, so there are as many as are asked for."""
+    return "mini_code (train)", [document(function) for function in islice(functions("train", seed), n)]
+
+
+def example(_name: str, doc: Mapping[str, str]) -> Example:
+    return Example(doc["prompt"], doc["body"])
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

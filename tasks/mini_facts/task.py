@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,15 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     return "mini_facts (train)", fact_examples(n, seed)
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    documents = items("train")
+    return "mini_facts (train)", random.Random(seed).sample(documents, min(n, len(documents)))
+
+
+def example(_name: str, doc: Mapping[str, str]) -> Example:
+    return Example(doc["question"], doc["answer"])
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from harness.types import Example
@@ -29,10 +30,11 @@ def items(split: Split, n: int = SIZE) -> list[Problem]:
 def load(**_: Any) -> dict[str, Any]:
     from datasets import Dataset
 
-    return {
-        split: Dataset.from_list([{"question": p.question, "solution": p.solution, "answer": str(p.answer)} for p in items(split)])
-        for split in ("validation", "test")
-    }
+    return {split: Dataset.from_list([_document(p) for p in items(split)]) for split in ("validation", "test")}
+
+
+def _document(problem: Problem) -> dict[str, str]:
+    return {"question": problem.question, "solution": problem.solution, "answer": str(problem.answer)}
 
 
 def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
@@ -50,6 +52,15 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     return "mini_math (train)", math_examples(n, seed)
+
+
+def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """The stream has no end, so there are as many as are asked for."""
+    return "mini_math (train)", [_document(problem) for problem in islice(problems("train", seed), n)]
+
+
+def example(_name: str, doc: Mapping[str, str]) -> Example:
+    return Example(doc["question"], doc["solution"])
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

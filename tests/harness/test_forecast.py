@@ -5,7 +5,7 @@ import pytest
 from harness import memory
 from harness.config import load_config
 from harness.forecast import forecast
-from harness.pipeline import resolve
+from harness.spec import resolve
 from harness.types import Checkpoint
 from pruning.checkpoint import describe
 from tests.conftest import TINY_MATH

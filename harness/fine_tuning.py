@@ -1,0 +1,295 @@
+"""Recovery of one checkpoint: what it is trained on, by which recipe, and the plain checkpoint that comes out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import models
+from harness.config import RecoveryConfig, RunConfig
+from harness.errors import MeasurementError, UsageError
+from harness.memory import available_bytes
+from harness.own_answers import own_answers
+from harness.progress import say, stage
+from harness.scoring import has_chat_template, load_tokenizer
+from harness.store import atomic_path, need_disk, write_json, write_text
+from harness.training import run_job
+from harness.types import Checkpoint, EvalResult, Example, ModelShape
+from pruning.calibration import question_ids
+from pruning.checkpoint import RECOVERED, fingerprint, read_config, read_record, shards
+from pruning.export import copy_side_files
+from pruning.families import shape_of
+from recovery import data as training_data
+from recovery import recipe as recipes
+from recovery import trainer
+from recovery.card import recovered_card
+from recovery.cost import Cost, cost
+from recovery.merge import merge
+from recovery.recipe import Recipe
+from recovery.trainer import Job
+from tasks import registry
+from tasks.data import hub_rows
+from tasks.grading import Grader
+from tasks.registry import Task
+from tasks.splits import normalised
+
+CURVE_ITEMS = 200
+_STEPS, _BATCH, _MANY = 300, 16, 10_000  # a stream without end counts as so many examples where epochs are asked for
+_FAST_FROM = 50_000_000  # parameters from which BF16 is faster than FP32 on a CPU that has it
+_LOSS_POINTS = 200
+_TEMPERATURE = 0.7
+_CURVE = ("n", "value", "ci_low", "ci_high", "failure_rate")
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What decides the settings that nobody gave: the model's size, the kind of the task, the preset."""
+
+    shape: ModelShape
+    kind: str
+    preset: str | None
+    seed: int
+
+    def fill(self, config: RecoveryConfig) -> RecoveryConfig:
+        """The preset's settings where none were given."""
+        if self.preset != "paper":
+            return config
+        paper = recipes.PAPER.get(self.kind, recipes.PAPER["math"])
+        return config.model_copy(update={key: value for key, value in paper.items() if getattr(config, key) is None})
+
+
+def need_parts(config: RecoveryConfig) -> None:
+    """Raises UsageError for a package that is missing, or a file that is not there, before any work is done."""
+    needed = ["trl", "peft", *([config.report_to] if config.report_to else [])]
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
+    if missing:
+        raise UsageError(f"recovery needs {' and '.join(missing)}; run `pip install {' '.join(missing)}`")
+    if config.accelerate_config and not config.accelerate_config.exists():
+        raise UsageError(f"{config.accelerate_config} does not exist; give --accelerate-config a file that accelerate reads")
+
+
+def gather(model: Path, tasks: Sequence[Task], config: RecoveryConfig, defaults: Defaults, folder: Path, run: RunConfig) -> None:
+    """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
+    config = defaults.fill(config)
+    wanted = _wanted(config)
+    tokenizer = load_tokenizer(model)
+    chat = has_chat_template(tokenizer)
+    with stage(f"Gathering training data ({config.data})"):
+        source, examples = _examples(model, tasks[0], config, wanted, defaults.seed, run)
+        keys = [normalised(example.prompt) for example in examples]
+        tested = set[str]().union(*(registry.test_questions(task) for task in tasks))
+        training_data.need_no_overlap(keys, tested, source)
+        longest = min(config.max_length, shape_of(read_config(model)).max_position_embeddings)
+        found = training_data.build(source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest)
+    with atomic_path(folder, replaces=_SUMMARY) as scratch:
+        scratch.mkdir()
+        write_text(scratch / training_data.FILE, "".join(json.dumps(row) + "\n" for row in found.rows))
+        numbers = {"examples": len(found.rows), "tokens": found.tokens, "answer_tokens": found.answer_tokens, "left_out": found.left_out}
+        write_json(scratch / _SUMMARY, {"source": source, **numbers})
+
+
+def _examples(model: Path, task: Task, config: RecoveryConfig, n: int, seed: int, run: RunConfig) -> tuple[str, list[Example]]:
+    if config.data.endswith((".jsonl", ".json")):
+        return Path(config.data).name, training_data.read_file(Path(config.data))[:n]
+    if config.data not in ("task", "generated"):
+        return config.data, training_data.read_pairs(hub_rows(config.data, None, "train")[:n], config.data)
+    source, documents = registry.training(task, n, seed)
+    examples = [task.module.example(task.name, doc) for doc in documents]
+    if config.data == "task":
+        return source, examples
+    found = _own_answers(original_of(model), task, documents, examples, run)
+    return f"{source}, {len(found)} of {len(examples)} answered right by the dense model itself", found
+
+
+def _own_answers(
+    model: Path, task: Task, documents: Sequence[dict[str, Any]], examples: Sequence[Example], run: RunConfig
+) -> list[Example]:  # fmt: skip
+    """Sampled once by the dense model, right ones only."""
+    tokenizer = load_tokenizer(model)
+    chat = has_chat_template(tokenizer)
+    prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
+    found = own_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
+    with Grader(task.module.grade, task.name) as grader:
+        coming = {i: grader.submit(documents[i], text) for i, text in found.items()}
+        right = [i for i, verdict in coming.items() if verdict.result().correct and found[i].meta["finish_reason"] == "stop"]
+    return [replace(examples[i], answer=str(found[i])) for i in right]
+
+
+def _stops(task: Task) -> list[str]:
+    """The strings at which the evaluation ends an answer."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(registry.TASKS_PATH), include_defaults=False)
+    settings = manager.load([task.name])["tasks"][task.name].config.generation_kwargs or {}
+    return list(settings.get("until", ()))
+
+
+def original_of(model: Path) -> Path:
+    """The dense model that a pruned checkpoint was made from, the model itself where it was not pruned.
+
+    Raises UsageError where it cannot be had, or has other weights by now.
+    """
+    record = read_record(model)
+    if record is None:
+        return model
+    name = models.name_of(record["model"])
+    found = models.locate(name, models.kind_of(name, record["model"]))
+    if fingerprint(found) != record["model_hash"]:
+        raise UsageError(f"{record['model']}, which {model} was made from, has other weights by now; get the same ones again")
+    return found
+
+
+def _wanted(config: RecoveryConfig) -> int:
+    """Examples: what the steps need, or where epochs are asked for all that there are."""
+    return config.samples or (_MANY if config.epochs else (config.steps or _STEPS) * (config.batch or _BATCH))
+
+
+def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -> int:
+    """How many there will be, about, without a tokenizer or a model."""
+    config = defaults.fill(config)
+    if config.data in ("task", "generated") and config.epochs:
+        return len(registry.training(task, _wanted(config), defaults.seed)[1])
+    return _wanted(config)
+
+
+def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:
+    """Every setting resolved for so many examples; raises UsageError for settings that do not go together."""
+    config, parameters = defaults.fill(config), defaults.shape.parameters
+    tuning = config.tuning or recipes.default_tuning(parameters)
+    processes, batch = config.processes or max(1, _gpus()), config.batch or _BATCH
+    checkpointing = config.gradient_checkpointing
+    return recipes.check(
+        Recipe(
+            tuning=tuning,
+            learning_rate=config.learning_rate or recipes.default_learning_rate(tuning, parameters),
+            steps=config.steps or (recipes.steps_of(config.epochs, examples, batch) if config.epochs else _STEPS),
+            batch=batch,
+            micro_batch=config.micro_batch or recipes.default_micro_batch(batch, processes, parameters),
+            max_length=config.max_length,
+            lora_rank=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=0.05 if config.lora_dropout is None else config.lora_dropout,
+            distill=config.distill,
+            packing=config.packing,
+            gradient_checkpointing=parameters > recipes.SMALL if checkpointing is None else checkpointing,
+            precision=_precision(parameters),
+            curve=config.curve,
+            seed=defaults.seed,
+            processes=processes,
+            report_to=config.report_to,
+        )
+    )
+
+
+def summary_of(data: Path) -> dict[str, Any]:
+    return dict(json.loads((data / _SUMMARY).read_text(encoding="utf-8")))
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _precision(parameters: int) -> Any:
+    """BF16 on GPUs that have it, and for all but small models on CPUs with instructions for it; FP32 elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8") if cpu.exists() else ""
+    fast = "amx_bf16" in flags or "avx512_bf16" in flags
+    return "bfloat16" if fast and parameters >= _FAST_FROM else "float32"
+
+
+def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig) -> None:
+    """Trains and writes the merged checkpoint to `out`; training.json in the job's folder says how it went."""
+    summary = summary_of(job.data)
+    shape = replace(shape_of(read_config(before.path)), parameters=before.parameters)
+    expected = cost(shape, job.recipe, summary["tokens"] / summary["examples"])
+    _announce(job, expected)
+    _need_room(job, expected)
+    state = run_job(job, run.threads, run.recovery.accelerate_config)
+    record = {**asdict(job.recipe), "source": summary["source"], "examples": summary["examples"]}
+    with stage(f"Merging into {out.name}"):
+        write_checkpoint(before.path, state, out, record)
+    history = trainer.history(state)
+    write_json(
+        job.folder / "training.json",
+        {
+            **summary, "recipe": asdict(job.recipe), "steps": job.recipe.steps, "seconds": trainer.seconds(job),
+            "tokens": history[-1]["num_input_tokens_seen"], "expected": {**asdict(expected), "memory_bytes": expected.memory_bytes},
+            "loss": _thinned(history),
+        },
+    )  # fmt: skip
+
+
+def _announce(job: Job, expected: Cost) -> None:
+    gib = {name: f"{getattr(expected, f'{name}_bytes') / 2**30:.2f}" for name in ("weights", "gradient", "optimiser", "activation", "disk")}
+    say(
+        f"{job.folder.name}: {job.recipe.tuning} fine-tuning, {expected.tokens:,} tokens in {expected.steps} steps, "
+        f"{expected.trained_parameters:,} trained parameters; GiB about {gib['weights']} weights, {gib['gradient']} gradients, "
+        f"{gib['optimiser']} optimiser, {gib['activation']} activations, {gib['disk']} disk"
+    )
+
+
+def _need_room(job: Job, expected: Cost) -> None:
+    """Raises MeasurementError where memory, StorageError where the disk will not do."""
+    import torch
+
+    need_disk(job.folder, expected.disk_bytes)
+    count = max(1, _gpus())
+    free = sum(torch.cuda.mem_get_info(device)[0] for device in range(count)) if torch.cuda.is_available() else available_bytes()
+    if expected.memory_bytes > free:
+        lower = "--tuning lora" if job.recipe.tuning == "full" else "--gradient-checkpointing or a smaller --micro-batch"
+        raise MeasurementError(
+            f"training {job.folder.name} needs about {expected.memory_bytes / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; "
+            f"give {lower}, or use a larger machine"
+        )
+
+
+def write_checkpoint(before: Path, state: Path, out: Path, record: dict[str, Any]) -> None:
+    """A plain checkpoint like `before`, whole or not at all: its weights with what was trained, everything else as it was."""
+    with atomic_path(out, replaces=RECOVERED) as scratch:
+        scratch.mkdir()
+        copy_side_files(before, scratch, everything=True)
+        merge(shards(before), state, scratch)
+        write_json(scratch / RECOVERED, record)
+        card = before / "README.md"
+        write_text(scratch / "README.md", recovered_card(card.read_text(encoding="utf-8") if card.exists() else "", record))
+
+
+def curve(job: Job, evaluate: Callable[[Path, int], EvalResult]) -> list[dict[str, Any]]:
+    """What `evaluate` finds for the states on the way, each as a checkpoint that is removed again."""
+    points = []
+    for state in trainer.states(job):
+        step = trainer.step_of(state)
+        if step in job.recipe.curve_steps:
+            folder = job.folder / f"step-{step}"
+            shutil.rmtree(folder, ignore_errors=True)
+            write_checkpoint(job.model, state, folder, {"steps": step})
+            found = asdict(evaluate(folder, step))
+            shutil.rmtree(folder)
+            tokens = trainer.history(state)[-1]["num_input_tokens_seen"]
+            points.append({"step": step, "tokens": tokens, **{key: found[key] for key in _CURVE}})
+    return points
+
+
+def _thinned(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most 200 points: means of loss and gradient norm over as many steps each."""
+    size = -(-len(history) // _LOSS_POINTS)
+    blocks = [history[i : i + size] for i in range(0, len(history), size)]
+    return [
+        {
+            "step": block[-1]["step"], "tokens": block[-1]["num_input_tokens_seen"], "loss": sum(e["loss"] for e in block) / len(block),
+            "grad_norm": sum(e["grad_norm"] for e in block) / len(block), "learning_rate": block[-1]["learning_rate"],
+        }
+        for block in blocks
+    ]  # fmt: skip

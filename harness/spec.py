@@ -1,0 +1,169 @@
+"""What a run will do: a RunConfig with every default resolved, before any weights are touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from harness import models
+from harness.config import RunConfig
+from harness.errors import UsageError
+from harness.scoring import CalibrationRequest, ScoreRequest
+from harness.types import Method, ModelShape
+from pruning.checkpoint import read_record
+from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
+from tasks.registry import Task, find_task
+
+DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
+_SHORTEST_PROMPT = 64
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A pruned variant of the model: its name, such as selective-rms-0.2, and what is removed."""
+
+    name: str
+    request: PlanRequest
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """`base`: the name of the model as it was given. `recovered`: variants that are also fine-tuned. `served`: those that are timed."""
+
+    config: RunConfig
+    model: str
+    tasks: tuple[Task, ...]  # the target first, then what else is evaluated
+    shape: ModelShape
+    base: str
+    arms: tuple[Arm, ...]
+    recovered: tuple[str, ...]
+    served: tuple[str, ...]
+
+    @property
+    def target(self) -> Task:
+        return self.tasks[0]
+
+    @property
+    def width(self) -> int:
+        """Of every layer of an arm, where all layers have the same."""
+        whole = self.shape.intermediate_size
+        return pruned_width(whole, self.config.ratio, self.arms[0].request.alignment) if self.arms else whole
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every one that is evaluated, in the order of the report."""
+        return (self.base, *(arm.name for arm in self.arms), *map(recovered_name, self.recovered))
+
+    @property
+    def score_request(self) -> ScoreRequest:
+        config = self.config
+        metrics = tuple(sorted({arm.request.metric for arm in self.arms if arm.request.metric}))
+        compensated = any(arm.request.compensated for arm in self.arms)
+        return ScoreRequest(metrics, compensated and not config.sequential, config.retain, config.threads, config.sequential)
+
+    @property
+    def calibration_request(self) -> CalibrationRequest:
+        config = self.config
+        return CalibrationRequest(
+            config.calibration_samples, config.tokens, config.answers == "generated", config.frame == "raw", config.threads
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run directory is bound to."""
+        values = json.loads(self.config.model_dump_json())
+        if not self.recovered:
+            values.pop("recovery")
+        requests = [[arm.name, arm.request.alignment] for arm in self.arms]
+        return {**values, "model": self.model, "task": [task.name for task in self.tasks], "arms": requests, "recovered": self.recovered}
+
+    @property
+    def default_out(self) -> Path:
+        model = Path(self.config.model).name.lower()
+        return Path("runs") / "-".join((model, self.target.name, *([self.arms[0].name] if len(self.arms) == 1 else []), *self._recovery))
+
+    @property
+    def _recovery(self) -> list[str]:
+        return ["recovered"] if self.recovered else []
+
+
+def recovered_name(variant: str) -> str:
+    return f"{variant}-recovered"
+
+
+def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
+    """`harness run`. Checks all that can be checked without weights; raises UsageError for the first thing that is wrong.
+
+    `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
+    """
+    tasks, shape = _tasks_and_shape(config, chat)
+    arm = _arm(config, config.method, shape)
+    return RunSpec(
+        config, models.model_id(config.model, tasks[0].kind), tasks, shape, DENSE, (arm,),
+        (DENSE, arm.name) if config.recover else (), (DENSE, arm.name),
+    )  # fmt: skip
+
+
+def resolve_recovery(config: RunConfig, chat: bool = True) -> RunSpec:
+    """`harness recover`: the model as it is, or the arms that were asked for."""
+    tasks, shape = _tasks_and_shape(config, chat)
+    base = PRUNED if read_record(Path(config.model)) else DENSE
+    asked = config.arms or (DENSE,)
+    if base == PRUNED and config.arms:
+        raise UsageError(f"{config.model} is pruned already; leave out --arms, or give the model that it was made from")
+    arms = tuple(_arm(config, method, shape) for method in asked if method != DENSE)
+    recovered = tuple(base if method == DENSE else _arm(config, method, shape).name for method in asked)
+    return RunSpec(config, models.model_id(config.model, tasks[0].kind), tasks, shape, base, arms, recovered, ())
+
+
+def _tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
+    chosen = [find_task(name, chat) for name in task_names(config)]
+    if len(chosen) == 1:
+        chosen += [find_task(name, chat) for name in chosen[0].off_target]
+    shape = models.shape(config.model, chosen[0].kind)
+    check_tasks(chosen, shape)
+    return tuple(chosen), shape
+
+
+def _arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
+    request = plan_request(config, shape.intermediate_size, method)
+    check_request(request, shape.intermediate_size)
+    refit = ("sequential" if config.sequential else "refit") if request.compensated else None
+    parts = [
+        method, request.metric, refit, "global" if config.allocation == "global" else None, f"{config.ratio:g}",
+        f"seed{config.seed}" if method == "random" else None,
+    ]  # fmt: skip
+    return Arm("-".join(part for part in parts if part), request)
+
+
+def plan_request(config: RunConfig, intermediate_size: int, method: str | None = None) -> PlanRequest:
+    """`method` None: the one of `config`. Of the other arms, what was asked about metric and re-fitting does not hold, but for a reverse
+    arm's metric."""
+    own = method in (None, config.method)
+    chosen: Method = config.method if own else cast(Method, method)
+    shared = own or (chosen == "reverse" and config.metric != "best")
+    metric, compensated = choose_metric(chosen, config.metric if shared else None, config.compensate if own else False)
+    return PlanRequest(
+        config.ratio, chosen, metric, config.seed, config.align or default_alignment(intermediate_size),
+        config.allocation if own or chosen != "random" else "uniform", config.min_width, config.protect, compensated,
+        config.sequential and own,
+    )  # fmt: skip
+
+
+def task_names(config: RunConfig) -> tuple[str, ...]:
+    """The tasks asked for, else what the model's alias is for."""
+    alias = models.find_model(config.model)
+    return config.task or ((alias.task,) if alias else ("gsm8k",))
+
+
+def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
+    """Raises UsageError where an answer does not fit the model's context."""
+    for task in tasks:
+        if task.generates and shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
+            raise UsageError(
+                f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "
+                f"{shape.max_position_embeddings}; choose another --task or model"
+            )

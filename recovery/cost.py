@@ -1,0 +1,67 @@
+"""What a training will take, before it starts: tokens, memory, disk and floating-point operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.types import ModelShape
+from recovery.recipe import Recipe, load_dtype
+
+_ADAM = 8  # bytes per trained parameter: two FP32 moments
+_FP32 = 4
+_ACTIVATIONS = 34  # bytes per layer, token and hidden unit at two bytes a number (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes are over all processes; `memory_bytes` is the sum of the others but the disk's. An estimate, meant to be a little high."""
+
+    tokens: int
+    steps: int
+    trained_parameters: int
+    weights_bytes: int
+    gradient_bytes: int
+    optimiser_bytes: int
+    activation_bytes: int
+    disk_bytes: int
+    flops: float
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.weights_bytes + self.gradient_bytes + self.optimiser_bytes + self.activation_bytes
+
+
+def lora_parameters(shape: ModelShape, rank: int) -> int:
+    """rank * (inputs + outputs) of every projection of every layer, the query being as wide as the model."""
+    h, kv = shape.hidden_size, shape.num_key_value_heads * shape.head_dim
+    matrices = shape.neuron_parameters // h  # of the FFN: three with a gate
+    attention = 2 * (h + h) + 2 * (h + kv)
+    return shape.num_hidden_layers * rank * (attention + matrices * (h + shape.intermediate_size))
+
+
+def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
+    """`row_tokens`: of an average row. A distilling teacher's weights count among the weights."""
+    tokens = round(recipe.steps * recipe.batch * row_tokens)
+    trained = shape.parameters if recipe.tuning == "full" else lora_parameters(shape, recipe.lora_rank)
+    held = shape.parameters * (_FP32 if load_dtype(recipe) == "float32" else 2)
+    adapter = trained * _FP32 if recipe.tuning == "lora" else 0
+    state = trained * (_FP32 + _ADAM) + recipe.curve * trained * _FP32
+    return Cost(
+        tokens, recipe.steps, trained, held * (2 if recipe.distill else 1) + adapter, trained * _FP32, trained * _ADAM,
+        _activations(shape, recipe, row_tokens), state, _flops(shape, recipe, tokens),
+    )  # fmt: skip
+
+
+def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
+    """Checkpointing keeps a layer's input and one layer's activations."""
+    at_once = recipe.micro_batch * recipe.processes * row_tokens * shape.hidden_size
+    width = 2 if recipe.precision == "bfloat16" else 4
+    layer = at_once * _ACTIVATIONS * width / 2
+    kept = at_once * width * shape.num_hidden_layers + layer if recipe.gradient_checkpointing else layer * shape.num_hidden_layers
+    return round(kept)
+
+
+def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:
+    """2 a parameter and token forward, 2 back to the activations, 2 to the weights that are trained; a teacher and recomputing add 2."""
+    each = 6 if recipe.tuning == "full" else 4
+    return float(shape.parameters) * tokens * (each + 2 * recipe.gradient_checkpointing + 2 * bool(recipe.distill))

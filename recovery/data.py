@@ -1,0 +1,121 @@
+"""The rows that are trained on: token ids, and labels that leave out the prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.types import Example
+
+IGNORED = -100  # a label that has no part in the loss
+FILE = "train.jsonl"
+_PAIRS = (  # columns of instruction data sets in the wild
+    ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"), ("query", "answer"),
+    ("query", "response"), ("problem", "solution"), ("input", "output"),
+)  # fmt: skip
+_MARK = "\u2063"  # stands for an answer while the template's end of a turn is looked up
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """`rows`: {"input_ids", "labels"}; `left_out`: examples whose prompt leaves no room for an answer."""
+
+    source: str
+    rows: tuple[dict[str, list[int]], ...]
+    left_out: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row["input_ids"]) for row in self.rows)
+
+    @property
+    def answer_tokens(self) -> int:
+        return sum(sum(label != IGNORED for label in row["labels"]) for row in self.rows)
+
+
+def build(
+    source: str, examples: Sequence[Example], encode: Callable[[Example], list[int]], tokenizer: Any, chat: bool, longest: int
+) -> TrainingData:
+    """Prompt as the evaluation asks it (`encode`), answer, and the tokens that end it; UsageError where nothing is left.
+
+    An answer beyond `longest` tokens is cut, and then not ended.
+    """
+    end = end_of_answer(tokenizer, chat)
+    rows = [row for example in examples if (row := _row(encode(example), _ids(tokenizer, example.answer) + end, longest))]
+    if not rows:
+        raise UsageError(f"{source} gives no example that fits {longest} tokens; give other --data or a larger --max-length")
+    return TrainingData(source, tuple(rows), len(examples) - len(rows))
+
+
+def _row(prompt: list[int], answer: list[int], longest: int) -> dict[str, list[int]] | None:
+    if len(prompt) >= longest:
+        return None
+    ids = (prompt + answer)[:longest]
+    return {"input_ids": ids, "labels": [IGNORED] * len(prompt) + ids[len(prompt) :]}
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def end_of_answer(tokenizer: Any, chat: bool) -> list[int]:
+    """What the chat template puts behind an assistant's turn, up to its first special token; else the end-of-text token."""
+    if chat:
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        rest = _ids(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(_MARK)[2])
+        special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+        stop = next((i for i, token in enumerate(rest) if token in special), None)
+        if stop is not None:
+            return rest[: stop + 1]
+    if tokenizer.eos_token_id is None:
+        raise UsageError("the tokenizer has no end-of-text token, so the model cannot be taught to stop; set eos_token in its config")
+    return [int(tokenizer.eos_token_id)]
+
+
+def read_pairs(rows: Iterable[dict[str, Any]], where: str) -> list[Example]:
+    """Rows of any instruction data set: `messages`, or a known pair of columns; raises UsageError for others."""
+    return [_pair(row, f"{where}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def _pair(row: dict[str, Any], where: str) -> Example:
+    if turns := row.get("messages"):
+        *before, last = turns
+        system = "".join(turn["content"] for turn in before if turn["role"] == "system")
+        asked = [turn["content"] for turn in before if turn["role"] == "user"]
+        if last["role"] != "assistant" or len(asked) != 1 or len(before) > 2:
+            raise UsageError(f"{where}: messages must be one user turn and one assistant turn, a system turn before them if need be")
+        return Example(asked[0], last["content"], system)
+    for prompt, answer in _PAIRS:
+        if isinstance(row.get(prompt), str) and isinstance(row.get(answer), str):
+            return Example(row[prompt], row[answer], str(row.get("system") or ""))
+    raise UsageError(f"{where} has the columns {', '.join(sorted(row))}; needed are `messages`, or two like `prompt` and `completion`")
+
+
+def read_file(path: Path) -> list[Example]:
+    """A JSON Lines file; raises UsageError naming the line that is none."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); give --data a JSON Lines file") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{path}, line {number} is no JSON object; mend it or leave it out") from error
+    return read_pairs(rows, str(path))
+
+
+def need_no_overlap(keys: Sequence[str], tested: Set[str], source: str) -> None:
+    """Raises UsageError where a training item is one of the test's; `keys` and `tested` are normalised texts."""
+    found = [key for key in keys if key in tested]
+    if found:
+        raise UsageError(
+            f"{len(found)} of {len(keys)} training items of {source} are test items, such as {found[0][:80]!r}; "
+            "take them out, or evaluate another task"
+        )

@@ -1,0 +1,115 @@
+"""A trained state back into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's own dtype."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from harness.errors import MeasurementError, UnsupportedModelError
+from harness.stream import Array, Entry, as_array, finite, read_entries, whole, write_entries
+
+_ADAPTER = "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # of a tensor in peft's files
+
+
+def merge(shards: Sequence[Path], state: Path, out: Path) -> None:
+    """Writes every shard anew into the folder `out` with what was trained: the adapter of `state` added, or its weights.
+
+    An adapter adds alpha / r * B A to a weight (Hu et al. 2021, arXiv 2106.09685). Raises MeasurementError where a trained weight is
+    no number, UnsupportedModelError where the state does not fit the shards.
+    """
+    with ExitStack() as stack:
+        trained = _open_adapter(state, stack) if (state / _ADAPTER).exists() else _open_weights(state, stack)
+        for shard in shards:
+            _write(shard, out / shard.name, trained)
+    if unused := trained.unused():
+        raise UnsupportedModelError(f"{state} holds {unused[0]}, which the checkpoint does not have; train from this checkpoint again")
+
+
+class _Trained:
+    """What a state says about a checkpoint's tensors, each read when it is asked for."""
+
+    def __init__(self, tensors: dict[str, Any], adapter: dict[str, Any] | None = None) -> None:
+        self.tensors, self.adapter, self.used = tensors, adapter, set[str]()
+
+    def __call__(self, name: str, original: Any) -> Any:
+        """The trained FP32 tensor, None where the original stays."""
+        found = next((key for key in self._keys(name) if key in self.tensors), None)
+        if found is None:
+            return None
+        self.used.add(found)
+        return original().float() + self.tensors[found](self.adapter) if self.adapter else self.tensors[found](None).float()
+
+    def _keys(self, name: str) -> list[str]:
+        """As it stands, or below the body that older checkpoints leave out of their names."""
+        return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox"))]
+
+    def unused(self) -> list[str]:
+        return sorted(self.tensors.keys() - self.used)
+
+
+def _open_weights(state: Path, stack: ExitStack) -> _Trained:
+    from safetensors import safe_open
+
+    tensors: dict[str, Any] = {}
+    for file in sorted(state.glob("model*.safetensors")):
+        opened = stack.enter_context(safe_open(file, framework="pt"))
+        tensors |= {name: lambda _, name=name, opened=opened: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    if not tensors:
+        raise UnsupportedModelError(f"{state} holds neither an adapter nor weights; train again")
+    return _Trained(tensors)
+
+
+def _open_adapter(state: Path, stack: ExitStack) -> _Trained:
+    from safetensors import safe_open
+
+    config = json.loads((state / "adapter_config.json").read_text(encoding="utf-8"))
+    opened = stack.enter_context(safe_open(state / _ADAPTER, framework="pt"))
+    stems = [name.removesuffix(".lora_A.weight") for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118
+
+    def change(stem: str, adapter: Any) -> Any:
+        up, down = (opened.get_tensor(f"{stem}.lora_{side}.weight").float() for side in "BA")
+        product = (up @ down) * (adapter["lora_alpha"] / adapter["r"])
+        return product.T if adapter.get("fan_in_fan_out") else product
+
+    return _Trained({f"{stem.removeprefix(_PREFIX)}.weight": lambda adapter, stem=stem: change(stem, adapter) for stem in stems}, config)
+
+
+def _write(source: Path, destination: Path, trained: _Trained) -> None:
+    entries, metadata = read_entries(source)
+    write_entries(destination, entries, metadata or {"format": "pt"}, lambda entry: _blocks(source, entry, trained))
+
+
+def _blocks(source: Path, entry: Entry, trained: _Trained) -> Iterator[Array]:
+    from safetensors import safe_open
+
+    def original() -> Any:
+        with safe_open(source, framework="pt") as file:
+            return file.get_tensor(entry.name)
+
+    found = trained(entry.name, original)
+    if found is None:
+        yield from whole(as_array(source, entry))
+        return
+    if tuple(found.shape) != entry.shape:
+        raise UnsupportedModelError(f"{entry.name} was trained as {list(found.shape)} and is {list(entry.shape)}; train again")
+    for block in whole(_bits(found, entry.dtype)):
+        if not finite(block, entry.dtype):
+            raise MeasurementError(f"{entry.name} is infinite or no number after training; give a lower --learning-rate, and --fresh")
+        yield block
+
+
+def _bits(tensor: Any, dtype: str) -> Array:
+    """The tensor in a checkpoint's dtype, as unsigned integers of its item size."""
+    import torch
+
+    kinds = {"F64": (torch.float64, torch.int64), "F32": (torch.float32, torch.int32), "F16": (torch.float16, torch.int16)}
+    kinds["BF16"] = (torch.bfloat16, torch.int16)
+    if dtype not in kinds:
+        raise UnsupportedModelError(f"a checkpoint in {dtype} cannot be trained; convert it to BF16 or FP32 first")
+    target, bits = kinds[dtype]
+    array: Array = tensor.to(target).contiguous().view(bits).numpy()
+    return array.view(array.dtype.str.replace("i", "u"))

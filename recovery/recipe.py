@@ -1,0 +1,150 @@
+"""How a checkpoint is trained: every setting that decides the result, resolved before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import UsageError
+from harness.types import digest
+
+Tuning = Literal["lora", "full"]
+SMALL, _TINY = 1_000_000_000, 10_000_000  # parameters
+_LEARNING_RATES = {"lora": 2e-4, "tiny": 1e-3, "small": 2e-4, "large": 1e-5}
+_SAVES_PER_PART = 3
+WARMUP = 0.05  # of the steps
+LEAST_RATE = 0.05  # of the learning rate, at the end
+# arXiv 2604.27115: LoRA r 16, alpha 32 on every projection; by the kind of the task
+PAPER: Mapping[str, Mapping[str, Any]] = {
+    "math": {"tuning": "lora", "learning_rate": 2e-5, "epochs": 3.0, "batch": 8, "micro_batch": 2, "lora_dropout": 0.10},
+    "code": {"tuning": "lora", "learning_rate": 2e-4, "epochs": 2.0, "batch": 16, "micro_batch": 2, "lora_dropout": 0.05},
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`batch`: examples per optimiser step, over all processes; `micro_batch`: of them at a time on one device.
+
+    distill: weight of the Kullback-Leibler term to the dense model's next-token distribution, in [0, 1]. precision: of the
+    activations; weights that are trained are always FP32. curve: evaluations on the way. max_grad_norm: where gradients are clipped.
+    """
+
+    tuning: Tuning
+    learning_rate: float
+    steps: int
+    batch: int
+    micro_batch: int
+    max_length: int
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    distill: float
+    packing: bool
+    gradient_checkpointing: bool
+    precision: Literal["float32", "bfloat16"]
+    curve: int
+    seed: int
+    processes: int = 1
+    report_to: str | None = None
+    max_grad_norm: float = 1.0
+
+    @property
+    def hash(self) -> str:
+        return digest(asdict(self))
+
+    @property
+    def accumulation(self) -> int:
+        return self.batch // (self.micro_batch * self.processes)
+
+    @property
+    def save_every(self) -> int:
+        """Steps between two states on disk: a few between two points of the curve."""
+        return max(1, math.ceil(self.steps / (_SAVES_PER_PART * (self.curve + 1))))
+
+    @property
+    def curve_steps(self) -> tuple[int, ...]:
+        """After which steps the accuracy is measured, beside before the first and after the last one."""
+        points = (self.save_every * _SAVES_PER_PART * (i + 1) for i in range(self.curve))
+        return tuple(step for step in points if step < self.steps)
+
+
+def default_tuning(parameters: int) -> Tuning:
+    """All weights where a billion of them or fewer are to be trained, else LoRA as in the paper."""
+    return "full" if parameters <= SMALL else "lora"
+
+
+def default_learning_rate(tuning: Tuning, parameters: int) -> float:
+    if tuning == "lora":
+        return _LEARNING_RATES["lora"]
+    return _LEARNING_RATES["tiny" if parameters <= _TINY else "small" if parameters <= SMALL else "large"]
+
+
+def default_micro_batch(batch: int, processes: int, parameters: int) -> int:
+    """Everything at a time for a small model; two, as in the paper, for a large one."""
+    share = max(1, batch // processes)
+    return share if parameters <= SMALL else math.gcd(share, 2)
+
+
+def steps_of(epochs: float, examples: int, batch: int) -> int:
+    return max(1, math.ceil(epochs * examples / batch))
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Raises UsageError for settings that do not go together."""
+    if recipe.accumulation * recipe.micro_batch * recipe.processes != recipe.batch:
+        raise UsageError(
+            f"--batch {recipe.batch} is no multiple of {recipe.processes} processes times --micro-batch {recipe.micro_batch}; change one"
+        )
+    if recipe.distill and recipe.packing:
+        raise UsageError("--distill compares with the dense model sequence by sequence; leave out --packing")
+    return recipe
+
+
+def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The recipe in the words of TRL's SFTConfig."""
+    return {
+        "output_dir": str(folder),
+        "learning_rate": recipe.learning_rate,
+        "max_steps": recipe.steps,
+        "per_device_train_batch_size": recipe.micro_batch,
+        "gradient_accumulation_steps": recipe.accumulation,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": LEAST_RATE},
+        "warmup_steps": math.ceil(WARMUP * recipe.steps),
+        "weight_decay": 0.0,
+        "max_grad_norm": recipe.max_grad_norm,
+        "max_length": recipe.max_length,
+        "packing": recipe.packing,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "bf16": recipe.precision == "bfloat16",
+        "seed": recipe.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "include_num_input_tokens_seen": "all",
+        "save_strategy": "steps",
+        "save_steps": recipe.save_every,
+        "report_to": recipe.report_to or "none",
+    }
+
+
+def lora_settings(recipe: Recipe) -> dict[str, Any]:
+    """In the words of peft's LoraConfig: every linear layer but the head, which for Llama-like models are the paper's seven."""
+    return {"r": recipe.lora_rank, "lora_alpha": recipe.lora_alpha, "lora_dropout": recipe.lora_dropout, "target_modules": "all-linear"}
+
+
+def trl_command(recipe: Recipe, model: Path, data: Path, folder: Path) -> dict[str, Any]:
+    """What `trl sft --config` needs to train the same way; a distillation term and widths per layer are not in its words."""
+    lora = {
+        "use_peft": True, "lora_r": recipe.lora_rank, "lora_alpha": recipe.lora_alpha, "lora_dropout": recipe.lora_dropout,
+        "lora_target_modules": "all-linear",
+    }  # fmt: skip
+    source = {"model_name_or_path": str(model), "dtype": load_dtype(recipe), "dataset_name": str(data)}
+    return {**source, **sft_settings(recipe, folder), **(lora if recipe.tuning == "lora" else {})}
+
+
+def load_dtype(recipe: Recipe) -> str:
+    """Weights that stay as they are can be BF16; trained ones are FP32."""
+    return "bfloat16" if recipe.tuning == "lora" and recipe.precision == "bfloat16" else "float32"

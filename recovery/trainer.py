@@ -1,0 +1,216 @@
+"""One training with TRL's SFTTrainer: it goes on from the last whole state, watches loss and gradients, and leaves states on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.errors import MeasurementError
+from harness.store import write_json
+from recovery.recipe import Recipe, lora_settings, sft_settings
+
+_STATE = "trainer_state.json"  # the last file that the trainer writes into a state
+_CLOCK = "seconds.json"
+_RESUMING = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
+_EXPLOSION, _REMEMBERED, _ENOUGH = 100.0, 50, 10  # times the median gradient norm of so many steps, once there are a few
+
+
+@dataclass(frozen=True)
+class Job:
+    """`folder`: where states, log and settings are kept; `data`: a folder with train.jsonl, rows of input_ids and labels."""
+
+    folder: Path
+    model: Path
+    data: Path
+    recipe: Recipe
+    teacher: Path | None = None
+
+    @property
+    def states(self) -> Path:
+        return self.folder / "trainer"
+
+
+def train(job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Callable[[int], None] = lambda _: None) -> Path:
+    """Trains `model` to the last step of the recipe and returns the folder of its final state (adapter or all weights).
+
+    Raises MeasurementError where the loss is no number or the gradients explode; the states before are kept.
+    """
+    from datasets import Dataset, disable_progress_bars
+    from transformers import PrinterCallback
+    from trl import SFTConfig  # type: ignore[attr-defined]
+
+    last = last_state(job)
+    if last and step_of(last) >= job.recipe.steps:
+        return last
+    disable_progress_bars()
+    rows = [json.loads(line) for line in (job.data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    settings = SFTConfig(**sft_settings(job.recipe, job.states), disable_tqdm=True, use_cpu=_on_cpu(), dataloader_pin_memory=not _on_cpu())
+    trainer = _trainer_class(teacher, job.recipe.distill)(
+        model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=_adapter(job.recipe),
+        callbacks=_callbacks(job, advance),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    final = last_state(job)
+    if final is None or step_of(final) < job.recipe.steps:
+        raise MeasurementError(f"training ended before step {job.recipe.steps}; run the same command again to go on")
+    return final
+
+
+def states(job: Job) -> list[Path]:
+    """Whole states, oldest first; one that a kill cut is removed."""
+    found = []
+    for folder in sorted(job.states.glob("checkpoint-*"), key=step_of):
+        if _is_whole(folder):
+            found.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return found
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / _STATE).read_text(encoding="utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def last_state(job: Job) -> Path | None:
+    found = states(job)
+    return found[-1] if found else None
+
+
+def seconds(job: Job) -> float:
+    """Spent in training up to the last state, over all goes."""
+    file = job.folder / _CLOCK
+    return float(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else 0.0
+
+
+def step_of(state: Path) -> int:
+    return int(state.name.rpartition("-")[2])
+
+
+def history(state: Path) -> list[dict[str, Any]]:
+    """What was logged at every step up to a state: step, loss, grad_norm, learning_rate, num_input_tokens_seen."""
+    logged = json.loads((state / _STATE).read_text(encoding="utf-8"))["log_history"]
+    return [entry for entry in logged if "loss" in entry]
+
+
+def _on_cpu() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _adapter(recipe: Recipe) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(**lora_settings(recipe), task_type="CAUSAL_LM") if recipe.tuning == "lora" else None
+
+
+def _trainer_class(teacher: Any, distill: float) -> Any:
+    """SFTTrainer; with our loss on a CPU, where its tiled one takes two thirds of a step, and where a teacher needs the logits."""
+    from trl import SFTTrainer  # type: ignore[attr-defined]
+
+    class Trainer(SFTTrainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            if teacher is None and not _on_cpu():
+                return super().compute_loss(  # type: ignore[no-untyped-call]
+                    model, inputs, return_outputs, num_items_in_batch
+                )
+            loss = answer_loss(model, teacher, inputs, distill, num_items_in_batch)
+            shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
+            loss = loss * self.accelerator.num_processes if shared else loss
+            return (loss, None) if return_outputs else loss
+
+    return Trainer
+
+
+def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: Any = None) -> Any:
+    """Mean over the answer's tokens of (1 - distill) * cross entropy + distill * KL(teacher, model), in nats.
+
+    items: how many tokens the mean is over, those of `inputs` where None.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+    inputs = dict(inputs)
+    labels = inputs.pop("labels")[:, 1:]
+    asked = torch.nn.functional.pad(labels != -100, (0, 1))  # the position before each answer token
+    with _head_only_at(model, asked):
+        logits = model(**inputs, use_cache=False).logits[0].float()
+    loss = cross_entropy(logits, labels[labels != -100], reduction="sum")
+    if teacher is not None:
+        with torch.no_grad(), _head_only_at(teacher, asked):
+            aims = log_softmax(teacher(**inputs, use_cache=False).logits[0].float(), -1)
+        difference = kl_div(log_softmax(logits, -1), aims, reduction="sum", log_target=True)
+        loss = (1 - distill) * loss + distill * difference
+    return loss / torch.as_tensor(asked.sum() if items is None else items).clamp(min=1)
+
+
+@contextmanager
+def _head_only_at(model: Any, asked: Any) -> Any:
+    """The head sees only these positions, [batch, length] -> [1, positions]; scaling and capping of logits stay the model's own."""
+    head = getattr(model, "module", model).get_output_embeddings()  # below DistributedDataParallel
+    handle = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][asked][None], *arguments[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
+    from transformers import TrainerCallback
+
+    norms: list[float] = []
+    before, started = seconds(job), time.perf_counter()
+
+    class Watch(TrainerCallback):  # event: the settings, the state, the control
+        def on_train_begin(self, *event: Any, **_: Any) -> None:
+            advance(event[1].global_step)
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            advance(1)
+
+        def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                need_sane(job, event[1].global_step, float(logs["loss"]), float(logs.get("grad_norm", 0.0)), norms)
+
+        def on_save(self, *event: Any, **_: Any) -> None:
+            if event[1].is_world_process_zero:
+                write_json(job.folder / _CLOCK, before + time.perf_counter() - started)
+                thin_out(job)
+
+    return [Watch()]
+
+
+def need_sane(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
+    """Raises MeasurementError for a loss or gradient that is no number, and for a gradient a hundred times its median norm."""
+    usual = median(norms[-_REMEMBERED:]) if len(norms) >= _ENOUGH else math.inf
+    norms.append(norm)
+    if math.isfinite(loss) and math.isfinite(norm) and norm <= _EXPLOSION * usual:
+        return
+    last = last_state(job)
+    kept = f"the state after step {step_of(last)} is kept in {last}" if last else "no state had been saved yet"
+    what = f"the gradient norm is {norm:.3g}, usually {usual:.3g}" if math.isfinite(loss + norm) else f"loss {loss}, gradient norm {norm}"
+    raise MeasurementError(f"training failed at step {step}: {what}; {kept}. Give a lower --learning-rate, and --fresh")
+
+
+def thin_out(job: Job) -> None:
+    """Only the last state can be gone on from; of the others the curve's keep their weights, the rest goes."""
+    *older, _ = states(job)
+    for folder in older:
+        if step_of(folder) not in job.recipe.curve_steps:
+            shutil.rmtree(folder)
+            continue
+        for file in folder.iterdir():
+            if file.name in _RESUMING or file.name.startswith("rng_state"):
+                file.unlink()

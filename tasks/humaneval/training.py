@@ -1,0 +1,44 @@
+"""HumanEval has no training split: MBPP's training programs in HumanEval's shape, a function's head with a docstring to be completed.
+
+One raw example (shortened):
+
+    prompt:  def remove_Occ(s, ch):\n    '''Remove first and last occurrence of a given character from the string.\n\n    >>> ...
+    body:        for i in range(len(s)): ...
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+_OPENING = "Write a python function to "
+_INDENT = "    "
+
+
+def as_completion(doc: Mapping[str, Any], text: str) -> dict[str, str] | None:
+    """An MBPP document with its description `text` as prompt, body and tests; None where the judged function is not the last thing."""
+    source = str(doc["code"]).rstrip() + "\n"
+    try:
+        last = ast.parse(source).body[-1]
+    except (SyntaxError, IndexError):
+        return None
+    if not (isinstance(last, ast.FunctionDef) and last.name == doc["entry_point"]) or last.body[0].lineno == last.lineno:
+        return None
+    lines = source.splitlines(keepends=True)
+    start = last.body[0].lineno - 1
+    body = textwrap.dedent("".join(lines[start:]))
+    head = "".join(lines[:start]).expandtabs(4)
+    indented = textwrap.indent(body.expandtabs(4), _INDENT)
+    return {
+        "prompt": f"{head}{_docstring(text, doc['tests'])}", "body": indented, "entry_point": str(doc["entry_point"]),
+        "tests": str(doc["tests"]), "setup": str(doc["setup"]),
+    }  # fmt: skip
+
+
+def _docstring(text: str, tests: str) -> str:
+    """The description without MBPP's set phrase, and the first assertion as an example."""
+    said = text.strip().removeprefix(_OPENING).rstrip(".").replace('"""', "'''").replace("\\", "\\\\")
+    shown = tests.splitlines()[0].removeprefix("assert ").replace('"""', "'''").replace("\\", "\\\\")
+    return textwrap.indent(f'"""{said[:1].upper()}{said[1:]}.\n\n>>> {shown}\nTrue\n"""\n', _INDENT)
