@@ -13,7 +13,7 @@ from harness.types import digest
 
 Tuning = Literal["lora", "full"]
 SMALL, _TINY = 1_000_000_000, 10_000_000  # parameters
-_LEARNING_RATES = {"lora": 2e-4, "tiny": 1e-3, "small": 2e-4, "large": 1e-5}
+_LEARNING_RATES = {"lora": 2e-4, "tiny": 5e-4, "small": 2e-4, "large": 1e-5}
 _SAVES_PER_PART = 3
 WARMUP = 0.05  # of the steps
 LEAST_RATE = 0.05  # of the learning rate, at the end

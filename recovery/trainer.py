@@ -20,7 +20,7 @@ from recovery.recipe import Recipe, lora_settings, sft_settings
 _STATE = "trainer_state.json"  # the last file that the trainer writes into a state
 _CLOCK = "seconds.json"
 _RESUMING = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
-_EXPLOSION, _REMEMBERED, _ENOUGH = 100.0, 50, 10  # times the median gradient norm of so many steps, once there are a few
+_EXPLOSION, _REMEMBERED, _LASTING, _ENOUGH = 100.0, 55, 5, 10  # times; steps looked at, of them the last, and the least before those
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,22 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
 
 
 def need_sane(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
-    """Raises MeasurementError for a loss or gradient that is no number, and for a gradient a hundred times its median norm."""
-    usual = median(norms[-_REMEMBERED:]) if len(norms) >= _ENOUGH else math.inf
+    """Raises MeasurementError for a loss or gradient that is no number, and for gradients that stay a hundred times above their median.
+
+    One large gradient alone is clipped and harmless. `norms`: of the steps before; this one's is added.
+    """
     norms.append(norm)
-    if math.isfinite(loss) and math.isfinite(norm) and norm <= _EXPLOSION * usual:
+    before, now = norms[-_REMEMBERED:-_LASTING], norms[-_LASTING:]
+    exploded = len(before) >= _ENOUGH and median(now) > _EXPLOSION * median(before)
+    if math.isfinite(loss) and math.isfinite(norm) and not exploded:
         return
     last = last_state(job)
     kept = f"the state after step {step_of(last)} is kept in {last}" if last else "no state had been saved yet"
-    what = f"the gradient norm is {norm:.3g}, usually {usual:.3g}" if math.isfinite(loss + norm) else f"loss {loss}, gradient norm {norm}"
+    what = (
+        f"gradient norm {median(now):.3g}, before {median(before):.3g}"
+        if math.isfinite(loss + norm)
+        else f"loss {loss}, gradient norm {norm}"
+    )
     raise MeasurementError(f"training failed at step {step}: {what}; {kept}. Give a lower --learning-rate, and --fresh")
 
 
