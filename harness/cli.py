@@ -11,6 +11,28 @@ from typing import Any
 import click
 
 from harness.errors import HarnessError
+from harness.options import (
+    ANSWERS,
+    CONFIG,
+    DEBUG,
+    DRY_RUN,
+    DTYPE,
+    FRAME,
+    FRESH,
+    JSON,
+    LIMIT,
+    METHOD,
+    METRIC_SCORED,
+    PLANNING,
+    PRESET,
+    RECOVERY,
+    RETAIN,
+    SAMPLES,
+    SERVING,
+    TASK,
+    THREADS,
+    TOKENS,
+)
 from harness.printing import answer, forecast_table, print_table, show_run, stdout_to_stderr
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -53,100 +75,29 @@ def cli() -> None:
     """
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_TASK = click.option("--task", "-t", multiple=True, help="Task; may be repeated, the first is the target.  [default: the model's]")
-_TOKENS = click.option("--tokens", type=click.Choice(["question", "answer", "both"]), help="Tokens that are scored.  [default: both]")
-_ANSWERS = click.option("--answers", type=click.Choice(["given", "generated"]), help="Worked, or the model's own.  [default: given]")
-_THREADS = click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
-_FRESH = click.option("--fresh", is_flag=True, help="Start over where an existing run directory has other settings.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-_DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-_DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-_CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
-_PRESET = click.option("--preset", type=click.Choice(["paper"]), help="Settings by name: paper is the protocol of arXiv 2604.27115.")
-_FRAME = click.option(
-    "--frame", type=click.Choice(["evaluation", "raw"]), help="Prompts as in the evaluation, or plain.  [default: evaluation]"
-)
-_LIMIT = click.option("--limit", type=int, help="Items per task.  [default: all]")
-_DTYPE = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Engine's number type.")
-_SAMPLES = click.option("--calibration-samples", type=int, help="Target prompts; twice as many distractors.  [default: 160]")
-_METRIC_SCORED = _options(
-    click.option("--metric", help="Also this metric, where it needs more than the hook: obs, lape, taylor.  [default: best]"),
-    click.option("--compensate/--no-compensate", default=None, help="Keep the second moments that a re-fit needs."),
-)
-_RETAIN = click.option("--retain", type=float, help="Share of general tokens in what obs and re-fitting preserve.  [default: 0]")
-_PLANNING = _options(
-    click.option("--ratio", "-r", type=float, help="Fraction of FFN neurons to remove, in [0, 1).  [default: 0.2]"),
-    click.option("--method", type=click.Choice(["selective", "random", "reverse"]), help="What to remove.  [default: selective]"),
-    click.option("--metric", help="Score, see `harness metrics`.  [default: best for selective, smd for reverse]"),
-    click.option("--compensate/--no-compensate", default=None, help="Re-fit the remaining down_proj columns.  [default: with best]"),
-    click.option("--sequential", is_flag=True, default=None, help="Re-fit each layer on what the layers before it give once pruned."),
-    click.option("--allocation", type=click.Choice(["uniform", "global"]), help="Same width everywhere, or one ranking over layers."),
-    click.option("--min-width", type=int, help="Least width of a layer under --allocation global.  [default: an eighth]"),
-    click.option("--protect", type=float, help="Share of top contributors that stay whatever the metric says.  [default: 0]"),
-    click.option("--seed", type=int, help="For random pruning.  [default: 0]"),
-    click.option("--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"),
-)
-_SERVING = _options(
-    click.option("--concurrency", type=int, multiple=True, help="Requests at a time; may be repeated.  [default: 1, 32]"),
-    click.option("--repeats", type=int, help="Repeats per variant.  [default: 3]"),
-    click.option("--output-tokens", type=int, help="Tokens generated per request.  [default: 64]"),
-)
-
-
-_RECOVERY = _options(
-    click.option("--data", help="task, generated, a .jsonl file or a Hub data set.  [default: task]"),
-    click.option("--tuning", type=click.Choice(["lora", "full"]), help="[default: full up to a billion parameters]"),
-    click.option("--steps", type=int, help="Optimiser steps.  [default: 300]"),
-    click.option("--epochs", type=float, help="Instead of --steps: times over the training examples."),
-    click.option("--samples", type=int, help="Training examples.  [default: what the steps need]"),
-    click.option("--batch", type=int, help="Examples per step.  [default: 16]"),
-    click.option("--micro-batch", type=int, help="Of them at a time on a device.  [default: by size]"),
-    click.option("--learning-rate", type=float, help="[default: by size; 2e-4 for LoRA]"),
-    click.option("--max-length", type=int, help="Tokens of an example.  [default: 1024]"),
-    click.option("--lora-rank", type=int, help="[default: 16]"),
-    click.option("--lora-alpha", type=int, help="[default: 32]"),
-    click.option("--lora-dropout", type=float, help="[default: 0.05]"),
-    click.option("--distill", type=float, help="Weight of the dense model's distribution in the loss.  [default: 0]"),
-    click.option("--packing", is_flag=True, default=None, help="Several examples to a row."),
-    click.option("--gradient-checkpointing/--no-gradient-checkpointing", default=None, help="[default: above a billion]"),
-    click.option("--curve", type=int, help="Evaluations on the way.  [default: 3]"),
-    click.option("--processes", type=int, help="Launched by accelerate.  [default: the GPUs]"),
-    click.option("--accelerate-config", type=_PATH, help="Accelerate's YAML.  [default: FSDP2, DDP for LoRA]"),
-    click.option("--report-to", type=click.Choice(["trackio", "wandb", "mlflow", "tensorboard"]), help="Tracker of the training."),
-)
-
-
 @cli.command("run")
 @click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
-@_TASK
-@_PLANNING
-@_RETAIN
-@_TOKENS
-@_ANSWERS
-@_FRAME
-@_PRESET
-@_LIMIT
-@_SAMPLES
-@_DTYPE
-@_THREADS
-@_SERVING
-@_CONFIG
+@TASK
+@METHOD
+@PLANNING
+@RETAIN
+@TOKENS
+@ANSWERS
+@FRAME
+@PRESET
+@LIMIT
+@SAMPLES
+@DTYPE
+@THREADS
+@SERVING
+@CONFIG
 @click.option("--recover", is_flag=True, default=None, help="Also fine-tune the pruned model, and the dense one as its control.")
-@_RECOVERY
+@RECOVERY
 @click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-VARIANT]")
-@_DRY_RUN
-@_FRESH
-@_JSON
-@_DEBUG
+@DRY_RUN
+@FRESH
+@JSON
+@DEBUG
 def run_command(
     config_file: Path | None, preset: str | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any
 ) -> None:
@@ -174,25 +125,25 @@ def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], as_json: b
 
 @cli.command("recover")
 @click.argument("model")
-@_TASK
+@TASK
 @click.option("--arms", help="Of selective, random, reverse, dense, with commas: prune so and fine-tune each.  [default: as it is]")
-@_PLANNING
-@_RETAIN
-@_TOKENS
-@_ANSWERS
-@_FRAME
-@_PRESET
-@_LIMIT
-@_SAMPLES
-@_DTYPE
-@_THREADS
-@_RECOVERY
-@_CONFIG
+@PLANNING
+@RETAIN
+@TOKENS
+@ANSWERS
+@FRAME
+@PRESET
+@LIMIT
+@SAMPLES
+@DTYPE
+@THREADS
+@RECOVERY
+@CONFIG
 @click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-recovered]")
-@_DRY_RUN
-@_FRESH
-@_JSON
-@_DEBUG
+@DRY_RUN
+@FRESH
+@JSON
+@DEBUG
 def recover_command(
     model: str, config_file: Path | None, preset: str | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any
 ) -> None:
@@ -219,18 +170,18 @@ def recover_command(
 
 @cli.command("score")
 @click.argument("model")
-@_TASK
-@_METRIC_SCORED
-@_RETAIN
-@_TOKENS
-@_ANSWERS
-@_FRAME
-@_PRESET
-@_SAMPLES
-@_THREADS
+@TASK
+@METRIC_SCORED
+@RETAIN
+@TOKENS
+@ANSWERS
+@FRAME
+@PRESET
+@SAMPLES
+@THREADS
 @click.option("--out", type=_PATH, required=True, help="scores.safetensors to write.")
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def score_command(model: str, preset: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """Score MODEL's FFN neurons on a task."""
     from harness import stages
@@ -243,10 +194,11 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
 
 @cli.command("plan")
 @click.argument("scores", type=_PATH)
-@_PLANNING
+@METHOD
+@PLANNING
 @click.option("--out", type=_PATH, required=True, help="plan.safetensors to write.")
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Decide which neurons stay, from SCORES."""
     from harness import stages
@@ -262,9 +214,9 @@ def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None
 @click.argument("plan", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="Checkpoint folder to write.")
 @click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
-@_THREADS
-@_JSON
-@_DEBUG
+@THREADS
+@JSON
+@DEBUG
 def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int | None, as_json: bool) -> None:
     """Write the smaller checkpoint of MODEL that PLAN describes."""
     from harness import stages
@@ -276,15 +228,15 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
 
 @cli.command("eval")
 @click.argument("model")
-@_TASK
-@_LIMIT
-@_DTYPE
-@_THREADS
+@TASK
+@LIMIT
+@DTYPE
+@THREADS
 @click.option("--include-path", type=_PATH, help="Folder with lm-eval YAML of your own tasks.")
 @click.option("--out", type=_PATH, help="Run directory.  [default: runs/eval-MODEL]")
-@_FRESH
-@_JSON
-@_DEBUG
+@FRESH
+@JSON
+@DEBUG
 def eval_command(model: str, include_path: Path | None, out: Path | None, fresh: bool, as_json: bool, **options: Any) -> None:
     """Evaluate MODEL through lm-eval on a vLLM engine: our tasks, or any task, group or leaderboard of lm-eval by its name."""
     from harness.config import load_config
@@ -300,7 +252,7 @@ def eval_command(model: str, include_path: Path | None, out: Path | None, fresh:
 @click.argument("answers", type=_PATH)
 @click.option("--task", "-t", required=True, help="The task that was answered.")
 @click.option("--out", type=_PATH, help="Sample rows to write, one per answer, in the same order.")
-@_DEBUG
+@DEBUG
 def grade_command(answers: Path, task: str, out: Path | None) -> None:
     """Grade ANSWERS, a JSON Lines file made by any system, with the code of a run.
 
@@ -316,14 +268,14 @@ def grade_command(answers: Path, task: str, out: Path | None) -> None:
 
 @cli.command("bench")
 @click.argument("models", nargs=-1, required=True)
-@_TASK
-@_DTYPE
-@_THREADS
-@_SERVING
+@TASK
+@DTYPE
+@THREADS
+@SERVING
 @click.option("--out", type=_PATH, default=Path("runs/bench"), show_default=True, help="Run directory.")
-@_FRESH
-@_JSON
-@_DEBUG
+@FRESH
+@JSON
+@DEBUG
 def bench_command(models: tuple[str, ...], out: Path, fresh: bool, as_json: bool, **options: Any) -> None:
     """Throughput and latency of MODELS on the same prompts, in turns."""
     from harness.config import load_config
@@ -336,8 +288,8 @@ def bench_command(models: tuple[str, ...], out: Path, fresh: bool, as_json: bool
 
 @cli.command("report")
 @click.argument("run", type=_PATH)
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def report_command(run: Path, as_json: bool) -> None:
     """Render report.html and report.md of RUN again from its run.json."""
     from reports.build import write_reports
@@ -348,8 +300,8 @@ def report_command(run: Path, as_json: bool) -> None:
 
 @cli.command("inspect")
 @click.argument("run", type=_PATH)
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def inspect_command(run: Path, as_json: bool) -> None:
     """Where the neurons of RUN sit, how far metrics agree, and how stable the rankings are."""
     from harness.errors import UsageError
@@ -368,8 +320,8 @@ def inspect_command(run: Path, as_json: bool) -> None:
 
 
 @cli.command("models")
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def models_command(as_json: bool) -> None:
     """List the model aliases."""
     from harness.models import ALIASES
@@ -381,8 +333,8 @@ def models_command(as_json: bool) -> None:
 
 
 @cli.command("metrics")
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def metrics_command(as_json: bool) -> None:
     """List the metrics that score neurons."""
     from pruning.scores import describe_metrics
@@ -395,8 +347,8 @@ def metrics_command(as_json: bool) -> None:
 
 @cli.command("tasks")
 @click.option("--path", is_flag=True, help="Print the folder for lm-eval's --include_path.")
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def tasks_command(path: bool, as_json: bool) -> None:
     """List the tasks."""
     from reports.figures import Table

@@ -215,7 +215,7 @@ def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig) -> None:
     shape = replace(shape_of(read_config(before.path)), parameters=before.parameters)
     expected = cost(shape, job.recipe, summary["tokens"] / summary["examples"])
     _announce(job, expected)
-    _need_room(job, expected)
+    need_room(job, expected)
     state = run_job(job, run.threads, run.recovery.accelerate_config)
     record = {**asdict(job.recipe), "source": summary["source"], "examples": summary["examples"]}
     with stage(f"Merging into {out.name}"):
@@ -240,7 +240,7 @@ def _announce(job: Job, expected: Cost) -> None:
     )
 
 
-def _need_room(job: Job, expected: Cost) -> None:
+def need_room(job: Job, expected: Cost) -> None:
     """Raises MeasurementError where memory, StorageError where the disk will not do."""
     import torch
 

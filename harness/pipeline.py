@@ -17,6 +17,7 @@ from harness.engine import Engines
 from harness.errors import MeasurementError
 from harness.progress import say, stage
 from harness.results import (
+    brought_back,
     build_run,
     calibration_summary,
     compare,
@@ -29,9 +30,9 @@ from harness.results import (
 )
 from harness.similarity import need_packages
 from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
-from harness.statistics import SIMILARITY
+from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json
-from harness.types import Comparison, EvalResult, RunResult, Variant, digest
+from harness.types import Comparison, EvalResult, Recovery, RunResult, Variant, digest
 from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
 from pruning.export import export
@@ -242,7 +243,7 @@ class Run:
             calibration = calibration_summary(found, spec.arms[0].request.metric, self.config.retain)
             neurons = neuron_summary(self._scores, load_plan(self._place(spec.arms[0]) / "plan.safetensors"))
         rows = [self._row(name) for name in self.variants]
-        result = build_run(spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons)
+        result = build_run(spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons, self._recoveries())
         write_run(result, self.path)
         write_reports(self.path)
         return result
@@ -261,8 +262,21 @@ class Run:
         pairs = [(spec.base, arm.name) for arm in spec.arms]
         pairs += [(name, recovered_name(name)) for name in spec.recovered]
         if spec.base in spec.recovered:
-            pairs += [(recovered_name(spec.base), recovered_name(name)) for name in spec.recovered if name != spec.base]
+            pairs += [(recovered_name(spec.base), recovered_name(name)) for name in self._recovered_arms]
+        pairs += [(spec.base, recovered_name(name)) for name in self._recovered_arms]
         return [compare(self.path, before, after, task.name, task.metric) for before, after in pairs for task in spec.tasks]
+
+    @property
+    def _recovered_arms(self) -> list[str]:
+        return [name for name in self.spec.recovered if name != self.spec.base]
+
+    def _recoveries(self) -> list[Recovery]:
+        """Of every arm with a control, on the tasks that have right answers."""
+        if self.spec.base not in self.spec.recovered:
+            return []
+        control = recovered_name(self.spec.base)
+        tasks = [task for task in self.spec.tasks if task.metric not in (*LIKELIHOOD_METRICS, SIMILARITY)]
+        return [brought_back(self.path, name, recovered_name(name), control, task.name) for name in self._recovered_arms for task in tasks]
 
     @functools.cached_property
     def chat(self) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine import device_name
-from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, ratio_mean
+from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, paired_mean_difference, ratio_mean
 from harness.store import SCHEMA_VERSION, write_json
 from harness.types import (
     CalibrationSet,
@@ -26,6 +26,7 @@ from harness.types import (
     EvalResult,
     LossPoint,
     PruningPlan,
+    Recovery,
     RunResult,
     ServingResult,
     ServingRow,
@@ -74,6 +75,7 @@ def build_run(
     comparisons: Sequence[Comparison],
     calibration: Mapping[str, Any],
     neurons: Mapping[str, Any] | None = None,
+    recoveries: Sequence[Recovery] = (),
 ) -> RunResult:
     """The variants with where, when and by what they were measured."""
     return RunResult(
@@ -88,6 +90,7 @@ def build_run(
         calibration=calibration,
         variants=tuple(variants),
         comparisons=tuple(comparisons),
+        recoveries=tuple(recoveries),
         neurons=neurons,
     )
 
@@ -146,6 +149,18 @@ def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -
     return Comparison(
         variant, baseline, task, found.n, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value, metric
     )
+
+
+def brought_back(folder: Path, before: str, variant: str, control: str, task: str) -> Recovery:
+    """On the items that all three answered; the rule is claim 6's of the method."""
+    names = (variant, before, control)
+    tables = [read_correct(folder / "samples" / name / f"{task}.jsonl") for name in names]
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    after, then, aim = ([float(table[i]) for i in shared] for table in tables)
+    difference, low, high = paired_mean_difference(after, [then, aim])
+    gap = sum(aim) - sum(then)
+    share = (sum(after) - sum(then)) / gap if gap > 0 else None
+    return Recovery(variant, before, control, task, len(shared), share, difference, low, high)
 
 
 def _compare_likelihood(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:

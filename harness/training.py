@@ -26,7 +26,7 @@ _JOB, _ERROR = "job.json", "error.txt"
 
 def run_job(job: Job, threads: int | None, accelerate_config: Path | None = None) -> Path:
     """Trains and returns the final state's folder; what it takes to do the same with `trl sft` and with accelerate lies beside it."""
-    _save(job)
+    save_job(job)
     write_text(job.folder / "sft.yaml", _yaml(trl_command(job.recipe, job.model, job.data, job.folder / "trl")))
     if job.recipe.processes == 1 and accelerate_config is None:
         return _train(job, threads)
@@ -90,7 +90,7 @@ def _yaml(values: dict[str, Any]) -> str:
     return str(yaml.safe_dump(values, sort_keys=False))
 
 
-def _save(job: Job) -> None:
+def save_job(job: Job) -> None:
     write_json(job.folder / _JOB, json.loads(json.dumps(asdict(job), default=str)))
 
 

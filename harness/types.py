@@ -342,6 +342,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """What fine-tuning brought back of one task, beside the control, the base model fine-tuned the same way; shares of right answers.
+
+    share: (fine-tuned - before) / (control - before), None where the control is no better than before. beyond_half: fine-tuned
+    minus the mean of the two others, with its 95 % interval: above 0 where at least half was brought back.
+    """
+
+    variant: str
+    before: str
+    control: str
+    task: str
+    n: int
+    share: float | None
+    beyond_half: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
 class RunResult:
     schema_version: int
     model: str
@@ -354,4 +373,5 @@ class RunResult:
     calibration: Mapping[str, Any]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...]
+    recoveries: tuple[Recovery, ...] = ()
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability

@@ -37,5 +37,14 @@ def _load_ffn(model: Any, folder: Path, family: Family) -> None:
                 if found := family.tensor(name):
                     cut, layer = found
                     path, _, attribute = cut.name.rpartition(".")
-                    tensor = file.get_tensor(name).to(model.dtype)
-                    setattr(submodule(layers[layer], path), attribute, torch.nn.Parameter(tensor, requires_grad=False))
+                    module, tensor = submodule(layers[layer], path), file.get_tensor(name).to(model.dtype)
+                    setattr(module, attribute, torch.nn.Parameter(tensor))
+                    _tell_size(module, tensor)
+
+
+def _tell_size(module: Any, tensor: Any) -> None:
+    """What a linear layer says of itself, which adapters are made by; a GPT-2 layer holds its weight the other way round."""
+    if tensor.ndim == 2 and hasattr(module, "out_features"):
+        module.out_features, module.in_features = tensor.shape
+    elif tensor.ndim == 2 and hasattr(module, "nf"):
+        module.nx, module.nf = tensor.shape

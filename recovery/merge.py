@@ -12,6 +12,8 @@ from harness.errors import MeasurementError, UnsupportedModelError
 from harness.stream import Array, Entry, as_array, finite, read_entries, whole, write_entries
 
 _ADAPTER = "adapter_model.safetensors"
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 _PREFIX = "base_model.model."  # of a tensor in peft's files
 
 
@@ -44,8 +46,9 @@ class _Trained:
         return original().float() + self.tensors[found](self.adapter) if self.adapter else self.tensors[found](None).float()
 
     def _keys(self, name: str) -> list[str]:
-        """As it stands, or below the body that older checkpoints leave out of their names."""
-        return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox"))]
+        """As it stands, below the body that older checkpoints leave out of their names, or as the embedding that a head is tied to."""
+        tied = [key for key in self.tensors if key.endswith(_EMBEDDINGS)] if name in _HEADS and not self.adapter else []
+        return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox")), *tied]
 
     def unused(self) -> list[str]:
         return sorted(self.tensors.keys() - self.used)

@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.store import write_text
 from reports import charts, figures
 from reports.neurons import neuron_tables
+from reports.recovery import recovery_sentences, recovery_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,5 +48,6 @@ def render(run: dict[str, Any], template: str, escape: bool) -> str:
     environment.filters.update(figures.FILTERS)
     drawn = charts.drawn(run) if escape else []
     *results, provenance = figures.tables(run)
-    tables = [*results, *neuron_tables(run), provenance]
-    return environment.get_template(template).render(run=run, charts=drawn, verdict=figures.verdict(run), tables=tables)
+    tables = [*results, *recovery_tables(run), *neuron_tables(run), provenance]
+    verdict = [*figures.verdict(run), *recovery_sentences(run)]
+    return environment.get_template(template).render(run=run, charts=drawn, verdict=verdict, tables=tables)

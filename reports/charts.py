@@ -7,6 +7,7 @@ from typing import Any
 
 from reports.figures import LIKELIHOODS
 from reports.neurons import whereabouts_chart
+from reports.recovery import recovery_charts
 
 
 def drawn(run: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -16,6 +17,7 @@ def drawn(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         made.append(("Accuracy of every variant on every task; the table Accuracy holds the same figures", accuracy(run)))
     if any(v["serving"] for v in run["variants"]):
         made.append(("Output tokens per second; the table Serving holds the same figures", throughput(run)))
+    made += [(what, _svg(chart)) for what, chart in recovery_charts(run)]
     if run.get("neurons"):
         what = "Where the most and the least task-specific neurons sit, by layer; the table Where the neurons sit holds the same figures"
         made.append((what, _svg(whereabouts_chart(run))))

@@ -43,6 +43,11 @@ def changed(metric: str, value: float) -> str:
     return f"{value:+.3f}" if metric == "bits_per_byte" else points(value)
 
 
+def unit(metric: str) -> str:
+    """Of a difference between two values of a metric."""
+    return _UNITS.get(metric, " points")
+
+
 def mebibytes(value: int) -> str:
     return f"{value / 2**20:.2f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
 
@@ -57,16 +62,16 @@ def tables(run: Mapping[str, Any]) -> list[Table]:
 
 
 def summary_table(run: Mapping[str, Any]) -> Table:
-    """First variant against last; for a single variant just its figures."""
-    first, last = run["variants"][0], run["variants"][-1]
-    changes = {c["task"]: c for c in run["comparisons"]}
+    """First variant against the one that matters; for a single variant just its figures."""
+    first, last = run["variants"][0], _outcome(run)
+    changes = {c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (first["name"], last["name"])}
     rows = [_fall("FFN width", first, last, lambda v: sum(v["intermediate_sizes"]) / len(v["intermediate_sizes"]), "{:,.0f}".format)]
     rows.append(_fall("parameters", first, last, lambda v: v["parameters"], "{:,}".format))
     rows.append(_fall("weights", first, last, lambda v: v["weight_bytes"], mebibytes))
     for task, before in first["eval"].items():
         after, change = last["eval"][task], changes.get(task)
         metric = before["metric"]
-        difference = "{} ({} to {})".format(*_change(change)) if change else ""
+        difference = "{} ({} to {})".format(*interval(change)) if change else ""
         rows.append((f"{task} {metric}, n={before['n']}", measured(metric, before["value"]), measured(metric, after["value"]), difference))
         if metric not in LIKELIHOODS:
             rows.append((f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), ""))
@@ -81,11 +86,18 @@ def summary_table(run: Mapping[str, Any]) -> Table:
     return Table("Summary", ("what", first["name"], last["name"], "change"), tuple(rows), note if changes else "")
 
 
+def _outcome(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The last pruned variant, fine-tuned where it was; the last variant where nothing was pruned."""
+    pruned = [v for v in run["variants"] if v["method"] != "dense"]
+    found: Mapping[str, Any] = (pruned or run["variants"])[-1]
+    return found
+
+
 def _fall(name: str, first: Any, last: Any, value: Callable[[Any], float], text: Callable[[Any], str]) -> tuple[str, ...]:
     return (name, text(value(first)), text(value(last)), f"{100 * (value(last) / value(first) - 1):+.1f} %")
 
 
-def _change(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+def interval(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     """Difference and the ends of its interval as text."""
     return tuple(changed(comparison["metric"], comparison[key]) for key in ("difference", "ci_low", "ci_high"))
 
@@ -129,13 +141,13 @@ def accuracy_table(run: Mapping[str, Any]) -> Table:
 
 
 def difference_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "task", "n", "points against dense", "95 % interval (paired)", "right to wrong", "wrong to right", "McNemar p")
+    head = ("variant", "against", "task", "n", "points", "95 % interval (paired)", "right to wrong", "wrong to right", "McNemar p")
     rows = []
     for c in run["comparisons"]:
-        difference, low, high = _change(c)
+        difference, low, high = interval(c)
         flips = ("", "", "") if c["mcnemar_p"] is None else (str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}")
-        rows.append((c["variant"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips))
-    return Table("Against the dense model, item by item", head, tuple(rows))
+        rows.append((c["variant"], c["baseline"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips))
+    return Table("Item by item", head, tuple(rows))
 
 
 def failure_table(run: Mapping[str, Any]) -> Table:
@@ -215,17 +227,20 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     """What the figures say, in a sentence each; nothing where nothing was compared."""
     if not run["comparisons"]:
         return []
-    dense, pruned = run["variants"][0], run["variants"][-1]
-    found = {c["task"]: c for c in run["comparisons"] if c["variant"] == pruned["name"]}
+    dense = run["variants"][0]
+    pruned = next((v for v in run["variants"][1:] if v["method"] != "dense" and not v["recovered"]), None)
+    if pruned is None or dense["method"] != "dense":
+        return []
+    found = {c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (dense["name"], pruned["name"])}
     target = found[run["task"]]
     before, after = (measured(target["metric"], v["eval"][run["task"]]["value"]) for v in (dense, pruned))
-    difference, low, high = _change(target)
+    difference, low, high = interval(target)
     lines = [
         f"Removing {percent(pruned['ratio_neurons'])} of the FFN neurons ({percent(pruned['ratio_parameters'])} of all parameters) "
-        f"changes {run['task']} from {before} to {after}: {difference}{_UNITS.get(target['metric'], ' points')}, "
+        f"changes {run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
         f"95 % interval {low} to {high}, n = {target['n']}."
     ]
-    others = [f"{task} {_change(c)[0]}{_UNITS.get(c['metric'], ' points')}" for task, c in found.items() if task != run["task"]]
+    others = [f"{task} {interval(c)[0]}{unit(c['metric'])}" for task, c in found.items() if task != run["task"]]
     if others:
         lines.append(f"Off target: {', '.join(others)}.")
     ratios = [_speed(before, after) for before, after in _serving_pairs(dense, pruned)]

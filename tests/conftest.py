@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,29 @@ def edited_config(random_model: Path, tmp_path: Path) -> Any:
         return tmp_path
 
     return edit
+
+
+@pytest.fixture()
+def make_job(tmp_path: Path, random_model: Path) -> Callable[..., Any]:
+    """A function that makes a job in a folder of its own; keyword arguments change the recipe."""
+
+    def make(name: str = "job", model: Path = random_model, teacher: Path | None = None, **changes: Any) -> Any:
+        from recovery.trainer import Job
+        from tests.recovery.jobs import RECIPE, rows
+
+        data = tmp_path / "data"
+        data.mkdir(exist_ok=True)
+        (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
+        return Job(tmp_path / name, model, data, replace(RECIPE, **changes), teacher)
+
+    return make
+
+
+@pytest.fixture()
+def ragged_model(random_model: Path, tmp_path: Path) -> Path:
+    """The random model with a width of its own in every layer."""
+    from pruning.export import export
+    from tests.pruning.test_loader import ragged_plan
+
+    export(random_model, ragged_plan(random_model), tmp_path / "ragged")
+    return tmp_path / "ragged"
