@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: run test install lock format bench-scoring effects families
+.PHONY: run test install lock format bench-scoring effects families smollm2-math recovery
 
 run: install       ## the main job on the embedded model
 	$(BIN)/harness run
@@ -23,6 +23,12 @@ bench-scoring: install   ## scoring against the bare forward pass
 
 effects: install         ## the paper's effects on the embedded model, test split
 	$(BIN)/python benchmarks/effects.py --split test
+
+smollm2-math: install    ## a 135M model with a real task accuracy, about 15 minutes on two cores
+	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math
+
+recovery: install        ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds
+	$(BIN)/python benchmarks/recovery.py
 
 families: install        ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest tests/harness/test_families.py

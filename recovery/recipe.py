@@ -123,7 +123,7 @@ def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "seed": recipe.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "include_num_input_tokens_seen": "all",
+        "include_num_input_tokens_seen": True,
         "save_strategy": "steps",
         "save_steps": recipe.save_every,
         "report_to": recipe.report_to or "none",

@@ -101,7 +101,7 @@ def training(task: Task, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     return found
 
 
-def test_questions(task: Task) -> set[str]:
+def evaluated_questions(task: Task) -> set[str]:
     """Normalised: every test item's bare question, and as the evaluation asks it."""
     found = set()
     for doc in task.module.load().get("test", ()):

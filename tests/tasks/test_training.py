@@ -1,0 +1,93 @@
+"""Training items: asked as the evaluation asks, answered so that the grader says right, and none of them a test item."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from harness.errors import UsageError
+from pruning.calibration import question_ids
+from tasks.registry import TASKS, TASKS_PATH, evaluated_questions, training
+from tasks.splits import normalised
+from tests.conftest import TINY_MATH
+from tests.tasks.test_registry import OURS, needs_data
+
+TRAINABLE = [name for name, task in TASKS.items() if hasattr(task.module, "training") and name != "similarity"]
+ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in TRAINABLE]
+ASKED = [row for row in ROWS if TASKS[row.values[0]].generates]
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_prompt_is_the_evaluations_own(name: str, chat: bool) -> None:
+    """lm-eval's context for the same document, token by token, few-shot examples included."""
+    if chat and TASKS[name].module.__name__.split(".")[1] in ("gsm8k", "mbpp") and name != "gsm8k_boxed":
+        pytest.skip("a few-shot task is for base models")
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
+    _, documents = training(TASKS[name], 3, 1)
+    for document in documents:
+        expected = tokenizer(lm_eval_context(name, document, tokenizer if chat else None), add_special_tokens=not chat)["input_ids"]
+        assert tokenizer.decode(question_ids(tokenizer, TASKS[name].module.example(name, document), chat)) == tokenizer.decode(expected)
+
+
+def lm_eval_context(name: str, document: dict[str, Any], tokenizer: Any) -> str:
+    from lm_eval.tasks import TaskManager
+
+    task = TaskManager(include_path=str(TASKS_PATH), include_defaults=False).load([name])["tasks"][name]
+    template = None
+    if tokenizer:
+        template = lambda chat, add_generation_prompt=True: tokenizer.apply_chat_template(  # noqa: E731
+            chat, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    return str(task.fewshot_context(document, task.config.num_fewshot or 0, apply_chat_template=bool(template), chat_template=template))
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_taught_answer_is_graded_right(name: str) -> None:
+    module = TASKS[name].module
+    _, documents = training(TASKS[name], 25, 2)
+    assert documents
+    wrong = [document for document in documents if not module.grade(name, document, module.example(name, document).answer).correct]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_training_and_test_do_not_share_an_item(name: str) -> None:
+    _, documents = training(TASKS[name], 400, 3)
+    tested = evaluated_questions(TASKS[name])
+    assert len(tested) >= 0.9 * TASKS[name].items
+    assert not {normalised(TASKS[name].module.example(name, document).prompt) for document in documents} & tested
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_seeds_decide_the_items(name: str) -> None:
+    first, again, other = (training(TASKS[name], 20, seed)[1] for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_boxed_answers_are_boxed_and_plain_ones_marked(data_folder: Any) -> None:  # noqa: ARG001
+    for name, end in (("gsm8k_boxed", r"The final answer is \boxed{"), ("gsm8k_cot", "#### ")):
+        module = TASKS[name].module
+        document = module.training(name, 1, 0)[1][0]
+        last = module.example(name, document).answer.splitlines()[-1]
+        assert last.startswith(end) and document["answer"] in last and "<<" not in module.example(name, document).answer
+
+
+def test_a_task_without_a_training_split_says_so() -> None:
+    with pytest.raises(UsageError, match="wikitext has no training split"):
+        training(TASKS["wikitext"], 5, 0)
+
+
+def test_programs_that_hold_more_than_the_function_are_left_out() -> None:
+    from tasks.humaneval.training import as_completion
+
+    doc = {"entry_point": "f", "tests": "assert f(1) == 2\nassert f(2) == 3", "setup": ""}
+    code = "import math\ndef g(x):\n\treturn x\ndef f(x):\n\treturn g(x) + 1"
+    made = as_completion({**doc, "code": code}, "Write a python function to add one.")
+    assert made is not None
+    assert made["prompt"] == ('import math\ndef g(x):\n    return x\ndef f(x):\n    """Add one.\n\n    >>> f(1) == 2\n    True\n    """\n')
+    assert made["body"] == "    return g(x) + 1\n"
+    for code in ("def f(x):\n    return 1\nprint(f(1))", "def g(x):\n    return 1", "def f(x): return 1", "def f(x:"):
+        assert as_completion({**doc, "code": code}, "Write.") is None
