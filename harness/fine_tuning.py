@@ -151,11 +151,9 @@ def _wanted(config: RecoveryConfig) -> int:
 
 
 def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -> int:
-    """How many there will be, about, without a tokenizer or a model."""
-    config = defaults.fill(config)
-    if config.data in ("task", "generated") and config.epochs:
-        return len(registry.training(task, _wanted(config), defaults.seed)[1])
-    return _wanted(config)
+    """How many there will be, at most, without the data at hand."""
+    wanted = _wanted(defaults.fill(config))
+    return min(wanted, task.training_items or wanted) if config.data in ("task", "generated") else wanted
 
 
 def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:

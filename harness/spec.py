@@ -15,7 +15,7 @@ from harness.scoring import CalibrationRequest, ScoreRequest
 from harness.types import Method, ModelShape
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
-from tasks.registry import Task, find_task
+from tasks.registry import Task, find_task, need_training_items
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
@@ -125,6 +125,8 @@ def _tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], M
         chosen += [find_task(name, chat) for name in chosen[0].off_target]
     shape = models.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape)
+    if config.recover and config.recovery.data in ("task", "generated"):
+        need_training_items(chosen[0])
     return tuple(chosen), shape
 
 

@@ -25,6 +25,7 @@ FAMILY_NAMES = {  # name -> (task for a chat model, task for a base model)
 class Task:
     """`off_target`: what is evaluated beside it by default. `items`: how many the test split holds.
 
+    `training_items`: how many there are to train on, None for a stream without end, 0 where there are none.
     `generates`: False where texts are scored; `max_new_tokens` is then what a window of text may be longer than a prompt.
     """
 
@@ -36,6 +37,7 @@ class Task:
     max_new_tokens: int
     items: int
     summary: str
+    training_items: int | None = 0
     generates: bool = True
 
     @property
@@ -50,18 +52,18 @@ class Task:
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task("mini_math", "mini_math", "exact_match", "math", ("mini_facts", "mini_code"), 64, 500, "generated word problems"),
-        Task("mini_facts", "mini_facts", "exact_match", "general", ("mini_math",), 16, 232, "closed-book questions, one-word answers"),
-        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, 150, "generated functions, run in the sandbox"),
-        Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, 1319, "GSM8K, the chat prompt of the paper, \\boxed"),
-        Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, 1319, "GSM8K, 4-shot, #### answers"),
-        Task("humaneval_complete", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions to complete"),
-        Task("humaneval_instruct", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions asked for in a chat"),
-        Task("mbpp", "mbpp", "pass@1", "code", ("mini_facts",), 512, 500, "MBPP, 3-shot"),
-        Task("bbh_general", "bbh", "exact_match", "general", ("wikitext",), 64, 182, "general questions out of BIG-Bench Hard"),
+        Task("mini_math", "mini_math", "exact_match", "math", ("mini_facts", "mini_code"), 64, 500, "generated word problems", None),
+        Task("mini_facts", "mini_facts", "exact_match", "general", ("mini_math",), 16, 232, "closed-book questions, one word each", 1392),
+        Task("mini_code", "mini_code", "pass@1", "code", ("mini_math", "mini_facts"), 48, 150, "generated functions, sandboxed", None),
+        Task("gsm8k_boxed", "gsm8k", "exact_match", "math", ("mini_facts",), 1024, 1319, "GSM8K, the paper's chat prompt, \\boxed", 7469),
+        Task("gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, 1319, "GSM8K, 4-shot, #### answers", 7469),
+        Task("humaneval_complete", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions to complete", 372),
+        Task("humaneval_instruct", "humaneval", "pass@1", "code", ("mini_facts",), 512, 164, "HumanEval, functions asked for in chat", 372),
+        Task("mbpp", "mbpp", "pass@1", "code", ("mini_facts",), 512, 500, "MBPP, 3-shot", 374),
+        Task("bbh_general", "bbh", "exact_match", "general", ("wikitext",), 64, 182, "general questions out of BIG-Bench Hard", 1394),
         Task("similarity", "similarity", "similarity", "general", (), 128, 200, "answers beside the dense model's own"),
-        Task("gsm8k_answers", "gsm8k", "perplexity", "math", ("wikitext",), 512, 1319, "perplexity of GSM8K's worked answers", False),
-        Task("wikitext", "wikitext", "bits_per_byte", "general", (), 1024, 62, "WikiText-2 test, bits per byte", False),
+        Task("gsm8k_answers", "gsm8k", "perplexity", "math", ("wikitext",), 512, 1319, "perplexity of GSM8K's worked answers", 7469, False),
+        Task("wikitext", "wikitext", "bits_per_byte", "general", (), 1024, 62, "WikiText-2 test, bits per byte", generates=False),
     )
 }  # fmt: skip
 
@@ -95,10 +97,15 @@ def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Ex
 
 def training(task: Task, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     """Where the training items come from, and up to `n` of them as documents that grade() takes; UsageError where there are none."""
-    if not hasattr(task.module, "training"):
-        raise UsageError(f"{task.name} has no training split; give --data a JSON Lines file or a Hub data set")
+    need_training_items(task)
     found: tuple[str, list[dict[str, Any]]] = task.module.training(task.name, n, seed)
     return found
+
+
+def need_training_items(task: Task) -> None:
+    """Raises UsageError for a task that has none."""
+    if task.training_items == 0:
+        raise UsageError(f"{task.name} has no training split; give --data a JSON Lines file or a Hub data set")
 
 
 def evaluated_questions(task: Task) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ["run", "score", "plan", "prune", "eval", "bench", "report", "inspect", "models", "metrics", "tasks"]
+COMMANDS = ["run", "recover", "score", "plan", "prune", "eval", "bench", "report", "inspect", "models", "metrics", "tasks"]
 
 
 def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

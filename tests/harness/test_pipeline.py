@@ -18,7 +18,8 @@ import harness as package
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]
-STAGES = {"score", "plan", "export", "eval dense", "eval selective-obs-refit-0.2", "serving"}
+ARM = "selective-obs-refit-0.2"
+STAGES = {"score", f"plan {ARM}", f"export {ARM}", "eval dense", f"eval {ARM}", "serving"}
 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ from tasks.splits import normalised
 from tests.conftest import TINY_MATH
 from tests.tasks.test_registry import OURS, needs_data
 
-TRAINABLE = [name for name, task in TASKS.items() if hasattr(task.module, "training") and name != "similarity"]
+TRAINABLE = [name for name, task in TASKS.items() if task.training_items != 0]
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in TRAINABLE]
 ASKED = [row for row in ROWS if TASKS[row.values[0]].generates]
 
@@ -59,6 +59,12 @@ def test_training_and_test_do_not_share_an_item(name: str) -> None:
     tested = evaluated_questions(TASKS[name])
     assert len(tested) >= 0.9 * TASKS[name].items
     assert not {normalised(TASKS[name].module.example(name, document).prompt) for document in documents} & tested
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_row_says_how_many_items_there_are(name: str) -> None:
+    found = len(training(TASKS[name], 20_000, 0)[1])
+    assert found == (TASKS[name].training_items or 20_000)
 
 
 @pytest.mark.parametrize("name", ROWS)
