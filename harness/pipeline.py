@@ -21,6 +21,7 @@ from harness.results import (
     build_run,
     calibration_summary,
     compare,
+    curve_end,
     neuron_summary,
     read_eval,
     read_serving,
@@ -32,7 +33,7 @@ from harness.similarity import need_packages
 from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json
-from harness.types import Comparison, EvalResult, Recovery, RunResult, Variant, digest
+from harness.types import Comparison, EvalResult, Recovery, RunResult, TrainingResult, Variant, digest
 from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
 from pruning.export import export
@@ -64,7 +65,7 @@ def _start(
     folder = out or spec.default_out
     need_tools(spec.tasks)
     if spec.recovered:
-        fine_tuning.need_parts(config.recovery)
+        fine_tuning.need_parts(config.recovery, defaults_of(spec), spec.target)
     copies = len(spec.arms) + len(spec.recovered)
     need_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
@@ -72,6 +73,10 @@ def _start(
         directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh)
         write_json(folder / "config.json", json.loads(config.model_dump_json()))
         return Run(spec, model, directory).everything(), folder
+
+
+def defaults_of(spec: RunSpec) -> fine_tuning.Defaults:
+    return fine_tuning.Defaults(spec.shape, spec.target.kind, spec.config.preset, spec.config.seed)
 
 
 def need_tools(tasks: Sequence[Task]) -> None:
@@ -94,13 +99,13 @@ class Run:
         self.identity = {spec.base: fingerprint(model)}  # what a variant's measurements hang on
 
     def everything(self) -> RunResult:
+        if self.spec.recovered:
+            self.gather_training_data()  # first: data that is refused should not cost a scoring
         if self.spec.arms:
             self.score()
         for arm in self.spec.arms:
             self.prune(arm)
         shutil.rmtree(scoring.moments_folder(self._scores), ignore_errors=True)  # large, and of no use once the plans are made
-        if self.spec.recovered:
-            self.gather_training_data()
         for name in self.spec.recovered:
             self.recover(name)
         self.measure()
@@ -148,25 +153,22 @@ class Run:
 
     def gather_training_data(self) -> None:
         folder, spec = self.path / "recovery" / "data", self.spec
-        with self._stage("recovery data", digest([spec.settings, fingerprint(self.model)]), [folder]) as work:
+        inputs = digest([spec.settings, fine_tuning.data_hash(self.config.recovery), fingerprint(self.model)])
+        with self._stage("recovery data", inputs, [folder]) as work:
             if work:
-                fine_tuning.gather(self.model, spec.tasks, self.config.recovery, self._recovery_defaults, folder, self.config)
-
-    @functools.cached_property
-    def _recovery_defaults(self) -> fine_tuning.Defaults:
-        return fine_tuning.Defaults(self.spec.shape, self.spec.target.kind, self.config.preset, self.config.seed)
+                fine_tuning.gather(self.model, spec.tasks, self.config.recovery, defaults_of(spec), folder, self.config)
 
     def recover(self, name: str) -> None:
         """The variant `name` fine-tuned, and its accuracy on the way."""
         place, out, new = self.path / "recovery" / name, self.path / "recovered" / name, recovered_name(name)
         data = self.path / "recovery" / "data"
-        recipe = fine_tuning.make_recipe(self.config.recovery, self._recovery_defaults, fine_tuning.summary_of(data)["examples"])
+        recipe = fine_tuning.recipe_for(self.config.recovery, defaults_of(self.spec), data)
         teacher = fine_tuning.original_of(self.model) if recipe.distill else None
         job = Job(place.absolute(), self.variants[name].path.absolute(), data.absolute(), recipe, teacher)
         inputs = digest([self.identity[name], self.directory.output_hash("recovery data"), recipe.hash])
         with self._stage(f"recover {name}", inputs, [out, place / "training.json"]) as work:
             if work:
-                fine_tuning.recover(job, self.variants[name], out, self.config)
+                fine_tuning.recover(job, self.variants[name], out, self.config, inputs)
         with self._stage(f"curve {name}", self.directory.output_hash(f"recover {name}"), [place / "curve.json"]) as work:
             if work:
                 points = fine_tuning.curve(job, lambda folder, step: self._point(folder, f"{new}-step-{step}"))
@@ -253,8 +255,17 @@ class Run:
         row = variant(name, checkpoint, None if name == DENSE else os.path.relpath(checkpoint.path, self.path))
         serving = read_serving(self.path / "serving.json").get(name) if self.spec.served else None
         before = next((b for b in self.spec.recovered if recovered_name(b) == name), None)
-        training = read_training(self.path / "recovery" / before) if before else None
+        training = self._training(before) if before else None
         return replace(row, eval=read_eval(self.path / "eval" / f"{name}.json"), serving=serving, training=training)
+
+    def _training(self, before: str) -> TrainingResult:
+        """With the curve's ends, on the same items as the points between them."""
+        found, task = read_training(self.path / "recovery" / before), self.spec.target.name
+        if not found.curve:
+            return found
+        n, after = found.curve[0].n, recovered_name(before)
+        ends = [curve_end(self.path, v, task, n, *at) for v, at in ((before, (0, 0)), (after, (found.steps, found.tokens)))]
+        return replace(found, curve=(ends[0], *found.curve, ends[1]))
 
     def _comparisons(self) -> list[Comparison]:
         """Pruned against the base, recovered against what it was before and against the base fine-tuned the same way."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine import device_name
-from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, paired_mean_difference, ratio_mean
+from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, paired_mean_difference, ratio_mean, wilson
 from harness.store import SCHEMA_VERSION, write_json
 from harness.types import (
     CalibrationSet,
@@ -37,6 +37,7 @@ from pruning import score_file
 from pruning.checkpoint import RECOVERED, read_record
 from pruning.inspection import SHARE, agreement, whereabouts
 from pruning.scores import describe_metrics
+from tasks.failures import NOT_GENERATION_FAILURES
 from tasks.sandbox import mode_used
 
 _UNPRUNED: dict[str, Any] = {
@@ -66,6 +67,14 @@ def read_training(folder: Path) -> TrainingResult:
     """Of one variant, from what its training and the evaluations on the way wrote."""
     raw, curve = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("training.json", "curve.json"))
     return TrainingResult(**{**raw, "loss": tuple(LossPoint(**p) for p in raw["loss"]), "curve": tuple(CurvePoint(**p) for p in curve)})
+
+
+def curve_end(folder: Path, variant: str, task: str, n: int, step: int, tokens: int) -> CurvePoint:
+    """A finished variant on the items on which the curve was measured, the first `n` of the test split."""
+    rows = [row for i, row in sorted(read_samples(folder / "samples" / variant / f"{task}.jsonl").items())][:n]
+    right = sum(row["correct"] for row in rows)
+    failed = sum(bool(set(row["failures"]) - set(map(str, NOT_GENERATION_FAILURES))) for row in rows)
+    return CurvePoint(step, tokens, len(rows), right / len(rows), *wilson(right, len(rows)), failed / len(rows))
 
 
 def build_run(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness import models
-from harness.config import RunConfig
+from harness.config import RecoveryConfig, RunConfig
 from harness.errors import UsageError
 from harness.scoring import CalibrationRequest, ScoreRequest
 from harness.types import Method, ModelShape
@@ -74,11 +74,10 @@ class RunSpec:
     @property
     def settings(self) -> dict[str, Any]:
         """What a run directory is bound to."""
-        values = json.loads(self.config.model_dump_json())
-        if not self.recovered:
-            values.pop("recovery")
+        values = json.loads(self.config.model_dump_json(exclude={"recovery"}))  # its stages are bound to the recipe and the data
         requests = [[arm.name, arm.request.alignment] for arm in self.arms]
-        return {**values, "model": self.model, "task": [task.name for task in self.tasks], "arms": requests, "recovered": self.recovered}
+        named = {"model": self.model, "task": [task.name for task in self.tasks], "arms": requests, "recovered": list(self.recovered)}
+        return {**values, **named}
 
     @property
     def default_out(self) -> Path:
@@ -99,6 +98,8 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
 
     `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
     """
+    if config.arms or (config.recovery != RecoveryConfig() and not config.recover):
+        raise UsageError("settings of the recovery are given and nothing is recovered; add --recover, or use `harness recover`")
     tasks, shape = _tasks_and_shape(config, chat)
     arm = _arm(config, config.method, shape)
     return RunSpec(

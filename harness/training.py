@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,16 +29,35 @@ _JOB, _ERROR = "job.json", "error.txt"
 def run_job(job: Job, threads: int | None, accelerate_config: Path | None = None) -> Path:
     """Trains and returns the final state's folder; what it takes to do the same with `trl sft` and with accelerate lies beside it."""
     save_job(job)
-    write_text(job.folder / "sft.yaml", _yaml(trl_command(job.recipe, job.model, job.data, job.folder / "trl")))
-    if job.recipe.processes == 1 and accelerate_config is None:
+    write_text(job.folder / "sft.yaml", _reproduction(job))
+    if job.recipe.processes == 1 and gpus() <= 1 and accelerate_config is None:  # TRL refuses one process that sees several GPUs
         return _train(job, threads)
     command = launch_command(job, accelerate_config)
-    write_text(job.folder / "launch.sh", "\n".join(("#!/bin/sh", " ".join(command), "")))
+    write_text(job.folder / "launch.sh", "\n".join(("#!/bin/sh", shlex.join(command), "")))
     _launch(job, command, threads)
     final = trainer.last_state(job)
     if final is None or trainer.step_of(final) < job.recipe.steps:
         raise MeasurementError(f"training ended before step {job.recipe.steps}; run the same command again to go on")
     return final
+
+
+def gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _reproduction(job: Job) -> str:
+    """TRL's YAML, with the command that takes it and what it does not cover."""
+    import yaml
+
+    lines = [f"# trl sft --config {shlex.quote(str(job.folder / 'sft.yaml'))}"]
+    if job.recipe.processes > 1:
+        lines = [f"# accelerate launch --num_processes {job.recipe.processes} -m trl.scripts.sft --config {job.folder / 'sft.yaml'}"]
+    if job.teacher:
+        lines.append(f"# Without the distillation term, which trl does not have: {job.recipe.distill:.0%} of the loss.")
+    settings = trl_command(job.recipe, job.model, job.data, job.folder / "trl")
+    return "\n".join((*lines, str(yaml.safe_dump(settings, sort_keys=False))))
 
 
 def launch_command(job: Job, accelerate_config: Path | None) -> list[str]:
@@ -68,6 +89,8 @@ def _train(job: Job, threads: int | None) -> Path:
     import torch
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    gc.collect()
+    torch.cuda.empty_cache()  # of an arm or an engine before; does nothing without a GPU
     quiet()
     tokenizer = _tokenizer(job.model)
     dtype = getattr(torch, load_dtype(job.recipe))
@@ -82,12 +105,6 @@ def _tokenizer(model: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model)
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(values, sort_keys=False))
 
 
 def save_job(job: Job) -> None:

@@ -39,6 +39,7 @@ class ModelShape:
     parameters: int
     neuron_parameters: int
     dtype_bytes: int
+    vocab_size: int
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)
@@ -256,7 +257,7 @@ class ServingResult:
 
 @dataclass(frozen=True)
 class LossPoint:
-    """After `step` optimiser steps and `tokens` tokens (prompts and padding included); loss in nats per answer token."""
+    """After `step` optimiser steps and `tokens` tokens (prompts included); loss in nats per answer token."""
 
     step: int
     tokens: int
@@ -267,7 +268,7 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The target's accuracy on the way, on `n` items, with its 95 % interval and the rate of generation failures."""
+    """The target's accuracy before, on the way or after, on the first `n` items, its 95 % interval and the rate of generation failures."""
 
     step: int
     tokens: int

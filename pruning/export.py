@@ -19,14 +19,14 @@ from harness.store import atomic_path, need_disk
 from harness.stream import Array, Entry, as_array, finite, read_entries, taken, whole, write_entries
 from harness.types import Checkpoint, PruningPlan
 from pruning import compensation
-from pruning.checkpoint import INDEX, RECORD, describe, fingerprint, need_one_width, read_config, shards
+from pruning.checkpoint import INDEX, RECORD, RECOVERED, describe, fingerprint, need_one_width, read_config, shards
 from pruning.families import Cut, Family, family_of, shape_of
 from pruning.model_card import model_card
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
 _TEMPLATES = "additional_chat_templates"
-_OWN_FILES = ("config.json", "README.md", RECORD)  # written anew
+_OWN_FILES = ("config.json", "README.md", RECORD, RECOVERED)  # written anew, or true of the original only
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
     if (model / _TEMPLATES).is_dir():
         shutil.copytree(model / _TEMPLATES, out / _TEMPLATES)
     if everything:
-        for name in ("config.json", RECORD, INDEX, PLAN_COPY):
+        for name in ("config.json", RECORD, RECOVERED, INDEX, PLAN_COPY):
             if (model / name).exists():
                 (out / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(model / name, out / name)

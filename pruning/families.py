@@ -146,6 +146,7 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         parameters=parameters,
         neuron_parameters=sum(cut.parts * hidden for cut in family.cuts if cut.name.endswith(".weight")),
         dtype_bytes=4 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2,
+        vocab_size=int(config.get("vocab_size") or 0),
     )
 
 

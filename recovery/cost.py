@@ -9,12 +9,14 @@ from recovery.recipe import Recipe, load_dtype
 
 _ADAM = 8  # bytes per trained parameter: two FP32 moments
 _FP32 = 4
+_STATES = 3  # the last two, and one that is being written
+_LOGITS = 3  # in FP32: themselves, their logarithms and their gradient
 _ACTIVATIONS = 34  # bytes per layer, token and hidden unit at two bytes a number (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes are over all processes; `memory_bytes` is the sum of the others but the disk's. An estimate, meant to be a little high."""
+    """Bytes are over all processes; `memory_bytes` is the sum of the others but the disk's. An estimate."""
 
     tokens: int
     steps: int
@@ -40,25 +42,32 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
 
 
 def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
-    """`row_tokens`: of an average row. A distilling teacher's weights count among the weights."""
+    """`row_tokens`: of an average row, unpacked. A distilling teacher's weights count among the weights.
+
+    Adapters are trained with a copy of everything per process; whole weights, gradients and moments are spread over the processes.
+    """
+    row_tokens = recipe.max_length if recipe.packing else row_tokens
     tokens = round(recipe.steps * recipe.batch * row_tokens)
+    copies = recipe.processes if recipe.tuning == "lora" else 1
+    teachers = recipe.processes if recipe.distill else 0
     trained = shape.parameters if recipe.tuning == "full" else lora_parameters(shape, recipe.lora_rank)
     held = shape.parameters * (_FP32 if load_dtype(recipe) == "float32" else 2)
     adapter = trained * _FP32 if recipe.tuning == "lora" else 0
-    state = trained * (_FP32 + _ADAM) + recipe.curve * trained * _FP32
+    disk = _STATES * trained * (_FP32 + _ADAM) + recipe.curve * trained * _FP32
     return Cost(
-        tokens, recipe.steps, trained, held * (2 if recipe.distill else 1) + adapter, trained * _FP32, trained * _ADAM,
-        _activations(shape, recipe, row_tokens), state, _flops(shape, recipe, tokens),
+        tokens, recipe.steps, trained, copies * (held + adapter) + teachers * held, copies * trained * _FP32, copies * trained * _ADAM,
+        _activations(shape, recipe, row_tokens), disk, _flops(shape, recipe, tokens),
     )  # fmt: skip
 
 
 def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
-    """Checkpointing keeps a layer's input and one layer's activations."""
+    """Checkpointing keeps a layer's input and one layer's activations. Half of the tokens are taken to be answers, which have logits."""
     at_once = recipe.micro_batch * recipe.processes * row_tokens * shape.hidden_size
     width = 2 if recipe.precision == "bfloat16" else 4
     layer = at_once * _ACTIVATIONS * width / 2
     kept = at_once * width * shape.num_hidden_layers + layer if recipe.gradient_checkpointing else layer * shape.num_hidden_layers
-    return round(kept)
+    logits = recipe.micro_batch * recipe.processes * row_tokens / 2 * shape.vocab_size * _FP32 * _LOGITS
+    return round(kept + logits)
 
 
 def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence, Set
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ _PAIRS = (  # columns of instruction data sets in the wild
     ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"), ("query", "answer"),
     ("query", "response"), ("problem", "solution"), ("input", "output"),
 )  # fmt: skip
+_HEAD = 6  # words by which a test item is looked for
 _MARK = "\u2063"  # stands for an answer while the template's end of a turn is looked up
+
+
+_Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class TrainingData:
     source: str
     rows: tuple[dict[str, list[int]], ...]
     left_out: int
+    end_token: int  # the last of the tokens that end an answer
 
     @property
     def tokens(self) -> int:
@@ -45,10 +52,12 @@ def build(
     An answer beyond `longest` tokens is cut, and then not ended.
     """
     end = end_of_answer(tokenizer, chat)
+    if not examples:
+        raise UsageError(f"{source} gives no training example; give other --data")
     rows = [row for example in examples if (row := _row(encode(example), _ids(tokenizer, example.answer) + end, longest))]
     if not rows:
         raise UsageError(f"{source} gives no example that fits {longest} tokens; give other --data or a larger --max-length")
-    return TrainingData(source, tuple(rows), len(examples) - len(rows))
+    return TrainingData(source, tuple(rows), len(examples) - len(rows), end[-1])
 
 
 def _row(prompt: list[int], answer: list[int], longest: int) -> dict[str, list[int]] | None:
@@ -83,15 +92,18 @@ def read_pairs(rows: Iterable[dict[str, Any]], where: str) -> list[Example]:
 
 def _pair(row: dict[str, Any], where: str) -> Example:
     if turns := row.get("messages"):
-        *before, last = turns
-        system = "".join(turn["content"] for turn in before if turn["role"] == "system")
-        asked = [turn["content"] for turn in before if turn["role"] == "user"]
-        if last["role"] != "assistant" or len(asked) != 1 or len(before) > 2:
+        try:
+            said = [(turn["role"], turn["content"]) for turn in turns]
+        except (KeyError, TypeError):
+            said = []
+        roles, texts = [role for role, _ in said], [text for _, text in said]
+        if roles not in (["user", "assistant"], ["system", "user", "assistant"]) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"{where}: messages must be one user turn and one assistant turn, a system turn before them if need be")
-        return Example(asked[0], last["content"], system)
+        return Example(texts[-2], texts[-1], texts[0] if len(texts) == 3 else "")
     for prompt, answer in _PAIRS:
         if isinstance(row.get(prompt), str) and isinstance(row.get(answer), str):
-            return Example(row[prompt], row[answer], str(row.get("system") or ""))
+            context = f"\n\n{row['input']}" if prompt == "instruction" and row.get("input") else ""  # as in Alpaca's form
+            return Example(row[prompt] + context, row[answer], str(row.get("system") or ""))
     raise UsageError(f"{where} has the columns {', '.join(sorted(row))}; needed are `messages`, or two like `prompt` and `completion`")
 
 
@@ -111,11 +123,29 @@ def read_file(path: Path) -> list[Example]:
     return read_pairs(rows, str(path))
 
 
-def need_no_overlap(keys: Sequence[str], tested: Set[str], source: str) -> None:
-    """Raises UsageError where a training item is one of the test's; `keys` and `tested` are normalised texts."""
-    found = [key for key in keys if key in tested]
+def need_no_overlap(examples: Sequence[Example], tested: Iterable[str], source: str) -> None:
+    """Raises UsageError where the text of a test item stands in a training item; `tested`: the test's questions.
+
+    Texts are compared by their words, numbers and signs. One of fewer than six of these must be the whole prompt or answer.
+    """
+    whole, heads = set[_Words](), defaultdict[_Words, set[_Words]](set)
+    for text in tested:
+        words = _words(text)
+        (heads[words[:_HEAD]] if len(words) >= _HEAD else whole).add(words)
+    found = [example for example in examples if any(_holds(_words(text), whole, heads) for text in (example.prompt, example.answer))]
     if found:
         raise UsageError(
-            f"{len(found)} of {len(keys)} training items of {source} are test items, such as {found[0][:80]!r}; "
+            f"{len(found)} of {len(examples)} training items of {source} hold a test item, such as {found[0].prompt[:80]!r}; "
             "take them out, or evaluate another task"
         )
+
+
+def _words(text: str) -> _Words:
+    return tuple(re.findall(r"\w+|[-+*/%=<>^]", text.lower()))
+
+
+def _holds(words: _Words, whole: Set[_Words], heads: Mapping[_Words, Set[_Words]]) -> bool:
+    if words and words in whole:
+        return True
+    starts = (words[i : i + _HEAD] for i in range(len(words) - _HEAD + 1))
+    return any(words[i : i + len(item)] == item for i, start in enumerate(starts) for item in heads.get(start, ()))

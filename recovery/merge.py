@@ -51,7 +51,8 @@ class _Trained:
         return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox")), *tied]
 
     def unused(self) -> list[str]:
-        return sorted(self.tensors.keys() - self.used)
+        """A tied head, which a sharded training stores beside its embedding, is not missed."""
+        return sorted(key for key in self.tensors.keys() - self.used if key not in _HEADS)
 
 
 def _open_weights(state: Path, stack: ExitStack) -> _Trained:

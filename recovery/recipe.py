@@ -88,6 +88,11 @@ def default_micro_batch(batch: int, processes: int, parameters: int) -> int:
     return share if parameters <= SMALL else math.gcd(share, 2)
 
 
+def default_processes(batch: int, micro_batch: int | None, gpus: int) -> int:
+    """As many of the GPUs as can share a batch evenly, one where there is none."""
+    return next(count for count in range(max(1, gpus), 0, -1) if count == 1 or batch % (count * (micro_batch or 1)) == 0)
+
+
 def steps_of(epochs: float, examples: int, batch: int) -> int:
     return max(1, math.ceil(epochs * examples / batch))
 
@@ -123,7 +128,6 @@ def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "seed": recipe.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "include_num_input_tokens_seen": True,
         "save_strategy": "steps",
         "save_steps": recipe.save_every,
         "report_to": recipe.report_to or "none",

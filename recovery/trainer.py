@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 from harness.errors import MeasurementError
-from harness.store import write_json
+from harness.store import write_json, write_text
 from recovery.recipe import Recipe, lora_settings, sft_settings
 
 _STATE = "trainer_state.json"  # the last file that the trainer writes into a state
-_CLOCK = "seconds.json"
+_CLOCK, _INPUTS = "seconds.json", "inputs.txt"
 _RESUMING = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
 _EXPLOSION, _REMEMBERED, _LASTING, _ENOUGH = 100.0, 55, 5, 10  # times; steps looked at, of them the last, and the least before those
 
@@ -52,7 +52,10 @@ def train(job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Ca
         return last
     disable_progress_bars()
     rows = [json.loads(line) for line in (job.data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
-    settings = SFTConfig(**sft_settings(job.recipe, job.states), disable_tqdm=True, use_cpu=_on_cpu(), dataloader_pin_memory=not _on_cpu())
+    settings = SFTConfig(
+        **sft_settings(job.recipe, job.states), disable_tqdm=True, use_cpu=_on_cpu(), dataloader_pin_memory=not _on_cpu(),
+        include_num_input_tokens_seen="non_padding",
+    )  # fmt: skip
     trainer = _trainer_class(teacher, job.recipe.distill)(
         model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=_adapter(job.recipe),
         callbacks=_callbacks(job, advance),
@@ -66,14 +69,21 @@ def train(job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Ca
 
 
 def states(job: Job) -> list[Path]:
-    """Whole states, oldest first; one that a kill cut is removed."""
-    found = []
-    for folder in sorted(job.states.glob("checkpoint-*"), key=step_of):
-        if _is_whole(folder):
-            found.append(folder)
-        else:
+    """Whole states, oldest first."""
+    return [folder for folder in sorted(job.states.glob("checkpoint-*"), key=step_of) if _is_whole(folder)]
+
+
+def sweep(job: Job, inputs: str) -> None:
+    """Before a training: only whole states of one on the same `inputs` (any text) can be gone on from, all others are removed."""
+    bound = job.folder / _INPUTS
+    if not bound.exists() or bound.read_text(encoding="utf-8") != inputs:
+        shutil.rmtree(job.states, ignore_errors=True)
+        (job.folder / _CLOCK).unlink(missing_ok=True)
+        write_text(bound, inputs)
+    whole = states(job)
+    for folder in job.states.glob("checkpoint-*"):
+        if folder not in whole:
             shutil.rmtree(folder)
-    return found
 
 
 def _is_whole(folder: Path) -> bool:
@@ -202,20 +212,25 @@ def need_sane(job: Job, step: int, loss: float, norm: float, norms: list[float])
     exploded = len(before) >= _ENOUGH and median(now) > _EXPLOSION * median(before)
     if math.isfinite(loss) and math.isfinite(norm) and not exploded:
         return
-    last = last_state(job)
+    good = []
+    for state in states(job):
+        if step_of(state) < step - (_LASTING if exploded else 1):  # a later loss was still sane
+            good.append(state)
+        else:
+            shutil.rmtree(state, ignore_errors=True)
+    last = good[-1] if good else None
     kept = f"the state after step {step_of(last)} is kept in {last}" if last else "no state had been saved yet"
     what = (
         f"gradient norm {median(now):.3g}, before {median(before):.3g}"
         if math.isfinite(loss + norm)
         else f"loss {loss}, gradient norm {norm}"
     )
-    raise MeasurementError(f"training failed at step {step}: {what}; {kept}. Give a lower --learning-rate, and --fresh")
+    raise MeasurementError(f"training failed at step {step}: {what}; {kept}. Give a lower --learning-rate")
 
 
 def thin_out(job: Job) -> None:
-    """Only the last state can be gone on from; of the others the curve's keep their weights, the rest goes."""
-    *older, _ = states(job)
-    for folder in older:
+    """The last two states can be gone on from; of the others the curve's keep their weights, the rest goes."""
+    for folder in states(job)[:-2]:
         if step_of(folder) not in job.recipe.curve_steps:
             shutil.rmtree(folder)
             continue

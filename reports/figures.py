@@ -87,9 +87,10 @@ def summary_table(run: Mapping[str, Any]) -> Table:
 
 
 def _outcome(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The last pruned variant, fine-tuned where it was; the last variant where nothing was pruned."""
-    pruned = [v for v in run["variants"] if v["method"] != "dense"]
-    found: Mapping[str, Any] = (pruned or run["variants"])[-1]
+    """The first pruned variant, fine-tuned where it was; the last variant where nothing was pruned."""
+    by_name = {v["name"]: v for v in run["variants"]}
+    pruned = next((v for v in run["variants"] if v["method"] != "dense"), run["variants"][-1])
+    found: Mapping[str, Any] = by_name.get(f"{pruned['name']}-recovered", pruned)
     return found
 
 

@@ -75,7 +75,10 @@ def _trainings(run: Mapping[str, Any]) -> Table:
         for v in trained(run) for t in [v["training"]]
     ]  # fmt: skip
     return Table(
-        "Fine-tuning", head, tuple(rows), "Loss in nats per answer token; tokens with prompts and padding. Every arm has the same data."
+        "Fine-tuning",
+        head,
+        tuple(rows),
+        "Loss in nats per answer token, with a teacher mixed with the divergence from it. Tokens with prompts, the same for all arms.",
     )
 
 
@@ -89,7 +92,10 @@ def _curves(run: Mapping[str, Any]) -> Table:
         for v in trained(run) for p in v["training"]["curve"] if _is_share(run)
     ]  # fmt: skip
     return Table(
-        "Accuracy on the way", head, tuple(rows), "On the first items of the test split only; before and after stand under Accuracy."
+        "Accuracy on the way",
+        head,
+        tuple(rows),
+        "On the first n items of the test split only, before, on the way and after; all items stand under Accuracy.",
     )
 
 
@@ -131,7 +137,7 @@ def _curve_chart(run: Mapping[str, Any]) -> Any:
     rows = [
         {"variant": v["name"], "tokens": tokens, "share": 100 * value, "what": what}
         for v in trained(run)
-        for tokens, accuracy, failures in _points(run, v)
+        for tokens, accuracy, failures in _points(v)
         for what, value in (("right", accuracy), ("failed", failures))
         if value is not None
     ]
@@ -148,13 +154,10 @@ def _curve_chart(run: Mapping[str, Any]) -> Any:
     )
 
 
-def _points(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[tuple[int, float, float | None]]:
-    """(tokens, accuracy, failure rate) before, on the way and after."""
-    before, after = (x["eval"][run["task"]] for x in (_before(run, v["name"]), v))
-    yield 0, before["value"], before["failure_rate"]
+def _points(v: Mapping[str, Any]) -> Iterator[tuple[int, float, float | None]]:
+    """(tokens, accuracy, failure rate) before, on the way and after, all on the same items."""
     for p in v["training"]["curve"]:
         yield p["tokens"], p["value"], p["failure_rate"]
-    yield v["training"]["tokens"], after["value"], after["failure_rate"]
 
 
 def _colour(run: Mapping[str, Any]) -> Any:

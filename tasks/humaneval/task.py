@@ -26,10 +26,10 @@ from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.humaneval.training import as_completion
 from tasks.mbpp.task import instructions
-from tasks.mbpp.task import rows as mbpp_rows
 from tasks.mbpp.task import training as mbpp_training
 from tasks.programs import before_definition, find_program
 
+_ALL = 1000  # more than MBPP has
 _ASKED = (
     # as in the YAML
     "Complete the following Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
@@ -89,9 +89,8 @@ def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
 
 
 def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
-    texts = {row["task_id"]: row["text"] for row in mbpp_rows()}
-    source, documents = mbpp_training("mbpp", len(texts), seed)
-    found = [made for doc in documents if (made := as_completion(doc, texts[doc["task_id"]]))]
+    source, documents = mbpp_training("mbpp", _ALL, seed)
+    found = [made for doc in documents if (made := as_completion(doc))]
     return f"{source} in HumanEval's shape", found[:n]
 
 

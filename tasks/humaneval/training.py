@@ -18,8 +18,8 @@ _OPENING = "Write a python function to "
 _INDENT = "    "
 
 
-def as_completion(doc: Mapping[str, Any], text: str) -> dict[str, str] | None:
-    """An MBPP document with its description `text` as prompt, body and tests; None where the judged function is not the last thing."""
+def as_completion(doc: Mapping[str, Any]) -> dict[str, str] | None:
+    """An MBPP document as prompt, body and tests; None where the judged function is not the last thing in its code."""
     source = str(doc["code"]).rstrip() + "\n"
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd escapes in their strings
@@ -34,7 +34,7 @@ def as_completion(doc: Mapping[str, Any], text: str) -> dict[str, str] | None:
     head = "".join(lines[:start]).expandtabs(4)
     indented = textwrap.indent(body.expandtabs(4), _INDENT)
     return {
-        "prompt": f"{head}{_docstring(text, doc['tests'])}", "body": indented, "entry_point": str(doc["entry_point"]),
+        "prompt": f"{head}{_docstring(doc['text'], doc['tests'])}", "body": indented, "entry_point": str(doc["entry_point"]),
         "tests": str(doc["tests"]), "setup": str(doc["setup"]),
     }  # fmt: skip
 

@@ -22,6 +22,7 @@ from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.programs import find_program
+from tasks.splits import normalised
 
 _SPLITS = {"prompt": range(2, 5), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}  # as published
 _QUESTION = "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
@@ -46,7 +47,8 @@ def document(row: Mapping[str, Any]) -> dict[str, Any]:
     tests, setup = "\n".join(row["test_list"]), row["test_setup_code"].replace("\r\n", "\n")
     question = _QUESTION.format(text=row["text"], tests=tests)
     entry_point = _entry_point(code, row["test_list"])
-    return {"task_id": row["task_id"], "question": question, "code": code, "entry_point": entry_point, "tests": tests, "setup": setup}
+    found = {"task_id": row["task_id"], "text": row["text"], "question": question, "code": code}
+    return {**found, "entry_point": entry_point, "tests": tests, "setup": setup}
 
 
 def _entry_point(code: str, tests: Sequence[str]) -> str:
@@ -68,12 +70,17 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def instructions(n: int, seed: int) -> tuple[str, list[Example]]:
     """Training problems with their solutions: prompts that ask for code."""
-    source, chosen = training("mbpp", n, seed)
-    return source, [Example(d["question"], f"{d['code']}\n[DONE]") for d in chosen]
+    documents = [document(row) for row in rows() if row["task_id"] in _SPLITS["train"]]
+    chosen = random.Random(seed).sample(documents, min(n, len(documents)))
+    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n[DONE]") for d in chosen]
 
 
 def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
-    documents = [document(row) for row in rows() if row["task_id"] in _SPLITS["train"]]
+    """Without the problems that are described as one of the test split is: MBPP has some twice."""
+    found = rows()
+    tested = {normalised(row["text"]) for row in found if row["task_id"] in _SPLITS["test"]}
+    train = [row for row in found if row["task_id"] in _SPLITS["train"]]
+    documents = [document(row) for row in train if not any(text in normalised(row["text"]) for text in tested)]
     return "MBPP (train)", random.Random(seed).sample(documents, min(n, len(documents)))
 
 

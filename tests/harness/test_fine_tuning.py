@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness import fine_tuning
 from harness.config import RecoveryConfig, load_config
 from harness.errors import MeasurementError, StorageError, UsageError
-from harness.fine_tuning import Defaults, gather, make_recipe, original_of, summary_of, write_checkpoint
+from harness.fine_tuning import Defaults, data_hash, gather, make_recipe, need_parts, original_of, summary_of, write_checkpoint
 from harness.models import shape
 from harness.training import launch_command, load_job, run_job, save_job
 from pruning.checkpoint import describe, read_record
+from pruning.export import export
 from recovery.cost import cost
 from recovery.trainer import Job, history
 from tasks.registry import TASKS
@@ -51,7 +56,7 @@ def test_test_items_in_the_data_are_refused(tmp_path: Path) -> None:
     item = TASKS["mini_facts"].module.load()["test"][3]
     file = tmp_path / "mine.jsonl"
     file.write_text(json.dumps({"prompt": f"  {item['question'].upper()}!! ", "completion": "x"}) + "\n")
-    with pytest.raises(UsageError, match=r"1 of 1 training items of mine\.jsonl are test items"):
+    with pytest.raises(UsageError, match=r"1 of 1 training items of mine\.jsonl.* hold a test item"):
         gathered(tmp_path / "data", "mini_math", "mini_facts", data=str(file))
     assert not (tmp_path / "data").exists()
     assert gathered(tmp_path / "data", "mini_math", data=str(file))["examples"] == 1
@@ -71,6 +76,7 @@ def test_recipes_follow_settings_then_preset_then_size() -> None:
     assert paper.steps == -(-3 * 7473 // 8) and (paper.lora_rank, paper.lora_alpha) == (16, 32)
     code = make_recipe(RecoveryConfig(learning_rate=1e-5), replace(DEFAULTS, preset="paper", kind="code"), 160)
     assert (code.learning_rate, code.steps, code.lora_dropout) == (1e-5, 20, 0.05)
+    assert make_recipe(RecoveryConfig(steps=20), replace(DEFAULTS, preset="paper"), 7473).steps == 20
     large = make_recipe(RecoveryConfig(), replace(DEFAULTS, shape=shape("qwen-7b", "math")), 4800)
     assert (large.tuning, large.micro_batch, large.gradient_checkpointing) == ("lora", 2, True)
 
@@ -97,14 +103,57 @@ def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Pa
     assert original_of(ragged_model) == random_model
 
 
+def test_pruning_a_fine_tuned_model_does_not_make_a_fine_tuned_one(random_model: Path, tmp_path: Path) -> None:
+    from tests.pruning.test_loader import ragged_plan
+
+    trained = tmp_path / "trained"
+    shutil.copytree(random_model, trained)
+    (trained / "recovery.json").write_text("{}")
+    export(trained, ragged_plan(trained), tmp_path / "pruned")
+    assert not (tmp_path / "pruned" / "recovery.json").exists()
+
+
+@given(st.integers(1, 64), st.integers(0, 16), st.sampled_from([None, 1, 2]))
+def test_any_number_of_gpus_shares_any_batch(batch: int, gpus: int, micro: int | None) -> None:
+    with patch.object(fine_tuning, "gpus", lambda: gpus):
+        if micro is None or batch % micro == 0:
+            found = make_recipe(RecoveryConfig(batch=batch, micro_batch=micro), DEFAULTS, 100)
+            assert 1 <= found.processes <= max(1, gpus) and found.accumulation >= 1
+
+
+def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path) -> None:
+    task = TASKS["mini_math"]
+    for settings, match in (
+        ({"steps": 5, "epochs": 1.0}, "give one"), ({"data": str(tmp_path / "none.jsonl")}, "cannot be read"),
+        ({"distill": 0.5, "packing": True}, "--packing"), ({"data": "mine.jsonl.gz"}, "cannot be read"),
+        ({"accelerate_config": tmp_path / "none.yaml"}, "does not exist"), ({"report_to": "mlflow"}, "pip install mlflow"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=match):
+            need_parts(RecoveryConfig(**settings), DEFAULTS, task)
+
+
+def test_other_data_under_the_same_name_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    hashes = []
+    for answer in "ab":
+        file.write_text(json.dumps({"prompt": "q", "completion": answer}))
+        hashes.append(data_hash(RecoveryConfig(data=str(file))))
+    assert hashes[0] != hashes[1] != data_hash(RecoveryConfig()) != data_hash(RecoveryConfig(samples=3))
+
+
 def test_a_recovered_checkpoint_keeps_everything_but_the_weights(make_job: Any, ragged_model: Path, tmp_path: Path) -> None:
     state = run_job(make_job(model=ragged_model), 2)
     out = tmp_path / "out"
     write_checkpoint(
-        ragged_model, state, out, {"source": "somewhere", "tuning": "full", "steps": 6, "batch": 4, "learning_rate": 1e-3, "distill": 0.0}
+        ragged_model,
+        state,
+        out,
+        {"source": "somewhere", "tuning": "full", "steps": 6, "batch": 4, "learning_rate": 1e-3, "distill": 0.0},
     )
     before, after = ({p.name for p in folder.rglob("*") if p.is_file()} for folder in (ragged_model, out))
     assert after == before | {"recovery.json"}
+    stops = [json.loads((folder / "generation_config.json").read_text())["eos_token_id"] for folder in (ragged_model, out)]
+    assert stops == [1, [1, 77]]  # the engine stops where an answer was taught to end
     for name in ("config.json", "pruning.json", "tokenizer.json"):
         assert (out / name).read_bytes() == (ragged_model / name).read_bytes()
     assert describe(out).intermediate_sizes == (70, 33, 51) and "somewhere: 6 steps of 4 examples" in (out / "README.md").read_text()

@@ -64,8 +64,11 @@ def test_the_training_is_told(whole: tuple[Path, dict[str, Any]]) -> None:
     assert training["source"] == "mini_math (train)" and training["steps"] == 24 and training["examples"] == 24 * 16
     assert [point["step"] for point in training["loss"]] == list(range(1, 25))
     assert training["loss"][-1]["loss"] < 0.5 * training["loss"][0]["loss"]
-    (point,) = training["curve"]
-    assert 0 < point["tokens"] < training["tokens"] and point["n"] == 24 and 0 <= point["ci_low"] <= point["value"] <= point["ci_high"]
+    start, point, end = training["curve"]
+    assert 0 == start["tokens"] < point["tokens"] < training["tokens"] == end["tokens"]
+    assert all(p["n"] == 24 and 0 <= p["ci_low"] <= p["value"] <= p["ci_high"] for p in training["curve"])
+    values = {name: variant["eval"]["mini_math"]["value"] for name, variant in by_name(run).items()}
+    assert (start["value"], end["value"]) == (values["selective-smd-0.5"], values["selective-smd-0.5-recovered"])
     assert (
         training["recipe"]["seed"] == 0 and training["expected"]["optimiser_bytes"] == 8 * by_name(run)["selective-smd-0.5"]["parameters"]
     )
@@ -99,6 +102,8 @@ def test_a_killed_recovery_goes_on_to_the_same_figures(whole: tuple[Path, dict[s
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+    states = sorted((tmp_path / "killed").glob("recovery/*/trainer/checkpoint-*"))
+    assert states  # killed in a training, after its first state
     found, stderr = finish(start(*RECOVER, "--out", str(tmp_path / "killed")))
     assert "score: done before, skipped" in stderr
     assert figures(found) == figures(whole[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ def test_a_run_has_one_arm_and_recovers_it_with_its_control() -> None:
     plain, recovered = resolve(config()), resolve(config(recover=True))
     assert plain.variants == ("dense", "selective-obs-refit-0.2") == plain.served
     assert recovered.variants == (*plain.variants, "dense-recovered", "selective-obs-refit-0.2-recovered")
-    assert "recovery" not in plain.settings and recovered.settings["recovery"]["data"] == "task"
+    assert json.loads(json.dumps(recovered.settings)) == recovered.settings  # as a manifest gives it back
+    assert resolve(config(recover=True, steps=7)).settings == recovered.settings  # its stages follow the recipe by themselves
+    with pytest.raises(UsageError, match="add --recover"):
+        resolve(config(steps=7))
 
 
 def test_arms_become_variants_and_dense_the_control() -> None:

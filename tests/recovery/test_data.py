@@ -43,6 +43,8 @@ def test_a_long_answer_is_cut_without_an_end_and_a_long_prompt_is_left_out(token
 
 
 def test_no_example_left_is_an_error(tokenizer: Any) -> None:
+    with pytest.raises(UsageError, match=r"my\.jsonl gives no training example; give other --data"):
+        build("my.jsonl", [], encode(tokenizer), tokenizer, True, 4)
     with pytest.raises(UsageError, match="gives no example that fits 4 tokens"):
         build("my.jsonl", [Example("word " * 40, "1")], encode(tokenizer), tokenizer, True, 4)
 
@@ -68,18 +70,27 @@ def test_rows_of_known_shapes_are_read_and_others_refused(tmp_path: Path) -> Non
     file = tmp_path / "mine.jsonl"
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     lines = [{"messages": turns}, {"prompt": "q", "completion": "a"}, {"query": "q", "answer": "a", "lang": "py"}]
+    lines.append({"instruction": "sort", "input": "3, 1", "output": "1, 3"})
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    assert read_file(file) == [Example("q", "a", "s"), Example("q", "a"), Example("q", "a")]
+    assert read_file(file) == [Example("q", "a", "s"), Example("q", "a"), Example("q", "a"), Example("sort\n\n3, 1", "1, 3")]
     file.write_text('{"prompt": "q", "completion": "a"}\n{"prompt": ')
     with pytest.raises(UsageError, match="line 2 is no JSON object"):
         read_file(file)
     with pytest.raises(UsageError, match="row 1 has the columns text"):
         read_pairs([{"text": "q"}], "org/set")
-    with pytest.raises(UsageError, match="one user turn"):
-        read_pairs([{"messages": [*turns, *turns[1:]]}], "org/set")
+    for bad in ([*turns, *turns[1:]], [{"from": "user", "value": "q"}], [*turns[:2], {"role": "assistant", "content": None}]):
+        with pytest.raises(UsageError, match="one user turn"):
+            read_pairs([{"messages": bad}], "org/set")
 
 
 def test_a_test_item_among_the_training_items_is_refused() -> None:
-    need_no_overlap(["a b", "c"], {"d"}, "mine")
-    with pytest.raises(UsageError, match=r"1 of 2 training items of mine are test items, such as 'c'"):
-        need_no_overlap(["a b", "c"], {"c", "d"}, "mine")
+    """Framed, quoted in an answer, in other case and spacing; a short one only where it is the whole."""
+    long = "Mia has 12 apples and gets 5 more. How many does she have?"
+    clean = [Example("Mia has 13 apples and gets 5 more. How many does she have?", "18"), Example("What is 3*5?", "15")]
+    need_no_overlap(clean, [long, "What is 3+5?", "apples"], "mine")
+    for leak in (
+        Example(f"Question: {long.upper()}\nAnswer:", "17"), Example("Write a puzzle.", f"Here:  {long}"), Example("what is 3 + 5", "8"),
+        Example("多少个苹果", "3"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=r"1 of 3 training items of mine hold a test item, such as '"):
+            need_no_overlap([*clean, leak], [long, "What is 3+5?", "多少个苹果"], "mine")

@@ -17,7 +17,8 @@ import pytest
 
 from harness.errors import MeasurementError
 from pruning.loader import load_pruned
-from recovery.trainer import Job, answer_loss, history, last_state, need_sane, seconds, states, step_of, train
+from recovery import trainer
+from recovery.trainer import Job, answer_loss, history, last_state, need_sane, seconds, states, step_of, sweep, train
 from tests.recovery.jobs import rows
 
 IGNORED = -100
@@ -114,8 +115,6 @@ def test_gradients_are_those_of_the_whole_logits(models: tuple[Any, Any]) -> Non
 
 def test_our_loss_is_trls(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = [entry["loss"] for entry in history(fit(make_job("ours")))]
-    from recovery import trainer
-
     monkeypatch.setattr(trainer, "_trainer_class", lambda *_: __import__("trl").SFTTrainer)
     stock = [entry["loss"] for entry in history(fit(make_job("stock")))]
     assert ours == pytest.approx(stock, rel=1e-3) and len(ours) == 6
@@ -156,10 +155,10 @@ def test_widths_of_their_own_are_trained(make_job: MakeJob, ragged_model: Path) 
 def test_states_of_the_curve_keep_weights_and_only_the_last_can_be_gone_on_from(make_job: MakeJob) -> None:
     job = make_job(steps=12, curve=1)
     fit(job)
-    assert [step_of(state) for state in states(job)] == [*job.recipe.curve_steps, 12]
-    first, last = states(job)
+    assert [step_of(state) for state in states(job)] == [*job.recipe.curve_steps, 10, 12]
+    first, *last = states(job)
     assert (first / "model.safetensors").exists() and not (first / "optimizer.pt").exists()
-    assert (last / "optimizer.pt").exists()
+    assert all((state / "optimizer.pt").exists() for state in last)
 
 
 def test_a_finished_training_is_not_repeated(make_job: MakeJob) -> None:
@@ -189,6 +188,9 @@ def test_a_killed_training_goes_on_to_the_same_loss(make_job: MakeJob) -> None:
     assert last is not None and step_of(last) < 40
     (job.states / "checkpoint-39").mkdir()  # as a kill while saving leaves it
     (job.states / "checkpoint-39" / "adapter_model.safetensors").write_bytes(b"half")
+    (job.folder / "inputs.txt").write_text("the same")
+    sweep(job, "the same")
+    assert not (job.states / "checkpoint-39").exists() and last_state(job) == last
     found = history(fit(job))
     assert [entry["step"] for entry in found] == list(range(1, 41))
     assert [entry["loss"] for entry in found] == pytest.approx([entry["loss"] for entry in whole], rel=1e-4)
@@ -198,11 +200,21 @@ def states_on_disk(job: Job) -> list[Path]:
     return list(job.states.glob("checkpoint-*/trainer_state.json"))
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(make_job: MakeJob) -> None:
-    job = make_job(steps=12, learning_rate=1e30)
-    with pytest.raises(MeasurementError, match=r"training failed at step \d+: loss nan.*lower --learning-rate"):
+BREAKS_AT = 12
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the states on disk none is kept that no sane loss followed."""
+    job = make_job(steps=24)
+    real = trainer.answer_loss
+    steps = iter(range(1, 100))
+    monkeypatch.setattr(trainer, "answer_loss", lambda *given: real(*given) * (math.nan if next(steps) == BREAKS_AT else 1.0))
+    with pytest.raises(MeasurementError, match=r"failed at step 12: loss nan.*the state after step \d+ is kept.*lower --learning-rate"):
         fit(job)
-    assert all(math.isfinite(entry["loss"]) for state in states(job) for entry in history(state))
+    last = last_state(job)
+    assert last is not None and 0 < step_of(last) < BREAKS_AT - 1
+    loss = answer_loss(load_pruned(last, "float32"), None, padded(rows(4)), 0.0)
+    assert math.isfinite(loss.item()) and loss.item() < 10
 
 
 def test_gradients_that_stay_large_stop_and_one_alone_does_not(make_job: MakeJob) -> None:
@@ -219,6 +231,13 @@ def test_falling_gradients_are_no_explosion(make_job: MakeJob) -> None:
     norms: list[float] = []
     for step in range(200):
         need_sane(make_job(), step, 1.0, 1000 * 0.95**step, norms)
+
+
+def test_states_of_another_training_are_not_gone_on_from(make_job: MakeJob) -> None:
+    job = make_job()
+    fit(job)
+    sweep(job, "something else")
+    assert states(job) == [] and seconds(job) == 0
 
 
 def test_a_state_with_a_damaged_record_is_not_gone_on_from(make_job: MakeJob) -> None:

@@ -58,7 +58,8 @@ def test_training_and_test_do_not_share_an_item(name: str) -> None:
     _, documents = training(TASKS[name], 400, 3)
     tested = evaluated_questions(TASKS[name])
     assert len(tested) >= 0.9 * TASKS[name].items
-    assert not {normalised(TASKS[name].module.example(name, document).prompt) for document in documents} & tested
+    asked = {normalised(TASKS[name].module.example(name, document).prompt) for document in documents}
+    assert not any(normalised(text) in prompt for text in tested for prompt in asked if len(normalised(text).split()) > 5)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -89,11 +90,11 @@ def test_a_task_without_a_training_split_says_so() -> None:
 def test_programs_that_hold_more_than_the_function_are_left_out() -> None:
     from tasks.humaneval.training import as_completion
 
-    doc = {"entry_point": "f", "tests": "assert f(1) == 2\nassert f(2) == 3", "setup": ""}
+    doc = {"text": "Write a python function to add one.", "entry_point": "f", "tests": "assert f(1) == 2\nassert f(2) == 3", "setup": ""}
     code = "import math\ndef g(x):\n\treturn x\ndef f(x):\n\treturn g(x) + 1"
-    made = as_completion({**doc, "code": code}, "Write a python function to add one.")
+    made = as_completion({**doc, "code": code})
     assert made is not None
     assert made["prompt"] == ('import math\ndef g(x):\n    return x\ndef f(x):\n    """Add one.\n\n    >>> f(1) == 2\n    True\n    """\n')
     assert made["body"] == "    return g(x) + 1\n"
     for code in ("def f(x):\n    return 1\nprint(f(1))", "def g(x):\n    return 1", "def f(x): return 1", "def f(x:"):
-        assert as_completion({**doc, "code": code}, "Write.") is None
+        assert as_completion({**doc, "code": code}) is None
