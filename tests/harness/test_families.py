@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from harness.errors import UsageError
+from harness.fine_tuning import write_checkpoint
 from harness.types import PruningPlan
 from pruning import vllm_plugin
 from pruning.checkpoint import fingerprint
@@ -22,6 +23,7 @@ from pruning.export import export
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
 from tests.conftest import build_model
+from tests.recovery.test_merge import with_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 WIDTHS = {"uniform": (64, 64, 64), "ragged": (64, 48, 33)}
@@ -67,7 +69,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if not dense.exists():
             build_model(model_type, dense, tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
         made[f"{model_type} {kind}"] = export(dense, plan_of(dense, WIDTHS[kind]), root / f"{model_type}-{kind}").path
+    for kind in WIDTHS:
+        made[f"llama {kind} recovered"] = recovered(made[f"llama {kind}"], root / f"recovered-{kind}")
     return made
+
+
+def recovered(pruned: Path, out: Path) -> Path:
+    """With a random adapter merged, as after a fine-tuning."""
+    with_adapter(pruned, out.with_suffix(".state"))
+    write_checkpoint(pruned, out.with_suffix(".state"), out, {"end_token": 1})
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +92,10 @@ def tokens(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     return dict(json.loads((folder / "out.json").read_text()))
 
 
-@pytest.mark.parametrize(("model_type", "kind"), CASES)
+RECOVERED = [("llama", f"{kind} recovered") for kind in WIDTHS]
+
+
+@pytest.mark.parametrize(("model_type", "kind"), [*CASES, *RECOVERED])
 def test_vllm_gives_the_tokens_of_transformers(model_type: str, kind: str, checkpoints: dict[str, Path], tokens: dict[str, Any]) -> None:
     found = tokens[f"{model_type} {kind}"]
     model = load_pruned(checkpoints[f"{model_type} {kind}"], torch.float32)

@@ -127,6 +127,18 @@ def test_a_weight_that_is_no_number_is_refused(random_model: Path, tmp_path: Pat
         merged(random_model, tmp_path / "state", tmp_path / "out")
 
 
+def test_a_tied_head_that_a_sharded_training_stores_beside_its_embedding_is_not_missed(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = build_model("qwen2", tmp_path / "model", tie=True)
+    tensors = load_file(folder / "model.safetensors")
+    (tmp_path / "state").mkdir()
+    changed = {name: tensor * 1.5 for name, tensor in tensors.items()}
+    save_file({**changed, "lm_head.weight": changed["model.embed_tokens.weight"].clone()}, tmp_path / "state" / "model.safetensors")
+    out = load_file(merged(folder, tmp_path / "state", tmp_path / "out") / "model.safetensors")
+    assert set(out) == set(tensors) and all((out[name] == changed[name]).all() for name in out)
+
+
 def test_an_adapter_of_another_model_is_refused(random_model: Path, tmp_path: Path) -> None:
     deeper = build_model("qwen2", tmp_path / "deeper", num_hidden_layers=4)
     with_adapter(deeper, tmp_path / "state")
