@@ -142,7 +142,7 @@ def test_other_data_under_the_same_name_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_recovered_checkpoint_keeps_everything_but_the_weights(make_job: Any, ragged_model: Path, tmp_path: Path) -> None:
-    state = run_job(make_job(model=ragged_model), 2)
+    state = run_job(make_job(model=ragged_model), 1)
     out = tmp_path / "out"
     how = {"source": "somewhere", "tuning": "full", "steps": 6, "batch": 4, "learning_rate": 1e-3, "distill": 0.0}
     write_checkpoint(ragged_model, state, out, {**how, "end_token": 77})
@@ -158,7 +158,7 @@ def test_a_recovered_checkpoint_keeps_everything_but_the_weights(make_job: Any, 
 @pytest.mark.slow
 def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
     job = make_job(tuning="lora")
-    ours = history(run_job(job, 2))
+    ours = history(run_job(job, 1))
     settings = yaml.safe_load((job.folder / "sft.yaml").read_text())
     assert settings["learning_rate"] == job.recipe.learning_rate and settings["lora_r"] == job.recipe.lora_rank
     command = [sys.executable, "-m", "trl.cli.main", "sft", "--config", str(job.folder / "sft.yaml"), "--use_cpu", "true"]
@@ -174,8 +174,8 @@ def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
 def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: Path) -> None:
     """The embedding is the head here; the launched training is whole, and its outcome a plain checkpoint."""
     model = build_model("qwen2", tmp_path / "tied", tie=True)
-    alone = history(run_job(make_job("alone", model=model, tuning=tuning), 2))
-    state = run_job(make_job("two", model=model, tuning=tuning, processes=2, micro_batch=2), 2)
+    alone = history(run_job(make_job("alone", model=model, tuning=tuning), 1))
+    state = run_job(make_job("two", model=model, tuning=tuning, processes=2, micro_batch=2), 1)
     assert [entry["loss"] for entry in history(state)] == pytest.approx([entry["loss"] for entry in alone], rel=1e-3)
     write_checkpoint(model, state, tmp_path / "out", {"end_token": 1})
     assert describe(tmp_path / "out").parameters == describe(model).parameters
@@ -184,7 +184,7 @@ def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: P
 @pytest.mark.slow
 def test_an_error_in_a_launched_process_is_said_in_one_line(make_job: Any) -> None:
     with pytest.raises(MeasurementError, match=r"the launched training failed: training failed at step \d+: loss nan"):
-        run_job(make_job("two", processes=2, micro_batch=2, steps=12, learning_rate=1e30), 2)
+        run_job(make_job("two", processes=2, micro_batch=2, steps=12, learning_rate=1e30), 1)
 
 
 def test_the_launch_uses_the_shipped_configuration_or_the_users(make_job: Any, tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ MakeJob = Callable[..., Job]
 
 
 def fit(job: Job) -> Path:
+    import torch
     from transformers import AutoTokenizer
 
+    torch.set_num_threads(1)  # two wait for each other where another process has a core
     teacher = load_pruned(job.teacher, "float32") if job.teacher else None
     return train(job, load_pruned(job.model, "float32").train(), AutoTokenizer.from_pretrained(job.model), teacher)
 
