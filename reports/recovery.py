@@ -148,7 +148,9 @@ def _curve_chart(run: Mapping[str, Any]) -> Any:
             x=alt.X("tokens:Q", title="training tokens"),
             y=alt.Y("share:Q", title=f"{run['task']}, %", scale=alt.Scale(domain=[0, 100])),
             color=_colour(run),
-            strokeDash=alt.StrokeDash("what:N", sort=["right", "failed"], title=None, legend=alt.Legend(orient="bottom")),
+            strokeDash=alt.StrokeDash(
+                "what:N", sort=["right", "failed"], title=None, legend=alt.Legend(orient="bottom", symbolType="stroke")
+            ),
         )
         .properties(width=420, height=220)
     )
