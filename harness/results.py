@@ -167,8 +167,8 @@ def brought_back(folder: Path, before: str, variant: str, control: str, task: st
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     after, then, aim = ([float(table[i]) for i in shared] for table in tables)
     difference, low, high = paired_mean_difference(after, [then, aim])
-    gap = sum(aim) - sum(then)
-    share = (sum(after) - sum(then)) / gap if gap > 0 else None
+    gap, least, _ = paired_mean_difference(aim, [then])
+    share = (sum(after) - sum(then)) / len(shared) / gap if least > 0 else None
     return Recovery(variant, before, control, task, len(shared), share, difference, low, high)
 
 

@@ -346,8 +346,8 @@ class Comparison:
 class Recovery:
     """What fine-tuning brought back of one task, beside the control, the base model fine-tuned the same way; shares of right answers.
 
-    share: (fine-tuned - before) / (control - before), None where the control is no better than before. beyond_half: fine-tuned
-    minus the mean of the two others, with its 95 % interval: above 0 where at least half was brought back.
+    share: (fine-tuned - before) / (control - before), None where the control is not clearly better than before (95 %).
+    beyond_half: fine-tuned minus the mean of the two others, with its 95 % interval: above 0 where at least half was brought back.
     """
 
     variant: str

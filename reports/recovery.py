@@ -53,7 +53,7 @@ def _brought_back(run: Mapping[str, Any]) -> Table:
     head = ("variant", "task", "n", "brought back", "beyond half, points", "95 % interval (paired)")
     rows = [
         (
-            r["variant"], r["task"], str(r["n"]), percent(r["share"]) if r["share"] is not None else "nothing to bring back",
+            r["variant"], r["task"], str(r["n"]), percent(r["share"]) if r["share"] is not None else "no clear gap",
             f"{100 * r['beyond_half']:+.1f}", f"{100 * r['ci_low']:+.1f} to {100 * r['ci_high']:+.1f}",
         )
         for r in run.get("recoveries") or ()
