@@ -9,6 +9,7 @@ from recovery.recipe import Recipe, load_dtype
 
 _ADAM = 8  # bytes per trained parameter: two FP32 moments
 _FP32 = 4
+_PADDED = 1.5  # a batch is padded to its longest row
 _STATES = 3  # the last two, and one that is being written
 _LOGITS = 3  # in FP32: themselves, their logarithms and their gradient
 _ACTIVATIONS = 34  # bytes per layer, token and hidden unit at two bytes a number (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
@@ -62,12 +63,19 @@ def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
 
 def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
     """Checkpointing keeps a layer's input and one layer's activations. Half of the tokens are taken to be answers, which have logits."""
-    at_once = recipe.micro_batch * recipe.processes * row_tokens * shape.hidden_size
+    at_once = recipe.micro_batch * recipe.processes * row_tokens * (1.0 if recipe.packing else _PADDED)
     width = 2 if recipe.precision == "bfloat16" else 4
-    layer = at_once * _ACTIVATIONS * width / 2
-    kept = at_once * width * shape.num_hidden_layers + layer if recipe.gradient_checkpointing else layer * shape.num_hidden_layers
-    logits = recipe.micro_batch * recipe.processes * row_tokens / 2 * shape.vocab_size * _FP32 * _LOGITS
+    layer = at_once * (shape.hidden_size * _ACTIVATIONS * width / 2 + _adapter_inputs(shape, recipe))
+    inputs = at_once * shape.hidden_size * width * shape.num_hidden_layers
+    kept = inputs + layer if recipe.gradient_checkpointing else layer * shape.num_hidden_layers
+    logits = at_once / 2 * shape.vocab_size * _FP32 * _LOGITS
     return round(kept + logits)
+
+
+def _adapter_inputs(shape: ModelShape, recipe: Recipe) -> int:
+    """Bytes a token and layer: every adapter keeps its input in FP32, and once more with its mask where there is dropout."""
+    inputs = 6 * shape.hidden_size + shape.intermediate_size
+    return inputs * (_FP32 + (_FP32 + 1) * bool(recipe.lora_dropout)) if recipe.tuning == "lora" else 0
 
 
 def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:
