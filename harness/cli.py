@@ -25,6 +25,7 @@ from harness.options import (
     METRIC_SCORED,
     PLANNING,
     PRESET,
+    PRUNED_AND_EVALUATED,
     RECOVERY,
     RETAIN,
     SAMPLES,
@@ -80,15 +81,7 @@ def cli() -> None:
 @TASK
 @METHOD
 @PLANNING
-@RETAIN
-@TOKENS
-@ANSWERS
-@FRAME
-@PRESET
-@LIMIT
-@SAMPLES
-@DTYPE
-@THREADS
+@PRUNED_AND_EVALUATED
 @SERVING
 @CONFIG
 @click.option("--recover", is_flag=True, default=None, help="Also fine-tune the pruned model, and the dense one as its control.")
@@ -128,15 +121,7 @@ def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], as_json: b
 @TASK
 @click.option("--arms", help="Of selective, random, reverse, dense, with commas: prune so and fine-tune each.  [default: as it is]")
 @PLANNING
-@RETAIN
-@TOKENS
-@ANSWERS
-@FRAME
-@PRESET
-@LIMIT
-@SAMPLES
-@DTYPE
-@THREADS
+@PRUNED_AND_EVALUATED
 @RECOVERY
 @CONFIG
 @click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-recovered]")

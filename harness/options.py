@@ -83,3 +83,4 @@ RECOVERY = options(
     click.option("--accelerate-config", type=_PATH, help="Accelerate's YAML.  [default: FSDP2, DDP for LoRA]"),
     click.option("--report-to", type=click.Choice(["trackio", "wandb", "mlflow", "tensorboard"]), help="Tracker of the training."),
 )
+PRUNED_AND_EVALUATED = options(RETAIN, TOKENS, ANSWERS, FRAME, PRESET, LIMIT, SAMPLES, DTYPE, THREADS)

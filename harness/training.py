@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,12 +116,12 @@ def load_job(path: Path) -> Job:
     return Job(Path(raw["folder"]), Path(raw["model"]), Path(raw["data"]), Recipe(**raw["recipe"]), teacher)
 
 
-def main(path: Path, train: Callable[[Job, int | None], Path] = _train) -> None:
+def main(path: Path) -> None:
     """What every launched process runs."""
     job, threads = load_job(path), int(os.environ.get("OMP_NUM_THREADS", "1"))
     prepare_environment(threads)
     try:
-        train(job, threads)
+        _train(job, threads)
     except HarnessError as error:
         write_text(job.folder / _ERROR, str(error))
         sys.exit(error.exit_code)

@@ -233,6 +233,7 @@ def test_falling_gradients_are_no_explosion(make_job: MakeJob) -> None:
     norms: list[float] = []
     for step in range(200):
         need_sane(make_job(), step, 1.0, 1000 * 0.95**step, norms)
+    assert len(norms) == 200
 
 
 def test_states_of_another_training_are_not_gone_on_from(make_job: MakeJob) -> None:
