@@ -22,11 +22,7 @@ from harness.live import swapped
 from harness.progress import say
 from harness.results import read_correct
 from harness.statistics import paired_difference
-from harness.types import PruningPlan
 from pruning import score_file
-from pruning.checkpoint import read_config
-from pruning.export import ffn_tensors
-from pruning.families import family_of
 from pruning.plan import PlanRequest, make_plan, save_plan
 from tasks.registry import find_task
 
@@ -61,8 +57,8 @@ def main(
             rows = [{"arm": "dense", "ratio": 0.0, **judge("dense")}]
             for ratio in ratios:
                 for arm in arms:
-                    plan, plan_file = make_arm(arm, ratio, model, calibration, request, folder)
-                    with swapped(judge.llm, family_of(read_config(model)), ffn_tensors(model, plan, plan_file)):
+                    plan_file = make_arm(arm, ratio, model, calibration, request, folder)
+                    with swapped(judge.llm, model, plan_file):
                         rows.append({"arm": arm, "ratio": ratio, **judge(label(arm, ratio))})
         document = {
             "model": "tiny-math", "split": split, "retain": retain, "samples": samples, "rows": rows,
@@ -74,9 +70,7 @@ def main(
         out.write_text(text + "\n", encoding="utf-8")
 
 
-def make_arm(
-    arm: str, ratio: float, model: Path, calibration: Any, request: scoring.ScoreRequest, folder: Path
-) -> tuple[PruningPlan, Path]:
+def make_arm(arm: str, ratio: float, model: Path, calibration: Any, request: scoring.ScoreRequest, folder: Path) -> Path:
     name, _, refit = arm.partition("+")
     random = name.startswith("random-")
     plan_file = folder / label(arm, ratio) / "plan.safetensors"
@@ -91,7 +85,7 @@ def make_arm(
     if refit:
         wanted = replace(request, sequential=refit == "sequential")
         scoring.compensate_plan(model, calibration, wanted, folder / "scores", plan_file)
-    return plan, plan_file
+    return plan_file
 
 
 def label(arm: str, ratio: float) -> str:

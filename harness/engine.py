@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
+from harness.ffn_swap import WORKER
 from harness.progress import stage
 from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
@@ -88,7 +89,7 @@ def _start(model: Path, config: EngineConfig) -> Any:
         return LLM(
             str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
             kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False,
-            use_tqdm_on_load=False, seed=0, **_memory_share(model, config),
+            use_tqdm_on_load=False, seed=0, worker_extension_cls=WORKER, **_memory_share(model, config),
         )  # fmt: skip
     except Exception as error:
         reason = next(iter(str(error).splitlines()), repr(error))

@@ -1,0 +1,28 @@
+"""MODEL PLAN ...: answers of an engine in its own process after each plan, dense, and after one more swap and back; as JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+from harness.ffn_swap import WORKER
+from harness.live import restore, swap, swapped
+
+if __name__ == "__main__":
+    from vllm import LLM
+
+    from tests.harness.test_live import SMALL, answers
+
+    model, *plans = map(Path, sys.argv[1:])
+    llm = LLM(
+        str(model), dtype="float32", enforce_eager=True, max_model_len=SMALL.max_model_len, kv_cache_memory_bytes=SMALL.kv_cache_bytes,
+        worker_extension_cls=WORKER,
+    )  # fmt: skip
+    found = []
+    for plan in plans:
+        swap(llm, model, plan)
+        found.append(answers(llm))
+    restore(llm)
+    found.append(answers(llm))
+    with swapped(llm, model, plans[0]):
+        answers(llm)
+    print(json.dumps([*found, answers(llm)]))
