@@ -23,9 +23,8 @@ def swap(llm: Any, model: Path, plan_file: Path) -> None:
     try:
         llm.collective_rpc("swap_ffn", args=(str(model), str(plan_file)))
     except Exception as error:
-        raise MeasurementError(
-            f"{plan_file} cannot be put into the running engine: {next(iter(str(error).splitlines()), repr(error))}"
-        ) from error
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise MeasurementError(f"{plan_file} cannot be put into the running engine: {reason}") from error
     finally:
         llm.reset_prefix_cache()
 
