@@ -23,6 +23,7 @@ from harness.options import (
     LIMIT,
     METHOD,
     METRIC_SCORED,
+    ONLINE,
     PLANNING,
     PRESET,
     PRUNED_AND_EVALUATED,
@@ -257,17 +258,25 @@ def grade_command(answers: Path, task: str, out: Path | None) -> None:
 @DTYPE
 @THREADS
 @SERVING
+@ONLINE
 @click.option("--out", type=_PATH, default=Path("runs/bench"), show_default=True, help="Run directory.")
 @FRESH
 @JSON
 @DEBUG
-def bench_command(models: tuple[str, ...], out: Path, fresh: bool, as_json: bool, **options: Any) -> None:
-    """Throughput and latency of MODELS on the same prompts, in turns."""
+def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool, as_json: bool, **options: Any) -> None:
+    """Throughput, latency and memory of MODELS on the same requests, in turns; ratios are against the first.
+
+    \b
+    harness bench qwen-1.5b runs/x/checkpoint runs/x/recovered/dense
+    harness bench MODEL MODEL                      against itself: what noise looks like here
+    harness bench MODEL CHECKPOINT --online        vLLM's server, asked by `vllm bench serve`
+    """
     from harness.config import load_config
     from harness.standalone import bench_checkpoints
 
     with stdout_to_stderr():
-        bench_checkpoints(load_config(None, {**options, "model": models[0]}), models, out, fresh)
+        config = load_config(None, {**options, "model": models[0]}, defaults={"concurrency": (1, 8, 32, 128), "repeats": 5})
+        bench_checkpoints(config, models, out, fresh, online)
     show_run(out, as_json)
 
 

@@ -67,6 +67,9 @@ class RunConfig(BaseModel):
     concurrency: tuple[PositiveInt, ...] = Field(default=(1, 32), min_length=1)
     repeats: int = Field(default=3, ge=1)
     output_tokens: int = Field(default=64, ge=2)
+    input_tokens: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=1)
+    natural: bool = False
     recover: bool = False
     arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = ()
     recovery: RecoveryConfig = RecoveryConfig()
@@ -85,8 +88,10 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in PRESETS.glob("*.yaml")))
 
 
-def load_config(file: Path | None, options: Mapping[str, Any], preset: str | None = None) -> RunConfig:
-    """Merges preset < file < environment < options; raises UsageError with every wrong setting in one line.
+def load_config(
+    file: Path | None, options: Mapping[str, Any], preset: str | None = None, defaults: Mapping[str, Any] = {}
+) -> RunConfig:  # fmt: skip
+    """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong setting in one line.
 
     Settings of the recovery stand below `recovery` in a file, and by their bare names elsewhere.
     """
@@ -95,7 +100,7 @@ def load_config(file: Path | None, options: Mapping[str, Any], preset: str | Non
     given = {key: value for key, value in options.items() if value not in (None, ())}
     from_file = _read_yaml(file)
     preset = preset or environment.get("preset") or from_file.get("preset")
-    merged: dict[str, Any] = {**_read_preset(preset), **from_file, "preset": preset}
+    merged: dict[str, Any] = {**defaults, **_read_preset(preset), **from_file, "preset": preset}
     nested = merged.get("recovery") or {}
     if not isinstance(nested, dict):
         raise UsageError(f"bad settings: recovery must hold settings of its own, like `steps: 300`, not {nested!r}")

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from harness.progress import stage
 from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
 
-_SEQUENCES = 64
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LARGEST_BLOCK = 128  # tokens; vLLM's on a CPU, smaller on CUDA
 _REQUESTS = itertools.count()
 _LARGEST_CPU_CACHE = 2 << 30
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, about
@@ -35,11 +36,14 @@ _SILENCE = {
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`dtype` "auto" is FP32 on a CPU, where BF16 is emulated or differs in near-ties, and the checkpoint's own on CUDA."""
+    """`dtype` "auto" is FP32 on a CPU, where BF16 is emulated or differs in near-ties, and the checkpoint's own on CUDA.
+
+    kv_cache_bytes None: vLLM takes what it finds, which on CUDA is nearly the whole device.
+    """
 
     dtype: str = "auto"
     max_model_len: int = 2048
-    kv_cache_bytes: int = 1 << 30
+    kv_cache_bytes: int | None = 1 << 30
     max_num_seqs: int = 128
     threads: int | None = None
 
@@ -59,9 +63,9 @@ def device_name() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def kv_cache_bytes(bytes_per_token: int, max_model_len: int) -> int:
-    """Room for 64 sequences of full length, at most 2 GiB on a CPU, where the cache competes with everything else."""
-    need = bytes_per_token * max_model_len * _SEQUENCES
+def kv_cache_bytes(bytes_per_token: int, max_model_len: int, sequences: int) -> int:
+    """Room for sequences of full length in whole blocks, at most 2 GiB on a CPU, where the cache competes with everything else."""
+    need = bytes_per_token * -(-max_model_len // _LARGEST_BLOCK) * _LARGEST_BLOCK * sequences
     return need if device_name() == "cuda" else min(need, _LARGEST_CPU_CACHE)
 
 
@@ -87,13 +91,22 @@ def _start(model: Path, config: EngineConfig) -> Any:
         raise MeasurementError(f"vLLM is not installed here ({error}); run `make install`") from error
     try:
         return LLM(
-            str(model), dtype=_dtype(config.dtype), enforce_eager=device_name() == "cpu", max_model_len=config.max_model_len,
-            kv_cache_memory_bytes=config.kv_cache_bytes, max_num_seqs=config.max_num_seqs, disable_log_stats=False,
-            use_tqdm_on_load=False, seed=0, worker_extension_cls=WORKER, **_memory_share(model, config),
+            str(model), disable_log_stats=False, use_tqdm_on_load=False, seed=0, worker_extension_cls=WORKER,
+            **engine_arguments(model, config),
         )  # fmt: skip
     except Exception as error:
         reason = next(iter(str(error).splitlines()), repr(error))
         raise MeasurementError(f"vLLM cannot load {model}: {reason}") from error
+
+
+def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
+    """By the names of vLLM's engine arguments, which are those of `vllm serve` as well."""
+    found = {
+        "dtype": _dtype(config.dtype), "enforce_eager": device_name() == "cpu", "max_model_len": config.max_model_len,
+        "kv_cache_memory_bytes": config.kv_cache_bytes, "max_num_seqs": config.max_num_seqs,
+        "gpu_memory_utilization": _memory_share(model, config),
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextmanager
@@ -113,15 +126,31 @@ def _class_kept(model: Path) -> Iterator[None]:
                 setattr(body, name, own[name]) if name in own else delattr(body, name)
 
 
-def _memory_share(model: Path, config: EngineConfig) -> dict[str, float]:
-    """On CUDA, what this engine takes of the device, so that a second one starts beside it: weights, cache, activations, graphs."""
-    if device_name() == "cpu":
-        return {}
+def _memory_share(model: Path, config: EngineConfig) -> float | None:
+    """On CUDA, what an engine with a cache of its own size takes of the device, so that a second one starts beside it."""
+    if device_name() == "cpu" or config.kv_cache_bytes is None:
+        return None
     import torch
 
-    weights = sum(shard.stat().st_size for shard in shards(model))
     total = torch.cuda.get_device_properties(0).total_memory
-    return {"gpu_memory_utilization": min(0.95, (weights * 1.1 + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)}
+    return min(0.95, (1.1 * _file_bytes(model) + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)
+
+
+def _file_bytes(model: Path) -> int:
+    return sum(shard.stat().st_size for shard in shards(model))
+
+
+def working_dtype(model: Path, dtype: str) -> str:
+    """The number type in which an engine of this setting computes."""
+    config = read_config(model)
+    name = _dtype(dtype)
+    return name if name != "auto" else str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+
+
+def cached_bytes_per_token(model: Path, dtype: str) -> int:
+    """Of keys and values, by formula, at the engine's number type."""
+    shape = shape_of(read_config(model))
+    return shape.kv_bytes_per_token // shape.dtype_bytes * NUMBER_BYTES[working_dtype(model, dtype)]
 
 
 def _dtype(name: str) -> str:
@@ -167,16 +196,28 @@ def kv_bytes_per_token(llm: Any) -> int:
     return int(page // llm.llm_engine.vllm_config.cache_config.block_size)
 
 
-def kv_capacity_tokens(llm: Any) -> int:
+def cache_facts(llm: Any) -> tuple[int, int]:
+    """Blocks of the KV cache and the tokens in one."""
     cache = llm.llm_engine.vllm_config.cache_config
-    return int(cache.num_gpu_blocks * cache.block_size)
+    return int(cache.num_gpu_blocks), int(cache.block_size)
+
+
+def weight_bytes(llm: Any) -> int | None:
+    """What the engine counts on CUDA; None on a CPU, where vLLM packs weights out of its own sight."""
+    return None if device_name() == "cpu" else int(llm.collective_rpc(lambda worker: worker.model_runner.model_memory_usage)[0])
+
+
+def config_for(model: Path, dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128) -> EngineConfig:
+    """With a cache for all its sequences at full length, where that is not too much (`kv_cache_bytes`)."""
+    cache = kv_cache_bytes(cached_bytes_per_token(model, dtype), max_model_len, max_num_seqs)
+    return EngineConfig(dtype, max_model_len, cache, max_num_seqs, threads)
 
 
 class Engines:
     """Engines by name, each started when first asked for and all stopped together."""
 
-    def __init__(self, models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int) -> None:
-        self.models, self.dtype, self.threads, self.max_model_len = models, dtype, threads, max_model_len
+    def __init__(self, models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128) -> None:
+        self.models, self.dtype, self.threads, self.max_model_len, self.max_num_seqs = models, dtype, threads, max_model_len, max_num_seqs
         self.running: dict[str, Any] = {}
         self.stack = ExitStack()
 
@@ -189,10 +230,19 @@ class Engines:
     def __getitem__(self, name: str) -> Any:
         if name not in self.running:
             with stage(f"Starting vLLM on {name}"):
-                self.running[name] = self.stack.enter_context(engine(self.models[name], self._config(self.models[name])))
+                self.running[name] = self.stack.enter_context(engine(self.models[name], self.config(name)))
         return self.running[name]
 
-    def _config(self, path: Path) -> EngineConfig:
-        shape = shape_of(read_config(path))
-        bytes_per_token = shape.kv_bytes_per_token * (2 if device_name() == "cpu" else 1)  # FP32 on a CPU
-        return EngineConfig(self.dtype, self.max_model_len, kv_cache_bytes(bytes_per_token, self.max_model_len), threads=self.threads)
+    def config(self, name: str) -> EngineConfig:
+        """Its cache within its share of the device, so that all fit together."""
+        found = config_for(self.models[name], self.dtype, self.threads, self.max_model_len, self.max_num_seqs)
+        return found if device_name() == "cpu" else replace(found, kv_cache_bytes=min(found.kv_cache_bytes or 0, self._room(name)))
+
+    def _room(self, name: str) -> int:
+        import torch
+
+        share = 0.9 * torch.cuda.get_device_properties(0).total_memory / len(self.models)
+        room = int(share - 1.1 * _file_bytes(self.models[name])) - _ACTIVATION_BYTES
+        if room <= 0:
+            raise MeasurementError(f"{', '.join(self.models)} do not fit on the device together; measure fewer at a time")
+        return room

@@ -56,10 +56,14 @@ PLANNING = options(
     click.option("--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"),
 )
 SERVING = options(
-    click.option("--concurrency", type=int, multiple=True, help="Requests at a time; may be repeated.  [default: 1, 32]"),
-    click.option("--repeats", type=int, help="Repeats per variant.  [default: 3]"),
+    click.option("--concurrency", type=int, multiple=True, help="Requests at a time; repeatable.  [default: 1, 32; bench also 8, 128]"),
+    click.option("--repeats", type=int, help="Repeats per variant.  [default: 3; bench 5]"),
     click.option("--output-tokens", type=int, help="Tokens generated per request.  [default: 64]"),
+    click.option("--input-tokens", type=int, help="Random prompts of about so many tokens.  [default: the task's own prompts]"),
+    click.option("--requests", type=int, help="Requests of a round.  [default: the concurrency, 4 at least]"),
+    click.option("--natural", is_flag=True, default=None, help="Answers end by themselves, after --output-tokens at the latest."),
 )
+ONLINE = click.option("--online", is_flag=True, help="vLLM's server over HTTP, by `vllm bench serve`, instead of the engine.")
 
 
 RECOVERY = options(

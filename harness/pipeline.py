@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness import engine, fine_tuning, models, scoring
+from harness.bench import make_workload, offline_subjects, results
 from harness.config import RunConfig
 from harness.engine import Engines
 from harness.errors import MeasurementError
@@ -29,11 +30,12 @@ from harness.results import (
     variant,
     write_run,
 )
+from harness.serving import in_turns
 from harness.similarity import need_packages
 from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json
-from harness.types import Comparison, EvalResult, Recovery, RunResult, TrainingResult, Variant, digest
+from harness.types import Comparison, EvalResult, Recovery, RunResult, ServingResult, SpeedRatio, TrainingResult, Variant, digest
 from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
 from pruning.export import export
@@ -41,6 +43,8 @@ from pruning.families import shape_of
 from pruning.plan import load_plan, make_plan, save_plan
 from recovery.trainer import Job
 from tasks.registry import Task
+
+_LEAST_SECONDS = 0.5  # of a timed pass: a look beside the evaluation; `harness bench` takes its time
 
 
 def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
@@ -224,17 +228,15 @@ class Run:
             )  # fmt: skip
 
     def serve(self, engines: Engines) -> None:
-        from harness.serving import measure
-
         result, config, names = self.path / "serving.json", self.config, self.spec.served
         with self._stage("serving", digest([self.identity[name] for name in names]), [result]) as work:
             if work:
-                prompts = scoring.task_prompts(self.model, self.spec.target, max(config.concurrency))
-                weights = {name: self.variants[name].weight_bytes for name in names}
-                running = {name: engines[name] for name in names}
-                with stage("Measuring throughput and latency, dense and pruned in turns"):
-                    found = measure(running, prompts, config.concurrency, config.repeats, config.output_tokens, weights)
-                write_json(result, {name: asdict(value) for name, value in found.items()})
+                workload = replace(make_workload(config, self.model, self.spec.target), least_seconds=_LEAST_SECONDS)
+                subjects = offline_subjects(engines, names, workload)
+                with stage(f"Measuring throughput and latency of {', '.join(names)} in turns"):
+                    passes = in_turns({name: s.round for name, s in subjects.items()}, config.concurrency, config.repeats, workload)
+                found, ratios = results({name: engines.models[name] for name in names}, subjects, passes, config, workload, "offline")
+                write_json(result, {"variants": {n: asdict(v) for n, v in found.items()}, "ratios": [asdict(ratio) for ratio in ratios]})
 
     def collect(self) -> RunResult:
         from reports.build import write_reports
@@ -245,7 +247,9 @@ class Run:
             calibration = calibration_summary(found, spec.arms[0].request.metric, self.config.retain)
             neurons = neuron_summary(self._scores, load_plan(self._place(spec.arms[0]) / "plan.safetensors"))
         rows = [self._row(name) for name in self.variants]
-        result = build_run(spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons, self._recoveries())
+        result = build_run(
+            spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons, self._recoveries(), self._serving[1]
+        )
         write_run(result, self.path)
         write_reports(self.path)
         return result
@@ -253,10 +257,14 @@ class Run:
     def _row(self, name: str) -> Variant:
         checkpoint = self.variants[name]
         row = variant(name, checkpoint, None if name == DENSE else os.path.relpath(checkpoint.path, self.path))
-        serving = read_serving(self.path / "serving.json").get(name) if self.spec.served else None
+        serving = self._serving[0].get(name)
         before = next((b for b in self.spec.recovered if recovered_name(b) == name), None)
         training = self._training(before) if before else None
         return replace(row, eval=read_eval(self.path / "eval" / f"{name}.json"), serving=serving, training=training)
+
+    @functools.cached_property
+    def _serving(self) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
+        return read_serving(self.path / "serving.json") if self.spec.served else ({}, [])
 
     def _training(self, before: str) -> TrainingResult:
         """With the curve's ends, on the same items as the points between them."""

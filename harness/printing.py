@@ -29,13 +29,13 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
 
 def show_run(folder: Path, as_json: bool) -> None:
     from reports import figures
-    from reports.build import read_run
+    from reports.build import read_run, sentences
 
     run = read_run(folder)
     if as_json:
         click.echo(json.dumps(run, indent=1))
     print_table(figures.summary_table(run))
-    for line in figures.verdict(run):
+    for line in sentences(run):
         click.echo(line, err=True)
     click.echo(f"\nReport: {folder / 'report.html'}", err=True)
 

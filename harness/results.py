@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from harness.types import (
     RunResult,
     ServingResult,
     ServingRow,
+    SpeedRatio,
     TrainingResult,
     Variant,
 )
@@ -55,12 +57,13 @@ def read_eval(path: Path) -> dict[str, EvalResult]:
     return {task: EvalResult(**value) for task, value in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
-def read_serving(path: Path) -> dict[str, ServingResult]:
+def read_serving(path: Path) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     raw = json.loads(path.read_text(encoding="utf-8"))
-    return {
+    variants = {
         name: ServingResult(**{**value, "concurrency": tuple(ServingRow(**row) for row in value["concurrency"])})
-        for name, value in raw.items()
+        for name, value in raw["variants"].items()
     }
+    return variants, [SpeedRatio(**ratio) for ratio in raw["ratios"]]
 
 
 def read_training(folder: Path) -> TrainingResult:
@@ -85,6 +88,7 @@ def build_run(
     calibration: Mapping[str, Any],
     neurons: Mapping[str, Any] | None = None,
     recoveries: Sequence[Recovery] = (),
+    speed_ratios: Sequence[SpeedRatio] = (),
 ) -> RunResult:
     """The variants with where, when and by what they were measured."""
     return RunResult(
@@ -100,6 +104,7 @@ def build_run(
         variants=tuple(variants),
         comparisons=tuple(comparisons),
         recoveries=tuple(recoveries),
+        speed_ratios=tuple(speed_ratios),
         neurons=neurons,
     )
 
@@ -209,12 +214,20 @@ def hardware() -> dict[str, Any]:
     return {
         "device": device,
         "cpu_cores": os.cpu_count(),
+        "cpu": _cpu_name(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "machine": platform.machine(),
         "gpus": _gpu_names() if device == "cuda" else [],
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "sandbox": mode_used(),
     }
+
+
+def _cpu_name() -> str | None:
+    """As the kernel gives it, with what of its number formats matters for speed."""
+    found = dict(re.findall(r"^(model name|flags)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    formats = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in found.get("flags", "").split()]
+    return f"{found['model name']} ({', '.join(formats)})" if "model name" in found else None
 
 
 def _gpu_names() -> Sequence[str]:

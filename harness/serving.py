@@ -1,84 +1,187 @@
-"""Throughput and latency of several engines side by side, on the same prompts, in turns."""
+"""How fast several variants answer the same requests, in turns: the passes, in the engine of this process, and their figures."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness import engine
+import numpy as np
+
+from harness.capacity import ideal_speedup
 from harness.errors import MeasurementError
-from harness.statistics import percentiles
-from harness.types import ServingResult, ServingRow
+from harness.statistics import paired_ratio, percentiles
+from harness.types import ModelShape, ServingRow, SpeedRatio
 
 _LEAST_REQUESTS = 4
+_MOST_ROUNDS = 100
+Runner = Callable[[int], "Pass"]  # concurrency -> what one round of the requests took
 
 
 @dataclass(frozen=True)
+class Workload:
+    """The requests that every variant answers. `natural`: answers end by themselves, after `output_tokens` at the latest.
+
+    least_seconds: a pass repeats the requests until the first variant takes so long, as the clock of a short one says little.
+    """
+
+    name: str
+    prompts: tuple[tuple[int, ...], ...]
+    output_tokens: int
+    natural: bool = False
+    requests: int | None = None
+    least_seconds: float = 0.0
+
+    def of_a_round(self, concurrency: int) -> list[tuple[int, ...]]:
+        count = self.requests or max(concurrency, _LEAST_REQUESTS)
+        return [self.prompts[i % len(self.prompts)] for i in range(count)]
+
+    @property
+    def context(self) -> int:
+        """Tokens that a sequence holds half-way through its answer, on average."""
+        return round(sum(map(len, self.prompts)) / len(self.prompts) + self.output_tokens / 2)
+
+
+def random_prompts(count: int, tokens: int, vocabulary: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
+    """Token ids at random, evenly between half and one and a half times `tokens` of them."""
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(max(1, tokens // 2), tokens + tokens // 2 + 1, count)
+    return tuple(tuple(int(i) for i in draw.integers(0, vocabulary, size)) for size in sizes)
+
+
+@dataclass
 class Pass:
-    """One timed batch of requests: output tokens per second, and each request's TTFT and TPOT in milliseconds."""
+    """One or more timed rounds of requests: seconds by the clock and of CPU, tokens of the prompts and of each answer, latencies in ms."""
 
-    output_tok_s: float
-    ttft_ms: tuple[float, ...]
-    tpot_ms: tuple[float, ...]
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    input_tokens: int = 0
+    answers: list[int] = field(default_factory=list)
+    ttft_ms: list[float] = field(default_factory=list)
+    tpot_ms: list[float] = field(default_factory=list)
+    itl_ms: list[float] = field(default_factory=list)
+
+    def add(self, prompt_tokens: int, arrived: float, moments: Sequence[float], tokens: int) -> None:
+        """One answer: when its request arrived and when something came, in seconds."""
+        self.input_tokens += prompt_tokens
+        self.answers.append(tokens)
+        self.ttft_ms.append((moments[0] - arrived) * 1e3)
+        self.itl_ms += [(later - sooner) * 1e3 for sooner, later in itertools.pairwise(moments)]
+        if tokens > 1:
+            self.tpot_ms.append((moments[-1] - moments[0]) / (tokens - 1) * 1e3)
+
+    def __iadd__(self, other: Pass) -> Pass:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
 
 
-def one_pass(llm: Any, prompts: Sequence[Sequence[int]], concurrency: int, output_tokens: int) -> Pass:
-    """`concurrency` requests in flight at a time, each generating exactly `output_tokens`; the prefix cache starts empty."""
-    from vllm import SamplingParams, TokensPrompt
-
-    params = SamplingParams(temperature=0.0, max_tokens=output_tokens, ignore_eos=True, detokenize=False)
+def offline_round(llm: Any, workload: Workload, concurrency: int) -> Pass:
+    """`concurrency` requests in flight until all are answered, a new one for each that ends; the prefix cache starts empty."""
+    engine, found = llm.llm_engine, Pass()
+    waiting = deque(enumerate(workload.of_a_round(concurrency)))
+    flying: dict[str, _Flight] = {}
     llm.reset_prefix_cache()
-    outputs, seconds = [], 0.0
-    for start in range(0, max(concurrency, _LEAST_REQUESTS), concurrency):
-        chosen = [prompts[(start + i) % len(prompts)] for i in range(concurrency)]
-        started = time.perf_counter()
-        outputs += engine.generate(llm, [TokensPrompt(prompt_token_ids=list(ids)) for ids in chosen], params)
-        seconds += time.perf_counter() - started
-    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    if tokens != output_tokens * len(outputs):
-        raise MeasurementError(f"the engine gave {tokens} tokens instead of {output_tokens * len(outputs)}; shorten --output-tokens")
-    return Pass(
-        tokens / seconds,
-        tuple(output.metrics.first_token_latency * 1e3 for output in outputs),
-        tuple((o.metrics.last_token_ts - o.metrics.first_token_ts) / (output_tokens - 1) * 1e3 for o in outputs),
-    )
+    started, cpu = time.perf_counter(), time.process_time()
+    while waiting or flying:
+        while waiting and len(flying) < concurrency:
+            number, prompt = waiting.popleft()
+            flying[f"bench-{number}"] = _Flight(len(prompt), time.perf_counter())
+            engine.add_request(f"bench-{number}", {"prompt_token_ids": list(prompt)}, _parameters(workload))
+        for output in engine.step():
+            flight = flying[output.request_id]
+            flight.tokens += len(output.outputs[0].token_ids)
+            flight.moments.append(time.perf_counter())
+            if output.finished:
+                found.add(flight.prompt_tokens, flight.arrived, flight.moments, flight.tokens)
+                del flying[output.request_id]
+    found.seconds, found.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    return found
 
 
-def measure(
-    engines: Mapping[str, Any], prompts: Sequence[Sequence[int]], concurrency: Sequence[int], repeats: int, output_tokens: int,
-    weight_bytes: Mapping[str, int],
-) -> dict[str, ServingResult]:  # fmt: skip
-    """Warms every engine up, then repeats A B A B ... at each concurrency, so that drift of the machine hits all alike."""
-    rows: dict[str, list[ServingRow]] = {name: [] for name in engines}
+@dataclass
+class _Flight:
+    prompt_tokens: int
+    arrived: float
+    tokens: int = 0
+    moments: list[float] = field(default_factory=list)
+
+
+def _parameters(workload: Workload) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    kind = RequestOutputKind.DELTA
+    return SamplingParams(temperature=0.0, max_tokens=workload.output_tokens, ignore_eos=not workload.natural, output_kind=kind)
+
+
+def in_turns(runners: Mapping[str, Runner], concurrency: Sequence[int], repeats: int, workload: Workload) -> dict[str, list[list[Pass]]]:
+    """name -> for each concurrency its passes. Warms every variant up, then A B A B ..., so that drift of the machine hits all alike.
+
+    Raises MeasurementError where answers of a fixed length are shorter.
+    """
+    found: dict[str, list[list[Pass]]] = {name: [] for name in runners}
     for level in concurrency:
-        for llm in engines.values():
-            one_pass(llm, prompts, level, output_tokens)
-        passes: dict[str, list[Pass]] = {name: [] for name in engines}
+        warm = [runner(level).seconds for runner in runners.values()]
+        rounds = min(_MOST_ROUNDS, max(1, math.ceil(workload.least_seconds / warm[0])))
+        passes: dict[str, list[Pass]] = {name: [] for name in runners}
         for _ in range(repeats):
-            for name, llm in engines.items():
-                passes[name].append(one_pass(llm, prompts, level, output_tokens))
+            for name, runner in runners.items():
+                passes[name].append(_pass(runner, level, rounds, workload))
         for name, done in passes.items():
-            rows[name].append(_row(level, done))
-    return {name: _result(llm, tuple(rows[name]), weight_bytes[name], output_tokens) for name, llm in engines.items()}
+            found[name].append(done)
+    return found
 
 
-def _row(concurrency: int, passes: Sequence[Pass]) -> ServingRow:
-    rates = tuple(p.output_tok_s for p in passes)
+def _pass(runner: Runner, concurrency: int, rounds: int, workload: Workload) -> Pass:
+    found = Pass()
+    for _ in range(rounds):
+        found += runner(concurrency)
+    if not workload.natural and set(found.answers) != {workload.output_tokens}:
+        raise MeasurementError(
+            f"the engine gave answers of {min(found.answers)} tokens instead of {workload.output_tokens}; give a smaller --output-tokens"
+        )
+    return found
+
+
+_QUANTITIES: Mapping[str, Callable[[Pass], float]] = {
+    "output_tok_s": lambda p: sum(p.answers) / p.seconds,
+    "output_tok_cpu_s": lambda p: sum(p.answers) / p.cpu_seconds,
+    "answers_s": lambda p: len(p.answers) / p.seconds,
+}
+
+
+def serving_row(concurrency: int, passes: Sequence[Pass]) -> ServingRow:
+    rates = {name: tuple(map(rate, passes)) for name, rate in _QUANTITIES.items()}
+    speed = statistics.median(rates["output_tok_s"])
+    answers = [tokens for p in passes for tokens in p.answers]
+    ttft, tpot, itl = ([value for p in passes for value in getattr(p, name)] for name in ("ttft_ms", "tpot_ms", "itl_ms"))
     return ServingRow(
-        concurrency,
-        statistics.median(rates),
-        rates,
-        percentiles([value for p in passes for value in p.ttft_ms]),
-        percentiles([value for p in passes for value in p.tpot_ms]),
-        len(passes),
-    )
+        concurrency=concurrency, output_tok_s=speed, output_tok_s_repeats=rates["output_tok_s"], ttft_ms=percentiles(ttft),
+        tpot_ms=percentiles(tpot), repeats=len(passes), itl_ms=percentiles(itl),
+        total_tok_s=statistics.median((p.input_tokens + sum(p.answers)) / p.seconds for p in passes),
+        output_tok_cpu_s=statistics.median(rates["output_tok_cpu_s"]), output_tok_cpu_s_repeats=rates["output_tok_cpu_s"],
+        answers_s_repeats=rates["answers_s"], requests=len(passes[0].answers), tokens_per_answer=statistics.fmean(answers),
+        spread=(max(rates["output_tok_s"]) - min(rates["output_tok_s"])) / speed,
+    )  # fmt: skip
 
 
-def _result(llm: Any, rows: tuple[ServingRow, ...], weight_bytes: int, output_tokens: int) -> ServingResult:
-    dtype = str(llm.llm_engine.vllm_config.model_config.dtype).removeprefix("torch.")
-    return ServingResult(
-        rows, weight_bytes, engine.kv_bytes_per_token(llm), engine.kv_capacity_tokens(llm), engine.device_name(), dtype, output_tokens
-    )
+def speed_ratios(
+    rows: Mapping[str, Sequence[ServingRow]], shapes: Mapping[str, ModelShape], workload: Workload, number: int
+) -> list[SpeedRatio]:
+    """Every variant over the first, pair by pair. `number`: bytes of a number at work."""
+    (base, before), *others = rows.items()
+    quantities = [name for name in _QUANTITIES if workload.natural or name != "answers_s"]
+    found = []
+    for name, after in others:
+        for old, new in zip(before, after, strict=True):
+            ideal = ideal_speedup(shapes[base], shapes[name], old.concurrency, workload.context, number)
+            for quantity in quantities:
+                pairs = (getattr(row, f"{quantity}_repeats") for row in (old, new))
+                found.append(SpeedRatio(name, base, old.concurrency, quantity, old.repeats, *paired_ratio(*pairs), *ideal))
+    return found

@@ -104,7 +104,7 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     arm = _arm(config, config.method, shape)
     return RunSpec(
         config, models.model_id(config.model, tasks[0].kind), tasks, shape, DENSE, (arm,),
-        (DENSE, arm.name) if config.recover else (), (DENSE, arm.name),
+        (DENSE, arm.name) if config.recover else (), (DENSE, arm.name, *([recovered_name(arm.name)] if config.recover else [])),
     )  # fmt: skip
 
 

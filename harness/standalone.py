@@ -6,19 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness import models, scoring
+from harness.bench import bench, make_workload, need_context
 from harness.builtin import evaluate_builtin, find_builtin
 from harness.config import RunConfig
 from harness.engine import Engines, prepare_environment
-from harness.errors import UsageError
 from harness.evaluate import evaluate
 from harness.pipeline import context_length, longest_context, need_tools
 from harness.progress import stage
 from harness.results import build_run, variant, write_run
 from harness.spec import check_tasks, task_names
 from harness.store import RunDirectory, locked
-from harness.types import EvalResult, RunResult, Variant
+from harness.types import EvalResult, RunResult, SpeedRatio, Variant
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.families import shape_of
 from tasks.registry import find_task, is_task
@@ -54,26 +55,29 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
         return _finish(out, config.model, first, [replace(row, eval=found)])
 
 
-def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh: bool) -> RunResult:
-    """Throughput and latency of several models on the same prompts of one task, in turns."""
-    from harness.serving import measure
-
+def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh: bool, online: bool = False) -> RunResult:
+    """Throughput, latency and memory of several models on the same requests, in turns; one given twice says what noise does."""
     prepare_environment(config.threads)
     task = find_task(task_names(config)[0])
-    paths = {_row_name(name): models.locate(name, task.kind) for name in names}
-    if len(paths) != len(names):
-        raise UsageError("two of the models have the same name; give folders with different names")
-    rows = {name: _row(name, path, out) for name, path in paths.items()}
+    paths = _apart([(_row_name(name), models.locate(name, task.kind)) for name in names])
+    given = dict(zip(paths, names, strict=True))
+    rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
     with locked(out):
-        _open(out, config, list(paths.values()), fresh)
-        first = next(iter(paths.values()))
-        with Engines(paths, config.dtype, config.threads, context_length(first, [task])) as engines:
-            prompts = scoring.task_prompts(first, task, max(config.concurrency))
-            weights = {name: row.weight_bytes for name, row in rows.items()}
-            running = {name: engines[name] for name in paths}
-            with stage(f"Measuring {', '.join(paths)} in turns"):
-                found = measure(running, prompts, config.concurrency, config.repeats, config.output_tokens, weights)
-        return _finish(out, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()])
+        _open(out, config, list(paths.values()), fresh, online=online)
+        workload = make_workload(config, next(iter(paths.values())), task)
+        for path in paths.values():
+            need_context(path, workload)
+        found, ratios = bench(paths, config, workload, out, online)
+        return _finish(out, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios)
+
+
+def _apart(named: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """A name that comes again gets a number."""
+    found: dict[str, Path] = {}
+    for name, path in named:
+        again = sum(known == name or known.rpartition("-")[0] == name for known in found)
+        found[f"{name}-{again + 1}" if name in found else name] = path
+    return found
 
 
 def _row_name(name: str) -> str:
@@ -86,15 +90,15 @@ def _row(name: str, path: Path, out: Path) -> Variant:
     return variant(_row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
 
 
-def _open(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool) -> None:
-    settings = {**config.model_dump(mode="json"), "fingerprints": [fingerprint(path) for path in paths]}
+def _open(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> None:
+    settings = {**config.model_dump(mode="json"), **more, "fingerprints": [fingerprint(path) for path in paths]}
     RunDirectory(out).open(settings, fresh)
 
 
-def _finish(out: Path, model: str, task: str, rows: Sequence[Variant]) -> RunResult:
+def _finish(out: Path, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()) -> RunResult:
     from reports.build import write_reports
 
-    result = build_run(model, task, rows, [], {})
+    result = build_run(model, task, rows, [], {}, speed_ratios=ratios)
     write_run(result, out)
     write_reports(out)
     return result

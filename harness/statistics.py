@@ -78,8 +78,8 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return 1.0 if discordant == 0 else float(stats.binomtest(lost, discordant, 0.5).pvalue)
 
 
-def percentiles(values: Sequence[float], points: Sequence[int] = (50, 99)) -> dict[str, float]:
-    """{"p50": .., "p99": ..} by linear interpolation."""
+def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -> dict[str, float]:
+    """{"p50": .., "p90": .., "p99": ..} by linear interpolation."""
     return {f"p{point}": float(np.percentile(values, point)) for point in points}
 
 
@@ -95,6 +95,22 @@ def paired_mean_difference(a: Sequence[float], b: Sequence[Sequence[float]], con
     per_item = x - y.mean(axis=0)
     half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * per_item.std(ddof=1) / np.sqrt(x.size)
     return float(per_item.mean()), float(per_item.mean() - half), float(per_item.mean() + half)
+
+
+def paired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = _CONFIDENCE) -> tuple[float, float, float]:
+    """b / a over pairs taken one after the other: the geometric mean with its interval, Student's t on the logarithms.
+
+    Returns (ratio, low, high); one pair gives (ratio, 0, inf), as nothing is known of its spread.
+    Raises ValueError where the lengths differ or a value is not positive.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if x.shape != y.shape or x.size == 0 or min(x.min(), y.min()) <= 0:
+        raise ValueError(f"paired_ratio needs two equally long sequences of positive numbers, got {x.size} and {y.size}")
+    logs = np.log(y / x)
+    if x.size == 1:
+        return float(np.exp(logs[0])), 0.0, float("inf")
+    half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * logs.std(ddof=1) / np.sqrt(x.size)
+    return float(np.exp(logs.mean())), float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
 
 
 LIKELIHOOD_METRICS = ("perplexity", "bits_per_byte")

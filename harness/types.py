@@ -40,6 +40,8 @@ class ModelShape:
     neuron_parameters: int
     dtype_bytes: int
     vocab_size: int
+    num_attention_heads: int
+    tied: bool  # the embedding is the LM head as well
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)
@@ -234,7 +236,12 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class ServingRow:
-    """Medians over the repeats; latencies in milliseconds, {"p50": .., "p99": ..} over all requests of all repeats."""
+    """Medians over the repeats; latencies in milliseconds, {"p50": .., "p90": .., "p99": ..} over all requests of all repeats.
+
+    ttft_ms: from the arrival of a request to its first token. tpot_ms: (last token - first token) / (tokens - 1) of a request.
+    itl_ms: between two outputs of a request, which is one token but for speculative decoding. output_tok_cpu_s: output tokens per
+    second of CPU time of the engine, on all cores. spread: (largest - smallest) / median of output_tok_s_repeats.
+    """
 
     concurrency: int
     output_tok_s: float
@@ -242,10 +249,25 @@ class ServingRow:
     ttft_ms: Mapping[str, float]
     tpot_ms: Mapping[str, float]
     repeats: int
+    itl_ms: Mapping[str, float]
+    total_tok_s: float  # with the prompts'
+    output_tok_cpu_s: float
+    output_tok_cpu_s_repeats: tuple[float, ...]
+    answers_s_repeats: tuple[float, ...]
+    requests: int
+    tokens_per_answer: float
+    spread: float
 
 
 @dataclass(frozen=True)
 class ServingResult:
+    """How fast a variant answers and what it takes. `mode`: offline, the engine in one process, or online, vLLM's server over HTTP.
+
+    output_tokens: of every answer, the most where `natural` says that answers end by themselves. Bytes of weights: of the files, and
+    what the engine counts on CUDA. resident, peak: of all processes of one engine on this variant alone. forecast: the same figures
+    by formula, from the config, before anything ran.
+    """
+
     concurrency: tuple[ServingRow, ...]
     weight_bytes: int
     kv_bytes_per_token: int
@@ -253,6 +275,34 @@ class ServingResult:
     device: str
     dtype: str
     output_tokens: int
+    kv_blocks: int
+    mode: str
+    prompts: str
+    natural: bool
+    forecast: Mapping[str, int]
+    engine_weight_bytes: int | None = None
+    resident_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class SpeedRatio:
+    """`variant` over `baseline` in `quantity`: the geometric mean over pairs of neighbouring repeats, with its 95 % interval.
+
+    quantity: output_tok_s, output_tok_cpu_s or, where answers end by themselves, answers_s. ideal: by floating-point operations and by
+    bytes read (harness/capacity.py).
+    """
+
+    variant: str
+    baseline: str
+    concurrency: int
+    quantity: str
+    pairs: int
+    ratio: float
+    ci_low: float
+    ci_high: float
+    ideal_flops: float
+    ideal_bytes: float
 
 
 @dataclass(frozen=True)
@@ -375,4 +425,5 @@ class RunResult:
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...]
     recoveries: tuple[Recovery, ...] = ()
+    speed_ratios: tuple[SpeedRatio, ...] = ()
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability

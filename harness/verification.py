@@ -110,7 +110,7 @@ def _vllm_tokens(checkpoint: Path, prompts: list[list[int]], threads: int | None
 
     shape = shape_of(read_config(checkpoint))
     longest = min(_LONGEST, shape.max_position_embeddings)
-    config = EngineConfig("float32", longest, kv_cache_bytes(2 * shape.kv_bytes_per_token, longest), threads=threads)
+    config = EngineConfig("float32", longest, kv_cache_bytes(2 * shape.kv_bytes_per_token, longest, len(prompts)), threads=threads)
     params = SamplingParams(temperature=0.0, max_tokens=_NEW_TOKENS, ignore_eos=True)
     with engine(checkpoint, config) as llm:
         outputs = generate(llm, [TokensPrompt(prompt_token_ids=ids) for ids in prompts], params)

@@ -46,6 +46,7 @@ class Family:
     gate: str | None = "mlp.gate_proj"
     cuts: tuple[Cut, ...] = _GATED
     keys: Mapping[str, str] = field(default_factory=dict)
+    tied: bool = False  # where config.json does not say: the embedding is the LM head as well
     own_widths: bool = True  # False where vLLM cannot run a width of its own in every layer
 
     @property
@@ -80,23 +81,23 @@ FAMILIES: Mapping[str, Family] = {
         Family("qwen2", "Qwen2ForCausalLM"),
         Family("qwen3", "Qwen3ForCausalLM"),
         Family("mistral", "MistralForCausalLM"),
-        Family("gemma2", "Gemma2ForCausalLM"),
-        Family("gemma3_text", "Gemma3ForCausalLM"),
+        Family("gemma2", "Gemma2ForCausalLM", tied=True),
+        Family("gemma3_text", "Gemma3ForCausalLM", tied=True),
         Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=_FUSED),
         Family("olmo2", "Olmo2ForCausalLM"),
         Family("granite", "GraniteForCausalLM"),
-        Family("smollm3", "SmolLM3ForCausalLM"),
+        Family("smollm3", "SmolLM3ForCausalLM", tied=True),
         Family(
             "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox.layers", "mlp.dense_4h_to_h", None,
             (Cut("mlp.dense_h_to_4h.weight"), Cut("mlp.dense_4h_to_h.weight", axis=1), Cut("mlp.dense_h_to_4h.bias")),
         ),
         Family(
             "opt", "OPTForCausalLM", "model.decoder.layers", "fc2", None,
-            (Cut("fc1.weight"), Cut("fc2.weight", axis=1), Cut("fc1.bias")), {"intermediate_size": "ffn_dim"},
+            (Cut("fc1.weight"), Cut("fc2.weight", axis=1), Cut("fc1.bias")), {"intermediate_size": "ffn_dim"}, tied=True,
         ),
         Family(
             "gpt2", "GPT2LMHeadModel", "transformer.h", "mlp.c_proj", None,
-            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")), _GPT2_KEYS, own_widths=False,
+            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")), _GPT2_KEYS, tied=True, own_widths=False,
         ),
     )
 }  # fmt: skip
@@ -147,6 +148,8 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         neuron_parameters=sum(cut.parts * hidden for cut in family.cuts if cut.name.endswith(".weight")),
         dtype_bytes=4 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2,
         vocab_size=int(config.get("vocab_size") or 0),
+        num_attention_heads=heads,
+        tied=bool(config.get("tie_word_embeddings", family.tied)),
     )
 
 

@@ -13,6 +13,7 @@ from harness.store import write_text
 from reports import charts, figures
 from reports.neurons import neuron_tables
 from reports.recovery import recovery_sentences, recovery_tables
+from reports.serving import serving_sentences, serving_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -48,6 +49,10 @@ def render(run: dict[str, Any], template: str, escape: bool) -> str:
     environment.filters.update(figures.FILTERS)
     drawn = charts.drawn(run) if escape else []
     *results, provenance = figures.tables(run)
-    tables = [*results, *recovery_tables(run), *neuron_tables(run), provenance]
-    verdict = [*figures.verdict(run), *recovery_sentences(run)]
-    return environment.get_template(template).render(run=run, charts=drawn, verdict=verdict, tables=tables)
+    tables = [*results, *serving_tables(run), *recovery_tables(run), *neuron_tables(run), provenance]
+    return environment.get_template(template).render(run=run, charts=drawn, verdict=sentences(run), tables=tables)
+
+
+def sentences(run: dict[str, Any]) -> list[str]:
+    """What the figures say, in words."""
+    return [*figures.verdict(run), *serving_sentences(run), *recovery_sentences(run)]

@@ -15,7 +15,7 @@ def drawn(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     made = []
     if any(_accuracies(v) for v in run["variants"]):
         made.append(("Accuracy of every variant on every task; the table Accuracy holds the same figures", accuracy(run)))
-    if any(v["serving"] for v in run["variants"]):
+    if any(v["serving"] and v["serving"]["concurrency"] for v in run["variants"]):
         made.append(("Output tokens per second; the table Serving holds the same figures", throughput(run)))
     made += [(what, _svg(chart)) for what, chart in recovery_charts(run)]
     if run.get("neurons"):

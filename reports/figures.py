@@ -56,7 +56,7 @@ def tables(run: Mapping[str, Any]) -> list[Table]:
     """All tables of a run that have something to show, the summary first."""
     made = [
         summary_table(run), size_table(run), accuracy_table(run), difference_table(run), failure_table(run),
-        serving_table(run), provenance_table(run),
+        provenance_table(run),
     ]  # fmt: skip
     return [table for table in made if table.rows]
 
@@ -165,33 +165,6 @@ def failure_table(run: Mapping[str, Any]) -> Table:
     return Table("Failures by kind", ("variant", "task", *seen, "trap"), tuple(rows), note)
 
 
-def serving_table(run: Mapping[str, Any]) -> Table:
-    head = (
-        "variant",
-        "at a time",
-        "output tok/s",
-        "least to most",
-        "TTFT p50 / p99 ms",
-        "TPOT p50 / p99 ms",
-        "KV bytes/token",
-        "KV capacity",
-    )
-    rows = [
-        (
-            v["name"], str(r["concurrency"]), f"{r['output_tok_s']:.0f}",
-            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}",
-            f"{r['ttft_ms']['p50']:.1f} / {r['ttft_ms']['p99']:.1f}", f"{r['tpot_ms']['p50']:.2f} / {r['tpot_ms']['p99']:.2f}",
-            f"{v['serving']['kv_bytes_per_token']:,}", f"{v['serving']['kv_capacity_tokens']:,} tokens",
-        )
-        for v in run["variants"] if v["serving"]
-        for r in v["serving"]["concurrency"]
-    ]  # fmt: skip
-    device = next((v["serving"]["device"] for v in run["variants"] if v["serving"]), "?")
-    gpu = "" if device == "cuda" else " Not measured on a GPU."
-    note = f"Measured on {device}; medians of the repeats, variants in turns. Pruning FFN neurons never changes KV bytes per token.{gpu}"
-    return Table("Serving", head, tuple(rows), note)
-
-
 def provenance_table(run: Mapping[str, Any]) -> Table:
     pruned = [v for v in run["variants"] if v["method"] != "dense"]
     rows = [
@@ -244,17 +217,7 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     others = [f"{task} {interval(c)[0]}{unit(c['metric'])}" for task, c in found.items() if task != run["task"]]
     if others:
         lines.append(f"Off target: {', '.join(others)}.")
-    ratios = [_speed(before, after) for before, after in _serving_pairs(dense, pruned)]
-    if ratios:
-        lines.append(f"Output tokens per second against dense: {', '.join(ratios)} requests at a time.")
     return lines
-
-
-def _speed(before: Any, after: Any) -> str:
-    """The ratio of medians, with a warning where the repeats of both overlap: then the machine's noise could explain it."""
-    a, b = before["output_tok_s_repeats"], after["output_tok_s_repeats"]
-    overlap = " (repeats overlap)" if min(b) <= max(a) and min(a) <= max(b) else ""
-    return f"{after['output_tok_s'] / before['output_tok_s']:.2f}x at {before['concurrency']}{overlap}"
 
 
 def _widths(sizes: list[int]) -> str:

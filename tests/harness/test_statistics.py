@@ -75,7 +75,7 @@ def test_paired_mean_difference_is_the_t_interval_of_item_means() -> None:
 
 
 def test_percentiles_interpolate() -> None:
-    assert percentiles([1.0, 2.0, 3.0, 4.0]) == {"p50": 2.5, "p99": pytest.approx(3.97)}
+    assert percentiles([1.0, 2.0, 3.0, 4.0]) == {"p50": 2.5, "p90": pytest.approx(3.7), "p99": pytest.approx(3.97)}
 
 
 def test_with_equal_units_the_ratio_is_a_mean_with_students_interval() -> None:

@@ -1,0 +1,145 @@
+"""Speed and memory of the variants: what was measured beside what the formulas had foretold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reports.figures import Table, mebibytes, percent
+
+_NOISY = 0.1  # largest minus smallest repeat, of the median
+_QUANTITIES = {
+    "output_tok_s": "output tokens per second",
+    "output_tok_cpu_s": "output tokens per CPU second",
+    "answers_s": "answers per second",
+}
+
+
+def serving_tables(run: Mapping[str, Any]) -> list[Table]:
+    return [table(run) for table in (throughput_table, latency_table, speed_table, memory_table, capacity_table) if table(run).rows]
+
+
+def serving_sentences(run: Mapping[str, Any]) -> list[str]:
+    """Of every variant's speed, with intervals where there is more than one pair."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for r in run.get("speed_ratios", ()):
+        if r["quantity"] == "output_tok_s":
+            known = f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})" if r["pairs"] > 1 else ""
+            found.setdefault((r["variant"], r["baseline"]), []).append(f"{r['ratio']:.2f}x{known} at {r['concurrency']}")
+    return [f"Output tokens per second of {v} against {b}: {', '.join(parts)} requests at a time." for (v, b), parts in found.items()]
+
+
+def served(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(v["name"], v["serving"]) for v in run["variants"] if v["serving"]]
+
+
+def _rows(run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((name, row) for name, found in served(run) for row in found["concurrency"])
+
+
+def throughput_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "at a time", "output tok/s", "least to most", "all tok/s", "output tok per CPU s", "tokens per answer")
+    rows = [
+        (
+            name, str(r["concurrency"]), f"{r['output_tok_s']:.0f}",
+            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}", f"{r['total_tok_s']:.0f}",
+            f"{r['output_tok_cpu_s']:.0f}", f"{r['tokens_per_answer']:.1f}",
+        )
+        for name, r in _rows(run)
+    ]  # fmt: skip
+    return Table("Throughput", head, tuple(rows), " ".join([*_how(run), *_noise(run)]))
+
+
+def _how(run: Mapping[str, Any]) -> list[str]:
+    """How it was measured, in sentences."""
+    if not served(run):
+        return []
+    found = served(run)[0][1]
+    ways = {"offline": "the engine in one process", "online": "vLLM's server over HTTP, asked by vllm bench serve"}
+    lengths = f"answers {'of at most' if found['natural'] else 'of exactly'} {found['output_tokens']} tokens"
+    said = f"Measured on {found['device']} in {found['dtype']}: {ways[found['mode']]}; prompts: {found['prompts']}; {lengths}."
+    gpu = [] if found["device"] == "cuda" else ["Not measured on a GPU."]
+    return [said, "Medians of the repeats, variants in turns. all tok/s counts the prompts too.", *gpu]
+
+
+def _noise(run: Mapping[str, Any]) -> list[str]:
+    noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _rows(run) if r["spread"] > _NOISY]
+    if not noisy:
+        return []
+    return [
+        f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; measure again when it is idle."
+    ]
+
+
+def latency_table(run: Mapping[str, Any]) -> Table:
+    names = ("ttft_ms", "tpot_ms", "itl_ms")
+    rows = [(name, str(r["concurrency"]), *(_percentiles(r[latency]) for latency in names)) for name, r in _rows(run)]
+    note = (
+        "p50 / p90 / p99 in milliseconds over all requests. TTFT: from a request to its first token, waiting included. "
+        "TPOT: mean time per further token of a request. ITL: between two tokens."
+    )
+    return Table("Latency", ("variant", "at a time", "TTFT ms", "TPOT ms", "ITL ms"), tuple(rows), note)
+
+
+def _percentiles(found: Mapping[str, float]) -> str:
+    return " / ".join(f"{found[name]:.2f}" for name in ("p50", "p90", "p99"))
+
+
+def speed_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "against", "at a time", "of", "ratio", "95 % interval", "ideal by operations / bytes", "of the ideal")
+    rows = [
+        (
+            r["variant"], r["baseline"], str(r["concurrency"]), _QUANTITIES[r["quantity"]], f"{r['ratio']:.3f}", ratio_interval(r),
+            f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}", percent(r["ratio"] / max(r["ideal_flops"], r["ideal_bytes"]), 0),
+        )
+        for r in run.get("speed_ratios", ())
+    ]  # fmt: skip
+    note = (
+        "Ratios are geometric means over pairs of repeats taken one after the other. The ideal is the forecast: operations or bytes of "
+        "a decoding step, dense over pruned; nothing but the layers' arithmetic counts in it, so that what the engine does besides keeps "
+        "the measured ratio below."
+    )
+    return Table("Speed against the first, forecast and measured", head, tuple(rows), note)
+
+
+def ratio_interval(ratio: Mapping[str, Any]) -> str:
+    return "unknown, one pair" if ratio["pairs"] == 1 else f"{ratio['ci_low']:.3f} to {ratio['ci_high']:.3f}"
+
+
+def memory_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "weights", "forecast", "in the engine", "engine's memory", "at most")
+    rows = [
+        (
+            name, mebibytes(s["weight_bytes"]), mebibytes(s["forecast"]["weight_bytes"]), _size(s["engine_weight_bytes"]),
+            _size(s["resident_bytes"]), _size(s["peak_bytes"]),
+        )
+        for name, s in served(run)
+    ]  # fmt: skip
+    note = (
+        "weights: of the files, beside parameters times bytes. In the engine: as vLLM counts them, on CUDA only. Engine's memory: device "
+        "memory on CUDA, main memory of a process with one engine on a CPU, libraries included."
+    )
+    return Table("Memory", head, tuple(rows), note)
+
+
+def _size(value: int | None) -> str:
+    return "not measured" if value is None else mebibytes(value)
+
+
+def capacity_table(run: Mapping[str, Any]) -> Table:
+    """What the freed weights hold instead is the same on every device: it depends on the model alone."""
+    head = ("variant", "KV bytes per token", "by formula", "KV blocks", "tokens in them", "forecast", "tokens gained by smaller weights")
+    found = served(run)
+    rows = [
+        (
+            name, f"{s['kv_bytes_per_token']:,}", f"{s['forecast']['kv_bytes_per_token']:,}", f"{s['kv_blocks']:,}",
+            f"{s['kv_capacity_tokens']:,}", f"{s['forecast']['kv_capacity_tokens']:,}",
+            f"{(found[0][1]['weight_bytes'] - s['weight_bytes']) // s['kv_bytes_per_token']:,}",
+        )
+        for name, s in found
+    ]  # fmt: skip
+    note = (
+        "KV bytes per token do not change with FFN pruning. The cache was given the same size for all variants here; where an engine takes "
+        "the whole device, smaller weights leave room for so many more tokens of context, on any device (`harness plan --device`)."
+    )
+    return Table("KV cache", head, tuple(rows), note)
