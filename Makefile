@@ -28,7 +28,7 @@ smollm2-math: install    ## a 135M model with a real task accuracy, about 15 min
 	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math
 
 recovery: install        ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds
-	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/recovered.py
 
 families: install        ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest tests/harness/test_families.py

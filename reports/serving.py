@@ -66,9 +66,7 @@ def _noise(run: Mapping[str, Any]) -> list[str]:
     noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _rows(run) if r["spread"] > _NOISY]
     if not noisy:
         return []
-    return [
-        f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; measure again when it is idle."
-    ]
+    return [f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; repeat this on an idle one."]
 
 
 def latency_table(run: Mapping[str, Any]) -> Table:

@@ -1,6 +1,6 @@
 """What fine-tuning brings back on the embedded model: arms x ratios x seeds, beside the dense model fine-tuned the same way.
 
-python benchmarks/recovery.py [--out docs/recovery.json] [--work runs/recovery] [--steps 300]
+python benchmarks/recovered.py [--out docs/recovery.json] [--work runs/recovery] [--steps 300]
 
 A seed decides random pruning, the order of the training data and the data itself. Intervals are over the test items, each item's
 seeds taken together. Every run is an ordinary `harness recover`, and goes on where it was stopped.
