@@ -26,6 +26,7 @@ from pruning.plan import default_alignment, pruned_width
 @click.option("--ratio", "ratios", type=float, multiple=True, default=(0.2, 0.5))
 @click.option("--concurrency", type=int, multiple=True, default=(1, 8, 32, 128))
 @click.option("--repeats", type=int, default=5)
+@click.option("--input-tokens", type=int, help="Random prompts of about so many tokens; otherwise those of mini_math.")
 @click.option("--output-tokens", type=int, default=64)
 @click.option("--threads", type=int, default=1)
 @click.option("--dtype", default="auto")
