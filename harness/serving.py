@@ -121,7 +121,7 @@ def _parameters(workload: Workload) -> Any:
 
 
 def in_turns(runners: Mapping[str, Runner], concurrency: Sequence[int], repeats: int, workload: Workload) -> dict[str, list[list[Pass]]]:
-    """name -> for each concurrency its passes. Warms every variant up, then A B A B ..., so that drift of the machine hits all alike.
+    """name -> for each concurrency its passes. Warms every variant up, then A B, B A, A B, ..., so that drift of the machine hits all alike.
 
     Raises MeasurementError where answers of a fixed length are shorter.
     """
@@ -130,9 +130,9 @@ def in_turns(runners: Mapping[str, Runner], concurrency: Sequence[int], repeats:
         warm = [runner(level).seconds for runner in runners.values()]
         rounds = min(_MOST_ROUNDS, max(1, math.ceil(workload.least_seconds / warm[0])))
         passes: dict[str, list[Pass]] = {name: [] for name in runners}
-        for _ in range(repeats):
-            for name, runner in runners.items():
-                passes[name].append(_pass(runner, level, rounds, workload))
+        for repeat in range(repeats):
+            for name in list(runners)[:: -1 if repeat % 2 else 1]:
+                passes[name].append(_pass(runners[name], level, rounds, workload))
         for name, done in passes.items():
             found[name].append(done)
     return found
