@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import engine, online, scoring, server
+from harness.capacity import Device, kv_capacity_tokens
 from harness.config import RunConfig
 from harness.engine import EngineConfig, Engines
 from harness.errors import UsageError
 from harness.footprint import Footprint, footprint
 from harness.progress import stage
 from harness.serving import Pass, Runner, Workload, in_turns, offline_round, random_prompts, serving_row, speed_ratios
-from harness.types import ModelShape, ServingResult, SpeedRatio
+from harness.types import ModelShape, ServingResult, ServingRow, SpeedRatio
 from pruning.checkpoint import describe, read_config, read_record
 from pruning.families import shape_of
 from tasks.registry import Task
@@ -25,14 +26,21 @@ _UNCACHED = ("--no-enable-prefix-caching",)  # a pass repeats the prompts of the
 
 
 @dataclass(frozen=True)
+class Cache:
+    """A KV cache as it is, and the bytes that it was given; None where the engine took what it found."""
+
+    kv_bytes_per_token: int
+    blocks: int
+    block_tokens: int
+    given_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Subject:
-    """One variant that can be asked: a round of requests, and what its KV cache is and was given."""
+    """One variant that can be asked."""
 
     round: Runner
-    kv_bytes_per_token: int
-    kv_blocks: int
-    block_tokens: int
-    cache_bytes: int
+    cache: Cache
 
 
 def make_workload(config: RunConfig, model: Path, task: Task) -> Workload:
@@ -79,8 +87,8 @@ def offline_subjects(engines: Engines, names: Iterable[str], workload: Workload)
 
 
 def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
-    cache = (engine.kv_bytes_per_token(llm), *engine.cache_facts(llm), config.kv_cache_bytes or 0)
-    return Subject(lambda level: offline_round(llm, workload, level), *cache)
+    cache = Cache(engine.kv_bytes_per_token(llm), *engine.cache_facts(llm), config.kv_cache_bytes)
+    return Subject(lambda level: offline_round(llm, workload, level), cache)
 
 
 def _settings(path: Path, config: RunConfig, workload: Workload) -> EngineConfig:
@@ -112,35 +120,49 @@ def _served(running: server.Server, name: str, path: Path, settings: EngineConfi
     def ask(level: int) -> Pass:
         return online.online_round(running, online.arguments(running, name, path, requests, workload, level))
 
-    per_token = engine.cached_bytes_per_token(path, settings.dtype)
-    return Subject(ask, per_token, *server.cache_facts(running), settings.kv_cache_bytes or 0)
+    return Subject(ask, cache_of(running, path, settings))
+
+
+def cache_of(running: server.Server, path: Path, settings: EngineConfig) -> Cache:
+    """A server does not publish the bytes of a token: they are by formula."""
+    return Cache(engine.cached_bytes_per_token(path, settings.dtype), *server.cache_facts(running), settings.kv_cache_bytes)
 
 
 def results(
-    models: Mapping[str, Path], subjects: Mapping[str, Subject], passes: Mapping[str, Sequence[Sequence[Pass]]], config: RunConfig,
-    workload: Workload, mode: str, memory: Mapping[str, Footprint] = {},
-) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:  # fmt: skip
+    models: Mapping[str, Path],
+    subjects: Mapping[str, Subject],
+    passes: Mapping[str, Sequence[Sequence[Pass]]],
+    config: RunConfig,
+    workload: Workload,
+    mode: str,
+    memory: Mapping[str, Footprint] = {},
+) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     """Each variant's figures, and every one's speed over the first's."""
     found = {}
     for name, path in models.items():
-        subject, rows = subjects[name], [serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True)]
-        found[name] = ServingResult(
-            concurrency=tuple(rows), weight_bytes=describe(path).weight_bytes, kv_bytes_per_token=subject.kv_bytes_per_token,
-            kv_capacity_tokens=subject.kv_blocks * subject.block_tokens, device=engine.device_name(),
-            dtype=engine.working_dtype(path, config.dtype), output_tokens=workload.output_tokens, kv_blocks=subject.kv_blocks,
-            mode=mode, prompts=workload.name, natural=workload.natural,
-            forecast=_forecast(path, config.dtype, subject.cache_bytes), **(asdict(memory[name]) if name in memory else {}),
-        )  # fmt: skip
+        rows = tuple(serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True))
+        found[name] = serving_result(path, config.dtype, subjects[name].cache, rows, workload, mode, memory.get(name))
     shapes = {name: _shape(path) for name, path in models.items()}
     number = engine.NUMBER_BYTES[next(iter(found.values())).dtype]
     return found, speed_ratios({name: result.concurrency for name, result in found.items()}, shapes, workload, number)
+
+
+def serving_result(
+    path: Path, dtype: str, cache: Cache, rows: tuple[ServingRow, ...], workload: Workload, mode: str, memory: Footprint | None = None
+) -> ServingResult:  # fmt: skip
+    return ServingResult(
+        concurrency=rows, weight_bytes=describe(path).weight_bytes, kv_bytes_per_token=cache.kv_bytes_per_token,
+        kv_capacity_tokens=cache.blocks * cache.block_tokens, device=engine.device_name(), dtype=engine.working_dtype(path, dtype),
+        output_tokens=workload.output_tokens, kv_blocks=cache.blocks, mode=mode, prompts=workload.name, natural=workload.natural,
+        forecast=_forecast(path, dtype, cache.given_bytes), **(asdict(memory) if memory else {}),
+    )  # fmt: skip
 
 
 def _shape(path: Path) -> ModelShape:
     return shape_of(read_config(path), describe(path).parameters)
 
 
-def _forecast(path: Path, dtype: str, cache_bytes: int) -> dict[str, int]:
+def _forecast(path: Path, dtype: str, cache_bytes: int | None) -> dict[str, int]:
     """From the configs alone: of a pruned model, the parameters that removing neurons from the dense one leaves by formula."""
     made, shape, record = describe(path), _shape(path), read_record(path)
     parameters = made.parameters
@@ -148,6 +170,5 @@ def _forecast(path: Path, dtype: str, cache_bytes: int) -> dict[str, int]:
         dense = replace(shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"])
         parameters = dense.pruned_parameters(made.intermediate_sizes)
     per_token = engine.cached_bytes_per_token(path, dtype)
-    return {
-        "weight_bytes": parameters * shape.dtype_bytes, "kv_bytes_per_token": per_token, "kv_capacity_tokens": cache_bytes // per_token
-    }  # fmt: skip
+    capacity = cache_bytes // per_token if cache_bytes else kv_capacity_tokens(shape, Device("this one", engine.device_bytes()))
+    return {"weight_bytes": parameters * shape.dtype_bytes, "kv_bytes_per_token": per_token, "kv_capacity_tokens": capacity}

@@ -182,14 +182,32 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
 @click.argument("scores", type=_PATH)
 @METHOD
 @PLANNING
-@click.option("--out", type=_PATH, required=True, help="plan.safetensors to write.")
+@click.option("--out", type=_PATH, help="plan.safetensors to write.")
+@click.option("--device", help="Write nothing; say what MODEL would take of 24GiB, A100-80, H100 ..., at several ratios.")
+@click.option("--context", type=int, help="With --device: tokens of a request.  [default: 2048, or what the model can take]")
 @JSON
 @DEBUG
-def plan_command(scores: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Decide which neurons stay, from SCORES."""
+def plan_command(
+    scores: Path, out: Path | None, device: str | None, context: int | None, as_json: bool, **options: Any
+) -> None:  # fmt: skip
+    """Decide which neurons stay, from SCORES; or, with --device, what a MODEL would take and gain there.
+
+    \b
+    harness plan scores.safetensors --ratio 0.3 --out plan.safetensors
+    harness plan qwen-7b --device 24GiB
+    harness plan qwen-7b --device A100-80 --context 8192 --ratio 0.25
+    """
     from harness import stages
     from harness.config import load_config
 
+    if device:
+        from harness.devices import device_table, on_device
+
+        found = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
+        answer(found, as_json, device_table(found))
+        return
+    if out is None:
+        raise click.UsageError("--out is missing; give the plan.safetensors to write")
     with stdout_to_stderr():
         found = stages.plan(scores, load_config(None, options), out)
     answer(found, as_json)
@@ -278,6 +296,45 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
         config = load_config(None, {**options, "model": models[0]}, defaults={"concurrency": (1, 8, 32, 128), "repeats": 5})
         bench_checkpoints(config, models, out, fresh, online)
     show_run(out, as_json)
+
+
+@cli.command("serve")
+@click.argument("checkpoint")
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=8000, show_default=True, help="0: any that is free.")
+@click.option("--api-key", envvar="VLLM_API_KEY", help="Asked of every request.  [default: VLLM_API_KEY]")
+@click.option("--max-model-len", type=int, help="Tokens of a prompt and its answer.  [default: the model's; on a CPU 4096 at most]")
+@DTYPE
+@THREADS
+@click.option("--out", type=_PATH, help="Run directory, with the server's log.  [default: runs/serve-CHECKPOINT]")
+@FRESH
+@JSON
+@DEBUG
+def serve_command(
+    checkpoint: str, extra: tuple[str, ...], host: str, port: int, api_key: str | None, max_model_len: int | None, out: Path | None,
+    fresh: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """vLLM's OpenAI-compatible server on CHECKPOINT, until Ctrl-C or SIGTERM.
+
+    \b
+    harness serve runs/x/checkpoint
+    harness serve runs/x/checkpoint --api-key secret -- --tensor-parallel-size 2
+
+    What follows -- goes to `vllm serve` as it is; the plain line that all this stands for is printed.
+    """
+    from harness import server
+    from harness.config import load_config
+    from harness.standalone import row_name, serving_checkpoint
+
+    config = load_config(None, {**options, "model": checkpoint})
+    address = server.Address(host, port or server.free_port(), api_key)
+    folder = out or Path("runs") / f"serve-{row_name(checkpoint)}"
+    with serving_checkpoint(config, address, extra, folder, fresh or out is None, max_model_len) as running:
+        name = row_name(checkpoint)
+        found = {"url": f"{address.url}/v1", "model": name, "pid": running.process.pid, "log": str(running.log), "run": str(folder)}
+        answer(found, as_json)
+        server.wait(running)
 
 
 @cli.command("report")

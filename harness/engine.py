@@ -63,6 +63,13 @@ def device_name() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_bytes() -> int:
+    """Memory of the first GPU."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 def kv_cache_bytes(bytes_per_token: int, max_model_len: int, sequences: int) -> int:
     """Room for sequences of full length in whole blocks, at most 2 GiB on a CPU, where the cache competes with everything else."""
     need = bytes_per_token * -(-max_model_len // _LARGEST_BLOCK) * _LARGEST_BLOCK * sequences
@@ -130,9 +137,7 @@ def _memory_share(model: Path, config: EngineConfig) -> float | None:
     """On CUDA, what an engine with a cache of its own size takes of the device, so that a second one starts beside it."""
     if device_name() == "cpu" or config.kv_cache_bytes is None:
         return None
-    import torch
-
-    total = torch.cuda.get_device_properties(0).total_memory
+    total = device_bytes()
     return min(0.95, (1.1 * _file_bytes(model) + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)
 
 
@@ -239,9 +244,7 @@ class Engines:
         return found if device_name() == "cpu" else replace(found, kv_cache_bytes=min(found.kv_cache_bytes or 0, self._room(name)))
 
     def _room(self, name: str) -> int:
-        import torch
-
-        share = 0.9 * torch.cuda.get_device_properties(0).total_memory / len(self.models)
+        share = 0.9 * device_bytes() / len(self.models)
         room = int(share - 1.1 * _file_bytes(self.models[name])) - _ACTIVATION_BYTES
         if room <= 0:
             raise MeasurementError(f"{', '.join(self.models)} do not fit on the device together; measure fewer at a time")

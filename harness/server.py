@@ -24,6 +24,7 @@ from harness.engine import EngineConfig, engine_arguments
 from harness.errors import MeasurementError, UsageError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_WELL, _DEAD = 200, 503
 _STOPPING = 30.0  # seconds that a server has to end by itself
 _LIBC = ctypes.CDLL(None)
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -104,24 +105,42 @@ def running(
 
 def stop(server: Server) -> None:
     """SIGTERM, time to finish, then SIGKILL for whatever of it is left: a dead engine leaves workers behind."""
-    server.process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        server.process.wait(_STOPPING)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-
-
-def healthy(server: Server, seconds: float = 5.0) -> bool:
     try:
-        with urllib.request.urlopen(f"{server.address.url}/health", timeout=seconds) as answer:
-            return bool(answer.status == 200)
+        server.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(_STOPPING)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+def wait(server: Server) -> None:
+    """Until SIGTERM or Ctrl-C; raises MeasurementError where the server ends by itself or says that its engine is dead."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while server.process.poll() is None and health(server) != _DEAD:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    raise MeasurementError(f"vLLM's server died: {reason(server)}; all it said is in {server.log}")
+
+
+def health(server: Server) -> int | None:
+    """HTTP status of /health; None where nobody answers."""
+    try:
+        with urllib.request.urlopen(f"{server.address.url}/health", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
     except (urllib.error.URLError, OSError):
-        return False
+        return None
 
 
 def _wait_until_ready(server: Server) -> None:
-    while not healthy(server):
+    while health(server) != _WELL:
         if server.process.poll() is not None:
             raise MeasurementError(f"vLLM's server did not start: {reason(server)}; all it said is in {server.log}")
         time.sleep(0.2)

@@ -121,7 +121,7 @@ def _parameters(workload: Workload) -> Any:
 
 
 def in_turns(runners: Mapping[str, Runner], concurrency: Sequence[int], repeats: int, workload: Workload) -> dict[str, list[list[Pass]]]:
-    """name -> for each concurrency its passes. Warms every variant up, then A B, B A, A B, ..., so that drift of the machine hits all alike.
+    """name -> for each concurrency its passes. Warms every variant up, then A B, B A, A B and so on, so that drift hits all alike.
 
     Raises MeasurementError where answers of a fixed length are shorter.
     """

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import models, scoring
-from harness.bench import bench, make_workload, need_context
+from harness import models, scoring, server
+from harness.bench import bench, cache_of, make_workload, need_context, serving_result
 from harness.builtin import evaluate_builtin, find_builtin
 from harness.config import RunConfig
-from harness.engine import Engines, prepare_environment
+from harness.engine import Engines, config_for, device_name, prepare_environment
 from harness.evaluate import evaluate
 from harness.pipeline import context_length, longest_context, need_tools
-from harness.progress import stage
+from harness.progress import say, stage
 from harness.results import build_run, variant, write_run
+from harness.serving import Workload
 from harness.spec import check_tasks, task_names
 from harness.store import RunDirectory, locked
 from harness.types import EvalResult, RunResult, SpeedRatio, Variant
@@ -59,7 +62,7 @@ def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh:
     """Throughput, latency and memory of several models on the same requests, in turns; one given twice says what noise does."""
     prepare_environment(config.threads)
     task = find_task(task_names(config)[0])
-    paths = _apart([(_row_name(name), models.locate(name, task.kind)) for name in names])
+    paths = _apart([(row_name(name), models.locate(name, task.kind)) for name in names])
     given = dict(zip(paths, names, strict=True))
     rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
     with locked(out):
@@ -71,6 +74,30 @@ def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh:
         return _finish(out, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios)
 
 
+@contextmanager
+def serving_checkpoint(
+    config: RunConfig, address: server.Address, extra: Sequence[str], out: Path, fresh: bool, max_model_len: int | None
+) -> Iterator[server.Server]:  # fmt: skip
+    """vLLM's server on one checkpoint, answering; run.json says what it holds. Raises UsageError for an address that cannot be used."""
+    server.check_address(address)
+    prepare_environment(config.threads)
+    path = models.locate(config.model, find_task(task_names(config)[0]).kind)
+    row = _row(config.model, path, out)
+    whole = shape_of(read_config(path)).max_position_embeddings
+    longest = max_model_len or (whole if device_name() == "cuda" else longest_context(path))
+    settings = config_for(path, config.dtype, config.threads, longest)
+    if device_name() == "cuda":
+        settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
+    with locked(out):
+        _open(out, config, [path], fresh, address=[address.host, address.port], extra=list(extra))
+        line = server.command(path, row.name, settings, address, extra)
+        say(f"{'VLLM_API_KEY=... ' if address.api_key else ''}{shlex.join(line)}")
+        with server.running(path, row.name, settings, address, out / "server.log", extra) as running:
+            found = serving_result(path, config.dtype, cache_of(running, path, settings), (), Workload("none", (), 0), "online")
+            _finish(out, config.model, task_names(config)[0], [replace(row, serving=found)])
+            yield running
+
+
 def _apart(named: Sequence[tuple[str, Path]]) -> dict[str, Path]:
     """A name that comes again gets a number."""
     found: dict[str, Path] = {}
@@ -80,14 +107,14 @@ def _apart(named: Sequence[tuple[str, Path]]) -> dict[str, Path]:
     return found
 
 
-def _row_name(name: str) -> str:
+def row_name(name: str) -> str:
     """A path's last two parts where the last says little, as in runs/x/checkpoint."""
     path = Path(name)
     return f"{path.parent.name}-{path.name}" if path.name == "checkpoint" else path.name
 
 
 def _row(name: str, path: Path, out: Path) -> Variant:
-    return variant(_row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
+    return variant(row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
 
 
 def _open(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> None:
