@@ -73,7 +73,7 @@ def bench(
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:  # fmt: skip
     """Engines or servers of all `models` at once, and their memory one after the other."""
     workload = replace(workload, least_seconds=_LEAST_SECONDS)
-    with (_servers if over_http else _engines)(models, config, workload, out) as subjects, stage(f"Measuring {', '.join(models)} in turns"):
+    with (_servers if over_http else _engines)(models, config, workload, out) as subjects:
         passes = in_turns({name: subject.round for name, subject in subjects.items()}, config.concurrency, config.repeats, workload)
     memory = {}
     for name, path in models.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -330,10 +331,12 @@ def serve_command(
     config = load_config(None, {**options, "model": checkpoint})
     address = server.Address(host, port or server.free_port(), api_key)
     folder = out or Path("runs") / f"serve-{row_name(checkpoint)}"
-    with serving_checkpoint(config, address, extra, folder, fresh or out is None, max_model_len) as running:
-        name = row_name(checkpoint)
-        found = {"url": f"{address.url}/v1", "model": name, "pid": running.process.pid, "log": str(running.log), "run": str(folder)}
-        answer(found, as_json)
+    with (
+        suppress(KeyboardInterrupt),
+        serving_checkpoint(config, address, extra, folder, fresh or out is None, max_model_len) as running,
+    ):
+        found = {"url": f"{address.url}/v1", "model": row_name(checkpoint), "pid": running.process.pid, "log": str(running.log)}
+        answer({**found, "run": str(folder)}, as_json)
         server.wait(running)
 
 

@@ -233,8 +233,7 @@ class Run:
             if work:
                 workload = replace(make_workload(config, self.model, self.spec.target), least_seconds=_LEAST_SECONDS)
                 subjects = offline_subjects(engines, names, workload)
-                with stage(f"Measuring throughput and latency of {', '.join(names)} in turns"):
-                    passes = in_turns({name: s.round for name, s in subjects.items()}, config.concurrency, config.repeats, workload)
+                passes = in_turns({name: s.round for name, s in subjects.items()}, config.concurrency, config.repeats, workload)
                 found, ratios = results({name: engines.models[name] for name in names}, subjects, passes, config, workload, "offline")
                 write_json(result, {"variants": {n: asdict(v) for n, v in found.items()}, "ratios": [asdict(ratio) for ratio in ratios]})
 

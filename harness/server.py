@@ -85,10 +85,13 @@ def free_port() -> int:
 def running(
     model: Path, name: str, config: EngineConfig, address: Address, log: Path, extra: Sequence[str] = ()
 ) -> Iterator[Server]:  # fmt: skip
-    """A server that answers; it and all its processes are gone on leaving. Raises MeasurementError where it does not start."""
+    """A server that answers; it and all its processes are gone on leaving. Raises MeasurementError where it does not start.
+
+    Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does.
+    """
     check_address(address)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as shim, log.open("wb") as output:
+    with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, log.open("wb") as output:
         line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
         environment = _environment(Path(shim), config, address)
         process = subprocess.Popen(
@@ -101,6 +104,15 @@ def running(
             yield server
         finally:
             stop(server)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stop(server: Server) -> None:
@@ -116,15 +128,9 @@ def stop(server: Server) -> None:
 
 
 def wait(server: Server) -> None:
-    """Until SIGTERM or Ctrl-C; raises MeasurementError where the server ends by itself or says that its engine is dead."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        while server.process.poll() is None and health(server) != _DEAD:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        return
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Until KeyboardInterrupt; raises MeasurementError where the server ends by itself or says that its engine is dead."""
+    while server.process.poll() is None and health(server) != _DEAD:
+        time.sleep(1)
     raise MeasurementError(f"vLLM's server died: {reason(server)}; all it said is in {server.log}")
 
 
@@ -149,7 +155,7 @@ def _wait_until_ready(server: Server) -> None:
 def reason(server: Server) -> str:
     """The last error in the log, in a line."""
     lines = server.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [found[1] for line in lines if (found := re.search(r"((?:\w+\.)*\w*(?:Error|Exception): .+)", line))]
+    errors = [found[1] for line in lines if (found := re.search(r"((?:[\w.]*(?:Error|Exception)|error): .+)", line))]
     return errors[-1][:300] if errors else f"exit code {server.process.poll()}"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.capacity import ideal_speedup
 from harness.errors import MeasurementError
+from harness.progress import stage
 from harness.statistics import paired_ratio, percentiles
 from harness.types import ModelShape, ServingRow, SpeedRatio
 
@@ -120,21 +121,25 @@ def _parameters(workload: Workload) -> Any:
     return SamplingParams(temperature=0.0, max_tokens=workload.output_tokens, ignore_eos=not workload.natural, output_kind=kind)
 
 
-def in_turns(runners: Mapping[str, Runner], concurrency: Sequence[int], repeats: int, workload: Workload) -> dict[str, list[list[Pass]]]:
+def in_turns(
+    runners: Mapping[str, Runner], concurrency: Sequence[int], repeats: int, workload: Workload
+) -> dict[str, list[list[Pass]]]:  # fmt: skip
     """name -> for each concurrency its passes. Warms every variant up, then A B, B A, A B and so on, so that drift hits all alike.
 
     Raises MeasurementError where answers of a fixed length are shorter.
     """
     found: dict[str, list[list[Pass]]] = {name: [] for name in runners}
-    for level in concurrency:
-        warm = [runner(level).seconds for runner in runners.values()]
-        rounds = min(_MOST_ROUNDS, max(1, math.ceil(workload.least_seconds / warm[0])))
-        passes: dict[str, list[Pass]] = {name: [] for name in runners}
-        for repeat in range(repeats):
-            for name in list(runners)[:: -1 if repeat % 2 else 1]:
-                passes[name].append(_pass(runners[name], level, rounds, workload))
-        for name, done in passes.items():
-            found[name].append(done)
+    with stage(f"Measuring {', '.join(runners)} in turns", len(concurrency) * len(runners) * repeats) as advance:
+        for level in concurrency:
+            warm = [runner(level).seconds for runner in runners.values()]
+            rounds = min(_MOST_ROUNDS, max(1, math.ceil(workload.least_seconds / warm[0])))
+            passes: dict[str, list[Pass]] = {name: [] for name in runners}
+            for repeat in range(repeats):
+                for name in list(runners)[:: -1 if repeat % 2 else 1]:
+                    passes[name].append(_pass(runners[name], level, rounds, workload))
+                    advance(1)
+            for name, done in passes.items():
+                found[name].append(done)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,9 @@ def serving_checkpoint(
         _open(out, config, [path], fresh, address=[address.host, address.port], extra=list(extra))
         line = server.command(path, row.name, settings, address, extra)
         say(f"{'VLLM_API_KEY=... ' if address.api_key else ''}{shlex.join(line)}")
-        with server.running(path, row.name, settings, address, out / "server.log", extra) as running:
+        with ExitStack() as stack:
+            with stage("Starting vLLM's server"):
+                running = stack.enter_context(server.running(path, row.name, settings, address, out / "server.log", extra))
             found = serving_result(path, config.dtype, cache_of(running, path, settings), (), Workload("none", (), 0), "online")
             _finish(out, config.model, task_names(config)[0], [replace(row, serving=found)])
             yield running

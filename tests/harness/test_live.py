@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import scoring
-from harness.engine import EngineConfig, engine, generate
+from harness.engine import EngineConfig, cached_bytes_per_token, engine, generate, kv_bytes_per_token
 from harness.errors import MeasurementError, UsageError
 from harness.live import restore, swap, swapped
 from pruning import score_file
@@ -181,5 +181,7 @@ def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, 
     model = load_pruned(export(dense, plan, tmp_path / "pruned").path, torch.float32)
     model.generation_config.eos_token_id = None
     expected = [model.generate(torch.tensor([p]), max_new_tokens=16, do_sample=False)[0, len(p) :].tolist() for p in PROMPTS]
-    with engine(dense, SMALL) as llm, swapped(llm, dense, file):
-        assert answers(llm) == expected
+    with engine(dense, SMALL) as llm:
+        assert kv_bytes_per_token(llm) == cached_bytes_per_token(dense, "auto")  # by the engine's own specification, and by formula
+        with swapped(llm, dense, file):
+            assert answers(llm) == expected

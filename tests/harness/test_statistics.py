@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import comb, sqrt
+from math import comb, log, sqrt
 
 import numpy as np
 import pytest
@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from harness.statistics import likelihood_metric, mcnemar_exact, paired_difference, paired_mean_difference, percentiles, ratio_mean, wilson
+from harness.statistics import (
+    likelihood_metric,
+    mcnemar_exact,
+    paired_difference,
+    paired_mean_difference,
+    paired_ratio,
+    percentiles,
+    ratio_mean,
+    wilson,
+)
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 
@@ -107,3 +116,35 @@ def test_perplexity_and_bits_are_the_textbook_ones() -> None:
 def test_a_ratio_without_clusters_or_units_is_refused(values: list[float], units: list[float]) -> None:
     with pytest.raises(ValueError, match="ratio_mean"):
         ratio_mean(values, units)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0.1, 100)), min_size=2, max_size=20))
+def test_paired_ratio_is_a_t_interval_of_the_logarithms(pairs: list[tuple[float, float]]) -> None:
+    a, b = zip(*pairs, strict=True)
+    logs = [log(y) - log(x) for x, y in pairs]
+    if np.std(logs) < 1e-9:
+        return
+    expected = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    ratio, low, high = paired_ratio(a, b)
+    assert log(ratio) == pytest.approx(float(np.mean(logs)), abs=1e-9)
+    assert (log(low), log(high)) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_paired_ratio_covers_the_true_ratio_as_often_as_it_says() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(2000):
+        drift = rng.lognormal(0, 0.3, 5)  # of the machine: alike for the two of a pair
+        a, b = drift * rng.lognormal(0, 0.03, 5), 1.3 * drift * rng.lognormal(0, 0.03, 5)
+        _, low, high = paired_ratio(a, b)
+        hits += low <= 1.3 <= high
+    assert 0.935 <= hits / 2000 <= 0.965
+
+
+def test_of_one_pair_nothing_is_known_but_the_ratio() -> None:
+    assert paired_ratio([2.0], [3.0]) == (pytest.approx(1.5), 0.0, float("inf"))
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0]), ([0.0], [1.0]), ([1.0], [-1.0])])
+def test_paired_ratio_refuses_what_has_no_logarithm(a: list[float], b: list[float]) -> None:
+    with pytest.raises(ValueError, match="paired_ratio needs"):
+        paired_ratio(a, b)
