@@ -40,9 +40,9 @@ def timeless(run: dict[str, Any]) -> dict[str, Any]:
     for variant in copy["variants"]:
         for value in variant["eval"].values():
             value.pop("seconds")
-        for row in variant["serving"]["concurrency"]:
-            for key in ("output_tok_s", "output_tok_s_repeats", "ttft_ms", "tpot_ms"):
-                row.pop(key)
+        variant["serving"]["concurrency"] = [[row["concurrency"], row["repeats"]] for row in variant["serving"]["concurrency"]]
+    for ratio in copy["speed_ratios"]:
+        ratio.pop("ratio"), ratio.pop("ci_low"), ratio.pop("ci_high")
     return copy
 
 

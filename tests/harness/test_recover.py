@@ -150,4 +150,7 @@ def test_run_recovers_the_pruned_model_and_its_control(tmp_path: Path) -> None:
     assert list(variants) == ["dense", "selective-smd-global-0.2", "dense-recovered", "selective-smd-global-0.2-recovered"]
     pruned = variants["selective-smd-global-0.2-recovered"]
     assert len(set(pruned["intermediate_sizes"])) > 1 and pruned["eval"]["mini_math"]["n"] == 24
-    assert pruned["training"]["recipe"]["distill"] == 0.5 and variants["dense"]["serving"] and not pruned["serving"]
+    assert pruned["training"]["recipe"]["distill"] == 0.5 and not variants["dense-recovered"]["serving"]
+    timed = [name for name, variant in variants.items() if variant["serving"]]
+    assert timed == ["dense", "selective-smd-global-0.2", "selective-smd-global-0.2-recovered"]
+    assert {ratio["baseline"] for ratio in found["speed_ratios"]} == {"dense"}
