@@ -97,10 +97,12 @@ def paired_mean_difference(a: Sequence[float], b: Sequence[Sequence[float]], con
     return float(per_item.mean()), float(per_item.mean() - half), float(per_item.mean() + half)
 
 
-def paired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = _CONFIDENCE) -> tuple[float, float, float]:
+def paired_ratio(
+    a: Sequence[float], b: Sequence[float], confidence: float = _CONFIDENCE
+) -> tuple[float, float | None, float | None]:  # fmt: skip
     """b / a over pairs taken one after the other: the geometric mean with its interval, Student's t on the logarithms.
 
-    Returns (ratio, low, high); one pair gives (ratio, 0, inf), as nothing is known of its spread.
+    Returns (ratio, low, high), of one pair (ratio, None, None), as nothing is known of its spread.
     Raises ValueError where the lengths differ or a value is not positive.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
@@ -108,7 +110,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = _CO
         raise ValueError(f"paired_ratio needs two equally long sequences of positive numbers, got {x.size} and {y.size}")
     logs = np.log(y / x)
     if x.size == 1:
-        return float(np.exp(logs[0])), 0.0, float("inf")
+        return float(np.exp(logs[0])), None, None
     half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * logs.std(ddof=1) / np.sqrt(x.size)
     return float(np.exp(logs.mean())), float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
 

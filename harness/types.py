@@ -299,8 +299,8 @@ class SpeedRatio:
     quantity: str
     pairs: int
     ratio: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None  # None: one pair
+    ci_high: float | None
     ideal_flops: float
     ideal_bytes: float
 

@@ -106,7 +106,7 @@ def test_ratios_are_over_pairs_against_the_first_with_the_ideal_beside() -> None
     wall, cpu = speed_ratios(rows, shapes, WORKLOAD, number=4)
     assert (wall.variant, wall.baseline, wall.concurrency, wall.quantity, wall.pairs) == ("pruned", "dense", 4, "output_tok_s", 2)
     assert wall.ratio == pytest.approx((2.0 * 1.6) ** 0.5)
-    assert wall.ci_low < 1.6 < 2.0 < wall.ci_high
+    assert wall.ci_low and wall.ci_high and wall.ci_low < 1.6 < 2.0 < wall.ci_high
     assert cpu.quantity == "output_tok_cpu_s"
     assert wall.ideal_flops > 1 and wall.ideal_bytes > 1
     natural = speed_ratios(rows, shapes, Workload("task", ((1,),), 3, natural=True), number=4)

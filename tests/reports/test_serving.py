@@ -58,7 +58,7 @@ def test_noise_is_said_and_not_averaged_away(spread: float, said: bool) -> None:
 
 def test_one_pair_has_no_interval() -> None:
     run = run_of(ROW, ROW)
-    run["speed_ratios"] = [{**RATIO, "pairs": 1, "ci_low": 0.0, "ci_high": float("inf")}]
+    run["speed_ratios"] = [{**RATIO, "pairs": 1, "ci_low": None, "ci_high": None}]
     assert speed_table(run).rows[0][5] == "unknown, one pair"
     assert serving_sentences(run) == ["Output tokens per second of pruned against dense: 1.25x at 8 requests at a time."]
 
