@@ -31,4 +31,4 @@ recovery: install        ## what fine-tuning brings back on the embedded model: 
 	$(BIN)/python benchmarks/recovered.py
 
 families: install        ## every architecture on vLLM, uniform and per-layer widths
-	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest tests/harness/test_families.py
+	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest tests/harness/test_families.py tests/harness/test_live.py

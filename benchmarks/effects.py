@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from harness import models, scoring
-from harness.engine import Engines, prepare_environment
+from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
 from harness.progress import say
 from harness.results import read_correct
@@ -62,7 +62,7 @@ def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: s
 
 
 def evaluate_arm(name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, float]:
-    with Engines({name: path}, "auto", threads, 512) as engines:
+    with engines_for({name: path}, "auto", threads, 512) as engines:
         rows = [find_task(task) for task in tasks]
         found = evaluate(engines[name], name, rows, scratch, name, None, 512, chat=True, split=split)
     say(

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from harness import language_model, models, scoring
-from harness.engine import Engines, prepare_environment
+from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
 from harness.pipeline import context_length
 from harness.results import read_samples
@@ -45,7 +45,7 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
         generating[0] = time.perf_counter() - started
 
     language_model.stream = remembered  # so that the bare engine gets the very same prompts
-    with tempfile.TemporaryDirectory() as name, Engines({"it": path}, "auto", threads, context_length(path, [row])) as engines:
+    with tempfile.TemporaryDirectory() as name, engines_for({"it": path}, "auto", threads, context_length(path, [row])) as engines:
         llm = engines["it"]
 
         def evaluated(number: int) -> tuple[float, int]:

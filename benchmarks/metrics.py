@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from harness import models, scoring
-from harness.engine import Engines, prepare_environment
+from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
 from harness.live import swapped
 from harness.progress import say
@@ -52,13 +52,13 @@ def main(
         calibration = scoring.calibrate(model, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(samples, "both"))
         request = scoring.ScoreRequest(("obs", "lape", "taylor"), True, retain, threads)
         scoring.score_model(model, calibration, request, folder / "scores")
-        with Engines({"dense": model}, "auto", threads, 512) as engines:
+        with engines_for({"dense": model}, "auto", threads, 512) as engines:
             judge = Judge(engines["dense"], folder, tasks, split)
             rows = [{"arm": "dense", "ratio": 0.0, **judge("dense")}]
             for ratio in ratios:
                 for arm in arms:
                     plan_file = make_arm(arm, ratio, model, calibration, request, folder)
-                    with swapped(judge.llm, model, plan_file):
+                    with swapped(judge.llm, plan_file):
                         rows.append({"arm": arm, "ratio": ratio, **judge(label(arm, ratio))})
         document = {
             "model": "tiny-math", "split": split, "retain": retain, "samples": samples, "rows": rows,

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from harness import models, scoring
-from harness.engine import Engines, prepare_environment
+from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
 from harness.progress import say
 from harness.types import CalibrationSet
@@ -141,7 +141,7 @@ def perplexities(checkpoint: Path, folder: Path, limits: dict[str, int], threads
     found: dict[str, Sequence[float]] = {}
     if not limits:
         return found
-    with Engines({"it": checkpoint}, "auto", threads, 2048) as engines:
+    with engines_for({"it": checkpoint}, "auto", threads, 2048) as engines:
         for task, limit in limits.items():
             result = evaluate(engines["it"], "it", [find_task(task)], folder, "it", limit, 2048, chat=True)[task]
             found[task] = [round(value, 4) for value in (result.value, result.ci_low, result.ci_high)]

@@ -12,9 +12,9 @@ from harness import engine, online, scoring, server
 from harness.capacity import Device, kv_capacity_tokens
 from harness.config import RunConfig
 from harness.engine import EngineConfig, Engines
-from harness.errors import UsageError
+from harness.errors import MeasurementError, UsageError
 from harness.footprint import Footprint, footprint
-from harness.progress import stage
+from harness.progress import say, stage
 from harness.serving import Pass, Runner, Workload, in_turns, offline_round, random_prompts, serving_row, speed_ratios
 from harness.types import ModelShape, ServingResult, ServingRow, SpeedRatio
 from pruning.checkpoint import describe, read_config, read_record
@@ -22,7 +22,7 @@ from pruning.families import shape_of
 from tasks.registry import Task
 
 _LEAST_SECONDS = 2.0
-_UNCACHED = ("--no-enable-prefix-caching",)  # a pass repeats the prompts of the one before
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cache:
 
     kv_bytes_per_token: int
     blocks: int
-    block_tokens: int
+    tokens: int
     given_bytes: int | None
 
 
@@ -47,25 +47,34 @@ def make_workload(config: RunConfig, model: Path, task: Task) -> Workload:
     """The task's own prompts, or random ones where their length is given; as many as go on at a time."""
     count = max(*config.concurrency, config.requests or 0, 4)
     length = {"output_tokens": config.output_tokens, "natural": config.natural, "requests": config.requests}
-    if config.input_tokens:
-        prompts = random_prompts(count, config.input_tokens, shape_of(read_config(model)).vocab_size)
-        least, most = min(map(len, prompts)), max(map(len, prompts))
-        return Workload(f"random, {least} to {most} tokens", prompts, **length)
-    return Workload(task.name, tuple(map(tuple, scoring.task_prompts(model, task, count))), **length)
+    if not config.input_tokens:
+        return Workload(task.name, tuple(map(tuple, scoring.task_prompts(model, task, count))), **length)
+    tokenizer = scoring.load_tokenizer(model)
+    drawn = random_prompts(count, config.input_tokens, shape_of(read_config(model)).vocab_size)
+    prompts = tuple(_as_text(tokenizer, prompt) for prompt in drawn)
+    return Workload(f"random, {min(map(len, prompts))} to {max(map(len, prompts))} tokens", prompts, **length)
+
+
+def _as_text(tokenizer: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens that a server which is sent their text sees again, as few as the prompt has or less."""
+    for _ in range(_TRIES):
+        again = tuple(tokenizer.encode(tokenizer.decode(list(prompt)), add_special_tokens=False))[: len(prompt)]
+        if again == prompt:
+            break
+        prompt = again
+    return prompt
 
 
 def need_context(model: Path, workload: Workload) -> None:
-    """Raises UsageError where prompts and answers are longer than the model can take."""
-    most = _shape(model).max_position_embeddings
-    if context_needed(workload) > most:
+    """Raises UsageError where prompts and answers are longer than the model can take, or made for another vocabulary."""
+    shape = _shape(model)
+    if workload.context > shape.max_position_embeddings:
         raise UsageError(
-            f"prompts and answers take up to {context_needed(workload)} tokens and the context of {model} is {most}; "
+            f"prompts and answers take up to {workload.context} tokens and the context of {model} is {shape.max_position_embeddings}; "
             "give a smaller --output-tokens or --input-tokens"
         )
-
-
-def context_needed(workload: Workload) -> int:
-    return max(map(len, workload.prompts)) + workload.output_tokens + 1
+    if max(map(max, workload.prompts)) >= shape.vocab_size:
+        raise UsageError(f"{model} has another vocabulary than the first model; the same requests cannot be put to both")
 
 
 def bench(
@@ -75,15 +84,22 @@ def bench(
     workload = replace(workload, least_seconds=_LEAST_SECONDS)
     with (_servers if over_http else _engines)(models, config, workload, out) as subjects:
         passes = in_turns({name: subject.round for name, subject in subjects.items()}, config.concurrency, config.repeats, workload)
-    memory = {}
-    for name, path in models.items():
-        with stage(f"Measuring the memory of {name}"):
-            memory[name] = footprint(path, _settings(path, config, workload), workload, max(config.concurrency))
+    memory = {name: found for name, path in models.items() if (found := _footprint(name, path, config, workload))}
     return results(models, subjects, passes, config, workload, "online" if over_http else "offline", memory)
 
 
+def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> Footprint | None:
+    """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
+    try:
+        with stage(f"Measuring the memory of {name}"):
+            return footprint(path, _settings({name: path}, config, workload)[name], workload, max(config.concurrency))
+    except MeasurementError as error:
+        say(f"memory of {name} not measured: {error}")
+        return None
+
+
 def offline_subjects(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, Subject]:
-    return {name: _subject(engines[name], workload, engines.config(name)) for name in names}
+    return {name: _subject(engines[name], workload, engines.configs[name]) for name in names}
 
 
 def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
@@ -91,13 +107,18 @@ def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
     return Subject(lambda level: offline_round(llm, workload, level), cache)
 
 
-def _settings(path: Path, config: RunConfig, workload: Workload) -> EngineConfig:
-    return engine.config_for(path, config.dtype, config.threads, context_needed(workload), max(config.concurrency))
+def _settings(models: Mapping[str, Path], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
+    """Without a prefix cache: a round repeats the prompts of the one before."""
+    wanted = {
+        name: engine.config_for(path, config.dtype, config.threads, workload.context, max(config.concurrency), prefix_caching=False)
+        for name, path in models.items()
+    }  # fmt: skip
+    return engine.side_by_side(models, wanted)
 
 
 @contextmanager
 def _engines(models: Mapping[str, Path], config: RunConfig, workload: Workload, _out: Path) -> Iterator[dict[str, Subject]]:
-    with Engines(models, config.dtype, config.threads, context_needed(workload), max(config.concurrency)) as engines:
+    with Engines(models, _settings(models, config, workload), workload.context) as engines:
         yield offline_subjects(engines, models, workload)
 
 
@@ -106,13 +127,14 @@ def _servers(models: Mapping[str, Path], config: RunConfig, workload: Workload, 
     """`vllm serve` on each, asked by vLLM's own client; the requests and the servers' logs are kept in the run directory."""
     requests, first = out / "requests.jsonl", next(iter(models.values()))
     online.write_requests(workload, scoring.load_tokenizer(first), requests)
+    settings = _settings(models, config, workload)
     with ExitStack() as stack:
         found = {}
         for name, path in models.items():
-            address, settings = server.Address(port=server.free_port()), _settings(path, config, workload)
+            address = server.Address(port=server.free_port())
             with stage(f"Starting vLLM's server on {name}"):
-                running = server.running(path, name, settings, address, out / f"server-{name}.log", _UNCACHED)
-                found[name] = _served(stack.enter_context(running), name, path, settings, workload, requests)
+                running = stack.enter_context(server.running(path, name, settings[name], address, out / f"server-{name}.log"))
+            found[name] = _served(running, name, path, settings[name], workload, requests)
         yield found
 
 
@@ -152,8 +174,9 @@ def serving_result(
 ) -> ServingResult:  # fmt: skip
     return ServingResult(
         concurrency=rows, weight_bytes=describe(path).weight_bytes, kv_bytes_per_token=cache.kv_bytes_per_token,
-        kv_capacity_tokens=cache.blocks * cache.block_tokens, device=engine.device_name(), dtype=engine.working_dtype(path, dtype),
+        kv_capacity_tokens=cache.tokens, device=engine.device_name(), dtype=engine.working_dtype(path, dtype),
         output_tokens=workload.output_tokens, kv_blocks=cache.blocks, mode=mode, prompts=workload.name, natural=workload.natural,
+        context_tokens=workload.context if workload.prompts else None,
         forecast=_forecast(path, dtype, cache.given_bytes), **(asdict(memory) if memory else {}),
     )  # fmt: skip
 

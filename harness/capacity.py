@@ -27,19 +27,19 @@ class Device:
 
 
 DEVICES: Mapping[str, Device] = {
-    name: Device(name, gib * _GIB, teraflops * 1e12, gigabytes * 1e9)
-    for name, gib, teraflops, gigabytes in (
-        ("T4", 16, 65, 320),
-        ("L4", 24, 121, 300),
-        ("A10", 24, 125, 600),
-        ("RTX3090", 24, 71, 936),
-        ("RTX4090", 24, 165, 1008),
-        ("L40S", 48, 362, 864),
-        ("A100-40", 40, 312, 1555),
-        ("A100-80", 80, 312, 2039),
-        ("H100", 80, 989, 3350),
-        ("H200", 141, 989, 4800),
-        ("B200", 180, 2250, 8000),
+    name: Device(name, mebibytes << 20, teraflops * 1e12, gigabytes * 1e9)
+    for name, mebibytes, teraflops, gigabytes in (  # memory as the driver shows it, error correction taken off
+        ("T4", 15_360, 65, 320),
+        ("L4", 23_034, 121, 300),
+        ("A10", 23_028, 125, 600),
+        ("RTX3090", 24_576, 71, 936),
+        ("RTX4090", 24_564, 165, 1008),
+        ("L40S", 46_068, 362, 864),
+        ("A100-40", 40_960, 312, 1555),
+        ("A100-80", 81_920, 312, 2039),
+        ("H100", 81_559, 989, 3350),
+        ("H200", 143_771, 989, 4800),
+        ("B200", 183_359, 2250, 8000),
     )
 }
 
@@ -55,7 +55,7 @@ def find_device(text: str) -> Device:
 
 @dataclass(frozen=True)
 class Work:
-    """Of one decoding step: floating-point operations and bytes read."""
+    """Floating-point operations and bytes read."""
 
     flops: float
     read_bytes: float
@@ -73,15 +73,46 @@ def decode_work(shape: ModelShape, concurrency: int, context: int, number: int) 
     2 operations per parameter of a matrix and token, and 4 per attended position, head and dimension of it; an embedding is only
     looked up, but for one that is the LM head. Read are all matrices once, and the keys and values of every sequence.
     """
-    matrices = shape.parameters - (0 if shape.tied else shape.vocab_size * shape.hidden_size)
-    attention = 4 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim * context
-    keys_and_values = shape.kv_bytes_per_token // shape.dtype_bytes * number * context
-    return Work(concurrency * (2 * matrices + attention), matrices * number + concurrency * keys_and_values)
+    matrices = _body(shape) + _head(shape)
+    return Work(
+        concurrency * (2 * matrices + _attention(shape) * context),
+        matrices * number + concurrency * context * _cached_numbers(shape) * number,
+    )
 
 
-def ideal_speedup(before: ModelShape, after: ModelShape, concurrency: int, context: int, number: int) -> tuple[float, float]:
-    """How many times faster decoding is at best: (by operations, by bytes read)."""
-    old, new = (decode_work(shape, concurrency, context, number) for shape in (before, after))
+def round_work(shape: ModelShape, concurrency: int, prompt: int, output: int, number: int) -> Work:
+    """`concurrency` requests from their prompts, taken in one step, to their last of `output` tokens: what a timed round is made of.
+
+    Of a prompt only the last position goes through the LM head. Position t attends to t positions; the last token is never fed in.
+    """
+    fed = prompt + output - 1
+    operations = 2 * _body(shape) * fed + 2 * _head(shape) * output + _attention(shape) * fed * (fed + 1) // 2
+    attended = sum(range(prompt + 1, fed + 1))
+    read = (_body(shape) + _head(shape)) * output + concurrency * attended * _cached_numbers(shape)
+    return Work(concurrency * operations, read * number)
+
+
+def _head(shape: ModelShape) -> int:
+    return shape.vocab_size * shape.hidden_size
+
+
+def _body(shape: ModelShape) -> int:
+    """Parameters beside the LM head and the embedding."""
+    return shape.parameters - _head(shape) * (1 if shape.tied else 2)
+
+
+def _attention(shape: ModelShape) -> int:
+    """Operations per attended position."""
+    return 4 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim
+
+
+def _cached_numbers(shape: ModelShape) -> int:
+    """Keys and values of a token."""
+    return shape.kv_bytes_per_token // shape.dtype_bytes
+
+
+def ideal_speedup(old: Work, new: Work) -> tuple[float, float]:
+    """How many times faster `new` is at best: (by operations, by bytes read)."""
     return old.flops / new.flops, old.read_bytes / new.read_bytes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,8 @@ def plan_command(
     if device:
         from harness.devices import device_table, on_device
 
-        found = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
+        with stdout_to_stderr():
+            found = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
         answer(found, as_json, device_table(found))
         return
     if out is None:
@@ -304,7 +305,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=8000, show_default=True, help="0: any that is free.")
-@click.option("--api-key", envvar="VLLM_API_KEY", help="Asked of every request.  [default: VLLM_API_KEY]")
+@click.option("--api-key", envvar="VLLM_API_KEY", help="Asked of every request but health checks; better as VLLM_API_KEY.")
 @click.option("--max-model-len", type=int, help="Tokens of a prompt and its answer.  [default: the model's; on a CPU 4096 at most]")
 @DTYPE
 @THREADS
@@ -320,7 +321,7 @@ def serve_command(
 
     \b
     harness serve runs/x/checkpoint
-    harness serve runs/x/checkpoint --api-key secret -- --tensor-parallel-size 2
+    VLLM_API_KEY=... harness serve runs/x/checkpoint --host 0.0.0.0 -- --tensor-parallel-size 2
 
     What follows -- goes to `vllm serve` as it is; the plain line that all this stands for is printed.
     """
@@ -331,10 +332,9 @@ def serve_command(
     config = load_config(None, {**options, "model": checkpoint})
     address = server.Address(host, port or server.free_port(), api_key)
     folder = out or Path("runs") / f"serve-{row_name(checkpoint)}"
-    with (
-        suppress(KeyboardInterrupt),
-        serving_checkpoint(config, address, extra, folder, fresh or out is None, max_model_len) as running,
-    ):
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        with stdout_to_stderr():
+            running = stack.enter_context(serving_checkpoint(config, address, extra, folder, fresh, max_model_len))
         found = {"url": f"{address.url}/v1", "model": row_name(checkpoint), "pid": running.process.pid, "log": str(running.log)}
         answer({**found, "run": str(folder)}, as_json)
         server.wait(running)

@@ -67,8 +67,9 @@ def _row(
 
 def _ideal(dense: ModelShape, shape: ModelShape, device: Device, concurrency: int, context: int) -> dict[str, float | None]:
     """Speed-ups of a decoding step; `roofline`: by whatever takes longer on this device, None where its speeds are unknown."""
-    flops, read = ideal_speedup(dense, shape, concurrency, context, shape.dtype_bytes)
-    before, after = (decode_work(s, concurrency, context, shape.dtype_bytes).seconds(device) for s in (dense, shape))
+    old, new = (decode_work(s, concurrency, context, shape.dtype_bytes) for s in (dense, shape))
+    flops, read = ideal_speedup(old, new)
+    before, after = old.seconds(device), new.seconds(device)
     return {"flops": flops, "bytes": read, "roofline": before / after if before and after else None}
 
 

@@ -38,7 +38,7 @@ _SILENCE = {
 class EngineConfig:
     """`dtype` "auto" is FP32 on a CPU, where BF16 is emulated or differs in near-ties, and the checkpoint's own on CUDA.
 
-    kv_cache_bytes None: vLLM takes what it finds, which on CUDA is nearly the whole device.
+    kv_cache_bytes None: vLLM takes what it finds, which on CUDA is nearly the whole device. prefix_caching: of what prompts begin with.
     """
 
     dtype: str = "auto"
@@ -46,6 +46,7 @@ class EngineConfig:
     kv_cache_bytes: int | None = 1 << 30
     max_num_seqs: int = 128
     threads: int | None = None
+    prefix_caching: bool = True
 
 
 def prepare_environment(threads: int | None = None) -> None:
@@ -71,9 +72,12 @@ def device_bytes() -> int:
 
 
 def kv_cache_bytes(bytes_per_token: int, max_model_len: int, sequences: int) -> int:
-    """Room for sequences of full length in whole blocks, at most 2 GiB on a CPU, where the cache competes with everything else."""
-    need = bytes_per_token * -(-max_model_len // _LARGEST_BLOCK) * _LARGEST_BLOCK * sequences
-    return need if device_name() == "cuda" else min(need, _LARGEST_CPU_CACHE)
+    """Room for sequences of full length in whole blocks; on a CPU, where the cache competes with everything else, at most 2 GiB.
+
+    For one sequence there is always room.
+    """
+    one = bytes_per_token * -(-max_model_len // _LARGEST_BLOCK) * _LARGEST_BLOCK
+    return one * sequences if device_name() == "cuda" else max(one, min(one * sequences, _LARGEST_CPU_CACHE))
 
 
 @contextmanager
@@ -111,7 +115,7 @@ def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
     found = {
         "dtype": _dtype(config.dtype), "enforce_eager": device_name() == "cpu", "max_model_len": config.max_model_len,
         "kv_cache_memory_bytes": config.kv_cache_bytes, "max_num_seqs": config.max_num_seqs,
-        "gpu_memory_utilization": _memory_share(model, config),
+        "gpu_memory_utilization": _memory_share(model, config), "enable_prefix_caching": config.prefix_caching,
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
 
@@ -146,10 +150,15 @@ def _file_bytes(model: Path) -> int:
 
 
 def working_dtype(model: Path, dtype: str) -> str:
-    """The number type in which an engine of this setting computes."""
-    config = read_config(model)
-    name = _dtype(dtype)
-    return name if name != "auto" else str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    """The number type in which an engine of this setting computes; vLLM's "auto" takes FP32 checkpoints down to the device's own."""
+    config, name = read_config(model), _dtype(dtype)
+    if name != "auto":
+        return name
+    import torch
+
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    halves = ("bfloat16", "float16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("float16",)
+    return stored if stored in halves else halves[0]
 
 
 def cached_bytes_per_token(model: Path, dtype: str) -> int:
@@ -202,9 +211,9 @@ def kv_bytes_per_token(llm: Any) -> int:
 
 
 def cache_facts(llm: Any) -> tuple[int, int]:
-    """Blocks of the KV cache and the tokens in one."""
+    """(blocks of the KV cache, tokens that it holds); layers with a sliding window share blocks with the others."""
     cache = llm.llm_engine.vllm_config.cache_config
-    return int(cache.num_gpu_blocks), int(cache.block_size)
+    return int(cache.num_gpu_blocks), int(cache.kv_cache_size_tokens)
 
 
 def weight_bytes(llm: Any) -> int | None:
@@ -212,17 +221,49 @@ def weight_bytes(llm: Any) -> int | None:
     return None if device_name() == "cpu" else int(llm.collective_rpc(lambda worker: worker.model_runner.model_memory_usage)[0])
 
 
-def config_for(model: Path, dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128) -> EngineConfig:
+def config_for(
+    model: Path, dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128, prefix_caching: bool = True
+) -> EngineConfig:  # fmt: skip
     """With a cache for all its sequences at full length, where that is not too much (`kv_cache_bytes`)."""
     cache = kv_cache_bytes(cached_bytes_per_token(model, dtype), max_model_len, max_num_seqs)
-    return EngineConfig(dtype, max_model_len, cache, max_num_seqs, threads)
+    return EngineConfig(dtype, max_model_len, cache, max_num_seqs, threads, prefix_caching)
+
+
+def side_by_side(models: Mapping[str, Path], wanted: Mapping[str, EngineConfig]) -> dict[str, EngineConfig]:
+    """On CUDA, caches of one size for all, so small that all engines fit on the device together.
+
+    Raises MeasurementError where even the weights do not.
+    """
+    if device_name() == "cpu":
+        return dict(wanted)
+    least = min(_room(models), *(config.kv_cache_bytes or _room(models) for config in wanted.values()))
+    if least <= 0:
+        raise MeasurementError(f"{', '.join(models)} do not fit on the device together; measure fewer at a time")
+    return {name: replace(config, kv_cache_bytes=least) for name, config in wanted.items()}
+
+
+def fit_together(models: Mapping[str, Path]) -> bool:
+    """Whether engines on all of them have room for weights and some cache; on a CPU nothing is known of that."""
+    return device_name() == "cpu" or _room(models) > 0
+
+
+def _room(models: Mapping[str, Path]) -> int:
+    """Bytes for the cache of each on the first GPU."""
+    share = 0.9 * device_bytes() / len(models)
+    return min(int(share - 1.1 * _file_bytes(path)) - _ACTIVATION_BYTES for path in models.values())
+
+
+def engines_for(models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128) -> Engines:
+    """All with the same settings, and room for each other."""
+    wanted = {name: config_for(path, dtype, threads, max_model_len, max_num_seqs) for name, path in models.items()}
+    return Engines(models, side_by_side(models, wanted), max_model_len)
 
 
 class Engines:
     """Engines by name, each started when first asked for and all stopped together."""
 
-    def __init__(self, models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128) -> None:
-        self.models, self.dtype, self.threads, self.max_model_len, self.max_num_seqs = models, dtype, threads, max_model_len, max_num_seqs
+    def __init__(self, models: Mapping[str, Path], configs: Mapping[str, EngineConfig], max_model_len: int) -> None:
+        self.models, self.configs, self.max_model_len = models, configs, max_model_len
         self.running: dict[str, Any] = {}
         self.stack = ExitStack()
 
@@ -235,17 +276,5 @@ class Engines:
     def __getitem__(self, name: str) -> Any:
         if name not in self.running:
             with stage(f"Starting vLLM on {name}"):
-                self.running[name] = self.stack.enter_context(engine(self.models[name], self.config(name)))
+                self.running[name] = self.stack.enter_context(engine(self.models[name], self.configs[name]))
         return self.running[name]
-
-    def config(self, name: str) -> EngineConfig:
-        """Its cache within its share of the device, so that all fit together."""
-        found = config_for(self.models[name], self.dtype, self.threads, self.max_model_len, self.max_num_seqs)
-        return found if device_name() == "cpu" else replace(found, kv_cache_bytes=min(found.kv_cache_bytes or 0, self._room(name)))
-
-    def _room(self, name: str) -> int:
-        share = 0.9 * device_bytes() / len(self.models)
-        room = int(share - 1.1 * _file_bytes(self.models[name])) - _ACTIVATION_BYTES
-        if room <= 0:
-            raise MeasurementError(f"{', '.join(self.models)} do not fit on the device together; measure fewer at a time")
-        return room

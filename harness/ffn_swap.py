@@ -24,20 +24,16 @@ class FFNSwap:
     """vLLM calls these methods by name in each of its workers; what they take has to survive a pipe to another process."""
 
     def swap_ffn(self, model: str, plan_file: str) -> None:
-        """The FFN that the plan leaves of `model`, whatever was there; the model's own where that fails halfway."""
+        """The FFN that the plan leaves of `model`, whatever was there; what fails halfway is for `restore_ffn`."""
         own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
         family, plan = family_of(read_config(Path(model))), load_plan(Path(plan_file))
         stack = submodule(self.get_model(), family.layers)  # type: ignore[attr-defined]  # the worker's
-        try:
-            for layer, tensors in ffn_tensors(Path(model), plan, Path(plan_file)):
-                for target in _targets(stack[layer], family, tensors):
-                    packed = not target.module.weight.numel()
-                    if target.module not in own:
-                        own[target.module] = (_packed if packed else _held)(target.module)
-                    _pack(target) if packed else _write(target, plan.intermediate_size)
-        except BaseException:
-            self.restore_ffn()
-            raise
+        for layer, tensors in ffn_tensors(Path(model), plan, Path(plan_file)):
+            for target in _targets(stack[layer], family, tensors):
+                packed = not target.module.weight.numel()
+                if target.module not in own:
+                    own[target.module] = (_packed if packed else _held)(target.module)
+                _pack(target) if packed else _write(target, plan.intermediate_size)
 
     def restore_ffn(self) -> None:
         """The model's own weights, bit for bit."""

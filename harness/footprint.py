@@ -28,7 +28,8 @@ def footprint(model: Path, config: EngineConfig, workload: Workload, concurrency
     task = json.dumps({"model": str(model), "config": asdict(config), "workload": asdict(workload), "concurrency": concurrency})
     made = subprocess.run([sys.executable, "-m", "harness.footprint"], input=task, capture_output=True, text=True)
     if made.returncode:
-        raise MeasurementError(f"no engine for measuring the memory of {model}: {made.stderr.strip().splitlines()[-1]}")
+        said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
+        raise MeasurementError(f"no engine on {model} in a process of its own: {said[-1]}")
     return Footprint(**json.loads(made.stdout.splitlines()[-1]))
 
 

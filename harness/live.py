@@ -14,15 +14,16 @@ from typing import Any
 from harness.errors import MeasurementError
 
 
-def swap(llm: Any, model: Path, plan_file: Path) -> None:
-    """The engine runs `model`, the checkpoint it was started on, pruned by the plan, whatever it ran before.
+def swap(llm: Any, plan_file: Path) -> None:
+    """The engine runs its model pruned by the plan, whatever it ran before.
 
     Raises MeasurementError where that is not possible; the engine runs the whole model then. Also, and changing nothing, while it answers.
     """
     _need_idle(llm)
     try:
-        llm.collective_rpc("swap_ffn", args=(str(model), str(plan_file)))
+        llm.collective_rpc("swap_ffn", args=(llm.llm_engine.vllm_config.model_config.model, str(plan_file)))
     except Exception as error:
+        llm.collective_rpc("restore_ffn")  # on every device, as it may have failed on one
         reason = next(iter(str(error).splitlines()), repr(error))
         raise MeasurementError(f"{plan_file} cannot be put into the running engine: {reason}") from error
     finally:
@@ -43,9 +44,9 @@ def _need_idle(llm: Any) -> None:
 
 
 @contextmanager
-def swapped(llm: Any, model: Path, plan_file: Path) -> Iterator[None]:
+def swapped(llm: Any, plan_file: Path) -> Iterator[None]:
     """The engine with the plan's FFN; on leaving, its own weights again."""
-    swap(llm, model, plan_file)
+    swap(llm, plan_file)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def online_round(running: Server, line: list[str]) -> Pass:
     result = _client(line)
     found = Pass(result["duration"], server.cpu_seconds(running) - before)
     if result["failed"]:
-        reason = next(error for error in result["errors"] if error).strip().splitlines()[-1]
+        reason = next((error.strip().splitlines()[-1] for error in result["errors"] if error.strip()), "no reason given")
         raise MeasurementError(f"{result['failed']} requests failed ({reason}); see {running.log}")
     each = zip(result["input_lens"], result["ttfts"], result["itls"], result["output_lens"], strict=True)
     for prompt_tokens, first, gaps, tokens in each:
@@ -54,6 +55,7 @@ def online_round(running: Server, line: list[str]) -> Pass:
 def _client(line: list[str]) -> dict[str, Any]:
     from vllm.benchmarks.serve import add_cli_args, main_async
 
+    os.environ["no_proxy"] = "127.0.0.1"  # the client would ask a proxy for this machine's own address
     parser = argparse.ArgumentParser()
     add_cli_args(parser)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harness.engine import Engines, generate
+from harness.engine import engines_for, generate
 from harness.progress import stage
 from pruning.checkpoint import read_config
 from pruning.families import shape_of
@@ -23,7 +23,7 @@ def own_answers(
     context = shape_of(read_config(model)).max_position_embeddings
     room = min(context, max(map(len, prompts.values()), default=0) + longest)
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
-    with Engines({"dense": model}, "auto", threads, room) as engines, stage(f"Answers to {len(asked)} prompts by the model itself"):
+    with engines_for({"dense": model}, "auto", threads, room) as engines, stage(f"Answers to {len(asked)} prompts by the model itself"):
         from vllm import SamplingParams, TokensPrompt
 
         params = [

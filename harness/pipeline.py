@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness import engine, fine_tuning, models, scoring
-from harness.bench import make_workload, offline_subjects, results
+from harness.bench import make_workload, need_context, offline_subjects, results
 from harness.config import RunConfig
-from harness.engine import Engines
+from harness.engine import Engines, engines_for, fit_together
 from harness.errors import MeasurementError
 from harness.progress import say, stage
 from harness.results import (
@@ -30,7 +30,7 @@ from harness.results import (
     variant,
     write_run,
 )
-from harness.serving import in_turns
+from harness.serving import Workload, in_turns
 from harness.similarity import need_packages
 from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
@@ -44,6 +44,7 @@ from pruning.plan import load_plan, make_plan, save_plan
 from recovery.trainer import Job
 from tasks.registry import Task
 
+_SEQUENCES = 128  # at a time, in an evaluation
 _LEAST_SECONDS = 0.5  # of a timed pass: a look beside the evaluation; `harness bench` takes its time
 
 
@@ -103,6 +104,8 @@ class Run:
         self.identity = {spec.base: fingerprint(model)}  # what a variant's measurements hang on
 
     def everything(self) -> RunResult:
+        if self.spec.served:
+            need_context(self.model, self._workload)
         if self.spec.recovered:
             self.gather_training_data()  # first: data that is refused should not cost a scoring
         if self.spec.arms:
@@ -183,7 +186,7 @@ class Run:
     def _point(self, checkpoint: Path, name: str) -> EvalResult:
         """The target's accuracy of a checkpoint on the way; its samples are not kept."""
         limit = min(self.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
-        with Engines({name: checkpoint}, self.config.dtype, self.config.threads, self._context) as engines:
+        with engines_for({name: checkpoint}, self.config.dtype, self.config.threads, self._context) as engines:
             found = self._evaluated(engines, name, [self.spec.target], limit, None)[self.spec.target.name]
         shutil.rmtree(self.path / "samples" / name)
         return found
@@ -191,21 +194,29 @@ class Run:
     def measure(self) -> None:
         """Evaluates every variant; those that are timed run side by side, the others one after the other."""
         served = {name: self.variants[name].path for name in self.spec.served}
+        if not fit_together(served):
+            served = dict(list(served.items())[:2])
+            say(f"only {' and '.join(served)} are timed side by side; the device has no room for more")
         with self._engines(served) as engines:
             for name in served:
                 self.evaluate(name, engines)
             if served:
-                self.serve(engines)
+                self.serve(engines, list(served))
         for name in [name for name in self.variants if name not in served]:
             with self._engines({name: self.variants[name].path}) as engines:
                 self.evaluate(name, engines)
 
     def _engines(self, paths: dict[str, Path]) -> Engines:
-        return Engines(paths, self.config.dtype, self.config.threads, self._context)
+        return engines_for(paths, self.config.dtype, self.config.threads, self._context, max(_SEQUENCES, *self.config.concurrency))
 
     @functools.cached_property
     def _context(self) -> int:
-        return context_length(self.model, self.spec.tasks)
+        """Enough for the tasks, and for the requests that are timed."""
+        return max(context_length(self.model, self.spec.tasks), self._workload.context if self.spec.served else 0)
+
+    @functools.cached_property
+    def _workload(self) -> Workload:
+        return replace(make_workload(self.config, self.model, self.spec.target), least_seconds=_LEAST_SECONDS)
 
     def evaluate(self, name: str, engines: Engines) -> None:
         samples, result = self.path / "samples" / name, self.path / "eval" / f"{name}.json"
@@ -227,11 +238,10 @@ class Run:
                 identity=fingerprint(engines.models[name]), reference=reference,
             )  # fmt: skip
 
-    def serve(self, engines: Engines) -> None:
-        result, config, names = self.path / "serving.json", self.config, self.spec.served
+    def serve(self, engines: Engines, names: list[str]) -> None:
+        result, config, workload = self.path / "serving.json", self.config, self._workload
         with self._stage("serving", digest([self.identity[name] for name in names]), [result]) as work:
             if work:
-                workload = replace(make_workload(config, self.model, self.spec.target), least_seconds=_LEAST_SECONDS)
                 subjects = offline_subjects(engines, names, workload)
                 passes = in_turns({name: s.round for name, s in subjects.items()}, config.concurrency, config.repeats, workload)
                 found, ratios = results({name: engines.models[name] for name in names}, subjects, passes, config, workload, "offline")

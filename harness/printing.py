@@ -30,11 +30,15 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
 def show_run(folder: Path, as_json: bool) -> None:
     from reports import figures
     from reports.build import read_run, sentences
+    from reports.serving import memory_table, speed_table, throughput_table
 
     run = read_run(folder)
     if as_json:
         click.echo(json.dumps(run, indent=1))
     print_table(figures.summary_table(run))
+    if not any(variant["eval"] for variant in run["variants"]):
+        for table in (throughput_table(run), speed_table(run), memory_table(run)):
+            print_table(table)
     for line in sentences(run):
         click.echo(line, err=True)
     click.echo(f"\nReport: {folder / 'report.html'}", err=True)

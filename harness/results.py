@@ -98,7 +98,7 @@ def build_run(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),
         hardware=hardware(),
-        command=shlex.join(["harness", *sys.argv[1:]]),
+        command=_command(sys.argv[1:]),
         seeds=tuple(v.seed for v in variants if v.seed is not None),
         calibration=calibration,
         variants=tuple(variants),
@@ -107,6 +107,17 @@ def build_run(
         speed_ratios=tuple(speed_ratios),
         neurons=neurons,
     )
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """As it was typed, but for a key."""
+    shown = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument == "--api-key" and i + 1 < len(shown):
+            shown[i + 1] = "..."
+        elif argument.startswith("--api-key="):
+            shown[i] = "--api-key=..."
+    return shlex.join(["harness", *shown])
 
 
 def neuron_summary(scores_file: Path, plan: PruningPlan) -> dict[str, Any]:

@@ -22,17 +22,19 @@ from typing import Any
 
 from harness.engine import EngineConfig, engine_arguments
 from harness.errors import MeasurementError, UsageError
+from harness.server_key import NEEDS_KEY
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WELL, _DEAD = 200, 503
 _STOPPING = 30.0  # seconds that a server has to end by itself
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine's own addresses
 _LIBC = ctypes.CDLL(None)
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens. `api_key`: asked of every request but the health check."""
+    """Where the server listens. `api_key`: asked of every request but the health check (harness/server_key.py)."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -57,9 +59,11 @@ def command(model: Path, name: str, config: EngineConfig, address: Address, extr
     flags: list[str] = []
     for key, value in engine_arguments(model, config).items():
         flag = f"--{key.replace('_', '-')}"
-        flags += [flag] if value is True else [] if value is False else [flag, str(value)]
+        flags += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
+    key = ["--middleware", NEEDS_KEY] if address.api_key else []
     return [
-        "vllm", "serve", str(model), "--served-model-name", name, "--host", address.host, "--port", str(address.port), *flags, *extra
+        "vllm", "serve", str(model), "--served-model-name", name, "--host", address.host, "--port", str(address.port), *flags,
+        "--disable-access-log-for-endpoints", "/health,/metrics", *key, *extra,
     ]  # fmt: skip
 
 
@@ -91,6 +95,8 @@ def running(
     """
     check_address(address)
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
     with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, log.open("wb") as output:
         line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
         environment = _environment(Path(shim), config, address)
@@ -137,7 +143,7 @@ def wait(server: Server) -> None:
 def health(server: Server) -> int | None:
     """HTTP status of /health; None where nobody answers."""
     try:
-        with urllib.request.urlopen(f"{server.address.url}/health", timeout=5) as answer:
+        with _DIRECT.open(f"{server.address.url}/health", timeout=5) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -146,7 +152,8 @@ def health(server: Server) -> int | None:
 
 
 def _wait_until_ready(server: Server) -> None:
-    while health(server) != _WELL:
+    """Ours is ready only while it lives: another that took the port in between would answer as well."""
+    while health(server) != _WELL or server.process.poll() is not None:
         if server.process.poll() is not None:
             raise MeasurementError(f"vLLM's server did not start: {reason(server)}; all it said is in {server.log}")
         time.sleep(0.2)
@@ -189,19 +196,19 @@ def _die_with_parent() -> None:
 
 
 def cache_facts(server: Server) -> tuple[int, int]:
-    """Blocks of the KV cache and the tokens in one, as the running engine publishes them."""
+    """(blocks of the KV cache, tokens that it holds), as the running engine publishes them."""
     text = _get(server, "/metrics")
     labels = re.search(r"^vllm:cache_config_info\{(.*)\}", text, re.MULTILINE)
     if labels is None:
         raise MeasurementError(f"the server at {server.address.url} says nothing of its cache; see {server.log}")
     found = dict(re.findall(r'(\w+)="([^"]*)"', labels[1]))
-    return int(found["num_gpu_blocks"]), int(found["block_size"])
+    return int(found["num_gpu_blocks"]), int(found["kv_cache_size_tokens"])
 
 
 def _get(server: Server, path: str) -> str:
     headers = {"Authorization": f"Bearer {server.address.api_key}"} if server.address.api_key else {}
     request = urllib.request.Request(f"{server.address.url}{path}", headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with _DIRECT.open(request, timeout=30) as answer:
         return str(answer.read().decode())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.capacity import ideal_speedup
+from harness.capacity import ideal_speedup, round_work
 from harness.errors import MeasurementError
 from harness.progress import stage
 from harness.statistics import paired_ratio, percentiles
@@ -21,6 +21,7 @@ from harness.types import ModelShape, ServingRow, SpeedRatio
 
 _LEAST_REQUESTS = 4
 _MOST_ROUNDS = 100
+_SPECIAL_TOKENS = 8
 Runner = Callable[[int], "Pass"]  # concurrency -> what one round of the requests took
 
 
@@ -43,9 +44,14 @@ class Workload:
         return [self.prompts[i % len(self.prompts)] for i in range(count)]
 
     @property
+    def prompt_tokens(self) -> int:
+        """On average."""
+        return round(sum(map(len, self.prompts)) / len(self.prompts))
+
+    @property
     def context(self) -> int:
-        """Tokens that a sequence holds half-way through its answer, on average."""
-        return round(sum(map(len, self.prompts)) / len(self.prompts) + self.output_tokens / 2)
+        """The most tokens that a request needs; some more for what a server's tokenizer puts before a text."""
+        return max(map(len, self.prompts)) + self.output_tokens + _SPECIAL_TOKENS
 
 
 def random_prompts(count: int, tokens: int, vocabulary: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
@@ -131,8 +137,10 @@ def in_turns(
     found: dict[str, list[list[Pass]]] = {name: [] for name in runners}
     with stage(f"Measuring {', '.join(runners)} in turns", len(concurrency) * len(runners) * repeats) as advance:
         for level in concurrency:
-            warm = [runner(level).seconds for runner in runners.values()]
-            rounds = min(_MOST_ROUNDS, max(1, math.ceil(workload.least_seconds / warm[0])))
+            for runner in runners.values():
+                runner(level)
+            warm = next(iter(runners.values()))(level).seconds  # the second: the first one is slow
+            rounds = min(_MOST_ROUNDS, max(1, math.ceil(workload.least_seconds / warm)))
             passes: dict[str, list[Pass]] = {name: [] for name in runners}
             for repeat in range(repeats):
                 for name in list(runners)[:: -1 if repeat % 2 else 1]:
@@ -185,7 +193,9 @@ def speed_ratios(
     found = []
     for name, after in others:
         for old, new in zip(before, after, strict=True):
-            ideal = ideal_speedup(shapes[base], shapes[name], old.concurrency, workload.context, number)
+            tokens = round(old.tokens_per_answer)
+            work = (round_work(shapes[each], old.concurrency, workload.prompt_tokens, tokens, number) for each in (base, name))
+            ideal = ideal_speedup(*work)
             for quantity in quantities:
                 pairs = (getattr(row, f"{quantity}_repeats") for row in (old, new))
                 found.append(SpeedRatio(name, base, old.concurrency, quantity, old.repeats, *paired_ratio(*pairs), *ideal))

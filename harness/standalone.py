@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ from harness import models, scoring, server
 from harness.bench import bench, cache_of, make_workload, need_context, serving_result
 from harness.builtin import evaluate_builtin, find_builtin
 from harness.config import RunConfig
-from harness.engine import Engines, config_for, device_name, prepare_environment
+from harness.engine import config_for, device_name, engines_for, prepare_environment
+from harness.errors import UsageError
 from harness.evaluate import evaluate
 from harness.pipeline import context_length, longest_context, need_tools
 from harness.progress import say, stage
@@ -44,7 +46,7 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
     with locked(out):
         _open(out, config, [model], fresh)
         longest = longest_context(model) if theirs else context_length(model, tasks)
-        with Engines({row.name: model}, config.dtype, config.threads, longest) as engines:
+        with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
             llm = engines[row.name]
             found: dict[str, EvalResult] = {}
             with stage(f"Evaluating {row.name} on {', '.join(names)}"):
@@ -78,8 +80,13 @@ def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh:
 def serving_checkpoint(
     config: RunConfig, address: server.Address, extra: Sequence[str], out: Path, fresh: bool, max_model_len: int | None
 ) -> Iterator[server.Server]:  # fmt: skip
-    """vLLM's server on one checkpoint, answering; run.json says what it holds. Raises UsageError for an address that cannot be used."""
+    """vLLM's server on one checkpoint, answering; run.json says what it holds.
+
+    Raises UsageError for an address that cannot be used, and for a key among vLLM's own options, where others would see it.
+    """
     server.check_address(address)
+    if any(option.startswith("--api-key") for option in extra):
+        raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
     prepare_environment(config.threads)
     path = models.locate(config.model, find_task(task_names(config)[0]).kind)
     row = _row(config.model, path, out)
@@ -89,29 +96,29 @@ def serving_checkpoint(
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
     with locked(out):
-        _open(out, config, [path], fresh, address=[address.host, address.port], extra=list(extra))
-        line = server.command(path, row.name, settings, address, extra)
-        say(f"{'VLLM_API_KEY=... ' if address.api_key else ''}{shlex.join(line)}")
+        _open(out, config, [path], fresh)
+        say(shlex.join(server.command(path, row.name, settings, address, extra)))
         with ExitStack() as stack:
             with stage("Starting vLLM's server"):
                 running = stack.enter_context(server.running(path, row.name, settings, address, out / "server.log", extra))
             found = serving_result(path, config.dtype, cache_of(running, path, settings), (), Workload("none", (), 0), "online")
+            found = replace(found, prompts=None, forecast={} if extra else found.forecast)  # it knows nothing of vLLM's own options
             _finish(out, config.model, task_names(config)[0], [replace(row, serving=found)])
             yield running
 
 
 def _apart(named: Sequence[tuple[str, Path]]) -> dict[str, Path]:
-    """A name that comes again gets a number."""
+    """A name that comes again gets the next number that is free."""
     found: dict[str, Path] = {}
     for name, path in named:
-        again = sum(known == name or known.rpartition("-")[0] == name for known in found)
-        found[f"{name}-{again + 1}" if name in found else name] = path
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found[name if name not in found else next(other for other in numbered if other not in found)] = path
     return found
 
 
 def row_name(name: str) -> str:
     """A path's last two parts where the last says little, as in runs/x/checkpoint."""
-    path = Path(name)
+    path = Path(name).resolve() if Path(name).is_dir() else Path(name)
     return f"{path.parent.name}-{path.name}" if path.name == "checkpoint" else path.name
 
 

@@ -78,9 +78,9 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     return 1.0 if discordant == 0 else float(stats.binomtest(lost, discordant, 0.5).pvalue)
 
 
-def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -> dict[str, float]:
-    """{"p50": .., "p90": .., "p99": ..} by linear interpolation."""
-    return {f"p{point}": float(np.percentile(values, point)) for point in points}
+def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -> dict[str, float | None]:
+    """{"p50": .., "p90": .., "p99": ..} by linear interpolation; None of no values."""
+    return {f"p{point}": float(np.percentile(values, point)) if len(values) else None for point in points}
 
 
 def paired_mean_difference(a: Sequence[float], b: Sequence[Sequence[float]], confidence: float = _CONFIDENCE) -> tuple[float, float, float]:

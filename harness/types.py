@@ -246,17 +246,17 @@ class ServingRow:
     concurrency: int
     output_tok_s: float
     output_tok_s_repeats: tuple[float, ...]
-    ttft_ms: Mapping[str, float]
-    tpot_ms: Mapping[str, float]
+    ttft_ms: Mapping[str, float | None]
+    tpot_ms: Mapping[str, float | None]  # None: no answer has more than one token
     repeats: int
-    itl_ms: Mapping[str, float]
-    total_tok_s: float  # with the prompts'
-    output_tok_cpu_s: float
-    output_tok_cpu_s_repeats: tuple[float, ...]
-    answers_s_repeats: tuple[float, ...]
-    requests: int
-    tokens_per_answer: float
-    spread: float
+    itl_ms: Mapping[str, float | None] = field(default_factory=dict)
+    total_tok_s: float | None = None  # with the prompts'
+    output_tok_cpu_s: float | None = None
+    output_tok_cpu_s_repeats: tuple[float, ...] = ()
+    answers_s_repeats: tuple[float, ...] = ()
+    requests: int | None = None
+    tokens_per_answer: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -264,8 +264,8 @@ class ServingResult:
     """How fast a variant answers and what it takes. `mode`: offline, the engine in one process, or online, vLLM's server over HTTP.
 
     output_tokens: of every answer, the most where `natural` says that answers end by themselves. Bytes of weights: of the files, and
-    what the engine counts on CUDA. resident, peak: of all processes of one engine on this variant alone. forecast: the same figures
-    by formula, from the config, before anything ran.
+    what the engine counts on CUDA. context_tokens: the most that a request took. resident, peak: of one engine on this variant alone.
+    forecast: the same figures by formula, from the config, before anything ran. None and nothing: not measured.
     """
 
     concurrency: tuple[ServingRow, ...]
@@ -275,11 +275,12 @@ class ServingResult:
     device: str
     dtype: str
     output_tokens: int
-    kv_blocks: int
-    mode: str
-    prompts: str
-    natural: bool
-    forecast: Mapping[str, int]
+    kv_blocks: int | None = None
+    mode: str = "offline"
+    prompts: str | None = None
+    natural: bool = False
+    context_tokens: int | None = None
+    forecast: Mapping[str, int] = field(default_factory=dict)
     engine_weight_bytes: int | None = None
     resident_bytes: int | None = None
     peak_bytes: int | None = None

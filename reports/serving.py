@@ -7,6 +7,9 @@ from typing import Any
 
 from reports.figures import Table, mebibytes, percent
 
+_UNKNOWN = "not measured"
+_NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_NO_GAIN = 0.02  # an ideal so near to 1 is none
 _NOISY = 0.1  # largest minus smallest repeat, of the median
 _QUANTITIES = {
     "output_tok_s": "output tokens per second",
@@ -16,7 +19,8 @@ _QUANTITIES = {
 
 
 def serving_tables(run: Mapping[str, Any]) -> list[Table]:
-    return [table(run) for table in (throughput_table, latency_table, speed_table, memory_table, capacity_table) if table(run).rows]
+    made = [make(run) for make in (throughput_table, latency_table, speed_table, memory_table, capacity_table)]
+    return [table for table in made if table.rows]
 
 
 def serving_sentences(run: Mapping[str, Any]) -> list[str]:
@@ -42,19 +46,23 @@ def throughput_table(run: Mapping[str, Any]) -> Table:
     rows = [
         (
             name, str(r["concurrency"]), f"{r['output_tok_s']:.0f}",
-            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}", f"{r['total_tok_s']:.0f}",
-            f"{r['output_tok_cpu_s']:.0f}", f"{r['tokens_per_answer']:.1f}",
+            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}", _number(r.get("total_tok_s")),
+            _number(r.get("output_tok_cpu_s")), _number(r.get("tokens_per_answer"), 1),
         )
         for name, r in _rows(run)
     ]  # fmt: skip
-    return Table("Throughput", head, tuple(rows), " ".join([*_how(run), *_noise(run)]))
+    return Table("Throughput", head, tuple(rows), " ".join([*_how(run), *_noise(run), *_waiting(run)]))
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return _UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def _how(run: Mapping[str, Any]) -> list[str]:
     """How it was measured, in sentences."""
-    if not served(run):
+    found = served(run)[0][1] if served(run) else {}
+    if not found.get("prompts"):
         return []
-    found = served(run)[0][1]
     ways = {"offline": "the engine in one process", "online": "vLLM's server over HTTP, asked by vllm bench serve"}
     lengths = f"answers {'of at most' if found['natural'] else 'of exactly'} {found['output_tokens']} tokens"
     said = f"Measured on {found['device']} in {found['dtype']}: {ways[found['mode']]}; prompts: {found['prompts']}; {lengths}."
@@ -63,15 +71,22 @@ def _how(run: Mapping[str, Any]) -> list[str]:
 
 
 def _noise(run: Mapping[str, Any]) -> list[str]:
-    noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _rows(run) if r["spread"] > _NOISY]
+    noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _rows(run) if (r.get("spread") or 0) > _NOISY]
     if not noisy:
         return []
     return [f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; repeat this on an idle one."]
 
 
+def _waiting(run: Mapping[str, Any]) -> list[str]:
+    """Where not all requests fit the cache at once, those at a time are fewer than was asked for."""
+    found = [(name, s["kv_capacity_tokens"] // s["context_tokens"], s) for name, s in served(run) if s.get("context_tokens")]
+    short = [f"{name} {fit}" for name, fit, s in found if any(row["concurrency"] > fit for row in s["concurrency"])]
+    return [f"The KV cache holds so many whole requests at a time, further ones may wait: {', '.join(short)}."] if short else []
+
+
 def latency_table(run: Mapping[str, Any]) -> Table:
     names = ("ttft_ms", "tpot_ms", "itl_ms")
-    rows = [(name, str(r["concurrency"]), *(_percentiles(r[latency]) for latency in names)) for name, r in _rows(run)]
+    rows = [(name, str(r["concurrency"]), *(_percentiles(r.get(latency) or {}) for latency in names)) for name, r in _rows(run)]
     note = (
         "p50 / p90 / p99 in milliseconds over all requests. TTFT: from a request to its first token, waiting included. "
         "TPOT: mean time per further token of a request. ITL: between two tokens."
@@ -79,25 +94,30 @@ def latency_table(run: Mapping[str, Any]) -> Table:
     return Table("Latency", ("variant", "at a time", "TTFT ms", "TPOT ms", "ITL ms"), tuple(rows), note)
 
 
-def _percentiles(found: Mapping[str, float]) -> str:
-    return " / ".join(f"{found[name]:.2f}" for name in ("p50", "p90", "p99"))
+def _percentiles(found: Mapping[str, float | None]) -> str:
+    return " / ".join(_number(found.get(name), 2) for name in ("p50", "p90", "p99")) if found else _UNKNOWN
 
 
 def speed_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "against", "at a time", "of", "ratio", "95 % interval", "ideal by operations / bytes", "of the ideal")
+    head = ("variant", "against", "at a time", "of", "ratio", "95 % interval", "ideal by operations / bytes", "of the ideal", "of its gain")
     rows = [
         (
             r["variant"], r["baseline"], str(r["concurrency"]), _QUANTITIES[r["quantity"]], f"{r['ratio']:.3f}", ratio_interval(r),
-            f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}", percent(r["ratio"] / max(r["ideal_flops"], r["ideal_bytes"]), 0),
+            f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}", *_shares(r["ratio"], max(r["ideal_flops"], r["ideal_bytes"])),
         )
         for r in run.get("speed_ratios", ())
     ]  # fmt: skip
     note = (
-        "Ratios are geometric means over pairs of repeats taken one after the other. The ideal is the forecast: operations or bytes of "
-        "a decoding step, dense over pruned; nothing but the layers' arithmetic counts in it, so that what the engine does besides keeps "
-        "the measured ratio below."
+        "Ratios are geometric means over pairs of repeats taken one after the other. The ideal is the forecast: operations, or bytes read, "
+        "of all requests from their prompts to their last token, first variant over this one; the larger counts. What the engine does "
+        "besides its matrices is not in it. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1)."
     )
     return Table("Speed against the first, forecast and measured", head, tuple(rows), note)
+
+
+def _shares(ratio: float, ideal: float) -> tuple[str, str]:
+    """Nothing where no gain was to be had."""
+    return (percent(ratio / ideal, 0), percent((ratio - 1) / (ideal - 1), 0)) if ideal > 1 + _NO_GAIN else ("", "")
 
 
 def ratio_interval(ratio: Mapping[str, Any]) -> str:
@@ -108,8 +128,8 @@ def memory_table(run: Mapping[str, Any]) -> Table:
     head = ("variant", "weights", "forecast", "in the engine", "engine's memory", "at most")
     rows = [
         (
-            name, mebibytes(s["weight_bytes"]), mebibytes(s["forecast"]["weight_bytes"]), _size(s["engine_weight_bytes"]),
-            _size(s["resident_bytes"]), _size(s["peak_bytes"]),
+            name, mebibytes(s["weight_bytes"]), _size(s.get("forecast", {}).get("weight_bytes")), _size(s.get("engine_weight_bytes")),
+            _size(s.get("resident_bytes")), _size(s.get("peak_bytes")),
         )
         for name, s in served(run)
     ]  # fmt: skip
@@ -121,23 +141,27 @@ def memory_table(run: Mapping[str, Any]) -> Table:
 
 
 def _size(value: int | None) -> str:
-    return "not measured" if value is None else mebibytes(value)
+    return _UNKNOWN if value is None else mebibytes(value)
 
 
 def capacity_table(run: Mapping[str, Any]) -> Table:
     """What the freed weights hold instead is the same on every device: it depends on the model alone."""
-    head = ("variant", "KV bytes per token", "by formula", "KV blocks", "tokens in them", "forecast", "tokens gained by smaller weights")
-    found = served(run)
-    rows = [
-        (
-            name, f"{s['kv_bytes_per_token']:,}", f"{s['forecast']['kv_bytes_per_token']:,}", f"{s['kv_blocks']:,}",
-            f"{s['kv_capacity_tokens']:,}", f"{s['forecast']['kv_capacity_tokens']:,}",
-            f"{(found[0][1]['weight_bytes'] - s['weight_bytes']) // s['kv_bytes_per_token']:,}",
-        )
-        for name, s in found
-    ]  # fmt: skip
+    head = ("variant", "KV bytes per token", "by formula", "KV blocks", "tokens in them", "forecast", "tokens gained by fewer weights")
+    rows = []
+    for v in run["variants"]:
+        if s := v["serving"]:
+            forecast = s.get("forecast", {})
+            freed = (run["variants"][0]["parameters"] - v["parameters"]) * _NUMBER_BYTES[s["dtype"]]
+            measured = (f"{s['kv_bytes_per_token']:,}", _count(forecast.get("kv_bytes_per_token")), _count(s.get("kv_blocks")))
+            capacity = (f"{s['kv_capacity_tokens']:,}", _count(forecast.get("kv_capacity_tokens")))
+            rows.append((v["name"], *measured, *capacity, f"{freed // s['kv_bytes_per_token']:,}"))
     note = (
-        "KV bytes per token do not change with FFN pruning. The cache was given the same size for all variants here; where an engine takes "
-        "the whole device, smaller weights leave room for so many more tokens of context, on any device (`harness plan --device`)."
+        "KV bytes per token do not change with FFN pruning. The cache was given the same size for all variants here; an engine that takes "
+        "the whole device has room for so many more tokens of context instead of the weights, on any device, where weights and cache are "
+        "of one number type (`harness plan MODEL --device`)."
     )
     return Table("KV cache", head, tuple(rows), note)
+
+
+def _count(value: int | None) -> str:
+    return _UNKNOWN if value is None else f"{value:,}"

@@ -19,10 +19,10 @@ if __name__ == "__main__":
     )  # fmt: skip
     found = []
     for plan in plans:
-        swap(llm, model, plan)
+        swap(llm, plan)
         found.append(answers(llm))
     restore(llm)
     found.append(answers(llm))
-    with swapped(llm, model, plans[0]):
+    with swapped(llm, plans[0]):
         answers(llm)
     print(json.dumps([*found, answers(llm)]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def test_offline_figures_are_of_the_requests_that_were_asked_for(narrow: Path, t
         assert (row["concurrency"], row["repeats"], row["tokens_per_answer"], s["mode"]) == (2, 2, 8.0, "offline")
         assert row["requests"] % 4 == 0  # rounds of four
         assert row["output_tok_s"] < row["total_tok_s"] < 1.5 * row["output_tok_s"] * (30 + 8) / 8
-        assert row["output_tok_cpu_s"] < 1.2 * row["output_tok_s"]  # at least about one core was at work
+        assert row["output_tok_s"] < 1.1 * os.cpu_count() * row["output_tok_cpu_s"]  # no more CPU than the machine has
         assert 0 < row["itl_ms"]["p50"] <= row["itl_ms"]["p90"] <= row["itl_ms"]["p99"]
         assert row["tpot_ms"]["p50"] * 7 + row["ttft_ms"]["p50"] < 1.5e3 * 8 * 2 / row["output_tok_s"]
         assert s["weight_bytes"] == v["weight_bytes"] and s["prompts"].startswith("random, ")
@@ -65,19 +67,23 @@ def test_offline_figures_are_of_the_requests_that_were_asked_for(narrow: Path, t
 def test_models_of_the_same_name_are_told_apart() -> None:
     named = [("a", Path("x")), ("a", Path("y")), ("b", Path("z")), ("a", Path("x"))]
     assert _apart(named) == {"a": Path("x"), "a-2": Path("y"), "b": Path("z"), "a-3": Path("x")}
+    assert list(_apart([("a", Path("x")), ("a-2", Path("y")), ("a", Path("z"))])) == ["a", "a-2", "a-3"]
 
 
 def test_online_figures_come_from_vllms_own_client_on_a_real_server(tmp_path: Path) -> None:
-    run = bench(tmp_path / "run", "tiny-math", "--online", "--natural")
+    run = bench(tmp_path / "run", "tiny-math", "--online", "--natural", "--input-tokens", "100")
     s = run["variants"][0]["serving"]
     (row,) = s["concurrency"]
-    assert (s["mode"], s["natural"], s["prompts"]) == ("online", True, "mini_math")
+    assert (s["mode"], s["natural"], s["prompts"][:8]) == ("online", True, "random, ")
+    least, most = (int(number) for number in re.findall(r"\d+", s["prompts"]))
+    prompts = row["total_tok_s"] / row["output_tok_s"] * row["tokens_per_answer"] - row["tokens_per_answer"]
+    assert least <= prompts <= most + 2  # the server saw the tokens that are named, and what it puts before them
     assert 1 <= row["tokens_per_answer"] <= 8
     assert row["requests"] % 4 == 0 and row["output_tok_s"] > 0 and row["output_tok_cpu_s"] > 0
     assert s["kv_capacity_tokens"] == s["forecast"]["kv_capacity_tokens"] == s["kv_blocks"] * 128
     assert len((tmp_path / "run" / "requests.jsonl").read_text().splitlines()) == 4
     assert "Uvicorn" in (log := (tmp_path / "run" / "server-tiny-math.log").read_text()) or "Application startup complete" in log
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "vllm.entrypoints.cli.main" in (p.info["cmdline"] or [])]
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_prompts_that_do_not_fit_the_context_are_refused_before_any_engine_starts(tmp_path: Path) -> None:

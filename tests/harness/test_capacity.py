@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.capacity import DEVICES, Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens
+from harness.capacity import DEVICES, Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens, round_work
 from harness.engine import cached_bytes_per_token
 from harness.errors import UsageError
 from harness.types import ModelShape
@@ -31,23 +31,35 @@ def shape_at(path: Path) -> ModelShape:
     return shape_of(read_config(path), describe(path).parameters)
 
 
-def counted_flops(path: Path) -> int:
-    """Of one token with CONTEXT - 1 before it, by torch's counter, attention's two products included."""
+def counted_flops(path: Path, prompt: int, output: int) -> int:
+    """Greedy steps with a cache, the LM head on the last position only, by torch's counter, attention's two products included."""
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
-    with torch.inference_mode():
-        cache = loaded(input_ids=torch.zeros((1, CONTEXT - 1), dtype=torch.long), use_cache=True).past_key_values
-        with FlopCounterMode(display=False) as counter:
-            loaded(input_ids=torch.zeros((1, 1), dtype=torch.long), past_key_values=cache, use_cache=True)
+    cache = None
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        for step in range(output):
+            ids = torch.zeros((1, prompt if step == 0 else 1), dtype=torch.long)
+            cache = loaded(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).past_key_values
     return int(counter.get_total_flops())
 
 
 def test_operations_are_those_that_torch_counts(model: Path) -> None:
-    """Within norms, rotary angles and biases, which are no matrix products."""
-    formula = decode_work(shape_at(model), concurrency=1, context=CONTEXT, number=4).flops
-    assert formula == pytest.approx(counted_flops(model), rel=0.01)
+    """Within norms, rotary angles and biases, which are no matrix products; eager attention also multiplies what the mask hides."""
+    shape, prompt = shape_at(model), 9
+    formula = round_work(shape, concurrency=1, prompt=prompt, output=6, number=4).flops
+    masked = 4 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim * prompt * (prompt - 1) // 2
+    assert formula + masked == pytest.approx(counted_flops(model, prompt, 6), rel=0.01)
+    more, less = (counted_flops(model, prompt, output) for output in (7, 6))
+    assert decode_work(shape, 1, prompt + 6, 4).flops == pytest.approx(more - less, rel=0.01)
+
+
+def test_a_round_reads_the_matrices_in_every_step_and_the_cache_of_what_came_before(model: Path) -> None:
+    shape, prompt, output = shape_at(model), 9, 6
+    steps = [decode_work(shape, 3, prompt + i, 4).read_bytes for i in range(1, output)]
+    first = decode_work(shape, 3, 0, 4).read_bytes  # the prompts' own keys are not read back
+    assert round_work(shape, 3, prompt, output, 4).read_bytes == first + sum(steps)
 
 
 def test_bytes_read_are_those_of_the_matrices_and_of_the_cache(model: Path) -> None:
@@ -62,13 +74,15 @@ def test_bytes_read_are_those_of_the_matrices_and_of_the_cache(model: Path) -> N
 def test_the_ideal_grows_with_what_is_removed_and_shrinks_with_the_context() -> None:
     dense = shape_at(TINY_MATH)
 
-    def narrowed(width: int) -> ModelShape:
-        return replace(dense, parameters=dense.pruned_parameters((width,) * dense.num_hidden_layers))
+    def ideal(width: int, prompt: int) -> tuple[float, float]:
+        narrow = replace(dense, parameters=dense.pruned_parameters((width,) * dense.num_hidden_layers))
+        return ideal_speedup(*(round_work(shape, 8, prompt, 32, 4) for shape in (dense, narrow)))
 
-    ratios = [ideal_speedup(dense, narrowed(width), 8, 100, 4) for width in (640, 512, 320)]
+    ratios = [ideal(width, 20) for width in (640, 512, 320)]
     assert ratios[0] == (1.0, 1.0)
     assert ratios[0] < ratios[1] < ratios[2]
-    assert ideal_speedup(dense, narrowed(320), 8, 400, 4) < ratios[2]
+    assert ideal(320, 400)[1] < ratios[2][1]  # the cache is read, too
+    assert ideal(320, 60)[0] > ideal(320, 1)[0]  # prompts do without the LM head
 
 
 def test_the_roofline_takes_whatever_is_slower() -> None:
@@ -91,7 +105,9 @@ def test_freed_weights_become_cache_and_what_does_not_fit_has_none() -> None:
     assert kv_capacity_tokens(dense, find_device("16GiB")) == 0 < kv_capacity_tokens(narrow, find_device("16GiB"))
 
 
-@pytest.mark.parametrize(("text", "size"), [("24GiB", 24 * 2**30), ("24GB", 24 * 10**9), ("1.5g", 1.5 * 2**30), ("a100-80", 80 * 2**30)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("24GiB", 24 * 2**30), ("24GB", 24 * 10**9), ("1.5g", 1.5 * 2**30), ("a100-80", 80 * 2**30), ("l4", 23_034 * 2**20)]
+)
 def test_devices_are_found_by_name_or_size(text: str, size: float) -> None:
     assert find_device(text).memory_bytes == size
 

@@ -69,7 +69,7 @@ def test_the_command_needs_no_scores_and_writes_nothing(tmp_path: Path, monkeypa
     assert [row["ratio_requested"] for row in found["rows"]] == [0.0, 0.25]
     assert not list(tmp_path.iterdir())
     table = device_table(found)
-    assert "L4 (24.00 GiB)" in table.title
+    assert "L4 (22.49 GiB)" in table.title
     assert len(table.rows[0]) == len(table.head)
 
 

@@ -81,17 +81,22 @@ def expected(plans: list[Path], tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 @pytest.fixture(params=["packed", "in place"])
-def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An engine as on this CPU, and one that keeps its weights as on CUDA, where they are overwritten."""
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Engines as on this CPU, and engines that keep their weights as on CUDA, where they are overwritten."""
     if request.param == "in place":
         from vllm import _custom_ops as ops
         from vllm.model_executor.layers import utils
 
         monkeypatch.setattr(ops, "_supports_onednn", False)
         monkeypatch.setattr(utils, "check_cpu_sgl_kernel", lambda *_: False)
+    return str(request.param)
+
+
+@pytest.fixture()
+def running(way: str) -> Iterator[Any]:
     with engine(TINY_MATH, SMALL) as llm:
         kept = llm.apply_model(lambda model: model.model.layers[0].mlp.down_proj.weight.numel() > 0)
-        assert kept == [request.param == "in place"]
+        assert kept == [way == "in place"]
         yield llm
 
 
@@ -102,7 +107,7 @@ def test_any_sequence_of_swaps_equals_fresh_engines(
 ) -> None:  # fmt: skip
     """3 stands for the dense model."""
     for step in sequence:
-        swap(running, TINY_MATH, plans[step]) if step < 3 else restore(running)
+        swap(running, plans[step]) if step < 3 else restore(running)
         assert answers(running) == expected[step]
 
 
@@ -110,7 +115,7 @@ def test_the_dense_weights_come_back_bit_for_bit(running: Any, plans: list[Path]
     """By the sum of the FFN's outputs in exact integers: every bit of every output of every layer, for inputs of all sizes."""
     before = running.collective_rpc(ffn_bits)
     for file in plans:
-        swap(running, TINY_MATH, file)
+        swap(running, file)
         assert running.collective_rpc(ffn_bits) != before
     restore(running)
     assert running.collective_rpc(ffn_bits) == before
@@ -129,10 +134,10 @@ def test_a_swap_that_fails_halfway_leaves_the_dense_model(
         raise UsageError("no more")
 
     with engine(TINY_MATH, SMALL) as llm:
-        swap(llm, TINY_MATH, plans[1])
+        swap(llm, plans[1])
         monkeypatch.setattr("harness.ffn_swap.ffn_tensors", broken)
         with pytest.raises(MeasurementError, match="cannot be put into the running engine: no more"):
-            swap(llm, TINY_MATH, plans[0])
+            swap(llm, plans[0])
         assert answers(llm) == expected[3]
 
 
@@ -143,7 +148,7 @@ def test_nothing_is_swapped_under_a_request(plans: list[Path], expected: list[li
         llm.llm_engine.add_request("a", TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=4))
         llm.llm_engine.step()
         with pytest.raises(MeasurementError, match="between requests"):
-            swap(llm, TINY_MATH, plans[0])
+            swap(llm, plans[0])
         llm.llm_engine.abort_request(["a"])
         assert answers(llm) == expected[3]
 
@@ -152,10 +157,10 @@ def test_swaps_do_not_add_up_in_memory(plans: list[Path]) -> None:
     """Two hundred swaps after a warm-up; keeping one packed copy of the FFN a swap would take 500 MiB."""
     with engine(TINY_MATH, SMALL) as llm:
         for i in range(40):
-            swap(llm, TINY_MATH, plans[i % 3])
+            swap(llm, plans[i % 3])
         before = resident_bytes()
         for i in range(200):
-            swap(llm, TINY_MATH, plans[i % 3])
+            swap(llm, plans[i % 3])
         assert resident_bytes() - before < 32 << 20
 
 
@@ -173,6 +178,7 @@ def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected:
     assert json.loads(made.stdout.splitlines()[-1]) == [*expected, expected[3]]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("model_type", CASES)
 def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, tmp_path: Path) -> None:
     dense = build_model(model_type, tmp_path / "dense", tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
@@ -183,5 +189,5 @@ def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, 
     expected = [model.generate(torch.tensor([p]), max_new_tokens=16, do_sample=False)[0, len(p) :].tolist() for p in PROMPTS]
     with engine(dense, SMALL) as llm:
         assert kv_bytes_per_token(llm) == cached_bytes_per_token(dense, "auto")  # by the engine's own specification, and by formula
-        with swapped(llm, dense, file):
+        with swapped(llm, file):
             assert answers(llm) == expected

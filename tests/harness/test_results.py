@@ -9,7 +9,7 @@ import pytest
 
 import harness
 from harness.evaluate import summarise
-from harness.results import compare, run_schema
+from harness.results import build_run, compare, run_schema
 from harness.types import SampleRecord
 from tasks.failures import FailureKind
 
@@ -20,8 +20,16 @@ def record(i: int, correct: bool, *failures: str, finish: str | None = "stop", n
 
 
 def test_the_published_schema_is_the_one_of_the_types() -> None:
-    """After a change of types.py: python -c "import json; from harness.results import compare, run_schema; ..." as CONTRIBUTING says."""
+    """After a change of types.py: python -c "import json; from harness.results import build_run, compare, run_schema; ..." as CONTRIBUTING says."""
     assert json.loads((Path(harness.__path__[0]) / "run.schema.json").read_text()) == json.loads(json.dumps(run_schema()))
+
+
+@pytest.mark.parametrize("given", [["--api-key", "secret"], ["--api-key=secret"]])
+def test_a_key_does_not_get_into_run_json(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["harness", "serve", "my model", *given, "--port", "1"])
+    command = build_run("m", "t", [], [], {}).command
+    assert "secret" not in command
+    assert command.startswith("harness serve 'my model' --api-key") and command.endswith(" --port 1")
 
 
 def test_a_summary_counts_every_kind_and_leaves_wrong_answers_out_of_the_failure_rate() -> None:

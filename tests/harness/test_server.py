@@ -81,6 +81,12 @@ def test_run_json_says_what_the_server_holds(serving: Started) -> None:
 def test_only_the_health_check_does_without_the_key_and_nobody_sees_it(serving: Started) -> None:
     assert httpx.get(serving.url.replace("/v1", "/health")).status_code == 200
     assert httpx.get(f"{serving.url}/models").status_code == 401
+    root = serving.url.removesuffix("/v1")
+    for path in ("/invocations", "/tokenize", "/generative_scoring", "/v1/completions"):  # vLLM itself guards only the last
+        body = {"model": "tiny-math", "prompt": "Question:", "max_tokens": 1}
+        assert httpx.post(f"{root}{path}", json=body).status_code == 401
+        assert httpx.post(f"{root}{path}", json=body, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert httpx.get(f"{root}/metrics").status_code == 401
     assert httpx.get(f"{serving.url}/models", headers=KEY).json()["data"][0]["id"] == "tiny-math"
     assert all("secret" not in " ".join(process.cmdline()) for process in family(serving.process))
     assert "secret" not in (serving.folder / "server.log").read_text()
@@ -137,16 +143,17 @@ def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) ->
 
 
 @pytest.mark.slow
-def test_sigterm_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     while len(family(process)) < 2:
         time.sleep(0.1)
     time.sleep(2)
     processes = family(process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert process.returncode == (0 if sent == signal.SIGTERM else -signal.SIGKILL), said
+    assert not psutil.wait_procs(processes, timeout=60)[1]
 
 
 @pytest.mark.slow

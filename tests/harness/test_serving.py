@@ -55,7 +55,7 @@ def test_a_row_holds_medians_over_repeats_and_percentiles_over_requests() -> Non
     assert row.itl_ms == pytest.approx({"p50": 200, "p90": 200, "p99": 200})
 
 
-def test_turns_go_there_and_back_after_one_warm_up_each() -> None:
+def test_turns_go_there_and_back_after_a_warm_up_of_each_and_a_look_at_the_first() -> None:
     asked: list[str] = []
 
     def runner(name: str, seconds: float) -> object:
@@ -67,7 +67,7 @@ def test_turns_go_there_and_back_after_one_warm_up_each() -> None:
 
     runners = {"a": runner("a", 1.0), "b": runner("b", 0.1)}
     found = in_turns(runners, [1, 8], 3, WORKLOAD)  # type: ignore[arg-type]
-    assert asked == [f"{name}{level}" for level in (1, 8) for name in "ab" + "abbaab"]
+    assert asked == [f"{name}{level}" for level in (1, 8) for name in "ab" + "a" + "abbaab"]
     assert [len(passes) for passes in found["b"]] == [3, 3]
 
 
@@ -83,7 +83,7 @@ def test_short_passes_are_made_longer_by_the_first_variant_alike_for_all() -> No
 
     workload = Workload("task", ((1,),), 3, least_seconds=1.0)
     found = in_turns({"a": runner("a", 0.3), "b": runner("b", 0.01)}, [1], 2, workload)  # type: ignore[arg-type]
-    assert counts == {"a": 1 + 2 * 4, "b": 1 + 2 * 4}
+    assert counts == {"a": 2 + 2 * 4, "b": 1 + 2 * 4}
     assert found["a"][0][0].seconds == pytest.approx(1.2)
     assert len(found["b"][0][1].answers) == 8
 
@@ -126,4 +126,10 @@ def test_a_round_asks_as_many_as_go_on_at_a_time_and_four_at_least() -> None:
     assert [len(WORKLOAD.of_a_round(level)) for level in (1, 4, 9)] == [4, 4, 9]
     assert WORKLOAD.of_a_round(4) == [(1, 2, 3), (4, 5), (1, 2, 3), (4, 5)]
     assert len(Workload("task", ((1,),), 3, requests=2).of_a_round(9)) == 2
-    assert WORKLOAD.context == round(np.mean([3, 2]) + 1.5)
+    assert WORKLOAD.prompt_tokens == round(np.mean([3, 2]))
+    assert WORKLOAD.context >= 3 + 3
+
+
+def test_answers_of_one_token_have_no_time_between_tokens() -> None:
+    row = serving_row(2, [answered(tokens=1)])
+    assert row.tpot_ms == {"p50": None, "p90": None, "p99": None} == row.itl_ms

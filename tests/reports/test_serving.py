@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reports.serving import memory_table, serving_sentences, serving_tables, speed_table
+from reports.serving import capacity_table, memory_table, serving_sentences, serving_tables, speed_table
 from tests.reports.test_build import RUN, VARIANT
 
 LATENCY = {"p50": 1.0, "p90": 2.0, "p99": 3.25}
@@ -39,13 +39,13 @@ def run_of(*rows: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_figure_is_in_a_table() -> None:
     run = run_of(ROW, ROW)
-    run["variants"][1]["serving"]["weight_bytes"] = 3 << 20
+    run["variants"][1]["parameters"] = RUN["variants"][0]["parameters"] - 512
     text = "\n".join(" | ".join(row) for table in serving_tables(run) for row in table.rows)
-    for figure in ("98 to 104", "150", "90", "31.5", "1.00 / 2.00 / 3.25", "1.250", "1.200 to 1.300", "1.40 / 1.50", "83 %"):
+    for figure in ("98 to 104", "150", "90", "31.5", "1.00 / 2.00 / 3.25", "1.250", "1.200 to 1.300", "1.40 / 1.50", "83 %", "50 %"):
         assert figure in text
     for figure in ("4.00 MiB", "3.00 MiB", "500.00 MiB", "1,024", "53", "6,784", "6,700"):
         assert figure in text
-    assert f"{(1 << 20) // 1024:,}" in text  # tokens that a MiB of freed weights holds
+    assert capacity_table(run).rows[1][-1] == "2"  # 512 parameters of 4 bytes, in FP32, instead of 1024 a token
     assert "not measured" in memory_table(run).rows[0]
 
 
@@ -65,3 +65,27 @@ def test_one_pair_has_no_interval() -> None:
 
 def test_nothing_served_says_nothing() -> None:
     assert serving_tables(RUN) == [] == serving_sentences(RUN)
+
+
+def test_a_run_from_before_the_figures_were_added_still_renders() -> None:
+    """run.json fields are added, never taken away: what an old one lacks was not measured."""
+    run = run_of({key: ROW[key] for key in ("concurrency", "output_tok_s", "output_tok_s_repeats", "ttft_ms", "tpot_ms", "repeats")})
+    old = ("concurrency", "weight_bytes", "kv_bytes_per_token", "kv_capacity_tokens", "device", "dtype", "output_tokens")
+    run["variants"][0]["serving"] = {key: run["variants"][0]["serving"][key] for key in old}
+    del run["speed_ratios"]
+    text = "\n".join(" | ".join(row) for table in serving_tables(run) for row in table.rows)
+    assert "98 to 104 | not measured" in text and "1.00 / 2.00 / 3.25 | not measured" in text
+
+
+def test_requests_that_do_not_fit_the_cache_are_not_called_at_a_time() -> None:
+    run = run_of(ROW)
+    run["variants"][0]["serving"]["context_tokens"] = 1000  # 6 of them in 6784 tokens
+    assert "further ones may wait: dense 6." in serving_tables(run)[0].note
+    run["variants"][0]["serving"]["context_tokens"] = 800
+    assert "may wait" not in serving_tables(run)[0].note
+
+
+def test_where_no_gain_was_to_be_had_none_is_shared_out() -> None:
+    run = run_of(ROW, ROW)
+    run["speed_ratios"] = [{**RATIO, "ratio": 1.01, "ideal_flops": 1.0, "ideal_bytes": 1.0}]
+    assert speed_table(run).rows[0][-2:] == ("", "")
