@@ -20,7 +20,7 @@ def record(i: int, correct: bool, *failures: str, finish: str | None = "stop", n
 
 
 def test_the_published_schema_is_the_one_of_the_types() -> None:
-    """After a change of types.py: python -c "import json; from harness.results import build_run, compare, run_schema; ..." as CONTRIBUTING says."""
+    """After a change of types.py it is written anew, as CONTRIBUTING says."""
     assert json.loads((Path(harness.__path__[0]) / "run.schema.json").read_text()) == json.loads(json.dumps(run_schema()))
 
 
