@@ -109,8 +109,9 @@ def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
 
 def _settings(models: Mapping[str, Path], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
     """Without a prefix cache: a round repeats the prompts of the one before."""
+    longest = min(engine.whole_blocks(workload.context), *(_shape(path).max_position_embeddings for path in models.values()))
     wanted = {
-        name: engine.config_for(path, config.dtype, config.threads, workload.context, max(config.concurrency), prefix_caching=False)
+        name: engine.config_for(path, config.dtype, config.threads, longest, max(config.concurrency), prefix_caching=False)
         for name, path in models.items()
     }  # fmt: skip
     return engine.side_by_side(models, wanted)
@@ -176,7 +177,7 @@ def serving_result(
         concurrency=rows, weight_bytes=describe(path).weight_bytes, kv_bytes_per_token=cache.kv_bytes_per_token,
         kv_capacity_tokens=cache.tokens, device=engine.device_name(), dtype=engine.working_dtype(path, dtype),
         output_tokens=workload.output_tokens, kv_blocks=cache.blocks, mode=mode, prompts=workload.name, natural=workload.natural,
-        context_tokens=workload.context if workload.prompts else None,
+        context_tokens=engine.whole_blocks(workload.context) if workload.prompts else None,
         forecast=_forecast(path, dtype, cache.given_bytes), **(asdict(memory) if memory else {}),
     )  # fmt: skip
 

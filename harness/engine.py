@@ -72,12 +72,18 @@ def device_bytes() -> int:
 
 
 def kv_cache_bytes(bytes_per_token: int, max_model_len: int, sequences: int) -> int:
-    """Room for sequences of full length in whole blocks; on a CPU, where the cache competes with everything else, at most 2 GiB.
+    """Room for sequences of full length; on a CPU, where the cache competes with everything else, at most 2 GiB, but for one always.
 
-    For one sequence there is always room.
+    One more than asked for: vLLM keeps a block for itself, and the last sequence would wait for the others to end.
     """
-    one = bytes_per_token * -(-max_model_len // _LARGEST_BLOCK) * _LARGEST_BLOCK
-    return one * sequences if device_name() == "cuda" else max(one, min(one * sequences, _LARGEST_CPU_CACHE))
+    one = bytes_per_token * whole_blocks(max_model_len)
+    need = one * (sequences + 1)
+    return need if device_name() == "cuda" else max(2 * one, min(need, _LARGEST_CPU_CACHE))
+
+
+def whole_blocks(tokens: int) -> int:
+    """Rounded up, as a sequence takes whole blocks of the cache."""
+    return -(-tokens // _LARGEST_BLOCK) * _LARGEST_BLOCK
 
 
 @contextmanager
