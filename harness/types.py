@@ -263,9 +263,9 @@ class ServingRow:
 class ServingResult:
     """How fast a variant answers and what it takes. `mode`: offline, the engine in one process, or online, vLLM's server over HTTP.
 
-    output_tokens: of every answer, the most where `natural` says that answers end by themselves. Bytes of weights: of the files, and
-    what the engine counts on CUDA. context_tokens: the most that a request took, in whole blocks. resident, peak: of one engine on this variant alone.
-    forecast: the same figures by formula, from the config, before anything ran. None and nothing: not measured.
+    output_tokens: of every answer, the most where `natural` says that answers end by themselves. weight_bytes: of the files;
+    engine_weight_bytes: as the engine counts them, on CUDA. context_tokens: the most that a request took, in whole blocks. resident,
+    peak: of one engine on this variant alone. forecast: the same by formula, from the config. None and nothing: not measured.
     """
 
     concurrency: tuple[ServingRow, ...]
