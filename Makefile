@@ -7,7 +7,7 @@ run: install       ## the main job on the embedded model
 
 test: install      ## lint, types, imports, tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 install:
 	@$(PYTHON) scripts/install.py

@@ -15,8 +15,8 @@ import click
 from harness import models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
+from harness.pairs import read_correct
 from harness.progress import say
-from harness.results import read_correct
 from harness.statistics import paired_mean_difference
 from pruning import score_file
 from pruning.export import export

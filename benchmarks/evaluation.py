@@ -17,8 +17,8 @@ import click
 from harness import language_model, models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
+from harness.pairs import read_samples
 from harness.pipeline import context_length
-from harness.results import read_samples
 from pruning.checkpoint import fingerprint
 from tasks.registry import find_task
 

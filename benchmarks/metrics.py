@@ -19,8 +19,8 @@ from harness import models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
 from harness.live import swapped
+from harness.pairs import read_correct
 from harness.progress import say
-from harness.results import read_correct
 from harness.statistics import paired_difference
 from pruning import score_file
 from pruning.plan import PlanRequest, make_plan, save_plan

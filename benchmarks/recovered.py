@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.results import read_correct
+from harness.pairs import read_correct
 from harness.statistics import paired_mean_difference
 
 RATIOS, SEEDS, ARMS = (0.3, 0.5), (0, 1, 2), ("selective", "random", "reverse", "dense")

@@ -352,6 +352,24 @@ def report_command(run: Path, as_json: bool) -> None:
     answer({"html": str(html), "markdown": str(markdown)}, as_json)
 
 
+@cli.command("compare")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--different", is_flag=True, help="Also runs that were made on another device or in another number type.")
+@JSON
+@DEBUG
+def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> None:
+    """What changed from the first of RUNS to each other one, item by item.
+
+    \b
+    harness compare runs/a runs/b
+    harness compare runs/a:dense runs/b:selective-obs-refit-0.2
+    """
+    from harness.comparison import compare_runs, comparison_table
+
+    found = compare_runs(runs, different)
+    answer(found, as_json, comparison_table(found))
+
+
 @cli.command("inspect")
 @click.argument("run", type=_PATH)
 @JSON

@@ -16,12 +16,11 @@ from harness.bench import make_workload, need_context, offline_subjects, results
 from harness.config import RunConfig
 from harness.engine import Engines, engines_for, fit_together
 from harness.errors import MeasurementError
+from harness.pairs import brought_back, compare
 from harness.progress import say, stage
 from harness.results import (
-    brought_back,
     build_run,
     calibration_summary,
-    compare,
     curve_end,
     neuron_summary,
     read_eval,

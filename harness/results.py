@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine import device_name
-from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, paired_mean_difference, ratio_mean, wilson
+from harness.pairs import read_samples
+from harness.statistics import wilson
 from harness.store import SCHEMA_VERSION, write_json
 from harness.types import (
     CalibrationSet,
@@ -158,52 +158,6 @@ def variant(name: str, checkpoint: Checkpoint, relative: str | None) -> Variant:
         weight_bytes=checkpoint.weight_bytes,
         checkpoint=relative,
     )
-
-
-def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
-    """`variant` minus `baseline` on the items of one task that both answered."""
-    if metric in LIKELIHOOD_METRICS:
-        return _compare_likelihood(folder, baseline, variant, task, metric)
-    if metric == SIMILARITY:
-        then, now = (read_samples(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
-        scores = [now[i]["score"] - then[i]["score"] for i in now]
-        return Comparison(variant, baseline, task, len(scores), *ratio_mean(scores, [1] * len(scores)), None, None, None, metric)
-    before, after = (read_correct(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
-    shared = sorted(before.keys() & after.keys())
-    found = paired_difference([before[i] for i in shared], [after[i] for i in shared])
-    return Comparison(
-        variant, baseline, task, found.n, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value, metric
-    )
-
-
-def brought_back(folder: Path, before: str, variant: str, control: str, task: str) -> Recovery:
-    """On the items that all three answered; the rule is claim 6's of the method."""
-    names = (variant, before, control)
-    tables = [read_correct(folder / "samples" / name / f"{task}.jsonl") for name in names]
-    shared = sorted(set.intersection(*(set(table) for table in tables)))
-    after, then, aim = ([float(table[i]) for i in shared] for table in tables)
-    difference, low, high = paired_mean_difference(after, [then, aim])
-    gap, least, _ = paired_mean_difference(aim, [then])
-    share = (sum(after) - sum(then)) / len(shared) / gap if least > 0 else None
-    return Recovery(variant, before, control, task, len(shared), share, difference, low, high)
-
-
-def _compare_likelihood(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
-    before, after = (read_samples(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
-    shared = sorted(before.keys() & after.keys())
-    scale = math.log(2) if metric == "bits_per_byte" else 1.0
-    changes = [(after[i]["nll"] - before[i]["nll"]) / scale for i in shared]
-    found = ratio_mean(changes, [before[i]["units"] for i in shared])
-    return Comparison(variant, baseline, task, len(shared), *found, None, None, None, metric)
-
-
-def read_samples(path: Path) -> dict[int, dict[str, Any]]:
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line)
-    return {row["doc_id"]: row for row in rows}
-
-
-def read_correct(path: Path) -> dict[int, bool]:
-    return {i: row["correct"] for i, row in read_samples(path).items()}
 
 
 def write_run(result: RunResult, folder: Path) -> None:

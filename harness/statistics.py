@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+
+from harness.types import FloatArray
 
 _CONFIDENCE = 0.95
 
@@ -141,3 +144,149 @@ def likelihood_metric(metric: str, nll: Sequence[float], units: Sequence[int]) -
     nats = ratio_mean(nll, units)
     value, low, high = np.exp(nats) if metric == "perplexity" else np.asarray(nats) / np.log(2)
     return float(value), float(low), float(high)
+
+
+def paired_mean_p_value(a: Sequence[float], b: Sequence[Sequence[float]]) -> float:
+    """Two-sided p-value of `paired_mean_difference`: Student's t on the per-item differences, 1 where all of them are 0."""
+    per_item = np.asarray(a, dtype=float) - np.asarray(b, dtype=float).mean(axis=0)
+    if not per_item.any():
+        return 1.0
+    return float(stats.ttest_1samp(per_item, 0).pvalue) if per_item.std() > 0 else 0.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values over a family (Holm 1979), by statsmodels, in the order given."""
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Accuracy over seeds on the same items: its mean, the standard deviation over seeds (None for one), the interval over items."""
+
+    seeds: int
+    mean: float
+    sd: float | None
+    ci_low: float
+    ci_high: float
+
+
+def over_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE) -> SeedSummary:
+    """outcomes: [seeds, items]. An item answered under several seeds is one cluster, so that seeds do not count as more items.
+
+    The interval is Wilson's for a single seed, else Student's t on the items' means over seeds.
+    """
+    table = np.asarray(outcomes, dtype=float)
+    per_seed, per_item = table.mean(axis=1), table.mean(axis=0)
+    if len(table) == 1:
+        return SeedSummary(1, float(per_seed[0]), None, *wilson(int(table.sum()), table.size, confidence))
+    _, low, high = paired_mean_difference(per_item.tolist(), [[0.0] * per_item.size], confidence)
+    return SeedSummary(len(table), float(per_item.mean()), float(per_seed.std(ddof=1)), max(0.0, low), min(1.0, high))
+
+
+def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, confidence: float = _CONFIDENCE) -> float:
+    """Smallest paired difference that n items find with this power, where a share `discordant` of them changes.
+
+    (z_(1 - alpha/2) + z_power) * sqrt(discordant / n), the normal approximation of McNemar's test (Connor 1987, Biometrics 43:207,
+    without its small term in the difference itself).
+    """
+    return float((stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)) * np.sqrt(discordant / n))
+
+
+def items_needed(effect: float, discordant: float, power: float = 0.8, confidence: float = _CONFIDENCE) -> int:
+    """Items that find a paired difference of `effect`: `minimum_detectable_effect` solved for n."""
+    z = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
+    return int(np.ceil(discordant * (z / effect) ** 2))
+
+
+def collapsed(right: int, n: int, dense: float, chance: float = 0.0, share: float = 0.1) -> bool:
+    """Whether accuracy is gone: the upper end of its 95 % Wilson interval lies below max(chance, share * dense accuracy)."""
+    return wilson(right, n)[1] < max(chance, share * dense)
+
+
+def non_inferiority_threshold(arms: Sequence[tuple[float, Sequence[bool]]], dense: Sequence[bool], margin: float) -> float:
+    """The largest ratio up to which accuracy is shown to fall by less than `margin`; 0 where not even the first is.
+
+    arms: (ratio, outcomes on dense's items). Ratios are tested in rising order, each by its lower one-sided 95 % bound of the paired
+    difference against -margin, until the first that fails: a fixed sequence needs no correction (Maurer et al. 1995).
+    """
+    reached = 0.0
+    for ratio, outcomes in sorted(arms, key=lambda arm: arm[0]):
+        if paired_difference(dense, outcomes, confidence=0.9).ci_low <= -margin:
+            break
+        reached = ratio
+    return reached
+
+
+@dataclass(frozen=True)
+class Knee:
+    """Where a curve bends down: the ratio and its bootstrap interval, None where one straight line does as well.
+
+    bic_gain: how much lower the hinge's BIC is than the line's. support: share of bootstrap samples in which there is a knee.
+    """
+
+    ratio: float | None
+    ci_low: float | None
+    ci_high: float | None
+    bic_gain: float
+    support: float
+
+
+_BIC_GAIN = 6.0  # "strong" (Kass and Raftery 1995)
+_GRID = 61
+
+
+def knee(ratios: Sequence[float], outcomes: Sequence[Sequence[float]], samples: int = 2000, seed: int = 0) -> Knee:
+    """A hinge a + b r + c max(0, r - k) against a line: least squares, k on a grid from the second to the last but one ratio.
+
+    outcomes: [ratios, items], ratio 0 being the dense model. A knee needs a BIC lower by 6 and c < 0. Items are resampled, the same for
+    all ratios, as the arms share them. Descriptive: a smooth curve bends somewhere, too.
+    Raises ValueError for fewer than five ratios, or ones that do not rise.
+    """
+    x, table = np.asarray(ratios, dtype=float), np.asarray(outcomes, dtype=float)
+    if len(x) < 5 or (np.diff(x) <= 0).any() or table.ndim != 2 or len(table) != len(x):
+        raise ValueError(f"knee needs at least five rising ratios and [ratios, items], got {len(x)} and {table.shape}")
+    draw = np.random.default_rng(seed).integers(0, table.shape[1], (samples, table.shape[1]))
+    curves = np.vstack([table.mean(axis=1), *(table[:, chosen].mean(axis=1) for chosen in draw)])
+    where, gain = _hinges(x, curves)
+    found = gain[1:] > _BIC_GAIN
+    support = float(found.mean())
+    if gain[0] <= _BIC_GAIN or support < 0.5:
+        return Knee(None, None, None, float(gain[0]), support)
+    low, high = np.percentile(where[1:][found], [2.5, 97.5])
+    return Knee(float(where[0]), float(low), float(high), float(gain[0]), support)
+
+
+def _hinges(x: FloatArray, curves: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Best k of every curve and its gain in BIC over a line, -inf where the curve does not bend down. curves: [samples, ratios]."""
+    n, grid = len(x), np.linspace(x[1], x[-2], _GRID)
+    line = _residual(np.column_stack([np.ones(n), x]), curves)
+    best, where, down = np.full(len(curves), np.inf), np.zeros(len(curves)), np.zeros(len(curves), dtype=bool)
+    for k in grid:
+        design = np.column_stack([np.ones(n), x, np.maximum(0.0, x - k)])
+        left = _residual(design, curves)
+        better = left < best
+        bend = np.linalg.lstsq(design, curves.T, rcond=None)[0][2]
+        best, where, down = np.where(better, left, best), np.where(better, k, where), np.where(better, bend < 0, down)
+    gain = n * (np.log(line) - np.log(best)) - 2 * np.log(n)  # two parameters more: c and k
+    return where, np.where(down, gain, -np.inf)
+
+
+def _residual(design: FloatArray, curves: FloatArray) -> FloatArray:
+    """Sum of squares that a linear model leaves of each curve; never 0, of which there is no logarithm."""
+    fitted = design @ np.linalg.lstsq(design, curves.T, rcond=None)[0]
+    return np.asarray(((curves.T - fitted) ** 2).sum(axis=0) + 1e-9)
+
+
+def specificity(target: PairedDifference, others: Sequence[PairedDifference]) -> tuple[float, float, float]:
+    """How much more the target falls than the mean of the other tasks under one removal: (difference, low, high), above 0 if it does.
+
+    target, others: pruned minus dense. Different tasks have different items, so the intervals are combined as those of independent
+    estimates, by their distances from the estimate (MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693).
+    """
+    mean = sum(other.difference for other in others) / len(others)
+    down = sum((other.difference - other.ci_low) ** 2 for other in others) / len(others) ** 2
+    up = sum((other.ci_high - other.difference) ** 2 for other in others) / len(others) ** 2
+    difference = mean - target.difference
+    low = difference - np.sqrt(down + (target.ci_high - target.difference) ** 2)
+    high = difference + np.sqrt(up + (target.difference - target.ci_low) ** 2)
+    return float(difference), float(low), float(high)

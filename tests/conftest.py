@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 TINY_MATH = Path(__file__).parent.parent / "harness" / "embedded" / "tiny-math"
 SIZES = {

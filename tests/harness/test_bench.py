@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
+from harness.errors import MeasurementError
 from harness.results import run_schema
 from harness.standalone import _apart
 from harness.types import PruningPlan
@@ -61,7 +62,7 @@ def test_offline_figures_are_of_the_requests_that_were_asked_for(narrow: Path, t
         assert s["engine_weight_bytes"] is None
     ratios = [(r["variant"], r["quantity"], r["pairs"]) for r in run["speed_ratios"]]
     assert ratios == [("narrow", quantity, 2) for quantity in ("output_tok_s", "output_tok_cpu_s")]
-    assert all(1.2 < r["ideal_flops"] < 1.6 and 1.2 < r["ideal_bytes"] < 1.6 for r in run["speed_ratios"])
+    assert all(1.2 < r["ideal_bytes"] < r["ideal_flops"] < 2 for r in run["speed_ratios"])
 
 
 def test_models_of_the_same_name_are_told_apart() -> None:
@@ -70,7 +71,9 @@ def test_models_of_the_same_name_are_told_apart() -> None:
     assert list(_apart([("a", Path("x")), ("a-2", Path("y")), ("a", Path("z"))])) == ["a", "a-2", "a-3"]
 
 
-def test_online_figures_come_from_vllms_own_client_on_a_real_server(tmp_path: Path) -> None:
+def test_online_figures_come_from_vllms_own_client_on_a_real_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a memory that cannot be measured does not cost what was measured before it."""
+    monkeypatch.setattr("harness.bench.footprint", no_footprint)
     run = bench(tmp_path / "run", "tiny-math", "--online", "--natural", "--input-tokens", "100")
     s = run["variants"][0]["serving"]
     (row,) = s["concurrency"]
@@ -83,7 +86,12 @@ def test_online_figures_come_from_vllms_own_client_on_a_real_server(tmp_path: Pa
     assert s["kv_capacity_tokens"] == s["forecast"]["kv_capacity_tokens"] == s["kv_blocks"] * 128
     assert len((tmp_path / "run" / "requests.jsonl").read_text().splitlines()) == 4
     assert "Uvicorn" in (log := (tmp_path / "run" / "server-tiny-math.log").read_text()) or "Application startup complete" in log
-    assert not psutil.Process().children(recursive=True)
+    assert not [p for p in psutil.Process().children(recursive=True) if "vllm.entrypoints.cli.main" in p.cmdline()]
+    assert s["resident_bytes"] is None
+
+
+def no_footprint(*_: Any) -> None:
+    raise MeasurementError("no room for another engine")
 
 
 def test_prompts_that_do_not_fit_the_context_are_refused_before_any_engine_starts(tmp_path: Path) -> None:

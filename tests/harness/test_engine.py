@@ -41,13 +41,13 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with 20 % of its neurons removed by importance."""
     folder = tmp_path_factory.mktemp("pruned")
     calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "both"))
-    scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=2), folder / "s")
+    scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=1), folder / "s")
     plan = make_plan(score_file.load(folder / "s"), PlanRequest(0.2, "selective", "rms", 0, 16))
     return export(TINY_MATH, plan, folder / "checkpoint").path
 
 
 def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp_path: Path) -> None:
-    with engine(build_model("smollm3", tmp_path / "a"), EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=2)):
+    with engine(build_model("smollm3", tmp_path / "a"), EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=1)):
         pass
     build_model("smollm3", tmp_path / "b")
 
@@ -98,6 +98,6 @@ def test_lm_evals_own_backends_take_the_export_and_our_tasks(backend: str, prune
 @pytest.fixture(scope="module")
 def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     tasks = [find_task(name) for name in ("mini_facts", "mini_math", "mini_code")]
-    with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=2)) as llm:
+    with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         found = evaluate(llm, "pruned", tasks, tmp_path_factory.mktemp("ours"), "pruned", 24, 512, chat=True)
     return {task: result.value for task, result in found.items()}

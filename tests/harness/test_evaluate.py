@@ -22,7 +22,7 @@ TASKS = [find_task("mini_code"), find_task("mini_math")]
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[Any]:
-    with engine(TINY_MATH, EngineConfig(max_model_len=256, kv_cache_bytes=1 << 27, threads=2)) as running:
+    with engine(TINY_MATH, EngineConfig(max_model_len=256, kv_cache_bytes=1 << 27, threads=1)) as running:
         yield running
 
 

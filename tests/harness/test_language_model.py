@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.engine import EngineConfig, engine
 from harness.evaluate import evaluate
 from harness.language_model import make_language_model
-from harness.results import read_samples
+from harness.pairs import read_samples
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
 from tests.tasks.conftest import make_data_folder
@@ -32,7 +32,7 @@ def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monke
     monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
     make_data_folder(tmp_path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32), AutoTokenizer.from_pretrained(TINY_MATH)
-    with engine(TINY_MATH, EngineConfig(max_model_len=64, kv_cache_bytes=1 << 26, threads=2)) as llm:
+    with engine(TINY_MATH, EngineConfig(max_model_len=64, kv_cache_bytes=1 << 26, threads=1)) as llm:
         lm = make_language_model(llm, 64, chat=False)
         pairs = [([5, 6, 7], [8, 9]), ([5], [6] * 3), (list(range(10, 90)), [5, 6, 7])]
         found = lm._loglikelihood_tokens([(None, *pair) for pair in pairs])

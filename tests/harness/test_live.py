@@ -32,7 +32,7 @@ from tests.conftest import TINY_MATH, build_model
 from tests.harness.test_families import WIDTHS, plan_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
-SMALL = EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=2)
+SMALL = EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)
 PROMPTS = [[int(t) for t in np.random.default_rng(i).integers(2, 1000, 40 + 70 * i)] for i in range(4)]  # up to 250 tokens, blocks of 128
 FEW = ("phi3", "opt", "gpt2", "smollm3")  # fused, no gate with biases, transposed, transformers back end
 CASES = tuple(FAMILIES) if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
@@ -50,7 +50,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Uniform, re-fitted, and with per-layer widths."""
     folder = tmp_path_factory.mktemp("plans")
     calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "both"))
-    request = scoring.ScoreRequest(moments=True, threads=2)
+    request = scoring.ScoreRequest(moments=True, threads=1)
     scoring.score_model(TINY_MATH, calibration, request, folder / "s")
     made = []
     for i, wanted in enumerate(

@@ -24,7 +24,7 @@ STAGES = {"score", f"plan {ARM}", f"export {ARM}", "eval dense", f"eval {ARM}", 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "harness.cli", *ARGUMENTS, "--out", str(folder), *extra]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:

@@ -9,7 +9,8 @@ import pytest
 
 import harness
 from harness.evaluate import summarise
-from harness.results import build_run, compare, run_schema
+from harness.pairs import compare
+from harness.results import build_run, run_schema
 from harness.types import SampleRecord
 from tasks.failures import FailureKind
 

@@ -18,7 +18,7 @@ from tests.conftest import TINY_MATH
 @pytest.mark.slow
 def test_own_answers_are_the_models_greedy_ones() -> None:
     task = find_task("mini_math")
-    calibration = scoring.calibrate(TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "answer", own_answers=True, threads=2))
+    calibration = scoring.calibrate(TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "answer", own_answers=True, threads=1))
     assert calibration.target_source.endswith("answers by the model itself")
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)

@@ -73,7 +73,7 @@ def test_run_json_says_what_the_server_holds(serving: Started) -> None:
     jsonschema.validate(run, run_schema())
     held = run["variants"][0]["serving"]
     assert (held["mode"], held["concurrency"], held["kv_bytes_per_token"]) == ("online", [], 2 * 2048 // 2)
-    assert held["kv_capacity_tokens"] == held["kv_blocks"] * 128 == 128 * 512  # sequences of the longest context
+    assert held["kv_capacity_tokens"] == held["kv_blocks"] * 128 == 129 * 512  # as many sequences of the longest context and one
     assert held["forecast"] == {}  # vLLM's own options were given, which no formula of ours knows
     assert (serving.folder / "report.html").exists()
 

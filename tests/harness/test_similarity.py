@@ -9,7 +9,7 @@ import pytest
 
 from harness.engine import EngineConfig, engine
 from harness.evaluate import evaluate
-from harness.results import compare, read_samples
+from harness.pairs import compare, read_samples
 from harness.similarity import _encoder, similarities
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
@@ -57,7 +57,7 @@ def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(tmp_path: 
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "data")))
     task = [find_task("similarity")]
-    with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=2)) as llm:
+    with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
         dense = evaluate(llm, "m", task, tmp_path, "dense", None, 512, chat=True)["similarity"]
         again = evaluate(llm, "m", task, tmp_path, "again", None, 512, chat=True, reference="dense")["similarity"]
     assert (dense.value, dense.metric) == (1.0, "similarity") and again.value == pytest.approx(1.0, abs=1e-5)

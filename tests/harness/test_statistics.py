@@ -6,19 +6,28 @@ from math import comb, log, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from harness.statistics import (
+    collapsed,
+    holm,
+    items_needed,
+    knee,
     likelihood_metric,
     mcnemar_exact,
+    minimum_detectable_effect,
+    non_inferiority_threshold,
+    over_seeds,
     paired_difference,
     paired_mean_difference,
+    paired_mean_p_value,
     paired_ratio,
     percentiles,
     ratio_mean,
+    specificity,
     wilson,
 )
 
@@ -150,3 +159,156 @@ def test_of_one_pair_nothing_is_known_but_the_ratio() -> None:
 def test_paired_ratio_refuses_what_has_no_logarithm(a: list[float], b: list[float]) -> None:
     with pytest.raises(ValueError, match="paired_ratio needs"):
         paired_ratio(a, b)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_is_its_step_down_definition(p_values: list[float]) -> None:
+    expected, so_far = [0.0] * len(p_values), 0.0
+    for step, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        so_far = max(so_far, min(1.0, (len(p_values) - step) * p_values[i]))
+        expected[i] = so_far
+    assert holm(p_values) == pytest.approx(expected)
+
+
+def test_the_p_value_goes_with_the_interval() -> None:
+    rng = np.random.default_rng(2)
+    for shift in (0.0, 0.1, 0.2, 0.3):
+        a, b = (rng.random(60) + shift).tolist(), rng.random((3, 60)).tolist()
+        _, low, high = paired_mean_difference(a, b)
+        assert (paired_mean_p_value(a, b) < 0.05) == (low > 0 or high < 0)
+    assert paired_mean_p_value([1.0, 0.0], [[1.0, 0.0]]) == 1.0
+    assert paired_mean_p_value([1.0, 1.0], [[0.0, 0.0]]) == 0.0
+
+
+def test_one_seed_is_wilson_and_several_are_means_with_their_spread() -> None:
+    single = over_seeds([[True, True, False, True]])
+    assert (single.mean, single.sd, (single.ci_low, single.ci_high)) == (0.75, None, wilson(3, 4))
+    found = over_seeds([[True, True, False, True], [True, False, False, True], [True, False, False, False]])
+    accuracies = [0.75, 0.5, 0.25]
+    assert (found.seeds, found.mean, found.sd) == (3, pytest.approx(0.5), pytest.approx(np.std(accuracies, ddof=1)))
+    interval = stats.t.interval(0.95, 3, 0.5, stats.sem([1, 1 / 3, 0, 2 / 3]))
+    assert (found.ci_low, found.ci_high) == (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+def test_seeds_do_not_count_as_more_items() -> None:
+    """Items are hard or easy under every seed alike: intervals over items cover the truth, ones over all answers would not."""
+    rng, hits, naive = np.random.default_rng(3), 0, 0
+    for _ in range(600):
+        answers = rng.random((5, 100)) < rng.choice([0.05, 0.95], 100, p=[0.4, 0.6])
+        found = over_seeds(answers.tolist())
+        hits += found.ci_low <= 0.59 <= found.ci_high
+        low, high = wilson(int(answers.sum()), answers.size)
+        naive += low <= 0.59 <= high
+    assert 0.93 <= hits / 600 <= 0.97
+    assert naive / 600 < 0.75
+
+
+def test_the_detectable_effect_is_found_four_times_in_five() -> None:
+    """GSM8K: 2.4 points at 10 % of changed items; by the exact test, which is a little slower than the approximation."""
+    effect = minimum_detectable_effect(1319, 0.10)
+    assert effect == pytest.approx(0.0244, abs=1e-4)
+    assert minimum_detectable_effect(164, 0.10) == pytest.approx(0.0692, abs=1e-4)
+    lost = np.random.default_rng(4).binomial(132, (0.10 + effect) / 0.20, 2000)
+    assert 0.76 <= np.mean([mcnemar_exact(int(k), 132 - int(k)) < 0.05 for k in lost]) <= 0.84
+
+
+@given(st.integers(20, 5000), st.floats(0.01, 0.5))
+def test_items_needed_is_the_detectable_effect_turned_round(n: int, discordant: float) -> None:
+    assert abs(items_needed(minimum_detectable_effect(n, discordant), discordant) - n) <= 1
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0, 1), st.floats(0, 0.5))
+def test_collapse_is_the_rule_of_the_method(pair: tuple[int, int], dense: float, chance: float) -> None:
+    right, n = pair
+    assert collapsed(right, n, dense, chance) == (wilson(right, n)[1] < max(chance, dense / 10))
+
+
+def answers_with(rng: np.random.Generator, base: np.ndarray, loss: float, gain: float) -> list[bool]:
+    return np.where(base, rng.random(base.size) >= loss, rng.random(base.size) < gain).tolist()
+
+
+def test_non_inferiority_stops_at_the_first_ratio_that_fails() -> None:
+    dense = [True] * 100
+    arms = [(0.3, [True] * 100), (0.1, [True] * 100), (0.2, [True] * 90 + [False] * 10)]
+    assert non_inferiority_threshold(arms, dense, margin=0.05) == 0.1
+    assert non_inferiority_threshold(arms, dense, margin=0.2) == 0.3
+    assert non_inferiority_threshold(arms[2:], dense, margin=0.05) == 0.0
+
+
+def test_non_inferiority_claims_too_much_in_at_most_one_run_of_twenty() -> None:
+    """The true loss at 0.2 and above is just the margin: a threshold there is a false claim; at 0.1 nothing is lost."""
+    rng, false, reached = np.random.default_rng(5), 0, 0
+    for _ in range(1000):
+        base = rng.random(300) < 0.9
+        loss, gain = 0.05 / 0.9 + 0.02 / 0.9, 0.02 / 0.1
+        arms = [(0.1, answers_with(rng, base, 0.01, 0.09)), *((r, answers_with(rng, base, loss, gain)) for r in (0.2, 0.3))]
+        threshold = non_inferiority_threshold(arms, base.tolist(), margin=0.05)
+        false += threshold >= 0.2
+        reached += threshold >= 0.1
+    assert false / 1000 <= 0.05 + 0.014  # two standard errors of the simulation
+    assert reached / 1000 > 0.9
+
+
+RATIOS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
+
+
+def curve(rng: np.random.Generator, accuracy: list[float], n: int) -> list[list[float]]:
+    """Items with a hardness of their own, so that the arms share them as real ones do."""
+    hardness = rng.random(n)
+    return [(hardness + 0.05 * rng.standard_normal(n) < level).astype(float).tolist() for level in accuracy]
+
+
+def test_a_knee_is_found_where_it_is() -> None:
+    rng, covered, found = np.random.default_rng(6), 0, []
+    for _ in range(30):
+        result = knee(RATIOS, curve(rng, [0.9 - 0.2 * r - 2.5 * max(0.0, r - 0.2) for r in RATIOS], 1000), samples=300)
+        assert result.ratio is not None and result.ci_low is not None and result.ci_high is not None
+        found.append(result.ratio)
+        covered += result.ci_low <= 0.2 <= result.ci_high
+    assert np.mean(found) == pytest.approx(0.2, abs=0.01)
+    assert covered >= 27
+
+
+def test_a_straight_line_seldom_has_a_knee() -> None:
+    rng = np.random.default_rng(7)
+    results = [knee(RATIOS, curve(rng, [0.9 - 1.2 * r for r in RATIOS], 1000), samples=200) for _ in range(40)]
+    assert sum(result.ratio is not None for result in results) <= 4
+
+
+def test_a_curve_that_flattens_out_bends_the_other_way() -> None:
+    rng = np.random.default_rng(8)
+    assert knee(RATIOS, curve(rng, [0.9 * 0.2 ** (10 * r) for r in RATIOS], 2000), samples=200).ratio is None
+
+
+def test_the_best_hinge_is_that_of_a_plain_search() -> None:
+    """Least squares at every k by numpy's own routine, one at a time, on the dense arms' means."""
+    rng = np.random.default_rng(9)
+    outcomes = curve(rng, [0.9 - 3 * max(0.0, r - 0.17) for r in RATIOS], 500)
+    y, x, best = np.mean(outcomes, axis=1), np.array(RATIOS), (np.inf, 0.0)
+    for k in np.linspace(x[1], x[-2], 61):
+        design = np.column_stack([np.ones(9), x, np.clip(x - k, 0, None)])
+        best = min(best, (float(np.linalg.lstsq(design, y, rcond=None)[1][0]), float(k)))
+    line = float(np.polyfit(x, y, 1, full=True)[1][0])
+    result = knee(RATIOS, outcomes, samples=100)
+    assert result.ratio == pytest.approx(best[1])
+    assert result.bic_gain == pytest.approx(9 * log((line + 1e-9) / (best[0] + 1e-9)) - 2 * log(9), rel=1e-6)
+
+
+@pytest.mark.parametrize("ratios", [[0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.1, 0.2, 0.3]])
+def test_a_knee_of_too_few_or_unordered_ratios_is_refused(ratios: list[float]) -> None:
+    with pytest.raises(ValueError, match="knee needs"):
+        knee(ratios, [[1.0, 0.0]] * len(ratios))
+
+
+def test_specificity_is_how_much_more_the_target_falls() -> None:
+    """Coverage by simulation: the target loses 30 points, two others 10 and 6."""
+    rng, hits = np.random.default_rng(10), 0
+    for _ in range(600):
+        base = [rng.random(n) < 0.9 for n in (300, 150, 200)]
+        pruned = [answers_with(rng, b, loss / 0.9, 0.0) for b, loss in zip(base, (0.30, 0.10, 0.06), strict=True)]
+        target, *others = (paired_difference(b.tolist(), p) for b, p in zip(base, pruned, strict=True))
+        difference, low, high = specificity(target, others)
+        assert difference == pytest.approx((others[0].difference + others[1].difference) / 2 - target.difference)
+        hits += low <= 0.22 <= high
+    assert 0.93 <= hits / 600 <= 0.98

@@ -14,5 +14,5 @@ from tests.conftest import TINY_MATH
 @pytest.fixture(scope="session")
 def embedded_scores() -> dict[str, np.ndarray]:
     calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(12, "both"))
-    model = scoring.load_model(TINY_MATH, threads=2)
+    model = scoring.load_model(TINY_MATH, threads=1)
     return dict(score(collect(model, FAMILIES["qwen2"], calibration)))
