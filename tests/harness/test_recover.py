@@ -19,25 +19,8 @@ from pruning.checkpoint import describe
 
 pytestmark = pytest.mark.slow
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
-SETTINGS = [*TASKS, "--limit", "24", "--calibration-samples", "24", "--steps", "24", "--curve", "1", "--metric", "smd", "--align", "1", "--json"]
-    "--task",
-    "mini_math",
-    "--task",
-    "mini_facts",
-    "--limit",
-    "24",
-    "--calibration-samples",
-    "24",
-    "--steps",
-    "24",
-    "--curve",
-    "1",
-    "--metric",
-    "smd",
-    "--align",
-    "1",
-    "--json",
-]
+SHORT = ["--limit", "24", "--calibration-samples", "24", "--steps", "24", "--curve", "1"]
+SETTINGS = [*TASKS, *SHORT, "--metric", "smd", "--align", "1", "--json"]
 RECOVER = ["recover", "tiny-math", "--arms", "selective,dense", "--ratio", "0.5", *SETTINGS]
 
 
