@@ -16,7 +16,8 @@ from harness.errors import MeasurementError, UsageError
 from harness.footprint import Footprint, footprint
 from harness.progress import say, stage
 from harness.serving import Pass, Runner, Workload, in_turns, offline_round, random_prompts, serving_row, speed_ratios
-from harness.types import ModelShape, ServingResult, ServingRow, SpeedRatio
+from harness.serving_types import ServingResult, ServingRow, SpeedRatio
+from harness.types import ModelShape
 from pruning.checkpoint import describe, read_config, read_record
 from pruning.families import shape_of
 from tasks.registry import Task

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from harness.errors import HarnessError
+from harness.listings import metrics_command, models_command, tasks_command
 from harness.options import (
     ANSWERS,
     CONFIG,
@@ -391,47 +392,8 @@ def inspect_command(run: Path, as_json: bool) -> None:
         print_table(table)
 
 
-@cli.command("models")
-@JSON
-@DEBUG
-def models_command(as_json: bool) -> None:
-    """List the model aliases."""
-    from harness.models import ALIASES
-    from reports.figures import Table
-
-    rows = [(a.name, a.task, ", ".join(a.ids.values()) or a.summary) for a in ALIASES.values()]
-    found = [{"name": name, "task": task, "model": model} for name, task, model in rows]
-    answer(found, as_json, Table("Models", ("name", "default task", "model"), tuple(rows), "Or any local folder, or any Hub id."))
-
-
-@cli.command("metrics")
-@JSON
-@DEBUG
-def metrics_command(as_json: bool) -> None:
-    """List the metrics that score neurons."""
-    from pruning.scores import describe_metrics
-    from reports.figures import Table
-
-    rows = describe_metrics()
-    found = [{"name": name, "what": what} for name, what in rows]
-    answer(found, as_json, Table("Metrics", ("name", "what"), rows))
-
-
-@cli.command("tasks")
-@click.option("--path", is_flag=True, help="Print the folder for lm-eval's --include_path.")
-@JSON
-@DEBUG
-def tasks_command(path: bool, as_json: bool) -> None:
-    """List the tasks."""
-    from reports.figures import Table
-    from tasks.registry import TASKS, TASKS_PATH
-
-    if path:
-        click.echo(TASKS_PATH)
-        return
-    rows = [(t.name, t.metric, t.summary) for t in TASKS.values()]
-    found = [{"name": name, "metric": metric, "summary": summary} for name, metric, summary in rows]
-    answer(found, as_json, Table("Tasks", ("name", "metric", "what"), tuple(rows)))
+for _listing in (models_command, metrics_command, tasks_command):
+    cli.add_command(_listing)
 
 
 if __name__ == "__main__":

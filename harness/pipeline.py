@@ -30,11 +30,12 @@ from harness.results import (
     write_run,
 )
 from harness.serving import Workload, in_turns
+from harness.serving_types import ServingResult, SpeedRatio
 from harness.similarity import need_packages
 from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json
-from harness.types import Comparison, EvalResult, Recovery, RunResult, ServingResult, SpeedRatio, TrainingResult, Variant, digest
+from harness.types import Comparison, EvalResult, Recovery, RunResult, TrainingResult, Variant, digest
 from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
 from pruning.export import export

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.engine import device_name
 from harness.pairs import read_samples
+from harness.serving_types import ServingResult, ServingRow, SpeedRatio
 from harness.statistics import wilson
 from harness.store import SCHEMA_VERSION, write_json
 from harness.types import (
@@ -29,9 +30,6 @@ from harness.types import (
     PruningPlan,
     Recovery,
     RunResult,
-    ServingResult,
-    ServingRow,
-    SpeedRatio,
     TrainingResult,
     Variant,
 )

@@ -16,8 +16,9 @@ import numpy as np
 from harness.capacity import ideal_speedup, round_work
 from harness.errors import MeasurementError
 from harness.progress import stage
+from harness.serving_types import ServingRow, SpeedRatio
 from harness.statistics import paired_ratio, percentiles
-from harness.types import ModelShape, ServingRow, SpeedRatio
+from harness.types import ModelShape
 
 _LEAST_REQUESTS = 4
 _MOST_ROUNDS = 100

@@ -22,9 +22,10 @@ from harness.pipeline import context_length, longest_context, need_tools
 from harness.progress import say, stage
 from harness.results import build_run, variant, write_run
 from harness.serving import Workload
+from harness.serving_types import SpeedRatio
 from harness.spec import check_tasks, task_names
 from harness.store import RunDirectory, locked
-from harness.types import EvalResult, RunResult, SpeedRatio, Variant
+from harness.types import EvalResult, RunResult, Variant
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.families import shape_of
 from tasks.registry import find_task, is_task
