@@ -47,13 +47,13 @@ class Subject:
 def make_workload(config: RunConfig, model: Path, task: Task) -> Workload:
     """The task's own prompts, or random ones where their length is given; as many as go on at a time."""
     count = max(*config.concurrency, config.requests or 0, 4)
-    length = {"output_tokens": config.output_tokens, "natural": config.natural, "requests": config.requests}
+    length = (config.output_tokens, config.natural, config.requests)
     if not config.input_tokens:
-        return Workload(task.name, tuple(map(tuple, scoring.task_prompts(model, task, count))), **length)
+        return Workload(task.name, tuple(map(tuple, scoring.task_prompts(model, task, count))), *length)
     tokenizer = scoring.load_tokenizer(model)
     drawn = random_prompts(count, config.input_tokens, shape_of(read_config(model)).vocab_size)
     prompts = tuple(_as_text(tokenizer, prompt) for prompt in drawn)
-    return Workload(f"random, {min(map(len, prompts))} to {max(map(len, prompts))} tokens", prompts, **length)
+    return Workload(f"random, {min(map(len, prompts))} to {max(map(len, prompts))} tokens", prompts, *length)
 
 
 def _as_text(tokenizer: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import io
@@ -54,9 +53,10 @@ def online_round(running: Server, line: list[str]) -> Pass:
 
 def _client(line: list[str]) -> dict[str, Any]:
     from vllm.benchmarks.serve import add_cli_args, main_async
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     os.environ["no_proxy"] = "127.0.0.1"  # the client would ask a proxy for this machine's own address
-    parser = argparse.ArgumentParser()
+    parser: Any = FlexibleArgumentParser()  # type: ignore[no-untyped-call]
     add_cli_args(parser)
     with contextlib.redirect_stdout(io.StringIO()):
         return asyncio.run(main_async(parser.parse_args(line)))

@@ -60,10 +60,10 @@ def command(model: Path, name: str, config: EngineConfig, address: Address, extr
     for key, value in engine_arguments(model, config).items():
         flag = f"--{key.replace('_', '-')}"
         flags += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
-    key = ["--middleware", NEEDS_KEY] if address.api_key else []
+    guard = ["--middleware", NEEDS_KEY] if address.api_key else []
     return [
         "vllm", "serve", str(model), "--served-model-name", name, "--host", address.host, "--port", str(address.port), *flags,
-        "--disable-access-log-for-endpoints", "/health,/metrics", *key, *extra,
+        "--disable-access-log-for-endpoints", "/health,/metrics", *guard, *extra,
     ]  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def _get(server: Server, path: str) -> str:
 
 def cpu_seconds(server: Server) -> float:
     """Of the server and its engine since they started."""
-    return sum(t.user + t.system for t in (process.cpu_times() for process in _family(server)))
+    return float(sum(t.user + t.system for t in (process.cpu_times() for process in _family(server))))
 
 
 def _family(server: Server) -> list[Any]:

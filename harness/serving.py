@@ -194,7 +194,7 @@ def speed_ratios(
     found = []
     for name, after in others:
         for old, new in zip(before, after, strict=True):
-            tokens = round(old.tokens_per_answer)
+            tokens = round(old.tokens_per_answer or workload.output_tokens)
             work = (round_work(shapes[each], old.concurrency, workload.prompt_tokens, tokens, number) for each in (base, name))
             ideal = ideal_speedup(*work)
             for quantity in quantities:
