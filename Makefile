@@ -7,7 +7,7 @@ run: install       ## the main job on the embedded model
 
 test: install      ## lint, types, imports, tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest
 
 install:
 	@$(PYTHON) scripts/install.py

@@ -69,8 +69,11 @@ def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None
         assert group.tokens == h.shape[1]
         np.testing.assert_allclose(group.prompts.mean, np.mean(means[target], axis=0), rtol=1e-3, atol=2e-5)
         np.testing.assert_allclose(group.prompts.m2, np.var(means[target], axis=0) * len(lengths), rtol=1e-3, atol=2e-5)
+        near_zero = (np.abs(h) < 1e-5).mean(1)  # whose sign is rounding
         for name, values in expected.items():
-            np.testing.assert_allclose(getattr(group, name), values.mean(1), rtol=1e-3, atol=2e-5, err_msg=name)
+            slack = near_zero if name == "positive" else 0.0
+            off = np.maximum(0.0, np.abs(getattr(group, name) - values.mean(1)) - slack)
+            np.testing.assert_allclose(values.mean(1) + off, values.mean(1), rtol=1e-3, atol=2e-5, err_msg=name)
         np.testing.assert_allclose(np.sort(group.sample, axis=0), np.sort(np.float32(means[target]), axis=0), rtol=1e-3, atol=2e-5)
 
 
