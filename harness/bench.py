@@ -16,7 +16,7 @@ from harness.errors import MeasurementError, UsageError
 from harness.footprint import Footprint, footprint
 from harness.progress import say, stage
 from harness.serving import Pass, Runner, Workload, in_turns, offline_round, random_prompts, serving_row, speed_ratios
-from harness.serving_types import ServingResult, ServingRow, SpeedRatio
+from harness.serving_types import NUMBER_BYTES, ServingResult, ServingRow, SpeedRatio
 from harness.types import ModelShape
 from pruning.checkpoint import describe, read_config, read_record
 from pruning.families import shape_of
@@ -167,7 +167,7 @@ def results(
         rows = tuple(serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True))
         found[name] = serving_result(path, config.dtype, subjects[name].cache, rows, workload, mode, memory.get(name))
     shapes = {name: _shape(path) for name, path in models.items()}
-    number = engine.NUMBER_BYTES[next(iter(found.values())).dtype]
+    number = NUMBER_BYTES[next(iter(found.values())).dtype]
     return found, speed_ratios({name: result.concurrency for name, result in found.items()}, shapes, workload, number)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.pairs import compare_files, read_samples
+from harness.pairs import compare_samples, read_samples
 from harness.statistics import holm, items_needed, minimum_detectable_effect
 from harness.types import Comparison
 from reports.build import read_run
@@ -114,7 +114,7 @@ def _compared(a: Side, b: Side, task: str) -> Comparison:
     odd = sorted(i for i in shared if then[i]["prompt"] != now[i]["prompt"])
     if odd:
         raise UsageError(f"item {odd[0]} of {task} has another prompt in {b.name} than in {a.name} ({len(odd)} of {len(shared)} do)")
-    return compare_files(a.samples(task), b.samples(task), a.name, b.name, task, a.variant["eval"][task]["metric"])
+    return compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
 
 
 def _with_family(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:

@@ -16,10 +16,10 @@ from typing import Any
 from harness.errors import MeasurementError
 from harness.ffn_swap import WORKER
 from harness.progress import stage
+from harness.serving_types import NUMBER_BYTES
 from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
 
-NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _LARGEST_BLOCK = 128  # tokens; vLLM's on a CPU, smaller on CUDA
 _REQUESTS = itertools.count()
 _LARGEST_CPU_CACHE = 2 << 30

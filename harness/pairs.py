@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, paired_difference, paired_mean_difference, ratio_mean
 from harness.types import Comparison, Recovery
 
+Samples = Mapping[int, Mapping[str, Any]]  # doc_id -> row of a samples file
+
 
 def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
     """`variant` minus `baseline` of one run on one task."""
     files = [folder / "samples" / name / f"{task}.jsonl" for name in (baseline, variant)]
-    return compare_files(files[0], files[1], baseline, variant, task, metric)
+    return compare_samples(*map(read_samples, files), baseline, variant, task, metric)
 
 
-def compare_files(before: Path, after: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
-    """The samples in `after` minus those in `before`, on the items that both hold."""
-    then, now = read_samples(before), read_samples(after)
+def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, task: str, metric: str) -> Comparison:
+    """`now` minus `then`, on the items that both hold."""
     shared = sorted(then.keys() & now.keys())
     named = (variant, baseline, task, len(shared))
     if metric in LIKELIHOOD_METRICS:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.serving_types import NUMBER_BYTES
 from reports.figures import Table, mebibytes, percent
 
 _UNKNOWN = "not measured"
-_NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NO_GAIN = 0.02  # an ideal so near to 1 is none
 _NOISY = 0.1  # largest minus smallest repeat, of the median
 _QUANTITIES = {
@@ -151,7 +151,7 @@ def capacity_table(run: Mapping[str, Any]) -> Table:
     for v in run["variants"]:
         if s := v["serving"]:
             forecast = s.get("forecast", {})
-            freed = (run["variants"][0]["parameters"] - v["parameters"]) * _NUMBER_BYTES[s["dtype"]]
+            freed = (run["variants"][0]["parameters"] - v["parameters"]) * NUMBER_BYTES[s["dtype"]]
             measured = (f"{s['kv_bytes_per_token']:,}", _count(forecast.get("kv_bytes_per_token")), _count(s.get("kv_blocks")))
             capacity = (f"{s['kv_capacity_tokens']:,}", _count(forecast.get("kv_capacity_tokens")))
             rows.append((v["name"], *measured, *capacity, f"{freed // s['kv_bytes_per_token']:,}"))
