@@ -17,7 +17,7 @@ Samples = Mapping[int, Mapping[str, Any]]  # doc_id -> row of a samples file
 def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
     """`variant` minus `baseline` of one run on one task."""
     files = [folder / "samples" / name / f"{task}.jsonl" for name in (baseline, variant)]
-    return compare_samples(*map(read_samples, files), baseline, variant, task, metric)
+    return compare_samples(read_samples(files[0]), read_samples(files[1]), baseline, variant, task, metric)
 
 
 def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, task: str, metric: str) -> Comparison:
