@@ -27,7 +27,7 @@ class FFNSwap:
         """The FFN that the plan leaves of `model`, whatever was there; what fails halfway is for `restore_ffn`."""
         own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
         family, plan = family_of(read_config(Path(model))), load_plan(Path(plan_file))
-        stack = submodule(self.get_model(), family.layers)  # type: ignore[attr-defined]  # the worker's
+        stack = _stack(self.get_model(), family)  # type: ignore[attr-defined]  # the worker's
         for layer, tensors in ffn_tensors(Path(model), plan, Path(plan_file)):
             for target in _targets(stack[layer], family, tensors):
                 packed = not target.module.weight.numel()
@@ -50,6 +50,11 @@ class _Target:
     weights: tuple[Any, ...]
     biases: tuple[Any, ...]
     axis: int
+
+
+def _stack(model: Any, family: Family) -> Any:
+    """The layers; vLLM's transformers back end calls every model's body `model`."""
+    return submodule(model, family.layers if hasattr(model, family.body) else f"model.{family.layers.partition('.')[2]}")
 
 
 def _targets(layer: Any, family: Family, tensors: Mapping[str, Any]) -> Iterator[_Target]:

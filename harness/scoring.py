@@ -22,6 +22,7 @@ from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration, question_ids
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.families import Family, family_of, shape_of, submodule
+from pruning.loader import attention
 from pruning.obs import removal_scores
 from pruning.plan import load_plan
 from pruning.saliency import taylor
@@ -164,13 +165,13 @@ def load_model(model: Path, threads: int | None) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    dtype = getattr(torch, scoring_dtype(describe(model).parameters))
+    dtype, kind = getattr(torch, scoring_dtype(describe(model).parameters)), attention(read_config(model))
     if torch.cuda.is_available():
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map="auto").eval()
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map="auto", **kind).eval()
         if {"cpu", "disk"} & {str(device) for device in getattr(loaded, "hf_device_map", {}).values()}:
             raise MeasurementError(f"{model} does not fit the memory of the GPUs that are free; free some, or give more of them")
         return loaded
-    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **kind).eval()
 
 
 def compensate_plan(model: Path, calibration: CalibrationSet, request: ScoreRequest, scores: Path, plan_file: Path) -> None:

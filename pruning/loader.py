@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ def load_pruned(folder: Path | str, dtype: Any = None) -> Any:
     folder = Path(folder)
     config = read_config(folder)
     ragged = len(set(widths_of(config))) > 1
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged, **attention(config))
     if ragged:
         _load_ffn(model, folder, family_of(config))
     return model.eval()
+
+
+def attention(config: Mapping[str, Any]) -> dict[str, str]:
+    """For `from_pretrained`: transformers' fast attention leaves out the cap on attention logits that Gemma 2 has, and vLLM applies it."""
+    return {"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}
 
 
 def _load_ffn(model: Any, folder: Path, family: Family) -> None:

@@ -31,7 +31,7 @@ def plan_for(model: Path, width: int = 60, layers: int = 3, size: int = 96, seed
 
 
 def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     family = FAMILIES[model.config.model_type]
     for layer, keep in zip(submodule(model, family.layers), plan.keep, strict=True):
         mask = torch.zeros(plan.intermediate_size)
@@ -43,7 +43,7 @@ def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.T
 
 def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()(ids).logits
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))

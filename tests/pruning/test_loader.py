@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from harness.types import PruningPlan
 from pruning.checkpoint import describe, fingerprint
@@ -32,3 +33,20 @@ def test_ragged_equals_masked(model_type: str, tmp_path: Path) -> None:
     with torch.no_grad():
         found = load_pruned(made.path, torch.float32)(ids).logits
     torch.testing.assert_close(found, masked_logits(dense, plan, ids), rtol=1e-5, atol=1e-4)
+
+
+def test_gemma_2_is_loaded_with_the_attention_that_caps_its_logits(tmp_path: Path) -> None:
+    """The fast one leaves the cap out, and vLLM does not: on long prompts their tokens differ."""
+    folder = build_model("gemma2", tmp_path / "gemma2", tie=True)
+    ids = torch.arange(2, 202)[None]
+    with torch.no_grad():
+        found, capped, fast = (
+            model(ids).logits
+            for model in (
+                load_pruned(folder),
+                AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager"),
+                AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa"),
+            )
+        )
+    torch.testing.assert_close(found, capped)
+    assert (found - fast).abs().max() > 1e-2
