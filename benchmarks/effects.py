@@ -15,6 +15,7 @@ import click
 from harness import models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.pairs import read_correct
 from harness.progress import say
 from harness.statistics import paired_mean_difference
@@ -63,8 +64,8 @@ def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: s
 
 def evaluate_arm(name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, float]:
     with engines_for({name: path}, "auto", threads, 512) as engines:
-        rows = [find_task(task) for task in tasks]
-        found = evaluate(engines[name], name, rows, scratch, name, None, 512, chat=True, split=split)
+        exam = Exam(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
+        found = evaluate(engines[name], exam, Sitting(scratch, name))
     say(
         f"{name}: "
         + ", ".join(f"{task} {100 * result.value:.1f} (fail {100 * (result.failure_rate or 0):.1f})" for task, result in found.items())

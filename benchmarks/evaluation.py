@@ -17,6 +17,7 @@ import click
 from harness import language_model, models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.pairs import read_samples
 from harness.pipeline import context_length
 from pruning.checkpoint import fingerprint
@@ -51,8 +52,8 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
         def evaluated(number: int) -> tuple[float, int]:
             started = time.perf_counter()
             llm.reset_prefix_cache()
-            run = Path(name) / str(number)
-            found = evaluate(llm, model, [row], run, "it", limit, engines.max_model_len, chat, identity=fingerprint(path))[task]
+            run, exam = Path(name) / str(number), Exam(model, (row,), engines.max_model_len, chat, limit)
+            found = evaluate(llm, exam, Sitting(run, "it", fingerprint(path)))[task]
             return time.perf_counter() - started, sum(r["n_tokens"] for r in read_samples(run / found.samples).values())
 
         def bare() -> tuple[float, int]:

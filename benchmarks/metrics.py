@@ -18,6 +18,7 @@ import click
 from harness import models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.live import swapped
 from harness.pairs import read_correct
 from harness.progress import say
@@ -102,7 +103,8 @@ class Judge:
     split: str
 
     def __call__(self, name: str) -> dict[str, list[float]]:
-        found = evaluate(self.llm, name, [find_task(t) for t in self.tasks], self.folder, name, None, 512, chat=True, split=self.split)
+        exam = Exam(name, tuple(find_task(t) for t in self.tasks), 512, chat=True, split=self.split)
+        found = evaluate(self.llm, exam, Sitting(self.folder, name))
         say(f"{name}: " + ", ".join(f"{task} {100 * result.value:.1f}" for task, result in found.items()))
         return {task: [round(v, 4) for v in (r.value, r.ci_low, r.ci_high)] for task, r in found.items()}
 

@@ -20,6 +20,7 @@ import click
 from harness import models, scoring
 from harness.engine import engines_for, prepare_environment
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.progress import say
 from harness.types import CalibrationSet
 from pruning import score_file
@@ -143,7 +144,8 @@ def perplexities(checkpoint: Path, folder: Path, limits: dict[str, int], threads
         return found
     with engines_for({"it": checkpoint}, "auto", threads, 2048) as engines:
         for task, limit in limits.items():
-            result = evaluate(engines["it"], "it", [find_task(task)], folder, "it", limit, 2048, chat=True)[task]
+            exam = Exam("it", (find_task(task),), 2048, chat=True, limit=limit)
+            result = evaluate(engines["it"], exam, Sitting(folder, "it"))[task]
             found[task] = [round(value, 4) for value in (result.value, result.ci_low, result.ci_high)]
     return found
 

@@ -93,7 +93,7 @@ def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> 
     """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
     try:
         with stage(f"Measuring the memory of {name}"):
-            return footprint(path, _settings({name: path}, config, workload)[name], workload, max(config.concurrency))
+            return footprint(path, settings_for({name: path}, config, workload)[name], workload, max(config.concurrency))
     except MeasurementError as error:
         say(f"memory of {name} not measured: {error}")
         return None
@@ -104,11 +104,14 @@ def offline_subjects(engines: Engines, names: Iterable[str], workload: Workload)
 
 
 def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
-    cache = Cache(engine.kv_bytes_per_token(llm), *engine.cache_facts(llm), config.kv_cache_bytes)
-    return Subject(lambda level: offline_round(llm, workload, level), cache)
+    return Subject(lambda level: offline_round(llm, workload, level), offline_cache(llm, config))
 
 
-def _settings(models: Mapping[str, Path], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
+def offline_cache(llm: Any, config: EngineConfig) -> Cache:
+    return Cache(engine.kv_bytes_per_token(llm), *engine.cache_facts(llm), config.kv_cache_bytes)
+
+
+def settings_for(models: Mapping[str, Path], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
     """Without a prefix cache: a round repeats the prompts of the one before."""
     longest = min(engine.whole_blocks(workload.context), *(_shape(path).max_position_embeddings for path in models.values()))
     wanted = {
@@ -120,7 +123,7 @@ def _settings(models: Mapping[str, Path], config: RunConfig, workload: Workload)
 
 @contextmanager
 def _engines(models: Mapping[str, Path], config: RunConfig, workload: Workload, _out: Path) -> Iterator[dict[str, Subject]]:
-    with Engines(models, _settings(models, config, workload), workload.context) as engines:
+    with Engines(models, settings_for(models, config, workload), workload.context) as engines:
         yield offline_subjects(engines, models, workload)
 
 
@@ -129,7 +132,7 @@ def _servers(models: Mapping[str, Path], config: RunConfig, workload: Workload, 
     """`vllm serve` on each, asked by vLLM's own client; the requests and the servers' logs are kept in the run directory."""
     requests, first = out / "requests.jsonl", next(iter(models.values()))
     online.write_requests(workload, scoring.load_tokenizer(first), requests)
-    settings = _settings(models, config, workload)
+    settings = settings_for(models, config, workload)
     with ExitStack() as stack:
         found = {}
         for name, path in models.items():

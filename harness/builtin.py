@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError, UsageError
-from harness.evaluate import identity_of, save_lm_eval, summarise_failures
+from harness.evaluate import save_lm_eval, summarise_failures
+from harness.exam import identity_of
 from harness.journal import Journal
 from harness.language_model import Hear, make_language_model
 from harness.statistics import wilson

@@ -38,6 +38,7 @@ from harness.options import (
     TOKENS,
 )
 from harness.printing import answer, forecast_table, print_table, show_run, stdout_to_stderr
+from harness.sweep_command import presets_command, sweep_command
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _PATH = click.Path(path_type=Path)
@@ -392,8 +393,8 @@ def inspect_command(run: Path, as_json: bool) -> None:
         print_table(table)
 
 
-for _listing in (models_command, metrics_command, tasks_command):
-    cli.add_command(_listing)
+for _command in (sweep_command, presets_command, models_command, metrics_command, tasks_command):
+    cli.add_command(_command)
 
 
 if __name__ == "__main__":

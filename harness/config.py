@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from harness.errors import UsageError
 
@@ -39,6 +39,35 @@ class RecoveryConfig(BaseModel):
     report_to: Literal["trackio", "wandb", "mlflow", "tensorboard"] | None = None
 
 
+class SweepConfig(BaseModel):
+    """Methods x ratios x seeds. methods: random, reverse, or a metric (best, smd, rms+refit) for selective pruning.
+
+    ratios_by_width: intermediate_size -> ratios, where `ratios` is not given. off_target: beside a single task, instead of its own.
+    recovered: which of the methods, and dense, are fine-tuned at `recovery_ratios`. margin: of non-inferiority, a fraction of all items.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    methods: tuple[str, ...] = Field(default=("smd", "best", "random", "reverse"), min_length=1)
+    ratios: tuple[float, ...] = ()
+    ratios_by_width: Mapping[int, tuple[float, ...]] = {}
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(33, 42, 7), min_length=1)
+    off_target: tuple[str, ...] = ()
+    recovered: tuple[str, ...] = ()
+    recovery_ratios: tuple[float, ...] = (0.3,)
+    margin: float = Field(default=0.05, gt=0, lt=1)
+    collapse_share: float = Field(default=0.1, ge=0, le=1)
+    chance: float = Field(default=0.0, ge=0, le=1)
+    launcher: Literal["local", "ray"] = "local"
+    workers: int | None = Field(default=None, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+
+    @field_validator("methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 class RunConfig(BaseModel):
     """Unknown keys are refused. `None` means: the default that fits the model, the task or the method."""
 
@@ -61,6 +90,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     align: int | None = Field(default=None, ge=1)
     limit: int | None = Field(default=None, ge=1)
+    items: Path | None = None
     calibration_samples: int = Field(default=160, ge=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: int | None = Field(default=None, ge=1)
@@ -73,6 +103,7 @@ class RunConfig(BaseModel):
     recover: bool = False
     arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = ()
     recovery: RecoveryConfig = RecoveryConfig()
+    sweep: SweepConfig = SweepConfig()
     preset: str | None = None
 
     @field_validator("task", "concurrency", "arms", mode="before")
@@ -81,6 +112,7 @@ class RunConfig(BaseModel):
         return value.split(",") if isinstance(value, str) else value
 
 
+_NESTED: Mapping[str, type[BaseModel]] = {"recovery": RecoveryConfig, "sweep": SweepConfig}
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -88,30 +120,47 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in PRESETS.glob("*.yaml")))
 
 
+def preset_text(name: str) -> str:
+    """A preset's YAML; raises UsageError for an unknown one."""
+    _read_preset(name)
+    return (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_summaries() -> dict[str, str]:
+    """Each preset's first line, without the comment sign."""
+    return {name: preset_text(name).split("\n", 1)[0].lstrip("# ") for name in presets()}
+
+
 def load_config(
     file: Path | None, options: Mapping[str, Any], preset: str | None = None, defaults: Mapping[str, Any] = {}
 ) -> RunConfig:  # fmt: skip
     """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong setting in one line.
 
-    Settings of the recovery stand below `recovery` in a file, and by their bare names elsewhere.
+    Settings of the recovery and of a sweep stand below `recovery` and `sweep` in a file, and by their bare names elsewhere.
     """
-    names = [name for name in (*RunConfig.model_fields, *RecoveryConfig.model_fields) if name != "recovery"]
+    inner = {name: key for key, model in _NESTED.items() for name in model.model_fields}
+    names = [name for name in (*RunConfig.model_fields, *inner) if name not in _NESTED]
     environment = {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
     given = {key: value for key, value in options.items() if value not in (None, ())}
     from_file = _read_yaml(file)
     preset = preset or environment.get("preset") or from_file.get("preset")
     merged: dict[str, Any] = {**defaults, **_read_preset(preset), **from_file, "preset": preset}
-    nested = merged.get("recovery") or {}
-    if not isinstance(nested, dict):
-        raise UsageError(f"bad settings: recovery must hold settings of its own, like `steps: 300`, not {nested!r}")
     named = {**environment, **given}
-    merged |= {key: value for key, value in named.items() if key not in RecoveryConfig.model_fields and key != "preset"}
-    merged["recovery"] = {**nested, **{key: value for key, value in named.items() if key in RecoveryConfig.model_fields}}
+    merged |= {key: value for key, value in named.items() if key not in inner and key != "preset"}
+    for section in _NESTED:
+        below = [_mapping(source.get(section), section) for source in (_read_preset(preset), from_file)]
+        merged[section] = {**below[0], **below[1], **{key: value for key, value in named.items() if inner.get(key) == section}}
     try:
         return RunConfig(**merged)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"bad settings: {problems}") from error
+
+
+def _mapping(value: Any, section: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise UsageError(f"bad settings: {section} must hold settings of its own, each like `name: value`, not {value!r}")
+    return value or {}
 
 
 def _read_preset(name: str | None) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class EngineConfig:
     max_num_seqs: int = 128
     threads: int | None = None
     prefix_caching: bool = True
+    tensor_parallel: int = 1
 
 
 def prepare_environment(threads: int | None = None) -> None:
@@ -62,6 +63,30 @@ def device_name() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def release_device() -> None:
+    """Gives back what torch keeps of the GPU's memory for later, before another process starts an engine there."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def worker_environment(number: int, size: int) -> dict[str, str]:
+    """Of the process of engine `number`, which has `size` GPUs to itself; on a CPU none may bind to the first cores, as all would."""
+    if device_name() == "cpu":
+        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    devices = visible if visible != [""] else [str(device) for device in range(gpus())]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[number * size : (number + 1) * size])}
 
 
 def device_bytes() -> int:
@@ -122,6 +147,7 @@ def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
         "dtype": _dtype(config.dtype), "enforce_eager": device_name() == "cpu", "max_model_len": config.max_model_len,
         "kv_cache_memory_bytes": config.kv_cache_bytes, "max_num_seqs": config.max_num_seqs,
         "gpu_memory_utilization": _memory_share(model, config), "enable_prefix_caching": config.prefix_caching,
+        "tensor_parallel_size": config.tensor_parallel if config.tensor_parallel > 1 else None,
     }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
 
@@ -148,7 +174,7 @@ def _memory_share(model: Path, config: EngineConfig) -> float | None:
     if device_name() == "cpu" or config.kv_cache_bytes is None:
         return None
     total = device_bytes()
-    return min(0.95, (1.1 * _file_bytes(model) + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)
+    return min(0.95, (1.1 * _file_bytes(model) / config.tensor_parallel + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)
 
 
 def _file_bytes(model: Path) -> int:
@@ -179,6 +205,8 @@ def _dtype(name: str) -> str:
 
 def quiet() -> None:
     """Only errors of the libraries below; --debug shows their tracebacks anyway."""
+    import torch  # noqa: F401  # it sets its own level when it is imported
+
     warnings.simplefilter("ignore")
     for name in ("vllm", "transformers", "torch", "lm_eval", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -2,59 +2,55 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence, Set
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MeasurementError
-from harness.journal import Journal
-from harness.language_model import Hear, make_language_model
+from harness.exam import Answered, Exam, Sitting, ask, questions, run_lm_eval
 from harness.similarity import similarities
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, likelihood_metric, ratio_mean, wilson
 from harness.store import write_text
-from harness.types import EvalResult, SampleRecord, digest
+from harness.types import EvalResult, SampleRecord
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
 from tasks.grading import Grader
-from tasks.registry import TASKS_PATH, Task
+from tasks.registry import Task
 
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
 
 
-def evaluate(
-    llm: Any, model_name: str, tasks: Sequence[Task], run: Path, variant: str, limit: int | None, max_model_len: int, chat: bool,
-    split: str = "test", identity: str = "", reference: str | None = None,
-) -> dict[str, EvalResult]:  # fmt: skip
-    """Runs every task, writes <task>.jsonl and lm-eval's own files below run/samples/<variant>.
+def evaluate(llm: Any, exam: Exam, sitting: Sitting) -> dict[str, EvalResult]:
+    """Every task of the exam, asked and graded. Raises MeasurementError where lm-eval fails."""
+    with Grader() as grader:
+        return grade(ask(llm, exam, questions(llm, exam), sitting, grader), exam, sitting)
 
-    identity: a hash of the weights; where it is given, generations are kept on disk as they come, and a killed evaluation goes on with
-    them. reference: the variant whose answers the task similarity compares with, evaluated before; itself where None. Raises
-    MeasurementError where lm-eval fails.
+
+def grade(answered: Sequence[Answered], exam: Exam, sitting: Sitting) -> dict[str, EvalResult]:
+    """lm-eval's verdicts on what the engine has answered; it may go on with something else meanwhile.
+
+    Writes <task>.jsonl and lm-eval's own files below run/samples/<variant>.
     """
-    out, kept = run / "samples" / variant, run / "generations" / variant
+    out, kept, run, reference = sitting.samples, sitting.generations, sitting.run, sitting.reference
     results, documents = {}, {}
-    for task in tasks:
-        started = time.perf_counter()
-        with ExitStack() as stack:
-            journal = stack.enter_context(Journal(kept / f"{task.name}.jsonl", identity_of(llm, identity))) if identity else None
-            grader = stack.enter_context(Grader(task.module.grade, task.name)) if task.generates else None
-            hear = Hear(journal, grader.submit if grader else None)
-            raw = _run_lm_eval(make_language_model(llm, max_model_len, chat, hear), task, limit, chat, split)
+    for found in answered:
+        task, started = found.task, time.perf_counter()
+        raw = run_lm_eval(found.replayed(), task, exam)
         records = sample_records(task, raw["samples"][task.name])
         path = out / f"{task.name}.jsonl"
         if task.metric == SIMILARITY:
             kinds = [sample["doc"]["kind"] for sample in sorted(raw["samples"][task.name], key=lambda sample: int(sample["doc_id"]))]
-            records = _compared(records, kinds, run / "samples" / (reference or variant) / path.name if reference else None)
+            records = _compared(records, kinds, run / "samples" / reference / path.name if reference else None)
         write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
-        results[task.name] = summarise(task.metric, records, time.perf_counter() - started, str(path.relative_to(run)))
+        results[task.name] = summarise(task.metric, records, found.seconds + time.perf_counter() - started, str(path.relative_to(run)))
         documents[task.name] = raw
-    save_lm_eval(documents, model_name, out / "lm_eval", str(llm.get_tokenizer().chat_template) if chat else None)
+    template = str(answered[0].language_model.tokenizer.chat_template) if exam.chat else None
+    save_lm_eval(documents, exam.model_name, out / "lm_eval", template)
     shutil.rmtree(kept, ignore_errors=True)
     with suppress(OSError):  # other variants' may be there
         kept.parent.rmdir()
@@ -68,28 +64,6 @@ def _compared(records: Sequence[SampleRecord], kinds: Sequence[str], reference: 
     texts = {row["doc_id"]: row["text"] for row in map(json.loads, filter(None, reference.read_text(encoding="utf-8").split("\n")))}
     scores = similarities(kinds, [record.text for record in records], [texts[record.doc_id] for record in records])
     return [replace(record, correct=None, score=score) for record, score in zip(records, scores, strict=True)]
-
-
-def identity_of(llm: Any, weights: str) -> str:
-    """What greedy answers hang on, beside prompt and settings."""
-    config = llm.llm_engine.vllm_config.model_config
-    return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])
-
-
-def _run_lm_eval(language_model: Any, task: Task, limit: int | None, chat: bool, split: str) -> dict[str, Any]:
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
-    loaded = manager.load([task.name])["tasks"][task.name]
-    loaded.config.test_split = split
-    raw = simple_evaluate(
-        language_model, tasks=[loaded], task_manager=manager, limit=limit, apply_chat_template=chat,
-        log_samples=True, bootstrap_iters=0, verbosity="ERROR",
-    )  # fmt: skip
-    if not raw or not raw["samples"].get(task.name):
-        raise MeasurementError(f"lm-eval returned no samples for {task.name}; run again with --debug")
-    return dict(raw)
 
 
 def sample_records(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[SampleRecord]:

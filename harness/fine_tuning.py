@@ -13,13 +13,14 @@ from typing import Any
 
 from harness import models
 from harness.config import RecoveryConfig, RunConfig
+from harness.engine import gpus
 from harness.errors import MeasurementError, UsageError
 from harness.memory import available_bytes
 from harness.own_answers import own_answers
 from harness.progress import say, stage
 from harness.scoring import has_chat_template, load_tokenizer
 from harness.store import atomic_path, file_hash, need_disk, write_json, write_text
-from harness.training import gpus, run_job
+from harness.training import run_job
 from harness.types import Checkpoint, EvalResult, Example, ModelShape, digest
 from pruning.calibration import question_ids
 from pruning.checkpoint import RECOVERED, fingerprint, read_config, read_record, shards
@@ -140,8 +141,8 @@ def _own_answers(
     chat = has_chat_template(tokenizer)
     prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
     found = own_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
-    with Grader(task.module.grade, task.name) as grader:
-        coming = {i: grader.submit(documents[i], text) for i, text in found.items()}
+    with Grader() as grader:
+        coming = {i: grader.submit(task.module.grade, task.name, documents[i], text) for i, text in found.items()}
         right = [i for i, verdict in coming.items() if verdict.result().correct and found[i].meta["finish_reason"] == "stop"]
     return [replace(examples[i], answer=str(found[i])) for i in right]
 

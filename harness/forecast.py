@@ -12,6 +12,7 @@ from harness.fine_tuning import available_examples, make_recipe
 from harness.memory import loading_bytes, moments_memory
 from harness.pipeline import defaults_of
 from harness.spec import RunSpec
+from harness.sweep_spec import grid_rows
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes, layers_per_pass, passes
 from recovery.cost import cost
@@ -45,6 +46,16 @@ def forecast(spec: RunSpec) -> dict[str, Any]:
         "cells": cells,
         "seconds": _seconds(spec),
     }
+
+
+def forecast_sweep(spec: RunSpec) -> dict[str, Any]:
+    """Widths and cells of a sweep; `seconds` as above, with one engine at a time."""
+    methods = {arm.kind: len({a.request.seed for a in spec.arms if a.kind == arm.kind}) for arm in spec.arms}
+    return {
+        "model": spec.model, "task": [task.name for task in spec.tasks], "methods": methods, "grid": grid_rows(spec),
+        "variants": 1 + len(spec.arms), "recovered": spec.recovered, "parameters": spec.shape.parameters,
+        "intermediate_size": spec.shape.intermediate_size, "recovery": _recovery(spec), "seconds": _seconds(spec),
+    }  # fmt: skip
 
 
 def _second_moments(spec: RunSpec) -> dict[str, int] | None:
@@ -100,7 +111,8 @@ def _second_moment_flops(spec: RunSpec) -> float:
         return 0.0
     width, tokens = spec.shape.intermediate_size, spec.config.calibration_samples * _TOKENS_PER_PROMPT
     order = 2 * 2 * width**3 if OBS in spec.score_request.metrics else 0
-    return spec.shape.num_hidden_layers * (2 * width**2 * tokens + order + 2 * spec.width**3)
+    refits = sum(arm.request.compensated for arm in spec.arms)
+    return spec.shape.num_hidden_layers * (2 * width**2 * tokens + order + refits * 2 * width**3)
 
 
 def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:

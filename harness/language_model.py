@@ -11,6 +11,7 @@ from harness.journal import Journal, key_of
 from tasks.generation import Generation, Likelihood
 
 Ids = list[int]
+METHODS = ("generate_until", "loglikelihood", "loglikelihood_rolling")  # by which lm-eval asks
 
 
 Encode = Callable[[str], Ids]

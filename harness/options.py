@@ -31,11 +31,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document o
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
-PRESET = click.option("--preset", type=click.Choice(["paper"]), help="Settings by name: paper is the protocol of arXiv 2604.27115.")
+PRESET = click.option("--preset", help="Settings by name, see `harness presets`; paper is the protocol of arXiv 2604.27115.")
 FRAME = click.option(
     "--frame", type=click.Choice(["evaluation", "raw"]), help="Prompts as in the evaluation, or plain.  [default: evaluation]"
 )
 LIMIT = click.option("--limit", type=int, help="Items per task.  [default: all]")
+ITEMS = click.option("--items", type=_PATH, help="JSON list of the target's item numbers, instead of all.")
 DTYPE = click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Engine's number type.")
 SAMPLES = click.option("--calibration-samples", type=int, help="Target prompts; twice as many distractors.  [default: 160]")
 METRIC_SCORED = options(
@@ -87,4 +88,17 @@ RECOVERY = options(
     click.option("--accelerate-config", type=_PATH, help="Accelerate's YAML.  [default: FSDP2, DDP for LoRA]"),
     click.option("--report-to", type=click.Choice(["trackio", "wandb", "mlflow", "tensorboard"]), help="Tracker of the training."),
 )
-PRUNED_AND_EVALUATED = options(RETAIN, TOKENS, ANSWERS, FRAME, PRESET, LIMIT, SAMPLES, DTYPE, THREADS)
+PRUNED_AND_EVALUATED = options(RETAIN, TOKENS, ANSWERS, FRAME, PRESET, LIMIT, ITEMS, SAMPLES, DTYPE, THREADS)
+SWEEP = options(
+    click.option("--methods", help="With commas: metrics (best, smd, rms+refit ...), random, reverse.  [default: smd,best,random,reverse]"),
+    click.option("--ratios", help="Fractions of FFN neurons to remove, with commas.  [default: 0.1,0.2,0.3,0.5]"),
+    click.option("--seeds", help="Of random pruning, with commas.  [default: 33,42,7]"),
+    click.option("--recovered", help="Of the methods, and dense: fine-tune these too.  [default: none]"),
+    click.option("--recovery-ratios", help="At which ratios.  [default: 0.3]"),
+    click.option("--margin", type=float, help="Loss that still counts as none, for the threshold.  [default: 0.05]"),
+    click.option("--allocation", type=click.Choice(["uniform", "global"]), help="Same width everywhere, or one ranking over layers."),
+    click.option("--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"),
+    click.option("--launcher", type=click.Choice(["local", "ray"]), help="Processes of this machine, or actors of a Ray cluster."),
+    click.option("--workers", type=int, help="Engines at a time.  [default: one per set of GPUs; 1 on a CPU]"),
+    click.option("--tensor-parallel", type=int, help="GPUs of an engine.  [default: 1]"),
+)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from harness import engine, fine_tuning, models, scoring
 from harness.bench import make_workload, need_context, offline_subjects, results
 from harness.config import RunConfig
 from harness.engine import Engines, engines_for, fit_together
 from harness.errors import MeasurementError
+from harness.exam import Exam, Sitting
 from harness.pairs import brought_back, compare
 from harness.progress import say, stage
 from harness.results import (
@@ -26,6 +28,7 @@ from harness.results import (
     read_eval,
     read_serving,
     read_training,
+    save_serving,
     variant,
     write_run,
 )
@@ -50,17 +53,18 @@ _LEAST_SECONDS = 0.5  # of a timed pass: a look beside the evaluation; `harness 
 
 def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
     """The main job; returns the result and the run directory."""
-    return _start(config, out, fresh, resolve)
+    return start(config, out, fresh, resolve, Run.everything)
 
 
 def recover(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
     """Fine-tunes a model as it is, or what pruning makes of it, and evaluates before and after."""
-    return _start(config, out, fresh, resolve_recovery)
+    return start(config, out, fresh, resolve_recovery, Run.everything)
 
 
-def _start(
-    config: RunConfig, out: Path | None, fresh: bool, resolver: Callable[[RunConfig, bool], RunSpec]
+def start(
+    config: RunConfig, out: Path | None, fresh: bool, resolver: Callable[[RunConfig, bool], RunSpec], work: Callable[[Run], RunResult]
 ) -> tuple[RunResult, Path]:  # fmt: skip
+    """Refuses early what cannot be done, then does `work` in a locked run directory."""
     spec = resolver(config, True)
     engine.prepare_environment(config.threads)
     model = models.locate(config.model, spec.target.kind)
@@ -71,13 +75,13 @@ def _start(
     need_tools(spec.tasks)
     if spec.recovered:
         fine_tuning.need_parts(config.recovery, defaults_of(spec), spec.target)
-    copies = len(spec.arms) + len(spec.recovered)
+    copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
     need_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
         directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh)
         write_json(folder / "config.json", json.loads(config.model_dump_json()))
-        return Run(spec, model, directory).everything(), folder
+        return work(Run(spec, model, directory)), folder
 
 
 def defaults_of(spec: RunSpec) -> fine_tuning.Defaults:
@@ -102,21 +106,27 @@ class Run:
         self.path, self.config = directory.path, spec.config
         self.variants = {spec.base: describe(model)}  # in the order of the report
         self.identity = {spec.base: fingerprint(model)}  # what a variant's measurements hang on
+        self.records: dict[str, dict[str, Any]] = {}  # what pruning would write beside the weights, of variants that are not on disk
 
     def everything(self) -> RunResult:
         if self.spec.served:
-            need_context(self.model, self._workload)
+            need_context(self.model, self.workload)
         if self.spec.recovered:
             self.gather_training_data()  # first: data that is refused should not cost a scoring
         if self.spec.arms:
             self.score()
         for arm in self.spec.arms:
-            self.prune(arm)
-        shutil.rmtree(scoring.moments_folder(self._scores), ignore_errors=True)  # large, and of no use once the plans are made
+            self.plan(arm)
+            self.export(arm)
+        self.planned()
         for name in self.spec.recovered:
             self.recover(name)
         self.measure()
         return self.collect()
+
+    def planned(self) -> None:
+        """The second moments are large, and of no use once the plans are made."""
+        shutil.rmtree(scoring.moments_folder(self._scores), ignore_errors=True)
 
     @property
     def _scores(self) -> Path:
@@ -128,27 +138,33 @@ class Run:
 
     def _place(self, arm: Arm) -> Path:
         """Where an arm's plan and checkpoint lie: in the run directory itself where there is only one."""
-        return self.path if len(self.spec.arms) == 1 else self.path / "arms" / arm.name
+        alone = len(self.spec.arms) == 1 and not self.spec.sweep
+        return self.path if alone else self.path / "arms" / arm.name
 
     def score(self) -> None:
         spec = self.spec
-        with self._stage("score", digest([spec.settings, fingerprint(self.model)]), [self._calibration, self._scores]) as work:
+        inputs = digest([spec.settings, spec.score_request.metrics, spec.score_request.moments, fingerprint(self.model)])
+        with self.stage("score", inputs, [self._calibration, self._scores]) as work:
             if work:
                 found = scoring.calibrate(self.model, spec.model, spec.target, spec.calibration_request)
                 scoring.save_calibration(found, self._calibration)
                 scoring.score_model(self.model, found, spec.score_request, self._scores)
 
-    def prune(self, arm: Arm) -> None:
-        """Plan and checkpoint of one arm."""
-        file, out = self._place(arm) / "plan.safetensors", self._place(arm) / "checkpoint"
+    def plan(self, arm: Arm) -> Path:
+        file = self._place(arm) / "plan.safetensors"
         outputs = [file, *([compensation.columns_file(file)] if arm.request.compensated else [])]
-        with self._stage(f"plan {arm.name}", self.directory.output_hash("score"), outputs) as work:
+        with self.stage(f"plan {arm.name}", self.directory.output_hash("score"), outputs) as work:
             if work:
                 save_plan(make_plan(score_file.load(self._scores), arm.request), file)
                 if arm.request.compensated:
                     calibration = scoring.load_calibration(self._calibration)
                     scoring.compensate_plan(self.model, calibration, self.spec.score_request, self._scores, file)
-        with self._stage(f"export {arm.name}", self.directory.output_hash(f"plan {arm.name}"), [out]) as work:
+        return file
+
+    def export(self, arm: Arm) -> None:
+        """The checkpoint that an arm's plan makes."""
+        file, out = self._place(arm) / "plan.safetensors", self._place(arm) / "checkpoint"
+        with self.stage(f"export {arm.name}", self.directory.output_hash(f"plan {arm.name}"), [out]) as work:
             if work:
                 plan = load_plan(file)
                 with stage(f"Writing {arm.name}, width {plan.intermediate_size} -> {width_text(plan.widths)}"):
@@ -157,11 +173,12 @@ class Run:
 
     def _made(self, name: str, checkpoint: Path, by_stage: str) -> None:
         self.variants[name], self.identity[name] = describe(checkpoint), self.directory.output_hash(by_stage)
+        self.records.pop(name, None)
 
     def gather_training_data(self) -> None:
         folder, spec = self.path / "recovery" / "data", self.spec
         inputs = digest([spec.settings, fine_tuning.data_hash(self.config.recovery), fingerprint(self.model)])
-        with self._stage("recovery data", inputs, [folder]) as work:
+        with self.stage("recovery data", inputs, [folder]) as work:
             if work:
                 fine_tuning.gather(self.model, spec.tasks, self.config.recovery, defaults_of(spec), folder, self.config)
 
@@ -173,10 +190,10 @@ class Run:
         teacher = fine_tuning.original_of(self.model) if recipe.distill else None
         job = Job(place.absolute(), self.variants[name].path.absolute(), data.absolute(), recipe, teacher)
         inputs = digest([self.identity[name], self.directory.output_hash("recovery data"), recipe.hash])
-        with self._stage(f"recover {name}", inputs, [out, place / "training.json"]) as work:
+        with self.stage(f"recover {name}", inputs, [out, place / "training.json"]) as work:
             if work:
                 fine_tuning.recover(job, self.variants[name], out, self.config, inputs)
-        with self._stage(f"curve {name}", self.directory.output_hash(f"recover {name}"), [place / "curve.json"]) as work:
+        with self.stage(f"curve {name}", self.directory.output_hash(f"recover {name}"), [place / "curve.json"]) as work:
             if work:
                 points = fine_tuning.curve(job, lambda folder, step: self._point(folder, f"{new}-step-{step}"))
                 write_json(place / "curve.json", points)
@@ -186,8 +203,9 @@ class Run:
     def _point(self, checkpoint: Path, name: str) -> EvalResult:
         """The target's accuracy of a checkpoint on the way; its samples are not kept."""
         limit = min(self.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
-        with engines_for({name: checkpoint}, self.config.dtype, self.config.threads, self._context) as engines:
-            found = self._evaluated(engines, name, [self.spec.target], limit, None)[self.spec.target.name]
+        with engines_for({name: checkpoint}, self.config.dtype, self.config.threads, self.context) as engines:
+            exam = replace(self.exam(engines.max_model_len), tasks=(self.spec.target,), limit=limit, items=self.spec.items[:limit])
+            found = self._evaluated(engines, name, exam)[self.spec.target.name]
         shutil.rmtree(self.path / "samples" / name)
         return found
 
@@ -203,69 +221,76 @@ class Run:
             if served:
                 self.serve(engines, list(served))
         for name in [name for name in self.variants if name not in served]:
-            with self._engines({name: self.variants[name].path}) as engines:
-                self.evaluate(name, engines)
+            self.evaluate_alone(name)
+
+    def evaluate_alone(self, name: str) -> None:
+        with self._engines({name: self.variants[name].path}) as engines:
+            self.evaluate(name, engines)
 
     def _engines(self, paths: dict[str, Path]) -> Engines:
-        return engines_for(paths, self.config.dtype, self.config.threads, self._context, max(_SEQUENCES, *self.config.concurrency))
+        return engines_for(paths, self.config.dtype, self.config.threads, self.context, max(_SEQUENCES, *self.config.concurrency))
 
     @functools.cached_property
-    def _context(self) -> int:
+    def context(self) -> int:
         """Enough for the tasks, and for the requests that are timed."""
-        return max(context_length(self.model, self.spec.tasks), self._workload.context if self.spec.served else 0)
+        return max(context_length(self.model, self.spec.tasks), self.workload.context if self.spec.served else 0)
 
     @functools.cached_property
-    def _workload(self) -> Workload:
+    def workload(self) -> Workload:
         return replace(make_workload(self.config, self.model, self.spec.target), least_seconds=_LEAST_SECONDS)
 
     def evaluate(self, name: str, engines: Engines) -> None:
         samples, result = self.path / "samples" / name, self.path / "eval" / f"{name}.json"
-        with self._stage(f"eval {name}", self.identity[name], [samples, result]) as work:
+        with self.stage(f"eval {name}", self.identity[name], [samples, result]) as work:
             if work:
-                reference = None if name == self.spec.base else self.spec.base
-                found = self._evaluated(engines, name, self.spec.tasks, self.config.limit, reference)
+                found = self._evaluated(engines, name, self.exam(engines.max_model_len))
                 write_json(result, {task: asdict(value) for task, value in found.items()})
 
-    def _evaluated(
-        self, engines: Engines, name: str, tasks: Sequence[Task], limit: int | None, reference: str | None
-    ) -> dict[str, EvalResult]:  # fmt: skip
+    def exam(self, max_model_len: int) -> Exam:
+        return Exam(self.spec.model, self.spec.tasks, max_model_len, self.chat, self.config.limit, self.spec.items)
+
+    def _evaluated(self, engines: Engines, name: str, exam: Exam) -> dict[str, EvalResult]:
         from harness.evaluate import evaluate
 
-        llm = engines[name]
-        with stage(f"Evaluating {name} on {', '.join(task.name for task in tasks)}"):
-            return evaluate(
-                llm, self.spec.model, tasks, self.path, name, limit, engines.max_model_len, self.chat,
-                identity=fingerprint(engines.models[name]), reference=reference,
-            )  # fmt: skip
+        llm, reference = engines[name], None if name == self.spec.base else self.spec.base
+        with stage(f"Evaluating {name} on {', '.join(task.name for task in exam.tasks)}"):
+            return evaluate(llm, exam, Sitting(self.path, name, fingerprint(engines.models[name]), reference))
 
     def serve(self, engines: Engines, names: list[str]) -> None:
-        result, config, workload = self.path / "serving.json", self.config, self._workload
-        with self._stage("serving", digest([self.identity[name] for name in names]), [result]) as work:
+        result, config, workload = self.path / "serving.json", self.config, self.workload
+        with self.stage("serving", digest([self.identity[name] for name in names]), [result]) as work:
             if work:
                 subjects = offline_subjects(engines, names, workload)
                 passes = in_turns({name: s.round for name, s in subjects.items()}, config.concurrency, config.repeats, workload)
                 found, ratios = results({name: engines.models[name] for name in names}, subjects, passes, config, workload, "offline")
-                write_json(result, {"variants": {n: asdict(v) for n, v in found.items()}, "ratios": [asdict(ratio) for ratio in ratios]})
+                save_serving(found, ratios, result)
 
     def collect(self) -> RunResult:
+        return self.publish(self.result())
+
+    def publish(self, result: RunResult) -> RunResult:
+        """run.json and the reports."""
         from reports.build import write_reports
 
+        write_run(result, self.path)
+        write_reports(self.path)
+        return result
+
+    def result(self) -> RunResult:
         spec, calibration, neurons = self.spec, {}, None
         if spec.arms:
             found = scoring.load_calibration(self._calibration)
             calibration = calibration_summary(found, spec.arms[0].request.metric, self.config.retain)
             neurons = neuron_summary(self._scores, load_plan(self._place(spec.arms[0]) / "plan.safetensors"))
         rows = [self._row(name) for name in self.variants]
-        result = build_run(
+        return build_run(
             spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons, self._recoveries(), self._serving[1]
         )
-        write_run(result, self.path)
-        write_reports(self.path)
-        return result
 
     def _row(self, name: str) -> Variant:
         checkpoint = self.variants[name]
-        row = variant(name, checkpoint, None if name == DENSE else os.path.relpath(checkpoint.path, self.path))
+        record = self.records.get(name)
+        row = variant(name, checkpoint, None if name == DENSE or record else os.path.relpath(checkpoint.path, self.path), record)
         serving = self._serving[0].get(name)
         before = next((b for b in self.spec.recovered if recovered_name(b) == name), None)
         training = self._training(before) if before else None
@@ -273,7 +298,8 @@ class Run:
 
     @functools.cached_property
     def _serving(self) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
-        return read_serving(self.path / "serving.json") if self.spec.served else ({}, [])
+        file = self.path / "serving.json"
+        return read_serving(file) if self.spec.served and file.exists() else ({}, [])
 
     def _training(self, before: str) -> TrainingResult:
         """With the curve's ends, on the same items as the points between them."""
@@ -292,15 +318,16 @@ class Run:
         if spec.base in spec.recovered:
             pairs += [(recovered_name(spec.base), recovered_name(name)) for name in self._recovered_arms]
         pairs += [(spec.base, recovered_name(name)) for name in self._recovered_arms]
-        return [compare(self.path, before, after, task.name, task.metric) for before, after in pairs for task in spec.tasks]
+        made = [(before, after) for before, after in pairs if {before, after} <= self.variants.keys()]
+        return [compare(self.path, before, after, task.name, task.metric) for before, after in made for task in spec.tasks]
 
     @property
     def _recovered_arms(self) -> list[str]:
-        return [name for name in self.spec.recovered if name != self.spec.base]
+        return [name for name in self.spec.recovered if name != self.spec.base and recovered_name(name) in self.variants]
 
     def _recoveries(self) -> list[Recovery]:
         """Of every arm with a control, on the tasks that have right answers."""
-        if self.spec.base not in self.spec.recovered:
+        if recovered_name(self.spec.base) not in self.variants:
             return []
         control = recovered_name(self.spec.base)
         tasks = [task for task in self.spec.tasks if task.metric not in (*LIKELIHOOD_METRICS, SIMILARITY)]
@@ -311,7 +338,7 @@ class Run:
         return scoring.has_chat_template(scoring.load_tokenizer(self.model))
 
     @contextmanager
-    def _stage(self, name: str, inputs: str, outputs: list[Path]) -> Iterator[bool]:
+    def stage(self, name: str, inputs: str, outputs: list[Path]) -> Iterator[bool]:
         """Yields whether there is work to do, and notes the stage as finished where there was."""
         if self.directory.finished(name, inputs):
             say(f"{name}: done before, skipped")

@@ -44,6 +44,40 @@ def show_run(folder: Path, as_json: bool) -> None:
     click.echo(f"\nReport: {folder / 'report.html'}", err=True)
 
 
+def show_sweep(folder: Path, as_json: bool) -> None:
+    """The claims and the target's curves."""
+    from reports.build import read_run, sentences
+    from reports.sweep import target_table, threshold_table
+
+    run = read_run(folder)
+    if as_json:
+        click.echo(json.dumps(run, indent=1))
+    for table in (target_table(run), threshold_table(run)):
+        print_table(table)
+    for line in sentences(run):
+        click.echo(line, err=True)
+    for cell in run["sweep"]["failed"]:
+        click.echo(f"failed: {cell['cell']}: {cell['reason']}", err=True)
+    click.echo(f"\n{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}", err=True)
+
+
+def grid_table(found: dict[str, Any]) -> Table:
+    from reports.figures import Table, percent
+
+    seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {_duration(found['seconds'])} on this CPU"
+    rows = [
+        ("model", f"{found['model']}, {found['parameters']:,} parameters, FFN width {found['intermediate_size']}"),
+        ("tasks", ", ".join(found["task"])),
+        ("methods", ", ".join(f"{kind} ({seeds} seeds)" if seeds > 1 else kind for kind, seeds in found["methods"].items())),
+        *((percent(row["ratio"], 2), f"width {row['intermediate_size']}, {row['parameters']:,} parameters") for row in found["grid"]),
+        ("variants evaluated", str(found["variants"] + len(found["recovered"]))),
+        ("fine-tuned", ", ".join(found["recovered"]) or "none"),
+        *_recovery_rows(found["recovery"]),
+        ("time", f"{seconds}, one engine at a time"),
+    ]
+    return Table("What this sweep would do", ("what", "value"), tuple(rows))
+
+
 def print_table(table: Table) -> None:
     from rich.table import Table as RichTable
 

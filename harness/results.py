@@ -64,6 +64,10 @@ def read_serving(path: Path) -> tuple[dict[str, ServingResult], list[SpeedRatio]
     return variants, [SpeedRatio(**ratio) for ratio in raw["ratios"]]
 
 
+def save_serving(variants: Mapping[str, ServingResult], ratios: Sequence[SpeedRatio], path: Path) -> None:
+    write_json(path, {"variants": {n: asdict(v) for n, v in variants.items()}, "ratios": [asdict(ratio) for ratio in ratios]})
+
+
 def read_training(folder: Path) -> TrainingResult:
     """Of one variant, from what its training and the evaluations on the way wrote."""
     raw, curve = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("training.json", "curve.json"))
@@ -140,9 +144,9 @@ def calibration_summary(calibration: CalibrationSet, metric: str | None, retain:
     }  # fmt: skip
 
 
-def variant(name: str, checkpoint: Checkpoint, relative: str | None) -> Variant:
-    """A checkpoint as a row of run.json; what pruning did to it is read from its own record."""
-    record = read_record(checkpoint.path) or _UNPRUNED
+def variant(name: str, checkpoint: Checkpoint, relative: str | None, record: Mapping[str, Any] | None = None) -> Variant:
+    """A checkpoint as a row of run.json; what pruning did to it is read from its own record, where none is given."""
+    record = record or read_record(checkpoint.path) or _UNPRUNED
     neurons = record["dense_intermediate_size"] * len(checkpoint.intermediate_sizes)
     pruned = record["method"] != "dense"
     return Variant(

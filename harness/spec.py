@@ -12,26 +12,34 @@ from harness import models
 from harness.config import RecoveryConfig, RunConfig
 from harness.errors import UsageError
 from harness.scoring import CalibrationRequest, ScoreRequest
-from harness.types import Method, ModelShape
+from harness.types import Method, ModelShape, digest
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from tasks.registry import Task, find_task, need_training_items
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
+_GRID = (
+    "ratio", "method", "metric", "compensate", "seed", "recover", "arms", "threads", "concurrency", "repeats", "output_tokens",
+    "input_tokens", "requests", "natural", "preset",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A pruned variant of the model: its name, such as selective-rms-0.2, and what is removed."""
+    """A pruned variant of the model: its name, such as selective-rms-0.2, what is removed, and its name without ratio and seed."""
 
     name: str
     request: PlanRequest
+    kind: str
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """`base`: the name of the model as it was given. `recovered`: variants that are also fine-tuned. `served`: those that are timed."""
+    """`base`: the name of the model as it was given. `recovered`: variants that are also fine-tuned. `served`: those that are timed.
+
+    exported: arms of which checkpoints are written, None for all. items: of the target, where not all or the first are asked.
+    """
 
     config: RunConfig
     model: str
@@ -41,6 +49,9 @@ class RunSpec:
     arms: tuple[Arm, ...]
     recovered: tuple[str, ...]
     served: tuple[str, ...]
+    items: tuple[int, ...] = ()
+    exported: tuple[str, ...] | None = None
+    sweep: bool = False
 
     @property
     def target(self) -> Task:
@@ -73,15 +84,20 @@ class RunSpec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a run directory is bound to."""
-        values = json.loads(self.config.model_dump_json(exclude={"recovery"}))  # its stages are bound to the recipe and the data
+        """What a run directory is bound to; a sweep's grid may grow, as its cells go by what they are made of."""
+        left_out = {"recovery", "sweep", *(_GRID if self.sweep else ())}  # the recipe's and the data's hashes bind what is fine-tuned
+        values = json.loads(self.config.model_dump_json(exclude=left_out))
+        named = {"model": self.model, "task": [task.name for task in self.tasks], "items": digest(self.items)}
+        if self.sweep:
+            return {**values, **named}
         requests = [[arm.name, arm.request.alignment] for arm in self.arms]
-        named = {"model": self.model, "task": [task.name for task in self.tasks], "arms": requests, "recovered": list(self.recovered)}
-        return {**values, **named}
+        return {**values, **named, "arms": requests, "recovered": list(self.recovered)}
 
     @property
     def default_out(self) -> Path:
         model = Path(self.config.model).name.lower()
+        if self.sweep:
+            return Path("runs") / f"sweep-{model}-{self.target.name}"
         return Path("runs") / "-".join((model, self.target.name, *([self.arms[0].name] if len(self.arms) == 1 else []), *self._recovery))
 
     @property
@@ -100,27 +116,43 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     """
     if config.arms or (config.recovery != RecoveryConfig() and not config.recover):
         raise UsageError("settings of the recovery are given and nothing is recovered; add --recover, or use `harness recover`")
-    tasks, shape = _tasks_and_shape(config, chat)
-    arm = _arm(config, config.method, shape)
+    tasks, shape = tasks_and_shape(config, chat)
+    arm = make_arm(config, config.method, shape)
     return RunSpec(
         config, models.model_id(config.model, tasks[0].kind), tasks, shape, DENSE, (arm,),
         (DENSE, arm.name) if config.recover else (), (DENSE, arm.name, *([recovered_name(arm.name)] if config.recover else [])),
+        read_items(config.items, tasks[0]),
     )  # fmt: skip
 
 
 def resolve_recovery(config: RunConfig, chat: bool = True) -> RunSpec:
     """`harness recover`: the model as it is, or the arms that were asked for."""
-    tasks, shape = _tasks_and_shape(config, chat)
+    tasks, shape = tasks_and_shape(config, chat)
     base = PRUNED if read_record(Path(config.model)) else DENSE
     asked = config.arms or (DENSE,)
     if base == PRUNED and config.arms:
         raise UsageError(f"{config.model} is pruned already; leave out --arms, or give the model that it was made from")
-    arms = tuple(_arm(config, method, shape) for method in asked if method != DENSE)
-    recovered = tuple(base if method == DENSE else _arm(config, method, shape).name for method in asked)
-    return RunSpec(config, models.model_id(config.model, tasks[0].kind), tasks, shape, base, arms, recovered, ())
+    arms = tuple(make_arm(config, method, shape) for method in asked if method != DENSE)
+    recovered = tuple(base if method == DENSE else make_arm(config, method, shape).name for method in asked)
+    return RunSpec(
+        config, models.model_id(config.model, tasks[0].kind), tasks, shape, base, arms, recovered, (), read_items(config.items, tasks[0])
+    )
 
 
-def _tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
+def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
+    """Indices in the task's test split, in order, out of a JSON list; raises UsageError for anything else."""
+    if file is None:
+        return ()
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read as JSON ({error}); give a list of item numbers, like [0, 7, 12]") from error
+    if not isinstance(found, list) or not found or not all(type(i) is int and 0 <= i < task.items for i in found):
+        raise UsageError(f"{file} is no list of item numbers of {task.name}, from 0 to {task.items - 1}")
+    return tuple(sorted(set(found)))
+
+
+def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
     chosen = [find_task(name, chat) for name in task_names(config)]
     if len(chosen) == 1:
         chosen += [find_task(name, chat) for name in chosen[0].off_target]
@@ -131,15 +163,12 @@ def _tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], M
     return tuple(chosen), shape
 
 
-def _arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
+def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     request = plan_request(config, shape.intermediate_size, method)
     check_request(request, shape.intermediate_size)
     refit = ("sequential" if config.sequential else "refit") if request.compensated else None
-    parts = [
-        method, request.metric, refit, "global" if config.allocation == "global" else None, f"{config.ratio:g}",
-        f"seed{config.seed}" if method == "random" else None,
-    ]  # fmt: skip
-    return Arm("-".join(part for part in parts if part), request)
+    kind = "-".join(part for part in (method, request.metric, refit, "global" if config.allocation == "global" else None) if part)
+    return Arm(f"{kind}-{config.ratio:g}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
 
 
 def plan_request(config: RunConfig, intermediate_size: int, method: str | None = None) -> PlanRequest:
@@ -150,7 +179,7 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
     shared = own or (chosen == "reverse" and config.metric != "best")
     metric, compensated = choose_metric(chosen, config.metric if shared else None, config.compensate if own else False)
     return PlanRequest(
-        config.ratio, chosen, metric, config.seed, config.align or default_alignment(intermediate_size),
+        config.ratio, chosen, metric, config.seed, config.align or default_alignment(intermediate_size) * config.sweep.tensor_parallel,
         config.allocation if own or chosen != "random" else "uniform", config.min_width, config.protect, compensated,
         config.sequential and own,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from harness.config import RunConfig
 from harness.engine import config_for, device_name, engines_for, prepare_environment
 from harness.errors import UsageError
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.pipeline import context_length, longest_context, need_tools
 from harness.progress import say, stage
 from harness.results import build_run, variant, write_run
@@ -56,7 +57,8 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
                         llm, config.model, theirs, manager, out, row.name, config.limit, longest, chat, fingerprint(model)
                     )
                 if ours:
-                    found |= evaluate(llm, config.model, tasks, out, row.name, config.limit, longest, chat, identity=fingerprint(model))
+                    exam = Exam(config.model, tuple(tasks), longest, chat, config.limit)
+                    found |= evaluate(llm, exam, Sitting(out, row.name, fingerprint(model)))
         first = tasks[0].name if names[0] in ours else next(iter(found))
         return _finish(out, config.model, first, [replace(row, eval=found)])
 

@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 from harness.types import FloatArray
 
 _CONFIDENCE = 0.95
+Difference = tuple[float, float, float]  # with the two ends of its interval
 
 
 def wilson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
@@ -154,6 +155,20 @@ def paired_mean_p_value(a: Sequence[float], b: Sequence[Sequence[float]]) -> flo
     return float(stats.ttest_1samp(per_item, 0).pvalue) if per_item.std() > 0 else 0.0
 
 
+def difference_over_seeds(
+    before: Sequence[bool], after: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE
+) -> tuple[Difference, float]:  # fmt: skip
+    """after [seeds, items] minus before [items]: (difference, low, high), and its p-value.
+
+    `paired_difference` for one seed; for several, `paired_mean_difference` with items as clusters.
+    """
+    if len(after) == 1:
+        found = paired_difference(before, after[0], confidence)
+        return (found.difference, found.ci_low, found.ci_high), found.p_value
+    mean, base = np.asarray(after, dtype=float).mean(axis=0).tolist(), [[float(right) for right in before]]
+    return paired_mean_difference(mean, base, confidence), paired_mean_p_value(mean, base)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values over a family (Holm 1979), by statsmodels, in the order given."""
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
@@ -203,15 +218,16 @@ def collapsed(right: int, n: int, dense: float, chance: float = 0.0, share: floa
     return wilson(right, n)[1] < max(chance, share * dense)
 
 
-def non_inferiority_threshold(arms: Sequence[tuple[float, Sequence[bool]]], dense: Sequence[bool], margin: float) -> float:
+def non_inferiority_threshold(arms: Sequence[tuple[float, Sequence[Sequence[bool]]]], dense: Sequence[bool], margin: float) -> float:
     """The largest ratio up to which accuracy is shown to fall by less than `margin`; 0 where not even the first is.
 
-    arms: (ratio, outcomes on dense's items). Ratios are tested in rising order, each by its lower one-sided 95 % bound of the paired
-    difference against -margin, until the first that fails: a fixed sequence needs no correction (Maurer et al. 1995).
+    arms: (ratio, outcomes [seeds, items] on dense's items). Ratios are tested in rising order, each by its lower one-sided 95 % bound of
+    the paired difference against -margin, until the first that fails: a fixed sequence needs no correction (Maurer et al. 1995).
     """
     reached = 0.0
     for ratio, outcomes in sorted(arms, key=lambda arm: arm[0]):
-        if paired_difference(dense, outcomes, confidence=0.9).ci_low <= -margin:
+        (_, low, _), _ = difference_over_seeds(dense, outcomes, confidence=0.9)
+        if low <= -margin:
             break
         reached = ratio
     return reached
@@ -277,16 +293,16 @@ def _residual(design: FloatArray, curves: FloatArray) -> FloatArray:
     return np.asarray(((curves.T - fitted) ** 2).sum(axis=0) + 1e-9)
 
 
-def specificity(target: PairedDifference, others: Sequence[PairedDifference]) -> tuple[float, float, float]:
-    """How much more the target falls than the mean of the other tasks under one removal: (difference, low, high), above 0 if it does.
+def specificity(target: Difference, others: Sequence[Difference]) -> Difference:
+    """How much more the target falls than the mean of the other tasks under one removal, above 0 if it does.
 
-    target, others: pruned minus dense. Different tasks have different items, so the intervals are combined as those of independent
-    estimates, by their distances from the estimate (MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693).
+    target, others: pruned minus dense, with the ends of its interval. Different tasks have different items, so the intervals are
+    combined as those of independent estimates, by their distances from the estimate (MOVER: Zou and Donner 2008, Statistics in Medicine
+    27:1693).
     """
-    mean = sum(other.difference for other in others) / len(others)
-    down = sum((other.difference - other.ci_low) ** 2 for other in others) / len(others) ** 2
-    up = sum((other.ci_high - other.difference) ** 2 for other in others) / len(others) ** 2
-    difference = mean - target.difference
-    low = difference - np.sqrt(down + (target.ci_high - target.difference) ** 2)
-    high = difference + np.sqrt(up + (target.difference - target.ci_low) ** 2)
+    down = sum((value - low) ** 2 for value, low, _ in others) / len(others) ** 2
+    up = sum((high - value) ** 2 for value, _, high in others) / len(others) ** 2
+    difference = sum(value for value, _, _ in others) / len(others) - target[0]
+    low = difference - np.sqrt(down + (target[2] - target[0]) ** 2)
+    high = difference + np.sqrt(up + (target[0] - target[1]) ** 2)
     return float(difference), float(low), float(high)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "settings": None, "stages": {}}
+        self.started, self.before = time.monotonic(), 0.0
 
     def open(self, settings: dict[str, Any], fresh: bool) -> None:
         """Reads the manifest; refuses a directory that holds something else or was made with other settings."""
@@ -122,6 +124,7 @@ class RunDirectory:
             raise UsageError(f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out")
         self._sweep()
         self.manifest["settings"] = settings
+        self.before = self.seconds
         write_json(file, self.manifest)
 
     def clear(self) -> None:
@@ -141,7 +144,13 @@ class RunDirectory:
     def finish(self, stage: str, inputs: str, outputs: list[Path]) -> None:
         hashes = {str(p.relative_to(self.path)): file_hash(p) for p in outputs}
         self.manifest["stages"][stage] = {"inputs": inputs, "outputs": hashes}
+        self.manifest["seconds"] = self.before + time.monotonic() - self.started
         write_json(self.path / _MANIFEST, self.manifest)
+
+    @property
+    def seconds(self) -> float:
+        """That it has taken to come so far, over all its starts."""
+        return float(self.manifest.get("seconds", 0.0))
 
     def output_hash(self, stage: str) -> str:
         """One hash over a finished stage's outputs, for the inputs of the next."""

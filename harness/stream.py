@@ -5,6 +5,7 @@ The format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +67,29 @@ def as_array(path: Path, entry: Entry) -> Array:
 
 def write_entries(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], blocks: Callable[[Entry], Iterator[Array]]) -> None:
     """Writes the file tensor by tensor from `blocks(entry)`; entries keep their order, so equal inputs give equal bytes."""
+    with path.open("wb") as file:
+        file.write(_header(entries, metadata))
+        for entry in entries:
+            for block in blocks(entry):
+                file.write(np.ascontiguousarray(block).data)
+
+
+def file_bytes(entries: Sequence[Entry], metadata: Mapping[str, str]) -> int:
+    """Size of the file that `write_entries` makes."""
+    return len(_header(entries, metadata)) + sum(entry.data_bytes for entry in entries)
+
+
+def data_hash(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of names, types, shapes and data of a safetensors file, whatever its metadata says."""
+    entries, _ = read_entries(path)
+    total = hashlib.sha256(repr([(entry.name, entry.dtype, entry.shape) for entry in entries]).encode())
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+def _header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     position = 0
     for entry in entries:
@@ -77,11 +101,7 @@ def write_entries(path: Path, entries: Sequence[Entry], metadata: Mapping[str, s
         position += entry.data_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for entry in entries:
-            for block in blocks(entry):
-                file.write(np.ascontiguousarray(block).data)
+    return len(text).to_bytes(8, "little") + text
 
 
 def row_blocks(rows: int, row_bytes: int) -> Iterator[slice]:

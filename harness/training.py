@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.engine import prepare_environment, quiet
+from harness.engine import gpus, prepare_environment, quiet
 from harness.errors import HarnessError, MeasurementError
 from harness.progress import stage
 from harness.store import write_json, write_text
@@ -38,12 +38,6 @@ def run_job(job: Job, threads: int | None, accelerate_config: Path | None = None
     if final is None or trainer.step_of(final) < job.recipe.steps:
         raise MeasurementError(f"training ended before step {job.recipe.steps}; run the same command again to go on")
     return final
-
-
-def gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _reproduction(job: Job) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.serving_types import ServingResult, SpeedRatio
+from harness.sweep_types import Claim, SweepSummary
 
 Method = Literal["selective", "random", "reverse"]
 TokenScope = Literal["question", "answer", "both"]
@@ -357,4 +358,6 @@ class RunResult:
     comparisons: tuple[Comparison, ...]
     recoveries: tuple[Recovery, ...] = ()
     speed_ratios: tuple[SpeedRatio, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    sweep: SweepSummary | None = None
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability

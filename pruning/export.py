@@ -6,6 +6,7 @@ No tensor library: bytes are copied, rows and columns gathered from memory maps,
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from harness.errors import UnsupportedModelError, UsageError
 from harness.store import atomic_path, need_disk
-from harness.stream import Array, Entry, as_array, finite, read_entries, taken, whole, write_entries
+from harness.stream import Array, Entry, as_array, file_bytes, finite, read_entries, taken, whole, write_entries
 from harness.types import Checkpoint, PruningPlan
 from pruning import compensation
 from pruning.checkpoint import INDEX, RECORD, RECOVERED, describe, fingerprint, need_one_width, read_config, shards
@@ -25,6 +26,7 @@ from pruning.model_card import model_card
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
+_FORMAT = {"format": "pt"}
 _TEMPLATES = "additional_chat_templates"
 _OWN_FILES = ("config.json", "README.md", RECORD, RECOVERED)  # written anew, or true of the original only
 
@@ -59,6 +61,18 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
         _write_index(scratch, model, sizes)
         _write_own_files(model, scratch, plan, plan_file, {**config, **widths})
     return describe(out)
+
+
+def foretell(model: Path, plan: PruningPlan) -> Checkpoint:
+    """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
+    job = _Job(family_of(read_config(model)), plan, {})
+    parameters = total = 0
+    for shard in shards(model):
+        entries, metadata = read_entries(shard)
+        resized = [_resized(entry, job) for entry in entries]
+        parameters += sum(math.prod(entry.shape) for entry in resized)
+        total += file_bytes(resized, metadata or _FORMAT)
+    return Checkpoint(model, plan.widths, parameters, total)
 
 
 def ffn_tensors(model: Path, plan: PruningPlan, plan_file: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -146,7 +160,7 @@ def _write_shard(source: Path, destination: Path, job: _Job) -> dict[str, int]:
                 raise UnsupportedModelError(f"{entry.name} in {source} holds NaN or infinity; get this file again")
             yield block
 
-    write_entries(destination, written, metadata or {"format": "pt"}, blocks)
+    write_entries(destination, written, metadata or _FORMAT, blocks)
     return {entry.name: entry.data_bytes for entry in written}
 
 
@@ -196,16 +210,21 @@ def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]])
 
 def _write_own_files(model: Path, out: Path, plan: PruningPlan, plan_file: Path | None, config: dict[str, Any]) -> None:
     """config.json, the record, the plan and the model card."""
-    record = {
-        "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
-        "allocation": plan.allocation, "compensated": plan.compensated, "protect": plan.protect, "seed": plan.seed,
-        "sequential": plan.sequential, "retain": plan.retain,
-        "ratio_requested": plan.ratio, "model": plan.model, "model_hash": plan.model_hash, "scores_hash": plan.scores_hash,
-        "dense_intermediate_size": plan.intermediate_size, "dense_parameters": describe(model).parameters,
-    }  # fmt: skip
+    record = record_of(plan, model)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (out / "README.md").write_text(model_card(record, plan.widths, model), encoding="utf-8")
     if plan_file is not None:
         (out / PLAN_COPY).parent.mkdir()
         shutil.copyfile(plan_file, out / PLAN_COPY)
+
+
+def record_of(plan: PruningPlan, model: Path) -> dict[str, Any]:
+    """What stands beside the weights about how they were pruned."""
+    return {
+        "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
+        "allocation": plan.allocation, "compensated": plan.compensated, "protect": plan.protect, "seed": plan.seed,
+        "sequential": plan.sequential, "retain": plan.retain,
+        "ratio_requested": plan.ratio, "model": plan.model, "model_hash": plan.model_hash, "scores_hash": plan.scores_hash,
+        "dense_intermediate_size": plan.intermediate_size, "dense_parameters": describe(model).parameters,
+    }  # fmt: skip

@@ -14,6 +14,7 @@ from reports import charts, figures
 from reports.neurons import neuron_tables
 from reports.recovery import recovery_sentences, recovery_tables
 from reports.serving import serving_sentences, serving_tables
+from reports.sweep import sweep_sentences, sweep_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,10 +50,14 @@ def render(run: dict[str, Any], template: str, escape: bool) -> str:
     environment.filters.update(figures.FILTERS)
     drawn = charts.drawn(run) if escape else []
     *results, provenance = figures.tables(run)
+    if run.get("sweep"):
+        results = sweep_tables(run)
     tables = [*results, *serving_tables(run), *recovery_tables(run), *neuron_tables(run), provenance]
     return environment.get_template(template).render(run=run, charts=drawn, verdict=sentences(run), tables=tables)
 
 
 def sentences(run: dict[str, Any]) -> list[str]:
     """What the figures say, in words."""
+    if run.get("claims"):
+        return sweep_sentences(run)
     return [*figures.verdict(run), *serving_sentences(run), *recovery_sentences(run)]

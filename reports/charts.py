@@ -8,14 +8,15 @@ from typing import Any
 from reports.figures import LIKELIHOODS
 from reports.neurons import whereabouts_chart
 from reports.recovery import recovery_charts
+from reports.sweep import sweep_charts
 
 
 def drawn(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(description, SVG) of every chart for which the run has figures."""
-    made = []
-    if any(_accuracies(v) for v in run["variants"]):
+    made = [(what, _svg(chart)) for what, chart in sweep_charts(run)]
+    if not run.get("sweep") and any(_accuracies(v) for v in run["variants"]):
         made.append(("Accuracy of every variant on every task; the table Accuracy holds the same figures", accuracy(run)))
-    if any(v["serving"] and v["serving"]["concurrency"] for v in run["variants"]):
+    if not run.get("sweep") and any(v["serving"] and v["serving"]["concurrency"] for v in run["variants"]):
         made.append(("Output tokens per second; the table Serving holds the same figures", throughput(run)))
     made += [(what, _svg(chart)) for what, chart in recovery_charts(run)]
     if run.get("neurons"):

@@ -38,12 +38,11 @@ def verdict(grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> Grade
 class Grader:
     """Grades answers in the background while others are still generated: programs run in as many sandboxes as there are cores."""
 
-    def __init__(self, grade: Grade, name: str) -> None:
-        self.grade, self.name = grade, name
+    def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="grader")
 
-    def submit(self, doc: Mapping[str, Any], text: str) -> Future[GradedAnswer]:
-        return self.threads.submit(self.grade, self.name, doc, text)
+    def submit(self, grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> Future[GradedAnswer]:
+        return self.threads.submit(grade, name, doc, text)
 
     def __enter__(self) -> Grader:
         return self
@@ -54,5 +53,5 @@ class Grader:
 
 def grade_all(grade: Grade, name: str, pairs: Iterable[tuple[Mapping[str, Any], str]]) -> Iterator[GradedAnswer]:
     """In the order of `pairs`."""
-    with Grader(grade, name) as grader:
-        yield from [future.result() for future in [grader.submit(doc, text) for doc, text in pairs]]
+    with Grader() as grader:
+        yield from [future.result() for future in [grader.submit(grade, name, doc, text) for doc, text in pairs]]

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness import scoring
 from harness.engine import EngineConfig, engine
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
@@ -97,7 +98,7 @@ def test_lm_evals_own_backends_take_the_export_and_our_tasks(backend: str, prune
 
 @pytest.fixture(scope="module")
 def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    tasks = [find_task(name) for name in ("mini_facts", "mini_math", "mini_code")]
+    tasks = tuple(find_task(name) for name in ("mini_facts", "mini_math", "mini_code"))
     with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
-        found = evaluate(llm, "pruned", tasks, tmp_path_factory.mktemp("ours"), "pruned", 24, 512, chat=True)
+        found = evaluate(llm, Exam("pruned", tasks, 512, chat=True, limit=24), Sitting(tmp_path_factory.mktemp("ours"), "pruned"))
     return {task: result.value for task, result in found.items()}

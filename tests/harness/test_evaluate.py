@@ -12,12 +12,13 @@ import pytest
 from harness import language_model
 from harness.engine import EngineConfig, engine
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from pruning.checkpoint import fingerprint
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
 
 pytestmark = pytest.mark.slow
-TASKS = [find_task("mini_code"), find_task("mini_math")]
+TASKS = (find_task("mini_code"), find_task("mini_math"))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def llm() -> Iterator[Any]:
 
 
 def run(llm: Any, folder: Path) -> dict[str, Any]:
-    return evaluate(llm, "lab/tiny-math", TASKS, folder, "dense", 24, 256, chat=True, identity=fingerprint(TINY_MATH))
+    exam = Exam("lab/tiny-math", TASKS, 256, chat=True, limit=24)
+    return evaluate(llm, exam, Sitting(folder, "dense", fingerprint(TINY_MATH)))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_answers_are_graded_once_while_others_are_generated(llm: Any, tmp_path: 
     grade = task.grade
     monkeypatch.setattr(task, "grade", lambda *a: seen.append(len(finished)) or grade(*a))
     monkeypatch.setattr(language_model, "stream", watched)
-    evaluate(llm, "m", [find_task("mini_math")], tmp_path, "dense", 48, 256, chat=True)
+    evaluate(llm, Exam("m", (find_task("mini_math"),), 256, chat=True, limit=48), Sitting(tmp_path, "dense"))
     assert len(seen) == 48 and min(seen) < 48
 
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.engine import EngineConfig, engine
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.language_model import make_language_model
 from harness.pairs import read_samples
 from tasks.registry import find_task
@@ -48,8 +49,8 @@ def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monke
         rolled = lm.loglikelihood_rolling([SimpleNamespace(args=(text,))])[0]
         first = log_likelihood(model, ids[:63], 1)  # 62 tokens are scored behind the prefix, the others in the next windows
         assert rolled < first and rolled.n_tokens == len(ids) - 1
-        tasks = [find_task("gsm8k_answers"), find_task("wikitext")]
-        results = evaluate(llm, "tiny-math", tasks, tmp_path / "run", "dense", 4, 64, chat=False)
+        tasks = (find_task("gsm8k_answers"), find_task("wikitext"))
+        results = evaluate(llm, Exam("tiny-math", tasks, 64, chat=False, limit=4), Sitting(tmp_path / "run", "dense"))
     rows = read_samples(tmp_path / "run" / "samples" / "dense" / "gsm8k_answers.jsonl")
     for row in rows.values():
         prompt, whole = (tokenizer(t)["input_ids"] for t in (row["prompt"], row["prompt"] + row["text"]))

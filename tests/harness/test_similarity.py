@@ -9,6 +9,7 @@ import pytest
 
 from harness.engine import EngineConfig, engine
 from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
 from harness.pairs import compare, read_samples
 from harness.similarity import _encoder, similarities
 from tasks.registry import find_task
@@ -56,10 +57,10 @@ def test_the_cosine_is_that_of_mean_token_embeddings_and_f1_of_greedy_matches() 
 def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "data")))
-    task = [find_task("similarity")]
+    exam = Exam("m", (find_task("similarity"),), 512, chat=True)
     with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
-        dense = evaluate(llm, "m", task, tmp_path, "dense", None, 512, chat=True)["similarity"]
-        again = evaluate(llm, "m", task, tmp_path, "again", None, 512, chat=True, reference="dense")["similarity"]
+        dense = evaluate(llm, exam, Sitting(tmp_path, "dense"))["similarity"]
+        again = evaluate(llm, exam, Sitting(tmp_path, "again", reference="dense"))["similarity"]
     assert (dense.value, dense.metric) == (1.0, "similarity") and again.value == pytest.approx(1.0, abs=1e-5)
     rows = read_samples(tmp_path / "samples" / "again" / "similarity.jsonl")
     assert len(rows) == dense.n > 20 and {row["correct"] for row in rows.values()} == {None}

@@ -13,6 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from harness.statistics import (
     collapsed,
+    difference_over_seeds,
     holm,
     items_needed,
     knee,
@@ -228,9 +229,19 @@ def answers_with(rng: np.random.Generator, base: np.ndarray, loss: float, gain: 
     return np.where(base, rng.random(base.size) >= loss, rng.random(base.size) < gain).tolist()
 
 
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=60))
+def test_a_difference_over_seeds_is_the_mean_of_the_seeds_own(rows: list[tuple[bool, bool, bool]]) -> None:
+    before, *after = ([row[i] for row in rows] for i in range(3))
+    (difference, low, high), p = difference_over_seeds(before, after)
+    each = [paired_difference(before, seed).difference for seed in after]
+    assert difference == pytest.approx(sum(each) / 2) and low <= difference <= high and 0 <= p <= 1
+    one = paired_difference(before, after[0])
+    assert difference_over_seeds(before, after[:1]) == ((one.difference, one.ci_low, one.ci_high), one.p_value)
+
+
 def test_non_inferiority_stops_at_the_first_ratio_that_fails() -> None:
     dense = [True] * 100
-    arms = [(0.3, [True] * 100), (0.1, [True] * 100), (0.2, [True] * 90 + [False] * 10)]
+    arms = [(0.3, [[True] * 100]), (0.1, [[True] * 100] * 3), (0.2, [[True] * 90 + [False] * 10])]
     assert non_inferiority_threshold(arms, dense, margin=0.05) == 0.1
     assert non_inferiority_threshold(arms, dense, margin=0.2) == 0.3
     assert non_inferiority_threshold(arms[2:], dense, margin=0.05) == 0.0
@@ -242,7 +253,7 @@ def test_non_inferiority_claims_too_much_in_at_most_one_run_of_twenty() -> None:
     for _ in range(1000):
         base = rng.random(300) < 0.9
         loss, gain = 0.05 / 0.9 + 0.02 / 0.9, 0.02 / 0.1
-        arms = [(0.1, answers_with(rng, base, 0.01, 0.09)), *((r, answers_with(rng, base, loss, gain)) for r in (0.2, 0.3))]
+        arms = [(0.1, [answers_with(rng, base, 0.01, 0.09)]), *((r, [answers_with(rng, base, loss, gain)]) for r in (0.2, 0.3))]
         threshold = non_inferiority_threshold(arms, base.tolist(), margin=0.05)
         false += threshold >= 0.2
         reached += threshold >= 0.1
@@ -307,8 +318,8 @@ def test_specificity_is_how_much_more_the_target_falls() -> None:
     for _ in range(600):
         base = [rng.random(n) < 0.9 for n in (300, 150, 200)]
         pruned = [answers_with(rng, b, loss / 0.9, 0.0) for b, loss in zip(base, (0.30, 0.10, 0.06), strict=True)]
-        target, *others = (paired_difference(b.tolist(), p) for b, p in zip(base, pruned, strict=True))
+        target, *others = (difference_over_seeds(b.tolist(), [p])[0] for b, p in zip(base, pruned, strict=True))
         difference, low, high = specificity(target, others)
-        assert difference == pytest.approx((others[0].difference + others[1].difference) / 2 - target.difference)
+        assert difference == pytest.approx((others[0][0] + others[1][0]) / 2 - target[0])
         hits += low <= 0.22 <= high
     assert 0.93 <= hits / 600 <= 0.98

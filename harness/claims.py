@@ -1,0 +1,246 @@
+"""The claims of the paper (arXiv 2604.27115), judged by rules that were written before looking; and the same for the best metric.
+
+All intervals are at 95 %, paired where items are shared. The paper's score S is the metric smd.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.curves import Outcomes, Place, difference, is_collapsed, specificity_of, threshold
+from harness.serving_types import SpeedRatio
+from harness.statistics import Difference, holm, items_needed, paired_mean_difference, paired_mean_p_value, ratio_mean, wilson
+from harness.sweep_spec import NEAR, near
+from harness.sweep_types import Claim, Threshold, Verdict
+from harness.types import Recovery
+from pruning.plan import BEST_METRIC
+
+PAPER, BEST, RANDOM, REVERSE = "selective-smd", f"selective-{BEST_METRIC}-refit", "random", "reverse-smd"
+_LEVEL = 0.05
+_Z = 1.959963984540054
+_LOW, _HIGH = 0.10, 0.35  # ratios of claim 1
+_HALF, _AT, _REVERSE_AT = 0.5, 0.3, 0.1
+_KNEE = (0.15, 0.20)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the claims are judged on. sizes: variant -> (parameters, bytes) by formula and as written, of what was written.
+
+    chance, collapse_share, margin: settings of the sweep.
+    """
+
+    outcomes: Outcomes
+    speed_ratios: Sequence[SpeedRatio]
+    recoveries: Sequence[Recovery]
+    sizes: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+    chance: float
+    collapse_share: float
+    margin: float
+
+    def place(self, arm: str, ratio: float) -> Place | None:
+        places = self.outcomes.along(arm)
+        found = near(ratio, [place.ratio for place in places])
+        return next((place for place in places if place.ratio == found), None)
+
+
+def judge(evidence: Evidence) -> tuple[Claim, ...]:
+    """The paper's six, and a seventh for the best metric; one without the cells that it needs says which are missing."""
+    rules = (_selective_beats_random, _reverse_collapses, _keeps_half, _smaller_and_faster, _knee, _recovers, _best)
+    return tuple(rule(evidence) for rule in rules)
+
+
+def _claim(base: Claim, figure: Difference, aim: float, n: int, *details: str, verdict: Verdict | None = None) -> Claim:
+    """The figure against `aim`, above which the claim holds."""
+    value, low, high = figure
+    found = verdict or ("supported" if low > aim else "not supported" if high <= aim else "cannot say")
+    needed = _needed(figure, aim, n) if found == "cannot say" else None
+    return replace(base, value=value, ci_low=low, ci_high=high, verdict=found, n=n, n_needed=needed, details=details)
+
+
+def _needed(figure: Difference, aim: float, n: int) -> int | None:
+    """Items with which so large a distance from `aim` would be seen with 80 % power, by the width of the interval at hand."""
+    value, low, high = figure
+    if math.isclose(value, aim) or high <= low:
+        return None
+    variance = n * ((high - low) / 2 / _Z) ** 2
+    return max(n + 1, items_needed(abs(value - aim), variance))
+
+
+def _missing(base: Claim, what: str) -> Claim:
+    return replace(base, details=(f"missing: {what}",))
+
+
+def _blank(claim: str, rule: str, figure: str, unit: str) -> Claim:
+    return Claim(claim, rule, figure, unit, None, None, None, "cannot say", None, None)  # type: ignore[arg-type]
+
+
+def _selective_beats_random(e: Evidence) -> Claim:
+    base = _blank(
+        "1. Selective pruning beats random pruning at equal width",
+        "selective (S) minus random, mean over its seeds, above 0 at every ratio from 10 to 35 %, after Holm",
+        "smallest difference", "points",
+    )  # fmt: skip
+    return _above_random(e, PAPER, base)
+
+
+def _above_random(e: Evidence, arm: str, base: Claim) -> Claim:
+    found = _against_random(e, arm)
+    if not found:
+        return _missing(base, f"{arm} and random at the same ratios from 10 to 35 %")
+    adjusted = holm([p for _, _, p in found])
+    shown = [figure[0] > 0 and p < _LEVEL for (_, figure, _), p in zip(found, adjusted, strict=True)]
+    verdict: Verdict = "supported" if all(shown) else "not supported" if any(high <= 0 for _, (_, _, high), _ in found) else "cannot say"
+    _, worst, _ = min(found, key=lambda row: row[1][0])
+    n = e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
+    lines = (f"{_percent(r)}: {_points(d)}, p = {p:.2g} after Holm" for (r, d, _), p in zip(found, adjusted, strict=True))
+    claim = _claim(base, worst, 0.0, n, *lines, verdict=verdict)
+    open_ones = [_needed(figure, 0.0, n) for (_, figure, _), ok in zip(found, shown, strict=True) if not ok]
+    needed = None if verdict != "cannot say" or None in open_ones else max(value for value in open_ones if value)
+    return replace(claim, n_needed=needed)
+
+
+def _against_random(e: Evidence, arm: str) -> list[tuple[float, Difference, float]]:
+    """Ratio, arm minus random, p-value; on the target."""
+    found = []
+    for place in e.outcomes.along(arm):
+        other = e.place(RANDOM, place.ratio)
+        if other and _LOW - NEAR <= place.ratio <= _HIGH + NEAR:
+            rows = [e.outcomes.of(p, e.outcomes.target) for p in (place, other)]
+            pair = rows[0].mean(axis=0).tolist(), rows[1].tolist()
+            found.append((place.ratio, paired_mean_difference(*pair), paired_mean_p_value(*pair)))
+    return found
+
+
+def _reverse_collapses(e: Evidence) -> Claim:
+    base = _blank(
+        "2. Removing the 10 % most selective neurons makes the target collapse, and it more than the other tasks",
+        f"at 10 % reverse (S) the accuracy's 95 % interval ends below max({_percent(e.chance)}, {_percent(e.collapse_share)} of dense), "
+        "and specificity is above 0", "specificity", "points",
+    )  # fmt: skip
+    place = e.place(REVERSE, _REVERSE_AT)
+    specific = specificity_of(e.outcomes, place) if place else None
+    if place is None or specific is None:
+        return _missing(base, f"{REVERSE} at 10 % and an off-target task with right answers")
+    right, below = e.outcomes.of(place, e.outcomes.target)[0], collapse_below(e)
+    n, (low, high) = right.size, wilson(int(right.sum()), right.size)
+    gone, kept = is_collapsed(e.outcomes, place, e.outcomes.target, e.chance, e.collapse_share), low >= below
+    accuracy = f"accuracy {_percent(right.mean())} ({_percent(low)} to {_percent(high)}), gone below {_percent(below)}"
+    if kept:
+        return _claim(base, specific, 0.0, n, accuracy, verdict="not supported")
+    found = _claim(base, specific, 0.0, n, accuracy)
+    if gone or found.verdict == "not supported":
+        return found
+    return replace(found, verdict="cannot say", n_needed=_needed((float(right.mean()), low, high), below, n))
+
+
+def collapse_below(e: Evidence) -> float:
+    return max(e.chance, e.collapse_share * float(e.outcomes.of(e.outcomes.dense, e.outcomes.target).mean()))
+
+
+def _keeps_half(e: Evidence) -> Claim:
+    base = _blank(
+        "3. Removing 30 % keeps a substantial part of the accuracy", "accuracy at 30 % selective (S) over dense: lower end at least 50 %",
+        "retained accuracy", "share",
+    )  # fmt: skip
+    return _retained(e, PAPER, base)
+
+
+def _retained(e: Evidence, arm: str, base: Claim) -> Claim:
+    place, dense = e.place(arm, _AT), e.outcomes.of(e.outcomes.dense, e.outcomes.target)[0]
+    if place is None or not dense.any():
+        return _missing(base, f"{arm} at 30 %, and a dense model that answers anything right")
+    pruned = e.outcomes.of(place, e.outcomes.target)[0]
+    change = difference(e.outcomes, place, e.outcomes.target)
+    line = f"{_percent(dense.mean())} -> {_percent(pruned.mean())}, {_points(change)}"
+    return _claim(base, ratio_mean(pruned.tolist(), dense.tolist()), _HALF, dense.size, line)
+
+
+def _smaller_and_faster(e: Evidence) -> Claim:
+    base = _blank(
+        "4. Parameters and memory fall as computed, and throughput rises",
+        "what is written at 30 % has the parameters and bytes of the formula; tokens per second over dense above 1", "throughput", "factor",
+    )  # fmt: skip
+    arms = [e.place(arm, _AT) for arm in (PAPER, *e.outcomes.arms)]
+    names = [name for place in arms if place for name in (v.name for v in place.variants)]
+    ratios = [r for name in dict.fromkeys(names) for r in e.speed_ratios if r.variant == name and r.quantity == "output_tok_s"]
+    written = next((name for name in names if name in e.sizes), None)
+    if not ratios or written is None:
+        return _missing(base, "an arm at 30 % that was written and timed")
+    chosen = max((r for r in ratios if r.variant == ratios[0].variant), key=lambda r: r.concurrency)
+    foretold, found = e.sizes[written]
+    line = f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, {foretold[0]:,} and {foretold[1]:,} foretold"
+    others = [f"{r.ratio:.3f} at {r.concurrency} requests at a time" for r in ratios if r.variant == chosen.variant]
+    details = (line, f"{chosen.variant}: {', '.join(others)}")
+    if chosen.ci_low is None or chosen.ci_high is None:
+        return replace(base, value=chosen.ratio, n=chosen.pairs, n_needed=None, details=(*details, "one pair: no interval"))
+    figure = (chosen.ratio, chosen.ci_low, chosen.ci_high)
+    return _claim(base, figure, 1.0, chosen.pairs, *details, verdict=None if foretold == found else "not supported")
+
+
+def _knee(e: Evidence) -> Claim:
+    base = _blank(
+        "5. Accuracy bends down at a ratio of 15 to 20 %",
+        "the interval of the knee of selective (S) lies within 15 to 20 %; not supported where there is no knee or it lies outside",
+        "knee", "ratio",
+    )  # fmt: skip
+    if PAPER not in e.outcomes.arms:
+        return _missing(base, f"{PAPER} at four ratios or more")
+    found, n = threshold(e.outcomes, PAPER, e.margin), e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
+    if found.support is None:
+        return _missing(base, f"{PAPER} at four ratios or more")
+    details = (threshold_line(found), f"a knee in {_percent(found.support)} of the resamplings")
+    if found.knee is None or found.knee_low is None or found.knee_high is None:
+        return replace(base, verdict="not supported", n=n, details=("no knee: a straight line does as well", *details))
+    figure, (low, high) = (found.knee, found.knee_low, found.knee_high), _KNEE
+    inside, outside = low <= found.knee_low and found.knee_high <= high, found.knee_high < low or found.knee_low > high
+    verdict: Verdict = "supported" if inside else "not supported" if outside else "cannot say"
+    edge = min(_KNEE, key=lambda edge: abs(edge - figure[0]))
+    return _claim(base, figure, edge, n, *details, verdict=verdict)
+
+
+def threshold_line(found: Threshold) -> str:
+    return f"loses less than {100 * found.margin:g} points up to {_percent(found.non_inferior)} removed, as far as can be shown"
+
+
+def _recovers(e: Evidence) -> Claim:
+    base = _blank(
+        "6. Fine-tuning brings back much of what was lost",
+        "at 30 % selective (S), fine-tuned minus the middle of pruned and dense fine-tuned the same way: lower end at least 0",
+        "beyond half of the way", "points",
+    )  # fmt: skip
+    place = e.place(PAPER, _AT)
+    names = [v.name for v in place.variants] if place else []
+    row = next((r for r in e.recoveries if r.before in names and r.task == e.outcomes.target), None)
+    if row is None:
+        return _missing(base, f"{PAPER} at 30 % and dense, both fine-tuned")
+    rest = [r for r in e.recoveries if r.task == e.outcomes.target]
+    lines = (f"{r.before}: {'gap too small to share' if r.share is None else _percent(r.share) + ' of the gap brought back'}" for r in rest)
+    verdict: Verdict | None = "supported" if row.ci_low >= 0 else None
+    return _claim(base, (row.beyond_half, row.ci_low, row.ci_high), 0.0, row.n, *lines, verdict=verdict)
+
+
+def _best(e: Evidence) -> Claim:
+    base = _blank(
+        "The best metric instead of S: above random, and keeps a substantial part",
+        "the rules of 1 and 3 with the best metric and re-fitted columns", "retained accuracy at 30 %", "share",
+    )  # fmt: skip
+    kept, above = _retained(e, BEST, base), _above_random(e, BEST, base)
+    if kept.value is None or above.value is None:
+        return kept if kept.value is None else above
+    order: Sequence[Verdict] = ("not supported", "cannot say", "supported")
+    verdict = min((kept.verdict, above.verdict), key=order.index)
+    needed = [claim.n_needed for claim in (kept, above) if claim.verdict == "cannot say"]
+    n_needed = max((n for n in needed if n), default=None) if verdict == "cannot say" else None
+    return replace(kept, verdict=verdict, n_needed=n_needed, details=(*kept.details, *above.details))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.4g} %"
+
+
+def _points(figure: Difference) -> str:
+    value, low, high = figure
+    return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -1,0 +1,188 @@
+"""A sweep's curves: accuracy and failures against the ratio for every way of pruning, out of the sample files of its run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.pairs import Samples, compare_samples, read_samples
+from harness.statistics import (
+    LIKELIHOOD_METRICS,
+    SIMILARITY,
+    Difference,
+    collapsed,
+    difference_over_seeds,
+    holm,
+    knee,
+    likelihood_metric,
+    minimum_detectable_effect,
+    non_inferiority_threshold,
+    over_seeds,
+    ratio_mean,
+    specificity,
+)
+from harness.sweep_types import SweepPoint, Threshold
+from harness.types import EvalResult, FloatArray, Variant
+
+_FEWEST = 5  # ratios, dense among them, with which a knee is looked for
+_DISCORDANT = 0.1  # share of items that changes, where the first ratio shows none
+
+
+@dataclass(frozen=True)
+class Place:
+    """One way of pruning at one ratio, over its seeds; the dense model at ratio 0."""
+
+    arm: str
+    ratio: float  # as asked
+    variants: tuple[Variant, ...]
+
+    @property
+    def ratio_neurons(self) -> float:
+        return self.variants[0].ratio_neurons
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What every variant answered. `right`: place -> task -> right or wrong [seeds, items], of the tasks with right answers."""
+
+    run: Path
+    metrics: Mapping[str, str]  # task -> metric, the target first
+    dense: Place
+    places: tuple[Place, ...]
+    right: Mapping[tuple[str, float], Mapping[str, FloatArray]]
+
+    @property
+    def target(self) -> str:
+        return next(iter(self.metrics))
+
+    @property
+    def others(self) -> list[str]:
+        """Off-target tasks with right answers."""
+        return [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
+
+    @property
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(place.arm for place in self.places))
+
+    def of(self, place: Place, task: str) -> FloatArray:
+        """[seeds, items]"""
+        return self.right[place.arm, place.ratio][task]
+
+    def before(self, task: str) -> list[bool]:
+        """The dense model's."""
+        return [bool(value) for value in self.of(self.dense, task)[0]]
+
+    def along(self, arm: str) -> list[Place]:
+        """By rising ratio."""
+        return sorted((place for place in self.places if place.arm == arm), key=lambda place: place.ratio)
+
+
+def has_right_answers(metric: str) -> bool:
+    return metric not in (*LIKELIHOOD_METRICS, SIMILARITY)
+
+
+def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[Place]) -> Outcomes:
+    """On the items that the dense model answered; every variant has had the same ones."""
+    whole = Place("dense", 0.0, (dense,))
+    tasks = [task for task, metric in metrics.items() if has_right_answers(metric)]
+    ids = {task: sorted(_samples(run, dense, task)) for task in tasks}
+
+    def table(place: Place, task: str) -> FloatArray:
+        rows = [_samples(run, variant, task) for variant in place.variants]
+        return np.asarray([[float(seed[i]["correct"]) for i in ids[task]] for seed in rows])
+
+    right = {(place.arm, place.ratio): {task: table(place, task) for task in tasks} for place in (whole, *places)}
+    return Outcomes(run, metrics, whole, tuple(places), right)
+
+
+def _samples(run: Path, variant: Variant, task: str) -> Samples:
+    return read_samples(run / variant.eval[task].samples)
+
+
+def difference(outcomes: Outcomes, place: Place, task: str) -> Difference:
+    """Pruned minus dense on a task with right answers: Newcombe's interval for one seed, else over items with seeds pooled."""
+    return difference_over_seeds(outcomes.before(task), outcomes.of(place, task).astype(bool).tolist())[0]
+
+
+def specificity_of(outcomes: Outcomes, place: Place) -> Difference | None:
+    """None where there is no other task with right answers."""
+    if not outcomes.others:
+        return None
+    return specificity(difference(outcomes, place, outcomes.target), [difference(outcomes, place, task) for task in outcomes.others])
+
+
+def is_collapsed(outcomes: Outcomes, place: Place, task: str, chance: float, share: float) -> bool:
+    """Every seed by itself."""
+    dense = float(outcomes.of(outcomes.dense, task).mean())
+    return all(collapsed(int(seed.sum()), seed.size, dense, chance, share) for seed in outcomes.of(place, task))
+
+
+def sweep_points(outcomes: Outcomes, chance: float, share: float) -> tuple[SweepPoint, ...]:
+    """Of every place and task; p-values adjusted by Holm over all of those with right answers."""
+    found = [(place, task) for place in outcomes.places for task in outcomes.metrics]
+    tested = [(place, task) for place, task in found if has_right_answers(outcomes.metrics[task])]
+    p_values = holm([difference_over_seeds(outcomes.before(t), outcomes.of(p, t).astype(bool).tolist())[1] for p, t in tested])
+    adjusted = {(place.arm, place.ratio, task): value for (place, task), value in zip(tested, p_values, strict=True)}
+    points = (_point(outcomes, place, task, chance, share) for place, task in found)
+    return tuple(replace(p, holm_p=adjusted.get((p.arm, p.ratio_requested, p.task))) for p in points)
+
+
+def _point(outcomes: Outcomes, place: Place, task: str, chance: float, share: float) -> SweepPoint:
+    metric, evals = outcomes.metrics[task], [variant.eval[task] for variant in place.variants]
+    answered = has_right_answers(metric)
+    if answered:
+        over, change = over_seeds(outcomes.of(place, task).tolist()), difference(outcomes, place, task)
+        value, sd, low, high = over.mean, over.sd, over.ci_low, over.ci_high
+    else:
+        (value, low, high), sd, change = _pooled(outcomes, place, task)
+    return SweepPoint(
+        place.arm, place.ratio, place.ratio_neurons, tuple(v.name for v in place.variants), task, metric, evals[0].n, value, sd, low, high,
+        *change, None, _mean([e.failure_rate for e in evals]), _failures(evals),
+        is_collapsed(outcomes, place, task, chance, share) if answered else None,
+        specificity_of(outcomes, place) if task == outcomes.target and answered else None,
+    )  # fmt: skip
+
+
+def _pooled(outcomes: Outcomes, place: Place, task: str) -> tuple[Difference, float | None, Difference]:
+    """Of scores and likelihoods: items' means over seeds; value, standard deviation over seeds, difference."""
+    metric, rows = outcomes.metrics[task], [_samples(outcomes.run, variant, task) for variant in place.variants]
+    field = "nll" if metric in LIKELIHOOD_METRICS else "score"
+    mean: dict[int, dict[str, Any]] = {i: {**row, field: float(np.mean([seed[i][field] for seed in rows]))} for i, row in rows[0].items()}
+    values = [mean[i][field] for i in sorted(mean)]
+    units = [mean[i]["units"] or 1 for i in sorted(mean)]
+    value = likelihood_metric(metric, values, units) if field == "nll" else ratio_mean(values, [1] * len(values))
+    sd = float(np.std([variant.eval[task].value for variant in place.variants], ddof=1)) if len(rows) > 1 else None
+    change = compare_samples(_samples(outcomes.run, outcomes.dense.variants[0], task), mean, "dense", place.arm, task, metric)
+    return value, sd, (change.difference, change.ci_low, change.ci_high)
+
+
+def _failures(evals: Sequence[EvalResult]) -> dict[str, float | None]:
+    return {kind: _mean([e.failures[kind] for e in evals]) for kind in evals[0].failures}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def thresholds(outcomes: Outcomes, margin: float) -> tuple[Threshold, ...]:
+    """How far every arm can go on the target."""
+    return tuple(threshold(outcomes, arm, margin) for arm in outcomes.arms) if has_right_answers(outcomes.metrics[outcomes.target]) else ()
+
+
+def threshold(outcomes: Outcomes, arm: str, margin: float) -> Threshold:
+    places, target = outcomes.along(arm), outcomes.target
+    dense = outcomes.before(target)
+    reached = non_inferiority_threshold([(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in places], dense, margin)
+    changed = float((outcomes.of(places[0], target) != outcomes.of(outcomes.dense, target)).mean())
+    detectable = minimum_detectable_effect(len(dense), changed or _DISCORDANT)
+    if len({p.ratio_neurons for p in places}) < _FEWEST - 1:
+        return Threshold(arm, margin, reached, detectable, None, None, None, None)
+    curve = {p.ratio_neurons: outcomes.of(p, target).mean(axis=0).tolist() for p in places}
+    found = knee([0.0, *curve], [[float(right) for right in dense], *curve.values()])
+    return Threshold(arm, margin, reached, detectable, found.ratio, found.ci_low, found.ci_high, found.support)

@@ -1,0 +1,236 @@
+"""Cells to workers: each has one cell at the engine and one being graded; a dead worker's cells go to another one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from harness.cells import Bench, Cell, CellWorker
+from harness.errors import MeasurementError
+from harness.types import EvalResult
+
+_PATIENCE = 10  # seconds that a worker has to end by itself
+_TRIES = 2  # of a cell whose worker died: what kills two workers is the cell
+Outcome = dict[str, EvalResult] | Exception
+
+
+class Worker(Protocol):
+    """Where cells are evaluated: a process here, an actor of Ray's. Futures fail with WorkerDied where it is gone."""
+
+    started: Future[None]
+
+    def ask(self, cell: Cell) -> Future[None]: ...
+
+    def collect(self, cell: Cell) -> Future[dict[str, EvalResult]]: ...
+
+    def stop(self) -> None: ...
+
+
+class WorkerDied(Exception):
+    """Not the cell's fault, as far as one can see."""
+
+
+def run_cells(cells: Sequence[Cell], start: Callable[[int], Worker], workers: int, done: Callable[[Cell, Outcome], None]) -> None:
+    """Every cell by one of `workers` workers; `done` hears of each, one at a time, what came out or what went wrong.
+
+    Raises MeasurementError where no worker can be started, and whatever `done` raises.
+    """
+    waiting = _Waiting(cells, done)
+    slots = [threading.Thread(target=_slot, args=(number, start, waiting), daemon=True) for number in range(min(workers, len(cells)))]
+    for slot in slots:
+        slot.start()
+    try:
+        for slot in slots:
+            slot.join()
+    finally:
+        for worker in waiting.workers:  # of an interrupt: a slot stops its own
+            worker.stop()
+    if waiting.errors and (waiting.fatal or waiting.left()):
+        raise waiting.errors[0]
+
+
+class _Waiting:
+    """The cells that nobody has yet, and what was tried."""
+
+    def __init__(self, cells: Sequence[Cell], done: Callable[[Cell, Outcome], None]) -> None:
+        self.queue: queue.SimpleQueue[Cell] = queue.SimpleQueue()
+        self.deaths = {cell.name: 0 for cell in cells}
+        self.lock, self.report = threading.Lock(), done
+        self.errors: list[BaseException] = []
+        self.workers: list[Worker] = []
+        self.fatal = False  # nobody can hear of further cells
+        for cell in cells:
+            self.queue.put(cell)
+
+    def left(self) -> bool:
+        return not self.queue.empty() and not self.fatal
+
+    def take(self) -> Cell | None:
+        with suppress(queue.Empty):
+            return None if self.fatal else self.queue.get_nowait()
+        return None
+
+    def done(self, cell: Cell, outcome: Outcome) -> None:
+        with self.lock:
+            try:
+                self.report(cell, outcome)
+            except BaseException as error:  # for the caller: this thread has no one to raise it to
+                self.fatal = True
+                self.errors.insert(0, error)
+
+    def died(self, cell: Cell, error: WorkerDied) -> None:
+        self.deaths[cell.name] += 1
+        if self.deaths[cell.name] < _TRIES:
+            self.queue.put(cell)
+        else:
+            self.done(cell, MeasurementError(f"{error}, twice on this cell"))
+
+
+def _slot(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> None:
+    """A worker, and another one in its place where it dies."""
+    while waiting.left():
+        worker = start(number)
+        waiting.workers.append(worker)
+        unusable = worker.started.exception()
+        if unusable:  # the others go on without it
+            waiting.errors.append(unusable)
+        else:
+            _drive(worker, waiting)
+        worker.stop()
+        waiting.workers.remove(worker)
+        if unusable:
+            return
+
+
+def _drive(worker: Worker, waiting: _Waiting) -> None:
+    """Gives the worker a cell after the other, until none is left or it dies."""
+    grading: tuple[Cell, Future[dict[str, EvalResult]]] | None = None
+    while cell := waiting.take():
+        asked = worker.ask(cell)
+        alive, grading = _finish(grading, waiting), None
+        error = asked.exception()
+        if isinstance(error, WorkerDied):
+            waiting.died(cell, error)
+            return
+        if error:
+            waiting.done(cell, _as_error(error))
+        else:
+            grading = (cell, worker.collect(cell))
+        if not alive:
+            break
+    _finish(grading, waiting)
+
+
+def _finish(grading: tuple[Cell, Future[dict[str, EvalResult]]] | None, waiting: _Waiting) -> bool:
+    """Whether the worker is still there."""
+    if grading is None:
+        return True
+    cell, graded = grading
+    error = graded.exception()
+    if isinstance(error, WorkerDied):
+        waiting.died(cell, error)
+        return False
+    waiting.done(cell, graded.result() if error is None else _as_error(error))
+    return True
+
+
+def _as_error(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+class LocalWorker:
+    """A process of this machine with an engine of its own, which ends with this one."""
+
+    def __init__(self, bench: Bench, environment: Mapping[str, str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, bench, dict(environment)))
+        self.process.start()  # no daemon: those may not have the children that an engine on several devices has
+        theirs.close()
+        self.started: Future[None] = Future()
+        self.waiting: dict[str, Future[Any]] = {"start": self.started}
+        self.lock = threading.Lock()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def ask(self, cell: Cell) -> Future[None]:
+        return self._send("ask", cell)
+
+    def collect(self, cell: Cell) -> Future[dict[str, EvalResult]]:
+        return self._send("collect", cell)
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            self.connection.send(None)
+        self.process.join(_PATIENCE)
+        self.process.kill()
+        self.process.join()
+
+    def _send(self, method: str, cell: Cell) -> Future[Any]:
+        found: Future[Any] = Future()
+        with self.lock:
+            self.waiting[method] = found
+        try:
+            self.connection.send((method, cell))
+        except OSError:
+            self._died()
+        return found
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                method, value, error = self.connection.recv()
+                with self.lock:
+                    found = self.waiting.pop(method)
+                found.set_exception(error) if error else found.set_result(value)
+        except (EOFError, OSError):
+            self._died()
+
+    def _died(self) -> None:
+        self.process.join(_PATIENCE)
+        with self.lock:
+            left, self.waiting = list(self.waiting.values()), {}
+        for found in left:
+            found.set_exception(WorkerDied(f"the worker process ended with exit code {self.process.exitcode}"))
+
+
+def _serve(connection: Connection, bench: Bench, environment: Mapping[str, str]) -> None:
+    """The process: cells are asked in its main thread, where the engine is; verdicts are waited for in others."""
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    lock = threading.Lock()
+
+    def answer(method: str, work: Callable[[], Any]) -> Any:
+        value, error = None, None
+        try:
+            value = work()
+        except Exception as failure:
+            error = MeasurementError(next(iter(str(failure).splitlines()), repr(failure)))
+        with lock:
+            connection.send((method, None if method == "start" else value, error))
+        return value
+
+    worker = answer("start", lambda: CellWorker(bench))
+    while worker and (order := connection.recv()) is not None:
+        method, cell = order
+        work = partial(getattr(worker, method), cell)
+        if method == "ask":
+            answer(method, work)
+        else:
+            threading.Thread(target=answer, args=(method, work), daemon=True).start()
+    if worker:
+        worker.stop()
+
+
+def _end_with_parent() -> None:
+    """A killed sweep leaves nobody behind who still writes into its directory."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

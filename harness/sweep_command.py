@@ -1,0 +1,77 @@
+"""`harness sweep` and `harness presets`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.options import CONFIG, DEBUG, DRY_RUN, FRESH, JSON, PRUNED_AND_EVALUATED, RECOVERY, SERVING, SWEEP, TASK
+from harness.printing import answer, grid_table, show_sweep, stdout_to_stderr
+
+_DEFAULT = "laptop"  # the preset of `harness sweep` alone
+
+
+@click.command("sweep")
+@click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
+@TASK
+@SWEEP
+@PRUNED_AND_EVALUATED
+@SERVING
+@RECOVERY
+@CONFIG
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/sweep-MODEL-TASK]")
+@DRY_RUN
+@FRESH
+@JSON
+@DEBUG
+def sweep_command(
+    config_file: Path | None, preset: str | None, out: Path | None, dry_run: bool, fresh: bool, as_json: bool, **options: Any
+) -> None:  # fmt: skip
+    """Methods x ratios x seeds on one model and several tasks: curves with intervals, thresholds, and the paper's claims judged.
+
+    \b
+    harness sweep                                            preset laptop: the embedded model, minutes
+    harness sweep --preset paper --model qwen-1.5b           the paper's experiment; --task humaneval for its other half
+    harness sweep -m smollm2-math --methods smd,best,random,reverse --ratios 0.1,0.2,0.3,0.5 --limit 200
+    """
+    from harness.config import load_config
+    from harness.errors import MeasurementError
+    from harness.sweep import sweep
+
+    alone = not (preset or config_file or options["model"])
+    config = load_config(config_file, options, preset or (_DEFAULT if alone else None))
+    if dry_run:
+        _show_grid(config, as_json)
+        return
+    with stdout_to_stderr():
+        found, folder = sweep(config, out, fresh)
+    show_sweep(folder, as_json)
+    if found.sweep and found.sweep.failed:
+        count = len(found.sweep.failed)
+        raise MeasurementError(f"{count} of the sweep's cells failed, see above and {folder}/run.json; the same command tries them again")
+
+
+def _show_grid(config: Any, as_json: bool) -> None:
+    from harness.forecast import forecast_sweep
+    from harness.models import looks_like_chat
+    from harness.sweep_spec import resolve_sweep
+
+    found = forecast_sweep(resolve_sweep(config, looks_like_chat(config.model)))
+    answer(found, as_json, grid_table(found))
+
+
+@click.command("presets")
+@click.argument("name", required=False)
+@JSON
+@DEBUG
+def presets_command(name: str | None, as_json: bool) -> None:
+    """The presets; with NAME the YAML of one, to save, change and give to --config."""
+    from harness.config import preset_summaries, preset_text
+
+    if name:
+        click.echo(preset_text(name), nl=False)
+        return
+    found = preset_summaries()
+    answer(found, as_json)

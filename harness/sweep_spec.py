@@ -1,0 +1,100 @@
+"""What a sweep will do: its grid of arms, out of methods, ratios and seeds, before any weights are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness import models
+from harness.config import RunConfig
+from harness.errors import UsageError
+from harness.spec import DENSE, Arm, RunSpec, make_arm, read_items, task_names, tasks_and_shape
+from harness.types import ModelShape
+from pruning.plan import pruned_width
+
+NEAR = 0.01  # of a ratio that a rule names, as the paper's 10.135 % is its 10 %
+WEIGHED_AT = 0.3
+_RATIOS = (0.1, 0.2, 0.3, 0.5)
+
+
+def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:
+    """`harness sweep`. Checks all that can be checked without weights; raises UsageError for the first thing that is wrong.
+
+    Of the arms, the first method's are timed beside the dense model: speed goes by the widths, which are the same for all.
+    """
+    names = task_names(config)
+    if len(names) == 1 and config.sweep.off_target:
+        config = config.model_copy(update={"task": (*names, *config.sweep.off_target)})
+    tasks, shape = tasks_and_shape(config, chat)
+    arms = tuple(_arms(config, shape))
+    recovered = tuple(dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape)))
+    timed = tuple(arm.name for arm in arms if arm.kind == arms[0].kind and arm.request.seed == arms[0].request.seed)
+    return RunSpec(
+        config, models.model_id(config.model, tasks[0].kind), tasks, shape, DENSE, arms, recovered, (DENSE, *timed),
+        read_items(config.items, tasks[0]), _exported(arms, timed, recovered), sweep=True,
+    )  # fmt: skip
+
+
+def _exported(arms: Sequence[Arm], timed: Sequence[str], recovered: Sequence[str]) -> tuple[str, ...]:
+    """What is fine-tuned, and of the timed arms the one at 30 %, or the last, to hold its size against the formula."""
+    ratios = {arm.request.ratio: arm.name for arm in arms if arm.name in timed}
+    weighed = ratios[near(WEIGHED_AT, list(ratios)) or max(ratios)]
+    return tuple(dict.fromkeys((weighed, *(name for name in recovered if name != DENSE))))
+
+
+def ratios_of(config: RunConfig, shape: ModelShape) -> tuple[float, ...]:
+    """In rising order, without 0, which is the dense model."""
+    chosen = config.sweep.ratios or config.sweep.ratios_by_width.get(shape.intermediate_size) or _RATIOS
+    found = tuple(sorted({ratio for ratio in chosen if ratio != 0}))
+    if not found:
+        raise UsageError("a sweep needs a ratio above 0; give --ratios like 0.1,0.2,0.3")
+    return found
+
+
+def near(ratio: float, among: Sequence[float]) -> float | None:
+    """The one that stands for `ratio`, None where there is none."""
+    best = min(among, key=lambda other: abs(other - ratio), default=None)
+    return best if best is not None and abs(best - ratio) <= NEAR else None
+
+
+def _arms(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
+    for method in dict.fromkeys(config.sweep.methods):
+        for ratio in ratios_of(config, shape):
+            for seed in dict.fromkeys(config.sweep.seeds) if method == "random" else (config.seed,):
+                yield _arm(config, method, ratio, seed, shape)
+
+
+def _arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelShape) -> Arm:
+    name, _, refit = method.partition("+")
+    if refit not in ("", "refit"):
+        raise UsageError(f"unknown method {method!r}; a metric with its columns re-fitted is {name}+refit")
+    chosen: dict[str, Any] = {"method": name, "metric": None} if name in ("random", "reverse") else {"method": "selective", "metric": name}
+    chosen |= {"compensate": True if refit else None, "ratio": ratio, "seed": seed}
+    if name == "random":
+        chosen["allocation"] = "uniform"
+    return make_arm(config.model_copy(update=chosen), chosen["method"], shape)
+
+
+def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[str]:
+    """Of a random method, the first seed's."""
+    if method == DENSE:
+        yield DENSE
+        return
+    if method not in config.sweep.methods:
+        raise UsageError(f"--recovered names {method!r}, which is not among the methods {', '.join(config.sweep.methods)}")
+    for wanted in config.sweep.recovery_ratios:
+        ratio = near(wanted, ratios_of(config, shape))
+        if ratio is None:
+            raise UsageError(f"--recovery-ratios names {wanted:g}, which is not among the ratios of the sweep; add it to --ratios")
+        yield _arm(config, method, ratio, config.sweep.seeds[0] if method == "random" else config.seed, shape).name
+
+
+def grid_rows(spec: RunSpec) -> list[dict[str, Any]]:
+    """One row per ratio: the width of every layer and the parameters left, where all layers have the same."""
+    rows = []
+    for ratio in dict.fromkeys(arm.request.ratio for arm in spec.arms):
+        request = next(arm.request for arm in spec.arms if arm.request.ratio == ratio)
+        width = pruned_width(spec.shape.intermediate_size, ratio, request.alignment)
+        left = spec.shape.pruned_parameters((width,) * spec.shape.num_hidden_layers)
+        rows.append({"ratio": ratio, "intermediate_size": width, "parameters": left})
+    return rows
