@@ -65,7 +65,7 @@ class SweepConfig(BaseModel):
     @field_validator("methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class RunConfig(BaseModel):

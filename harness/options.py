@@ -31,7 +31,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document o
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 CONFIG = click.option("--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
-PRESET = click.option("--preset", help="Settings by name, see `harness presets`; paper is the protocol of arXiv 2604.27115.")
+PRESET = click.option("--preset", type=click.Choice(["laptop", "paper", "quick"]), help="Settings by name, see `harness presets`.")
 FRAME = click.option(
     "--frame", type=click.Choice(["evaluation", "raw"]), help="Prompts as in the evaluation, or plain.  [default: evaluation]"
 )
@@ -91,7 +91,7 @@ RECOVERY = options(
 PRUNED_AND_EVALUATED = options(RETAIN, TOKENS, ANSWERS, FRAME, PRESET, LIMIT, ITEMS, SAMPLES, DTYPE, THREADS)
 SWEEP = options(
     click.option("--methods", help="With commas: metrics (best, smd, rms+refit ...), random, reverse.  [default: smd,best,random,reverse]"),
-    click.option("--ratios", help="Fractions of FFN neurons to remove, with commas.  [default: 0.1,0.2,0.3,0.5]"),
+    click.option("--ratios", help="Fractions of FFN neurons to remove, with commas.  [default: 0.05,0.1, ... 0.35]"),
     click.option("--seeds", help="Of random pruning, with commas.  [default: 33,42,7]"),
     click.option("--recovered", help="Of the methods, and dense: fine-tune these too.  [default: none]"),
     click.option("--recovery-ratios", help="At which ratios.  [default: 0.3]"),

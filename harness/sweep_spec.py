@@ -14,7 +14,7 @@ from pruning.plan import pruned_width
 
 NEAR = 0.01  # of a ratio that a rule names, as the paper's 10.135 % is its 10 %
 WEIGHED_AT = 0.3
-_RATIOS = (0.1, 0.2, 0.3, 0.5)
+_RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # the paper's, rounded
 
 
 def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:

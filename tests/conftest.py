@@ -93,3 +93,11 @@ def ragged_model(random_model: Path, tmp_path: Path) -> Path:
 
     export(random_model, ragged_plan(random_model), tmp_path / "ragged")
     return tmp_path / "ragged"
+
+
+def make_variant(name: str, ratio: float) -> Any:
+    """A row of run.json with nothing measured."""
+    from harness.types import Variant
+
+    widths, method = (round(1000 * (1 - ratio)),) * 2, "dense" if ratio == 0 else "selective"
+    return Variant(name, method, None, None, None, None, False, None, False, ratio, ratio, ratio / 2, widths, 1000, 4000, None)

@@ -1,0 +1,106 @@
+"""A sweep's points from sample files, against definitions written out here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.curves import Place, read_outcomes, sweep_points, thresholds
+from harness.statistics import holm, paired_difference, wilson
+from harness.types import EvalResult, Variant
+from tests.conftest import make_variant
+
+METRICS = {"math": "exact_match", "facts": "exact_match", "text": "bits_per_byte"}
+RNG = np.random.default_rng(3)
+HARD = RNG.random((2, 120))
+
+
+def outcomes_of(level: float, task: int, seed: int) -> list[bool]:
+    noise = np.random.default_rng(seed).normal(0, 0.15, 120)
+    return [bool(value) for value in HARD[task] + noise < level]
+
+
+def write(folder: Path, name: str, levels: tuple[float, float], nats: float, seed: int) -> Variant:
+    found = {}
+    for task, level in zip(("math", "facts"), levels, strict=True):
+        right = outcomes_of(level, int(task == "facts"), seed)
+        rows = [{"doc_id": i, "prompt": "", "correct": r} for i, r in enumerate(right)]
+        kinds = {"truncated": 0.25 * seed, "wrong": 1 - float(np.mean(right))}
+        found[task] = evaluated(folder, name, task, rows, float(np.mean(right)), kinds, 0.25 * seed)
+    rows = [{"doc_id": i, "prompt": "", "correct": None, "nll": nats * (10 + i), "units": 10 + i} for i in range(20)]
+    found["text"] = evaluated(folder, name, "text", rows, nats / np.log(2), {"truncated": None, "wrong": None}, None)
+    return replace(make_variant(name, 0.0 if name == "dense" else float(name.split("-")[1])), eval=found)
+
+
+def evaluated(
+    folder: Path, name: str, task: str, rows: list[dict[str, Any]], value: float, kinds: dict[str, float | None], rate: float | None
+) -> EvalResult:  # fmt: skip
+    file = folder / "samples" / name / f"{task}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return EvalResult(len(rows), METRICS[task], value, None, None, kinds, rate, None, 1.0, f"samples/{name}/{task}.jsonl")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("curves")
+    dense = write(folder, "dense", (0.9, 0.95), 1.0, 0)
+    seeds = [write(folder, f"random-{ratio}-{seed}", (0.9 - ratio, 0.9), 1 + seed * ratio, seed) for ratio in (0.1, 0.3) for seed in (1, 2)]
+    one = write(folder, "smd-0.3", (0.02, 0.9), 1.5, 1)
+    places = [Place("random", 0.1, tuple(seeds[:2])), Place("random", 0.3, tuple(seeds[2:])), Place("smd", 0.3, (one,))]
+    return read_outcomes(folder, METRICS, dense, places)
+
+
+def test_a_point_over_seeds_is_the_mean_with_items_as_clusters(found: Any) -> None:
+    points = sweep_points(found, 0.0, 0.1)
+    assert [(p.arm, p.ratio_requested, p.task) for p in points] == [
+        (arm, ratio, task) for arm, ratio in (("random", 0.1), ("random", 0.3), ("smd", 0.3)) for task in METRICS
+    ]  # fmt: skip
+    p = points[3]
+    table = np.array([outcomes_of(0.6, 0, seed) for seed in (1, 2)], dtype=float)
+    items = table.mean(axis=0)
+    half = stats.t.ppf(0.975, 119) * items.std(ddof=1) / 120**0.5
+    assert (p.value, p.sd) == pytest.approx((items.mean(), table.mean(axis=1).std(ddof=1)))
+    assert (p.ci_low, p.ci_high) == pytest.approx((items.mean() - half, items.mean() + half))
+    change = items - np.array(outcomes_of(0.9, 0, 0))
+    assert p.difference == pytest.approx(change.mean()) and p.difference_low < p.difference < p.difference_high
+    assert p.failures == {"truncated": pytest.approx(0.375), "wrong": pytest.approx(1 - items.mean())} and p.failure_rate == 0.375
+
+
+def test_a_point_of_one_seed_is_wilsons_and_newcombes(found: Any) -> None:
+    p = sweep_points(found, 0.0, 0.1)[6]
+    right, dense = outcomes_of(0.02, 0, 1), outcomes_of(0.9, 0, 0)
+    pair = paired_difference(dense, right)
+    assert p.sd is None and (p.ci_low, p.ci_high) == pytest.approx(wilson(sum(right), 120))
+    assert (p.difference, p.difference_low, p.difference_high) == (pair.difference, pair.ci_low, pair.ci_high)
+    assert p.collapsed == (wilson(sum(right), 120)[1] < 0.1 * np.mean(dense))
+    facts = paired_difference(outcomes_of(0.95, 1, 0), outcomes_of(0.9, 1, 1)).difference
+    assert p.specificity is not None and p.specificity[0] == pytest.approx(facts - pair.difference)
+    assert sweep_points(found, 0.0, 0.1)[7].specificity is None, "of the target only"
+
+
+def test_p_values_are_adjusted_over_every_task_with_right_answers(found: Any) -> None:
+    points = sweep_points(found, 0.0, 0.1)
+    assert [p.holm_p is None for p in points] == [task == "text" for _ in range(3) for task in METRICS]
+    one = [paired_difference(outcomes_of(d, t, 0), outcomes_of(level, t, 1)).p_value for d, level, t in ((0.9, 0.02, 0), (0.95, 0.9, 1))]
+    tested = [p for p in points if p.holm_p is not None]
+    assert (len(tested) == 6 and tested[4].holm_p == pytest.approx(min(1.0, 6 * one[0]))) or tested[4].holm_p >= one[0]  # type: ignore[operator]
+    assert holm([0.5, one[0]])[1] == pytest.approx(2 * one[0])
+
+
+def test_a_likelihood_is_pooled_over_seeds(found: Any) -> None:
+    p = sweep_points(found, 0.0, 0.1)[5]
+    assert p.value == pytest.approx((1.3 + 1.6) / 2 / np.log(2)) and p.sd == pytest.approx(0.3 / np.log(2) / 2**0.5)
+    assert p.difference == pytest.approx(0.45 / np.log(2)) and p.collapsed is None and p.specificity is None and p.failure_rate is None
+
+
+def test_thresholds_go_up_to_the_first_ratio_that_is_not_shown(found: Any) -> None:
+    random, smd = thresholds(found, 0.9)
+    assert random.non_inferior == 0.3 and random.support is None, "two ratios are too few for a knee"
+    assert smd.non_inferior in (0.0, 0.3) and thresholds(found, 0.01)[0].non_inferior == 0.0

@@ -1,0 +1,58 @@
+"""A sweep's cells on a real Ray of two workers on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cells import Cell
+from harness.errors import MeasurementError
+from harness.launch import run_cells
+from harness.launch_ray import RayWorker, connect
+from harness.types import EvalResult
+from tests.harness.test_launch import bench_in
+
+pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=100 << 20)
+    connect()  # joins the one that is there
+    yield
+    ray.shutdown()
+
+
+def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    workers: list[RayWorker] = []
+    outcomes: dict[str, Any] = {}
+    cells = [Cell(name, None, name) for name in ("dense", "b", "c", "d")]
+
+    def start(_number: int) -> RayWorker:
+        worker = RayWorker(bench_in(tmp_path))
+        workers.append(worker)
+        return worker
+
+    def done(cell: Cell, found: Any) -> None:
+        if not outcomes:
+            ray.kill(workers[0].actor)  # between two of its cells or within one
+        outcomes[cell.name] = found
+
+    run_cells(cells, start, 2, done)
+    assert sorted(outcomes) == sorted(cell.name for cell in cells) and len(workers) >= 2
+    assert all(isinstance(found["mini_facts"], EvalResult) for found in outcomes.values())
+    texts = {(tmp_path / "samples" / cell.name / "mini_facts.jsonl").read_text() for cell in cells}
+    assert len(texts) == 1
+
+
+def test_a_node_that_does_not_see_the_run_directory_says_so(tmp_path: Path) -> None:
+    worker = RayWorker(bench_in(tmp_path / "elsewhere"))
+    error = worker.started.exception(timeout=100)
+    worker.stop()
+    assert isinstance(error, MeasurementError) or "is not seen on this node" in str(error)
+    assert "is not seen on this node" in str(error)

@@ -1,0 +1,105 @@
+"""The grid of a sweep: the paper's widths, names, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import load_config, preset_summaries, preset_text, presets
+from harness.errors import UsageError
+from harness.sweep_spec import grid_rows, near, resolve_sweep
+
+PAPER_WIDTHS = {  # the table of the protocol (arXiv 2604.27115)
+    "qwen-7b": [17920, 17024, 16000, 15104, 14208, 13184, 12288],
+    "qwen-1.5b": [8448, 8064, 7552, 7168, 6656, 6272, 5760],
+}
+
+
+def spec(**options: Any) -> Any:
+    preset = options.pop("preset", None)
+    return resolve_sweep(load_config(None, options, preset))
+
+
+@pytest.mark.parametrize("model", PAPER_WIDTHS)
+def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> None:
+    found = spec(preset="paper", model=model)
+    assert [row["intermediate_size"] for row in grid_rows(found)] == PAPER_WIDTHS[model]
+    assert {arm.request.seed for arm in found.arms if arm.kind == "random"} == {33, 42, 7}
+    assert len(found.arms) == 7 * (1 + 1 + 3 + 1)
+    assert [task.name for task in found.tasks] == ["gsm8k_boxed", "bbh_general", "wikitext"]
+    assert found.config.tokens == "question" and found.config.frame == "raw" and found.config.calibration_samples == 800
+    at = {"qwen-7b": "0.30405", "qwen-1.5b": "0.3"}[model]
+    assert found.recovered == (f"selective-smd-{at}", f"random-{at}-seed33", "dense")
+
+
+def test_the_papers_other_half_is_one_option_away() -> None:
+    found = spec(preset="paper", model="qwen-1.5b", task=("humaneval",))
+    assert found.model == "Qwen/Qwen2.5-Coder-1.5B-Instruct" and found.target.name == "humaneval_instruct"
+
+
+def test_methods_are_metrics_random_and_reverse() -> None:
+    found = spec(methods="smd,best,rms+refit,random,reverse", ratios="0.3,0.1", seeds="1,2")
+    assert [arm.name for arm in found.arms] == [
+        "selective-smd-0.1", "selective-smd-0.3", "selective-obs-refit-0.1", "selective-obs-refit-0.3", "selective-rms-refit-0.1",
+        "selective-rms-refit-0.3", "random-0.1-seed1", "random-0.1-seed2", "random-0.3-seed1", "random-0.3-seed2", "reverse-smd-0.1",
+        "reverse-smd-0.3",
+    ]  # fmt: skip
+    assert [arm.request.compensated for arm in found.arms[:6:2]] == [False, True, True]
+    assert found.served == ("dense", "selective-smd-0.1", "selective-smd-0.3") and found.exported == ("selective-smd-0.3",)
+    assert {arm.request.metric for arm in found.arms if arm.kind == "reverse-smd"} == {"smd"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"methods": "smd,smdd"}, "unknown metric 'smdd'; known are"),
+        ({"methods": "smd+fit"}, r"re-fitted is smd\+refit"),
+        ({"ratios": "0"}, "ratio above 0"),
+        ({"ratios": "1.2"}, "outside"),
+        ({"recovered": "best", "methods": "smd"}, "not among the methods"),
+        ({"recovered": "smd", "ratios": "0.1"}, "not among the ratios"),
+        ({"seeds": "a"}, "seeds"),
+        ({"preset": "papre"}, "known are"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        spec(**options)
+
+
+def test_a_grid_may_grow_in_the_same_directory_and_an_exam_may_not() -> None:
+    settings = spec(ratios="0.1").settings
+    assert settings == spec(ratios="0.1,0.2", methods="smd", seeds="5", workers=2, threads=1).settings
+    assert settings != spec(ratios="0.1", limit=5).settings and settings != spec(ratios="0.1", tokens="question").settings
+
+
+def test_items_are_the_targets_own(tmp_path: Path) -> None:
+    file = tmp_path / "items.json"
+    file.write_text(json.dumps([7, 3, 3]))
+    assert spec(items=file).items == (3, 7)
+    for wrong in ("[500]", "[-1]", "[true]", "{}", "[]", "[1.5]", "x"):
+        file.write_text(wrong)
+        with pytest.raises(UsageError, match=r"items\.json"):
+            spec(items=file)
+
+
+def test_near_takes_the_papers_ratios_for_its_round_ones() -> None:
+    assert near(0.1, [0.05405, 0.10135, 0.1554]) == 0.10135 and near(0.3, [0.25, 0.30405]) == 0.30405
+    assert near(0.3, [0.25, 0.35]) is None and near(0.3, []) is None
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_resolves_and_says_what_it_is(name: str) -> None:
+    model = {"model": "qwen-1.5b"} if name == "paper" else {}
+    assert spec(preset=name, **model).arms and preset_summaries()[name] in preset_text(name)
+
+
+def test_a_preset_is_overridden_piece_by_piece(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: laptop\nsweep: {ratios: [0.4]}\nrecovery: {steps: 7}\n")
+    config = load_config(file, {"seeds": "1"})
+    assert config.sweep.ratios == (0.4,) and config.sweep.seeds == (1,) and config.sweep.workers == 2
+    assert config.recovery.steps == 7 and config.recovery.curve == 0 and config.concurrency == (32,)
