@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: run test install lock format bench-scoring effects families smollm2-math recovery
+.PHONY: run test install lock format bench-scoring effects families smollm2-math recovery sweep
 
 run: install       ## the main job on the embedded model
 	$(BIN)/harness run
@@ -29,6 +29,9 @@ smollm2-math: install    ## a 135M model with a real task accuracy, about 15 min
 
 recovery: install        ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds
 	$(BIN)/python benchmarks/recovered.py
+
+sweep: install           ## the whole experiment on the embedded model, with the claims judged
+	$(BIN)/harness sweep --preset laptop --out runs/laptop
 
 families: install        ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest tests/harness/test_families.py tests/harness/test_live.py

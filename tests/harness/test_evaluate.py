@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 
 from harness import language_model
 from harness.engine import EngineConfig, engine
-from harness.evaluate import evaluate
-from harness.exam import Exam, Sitting
+from harness.errors import MeasurementError
+from harness.evaluate import evaluate, grade
+from harness.exam import Exam, Sitting, ask, questions
+from harness.pairs import read_samples
 from pruning.checkpoint import fingerprint
+from tasks.grading import Grader
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
 
@@ -97,3 +101,21 @@ def test_lm_evals_own_files_say_which_model_and_what(whole: tuple[dict[str, Any]
     rows = [json.loads(line) for line in next(files.glob("samples_mini_math_*.jsonl")).read_text().splitlines()]
     assert len(rows) == 24 and isinstance(rows[0]["resps"][0][0], str) and rows[0]["doc_hash"]
     assert found["chat_template_sha"]
+
+
+def test_the_items_that_are_asked_for_are_the_targets_by_number(llm: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    exam = Exam("m", TASKS, 256, chat=True, limit=5, items=(21, 3))
+    found = evaluate(llm, exam, Sitting(tmp_path, "it"))
+    assert (found["mini_code"].n, found["mini_math"].n) == (2, 5)
+    some, all_of_them = (
+        read_samples(folder / "samples" / name / "mini_code.jsonl") for folder, name in ((tmp_path, "it"), (whole[1], "dense"))
+    )
+    assert some == {i: all_of_them[i] for i in (3, 21)}
+
+
+def test_answers_are_not_taken_for_other_questions(llm: Any, tmp_path: Path) -> None:
+    exam = Exam("m", (find_task("mini_math"),), 256, chat=True, limit=2)
+    with Grader() as grader:
+        (answered,) = ask(llm, exam, questions(llm, exam), Sitting(tmp_path, "it"), grader)
+        with pytest.raises(MeasurementError, match="in another way the second time"):
+            grade([answered], replace(exam, limit=3), Sitting(tmp_path, "it"))

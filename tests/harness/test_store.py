@@ -7,6 +7,7 @@ import pytest
 
 from harness.errors import StorageError, UsageError
 from harness.store import RunDirectory, atomic_path, file_hash, load_arrays, locked, need_disk, save_arrays, write_json
+from harness.stream import data_hash
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -123,3 +124,27 @@ def test_a_run_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:
     (tmp_path / ".manifest.json.abc").mkdir()
     RunDirectory(tmp_path).open({"ratio": 0.2}, fresh=False)
     assert not (tmp_path / ".manifest.json.abc").exists()
+
+
+def test_the_hash_of_the_data_does_not_see_the_metadata(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(6, dtype=np.int32), "b": np.ones((2, 3), dtype=np.float32)}
+    save_arrays(tmp_path / "one", arrays, {"made": "yesterday"})
+    save_arrays(tmp_path / "two", arrays, {"made": "today, by somebody else"})
+    assert data_hash(tmp_path / "one") == data_hash(tmp_path / "two")
+    for name, changed in (("a", np.arange(1, 7, dtype=np.int32)), ("b", np.ones((3, 2), dtype=np.float32)), ("c", arrays["a"])):
+        save_arrays(tmp_path / "other", {**arrays, name: changed}, {})
+        assert data_hash(tmp_path / "other") != data_hash(tmp_path / "one")
+
+
+def test_seconds_add_up_over_starts(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path)
+    first.open({"a": 1}, False)
+    first.started -= 100
+    first.finish("one", "x", [])
+    assert 100 <= first.seconds < 130
+    again = RunDirectory(tmp_path)
+    again.open({"a": 1}, False)
+    assert again.seconds == first.seconds
+    again.started -= 10
+    again.finish("two", "x", [])
+    assert 110 <= again.seconds < 150

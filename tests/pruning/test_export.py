@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from harness.errors import StorageError, UnsupportedModelError, UsageError
 from harness.types import PruningPlan
 from pruning.checkpoint import describe, fingerprint, read_record
-from pruning.export import PLAN_COPY, export
+from pruning.export import PLAN_COPY, export, foretell
 from pruning.families import FAMILIES, shape_of, submodule
 from pruning.plan import save_plan
 from tests.conftest import build_model
@@ -58,6 +58,7 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
     shape = shape_of(json.loads((made.path / "config.json").read_text()), describe(folder).parameters)
     biases = sum(cut.name.endswith(".bias") for cut in FAMILIES[model_type].cuts) if model_type in ("gpt2", "opt", "gpt_neox") else 0
     assert made.parameters == shape.parameters - 3 * 36 * (shape.neuron_parameters + biases)
+    assert foretell(folder, plan) == replace(made, path=folder), "to the byte, before anything is written"
 
 
 @pytest.mark.parametrize(

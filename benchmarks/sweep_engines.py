@@ -1,0 +1,101 @@
+"""Ten points of a sweep on one engine with live swaps, beside an engine each on exported checkpoints: `python benchmarks/sweep_engines.py`.
+
+Both evaluate the same plans on the same items, with as many threads, one after the other; starting the engines counts, importing does not.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import models, scoring
+from harness.cells import Bench, Cell, CellWorker
+from harness.engine import config_for, engine, prepare_environment
+from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
+from harness.pairs import read_samples
+from pruning import score_file
+from pruning.export import export
+from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
+from tasks.registry import find_task
+
+
+@click.command()
+@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option("--task", default="mini_math", show_default=True)
+@click.option("--points", default=10, show_default=True)
+@click.option("--limit", default=16, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+def main(model: str, task: str, points: int, limit: int, threads: int, out: Path | None) -> None:
+    prepare_environment(threads)
+    path, chosen = models.locate(model, "math"), find_task(task)
+    exam = Exam(model, (chosen,), 512, chat=True, limit=limit)
+    settings = config_for(path, "auto", threads, 512)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plans = make_plans(path, model, chosen, points, threads, folder)
+        with engine(path, settings) as llm:  # imports, and the operating system's cache of the files
+            evaluate(llm, exam, Sitting(folder, "warm"))
+        live = timed(lambda: by_swap(Bench(path, exam, settings, folder / "live", "dense"), plans))
+        apart = timed(lambda: by_export(path, exam, settings, plans, folder / "apart"))
+        same = [texts(folder / "live", plan.stem, task) == texts(folder / "apart", plan.stem, task) for plan in plans]
+    found = {
+        "model": model,
+        "task": task,
+        "points": points,
+        "items": limit,
+        "threads": threads,
+        "live_seconds": live,
+        "apart_seconds": apart,
+    }
+    document = {**found, "times_faster": apart / live, "points_with_the_same_answers": sum(same)}
+    click.echo(json.dumps(document, indent=1))
+    if out:
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def make_plans(path: Path, model: str, task: Any, points: int, threads: int, folder: Path) -> list[Path]:
+    calibration = scoring.calibrate(path, model, task, scoring.CalibrationRequest(24))
+    scoring.score_model(path, calibration, scoring.ScoreRequest(threads=threads), folder / "scores.safetensors")
+    scores, files = score_file.load(folder / "scores.safetensors"), []
+    for i in range(points):
+        files.append(folder / "plans" / f"rms-{0.3 * (i + 1) / points:.2f}.safetensors")
+        save_plan(make_plan(scores, PlanRequest(0.3 * (i + 1) / points)), files[-1])
+    return files
+
+
+def by_swap(bench: Bench, plans: list[Path]) -> None:
+    worker = CellWorker(bench)
+    for plan in plans:
+        cell = Cell(plan.stem, plan, "")
+        worker.ask(cell)
+        worker.collect(cell)
+    worker.stop()
+
+
+def by_export(path: Path, exam: Exam, settings: Any, plans: list[Path], folder: Path) -> None:
+    for plan in plans:
+        made = export(path, load_plan(plan), folder / "checkpoint", plan)
+        with engine(made.path, settings) as llm:
+            evaluate(llm, exam, Sitting(folder, plan.stem))
+
+
+def timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def texts(folder: Path, variant: str, task: str) -> list[str]:
+    return [row["text"] for _, row in sorted(read_samples(folder / "samples" / variant / f"{task}.jsonl").items())]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A small sweep of the embedded model with two real engines: whole, grown, failing and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import harness as package
+from harness.engine import EngineConfig, engine
+from harness.evaluate import evaluate
+from harness.exam import Exam, Sitting
+from harness.pairs import read_samples
+from pruning.export import export
+from pruning.plan import load_plan
+from tasks.registry import find_task
+from tests.conftest import TINY_MATH
+
+pytestmark = pytest.mark.slow
+TASKS = ["--task", "mini_math", "--task", "mini_facts"]
+SHORT = ["--limit", "24", "--calibration-samples", "24", "--align", "1", "--repeats", "2", "--output-tokens", "8", "--concurrency", "4"]
+GRID = ["--methods", "smd,rms+refit,random,reverse", "--seeds", "33,42", "--workers", "2", "--threads", "1"]
+SWEEP = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, *GRID, "--json"]
+
+
+def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "harness.cli", *SWEEP, "--ratios", "0.3", "--out", str(folder), *extra]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any], str]:
+    stdout, stderr = process.communicate(timeout=280)
+    assert process.returncode == code, stderr[-3000:]
+    return json.loads(stdout), stderr
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("sweep") / "whole"
+    return folder, finish(start(folder, "--recovered", "smd,dense", "--steps", "4", "--curve", "0"))[0]
+
+
+def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, run = whole
+    jsonschema.validate(run, json.loads((Path(package.__path__[0]) / "run.schema.json").read_text()))
+    assert run == json.loads((folder / "run.json").read_text())
+    arms = ["selective-smd-0.3", "selective-rms-refit-0.3", "random-0.3-seed33", "random-0.3-seed42", "reverse-smd-0.3"]
+    assert [v["name"] for v in run["variants"]] == ["dense", *arms, "selective-smd-0.3-recovered", "dense-recovered"]
+    assert [v["compensated"] for v in run["variants"][1:4]] == [False, True, False]
+    assert len(run["claims"]) == 7 and run["sweep"]["failed"] == [] and run["sweep"]["seconds"] > 1
+    assert {(p["arm"], len(p["variants"])) for p in run["sweep"]["points"]} == {
+        ("selective-smd", 1), ("selective-rms-refit", 1), ("random", 2), ("reverse-smd", 1),
+    }  # fmt: skip
+    smd = run["variants"][1]
+    assert smd["checkpoint"] == "arms/selective-smd-0.3/checkpoint" and run["variants"][2]["checkpoint"] is None
+    size = (folder / smd["checkpoint"] / "model.safetensors").stat().st_size
+    assert {v["weight_bytes"] for v in run["variants"][1:6]} == {size}, "bytes by formula are those that are written"
+    assert [r["variant"] for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"] == ["selective-smd-0.3"]
+    assert run["claims"][3]["value"] == run["speed_ratios"][0]["ratio"] and "parameters and" in run["claims"][3]["details"][0]
+    assert {r["before"] for r in run["recoveries"]} == {"selective-smd-0.3"} and run["claims"][5]["value"] is not None
+
+
+@pytest.mark.parametrize("arm", ["selective-rms-refit-0.3", "random-0.3-seed42"])
+def test_a_cell_is_what_its_exported_checkpoint_answers(arm: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = whole
+    plan = folder / "arms" / arm / "plan.safetensors"
+    made = export(TINY_MATH, load_plan(plan), tmp_path / "checkpoint", plan)
+    with engine(made.path, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+        exam = Exam("m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24)
+        evaluate(llm, exam, Sitting(tmp_path, "it"))
+    for task in ("mini_math", "mini_facts"):
+        alone, swapped = (read_samples(run / "samples" / name / f"{task}.jsonl") for run, name in ((tmp_path, "it"), (folder, arm)))
+        assert alone == swapped
+
+
+def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) -> None:
+    """And what was there before keeps its figures."""
+    folder, before = whole
+    written = (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns
+    run, stderr = finish(start(folder, "--ratios", "0.3,0.5", "--methods", "smd", "--recovered", ""))
+    assert "2 of 3 variants: evaluated before, skipped" in stderr and "Evaluating 1 variants" in stderr
+    assert "time selective-smd-0.3: done before" in stderr
+    assert (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns == written
+    assert [v["name"] for v in run["variants"]] == ["dense", "selective-smd-0.3", "selective-smd-0.5"]
+    assert [v["eval"] for v in run["variants"][:2]] == [v["eval"] for v in before["variants"][:2]]
+
+
+def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.config import load_config
+    from harness.pipeline import Run
+    from harness.sweep import sweep
+
+    options = {"model": "tiny-math", "task": ("mini_facts",), "limit": 8, "calibration_samples": 8, "align": 1, "threads": 1}
+    grid = {"methods": "smd,random", "ratios": "0.3", "seeds": "1", "off_target": (), "concurrency": (2,), "repeats": 1, "output_tokens": 4}
+    config = load_config(None, {**options, **grid})
+    real = Run.plan
+
+    def broken(self: Run, arm: Any) -> Path:
+        if arm.kind == "random":
+            raise ValueError("the dog ate it\nall of it")
+        return real(self, arm)
+
+    monkeypatch.setattr(Run, "plan", broken)
+    run, folder = sweep(config, tmp_path / "run", False)
+    assert run.sweep and [(f.cell, f.reason) for f in run.sweep.failed] == [("plan random-0.3-seed1", "ValueError: the dog ate it")]
+    assert [v.name for v in run.variants] == ["dense", "selective-smd-0.3"]
+    assert "missing" in run.claims[0].details[0] and "the dog ate it" in (folder / "report.html").read_text()
+    monkeypatch.undo()
+    again, _ = sweep(config, tmp_path / "run", False)
+    assert again.sweep and not again.sweep.failed and len(again.variants) == 3 and again.claims[0].value is not None
+
+
+@pytest.mark.parametrize("done", [1, 4])
+def test_a_killed_sweep_goes_on_to_the_same_figures(done: int, whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Killed when so many variants were evaluated; those are not evaluated again, and the workers end with their parent."""
+    folder = tmp_path / "killed"
+    process, deadline = start(folder), time.monotonic() + 200
+    while len(list(folder.glob("eval/*.json"))) < done:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = {name for name in json.loads((folder / "manifest.json").read_text())["stages"] if name.startswith("eval")}
+    run, stderr = finish(start(folder))
+    assert not kept or f"{len(kept)} of 6 variants: evaluated before, skipped" in stderr
+    expected = {v["name"]: v["eval"]["mini_math"]["value"] for v in whole[1]["variants"]}
+    assert all(expected[v["name"]] == v["eval"]["mini_math"]["value"] for v in run["variants"])
+    assert run["sweep"]["points"] == whole[1]["sweep"]["points"]
+
+
+def test_other_items_need_another_directory(whole: tuple[Path, dict[str, Any]]) -> None:
+    process = start(whole[0], "--limit", "12")
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 2 and "limit: 24 there, 12 now" in stderr
+
+
+def test_the_report_shows_the_figures_of_run_json(whole: tuple[Path, dict[str, Any]]) -> None:
+    text = (whole[0] / "report.md").read_text()
+    run = json.loads((whole[0] / "run.json").read_text())
+    for claim in run["claims"]:
+        assert claim["verdict"] in text and claim["claim"] in text
+    for point in run["sweep"]["points"]:
+        assert f"{100 * point['value']:.1f} %" in text and f"{100 * point['difference']:+.1f}" in text
+    assert "http" not in (whole[0] / "report.html").read_text().replace("http://www.w3.org", "")
