@@ -7,7 +7,7 @@ run: install       ## the main job on the embedded model
 
 test: install      ## lint, types, imports, tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/python scripts/run_tests.py
 
 install:
 	@$(PYTHON) scripts/install.py
