@@ -218,8 +218,9 @@ def _curves(run: Mapping[str, Any], task: str) -> Any:
         color=alt.Color("arm:N", sort=arms, title=None, legend=alt.Legend(orient="bottom")),
     )
     whole = alt.Scale(domain=[0, 100]) if scale == 100 else alt.Scale(type="log")
-    band = base.mark_area(opacity=_BAND).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
-    line = base.mark_line(point=True).encode(y=alt.Y("value:Q", title=f"{dense['metric']}{', %' if scale == 100 else ''}", scale=whole))
+    title = f"{dense['metric']}{', %' if scale == 100 else ''}"
+    band = base.mark_area(opacity=_BAND).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    line = base.mark_line(point=True).encode(y=alt.Y("value:Q", title=title, scale=whole))
     return (band + line).properties(width=250, height=220, title=task)
 
 
@@ -232,12 +233,14 @@ def _row(arm: str, removed: float, found: Mapping[str, Any], scale: int) -> dict
 def failure_chart(run: Mapping[str, Any]) -> Any:
     import altair as alt
 
+    points = [p for p in run["sweep"]["points"] if p["task"] == run["task"]]
+    kinds = [kind for kind in points[0]["failures"] if kind != "wrong" and any(p["failures"][kind] for p in points)]
+    dense = run["variants"][0]["eval"][run["task"]]
+    start = [{"arm": arm, "ratio_neurons": 0.0, "failures": dense["failures"]} for arm in dict.fromkeys(p["arm"] for p in points)]
     rows = [
-        {"arm": p["arm"], "removed": 100 * p["ratio_neurons"], "kind": kind, "rate": 100 * rate}
-        for p in run["sweep"]["points"]
-        if p["task"] == run["task"]
-        for kind, rate in p["failures"].items()
-        if rate and kind != "wrong"
+        {"arm": p["arm"], "removed": 100 * p["ratio_neurons"], "kind": kind, "rate": 100 * (p["failures"][kind] or 0)}
+        for p in [*start, *points]
+        for kind in kinds
     ]
     return (
         alt.Chart(alt.InlineData(values=rows))
@@ -248,7 +251,7 @@ def failure_chart(run: Mapping[str, Any]) -> Any:
             color=alt.Color("kind:N", title=None, legend=alt.Legend(orient="bottom")),
         )
         .properties(width=170, height=170)
-        .facet(column=alt.Column("arm:N", title=None))
+        .facet(column=alt.Column("arm:N", title=None, sort=list(dict.fromkeys(p["arm"] for p in points))))
     )
 
 
@@ -278,5 +281,5 @@ def cost_chart(run: Mapping[str, Any]) -> Any:
     left = left.encode(x=axis, y=alt.Y("of dense, %:Q", title="weight bytes, % of dense", scale=alt.Scale(domain=[0, 100])))
     base = alt.Chart(alt.InlineData(values=speed)).encode(x=axis, color=alt.Color("at a time:N", title="at a time"))
     line = base.mark_line(point=True).encode(y=alt.Y("times dense:Q", title="tokens per second, times dense", scale=alt.Scale(zero=False)))
-    band = base.mark_errorbar().encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    band = base.mark_errorbar().encode(y=alt.Y("low:Q", title="tokens per second, times dense"), y2="high:Q")
     return alt.hconcat(left.properties(width=250, height=200), (line + band).properties(width=250, height=200))
