@@ -1,4 +1,4 @@
-"""The test suite on all cores: each file that starts engines in a process of its own, the others together, as many at a time as there are cores.
+"""The test suite on all cores: each file that starts engines in a process of its own, the others together, one process a core.
 
 `python scripts/run_tests.py [pytest's options]`. Long ones first; what passed is a line, what failed is shown whole.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _LONG = (  # by what they took on two cores
-    "test_recover", "test_sweep", "test_pipeline", "test_bench", "test_live", "test_server", "test_launch_ray", "test_launch", "test_families",
+    "test_recover", "test_sweep", "test_pipeline", "test_bench", "test_live", "test_server", "test_launch_ray", "test_launch",
 )  # fmt: skip
 
 
