@@ -101,3 +101,15 @@ def make_variant(name: str, ratio: float) -> Any:
 
     widths, method = (round(1000 * (1 - ratio)),) * 2, "dense" if ratio == 0 else "selective"
     return Variant(name, method, None, None, None, None, False, None, False, ratio, ratio, ratio / 2, widths, 1000, 4000, None)
+
+
+def invoke(*arguments: str) -> tuple[dict[str, Any], str]:
+    """A harness command in this process, which saves the imports: its JSON document and what it said on standard error."""
+    import io
+    from contextlib import redirect_stderr, redirect_stdout
+
+    from harness.cli import cli
+
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as said:
+        cli([*arguments], standalone_mode=False)
+    return json.loads(out.getvalue()), said.getvalue()

@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 
 import harness as package
+from tests.conftest import invoke
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]
@@ -49,7 +50,7 @@ def timeless(run: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("run") / "whole"
-    return folder, finish(start(folder))[0]
+    return folder, invoke(*ARGUMENTS, "--out", str(folder))[0]
 
 
 def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None:

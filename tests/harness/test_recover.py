@@ -16,6 +16,7 @@ import pytest
 
 import harness as package
 from pruning.checkpoint import describe
+from tests.conftest import invoke
 
 pytestmark = pytest.mark.slow
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
@@ -38,7 +39,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("recover") / "whole"
-    return folder, finish(start(*RECOVER, "--out", str(folder)))[0]
+    return folder, invoke(*RECOVER, "--out", str(folder))[0]
 
 
 def by_name(run: dict[str, Any]) -> dict[str, Any]:
@@ -121,9 +122,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_as_it_is(whole: tuple[Path, dict[str,
     folder, run = whole
     checkpoint = folder / by_name(run)["selective-smd-0.5"]["checkpoint"]
     arguments = ["--task", "mini_math", "--task", "mini_facts", "--limit", "16", "--steps", "6", "--curve", "0", "--json"]
-    found, _ = finish(
-        start("recover", str(checkpoint), *arguments, "--data", "generated", "--tuning", "lora", "--out", str(tmp_path / "r"))
-    )
+    found, _ = invoke("recover", str(checkpoint), *arguments, "--data", "generated", "--tuning", "lora", "--out", str(tmp_path / "r"))
     assert list(by_name(found)) == ["pruned", "pruned-recovered"]
     recovered = by_name(found)["pruned-recovered"]
     assert recovered["method"] == "selective" and recovered["recovered"] and recovered["training"]["recipe"]["tuning"] == "lora"
@@ -147,7 +146,7 @@ def test_run_recovers_the_pruned_model_and_its_control(tmp_path: Path) -> None:
         "--concurrency",
         "1",
     ]
-    found, _ = finish(start("run", "--recover", *SETTINGS, *arguments, "--steps", "4", "--curve", "0", "--out", str(tmp_path / "run")))
+    found, _ = invoke("run", "--recover", *SETTINGS, *arguments, "--steps", "4", "--curve", "0", "--out", str(tmp_path / "run"))
     variants = by_name(found)
     assert list(variants) == ["dense", "selective-smd-global-0.2", "dense-recovered", "selective-smd-global-0.2-recovered"]
     pruned = variants["selective-smd-global-0.2-recovered"]

@@ -22,7 +22,7 @@ from harness.pairs import read_samples
 from pruning.export import export
 from pruning.plan import load_plan
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
+from tests.conftest import TINY_MATH, invoke
 
 pytestmark = pytest.mark.slow
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
@@ -45,7 +45,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("sweep") / "whole"
-    return folder, finish(start(folder, "--recovered", "smd,dense", "--steps", "4", "--curve", "0"))[0]
+    return folder, invoke(*SWEEP, "--ratios", "0.3", "--recovered", "smd,dense", "--steps", "4", "--curve", "0", "--out", str(folder))[0]
 
 
 def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -85,7 +85,7 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
     """And what was there before keeps its figures."""
     folder, before = whole
     written = (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns
-    run, stderr = finish(start(folder, "--ratios", "0.3,0.5", "--methods", "smd", "--recovered", ""))
+    run, stderr = invoke(*SWEEP, "--ratios", "0.3,0.5", "--methods", "smd", "--recovered", "", "--out", str(folder))
     assert "2 of 3 variants: evaluated before, skipped" in stderr and "Evaluating 1 variants" in stderr
     assert "time selective-smd-0.3: done before" in stderr
     assert (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns == written
