@@ -53,7 +53,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; `harness run` goes on where it stopped when it is given again", err=True)
+        click.echo("stopped; the same command goes on where it stopped", err=True)
         sys.exit(1)
     except HarnessError as error:
         if debug:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ from harness.cells import Bench, Cell, CellWorker
 from harness.errors import MeasurementError
 from harness.types import EvalResult
 
-_PATIENCE = 10  # seconds that a worker has to end by itself
+_PATIENCE = 5  # seconds that a worker has to end by itself
 _TRIES = 2  # of a cell whose worker died: what kills two workers is the cell
 Outcome = dict[str, EvalResult] | Exception
 
@@ -204,6 +205,7 @@ class LocalWorker:
 def _serve(connection: Connection, bench: Bench, environment: Mapping[str, str]) -> None:
     """The process: cells are asked in its main thread, where the engine is; verdicts are waited for in others."""
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     lock = threading.Lock()
 
