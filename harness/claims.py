@@ -123,7 +123,7 @@ def _reverse_collapses(e: Evidence) -> Claim:
     place = e.place(REVERSE, _REVERSE_AT)
     specific = specificity_of(e.outcomes, place) if place else None
     if place is None or specific is None:
-        return _missing(base, f"{REVERSE} at 10 % and an off-target task with right answers")
+        return _missing(base, f"{REVERSE} at 10 %, and an off-target task that the dense model can do")
     right, below = e.outcomes.of(place, e.outcomes.target)[0], collapse_below(e)
     n, (low, high) = right.size, wilson(int(right.sum()), right.size)
     gone, kept = is_collapsed(e.outcomes, place, e.outcomes.target, e.chance, e.collapse_share), low >= below

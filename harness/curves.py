@@ -24,10 +24,12 @@ from harness.statistics import (
     over_seeds,
     ratio_mean,
     specificity,
+    wilson,
 )
 from harness.sweep_types import SweepPoint, Threshold
 from harness.types import EvalResult, FloatArray, Variant
 
+_ABLE = 0.1  # accuracy, by the lower end of its interval, from which a task counts as one that the dense model can do
 _FEWEST = 5  # ratios, dense among them, with which a knee is looked for
 _DISCORDANT = 0.1  # share of items that changes, where the first ratio shows none
 
@@ -61,8 +63,9 @@ class Outcomes:
 
     @property
     def others(self) -> list[str]:
-        """Off-target tasks with right answers."""
-        return [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
+        """Off-target tasks with right answers that the dense model can give: where it cannot, nothing is left to fall."""
+        answered = [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
+        return [task for task in answered if wilson(sum(self.before(task)), len(self.before(task)))[0] >= _ABLE]
 
     @property
     def arms(self) -> list[str]:

@@ -76,6 +76,10 @@ def test_reverse_has_to_collapse_and_to_be_specific() -> None:
     salience = claim(2, evidence({REVERSE: {0.1: 0.05}}, {REVERSE: {0.1: 0.0}}))
     assert salience.verdict == "not supported", "everything falls: general salience"
     assert claim(2, evidence({REVERSE: {0.1: 0.3}}, {REVERSE: {0.1: 0.93}})).verdict == "not supported"
+    unable = evidence({REVERSE: {0.1: 0.0}}, {REVERSE: {0.1: 0.0}})
+    for table in unable.outcomes.right.values():
+        table["facts"][:] = 0.0  # type: ignore[index]
+    assert claim(2, unable).value is None, "a task that the dense model cannot do has nothing to lose"
     nearly = claim(2, evidence({REVERSE: {0.1: 0.08}}, {REVERSE: {0.1: 0.93}}))
     assert nearly.verdict == "cannot say" and nearly.n_needed > N and "gone below 9 %" in nearly.details[0]
 
