@@ -115,7 +115,9 @@ def settings_for(models: Mapping[str, Path], config: RunConfig, workload: Worklo
     """Without a prefix cache: a round repeats the prompts of the one before."""
     longest = min(engine.whole_blocks(workload.context), *(_shape(path).max_position_embeddings for path in models.values()))
     wanted = {
-        name: engine.config_for(path, config.dtype, config.threads, longest, max(config.concurrency), prefix_caching=False)
+        name: engine.config_for(
+            path, config.dtype, config.threads, longest, max(config.concurrency), False, config.sweep.tensor_parallel
+        )
         for name, path in models.items()
     }  # fmt: skip
     return engine.side_by_side(models, wanted)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError, UsageError
+from harness.errors import MeasurementError, UsageError, first_line
 from harness.evaluate import save_lm_eval, summarise_failures
 from harness.exam import identity_of
 from harness.journal import Journal
@@ -60,7 +60,7 @@ def evaluate_builtin(
             apply_chat_template=chat, log_samples=True, bootstrap_iters=1000, verbosity="ERROR",
         )  # fmt: skip
     except Exception as error:  # every data set and task brings its own
-        raise MeasurementError(f"lm-eval stopped on {', '.join(names)}: {next(iter(str(error).splitlines()), repr(error))}") from error
+        raise MeasurementError(f"lm-eval stopped on {', '.join(names)}: {first_line(error)}") from error
     finally:
         journal.close()
     if not raw or not raw["samples"]:

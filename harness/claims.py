@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from scipy import stats
 
 from harness.curves import Outcomes, Place, difference, is_collapsed, specificity_of, threshold
 from harness.serving_types import SpeedRatio
@@ -19,7 +21,7 @@ from pruning.plan import BEST_METRIC
 
 PAPER, BEST, RANDOM, REVERSE = "selective-smd", f"selective-{BEST_METRIC}-refit", "random", "reverse-smd"
 _LEVEL = 0.05
-_Z = 1.959963984540054
+_ENDLESS = 1_000_000
 _LOW, _HIGH = 0.10, 0.35  # ratios of claim 1
 _HALF, _AT, _REVERSE_AT = 0.5, 0.3, 0.1
 _KNEE = (0.15, 0.20)
@@ -29,7 +31,7 @@ _KNEE = (0.15, 0.20)
 class Evidence:
     """What the claims are judged on. sizes: variant -> (parameters, bytes) by formula and as written, of what was written.
 
-    chance, collapse_share, margin: settings of the sweep.
+    chance, collapse_share, margin: settings of the sweep. roles: PAPER, BEST ... -> the arm that is it, where it has another name.
     """
 
     outcomes: Outcomes
@@ -39,9 +41,13 @@ class Evidence:
     chance: float
     collapse_share: float
     margin: float
+    roles: Mapping[str, str] = field(default_factory=dict)
 
-    def place(self, arm: str, ratio: float) -> Place | None:
-        places = self.outcomes.along(arm)
+    def arm(self, role: str) -> str:
+        return self.roles.get(role, role)
+
+    def place(self, role: str, ratio: float) -> Place | None:
+        places = self.outcomes.along(self.arm(role))
         found = near(ratio, [place.ratio for place in places])
         return next((place for place in places if place.ratio == found), None)
 
@@ -60,13 +66,22 @@ def _claim(base: Claim, figure: Difference, aim: float, n: int, *details: str, v
     return replace(base, value=value, ci_low=low, ci_high=high, verdict=found, n=n, n_needed=needed, details=details)
 
 
-def _needed(figure: Difference, aim: float, n: int) -> int | None:
+def _needed(figure: Difference, aim: float, n: int, level: float = _LEVEL) -> int | None:
     """Items with which so large a distance from `aim` would be seen with 80 % power, by the width of the interval at hand."""
     value, low, high = figure
-    if math.isclose(value, aim) or high <= low:
+    if math.isclose(value, aim) or high <= low or n < 2:
         return None
-    variance = n * ((high - low) / 2 / _Z) ** 2
-    return max(n + 1, items_needed(abs(value - aim), variance))
+    variance = n * ((high - low) / 2 / stats.t.ppf(1 - _LEVEL / 2, n - 1)) ** 2
+    return max(n + 1, items_needed(abs(value - aim), variance, confidence=1 - level))
+
+
+def _needed_for_collapse(accuracy: float, n: int, below: float) -> int | None:
+    """Items with which the same accuracy's interval would end below; None where it never does."""
+    while accuracy < below and n < _ENDLESS:
+        n += max(1, n // 50)
+        if wilson(round(accuracy * n), n)[1] < below:
+            return n
+    return None
 
 
 def _missing(base: Claim, what: str) -> Claim:
@@ -90,23 +105,27 @@ def _above_random(e: Evidence, arm: str, base: Claim) -> Claim:
     found = _against_random(e, arm)
     if not found:
         return _missing(base, f"{arm} and random at the same ratios from 10 to 35 %")
+    gone = {r for role in (arm, RANDOM) for r in e.outcomes.missing(e.arm(role)) if _LOW - NEAR <= r <= _HIGH + NEAR}
     adjusted = holm([p for _, _, p in found])
     shown = [figure[0] > 0 and p < _LEVEL for (_, figure, _), p in zip(found, adjusted, strict=True)]
-    verdict: Verdict = "supported" if all(shown) else "not supported" if any(high <= 0 for _, (_, _, high), _ in found) else "cannot say"
+    refuted = any(high <= 0 for _, (_, _, high), _ in found)
+    verdict: Verdict = "not supported" if refuted else "supported" if all(shown) and not gone else "cannot say"
     _, worst, _ = min(found, key=lambda row: row[1][0])
     n = e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
     lines = (f"{_percent(r)}: {_points(d)}, p = {p:.2g} after Holm" for (r, d, _), p in zip(found, adjusted, strict=True))
-    claim = _claim(base, worst, 0.0, n, *lines, verdict=verdict)
-    open_ones = [_needed(figure, 0.0, n) for (_, figure, _), ok in zip(found, shown, strict=True) if not ok]
-    needed = None if verdict != "cannot say" or None in open_ones else max(value for value in open_ones if value)
+    absent = [f"missing: {_percent(ratio)}" for ratio in sorted(gone)]
+    claim = _claim(base, worst, 0.0, n, *absent, *lines, verdict=verdict)
+    open_ones = [_needed(figure, 0.0, n, _LEVEL / len(found)) for (_, figure, _), ok in zip(found, shown, strict=True) if not ok]
+    needed = None if verdict != "cannot say" or None in open_ones else max((value for value in open_ones if value), default=None)
     return replace(claim, n_needed=needed)
 
 
 def _against_random(e: Evidence, arm: str) -> list[tuple[float, Difference, float]]:
     """Ratio, arm minus random, p-value; on the target."""
     found = []
-    for place in e.outcomes.along(arm):
-        other = e.place(RANDOM, place.ratio)
+    others = {place.ratio: place for place in e.outcomes.along(e.arm(RANDOM))}
+    for place in e.outcomes.along(e.arm(arm)):
+        other = others.get(place.ratio)
         if other and _LOW - NEAR <= place.ratio <= _HIGH + NEAR:
             rows = [e.outcomes.of(p, e.outcomes.target) for p in (place, other)]
             pair = rows[0].mean(axis=0).tolist(), rows[1].tolist()
@@ -133,7 +152,8 @@ def _reverse_collapses(e: Evidence) -> Claim:
     found = _claim(base, specific, 0.0, n, accuracy)
     if gone or found.verdict == "not supported":
         return found
-    return replace(found, verdict="cannot say", n_needed=_needed((float(right.mean()), low, high), below, n))
+    needed = [_needed_for_collapse(float(right.mean()), n, below), *([_needed(specific, 0.0, n)] if found.verdict == "cannot say" else [])]
+    return replace(found, verdict="cannot say", n_needed=None if None in needed else max(value for value in needed if value))
 
 
 def collapse_below(e: Evidence) -> float:
@@ -174,10 +194,11 @@ def _smaller_and_faster(e: Evidence) -> Claim:
     line = f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, {foretold[0]:,} and {foretold[1]:,} foretold"
     others = [f"{r.ratio:.3f} at {r.concurrency} requests at a time" for r in ratios if r.variant == chosen.variant]
     details = (line, f"{chosen.variant}: {', '.join(others)}")
+    wrong: Verdict | None = None if foretold == found else "not supported"
     if chosen.ci_low is None or chosen.ci_high is None:
-        return replace(base, value=chosen.ratio, n=chosen.pairs, n_needed=None, details=(*details, "one pair: no interval"))
-    figure = (chosen.ratio, chosen.ci_low, chosen.ci_high)
-    return _claim(base, figure, 1.0, chosen.pairs, *details, verdict=None if foretold == found else "not supported")
+        details = (*details, "one pair: no interval")
+        return replace(base, value=chosen.ratio, n=chosen.pairs, verdict=wrong or "cannot say", details=details)
+    return _claim(base, (chosen.ratio, chosen.ci_low, chosen.ci_high), 1.0, chosen.pairs, *details, verdict=wrong)
 
 
 def _knee(e: Evidence) -> Claim:
@@ -186,9 +207,9 @@ def _knee(e: Evidence) -> Claim:
         "the interval of the knee of selective (S) lies within 15 to 20 %; not supported where there is no knee or it lies outside",
         "knee", "ratio",
     )  # fmt: skip
-    if PAPER not in e.outcomes.arms:
+    if e.arm(PAPER) not in e.outcomes.arms:
         return _missing(base, f"{PAPER} at four ratios or more")
-    found, n = threshold(e.outcomes, PAPER, e.margin), e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
+    found, n = threshold(e.outcomes, e.arm(PAPER), e.margin), e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
     if found.support is None:
         return _missing(base, f"{PAPER} at four ratios or more")
     details = (threshold_line(found), f"a knee in {_percent(found.support)} of the resamplings")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Outcomes:
     dense: Place
     places: tuple[Place, ...]
     right: Mapping[tuple[str, float], Mapping[str, FloatArray]]
+    planned: Mapping[str, Sequence[float]] = field(default_factory=dict)  # arm -> ratios, with those that failed
 
     @property
     def target(self) -> str:
@@ -78,6 +79,10 @@ class Outcomes:
     def before(self, task: str) -> list[bool]:
         """The dense model's."""
         return [bool(value) for value in self.of(self.dense, task)[0]]
+
+    def missing(self, arm: str) -> list[float]:
+        """Ratios that were planned and cannot be judged on."""
+        return sorted(set(self.planned.get(arm, ())) - {place.ratio for place in self.places if place.arm == arm})
 
     def along(self, arm: str) -> list[Place]:
         """By rising ratio."""
@@ -181,7 +186,8 @@ def thresholds(outcomes: Outcomes, margin: float) -> tuple[Threshold, ...]:
 def threshold(outcomes: Outcomes, arm: str, margin: float) -> Threshold:
     places, target = outcomes.along(arm), outcomes.target
     dense = outcomes.before(target)
-    reached = non_inferiority_threshold([(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in places], dense, margin)
+    whole = [p for p in places if p.ratio < min(outcomes.missing(arm), default=1.0)]  # the sequence ends where one is not known
+    reached = non_inferiority_threshold([(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in whole], dense, margin)
     changed = float((outcomes.of(places[0], target) != outcomes.of(outcomes.dense, target)).mean())
     detectable = minimum_detectable_effect(len(dense), changed or _DISCORDANT)
     if len({p.ratio_neurons for p in places}) < _FEWEST - 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, first_line
 from harness.ffn_swap import WORKER
 from harness.progress import stage
 from harness.serving_types import NUMBER_BYTES
@@ -137,15 +137,15 @@ def _start(model: Path, config: EngineConfig) -> Any:
             **engine_arguments(model, config),
         )  # fmt: skip
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), repr(error))
-        raise MeasurementError(f"vLLM cannot load {model}: {reason}") from error
+        raise MeasurementError(f"vLLM cannot load {model}: {first_line(error)}") from error
 
 
 def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
     """By the names of vLLM's engine arguments, which are those of `vllm serve` as well."""
+    cache = config.kv_cache_bytes and config.kv_cache_bytes // config.tensor_parallel  # of a device
     found = {
         "dtype": _dtype(config.dtype), "enforce_eager": device_name() == "cpu", "max_model_len": config.max_model_len,
-        "kv_cache_memory_bytes": config.kv_cache_bytes, "max_num_seqs": config.max_num_seqs,
+        "kv_cache_memory_bytes": cache, "max_num_seqs": config.max_num_seqs,
         "gpu_memory_utilization": _memory_share(model, config), "enable_prefix_caching": config.prefix_caching,
         "tensor_parallel_size": config.tensor_parallel if config.tensor_parallel > 1 else None,
     }  # fmt: skip
@@ -174,7 +174,7 @@ def _memory_share(model: Path, config: EngineConfig) -> float | None:
     if device_name() == "cpu" or config.kv_cache_bytes is None:
         return None
     total = device_bytes()
-    return min(0.95, (1.1 * _file_bytes(model) / config.tensor_parallel + config.kv_cache_bytes + _ACTIVATION_BYTES) / total)
+    return min(0.95, ((1.1 * _file_bytes(model) + config.kv_cache_bytes) / config.tensor_parallel + _ACTIVATION_BYTES) / total)
 
 
 def _file_bytes(model: Path) -> int:
@@ -256,11 +256,12 @@ def weight_bytes(llm: Any) -> int | None:
 
 
 def config_for(
-    model: Path, dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128, prefix_caching: bool = True
+    model: Path, dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128, prefix_caching: bool = True,
+    tensor_parallel: int = 1,
 ) -> EngineConfig:  # fmt: skip
     """With a cache for all its sequences at full length, where that is not too much (`kv_cache_bytes`)."""
     cache = kv_cache_bytes(cached_bytes_per_token(model, dtype), max_model_len, max_num_seqs)
-    return EngineConfig(dtype, max_model_len, cache, max_num_seqs, threads, prefix_caching)
+    return EngineConfig(dtype, max_model_len, cache, max_num_seqs, threads, prefix_caching, tensor_parallel)
 
 
 def side_by_side(models: Mapping[str, Path], wanted: Mapping[str, EngineConfig]) -> dict[str, EngineConfig]:
@@ -287,9 +288,14 @@ def _room(models: Mapping[str, Path]) -> int:
     return min(int(share - 1.1 * _file_bytes(path)) - _ACTIVATION_BYTES for path in models.values())
 
 
-def engines_for(models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128) -> Engines:
+def engines_for(
+    models: Mapping[str, Path], dtype: str, threads: int | None, max_model_len: int, max_num_seqs: int = 128, tensor_parallel: int = 1
+) -> Engines:  # fmt: skip
     """All with the same settings, and room for each other."""
-    wanted = {name: config_for(path, dtype, threads, max_model_len, max_num_seqs) for name, path in models.items()}
+    wanted = {
+        name: config_for(path, dtype, threads, max_model_len, max_num_seqs, tensor_parallel=tensor_parallel)
+        for name, path in models.items()
+    }  # fmt: skip
     return Engines(models, side_by_side(models, wanted), max_model_len)
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Of what another library says, as much as belongs into one line of ours."""
+    return next(iter(str(error).strip().splitlines()), repr(error))
+
+
 class HarnessError(Exception):
     """Something failed; the command line prints the message as one line and exits with `exit_code`."""
 

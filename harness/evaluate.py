@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +51,6 @@ def grade(answered: Sequence[Answered], exam: Exam, sitting: Sitting) -> dict[st
     template = str(answered[0].language_model.tokenizer.chat_template) if exam.chat else None
     save_lm_eval(documents, exam.model_name, out / "lm_eval", template)
     shutil.rmtree(kept, ignore_errors=True)
-    with suppress(OSError):  # other variants' may be there
-        kept.parent.rmdir()
     return results
 
 

@@ -15,11 +15,12 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from harness.cells import Bench, Cell, CellWorker
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, first_line
+from harness.progress import say
 from harness.types import EvalResult
 
 _PATIENCE = 5  # seconds that a worker has to end by itself
-_TRIES = 2  # of a cell whose worker died: what kills two workers is the cell
+_TRIES, _BYSTANDER_TRIES = 2, 5  # of a cell whose worker died: what kills two workers is the cell, or very often the one after it
 Outcome = dict[str, EvalResult] | Exception
 
 
@@ -51,68 +52,99 @@ def run_cells(cells: Sequence[Cell], start: Callable[[int], Worker], workers: in
     try:
         for slot in slots:
             slot.join()
-    finally:
-        for worker in waiting.workers:  # of an interrupt: a slot stops its own
+    except BaseException:  # Ctrl-C: nothing is begun any more, and nobody writes once this is raised
+        waiting.ended = True
+        for worker in list(waiting.workers):
             worker.stop()
-    if waiting.errors and (waiting.fatal or waiting.left()):
-        raise waiting.errors[0]
+        for slot in slots:
+            slot.join()
+        raise
+    if waiting.error:
+        raise waiting.error
+    if waiting.left():
+        raise MeasurementError(f"no worker could be started: {waiting.unusable}")
 
 
 class _Waiting:
-    """The cells that nobody has yet, and what was tried."""
+    """The cells that nobody has yet, and what was tried. `ended`: nobody can hear of further cells."""
 
     def __init__(self, cells: Sequence[Cell], done: Callable[[Cell, Outcome], None]) -> None:
         self.queue: queue.SimpleQueue[Cell] = queue.SimpleQueue()
-        self.deaths = {cell.name: 0 for cell in cells}
-        self.lock, self.report = threading.Lock(), done
-        self.errors: list[BaseException] = []
-        self.workers: list[Worker] = []
-        self.fatal = False  # nobody can hear of further cells
+        self.deaths, self.bystander = ({cell.name: 0 for cell in cells} for _ in range(2))
+        self.lock, self.report, self.workers = threading.Lock(), done, list[Worker]()
+        self.error: BaseException | None = None
+        self.ended, self.unusable = False, ""
         for cell in cells:
             self.queue.put(cell)
 
     def left(self) -> bool:
-        return not self.queue.empty() and not self.fatal
+        return not self.queue.empty() and not self.ended
 
     def take(self) -> Cell | None:
         with suppress(queue.Empty):
-            return None if self.fatal else self.queue.get_nowait()
+            return None if self.ended else self.queue.get_nowait()
         return None
 
     def done(self, cell: Cell, outcome: Outcome) -> None:
         with self.lock:
+            if self.ended:
+                return
             try:
                 self.report(cell, outcome)
             except BaseException as error:  # for the caller: this thread has no one to raise it to
-                self.fatal = True
-                self.errors.insert(0, error)
+                self.ended, self.error = True, error
 
     def died(self, cell: Cell, error: WorkerDied) -> None:
-        self.deaths[cell.name] += 1
-        if self.deaths[cell.name] < _TRIES:
+        """At this cell."""
+        self._again(cell, error, self.deaths, _TRIES)
+
+    def died_beside(self, cell: Cell, error: WorkerDied) -> None:
+        """While it was graded: most likely at the other cell."""
+        self._again(cell, error, self.bystander, _BYSTANDER_TRIES)
+
+    def _again(self, cell: Cell, error: WorkerDied, counted: dict[str, int], tries: int) -> None:
+        counted[cell.name] += 1
+        if counted[cell.name] < tries:
             self.queue.put(cell)
         else:
-            self.done(cell, MeasurementError(f"{error}, twice on this cell"))
+            self.done(cell, MeasurementError(f"{error}, {tries} times on this cell"))
 
 
 def _slot(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> None:
-    """A worker, and another one in its place where it dies."""
+    """A worker, and another one in its place where it dies or fails."""
     while waiting.left():
-        worker = start(number)
-        waiting.workers.append(worker)
-        unusable = worker.started.exception()
-        if unusable:  # the others go on without it
-            waiting.errors.append(unusable)
-        else:
-            _drive(worker, waiting)
+        worker = _started(number, start, waiting)
+        if worker is None:
+            return  # the others go on without it
+        _drive(worker, waiting)
         worker.stop()
         waiting.workers.remove(worker)
-        if unusable:
-            return
+
+
+def _started(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> Worker | None:
+    """None where it cannot be had; one that died on the way may have been unlucky."""
+    for _ in range(_TRIES):
+        worker, error = None, None
+        try:
+            worker = start(number)
+            waiting.workers.append(worker)
+            error = worker.started.exception()
+        except Exception as failure:
+            error = failure
+        if error is None:
+            return worker
+        waiting.unusable = first_line(error)
+        say(f"worker {number} could not be started: {waiting.unusable}")
+        if worker:
+            worker.stop()
+            waiting.workers.remove(worker)
+        if waiting.ended or not isinstance(error, WorkerDied):
+            break
+    return None
 
 
 def _drive(worker: Worker, waiting: _Waiting) -> None:
-    """Gives the worker a cell after the other, until none is left or it dies."""
+    """Gives the worker a cell after the other, until none is left, it dies, or it fails: then its engine may be broken."""
     grading: tuple[Cell, Future[dict[str, EvalResult]]] | None = None
     while cell := waiting.take():
         asked = worker.ask(cell)
@@ -123,8 +155,8 @@ def _drive(worker: Worker, waiting: _Waiting) -> None:
             return
         if error:
             waiting.done(cell, _as_error(error))
-        else:
-            grading = (cell, worker.collect(cell))
+            return
+        grading = (cell, worker.collect(cell))
         if not alive:
             break
     _finish(grading, waiting)
@@ -137,7 +169,7 @@ def _finish(grading: tuple[Cell, Future[dict[str, EvalResult]]] | None, waiting:
     cell, graded = grading
     error = graded.exception()
     if isinstance(error, WorkerDied):
-        waiting.died(cell, error)
+        waiting.died_beside(cell, error)
         return False
     waiting.done(cell, graded.result() if error is None else _as_error(error))
     return True
@@ -214,7 +246,7 @@ def _serve(connection: Connection, bench: Bench, environment: Mapping[str, str])
         try:
             value = work()
         except Exception as failure:
-            error = MeasurementError(next(iter(str(failure).splitlines()), repr(failure)))
+            error = MeasurementError(first_line(failure))
         with lock:
             connection.send((method, None if method == "start" else value, error))
         return value

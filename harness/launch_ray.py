@@ -5,6 +5,7 @@ RAY_ADDRESS names a cluster that is there; without it Ray starts one on this mac
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from typing import Any
 
 from harness.cells import Bench, Cell, CellWorker
 from harness.engine import EngineConfig
-from harness.errors import MeasurementError, UsageError
+from harness.errors import MeasurementError, UsageError, first_line
 from harness.launch import WorkerDied
 from harness.types import EvalResult
 
@@ -29,8 +30,23 @@ def connect() -> None:
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False, configure_logging=False)
     except Exception as error:
-        line = next(iter(str(error).splitlines()), repr(error))
-        raise MeasurementError(f"no Ray cluster can be reached ({line}); check RAY_ADDRESS, or use --launcher local") from error
+        raise MeasurementError(
+            f"no Ray cluster can be reached ({first_line(error)}); check RAY_ADDRESS, or use --launcher local"
+        ) from error
+
+
+def default_workers(tensor_parallel: int) -> int:
+    """One per set of GPUs of the whole cluster; without GPUs one per node."""
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return max(1, gpus // tensor_parallel if gpus else len(_nodes()))
+
+
+def _nodes() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 class RayActor(CellWorker):
@@ -68,12 +84,20 @@ class RayWorker:
 
 
 def _resources(config: EngineConfig) -> dict[str, Any]:
-    """GPUs where the cluster has any, else cores; which devices an actor sees is Ray's business."""
-    import ray
+    """GPUs where the cluster has any, else cores; which devices an actor sees is Ray's business.
 
-    if ray.cluster_resources().get("GPU", 0) > 0:
-        return {"num_gpus": config.tensor_parallel, "num_cpus": 1}
-    return {"num_cpus": config.threads or 1, "runtime_env": {"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}}}
+    Raises MeasurementError where no node has so many, for which Ray would wait without a word.
+    """
+    nodes = _nodes()
+    shared = {key: value for key, value in os.environ.items() if key.startswith(("HARNESS_", "HF_"))}
+    if any(node.get("GPU") for node in nodes):
+        wanted = {"num_gpus": config.tensor_parallel, "num_cpus": 1}
+    else:
+        wanted, shared = {"num_cpus": config.threads or 1}, {**shared, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    for option, name in (("num_gpus", "GPU"), ("num_cpus", "CPU")):
+        if wanted.get(option, 0) > max(node.get(name, 0) for node in nodes):
+            raise MeasurementError(f"no node of the Ray cluster has {wanted[option]} {name}s; give fewer --threads or --tensor-parallel")
+    return {**wanted, "runtime_env": {"env_vars": shared}}
 
 
 def _future(reference: Any, value: Callable[[Any], Any]) -> Future[Any]:
@@ -87,17 +111,11 @@ def _future(reference: Any, value: Callable[[Any], Any]) -> Future[Any]:
         try:
             found.set_result(value(ray.get(reference)))
         except RayTaskError as error:
-            found.set_exception(MeasurementError(_line(error.cause if isinstance(error.cause, BaseException) else error)))
+            found.set_exception(MeasurementError(first_line(error.cause if isinstance(error.cause, BaseException) else error)))
         except RayActorError as error:
-            reason = getattr(error, "cause", None) or error
-            gone = WorkerDied(f"the Ray actor died ({_line(reason)})")
-            found.set_exception(gone)
+            found.set_exception(WorkerDied(f"the Ray actor died ({first_line(error)})"))
         except Exception as error:
             found.set_exception(error)
 
     threading.Thread(target=wait, daemon=True).start()
     return found
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), repr(error))

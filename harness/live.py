@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, first_line
 
 
 def swap(llm: Any, plan_file: Path) -> None:
@@ -24,8 +24,7 @@ def swap(llm: Any, plan_file: Path) -> None:
         llm.collective_rpc("swap_ffn", args=(llm.llm_engine.vllm_config.model_config.model, str(plan_file)))
     except Exception as error:
         llm.collective_rpc("restore_ffn")  # on every device, as it may have failed on one
-        reason = next(iter(str(error).splitlines()), repr(error))
-        raise MeasurementError(f"{plan_file} cannot be put into the running engine: {reason}") from error
+        raise MeasurementError(f"{plan_file} cannot be put into the running engine: {first_line(error)}") from error
     finally:
         llm.reset_prefix_cache()
 

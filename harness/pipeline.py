@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class Run:
     def plan(self, arm: Arm) -> Path:
         file = self._place(arm) / "plan.safetensors"
         outputs = [file, *([compensation.columns_file(file)] if arm.request.compensated else [])]
-        with self.stage(f"plan {arm.name}", self.directory.output_hash("score"), outputs) as work:
+        with self.stage(f"plan {arm.name}", digest([self.directory.output_hash("score"), asdict(arm.request)]), outputs) as work:
             if work:
                 save_plan(make_plan(score_file.load(self._scores), arm.request), file)
                 if arm.request.compensated:
@@ -164,7 +164,8 @@ class Run:
     def export(self, arm: Arm) -> None:
         """The checkpoint that an arm's plan makes."""
         file, out = self._place(arm) / "plan.safetensors", self._place(arm) / "checkpoint"
-        with self.stage(f"export {arm.name}", self.directory.output_hash(f"plan {arm.name}"), [out]) as work:
+        made_of = self.identity.get(arm.name) or self.directory.output_hash(f"plan {arm.name}")
+        with self.stage(f"export {arm.name}", made_of, [out]) as work:
             if work:
                 plan = load_plan(file)
                 with stage(f"Writing {arm.name}, width {plan.intermediate_size} -> {width_text(plan.widths)}"):
@@ -172,12 +173,13 @@ class Run:
         self._made(arm.name, out, f"export {arm.name}")
 
     def _made(self, name: str, checkpoint: Path, by_stage: str) -> None:
-        self.variants[name], self.identity[name] = describe(checkpoint), self.directory.output_hash(by_stage)
+        self.variants[name] = describe(checkpoint)
+        self.identity.setdefault(name, self.directory.output_hash(by_stage))
         self.records.pop(name, None)
 
     def gather_training_data(self) -> None:
         folder, spec = self.path / "recovery" / "data", self.spec
-        inputs = digest([spec.settings, fine_tuning.data_hash(self.config.recovery), fingerprint(self.model)])
+        inputs = digest([spec.settings, self.config.seed, fine_tuning.data_hash(self.config.recovery), fingerprint(self.model)])
         with self.stage("recovery data", inputs, [folder]) as work:
             if work:
                 fine_tuning.gather(self.model, spec.tasks, self.config.recovery, defaults_of(spec), folder, self.config)
@@ -203,7 +205,8 @@ class Run:
     def _point(self, checkpoint: Path, name: str) -> EvalResult:
         """The target's accuracy of a checkpoint on the way; its samples are not kept."""
         limit = min(self.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
-        with engines_for({name: checkpoint}, self.config.dtype, self.config.threads, self.context) as engines:
+        parallel = self.config.sweep.tensor_parallel
+        with engines_for({name: checkpoint}, self.config.dtype, self.config.threads, self.context, tensor_parallel=parallel) as engines:
             exam = replace(self.exam(engines.max_model_len), tasks=(self.spec.target,), limit=limit, items=self.spec.items[:limit])
             found = self._evaluated(engines, name, exam)[self.spec.target.name]
         shutil.rmtree(self.path / "samples" / name)
@@ -228,7 +231,8 @@ class Run:
             self.evaluate(name, engines)
 
     def _engines(self, paths: dict[str, Path]) -> Engines:
-        return engines_for(paths, self.config.dtype, self.config.threads, self.context, max(_SEQUENCES, *self.config.concurrency))
+        sequences, parallel = max(_SEQUENCES, *self.config.concurrency), self.config.sweep.tensor_parallel
+        return engines_for(paths, self.config.dtype, self.config.threads, self.context, sequences, parallel)
 
     @functools.cached_property
     def context(self) -> int:
@@ -274,14 +278,16 @@ class Run:
 
         write_run(result, self.path)
         write_reports(self.path)
+        with suppress(OSError):  # of an evaluation that was not finished
+            (self.path / "generations").rmdir()
         return result
 
     def result(self) -> RunResult:
         spec, calibration, neurons = self.spec, {}, None
-        if spec.arms:
+        if arm := next((arm for arm in spec.arms if arm.name in self.variants), None):
             found = scoring.load_calibration(self._calibration)
-            calibration = calibration_summary(found, spec.arms[0].request.metric, self.config.retain)
-            neurons = neuron_summary(self._scores, load_plan(self._place(spec.arms[0]) / "plan.safetensors"))
+            calibration = calibration_summary(found, arm.request.metric, self.config.retain)
+            neurons = neuron_summary(self._scores, load_plan(self._place(arm) / "plan.safetensors"))
         rows = [self._row(name) for name in self.variants]
         return build_run(
             spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons, self._recoveries(), self._serving[1]

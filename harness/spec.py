@@ -114,7 +114,7 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
 
     `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
     """
-    if config.arms or (config.recovery != RecoveryConfig() and not config.recover):
+    if config.arms or (config.recovery != RecoveryConfig() and not (config.recover or config.preset)):  # a preset is for all commands
         raise UsageError("settings of the recovery are given and nothing is recovered; add --recover, or use `harness recover`")
     tasks, shape = tasks_and_shape(config, chat)
     arm = make_arm(config, config.method, shape)

@@ -160,13 +160,15 @@ def difference_over_seeds(
 ) -> tuple[Difference, float]:  # fmt: skip
     """after [seeds, items] minus before [items]: (difference, low, high), and its p-value.
 
-    `paired_difference` for one seed; for several, `paired_mean_difference` with items as clusters.
+    The interval's ends are the means of the seeds' own (`paired_difference`), as in `over_seeds`. p: exact McNemar for one seed, Student's
+    t on the items' means for several.
     """
-    if len(after) == 1:
-        found = paired_difference(before, after[0], confidence)
-        return (found.difference, found.ci_low, found.ci_high), found.p_value
-    mean, base = np.asarray(after, dtype=float).mean(axis=0).tolist(), [[float(right) for right in before]]
-    return paired_mean_difference(mean, base, confidence), paired_mean_p_value(mean, base)
+    each = [paired_difference(before, seed, confidence) for seed in after]
+    value, low, high = (float(np.mean([getattr(found, end) for found in each])) for end in ("difference", "ci_low", "ci_high"))
+    if len(each) == 1:
+        return (value, low, high), each[0].p_value
+    mean = np.asarray(after, dtype=float).mean(axis=0).tolist()
+    return (value, low, high), paired_mean_p_value(mean, [[float(right) for right in before]])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -186,16 +188,16 @@ class SeedSummary:
 
 
 def over_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE) -> SeedSummary:
-    """outcomes: [seeds, items]. An item answered under several seeds is one cluster, so that seeds do not count as more items.
+    """outcomes: [seeds, items]. The same items are asked under every seed, so that seeds do not count as more items.
 
-    The interval is Wilson's for a single seed, else Student's t on the items' means over seeds.
+    The ends of the interval are the means of the seeds' own Wilson intervals: as wide as one seed's, and sound near 0 and 1, where an
+    interval from the spread of items that are all alike would have no width.
     """
-    table = np.asarray(outcomes, dtype=float)
-    per_seed, per_item = table.mean(axis=1), table.mean(axis=0)
-    if len(table) == 1:
-        return SeedSummary(1, float(per_seed[0]), None, *wilson(int(table.sum()), table.size, confidence))
-    _, low, high = paired_mean_difference(per_item.tolist(), [[0.0] * per_item.size], confidence)
-    return SeedSummary(len(table), float(per_item.mean()), float(per_seed.std(ddof=1)), max(0.0, low), min(1.0, high))
+    table = np.asarray(outcomes, dtype=bool)
+    per_seed = table.mean(axis=1)
+    low, high = np.mean([wilson(int(seed.sum()), seed.size, confidence) for seed in table], axis=0)
+    sd = float(per_seed.std(ddof=1)) if len(table) > 1 else None
+    return SeedSummary(len(table), float(per_seed.mean()), sd, float(low), float(high))
 
 
 def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, confidence: float = _CONFIDENCE) -> float:

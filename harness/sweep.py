@@ -6,19 +6,20 @@ the same, so that a killed sweep goes on and a grid can grow.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import engine
+from harness import engine, launch_ray
 from harness.bench import need_context
 from harness.cells import Bench, Cell
 from harness.claims import Evidence, collapse_below, judge
 from harness.config import RunConfig
 from harness.curves import Place, has_right_answers, read_outcomes, sweep_points, thresholds
-from harness.errors import HarnessError, MeasurementError
+from harness.errors import HarnessError, MeasurementError, UsageError, first_line
 from harness.launch import LocalWorker, Outcome, Worker, run_cells
 from harness.pipeline import Run, start
 from harness.progress import say, stage
@@ -40,6 +41,9 @@ def sweep(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, 
     return start(config, out, fresh, resolve_sweep, lambda run: _Sweep(run).everything())
 
 
+_DATA = "recovery data"
+
+
 @dataclass
 class _Sweep:
     """A run directory at work on a grid of arms. sizes: variant -> (parameters, bytes) by formula."""
@@ -51,9 +55,11 @@ class _Sweep:
 
     def everything(self) -> RunResult:
         run, spec = self.run, self.run.spec
+        self._check_devices()
         need_context(run.model, run.workload)
         if spec.recovered:
-            run.gather_training_data()
+            with self._attempt(_DATA):  # first: data that is refused should not cost a sweep
+                run.gather_training_data()
         run.score()
         for arm in spec.arms:
             with self._attempt(f"plan {arm.name}"):
@@ -68,11 +74,26 @@ class _Sweep:
                 with self._attempt(f"export {arm.name}"):
                     run.export(arm)
         for name in spec.recovered:
-            if name in run.variants:
-                with self._attempt(f"recover {name}"):
-                    run.recover(name)
-                    run.evaluate_alone(recovered_name(name))
+            self._recover(name)
         return self._collect()
+
+    def _recover(self, name: str) -> None:
+        run = self.run
+        if name not in run.variants or _DATA in self.failed:
+            return  # noted already
+        with self._attempt(f"recover {name}"):
+            if name in run.records:
+                raise MeasurementError("its checkpoint was not written")
+            run.recover(name)
+            run.evaluate_alone(recovered_name(name))
+        if f"recover {name}" in self.failed:
+            run.variants.pop(recovered_name(name), None)
+
+    def _check_devices(self) -> None:
+        """Raises UsageError for more engines than there are GPUs for; Ray counts its own."""
+        config, gpus = self.run.config.sweep, engine.gpus()
+        if gpus and config.launcher == "local" and (config.workers or 1) * config.tensor_parallel > gpus:
+            raise UsageError(f"--workers and --tensor-parallel ask for more than the {gpus} GPUs that are here; give less")
 
     @contextmanager
     def _attempt(self, cell: str) -> Iterator[None]:
@@ -83,8 +104,7 @@ class _Sweep:
             self._note(cell, error)
 
     def _note(self, cell: str, error: Exception) -> None:
-        line = next(iter(str(error).splitlines()), "")
-        self.failed[cell] = line if isinstance(error, HarnessError) and line else f"{type(error).__name__}: {line}"
+        self.failed[cell] = first_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {first_line(error)}"
         say(f"{cell} failed: {self.failed[cell]}")
 
     def _plan(self, arm: Arm) -> None:
@@ -94,14 +114,13 @@ class _Sweep:
         run.records[arm.name] = record_of(plan, run.model)
         run.variants[arm.name] = foretold = foretell(run.model, plan)
         columns = compensation.columns_file(file)
-        parts = [data_hash(file), data_hash(columns) if arm.request.compensated else None]
-        run.identity[arm.name] = digest([run.identity[DENSE], parts])
+        run.identity[arm.name] = digest([run.identity[DENSE], data_hash(file), data_hash(columns) if arm.request.compensated else None])
         self.plans[arm.name], self.sizes[arm.name] = file, (foretold.parameters, foretold.weight_bytes)
 
     def _evaluate(self) -> None:
         """Every variant that is planned and was not evaluated yet; those that fail are no variants."""
         run = self.run
-        cells = [Cell(name, self.plans.get(name), run.identity[name]) for name in run.variants]
+        cells = [Cell(name, self._absolute_plan(name), self._key(name)) for name in run.variants]
         left = [cell for cell in cells if not run.directory.finished(_stage(cell), cell.key)]
         if len(left) < len(cells):
             say(f"{len(cells) - len(left)} of {len(cells)} variants: evaluated before, skipped")
@@ -116,11 +135,23 @@ class _Sweep:
         if DENSE not in run.variants:
             raise MeasurementError(f"the dense model could not be evaluated: {self.failed[_stage(cells[0])]}")
 
+    def _absolute_plan(self, name: str) -> Path | None:
+        """A worker may have another current folder."""
+        return self.plans[name].absolute() if name in self.plans else None
+
+    def _key(self, name: str) -> str:
+        """What a variant's answers hang on, beside the exam that the directory is bound to."""
+        config, versions = self.run.config, importlib.metadata.version("vllm")
+        return digest([self.run.identity[name], self.run.context, engine.device_name(), config.dtype, versions])
+
     def _run_batch(self, cells: Sequence[Cell]) -> None:
         run, config = self.run, self.run.config.sweep
-        workers = min(config.workers or _default_workers(config.tensor_parallel), len(cells))
         engine.release_device()
-        bench = self._bench(workers)
+        if config.launcher == "ray":
+            launch_ray.connect()
+        count = launch_ray.default_workers if config.launcher == "ray" else _default_workers
+        wanted = config.workers or count(config.tensor_parallel)
+        bench, workers = self._bench(wanted), min(wanted, len(cells))
         title = f"Evaluating {len(cells)} variants on {', '.join(task.name for task in run.spec.tasks)}, {workers} at a time"
         with stage(title, len(cells)) as advance:
 
@@ -138,29 +169,27 @@ class _Sweep:
     def _bench(self, workers: int) -> Bench:
         run, config = self.run, self.run.config
         threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-        settings = engine.config_for(run.model, config.dtype, threads, run.context)
-        exam = run.exam(run.context)
-        return Bench(run.model, exam, replace(settings, tensor_parallel=config.sweep.tensor_parallel), run.path.absolute(), DENSE)
+        settings = engine.config_for(run.model, config.dtype, threads, run.context, tensor_parallel=config.sweep.tensor_parallel)
+        return Bench(run.model, run.exam(run.context), settings, run.path.absolute(), DENSE)
 
     def _starter(self, bench: Bench) -> Callable[[int], Worker]:
-        size = bench.config.tensor_parallel
-        if self.run.config.sweep.launcher == "local":
-            return lambda number: LocalWorker(bench, engine.worker_environment(number, size))
-        from harness.launch_ray import RayWorker, connect
-
-        connect()
-        return lambda _number: RayWorker(bench)
+        if self.run.config.sweep.launcher == "ray":
+            return lambda _number: launch_ray.RayWorker(bench)
+        return lambda number: LocalWorker(bench, engine.worker_environment(number, bench.config.tensor_parallel))
 
     def _collect(self) -> RunResult:
         run, config = self.run, self.run.config.sweep
         result = run.result()
         rows = {row.name: row for row in result.variants}
         metrics = {task.name: task.metric for task in run.spec.tasks}
-        outcomes = read_outcomes(run.path, metrics, rows[DENSE], self._places(rows))
+        planned: dict[str, list[float]] = {}
+        for arm in run.spec.arms:
+            planned.setdefault(arm.kind, []).append(arm.request.ratio)
+        outcomes = replace(read_outcomes(run.path, metrics, rows[DENSE], self._places(rows)), planned=planned)
         written = {name: (rows[name].parameters, rows[name].weight_bytes) for name in self.sizes if name in rows and rows[name].checkpoint}
         evidence = Evidence(
             outcomes, result.speed_ratios, result.recoveries, {name: (self.sizes[name], found) for name, found in written.items()},
-            config.chance, config.collapse_share, config.margin,
+            config.chance, config.collapse_share, config.margin, {_role(arm): arm.kind for arm in run.spec.arms},
         )  # fmt: skip
         judged = has_right_answers(run.spec.target.metric)
         summary = SweepSummary(
@@ -177,6 +206,12 @@ class _Sweep:
             if arm.name in rows:
                 found.setdefault((arm.kind, arm.request.ratio), []).append(rows[arm.name])
         return [Place(kind, ratio, tuple(variants)) for (kind, ratio), variants in found.items()]
+
+
+def _role(arm: Arm) -> str:
+    """The name by which the claims know an arm, however its widths are allotted."""
+    parts = (arm.request.method, arm.request.metric, "refit" if arm.request.compensated else None)
+    return "-".join(part for part in parts if part)
 
 
 def _stage(cell: Cell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def sweep_command(
     from harness.errors import MeasurementError
     from harness.sweep import sweep
 
-    alone = not (preset or config_file or options["model"])
+    alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
     config = load_config(config_file, options, preset or (_DEFAULT if alone else None))
     if dry_run:
         _show_grid(config, as_json)

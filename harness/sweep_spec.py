@@ -27,6 +27,9 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:
         config = config.model_copy(update={"task": (*names, *config.sweep.off_target)})
     tasks, shape = tasks_and_shape(config, chat)
     arms = tuple(_arms(config, shape))
+    names_of = [arm.name for arm in arms]
+    if twice := next((name for name in names_of if names_of.count(name) > 1), None):
+        raise UsageError(f"{twice} would come out twice; give --ratios and --methods that differ")
     recovered = tuple(dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape)))
     timed = tuple(arm.name for arm in arms if arm.kind == arms[0].kind and arm.request.seed == arms[0].request.seed)
     return RunSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def _file(run: Run, name: str) -> Path:
 
 
 def _inputs(run: Run, name: str) -> str:
-    return digest([run.identity[DENSE], run.identity[name], run.config.concurrency, run.config.repeats, run.config.output_tokens])
+    config = run.config
+    return digest([run.identity[DENSE], run.identity[name], asdict(run.workload), config.concurrency, config.repeats, config.threads])
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def render(run: dict[str, Any], template: str, escape: bool) -> str:
     drawn = charts.drawn(run) if escape else []
     *results, provenance = figures.tables(run)
     if run.get("sweep"):
-        results = sweep_tables(run)
+        results = [*sweep_tables(run), figures.difference_table(run)]
     tables = [*results, *serving_tables(run), *recovery_tables(run), *neuron_tables(run), provenance]
     return environment.get_template(template).render(run=run, charts=drawn, verdict=sentences(run), tables=tables)
 

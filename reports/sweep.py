@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.figures import LIKELIHOODS, Table, changed, measured, mebibytes, percent
@@ -107,15 +107,24 @@ def curve_table(run: Mapping[str, Any]) -> Table:
     """The dense model first, then every point."""
     dense = run["variants"][0]
     rows = [
-        ("dense", "0.0 %", task, measured(e["metric"], e["value"]), _between(e["metric"], e["ci_low"], e["ci_high"]), "", "", "", "", "")
+        (
+            "dense",
+            "0.0 %",
+            "0.0 %",
+            task,
+            str(e["n"]),
+            measured(e["metric"], e["value"]),
+            _between(e["metric"], e["ci_low"], e["ci_high"]),
+            *[""] * 5,
+        )
         for task, e in dense["eval"].items()
     ]
     for p in run["sweep"]["points"]:
         specific, p_value = p["specificity"], "" if p["holm_p"] is None else f"{p['holm_p']:.2g}"
         rows.append(
             (
-                p["arm"], percent(p["ratio_requested"]), p["task"], measured(p["metric"], p["value"]),
-                _between(p["metric"], p["ci_low"], p["ci_high"]), _spread(p), _change(p), p_value,
+                p["arm"], percent(p["ratio_requested"]), percent(p["ratio_neurons"]), p["task"], str(p["n"]),
+                measured(p["metric"], p["value"]), _between(p["metric"], p["ci_low"], p["ci_high"]), _spread(p), _change(p), p_value,
                 "yes" if p["collapsed"] else "" if p["collapsed"] is None else "no",
                 "" if specific is None else f"{100 * specific[0]:+.1f} ({100 * specific[1]:+.1f} to {100 * specific[2]:+.1f})",
             )
@@ -125,7 +134,20 @@ def curve_table(run: Mapping[str, Any]) -> Table:
         f"Holm over all rows. collapsed: the interval ends below {percent(run['sweep']['collapse_below'])} on the target; others alike. "
         "specificity: how many points more the target falls than the other tasks do on average."
     )
-    head = ("arm", "ratio", "task", "value", "95 % interval", "sd", "against dense", "p (Holm)", "collapsed", "specificity")
+    head = (
+        "arm",
+        "ratio asked",
+        "of neurons",
+        "task",
+        "n",
+        "value",
+        "95 % interval",
+        "sd",
+        "against dense",
+        "p (Holm)",
+        "collapsed",
+        "specificity",
+    )
     return Table("Every point", head, tuple(rows), note)
 
 
@@ -167,13 +189,27 @@ def failures_table(run: Mapping[str, Any]) -> Table:
     points = [p for p in run["sweep"]["points"] if p["task"] == run["task"]]
     dense = run["variants"][0]["eval"][run["task"]]
     kinds = [kind for kind in dense["failures"] if any(p["failures"][kind] for p in points) or dense["failures"][kind]]
-    rows = [("dense", "0.0 %", percent(dense["failure_rate"]), *(percent(dense["failures"][kind]) for kind in kinds))]
+    traps = {v["name"]: v["eval"][run["task"]]["trap_rate"] for v in run["variants"]}
+    trap = percent(traps["dense"])
+    rows = [("dense", "0.0 %", percent(dense["failure_rate"]), *(percent(dense["failures"][kind]) for kind in kinds), trap)]
     rows += [
-        (p["arm"], percent(p["ratio_requested"]), percent(p["failure_rate"]), *(percent(p["failures"][kind]) for kind in kinds))
+        (
+            p["arm"],
+            percent(p["ratio_requested"]),
+            percent(p["failure_rate"]),
+            *(percent(p["failures"][kind]) for kind in kinds),
+            percent(_mean([traps[name] for name in p["variants"]])),
+        )
         for p in points
     ]
-    note = "Means over seeds. One answer can have several kinds; kinds never seen are left out. any: any kind but a wrong answer."
-    return Table(f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds), tuple(rows) if kinds else (), note)
+    note = "Means over seeds. One answer can have several kinds; kinds never seen are left out. any: any kind but a wrong answer. "
+    note += "trap: the paper's count, answers of at least 1024 tokens."
+    return Table(f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds, "trap"), tuple(rows) if kinds else (), note)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def failed_table(run: Mapping[str, Any]) -> Table:

@@ -67,6 +67,14 @@ def test_selective_has_to_beat_random_at_every_ratio() -> None:
     outside = claim(1, evidence({PAPER: {**along(0.8), 0.05: 0.1}, RANDOM: along([0.5])}))
     assert outside.verdict == "supported", "5 % is not among the ratios of the rule"
     assert claim(1, evidence({PAPER: along(0.8)})).verdict == "cannot say"
+    failed = evidence({PAPER: {**along(0.8)}, RANDOM: {r: v for r, v in along([0.5]).items() if r != 0.2}})
+    failed = replace(failed, outcomes=replace(failed.outcomes, planned={PAPER: RATIOS, RANDOM: RATIOS}))
+    assert claim(1, failed).verdict == "cannot say" and "missing: 20 %" in claim(1, failed).details[0]
+
+
+def test_arms_are_known_by_what_they_are() -> None:
+    found = evidence({f"{PAPER}-global": along(0.8), RANDOM: along([0.5])}, roles={PAPER: f"{PAPER}-global"})
+    assert [claim(number, found).verdict for number in (1, 3)] == ["supported", "supported"]
 
 
 def test_reverse_has_to_collapse_and_to_be_specific() -> None:
@@ -105,6 +113,7 @@ def test_size_is_as_computed_and_speed_above_one() -> None:
     assert claim(4, evidence(levels, speed_ratios=[speed(0.7, 0.9)], sizes=same)).verdict == "not supported"
     assert claim(4, evidence(levels, speed_ratios=[speed(None, None)], sizes=same)).verdict == "cannot say"
     larger = {f"{PAPER}-0.3-0": ((10, 20), (10, 24))}
+    assert claim(4, evidence(levels, speed_ratios=[speed(None, None)], sizes=larger)).verdict == "not supported"
     assert claim(4, evidence(levels, speed_ratios=[speed(1.1, 1.3)], sizes=larger)).verdict == "not supported"
     assert claim(4, evidence(levels, speed_ratios=[speed(1.1, 1.3)])).value is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from harness.cells import Cell
 from harness.errors import MeasurementError
 from harness.launch import run_cells
-from harness.launch_ray import RayWorker, connect
+from harness.launch_ray import RayWorker, connect, default_workers
 from harness.types import EvalResult
+from tests.conftest import invoke
 from tests.harness.test_launch import bench_in
 
 pytestmark = pytest.mark.slow
@@ -44,7 +46,7 @@ def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(t
         outcomes[cell.name] = found
 
     run_cells(cells, start, 2, done)
-    assert sorted(outcomes) == sorted(cell.name for cell in cells) and len(workers) >= 2
+    assert sorted(outcomes) == sorted(cell.name for cell in cells) and len(workers) == 3, "the dead one is replaced"
     assert all(isinstance(found["mini_facts"], EvalResult) for found in outcomes.values())
     texts = {(tmp_path / "samples" / cell.name / "mini_facts.jsonl").read_text() for cell in cells}
     assert len(texts) == 1
@@ -54,5 +56,21 @@ def test_a_node_that_does_not_see_the_run_directory_says_so(tmp_path: Path) -> N
     worker = RayWorker(bench_in(tmp_path / "elsewhere"))
     error = worker.started.exception(timeout=100)
     worker.stop()
-    assert isinstance(error, MeasurementError) or "is not seen on this node" in str(error)
     assert "is not seen on this node" in str(error)
+
+
+def test_what_no_node_has_is_refused(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path)
+    with pytest.raises(MeasurementError, match="no node of the Ray cluster has 64 CPUs"):
+        RayWorker(replace(bench, config=replace(bench.config, threads=64)))
+    assert default_workers(1) == 1
+
+
+def test_a_sweep_runs_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a run directory that is given relative to the current folder."""
+    monkeypatch.chdir(tmp_path)
+    short = ["--limit", "8", "--calibration-samples", "8", "--align", "1", "--repeats", "1", "--output-tokens", "4", "--concurrency", "2"]
+    grid = ["--methods", "smd", "--ratios", "0.3,0.5", "--threads", "1", "--workers", "2", "--launcher", "ray"]
+    run, _ = invoke("sweep", "-m", "tiny-math", "-t", "mini_facts", "-t", "mini_math", *short, *grid, "--out", "run", "--json")
+    assert [v["name"] for v in run["variants"]] == ["dense", "selective-smd-0.3", "selective-smd-0.5"]
+    assert run["sweep"]["failed"] == [] and all(v["eval"]["mini_facts"]["n"] == 8 for v in run["variants"])

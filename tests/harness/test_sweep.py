@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 
 import harness as package
@@ -126,14 +127,28 @@ def test_a_killed_sweep_goes_on_to_the_same_figures(done: int, whole: tuple[Path
     while len(list(folder.glob("eval/*.json"))) < done:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     kept = {name for name in json.loads((folder / "manifest.json").read_text())["stages"] if name.startswith("eval")}
+    assert len(kept) >= done - 1
+    written = {name: (folder / "samples" / name[5:] / "mini_math.jsonl").stat().st_mtime_ns for name in kept}
+    orphans = [child for child in children if not gone(child)]
+    assert not orphans, "workers end with their parent"
     run, stderr = finish(start(folder))
     assert not kept or f"{len(kept)} of 6 variants: evaluated before, skipped" in stderr
+    assert {name: (folder / "samples" / name[5:] / "mini_math.jsonl").stat().st_mtime_ns for name in kept} == written
     expected = {v["name"]: v["eval"]["mini_math"]["value"] for v in whole[1]["variants"]}
     assert all(expected[v["name"]] == v["eval"]["mini_math"]["value"] for v in run["variants"])
     assert run["sweep"]["points"] == whole[1]["sweep"]["points"]
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        process.wait(10)
+    except psutil.TimeoutExpired:
+        return False
+    return True
 
 
 def test_other_items_need_another_directory(whole: tuple[Path, dict[str, Any]]) -> None:
