@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from harness import models, scoring
-from harness.cells import Bench, Cell, CellWorker
 from harness.engine import config_for, engine, prepare_environment
 from harness.evaluate import evaluate
 from harness.exam import Exam, Sitting
 from harness.pairs import read_samples
+from harness.sweeps.cells import Bench, Cell, CellWorker
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, load_plan, make_plan, save_plan

@@ -12,7 +12,7 @@ from harness.fine_tuning import available_examples, make_recipe
 from harness.memory import loading_bytes, moments_memory
 from harness.pipeline import defaults_of
 from harness.spec import RunSpec
-from harness.sweep_spec import grid_rows
+from harness.sweeps.grid import grid_rows
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes, layers_per_pass, passes
 from recovery.cost import cost

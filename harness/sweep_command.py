@@ -39,7 +39,7 @@ def sweep_command(
     """
     from harness.config import load_config
     from harness.errors import MeasurementError
-    from harness.sweep import sweep
+    from harness.sweeps.experiment import sweep
 
     alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
     config = load_config(config_file, options, preset or (_DEFAULT if alone else None))
@@ -57,7 +57,7 @@ def sweep_command(
 def _show_grid(config: Any, as_json: bool) -> None:
     from harness.forecast import forecast_sweep
     from harness.models import looks_like_chat
-    from harness.sweep_spec import resolve_sweep
+    from harness.sweeps.grid import resolve_sweep
 
     found = forecast_sweep(resolve_sweep(config, looks_like_chat(config.model)))
     answer(found, as_json, grid_table(found))

@@ -106,25 +106,13 @@ def _speed(ratio: Mapping[str, Any] | None) -> str:
 def curve_table(run: Mapping[str, Any]) -> Table:
     """The dense model first, then every point."""
     dense = run["variants"][0]
-    rows = [
-        (
-            "dense",
-            "0.0 %",
-            "0.0 %",
-            task,
-            str(e["n"]),
-            measured(e["metric"], e["value"]),
-            _between(e["metric"], e["ci_low"], e["ci_high"]),
-            *[""] * 5,
-        )
-        for task, e in dense["eval"].items()
-    ]
+    rows = [("dense", "0.0 %", "0.0 %", task, str(e["n"]), *_valued(e), *[""] * 5) for task, e in dense["eval"].items()]
     for p in run["sweep"]["points"]:
         specific, p_value = p["specificity"], "" if p["holm_p"] is None else f"{p['holm_p']:.2g}"
         rows.append(
             (
                 p["arm"], percent(p["ratio_requested"]), percent(p["ratio_neurons"]), p["task"], str(p["n"]),
-                measured(p["metric"], p["value"]), _between(p["metric"], p["ci_low"], p["ci_high"]), _spread(p), _change(p), p_value,
+                *_valued(p), _spread(p), _change(p), p_value,
                 "yes" if p["collapsed"] else "" if p["collapsed"] is None else "no",
                 "" if specific is None else f"{100 * specific[0]:+.1f} ({100 * specific[1]:+.1f} to {100 * specific[2]:+.1f})",
             )
@@ -151,8 +139,10 @@ def curve_table(run: Mapping[str, Any]) -> Table:
     return Table("Every point", head, tuple(rows), note)
 
 
-def _between(metric: str, low: float | None, high: float | None) -> str:
-    return "" if low is None else f"{measured(metric, low)} to {measured(metric, high)}"
+def _valued(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Value and interval."""
+    value, low, high = (measured(found["metric"], found[key]) for key in ("value", "ci_low", "ci_high"))
+    return value, "" if found["ci_low"] is None else f"{low} to {high}"
 
 
 def _spread(point: Mapping[str, Any]) -> str:

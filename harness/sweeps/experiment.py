@@ -13,23 +13,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import engine, launch_ray
+from harness import engine
 from harness.bench import need_context
-from harness.cells import Bench, Cell
-from harness.claims import Evidence, collapse_below, judge
 from harness.config import RunConfig
-from harness.curves import Place, has_right_answers, read_outcomes, sweep_points, thresholds
 from harness.errors import HarnessError, MeasurementError, UsageError, first_line
-from harness.launch import LocalWorker, Outcome, Worker, run_cells
 from harness.pipeline import Run, start
 from harness.progress import say, stage
 from harness.spec import DENSE, Arm, recovered_name
 from harness.statistics import SIMILARITY
 from harness.store import write_json
 from harness.stream import data_hash
-from harness.sweep_spec import resolve_sweep
-from harness.sweep_speed import measure_speed
 from harness.sweep_types import FailedCell, SweepSummary
+from harness.sweeps import launch_ray
+from harness.sweeps.cells import Bench, Cell
+from harness.sweeps.claims import Evidence, collapse_below, judge
+from harness.sweeps.curves import Place, has_right_answers, read_outcomes, sweep_points, thresholds
+from harness.sweeps.grid import resolve_sweep
+from harness.sweeps.launch import LocalWorker, Outcome, Worker, run_cells
+from harness.sweeps.speed import measure_speed
 from harness.types import RunResult, Variant, digest
 from pruning import compensation
 from pruning.export import foretell, record_of

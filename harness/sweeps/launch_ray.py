@@ -12,10 +12,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from harness.cells import Bench, Cell, CellWorker
 from harness.engine import EngineConfig
 from harness.errors import MeasurementError, UsageError, first_line
-from harness.launch import WorkerDied
+from harness.sweeps.cells import Bench, Cell, CellWorker
+from harness.sweeps.launch import WorkerDied
 from harness.types import EvalResult
 
 

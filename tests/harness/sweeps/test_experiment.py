@@ -97,7 +97,7 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
 def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.config import load_config
     from harness.pipeline import Run
-    from harness.sweep import sweep
+    from harness.sweeps.experiment import sweep
 
     options = {"model": "tiny-math", "task": ("mini_facts",), "limit": 8, "calibration_samples": 8, "align": 1, "threads": 1}
     grid = {"methods": "smd,random", "ratios": "0.3", "seeds": "1", "off_target": (), "concurrency": (2,), "repeats": 1, "output_tokens": 4}

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from scipy import stats
 
-from harness.curves import Outcomes, Place, difference, is_collapsed, specificity_of, threshold
 from harness.serving_types import SpeedRatio
 from harness.statistics import Difference, holm, items_needed, paired_mean_difference, paired_mean_p_value, ratio_mean, wilson
-from harness.sweep_spec import NEAR, near
 from harness.sweep_types import Claim, Threshold, Verdict
+from harness.sweeps.curves import Outcomes, Place, difference, is_collapsed, specificity_of, threshold
+from harness.sweeps.grid import NEAR, near
 from harness.types import Recovery
 from pruning.plan import BEST_METRIC
 

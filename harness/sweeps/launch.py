@@ -14,9 +14,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from harness.cells import Bench, Cell, CellWorker
 from harness.errors import MeasurementError, first_line
 from harness.progress import say
+from harness.sweeps.cells import Bench, Cell, CellWorker
 from harness.types import EvalResult
 
 _PATIENCE = 5  # seconds that a worker has to end by itself

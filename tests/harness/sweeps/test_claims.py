@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.claims import BEST, PAPER, RANDOM, REVERSE, Evidence, judge
-from harness.curves import Outcomes, Place
 from harness.serving_types import SpeedRatio
 from harness.statistics import paired_mean_difference, ratio_mean
+from harness.sweeps.claims import BEST, PAPER, RANDOM, REVERSE, Evidence, judge
+from harness.sweeps.curves import Outcomes, Place
 from harness.types import Recovery, Variant
 from tests.conftest import make_variant
 

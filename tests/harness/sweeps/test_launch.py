@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.cells import Bench, Cell
 from harness.engine import EngineConfig, worker_environment
 from harness.errors import MeasurementError
 from harness.exam import Exam
-from harness.launch import LocalWorker, WorkerDied, run_cells
+from harness.sweeps.cells import Bench, Cell
+from harness.sweeps.launch import LocalWorker, WorkerDied, run_cells
 from harness.types import EvalResult
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH

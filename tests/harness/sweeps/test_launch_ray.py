@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Cell
 from harness.errors import MeasurementError
-from harness.launch import run_cells
-from harness.launch_ray import RayWorker, connect, default_workers
+from harness.sweeps.cells import Cell
+from harness.sweeps.launch import run_cells
+from harness.sweeps.launch_ray import RayWorker, connect, default_workers
 from harness.types import EvalResult
 from tests.conftest import invoke
-from tests.harness.test_launch import bench_in
+from tests.harness.sweeps.test_launch import bench_in
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")

@@ -10,7 +10,7 @@ import pytest
 
 from harness.config import load_config, preset_summaries, preset_text, presets
 from harness.errors import UsageError
-from harness.sweep_spec import grid_rows, near, resolve_sweep
+from harness.sweeps.grid import grid_rows, near, resolve_sweep
 
 PAPER_WIDTHS = {  # the table of the protocol (arXiv 2604.27115)
     "qwen-7b": [17920, 17024, 16000, 15104, 14208, 13184, 12288],

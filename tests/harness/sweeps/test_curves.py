@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.curves import Place, read_outcomes, sweep_points, thresholds
 from harness.statistics import holm, paired_difference, wilson
+from harness.sweeps.curves import Place, read_outcomes, sweep_points, thresholds
 from harness.types import EvalResult, Variant
 from tests.conftest import make_variant
 
