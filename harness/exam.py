@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ from harness.errors import MeasurementError
 from harness.journal import Journal
 from harness.language_model import METHODS, Hear, make_language_model
 from harness.types import digest
+from tasks.data import DATA_DIR
 from tasks.grading import Grader
 from tasks.registry import TASKS_PATH, Task
 
@@ -146,11 +149,9 @@ def identity_of(llm: Any, weights: str) -> str:
 def run_lm_eval(language_model: Any, task: Task, exam: Exam) -> Mapping[str, Any]:
     """What lm-eval's simple_evaluate returns for one task."""
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
-    loaded = manager.load([task.name])["tasks"][task.name]
-    loaded.config.test_split = exam.split
+    _remember()
+    manager, loaded = _loaded(task.name, exam.split, os.environ.get(DATA_DIR))
     raw = simple_evaluate(
         language_model, tasks=[loaded], task_manager=manager, apply_chat_template=exam.chat, log_samples=True, bootstrap_iters=0,
         verbosity="ERROR", **exam.chosen(task),
@@ -158,3 +159,27 @@ def run_lm_eval(language_model: Any, task: Task, exam: Exam) -> Mapping[str, Any
     if not raw or not raw["samples"].get(task.name):
         raise MeasurementError(f"lm-eval returned no samples for {task.name}; run again with --debug")
     return dict(raw)
+
+
+@functools.cache
+def _loaded(task: str, split: str, _data: str | None) -> tuple[Any, Any]:
+    """lm-eval's task manager and task with its data, which is the same for every variant."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
+    loaded = manager.load([task])["tasks"][task]
+    loaded.config.test_split = split
+    return manager, loaded
+
+
+@functools.cache
+def _remember() -> None:
+    """lm-eval asks pip for the environment in every call, and compiles a task's template anew for every item: once a process will do.
+
+    Of a small model on a CPU, that took as long as its answers.
+    """
+    from lm_eval import utils
+    from torch.utils import collect_env
+
+    collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
+    utils.env.from_string = functools.lru_cache(utils.env.from_string)  # type: ignore[method-assign]

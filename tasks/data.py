@@ -13,17 +13,17 @@ from harness.types import Example
 from tasks.splits import split_of
 from tasks.wikitext.articles import articles, halves
 
-_VARIABLE = "HARNESS_DATA_DIR"
+DATA_DIR = "HARNESS_DATA_DIR"
 
 
 def local_file(name: str) -> Path | None:
     """The file in HARNESS_DATA_DIR, None where the variable is unset; raises UsageError where the file is missing."""
-    folder = os.environ.get(_VARIABLE)
+    folder = os.environ.get(DATA_DIR)
     if not folder:
         return None
     path = Path(folder) / name
     if not path.exists():
-        raise UsageError(f"{path} is missing; put it there, or unset {_VARIABLE} to use the Hub")
+        raise UsageError(f"{path} is missing; put it there, or unset {DATA_DIR} to use the Hub")
     return path
 
 
@@ -39,7 +39,7 @@ def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any
     try:
         return list(load_dataset(dataset, config, split=split))
     except Exception as error:  # the libraries below raise many kinds for one cause: not reachable
-        raise UsageError(f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {_VARIABLE} to a local copy") from error
+        raise UsageError(f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {DATA_DIR} to a local copy") from error
 
 
 def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -43,6 +43,7 @@ def sweep(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, 
 
 
 _DATA = "recovery data"
+_SEQUENCES = 256  # at a time, in a worker's engine
 
 
 @dataclass
@@ -170,7 +171,9 @@ class _Sweep:
     def _bench(self, workers: int) -> Bench:
         run, config = self.run, self.run.config
         threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-        settings = engine.config_for(run.model, config.dtype, threads, run.context, tensor_parallel=config.sweep.tensor_parallel)
+        settings = engine.config_for(
+            run.model, config.dtype, threads, run.context, _SEQUENCES, tensor_parallel=config.sweep.tensor_parallel
+        )
         return Bench(run.model, run.exam(run.context), settings, run.path.absolute(), DENSE)
 
     def _starter(self, bench: Bench) -> Callable[[int], Worker]:
