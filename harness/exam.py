@@ -182,4 +182,4 @@ def _remember() -> None:
     from torch.utils import collect_env
 
     collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
-    utils.env.from_string = functools.lru_cache(utils.env.from_string)  # type: ignore[method-assign]
+    utils.env.from_string = functools.lru_cache(utils.env.from_string)

@@ -175,7 +175,14 @@ def _retained(e: Evidence, arm: str, base: Claim) -> Claim:
     pruned = e.outcomes.of(place, e.outcomes.target)[0]
     change = difference(e.outcomes, place, e.outcomes.target)
     line = f"{_percent(dense.mean())} -> {_percent(pruned.mean())}, {_points(change)}"
-    return _claim(base, ratio_mean(pruned.tolist(), dense.tolist()), _HALF, dense.size, line)
+    return _claim(base, _ratio(pruned.tolist(), dense.tolist(), change), _HALF, dense.size, line)
+
+
+def _ratio(after: list[float], before: list[float], change: Difference) -> Difference:
+    """after / before with the wider of two intervals: the ratio estimator's has no width where all items agree, Newcombe's has."""
+    value, low, high = ratio_mean(after, before)
+    share = sum(before) / len(before)
+    return value, max(0.0, min(low, 1 + change[1] / share)), max(high, 1 + change[2] / share)
 
 
 def _smaller_and_faster(e: Evidence) -> Claim:
@@ -193,7 +200,7 @@ def _smaller_and_faster(e: Evidence) -> Claim:
     foretold, found = e.sizes[written]
     line = f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, {foretold[0]:,} and {foretold[1]:,} foretold"
     others = [f"{r.ratio:.3f} at {r.concurrency} requests at a time" for r in ratios if r.variant == chosen.variant]
-    details = (line, f"{chosen.variant}: {', '.join(others)}")
+    details: tuple[str, ...] = (line, f"{chosen.variant}: {', '.join(others)}")
     wrong: Verdict | None = None if foretold == found else "not supported"
     if chosen.ci_low is None or chosen.ci_high is None:
         details = (*details, "one pair: no interval")

@@ -20,6 +20,7 @@ from harness.types import ModelShape, digest
 from pruning.export import export
 from pruning.plan import load_plan
 
+_LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
 Timed = tuple[dict[str, ServingResult], list[SpeedRatio]]  # the dense model and one arm
 
 
@@ -61,7 +62,7 @@ def _timer(run: Run) -> Iterator[Callable[[str, Path], Timed]]:
 
 
 def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
-    config, workload, llm = run.config, run.workload, engines[DENSE]
+    config, workload, llm = run.config, replace(run.workload, least_seconds=_LEAST_SECONDS), engines[DENSE]
     passes = in_turns(swapping_runners(llm, {DENSE: None, name: plan}, workload), config.concurrency, config.repeats, workload)
     rows = {each: tuple(serving_row(*level) for level in zip(config.concurrency, found, strict=True)) for each, found in passes.items()}
     cache = bench.offline_cache(llm, engines.configs[DENSE])
