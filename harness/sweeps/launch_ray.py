@@ -113,9 +113,17 @@ def _future(reference: Any, value: Callable[[Any], Any]) -> Future[Any]:
         except RayTaskError as error:
             found.set_exception(MeasurementError(first_line(error.cause if isinstance(error.cause, BaseException) else error)))
         except RayActorError as error:
-            found.set_exception(WorkerDied(f"the Ray actor died ({first_line(error)})"))
+            found.set_exception(_death(error))
         except Exception as error:
             found.set_exception(error)
 
     threading.Thread(target=wait, daemon=True).start()
     return found
+
+
+def _death(error: Exception) -> Exception:
+    """Of an actor that could not be made, Ray's last line says why."""
+    text = str(error).strip()
+    if "creation task" in text:
+        return MeasurementError(text.splitlines()[-1].rpartition("Error: ")[2])
+    return WorkerDied(f"the Ray actor died ({first_line(error)})")

@@ -46,7 +46,7 @@ def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(t
         outcomes[cell.name] = found
 
     run_cells(cells, start, 2, done)
-    assert sorted(outcomes) == sorted(cell.name for cell in cells) and len(workers) == 3, "the dead one is replaced"
+    assert sorted(outcomes) == sorted(cell.name for cell in cells) and len(workers) >= 3, "the dead one is replaced"
     assert all(isinstance(found["mini_facts"], EvalResult) for found in outcomes.values())
     texts = {(tmp_path / "samples" / cell.name / "mini_facts.jsonl").read_text() for cell in cells}
     assert len(texts) == 1
@@ -56,7 +56,7 @@ def test_a_node_that_does_not_see_the_run_directory_says_so(tmp_path: Path) -> N
     worker = RayWorker(bench_in(tmp_path / "elsewhere"))
     error = worker.started.exception(timeout=100)
     worker.stop()
-    assert "is not seen on this node" in str(error)
+    assert isinstance(error, MeasurementError) and "is not seen on this node" in str(error) and "\n" not in str(error)
 
 
 def test_what_no_node_has_is_refused(tmp_path: Path) -> None:
