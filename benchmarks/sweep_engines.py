@@ -1,11 +1,15 @@
-"""Ten points of a sweep on one engine with live swaps, beside an engine each on exported checkpoints: `python benchmarks/sweep_engines.py`.
+"""Ten points of a sweep on one engine with live swaps, beside an engine each: `python benchmarks/sweep_engines.py`.
 
-Both evaluate the same plans on the same items, with as many threads, one after the other; starting the engines counts, importing does not.
+All evaluate the same plans on the same items with as many threads, one after the other: a sweep's worker, from the start of its process
+to the last verdict; a process and an engine for each exported checkpoint, as `harness eval` does; and an engine each within one process
+that is warm.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,11 +19,12 @@ from typing import Any
 import click
 
 from harness import models, scoring
-from harness.engine import config_for, engine, prepare_environment
+from harness.engine import config_for, engine, prepare_environment, worker_environment
 from harness.evaluate import evaluate
 from harness.exam import Exam, Sitting
 from harness.pairs import read_samples
-from harness.sweeps.cells import Bench, Cell, CellWorker
+from harness.sweeps.cells import Bench, Cell
+from harness.sweeps.launch import LocalWorker, run_cells
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
@@ -27,7 +32,7 @@ from tasks.registry import find_task
 
 
 @click.command()
-@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option("--model", default="tiny-math", show_default=True)
 @click.option("--task", default="mini_math", show_default=True)
 @click.option("--points", default=10, show_default=True)
 @click.option("--limit", default=16, show_default=True)
@@ -41,21 +46,16 @@ def main(model: str, task: str, points: int, limit: int, threads: int, out: Path
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plans = make_plans(path, model, chosen, points, threads, folder)
+        live = timed(lambda: by_swap(Bench(path, exam, settings, folder / "live", "dense"), plans))
+        processes = timed(lambda: by_process(path, task, limit, threads, plans, folder / "processes"))
         with engine(path, settings) as llm:  # imports, and the operating system's cache of the files
             evaluate(llm, exam, Sitting(folder, "warm"))
-        live = timed(lambda: by_swap(Bench(path, exam, settings, folder / "live", "dense"), plans))
-        apart = timed(lambda: by_export(path, exam, settings, plans, folder / "apart"))
-        same = [texts(folder / "live", plan.stem, task) == texts(folder / "apart", plan.stem, task) for plan in plans]
-    found = {
-        "model": model,
-        "task": task,
-        "points": points,
-        "items": limit,
-        "threads": threads,
-        "live_seconds": live,
-        "apart_seconds": apart,
-    }
-    document = {**found, "times_faster": apart / live, "points_with_the_same_answers": sum(same)}
+        engines = timed(lambda: by_export(path, exam, settings, plans, folder / "engines"))
+        same = [texts(folder / "live", plan.stem, task) == texts(folder / "engines", plan.stem, task) for plan in plans]
+    found = {"model": model, "task": task, "points": points, "items": limit, "threads": threads}
+    seconds = {"live_seconds": live, "process_each_seconds": processes, "engine_each_in_one_process_seconds": engines}
+    factors = {"faster_than_processes": processes / live, "faster_than_engines_in_one_process": engines / live}
+    document = {**found, **seconds, **factors, "points_with_the_same_answers": sum(same)}
     click.echo(json.dumps(document, indent=1))
     if out:
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -72,12 +72,18 @@ def make_plans(path: Path, model: str, task: Any, points: int, threads: int, fol
 
 
 def by_swap(bench: Bench, plans: list[Path]) -> None:
-    worker = CellWorker(bench)
+    failed: list[Any] = []
+    cells = [Cell(plan.stem, plan, plan.stem) for plan in plans]
+    start = lambda number: LocalWorker(bench, worker_environment(number, 1))  # noqa: E731
+    run_cells(cells, start, 1, lambda _, outcome: failed.append(outcome) if isinstance(outcome, Exception) else None)
+    assert not failed, failed
+
+
+def by_process(path: Path, task: str, limit: int, threads: int, plans: list[Path], folder: Path) -> None:
     for plan in plans:
-        cell = Cell(plan.stem, plan, "")
-        worker.ask(cell)
-        worker.collect(cell)
-    worker.stop()
+        made = export(path, load_plan(plan), folder / "checkpoint", plan)
+        command = [sys.executable, "-m", "harness.cli", "eval", str(made.path), "--task", task, "--limit", str(limit)]
+        subprocess.run([*command, "--threads", str(threads), "--out", str(folder / plan.stem)], check=True, capture_output=True)
 
 
 def by_export(path: Path, exam: Exam, settings: Any, plans: list[Path], folder: Path) -> None:
