@@ -346,3 +346,12 @@ def test_specificity_is_how_much_more_the_target_falls() -> None:
         assert difference == pytest.approx((others[0][0] + others[1][0]) / 2 - target[0])
         hits += low <= 0.22 <= high
     assert 0.93 <= hits / 600 <= 0.98
+
+
+def test_pairs_of_nothing_or_of_different_lengths_are_refused() -> None:
+    for a, b in (([], []), ([True], [True, False])):
+        with pytest.raises(ValueError, match="two equally long, non-empty sequences"):
+            paired_difference(a, b)
+    for first, seeds in (([1.0, 0.0], [[1.0]]), ([1.0], [[1.0]])):
+        with pytest.raises(ValueError, match=r"\[seeds, items\] with two items or more"):
+            paired_mean_difference(first, seeds)
