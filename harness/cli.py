@@ -190,9 +190,7 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
 @click.option("--context", type=int, help="With --device: tokens of a request.  [default: 2048, or what the model can take]")
 @JSON
 @DEBUG
-def plan_command(
-    scores: Path, out: Path | None, device: str | None, context: int | None, as_json: bool, **options: Any
-) -> None:  # fmt: skip
+def plan_command(scores: Path, out: Path | None, device: str | None, context: int | None, as_json: bool, **options: Any) -> None:
     """Decide which neurons stay, from SCORES; or, with --device, what a MODEL would take and gain there.
 
     \b
