@@ -378,7 +378,7 @@ def inspect_command(run: Path, as_json: bool) -> None:
     """Where the neurons of RUN sit, how far metrics agree, and how stable the rankings are."""
     from harness.errors import UsageError
     from reports.build import read_run
-    from reports.neurons import neuron_tables
+    from reports.sections.neurons import neuron_tables
 
     found = read_run(run)
     tables = neuron_tables(found)

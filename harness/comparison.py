@@ -13,7 +13,8 @@ from harness.pairs import compare_samples, read_samples
 from harness.statistics import holm, items_needed, minimum_detectable_effect
 from harness.types import Comparison
 from reports.build import read_run
-from reports.figures import Table, changed, interval
+from reports.figures import changed, interval
+from reports.parts import Table
 
 _POWER_DISCORDANT = 0.1  # share of items that changes, where the two runs show none
 _MADE_THE_SAME_WAY = ("device", "dtype")

@@ -15,7 +15,8 @@ from harness.errors import UsageError
 from harness.spec import plan_request, task_names
 from harness.types import ModelShape
 from pruning.plan import check_request, pruned_width
-from reports.figures import Table, mebibytes, percent
+from reports.figures import mebibytes, percent
+from reports.parts import Table
 from tasks.registry import find_task, is_task
 
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)

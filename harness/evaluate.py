@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, d
 from tasks.grading import Grader
 from tasks.registry import Task
 
+UNEXPLAINED = "unexplained"  # an answer that is not right, with no kind seen
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
 
 
@@ -115,7 +117,12 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
         return EvalResult(len(records), metric, *found, rates, failure_rate, tokens, seconds, samples, trap_rate)
     n, correct = len(records), sum(bool(record.correct) for record in records)
     rates, failure_rate, tokens, trap_rate = summarise_failures(records)
-    return EvalResult(n, metric, correct / n, *wilson(correct, n), rates, failure_rate, tokens, seconds, samples, trap_rate)
+    kinds = Counter(record.failure or UNEXPLAINED for record in records if not record.correct)
+    by_kind = {kind: kinds[kind] / n for kind in (*map(str, FailureKind), UNEXPLAINED) if kinds[kind]}
+    failed = (None, None) if failure_rate is None else wilson(round(failure_rate * n), n)
+    return EvalResult(
+        n, metric, correct / n, *wilson(correct, n), rates, failure_rate, tokens, seconds, samples, trap_rate, by_kind, *failed
+    )
 
 
 def summarise_failures(records: Sequence[SampleRecord]) -> tuple[dict[str, float | None], float | None, float | None, float | None]:

@@ -14,7 +14,7 @@ from harness.printing import answer
 def models_command(as_json: bool) -> None:
     """List the model aliases."""
     from harness.models import ALIASES
-    from reports.figures import Table
+    from reports.parts import Table
 
     rows = [(a.name, a.task, ", ".join(a.ids.values()) or a.summary) for a in ALIASES.values()]
     found = [{"name": name, "task": task, "model": model} for name, task, model in rows]
@@ -27,7 +27,7 @@ def models_command(as_json: bool) -> None:
 def metrics_command(as_json: bool) -> None:
     """List the metrics that score neurons."""
     from pruning.scores import describe_metrics
-    from reports.figures import Table
+    from reports.parts import Table
 
     rows = describe_metrics()
     found = [{"name": name, "what": what} for name, what in rows]
@@ -40,7 +40,7 @@ def metrics_command(as_json: bool) -> None:
 @DEBUG
 def tasks_command(path: bool, as_json: bool) -> None:
     """List the tasks."""
-    from reports.figures import Table
+    from reports.parts import Table
     from tasks.registry import TASKS, TASKS_PATH
 
     if path:

@@ -287,10 +287,19 @@ class Run:
         if arm := next((arm for arm in spec.arms if arm.name in self.variants), None):
             found = scoring.load_calibration(self._calibration)
             calibration = calibration_summary(found, arm.request.metric, self.config.retain)
-            neurons = neuron_summary(self._scores, load_plan(self._place(arm) / "plan.safetensors"))
+            metrics = {arm.request.metric for arm in spec.arms if arm.request.metric}
+            neurons = neuron_summary(self._scores, load_plan(self._place(arm) / "plan.safetensors"), metrics)
         rows = [self._row(name) for name in self.variants]
         return build_run(
-            spec.model, spec.target.name, rows, self._comparisons(), calibration, neurons, self._recoveries(), self._serving[1]
+            spec.model,
+            spec.target.name,
+            rows,
+            self._comparisons(),
+            calibration,
+            neurons,
+            self._recoveries(),
+            self._serving[1],
+            self.identity[spec.base],
         )
 
     def _row(self, name: str) -> Variant:

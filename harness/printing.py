@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from reports.figures import Table
+    from reports.parts import Table
 
 
 def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
@@ -28,14 +28,15 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
 
 
 def show_run(folder: Path, as_json: bool) -> None:
-    from reports import figures
-    from reports.build import read_run, sentences
-    from reports.serving import memory_table, speed_table, throughput_table
+    from reports.build import read_run
+    from reports.sections.serving import memory_table, speed_table, throughput_table
+    from reports.sections.summary import summary_table
+    from reports.verdict import sentences
 
     run = read_run(folder)
     if as_json:
         click.echo(json.dumps(run, indent=1))
-    print_table(figures.summary_table(run))
+    print_table(summary_table(run))
     if not any(variant["eval"] for variant in run["variants"]):
         for table in (throughput_table(run), speed_table(run), memory_table(run)):
             print_table(table)
@@ -46,8 +47,10 @@ def show_run(folder: Path, as_json: bool) -> None:
 
 def show_sweep(folder: Path, as_json: bool) -> None:
     """The claims and the target's curves."""
-    from reports.build import read_run, sentences
-    from reports.sweep import target_table, threshold_table
+    from reports.build import read_run
+    from reports.sections.accuracy import target_table
+    from reports.sections.claims import threshold_table
+    from reports.verdict import sentences
 
     run = read_run(folder)
     if as_json:
@@ -62,7 +65,8 @@ def show_sweep(folder: Path, as_json: bool) -> None:
 
 
 def grid_table(found: dict[str, Any]) -> Table:
-    from reports.figures import Table, percent
+    from reports.figures import percent
+    from reports.parts import Table
 
     seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {_duration(found['seconds'])} on this CPU"
     rows = [
@@ -92,7 +96,8 @@ def print_table(table: Table) -> None:
 
 
 def forecast_table(found: dict[str, Any]) -> Table:
-    from reports.figures import Table, mebibytes, percent
+    from reports.figures import mebibytes, percent
+    from reports.parts import Table
 
     seconds = "not estimated for a GPU" if found["seconds"] is None else f"at most about {_duration(found['seconds'])} on this CPU"
     width, parameters, weights = found["intermediate_size"], found["parameters"], found["weight_bytes"]

@@ -10,7 +10,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ def build_run(
     neurons: Mapping[str, Any] | None = None,
     recoveries: Sequence[Recovery] = (),
     speed_ratios: Sequence[SpeedRatio] = (),
+    model_hash: str | None = None,
 ) -> RunResult:
     """The variants with where, when and by what they were measured."""
     return RunResult(
@@ -108,6 +109,7 @@ def build_run(
         recoveries=tuple(recoveries),
         speed_ratios=tuple(speed_ratios),
         neurons=neurons,
+        model_hash=model_hash,
     )
 
 
@@ -122,10 +124,10 @@ def _command(arguments: Sequence[str]) -> str:
     return shlex.join(["harness", *shown])
 
 
-def neuron_summary(scores_file: Path, plan: PruningPlan) -> dict[str, Any]:
-    """Of the paper's S and of the plan's metric: where the neurons sit; and how metrics agree at the plan's ratio."""
+def neuron_summary(scores_file: Path, plan: PruningPlan, metrics: Set[str]) -> dict[str, Any]:
+    """Of the paper's S and of `metrics`: where the neurons sit; and how metrics agree at the plan's ratio."""
     tables = score_file.load(scores_file).scores
-    shown = sorted({"smd", plan.metric or "smd"})
+    shown = sorted({"smd", *metrics} & tables.keys())
     return {
         "share": SHARE,
         "widths": list(plan.widths),

@@ -35,7 +35,8 @@ class SweepPoint:
     """One way of pruning at one ratio on one task, over its seeds; against the dense model on the same items.
 
     arm: method, metric and re-fitting, without ratio and seed. sd: over seeds, None for one. Intervals are over items, 95 %. For a
-    likelihood metric there is no collapse. specificity: how much more the target falls than the mean of the other tasks, of the target.
+    likelihood metric there is no collapse. failure_low, failure_high: of failure_rate, 95 %.
+    specificity: how much more the target falls than the mean of the other tasks, of the target.
     """
 
     arm: str
@@ -57,6 +58,8 @@ class SweepPoint:
     failures: Mapping[str, float | None]
     collapsed: bool | None
     specificity: tuple[float, float, float] | None
+    failure_low: float | None = None
+    failure_high: float | None = None
 
 
 @dataclass(frozen=True)

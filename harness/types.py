@@ -222,6 +222,8 @@ class EvalResult:
     metric perplexity or bits_per_byte: lower is better, the interval is over texts, no failure is known.
 
     `samples`: path relative to the run directory. trap_rate: the paper's own "trap", answers of at least 1024 tokens.
+    wrong_by_kind: the first kind by precedence of every answer that is not right; with `value` these shares sum to 1.
+    failure_low, failure_high: Wilson's interval of failure_rate.
     """
 
     n: int
@@ -235,6 +237,9 @@ class EvalResult:
     seconds: float
     samples: str
     trap_rate: float | None = None
+    wrong_by_kind: Mapping[str, float] = field(default_factory=dict)
+    failure_low: float | None = None
+    failure_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -360,4 +365,5 @@ class RunResult:
     speed_ratios: tuple[SpeedRatio, ...] = ()
     claims: tuple[Claim, ...] = ()
     sweep: SweepSummary | None = None
+    model_hash: str | None = None  # the fingerprint of the folder that was pruned
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability

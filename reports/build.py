@@ -1,22 +1,26 @@
-"""run.json -> report.html and report.md; everything on the pages is read from that one file."""
+"""run.json -> report.html, report.md, report.csv and card.md; everything on them is read from that one file and the samples it names."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from harness.errors import UsageError
 from harness.store import write_text
-from reports import charts, figures
-from reports.neurons import neuron_tables
-from reports.recovery import recovery_sentences, recovery_tables
-from reports.serving import serving_sentences, serving_tables
-from reports.sweep import sweep_sentences, sweep_tables
+from reports import flat, model_card, page
+from reports.parts import Section
+from reports.sections import accuracy, claims, cost, failures, neurons, off_target, provenance, recovery, summary
+from reports.templating import template
+from reports.verdict import commands, sentences
 
-_TEMPLATES = Path(__file__).parent / "templates"
+# the order of the report; a new section is a module with a function `section` and a place here
+SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
+    claims.section, summary.section, accuracy.section, failures.section, off_target.section, cost.section, recovery.section,
+    neurons.section, provenance.section,
+)  # fmt: skip
+FORMATS = {"html": "report.html", "md": "report.md", "csv": "report.csv", "card": "card.md"}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -30,34 +34,28 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def write_reports(folder: Path) -> tuple[Path, Path]:
-    """Renders both forms into the run directory and returns their paths."""
+def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict[str, Path]:
+    """Renders each format into the run directory and returns their paths; raises UsageError for an unknown one."""
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise UsageError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
     run = read_run(folder)
-    html, markdown = folder / "report.html", folder / "report.md"
-    write_text(html, render(run, "report.html.j2", escape=True))
-    write_text(markdown, render(run, "report.md.j2", escape=False))
-    return html, markdown
+    render: Mapping[str, Callable[[], str]] = {
+        "html": lambda: page.render(run, sections(run), folder),
+        "md": lambda: markdown(run, folder),
+        "csv": lambda: flat.csv_text(run),
+        "card": lambda: model_card.render(run),
+    }
+    written = {name: folder / FORMATS[name] for name in formats}
+    for name, path in written.items():
+        write_text(path, render[name]())
+    return written
 
 
-def render(run: dict[str, Any], template: str, escape: bool) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=escape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(figures.FILTERS)
-    drawn = charts.drawn(run) if escape else []
-    *results, provenance = figures.tables(run)
-    if run.get("sweep"):
-        results = [*sweep_tables(run), figures.difference_table(run)]
-    tables = [*results, *serving_tables(run), *recovery_tables(run), *neuron_tables(run), provenance]
-    return environment.get_template(template).render(run=run, charts=drawn, verdict=sentences(run), tables=tables)
+def sections(run: Mapping[str, Any]) -> list[Section]:
+    """Those that have something to show."""
+    return [found for make in SECTIONS if not (found := make(run)).empty]
 
 
-def sentences(run: dict[str, Any]) -> list[str]:
-    """What the figures say, in words."""
-    if run.get("claims"):
-        return sweep_sentences(run)
-    return [*figures.verdict(run), *serving_sentences(run), *recovery_sentences(run)]
+def markdown(run: Mapping[str, Any], folder: Path) -> str:
+    shown = {"verdict": sentences(run), "commands": commands(run, str(folder)), "sections": sections(run)}
+    return template("report.md.j2").render(run=run, **shown)

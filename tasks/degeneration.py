@@ -14,10 +14,10 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.repetition import LEAST_BYTES, repeated_end
+
 _PIECE = re.compile(r"[^\W\d_]{1,4}|\d|[^\w\s]|_|\n+")  # about as a BPE cuts; spaces belong to what follows them
-_REPEATS, _TAIL_BYTES = 3, 48
 _LONGEST = 200_000  # characters of the end of a text that are looked at for loops
-_TAIL_CHARACTERS = 4096  # of the end that is looked at, so that a period has at most a third of that
 _LEAST_TOKENS, _SEQ_REP_4, _ZLIB = 64, 0.7, 3.0
 _STRANGE_SHARE, _LEAST_CHARACTERS = 0.05, 20
 _SCRIPTS, _SCRIPT_SHARE = 3, 0.05
@@ -28,26 +28,10 @@ def is_loop(text: str, n_tokens: int | None = None) -> bool:
     """`n_tokens`: how many tokens the model wrote; estimated where that is unknown."""
     text = text[-_LONGEST:]
     pieces = _PIECE.findall(text)
-    enough = n_tokens is None or n_tokens >= _TAIL_BYTES
-    return (enough and any(_has_periodic_tail(end) for end in {text, text.rstrip()})) or (
+    enough = n_tokens is None or n_tokens >= LEAST_BYTES
+    return (enough and repeated_end(text) is not None) or (
         (n_tokens or len(pieces)) >= _LEAST_TOKENS and seq_rep_4(pieces) >= _SEQ_REP_4 and zlib_ratio(text) >= _ZLIB
     )
-
-
-def _has_periodic_tail(text: str) -> bool:
-    """Every end of the text against its smallest period, which the failure function of the reversed text gives (Knuth et al. 1977)."""
-    tail = text[-_TAIL_CHARACTERS:][::-1]
-    failure, matched, size = [0] * (len(tail) + 1), 0, 0
-    for length, character in enumerate(tail, 1):
-        size += len(character.encode("utf-8", "surrogatepass"))
-        if length > 1:
-            while matched and tail[matched] != character:
-                matched = failure[matched]
-            matched += tail[matched] == character
-            failure[length] = matched
-        if size >= _TAIL_BYTES and length >= _REPEATS * (length - matched):
-            return True
-    return False
 
 
 def seq_rep_4(tokens: Sequence[str | int]) -> float:

@@ -152,6 +152,7 @@ def _point(outcomes: Outcomes, place: Place, task: str, chance: float, share: fl
         *change, None, _mean([e.failure_rate for e in evals]), _failures(evals),
         is_collapsed(outcomes, place, task, chance, share) if answered else None,
         specificity_of(outcomes, place) if task == outcomes.target and answered else None,
+        _mean([e.failure_low for e in evals]), _mean([e.failure_high for e in evals]),
     )  # fmt: skip
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import UsageError
-from reports import figures
 from reports.build import write_reports
+from reports.verdict import verdict
 
 EVAL = {
     "n": 100, "metric": "exact_match", "value": 0.9, "ci_low": 0.8256, "ci_high": 0.9448, "failures": {"truncated": None, "wrong": 0.1},
@@ -32,8 +33,8 @@ RUN: dict[str, Any] = {
 
 def rendered(tmp_path: Path, run: dict[str, Any]) -> tuple[str, str]:
     (tmp_path / "run.json").write_text(json.dumps(run))
-    html, markdown = write_reports(tmp_path)
-    return html.read_text(), markdown.read_text()
+    written = write_reports(tmp_path)
+    return written["html"].read_text(), written["md"].read_text()
 
 
 def test_a_single_variant_renders_and_unknown_is_not_zero(tmp_path: Path) -> None:
@@ -47,7 +48,26 @@ def test_names_are_text(tmp_path: Path, hostile: str) -> None:
     run = copy.deepcopy(RUN)
     run["model"] = run["command"] = run["variants"][0]["name"] = hostile
     html, _ = rendered(tmp_path, run)
-    assert "<script>" not in html and "<img" not in html and "49" not in html.split("</style>")[1].split("<svg")[0]
+    seen = Elements()
+    seen.feed(html)
+    assert seen.tags.count("script") == 3 and "img" not in seen.tags and "svg" not in seen.tags  # the charts' data, vega, ours
+    assert seen.text.count(hostile) >= 3  # title, heading and tables show it as it is
+
+
+class Elements(HTMLParser):
+    """What a browser would make elements of, and the text outside of scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None:
+            self.text += data
 
 
 def test_a_pipe_does_not_break_a_markdown_table(tmp_path: Path) -> None:
@@ -65,9 +85,10 @@ def test_the_verdict_says_what_run_json_says() -> None:
         {"variant": "p", "baseline": "dense", "task": "mini_math", "n": 100, "difference": -0.05, "ci_low": -0.11, "ci_high": 0.01,
          "lost": 7, "gained": 2, "mcnemar_p": 0.18, "metric": "exact_match"}
     ]  # fmt: skip
-    (sentence,) = figures.verdict(run)
+    sentence, cost, gain = verdict(run)
     assert "25.0 % of the FFN neurons (10.0 % of all parameters)" in sentence
     assert "from 90.0 % to 85.0 %: -5.0 points, 95 % interval -11.0 to +1.0, n = 100" in sentence
+    assert "from unknown to unknown" in cost and "its speed was not measured" in gain
 
 
 def test_no_run_and_a_damaged_run_are_one_line(tmp_path: Path) -> None:
@@ -91,4 +112,4 @@ def test_perplexity_is_shown_as_a_number_and_its_change_as_a_factor(tmp_path: Pa
     dense = {**VARIANT, "eval": {"mini_math": eval_, "wikitext": bits}}
     html, markdown = rendered(tmp_path, {**RUN, "variants": [dense, pruned], "comparisons": comparisons})
     assert "4.180" in markdown and "x1.020 (x1.010 to x1.030)" in markdown and "418" not in markdown
-    assert "wikitext +0.020 bits per byte" in html and "right answers, %" not in html
+    assert "wikitext +0.020 bits per byte" in html and '"title":"right answers, %"' not in html

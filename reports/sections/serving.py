@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.serving_types import NUMBER_BYTES
-from reports.figures import Table, mebibytes, percent
+from reports.figures import mebibytes, percent
+from reports.parts import Table
 
 _UNKNOWN = "not measured"
 _NO_GAIN = 0.02  # an ideal so near to 1 is none

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.figures import Table, percent
+from reports.figures import percent
+from reports.parts import Chart, Section, Table
+from reports.plots import chart, tooltips
+
+_UNIFORM = "With one width for all, every layer loses the same share of its neurons. Drawn is where one ranking over all layers takes them."
+
+
+def section(run: Mapping[str, Any]) -> Section:
+    if not run.get("neurons"):
+        return Section("neurons", "Where the removed neurons sit")
+    return Section("neurons", "Where the removed neurons sit", (_UNIFORM,), tuple(_charts(run)), (), tuple(neuron_tables(run)))
 
 
 def neuron_tables(run: Mapping[str, Any]) -> list[Table]:
@@ -66,27 +76,44 @@ def stability_table(neurons: Mapping[str, Any]) -> Table:
     return Table("Stability under resampling of the calibration prompts", head, tuple(rows), note)
 
 
-def whereabouts_chart(run: Mapping[str, Any]) -> Any:
-    """Lines over layers: the part among the network's highest and lowest of each metric."""
-    import altair as alt
-
+def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
+    """Layer x way of pruning: where one ranking over the whole network would remove, and what each variant of unequal widths lost."""
     neurons = run["neurons"]
     rows = [
-        {"layer": layer, "part": 100 * value, "which": f"{end} {percent(neurons['share'], 0)} by {name}"}
+        {"layer": layer, "method": _method(name, end), "part": 100 * value}
         for name, ends in neurons["whereabouts"].items()
         for end, values in ends.items()
         for layer, value in enumerate(values)
     ]
-    return (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("part:Q", title="part of the layer's neurons, %"),
-            color=alt.Color("which:N", title=None, legend=alt.Legend(orient="bottom", columns=2, labelLimit=300)),
-        )
-        .properties(width=420, height=200)
-    )
+    share = percent(neurons["share"], 0)
+    what = f"Of each layer, the part among the {share} of the network that each ranking removes first; see Where the neurons sit"
+    yield Chart(f"the first {share} that each ranking removes", what, _heat_map(rows, "part of the layer, %"))
+    uneven = [v for v in run["variants"] if len(set(v["intermediate_sizes"])) > 1]
+    if uneven:
+        whole = max(max(v["intermediate_sizes"]) for v in run["variants"])
+        rows = [
+            {"layer": layer, "method": v["name"], "part": 100 * (1 - width / whole)}
+            for v in uneven
+            for layer, width in enumerate(v["intermediate_sizes"])
+        ]
+        yield Chart("removed from each layer", "Share of its neurons that each layer lost, by variant", _heat_map(rows, "removed, %"))
+
+
+def _method(metric: str, end: str) -> str:
+    """Selective pruning removes the lowest scores, reverse pruning the highest."""
+    return f"{'reverse' if end == 'highest' else 'selective'} by {metric}"
+
+
+def _heat_map(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
+    import altair as alt
+
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    return chart(rows).properties(height=32 * len(methods) + 20).mark_rect().encode(
+        x=alt.X("layer:O", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        y=alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(labelLimit=230)),
+        color=alt.Color("part:Q", title=title, scale=alt.Scale(scheme="blues", domainMin=0), legend=alt.Legend(orient="bottom")),
+        tooltip=tooltips(rows),
+    )  # fmt: skip
 
 
 def _metric(run: Mapping[str, Any]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reports.figures import LIKELIHOODS, Table, interval, measured, percent, unit
+from reports.figures import LIKELIHOODS, interval, measured, percent, unit
+from reports.parts import Chart, Section, Table
+from reports.plots import chart, colour, tooltips
 
 
 def trained(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -42,6 +44,11 @@ def _control(run: Mapping[str, Any], recovered: str) -> Mapping[str, Any] | None
     """The model as it was given, fine-tuned the same way, where this is not it."""
     name = f"{run['variants'][0]['name']}-recovered"
     return next((v for v in run["variants"] if v["name"] == name != recovered), None)
+
+
+def section(run: Mapping[str, Any]) -> Section:
+    made = recovery_tables(run)
+    return Section("recovery", "Fine-tuned again", tuple(recovery_sentences(run)), tuple(_charts(run)), tuple(made[:1]), tuple(made[1:]))
 
 
 def recovery_tables(run: Mapping[str, Any]) -> list[Table]:
@@ -103,67 +110,28 @@ def _is_share(run: Mapping[str, Any]) -> bool:
     return run["variants"][0]["eval"][run["task"]]["metric"] not in LIKELIHOODS
 
 
-def recovery_charts(run: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """(description, altair chart) of the loss, and of accuracy and failures on the way."""
-    if not trained(run):
-        return []
-    made = [("Training loss; the table Fine-tuning holds its ends", _loss_chart(run))]
-    if _is_share(run):
-        made.append(
-            ("Accuracy and failures against training tokens; the table Accuracy on the way holds the same figures", _curve_chart(run))
-        )
-    return made
-
-
-def _loss_chart(run: Mapping[str, Any]) -> Any:
-    import altair as alt
-
-    rows = [{"variant": v["name"], "tokens": p["tokens"], "loss": p["loss"]} for v in trained(run) for p in v["training"]["loss"]]
-    return (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_line(interpolate="monotone", opacity=0.8)
-        .encode(
-            x=alt.X("tokens:Q", title="training tokens"),
-            y=alt.Y("loss:Q", title="loss, nats per answer token", scale=alt.Scale(type="symlog", constant=0.01)),
-            color=_colour(run),
-        )
-        .properties(width=420, height=220)
-    )
-
-
-def _curve_chart(run: Mapping[str, Any]) -> Any:
-    import altair as alt
-
-    rows = [
-        {"variant": v["name"], "tokens": tokens, "share": 100 * value, "what": what}
-        for v in trained(run)
-        for tokens, accuracy, failures in _points(v)
-        for what, value in (("right", accuracy), ("failed", failures))
-        if value is not None
-    ]
-    return (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("tokens:Q", title="training tokens"),
-            y=alt.Y("share:Q", title=f"{run['task']}, %", scale=alt.Scale(domain=[0, 100])),
-            color=_colour(run),
-            strokeDash=alt.StrokeDash(
-                "what:N", sort=["right", "failed"], title=None, legend=alt.Legend(orient="bottom", symbolType="stroke")
-            ),
-        )
-        .properties(width=420, height=220)
-    )
-
-
-def _points(v: Mapping[str, Any]) -> Iterator[tuple[int, float, float | None]]:
-    """(tokens, accuracy, failure rate) before, on the way and after, all on the same items."""
-    for p in v["training"]["curve"]:
-        yield p["tokens"], p["value"], p["failure_rate"]
-
-
-def _colour(run: Mapping[str, Any]) -> Any:
+def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
+    """The loss, then accuracy and failures on the way, against training tokens."""
     import altair as alt
 
     names = [v["name"] for v in trained(run)]
-    return alt.Color("variant:N", sort=names, title=None, legend=alt.Legend(orient="bottom", columns=1, labelLimit=400))
+    rows = [{"variant": v["name"], "tokens": p["tokens"], "loss": p["loss"]} for v in trained(run) for p in v["training"]["loss"]]
+    if rows:
+        scale = alt.Scale(type="symlog", constant=0.01)
+        lines = _over_tokens(rows, names, alt.Y("loss:Q", title="loss, nats per answer token", scale=scale), point=False)
+        yield Chart("training loss", "Training loss against tokens; the table Fine-tuning holds its ends", lines)
+    for what, title, value in (("accuracy", f"{run['task']}, %", "value"), ("failures", "generation failures, %", "failure_rate")):
+        points = [
+            {"variant": v["name"], "tokens": p["tokens"], what: 100 * p[value]}
+            for v in trained(run) for p in v["training"]["curve"] if _is_share(run) and p[value] is not None
+        ]  # fmt: skip
+        if points:
+            lines = _over_tokens(points, names, alt.Y(f"{what}:Q", title=title, scale=alt.Scale(domain=[0, 100])))
+            yield Chart(f"{what} on the way", f"{what} against training tokens; also in the table Accuracy on the way", lines)
+
+
+def _over_tokens(rows: list[dict[str, Any]], names: list[str], y: Any, point: bool = True) -> Any:
+    import altair as alt
+
+    mark = chart(rows).mark_line(point=point, interpolate="monotone")
+    return mark.encode(x=alt.X("tokens:Q", title="training tokens"), y=y, color=colour("variant", names), tooltip=tooltips(rows))

@@ -1,0 +1,69 @@
+"""A model card in the Hub's form: what was measured on this checkpoint and on the model it was made from, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.figures import interval, measured, mebibytes, percent, widths
+from reports.parts import Table
+from reports.templating import template
+from reports.verdict import choice, verdict
+
+
+def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[str, Any] | None = None, made: str = "") -> str:
+    """The card of one variant (None: the one of the verdict). front: what the checkpoint's own card says on top, its licence above all;
+    made: its text on how it was made."""
+    chosen = subject(run, variant)
+    return template("card.md.j2").render(
+        run=run, chosen=chosen, front=front_matter(run, chosen, front or {}), made=made, width=widths(chosen["intermediate_sizes"]),
+        removed=percent(chosen["ratio_neurons"]), of_parameters=percent(chosen["ratio_parameters"]),
+        weights=mebibytes(chosen["weight_bytes"]),
+        table=results_table(run, chosen), verdict=verdict(run) if choice(run) and subject(run, None) is chosen else [],
+    )  # fmt: skip
+
+
+def subject(run: Mapping[str, Any], variant: str | None) -> Mapping[str, Any]:
+    by_name = {v["name"]: v for v in run["variants"]}
+    found = choice(run)
+    recommended = found.variant if found else run["variants"][-1]
+    return by_name[variant] if variant else recommended
+
+
+def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
+    """Every task's figure before and after, with the paired difference where there is one."""
+    dense = run["variants"][0]
+    differences = {c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (dense["name"], chosen["name"])}
+    rows = []
+    for task, e in chosen["eval"].items():
+        before, c = dense["eval"].get(task), differences.get(task)
+        value, low, high = (measured(e["metric"], e[key]) for key in ("value", "ci_low", "ci_high"))
+        change = "{} ({} to {})".format(*interval(c)) if c else ""
+        then = measured(before["metric"], before["value"]) if before else ""
+        known = "" if e["ci_low"] is None else f"{low} to {high}"
+        rows.append((task, e["metric"], str(e["n"]), then, value, known, change, percent(e["failure_rate"])))
+    head = ("task", "metric", "n", dense["name"], "this model", "95 % interval", "change in points", "generation failures")
+    return Table("Results", head, tuple(rows))
+
+
+def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mapping[str, Any]) -> str:
+    """YAML of the card's head: what was there, and the results as a model-index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="text-generation", dataset_type=task, dataset_name=task, metric_type=e["metric"], metric_value=round(e["value"], 6),
+            metric_name=e["metric"], dataset_args={"n": e["n"]},
+        )
+        for task, e in chosen["eval"].items()
+    ]  # fmt: skip
+    kept: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", **front}
+    kept["tags"] = sorted({*_tags(kept.get("tags")), "pruned"} if chosen["method"] != "dense" else _tags(kept.get("tags")))
+    name = Path(str(run["model"])).name
+    data = ModelCardData(**kept, model_name=f"{name}, {chosen['name']}", eval_results=results or None)
+    return str(data.to_yaml())
+
+
+def _tags(found: Any) -> set[str]:
+    return set(map(str, found)) if isinstance(found, Sequence) and not isinstance(found, str) else set()

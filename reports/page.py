@@ -1,0 +1,53 @@
+"""The HTML page: one file, no network. Vega lies in it once, and its policy lets no script run but the two that belong to it."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from reports.parts import Chart, Section
+from reports.samples import embedded
+from reports.templating import TEMPLATES, template
+from reports.verdict import commands, verdict
+
+
+def render(run: Mapping[str, Any], sections: Sequence[Section], folder: Path) -> str:
+    charts = {f"{section.name}-{i}": chart for section in sections for i, chart in enumerate(section.charts)}
+    scripts = [vega(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    return template("report.html.j2").render(
+        run=run, verdict=verdict(run), commands=commands(run, str(folder)), sections=sections,
+        specs=_script_json({name: _spec(chart) for name, chart in charts.items()}), samples=embedded(run, folder),
+        scripts=[Markup(text) for text in scripts], style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        policy=" ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
+    )  # fmt: skip
+
+
+@functools.cache
+def vega() -> str:
+    """Vega, Vega-Lite and vega-embed as one script, out of the package vl-convert; `</script` cannot end it early."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script").strip()
+
+
+def _spec(chart: Chart) -> dict[str, Any]:
+    found: dict[str, Any] = chart.spec.to_dict()
+    found.pop("config", None)  # the page's own, by its colour scheme
+    return found
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that is data to every parser: nothing in it can end the element that it lies in."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()

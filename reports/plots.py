@@ -1,0 +1,52 @@
+"""Altair charts of one view, as wide as the page lets them be; a click on the legend picks a line out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEIGHT = 240
+REMOVED = "FFN neurons removed, %"
+PALETTE = ("#3b76c4", "#e07b28", "#2f9e6e", "#c8485b", "#8b63c9", "#a8843c", "#3aa3b5", "#d45f9e", "#7c8797", "#7fae3a")
+
+
+def chart(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import altair as alt
+
+    return alt.Chart(alt.InlineData(values=[dict(row) for row in rows])).properties(width="container", height=HEIGHT)
+
+
+def removed() -> Any:
+    import altair as alt
+
+    return alt.X("removed:Q", title=REMOVED)
+
+
+def colour(field: str, names: Sequence[str], colours: Mapping[str, str] | None = None) -> Any:
+    """The same name has the same colour in every chart that is given the same names."""
+    import altair as alt
+
+    chosen = [(colours or {}).get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)]
+    scale = alt.Scale(domain=list(names), range=chosen)
+    return alt.Color(f"{field}:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=3, labelLimit=220, symbolOpacity=1))
+
+
+def bands(rows: Sequence[Mapping[str, Any]], by: str, names: Sequence[str], title: str, scale: Any = None) -> Any:
+    """Lines of `value` over `removed`, a colour for each `by`, with bands from `low` to `high`."""
+    import altair as alt
+
+    picked = alt.selection_point(fields=[by], bind="legend")
+    base = chart(rows).encode(x=removed(), color=colour(by, names))
+    y = alt.Y("value:Q", title=title, scale=scale or alt.Undefined)
+    band = base.mark_area().encode(
+        y=alt.Y("low:Q", title=title), y2="high:Q", opacity=alt.condition(picked, alt.value(0.16), alt.value(0.02))
+    )
+    line = base.mark_line(point={"size": 40, "filled": True}).encode(y=y, opacity=alt.condition(picked, alt.value(1), alt.value(0.12)))
+    return (band + line.encode(tooltip=tooltips(rows))).add_params(picked)
+
+
+def tooltips(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    import altair as alt
+
+    first = rows[0] if rows else {}
+    return [alt.Tooltip(f"{name}:Q", format=".4~g") if isinstance(v, float) else alt.Tooltip(f"{name}:N") for name, v in first.items()]

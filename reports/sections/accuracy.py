@@ -1,0 +1,177 @@
+"""Accuracy: of every variant, item by item against dense, and along the ratios of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reports.figures import LIKELIHOODS, changed, interval, measured, percent
+from reports.parts import Chart, Section, Table
+from reports.plots import bands, chart, colour, tooltips
+
+
+def section(run: Mapping[str, Any]) -> Section:
+    if run.get("sweep"):
+        tables = (target_table(run),) if run["sweep"]["points"] else ()
+        return Section("accuracy", "Accuracy", (), tuple(_curve_charts(run)), tables, (curve_table(run), difference_table(run)))
+    return Section("accuracy", "Accuracy", (), tuple(_bar_charts(run)), (accuracy_table(run), difference_table(run)))
+
+
+def accuracy_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "task", "metric", "n", "value", "95 % interval", "failures", "tokens per answer")
+    rows = [
+        (
+            v["name"], task, e["metric"], str(e["n"]), measured(e["metric"], e["value"]),
+            f"{measured(e['metric'], e['ci_low'])} to {measured(e['metric'], e['ci_high'])}",
+            percent(e["failure_rate"]), "unknown" if e["tokens_per_answer"] is None else f"{e['tokens_per_answer']:.1f}",
+        )
+        for v in run["variants"]
+        for task, e in v["eval"].items()
+    ]  # fmt: skip
+    return Table(
+        "Accuracy",
+        head,
+        tuple(rows),
+        "The first task is the target, the others are off-target. Intervals are Wilson's, over texts "
+        "for perplexity and bits per byte (lower is better). failures: any kind but a wrong answer.",
+    )
+
+
+def difference_table(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "against", "task", "n", "points", "95 % interval (paired)", "right to wrong", "wrong to right", "McNemar p")
+    rows = []
+    for c in run["comparisons"]:
+        difference, low, high = interval(c)
+        flips = ("", "", "") if c["mcnemar_p"] is None else (str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}")
+        rows.append((c["variant"], c["baseline"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips))
+    return Table("Item by item", head, tuple(rows))
+
+
+def curve_table(run: Mapping[str, Any]) -> Table:
+    """The dense model first, then every point."""
+    dense = run["variants"][0]
+    rows = [("dense", "0.0 %", "0.0 %", task, str(e["n"]), *_valued(e), *[""] * 5) for task, e in dense["eval"].items()]
+    for p in run["sweep"]["points"]:
+        specific, p_value = p["specificity"], "" if p["holm_p"] is None else f"{p['holm_p']:.2g}"
+        rows.append(
+            (
+                p["arm"], percent(p["ratio_requested"]), percent(p["ratio_neurons"]), p["task"], str(p["n"]),
+                *_valued(p), _spread(p), _change(p), p_value,
+                "yes" if p["collapsed"] else "" if p["collapsed"] is None else "no",
+                "" if specific is None else f"{100 * specific[0]:+.1f} ({100 * specific[1]:+.1f} to {100 * specific[2]:+.1f})",
+            )
+        )  # fmt: skip
+    note = (
+        f"Intervals at 95 %, over items. sd: over {_seeds(run)}. p: exact McNemar for one seed, Student's t over items for several, after "
+        f"Holm over all rows. collapsed: the interval ends below {percent(run['sweep']['collapse_below'])} on the target; others alike. "
+        "specificity: how many points more the target falls than the other tasks do on average."
+    )
+    head = (
+        "arm",
+        "ratio asked",
+        "of neurons",
+        "task",
+        "n",
+        "value",
+        "95 % interval",
+        "sd",
+        "against dense",
+        "p (Holm)",
+        "collapsed",
+        "specificity",
+    )
+    return Table("Every point", head, tuple(rows), note)
+
+
+def _valued(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Value and interval."""
+    value, low, high = (measured(found["metric"], found[key]) for key in ("value", "ci_low", "ci_high"))
+    return value, "" if found["ci_low"] is None else f"{low} to {high}"
+
+
+def _spread(point: Mapping[str, Any]) -> str:
+    if point["sd"] is None:
+        return ""
+    return f"{point['sd']:.3f}" if point["metric"] in LIKELIHOODS else f"{100 * point['sd']:.1f}"
+
+
+def _change(p: Mapping[str, Any]) -> str:
+    value, low, high = (changed(p["metric"], p[key]) for key in ("difference", "difference_low", "difference_high"))
+    return f"{value} ({low} to {high})"
+
+
+def _seeds(run: Mapping[str, Any]) -> str:
+    seeds = max((len(p["variants"]) for p in run["sweep"]["points"]), default=1)
+    return f"{seeds} seeds" if seeds > 1 else "seeds, where there is more than one"
+
+
+def target_table(run: Mapping[str, Any]) -> Table:
+    """Accuracy on the target, a row a ratio and a column a way of pruning."""
+    points = [p for p in run["sweep"]["points"] if p["task"] == run["task"]]
+    arms, ratios = list(dict.fromkeys(p["arm"] for p in points)), sorted({p["ratio_requested"] for p in points})
+    found = {(p["arm"], p["ratio_requested"]): measured(p["metric"], p["value"]) for p in points}
+    rows = tuple((percent(ratio), *(found.get((arm, ratio), "") for arm in arms)) for ratio in ratios)
+    dense = run["variants"][0]["eval"][run["task"]]
+    note = f"dense: {measured(dense['metric'], dense['value'])}, n = {dense['n']}; means over seeds. Intervals: in Every point."
+    return Table(f"{run['task']} {dense['metric']}", ("removed", *arms), rows, note)
+
+
+def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
+    """One panel a task: every variant with its interval."""
+    import altair as alt
+
+    names = [v["name"] for v in run["variants"]]
+    for task in run["variants"][0]["eval"]:
+        evals = [(v["name"], v["eval"][task]) for v in run["variants"] if task in v["eval"]]
+        if not all(is_share(e) for _, e in evals):
+            continue
+        rows = [{"variant": name, **_interval(e, 100)} for name, e in evals]
+        base = chart(rows).properties(height=36 * len(rows) + 40)
+        base = base.encode(y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)), tooltip=tooltips(rows))
+        scale = alt.Scale(domain=[0, 100])
+        dots = base.mark_point(filled=True, size=90, opacity=1).encode(
+            x=alt.X("value:Q", title="right answers, %", scale=scale), color=colour("variant", names).legend(None)
+        )
+        rules = base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour("variant", names).legend(None)
+        )
+        yield Chart(
+            task, f"Accuracy of every variant on {task} with 95 % intervals; the table Accuracy holds the same figures", rules + dots
+        )
+
+
+def is_share(found: Mapping[str, Any]) -> bool:
+    """Shares with an interval; perplexities and lm-eval's other figures have no place on an axis of percentages."""
+    return found["metric"] not in LIKELIHOODS and found["ci_low"] is not None and 0 <= found["value"] <= 1
+
+
+def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
+    """One panel a task, one line a way of pruning; accuracy in %, other metrics on their own scale."""
+    import altair as alt
+
+    for task, dense in run["variants"][0]["eval"].items():
+        share = dense["metric"] not in LIKELIHOODS
+        scale = alt.Scale(domain=[0, 100]) if share else alt.Scale(type="log")
+        title = f"{dense['metric']}{', %' if share else ''}"
+        made = bands(curve_rows(run, task), "arm", arms(run), title, scale)
+        what = f"{task}: {dense['metric']} against the share removed, with 95 % bands; the table Every point holds the same figures"
+        yield Chart(f"{task}{' (target)' if task == run['task'] else ''}", what, made)
+
+
+def arms(run: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(p["arm"] for p in run["sweep"]["points"]))
+
+
+def curve_rows(run: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
+    """Every arm from dense on."""
+    dense = run["variants"][0]["eval"][task]
+    scale = 1 if dense["metric"] in LIKELIHOODS else 100
+    start = [{"arm": arm, "removed": 0.0, **_interval(dense, scale)} for arm in arms(run)]
+    found = (p for p in run["sweep"]["points"] if p["task"] == task)
+    return start + [{"arm": p["arm"], "removed": 100 * p["ratio_neurons"], **_interval(p, scale)} for p in found]
+
+
+def _interval(found: Mapping[str, Any], scale: int) -> dict[str, float]:
+    value = found["value"]
+    low, high = (value if found[key] is None else found[key] for key in ("ci_low", "ci_high"))
+    return {"value": scale * value, "low": scale * low, "high": scale * high}

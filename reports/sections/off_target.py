@@ -1,0 +1,64 @@
+"""Off target: what pruning for one task did to the others, and whether it struck the target more than them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.figures import LIKELIHOODS, changed, percent, unit
+from reports.parts import Chart, Section, Table
+from reports.plots import bands
+from reports.sections.accuracy import arms
+
+
+def section(run: Mapping[str, Any]) -> Section:
+    made = specificity_table(run) if run.get("sweep") else changes_table(run)
+    shown = ((), (made,)) if run.get("sweep") else ((made,), ())
+    return Section("off-target", "Off target", _text(made), specificity_charts(run), *shown)
+
+
+def _text(table: Table) -> tuple[str, ...]:
+    text = "Specificity: how many points more the target falls than the other tasks do on average. Near 0 pruning hurts everything alike."
+    return (text,) if table.rows and "specificity" in table.head else ()
+
+
+def _specific(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [p for p in run["sweep"]["points"] if p["specificity"] is not None] if run.get("sweep") else []
+
+
+def specificity_charts(run: Mapping[str, Any]) -> tuple[Chart, ...]:
+    points = _specific(run)
+    if not points:
+        return ()
+    start = [{"arm": arm, "removed": 0.0, "value": 0.0, "low": 0.0, "high": 0.0} for arm in arms(run)]
+    names = ("value", "low", "high")
+    rows = [
+        {"arm": p["arm"], "removed": 100 * p["ratio_neurons"], **{k: 100 * v for k, v in zip(names, p["specificity"], strict=True)}}
+        for p in points
+    ]
+    what = "Specificity against the share of neurons removed, with 95 % bands; the table Specificity holds the same figures"
+    return (Chart("specificity", what, bands(start + rows, "arm", arms(run), "specificity, points")),)
+
+
+def specificity_table(run: Mapping[str, Any]) -> Table:
+    head = ("arm", "of neurons", "specificity", "95 % interval, points")
+    rows = [
+        (p["arm"], percent(p["ratio_neurons"]), f"{100 * value:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}")
+        for p in _specific(run)
+        for value, low, high in [p["specificity"]]
+    ]
+    return Table("Specificity", head, tuple(rows))
+
+
+def changes_table(run: Mapping[str, Any]) -> Table:
+    """Of a single run: the change on every other task beside the target's."""
+    rows = [
+        (
+            c["variant"], c["baseline"], c["task"] + (" (target)" if c["task"] == run["task"] else ""),
+            changed(c["metric"], c["difference"]) + ("" if c["metric"] in LIKELIHOODS else unit(c["metric"])),
+            f"{changed(c['metric'], c['ci_low'])} to {changed(c['metric'], c['ci_high'])}",
+        )
+        for c in run["comparisons"]
+        if len(run["variants"][0]["eval"]) > 1
+    ]  # fmt: skip
+    return Table("Change by task", ("variant", "against", "task", "change", "95 % interval"), tuple(rows))

@@ -1,0 +1,51 @@
+"""Where the figures come from: model, data, formula, seeds, versions, machine and command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reports.parts import Section, Table
+
+
+def section(run: Mapping[str, Any]) -> Section:
+    return Section("provenance", "Where this comes from", (), (), (provenance_table(run),), (variants_table(run),))
+
+
+def provenance_table(run: Mapping[str, Any]) -> Table:
+    rows = [
+        ("model", run["model"]),
+        ("command", run["command"]),
+        ("created", run["created"]),
+        *_calibration_rows(run["calibration"]),
+        ("seeds", ", ".join(map(str, sorted(set(run["seeds"])))) or "none"),
+        ("hash of the model", run.get("model_hash") or "not recorded"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
+        ("hardware", json.dumps(run["hardware"])),
+    ]
+    return Table("Provenance", ("what", "value"), tuple(rows))
+
+
+def variants_table(run: Mapping[str, Any]) -> Table:
+    rows = tuple((v["name"], _how(v)) for v in run["variants"] if v["method"] != "dense")
+    return Table("How each variant was made", ("variant", "how"), rows)
+
+
+def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not calibration:
+        return []
+    return [
+        ("target calibration", f"{calibration['n_target']} prompts of {calibration['target']}"),
+        ("distractors", f"{calibration['n_distractor']} prompts of {', '.join(calibration['distractors'])}"),
+        ("tokens scored", calibration["tokens"]),
+        ("score", calibration.get("formula") or "none"),
+        ("hash of the calibration", calibration["hash"]),
+    ]
+
+
+def _how(v: Mapping[str, Any]) -> str:
+    """How a variant was pruned, in words."""
+    refit = ", remaining down_proj columns re-fitted" if v["compensated"] else ""
+    metric = f", metric {v['metric']}" if v["metric"] else ""
+    return f"method {v['method']}{metric}{refit}, {v['allocation']} widths, alignment {v['alignment']}, seed {v['seed']}"

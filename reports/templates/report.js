@@ -1,0 +1,187 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const make = (tag, text, name) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (name) element.className = name;
+    return element;
+  };
+  const specs = JSON.parse(byId("specs").textContent);
+  const drawn = new Map();
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let browser = null;
+
+  // ---- charts: drawn when they come into view, in the colours of the page ----
+  const theme = () => {
+    const of = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    const [ink, soft, line] = ["--ink", "--soft", "--line"].map(of);
+    return {
+      background: null, font: "system-ui, sans-serif",
+      view: { stroke: line }, rule: { color: ink },
+      axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500 },
+      legend: { labelColor: ink, titleColor: soft }, point: { color: of("--accent") },
+    };
+  };
+  const draw = async (holder) => {
+    if (drawn.has(holder)) return;
+    drawn.set(holder, null);
+    const options = { renderer: "svg", actions: false, ast: true, config: theme(), tooltip: { theme: dark.matches ? "dark" : "light" } };
+    const made = await vegaEmbed(holder, specs[holder.dataset.chart], options);
+    drawn.set(holder, made.view);
+    holder.dataset.drawn = "yes";
+    if ("picks" in holder.dataset) made.view.addEventListener("click", (event, item) => pick(made.view, event, item));
+  };
+  const holders = [...document.querySelectorAll("[data-chart]")];
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+  }, { rootMargin: "300px" });
+  holders.forEach((holder) => watcher.observe(holder));
+  const redraw = () => {
+    for (const [holder, view] of drawn) {
+      if (view) view.finalize();
+      drawn.delete(holder);
+      delete holder.dataset.drawn;
+      watcher.unobserve(holder);
+      watcher.observe(holder);
+    }
+  };
+  dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => { document.querySelectorAll("details").forEach((d) => { d.open = true; }); holders.forEach(draw); });
+
+  const pick = (view, event, item) => {
+    const row = item && item.datum;
+    if (!browser || !row || !row.kind) return;
+    const svg = view.container().querySelector("svg"), bounds = svg.getBoundingClientRect();
+    const x = ((event.clientX - bounds.left) * svg.viewBox.baseVal.width) / bounds.width - view.origin()[0] - view.padding().left;
+    browser.show(row, row.arm ? view.scale("x").invert(x) : null);
+  };
+
+  // ---- answers: unpacked on arrival, one page of rows in the document at a time ----
+  const PAGE = 25;
+  const unpack = async () => {
+    const bytes = Uint8Array.from(atob(byId("packed").textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).json();
+  };
+  const ODD = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/;
+  const ODD_SPLIT = new RegExp(`(${ODD.source})`);
+  // hostile text stays text, and what cannot be seen or turns the line around is shown by its number
+  const write = (parent, text) => {
+    for (const piece of text.split(ODD_SPLIT)) {
+      if (!piece) continue;
+      if (piece.length === 1 && ODD.test(piece)) parent.append(make("span", `U+${piece.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`, "odd"));
+      else parent.append(piece);
+    }
+    return parent;
+  };
+  const plain = (text) => write(make("span"), text);
+  const written = (row) => {
+    const block = make("pre");
+    block.tabIndex = 0;
+    if (row[5] < 0) return write(block, row[1]);
+    write(block, row[1].slice(0, row[5]));
+    block.append(write(make("mark"), row[1].slice(row[5])));
+    return block;
+  };
+
+  const start = (data) => {
+    const kinds = data.kinds;
+    const chosen = { task: byId("task"), variant: byId("variant"), kind: byId("kind"), flip: byId("flip"), search: byId("search") };
+    const fill = (select, names, kept) => {
+      select.replaceChildren(...names.map(([value, text]) => { const o = make("option", text); o.value = value; return o; }));
+      if (names.some(([value]) => value === kept)) select.value = kept;
+    };
+    let rows = [], page = 0;
+    const task = () => data.tasks[chosen.task.value];
+    const before = () => new Map((task().variants[data.base] || []).map((row) => [row[0], row]));
+    const lists = () => {
+      const names = Object.keys(task().variants);
+      fill(chosen.variant, names.map((name) => [name, name]), chosen.variant.value || names[1] || names[0]);
+      const seen = new Set(Object.values(task().variants).flatMap((all) => all.flatMap((row) => row[3])));
+      const known = kinds.map((kind, i) => [String(i), kind]).filter(([i]) => seen.has(Number(i)));
+      fill(chosen.kind, [["", "all"], ["right", "right"], ["failed", "any but right"], ...known], chosen.kind.value);
+    };
+    const FLIPS = [["", "all"], ["lost", "right → wrong"], ["gained", "wrong → right"], ["any", "either way"], ["same", "unchanged"]];
+    const flipped = (row, old) => (!old || old[2] === null || row[2] === null ? "" : old[2] > row[2] ? "lost" : old[2] < row[2] ? "gained" : "same");
+    const fits = (row, old) => {
+      const { kind, flip, search } = { kind: chosen.kind.value, flip: chosen.flip.value, search: chosen.search.value.toLowerCase() };
+      const change = flipped(row, old);
+      if (kind === "right" ? row[2] !== 1 : kind === "failed" ? row[2] === 1 : kind !== "" && !row[3].includes(Number(kind))) return false;
+      if (flip === "any" ? change !== "lost" && change !== "gained" : flip !== "" && change !== flip) return false;
+      return !search || row[1].toLowerCase().includes(search) || (task().prompts[row[0]] || "").toLowerCase().includes(search);
+    };
+    const verdict = (row) => (row[2] === 1 ? "right" : row[2] === 0 ? "wrong" : "not judged");
+    const outcome = (row) => [verdict(row), ...row[3].map((i) => kinds[i]).filter((kind) => kind !== "wrong")].join(", ");
+    const side = (name, row) => {
+      const box = make("div");
+      box.append(make("h4", row ? `${name}: ${outcome(row)}${row[4] === null ? "" : `, ${row[4]} tokens`}` : name));
+      box.append(row ? written(row) : make("p", "no answer kept here"));
+      return box;
+    };
+    const open = (item, row, old, button) => {
+      const shown = item.querySelector(".detail");
+      button.setAttribute("aria-expanded", String(!shown));
+      if (shown) { shown.remove(); return; }
+      const detail = make("div", undefined, "detail");
+      const prompt = make("div");
+      prompt.append(make("h4", "prompt"), write(Object.assign(make("pre"), { tabIndex: 0 }), task().prompts[row[0]] || ""));
+      const pair = make("div", undefined, "pair");
+      if (chosen.variant.value !== data.base) pair.append(side(data.base, old));
+      pair.append(side(chosen.variant.value, row));
+      detail.append(prompt, pair);
+      item.append(detail);
+    };
+    const line = (row, old) => {
+      const item = make("li"), button = make("button", undefined, "row");
+      button.type = "button";
+      button.setAttribute("aria-expanded", "false");
+      const text = plain(row[1].slice(0, 160).replace(/\s+/g, " "));
+      text.className = "text";
+      button.append(make("span", `item ${row[0]}`), make("span", outcome(row), verdict(row)), text);
+      button.addEventListener("click", () => open(item, row, old, button));
+      item.append(button);
+      return item;
+    };
+    const paint = () => {
+      const old = before(), from = page * PAGE, shown = rows.slice(from, from + PAGE), kept = task().variants[chosen.variant.value].length;
+      byId("answers").replaceChildren(...shown.map((row) => line(row, old.get(row[0]))));
+      const where = rows.length ? `${from + 1} to ${from + shown.length} of ` : "";
+      byId("found").textContent = `${where}${rows.length} answers, out of ${kept} of this model in this page; ${task().total} on this task in the run's samples folder.`;
+      byId("previous").disabled = page === 0;
+      byId("next").disabled = from + PAGE >= rows.length;
+    };
+    const filter = () => {
+      const old = before();
+      rows = task().variants[chosen.variant.value].filter((row) => fits(row, old.get(row[0])));
+      page = 0;
+      paint();
+    };
+    const turn = (by) => { page += by; paint(); };
+    fill(chosen.task, Object.keys(data.tasks).map((name) => [name, name]), data.target);
+    fill(chosen.flip, FLIPS, "");
+    lists();
+    chosen.task.addEventListener("change", () => { lists(); filter(); });
+    for (const select of [chosen.variant, chosen.kind, chosen.flip]) select.addEventListener("change", filter);
+    chosen.search.addEventListener("input", filter);
+    byId("filters").addEventListener("submit", (event) => event.preventDefault());
+    byId("previous").addEventListener("click", () => turn(-1));
+    byId("next").addEventListener("click", () => turn(1));
+    filter();
+    // what a click on a chart asks for: the arm's variant nearest to the place, or the variant itself, and the kind
+    const show = (row, removed) => {
+      const points = data.arms.filter(([arm, , , name]) => arm === row.arm && name === data.target);
+      points.sort((a, b) => Math.abs(a[1] - removed) - Math.abs(b[1] - removed));
+      chosen.task.value = data.target;
+      lists();
+      chosen.variant.value = row.variant || (points.length ? points[0][2][0] : data.base);
+      chosen.kind.value = row.kind === "right" ? "right" : String(kinds.indexOf(row.kind));
+      chosen.flip.value = "";
+      filter();
+      byId("samples").scrollIntoView();
+    };
+    browser = { show };
+    byId("samples").dataset.ready = "yes";
+  };
+  if (byId("packed")) unpack().then(start);
+})();

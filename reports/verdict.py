@@ -1,0 +1,142 @@
+"""What the figures say: whether to prune and how far, what it costs, what it saves, and the commands that give the model."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reports.figures import interval, measured, mebibytes, percent, unit
+from reports.sections.claims import sweep_sentences
+from reports.sections.recovery import recovery_sentences
+from reports.sections.serving import serving_sentences
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant that the verdict is about, and how far it was shown to lose less than `margin` (None: no margin was declared)."""
+
+    variant: Mapping[str, Any]
+    margin: float | None = None
+    shown: bool = True
+
+
+def choice(run: Mapping[str, Any]) -> Choice | None:
+    """Of a sweep: the way of pruning that goes farthest without loss, there; where none does, the least that was removed. None: nothing
+    was pruned from a dense model here."""
+    by_name = {v["name"]: v for v in run["variants"]}
+    if run.get("sweep"):
+        return _of_sweep(run, by_name)
+    pruned = next((v for v in run["variants"][1:] if v["method"] != "dense" and not v["recovered"]), None)
+    compared = any(c["variant"] == pruned["name"] for c in run["comparisons"]) if pruned else False
+    return Choice(pruned) if pruned and compared and run["variants"][0]["method"] == "dense" else None
+
+
+def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> Choice | None:
+    points = [p for p in run["sweep"]["points"] if p["task"] == run["task"] and by_name[p["variants"][0]]["method"] != "reverse"]
+    reach = {t["arm"]: t["non_inferior"] for t in run["sweep"]["thresholds"]}
+    if not points or not reach:
+        return None
+    margin = run["sweep"]["thresholds"][0]["margin"]
+    held = [p for p in points if 0 < p["ratio_neurons"] <= reach.get(p["arm"], 0.0) + 1e-9]
+    if held:
+        best = max(held, key=lambda p: (p["ratio_neurons"], p["value"]))
+    else:
+        best = min(points, key=lambda p: (p["ratio_neurons"], -p["value"]))
+    return Choice(by_name[best["variants"][0]], margin, bool(held))
+
+
+def verdict(run: Mapping[str, Any]) -> list[str]:
+    """Three sentences with figures: how far, at what cost, for what gain; of a run that pruned nothing, what it measured."""
+    chosen = choice(run)
+    if chosen is None:
+        return [*serving_sentences(run), *recovery_sentences(run)]
+    return [_how_far(run, chosen), _cost(run, chosen.variant), _gain(run, chosen.variant)]
+
+
+def sentences(run: Mapping[str, Any]) -> list[str]:
+    """All that can be said in words, for the terminal and Markdown: the verdict, then the claims or speed and recovery one by one."""
+    more = sweep_sentences(run) if run.get("claims") else [*serving_sentences(run), *recovery_sentences(run)]
+    return [*verdict(run), *(line for line in more if choice(run))]
+
+
+def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
+    v, target = chosen.variant, _changes(run, chosen.variant)[run["task"]]
+    before, after = (measured(target["metric"], x["eval"][run["task"]]["value"]) for x in (run["variants"][0], v))
+    difference, low, high = interval(target)
+    change = (
+        f"changes {run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
+        f"95 % interval {low} to {high}, n = {target['n']}"
+    )
+    removed = (
+        f"removing {percent(v['ratio_neurons'])} of the FFN neurons ({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
+    )
+    if chosen.margin is None:
+        return f"{removed[0].upper()}{removed[1:]} {change}."
+    if not chosen.shown:
+        return f"No ratio tried is shown to lose less than {100 * chosen.margin:g} points: {removed}, the least, {change}."
+    return f"Prune up to here to lose less than {100 * chosen.margin:g} points: {removed} {change}."
+
+
+def _cost(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
+    others = [
+        f"{task} {interval(c)[0]}{unit(c['metric'])} ({interval(c)[1]} to {interval(c)[2]})"
+        for task, c in _changes(run, v).items()
+        if task != run["task"]
+    ]
+    before, after = (x["eval"][run["task"]]["failure_rate"] for x in (run["variants"][0], v))
+    failures = f"generation failures on {run['task']} go from {percent(before)} to {percent(after)}"
+    elsewhere = f"Off target: {', '.join(others)}" if others else "Nothing off target was measured"
+    return f"{elsewhere}; {failures}."
+
+
+def _gain(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
+    dense = run["variants"][0]
+    weights = (
+        f"Weights shrink from {mebibytes(dense['weight_bytes'])} to {mebibytes(v['weight_bytes'])} "
+        f"({100 * (v['weight_bytes'] / dense['weight_bytes'] - 1):+.1f} %)"
+    )
+    speeds = list(_speeds(run, v))
+    return f"{weights}; output tokens per second {', '.join(speeds)}." if speeds else f"{weights}; its speed was not measured."
+
+
+def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
+    """Of the variant, or of another one of the same widths: speed goes by the widths alone."""
+    same = [x["name"] for x in run["variants"] if x["intermediate_sizes"] == v["intermediate_sizes"]]
+    known = [r for r in run.get("speed_ratios", ()) if r["quantity"] == "output_tok_s" and r["baseline"] == run["variants"][0]["name"]]
+    timed = next((name for name in (v["name"], *same) if any(r["variant"] == name for r in known)), None)
+    for r in known:
+        if r["variant"] == timed:
+            known_interval = "" if r["ci_low"] is None else f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
+            yield f"{r['ratio']:.2f} times dense{known_interval} at {r['concurrency']} at a time"
+
+
+def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    dense = run["variants"][0]["name"]
+    return {c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (dense, v["name"])}
+
+
+def _name(v: Mapping[str, Any]) -> str:
+    metric = f" {v['metric']}" if v["metric"] else ""
+    return f"{v['method']}{metric}{' with re-fitting' if v['compensated'] else ''}"
+
+
+def commands(run: Mapping[str, Any], folder: str) -> list[str]:
+    """How to get the chosen model and serve it; nothing where there is none to recommend."""
+    chosen = choice(run)
+    if chosen is None or not chosen.shown:
+        return []
+    v = chosen.variant
+    if v["checkpoint"]:
+        return [shlex.join(["vllm", "serve", f"{folder}/{v['checkpoint']}"])]
+    optional = {
+        "--metric": v["metric"],
+        "--allocation": v["allocation"] if v["allocation"] == "global" else None,
+        "--seed": v["seed"] if v["method"] == "random" else None,
+    }
+    fixed = ["--model", run["model"], "--task", run["task"], "--method", v["method"], "--ratio", f"{v['ratio_requested']:g}"]
+    more = [str(part) for option, value in optional.items() if value is not None for part in (option, value)]
+    refit = ["--compensate"] if v["compensated"] else []
+    settings = ["harness", "run", *fixed, *more, *refit, "--align", str(v["alignment"]), "--out", "runs/pruned"]
+    return [shlex.join(settings), "vllm serve runs/pruned/checkpoint"]

@@ -1,0 +1,168 @@
+"""The report in a real Chromium: it draws, it filters, it is quiet, and what a model wrote is text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.build import read_run, write_reports
+from reports.figures import measured, percent
+from tests.reports.conftest import HOSTILE
+
+SEEN = "[...document.querySelectorAll('#answers .row')].length"
+
+
+@pytest.fixture(scope="module")
+def page_file(sweep_folder: Path) -> Path:
+    return write_reports(sweep_folder, ("html",))["html"]
+
+
+@pytest.fixture
+def opened(chromium: Any, page_file: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Any, list[str]]]:
+    """The page, and what it has said or asked for: messages, errors, dialogs and requests that are not for the file itself."""
+    options = getattr(request, "param", {})
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("#samples[data-ready]", state="attached")
+    yield page, heard
+    context.close()
+
+
+def draw_all(page: Any) -> None:
+    for holder in page.query_selector_all("[data-chart]"):
+        holder.scroll_into_view_if_needed()
+    page.wait_for_selector("[data-chart]:not([data-drawn])", state="detached")
+
+
+def found(page: Any) -> str:
+    return str(page.inner_text("#found"))
+
+
+def test_every_chart_is_drawn_and_nothing_is_said(opened: tuple[Any, list[str]]) -> None:
+    page, heard = opened
+    draw_all(page)
+    marks = page.evaluate("[...document.querySelectorAll('[data-chart]')].map((h) => h.querySelectorAll('.role-mark path').length)")
+    assert len(marks) >= 12 and all(marks)
+    assert heard == []
+
+
+def test_the_figures_are_those_of_run_json(opened: tuple[Any, list[str]], sweep_folder: Path) -> None:
+    page, run = opened[0], read_run(sweep_folder)
+    script = """(title) => [...document.querySelectorAll('.table')].filter((t) => t.querySelector('h3').textContent === title)
+        .flatMap((t) => [...t.querySelectorAll('tbody tr')].map((r) => [...r.cells].map((c) => c.textContent)))"""
+    points = {(row[0], row[1], row[3]): row[5] for row in page.evaluate(script, "Every point") if row[0] != "dense"}
+    expected = {(p["arm"], percent(p["ratio_requested"]), p["task"]): measured(p["metric"], p["value"]) for p in run["sweep"]["points"]}
+    assert points == expected and len(points) == 96
+    verdicts = {row[0]: row[1] for row in page.evaluate(script, "The claims")}
+    assert verdicts == {c["claim"]: c["verdict"] for c in run["claims"]}
+    (rows,) = json.loads(page.evaluate("document.getElementById('specs').textContent"))["accuracy-0"]["datasets"].values()
+    target = {(p["arm"], 100 * p["ratio_neurons"]): 100 * p["value"] for p in run["sweep"]["points"] if p["task"] == run["task"]}
+    assert {(row["arm"], row["removed"]): row["value"] for row in rows if row["removed"]} == target
+
+
+def test_filters_count_what_is_there(opened: tuple[Any, list[str]], sweep_folder: Path) -> None:
+    page, heard = opened
+    page.select_option("#variant", "random-0.5-seed7")
+    lines = (sweep_folder / "samples/random-0.5-seed7/mini_math.jsonl").read_text(encoding="utf-8").splitlines()
+    loops = sum("loop" in json.loads(line)["failures"] for line in lines)
+    assert "of 200 answers" in found(page) and page.evaluate(SEEN) == 25
+    page.select_option("#kind", label="loop")
+    assert 25 < loops < 200 and f"of {loops} answers" in found(page)
+    page.click("#next")
+    assert found(page).startswith("26 to 50 of")
+    page.select_option("#kind", "")
+    page.select_option("#flip", "lost")
+    assert f"of {loops} answers" in found(page)  # dense is right everywhere here
+    page.select_option("#flip", "gained")
+    assert found(page).startswith("0 answers")
+    page.select_option("#flip", "")
+    page.fill("#search", "First 123+1")
+    assert found(page).startswith("1 to 1 of 1 answers")
+    assert heard == []
+
+
+def test_an_answer_opens_beside_the_dense_one_with_its_loop_marked(opened: tuple[Any, list[str]]) -> None:
+    page, _ = opened
+    page.select_option("#variant", "random-0.5-seed7")
+    page.select_option("#kind", label="loop")
+    page.click("#answers .row >> nth=0")
+    titles = [box.inner_text() for box in page.query_selector_all(".detail h4")]
+    assert titles[0] == "prompt" and titles[1].startswith("dense: right") and titles[2].startswith("random-0.5-seed7: wrong, loop")
+    assert page.inner_text("mark").strip().startswith("again and again,") and len(page.query_selector_all("mark")) == 1
+    page.click("#answers .row >> nth=0")
+    assert page.query_selector(".detail") is None
+
+
+def test_a_click_on_a_failure_kind_shows_such_answers(opened: tuple[Any, list[str]]) -> None:
+    page, _ = opened
+    holder = page.query_selector("[data-picks] >> nth=2")  # random
+    holder.scroll_into_view_if_needed()
+    page.wait_for_selector("[data-picks]:not([data-drawn]) >> nth=3", state="detached")
+    box = page.query_selector("[data-picks] >> nth=2").query_selector(".role-mark path[fill='#c8485b']").bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 3)
+    assert page.evaluate("document.getElementById('kind').selectedOptions[0].textContent") == "loop"
+    assert page.input_value("#variant") == "random-0.5-seed33"
+
+
+def test_hostile_answers_are_text(opened: tuple[Any, list[str]]) -> None:
+    page, heard = opened
+    page.select_option("#variant", "selective-smd-0.3")
+    page.select_option("#kind", label="gibberish")
+    assert f"of {len(HOSTILE)} answers" in found(page)
+    for i in range(len(HOSTILE)):
+        page.click(f"#answers .row >> nth={i}")
+    shown = [block.inner_text() for block in page.query_selector_all(".pair > div:nth-child(2) pre")]
+    for i in (0, 1, 2, 3, 6, 8):
+        assert shown[i] == HOSTILE[i]
+    assert shown[4] == "abcU+202Egnp.exe U+2066innerU+2069 U+200F" and shown[5] == "nul U+0000 bell U+0007 escape U+001B[31m"
+    assert "996,000 characters left out here" in shown[7] and len(shown[7]) < 5000
+    assert page.evaluate("window.pwned") is None and page.query_selector("#samples script, #samples img, #samples svg") is None
+    assert heard == []
+
+
+def test_the_policy_stops_a_script_that_got_in(opened: tuple[Any, list[str]]) -> None:
+    page, heard = opened
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data: onerror=\"window.pwned = 1\"><a href=x>')")
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.pwned") is None and any("Content Security Policy" in line for line in heard)
+
+
+@pytest.mark.parametrize("opened", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_axe_finds_nothing_serious(opened: tuple[Any, list[str]]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page, _ = opened
+    draw_all(page)
+    page.click("#answers .row >> nth=0")
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    violations = axe.run(page).response["violations"]
+    serious = [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations if v["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened: tuple[Any, list[str]]) -> None:
+    page, _ = opened
+    page.set_viewport_size({"width": 360, "height": 740})
+    draw_all(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_it_prints(opened: tuple[Any, list[str]]) -> None:
+    page, heard = opened
+    assert len(page.pdf()) > 50_000 and heard == []
+
+
+def test_without_scripts_every_figure_is_still_there(chromium: Any, page_file: Path) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    assert "28.0 % (23.5 % to 29.5 %)" in page.inner_text("#claims") and page.locator("tbody tr").count() > 300
+    context.close()
