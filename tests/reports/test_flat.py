@@ -1,0 +1,33 @@
+"""Every figure of run.json is a row of the CSV, and no cell is a formula to a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from reports.flat import HEAD, csv_text
+from tests.reports.conftest import EXAMPLE
+from tests.reports.test_build import RUN, VARIANT
+
+
+def test_a_sweeps_figures_are_all_there_unrounded() -> None:
+    run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(io.StringIO(csv_text(run))))
+    assert tuple(rows[0]) == HEAD
+    found = {(row["variant"], row["task"], row["quantity"]): row for row in rows}
+    for v in run["variants"]:
+        for task, e in v["eval"].items():
+            row = found[v["name"], task, e["metric"]]
+            assert (float(row["value"]), float(row["ci_low"]), int(row["n"])) == (e["value"], e["ci_low"], e["n"])
+            assert float(found[v["name"], task, "failure:no_answer"]["value"]) == e["failures"]["no_answer"]
+    for c in run["comparisons"]:
+        assert float(found[c["variant"], c["task"], f"difference from {c['baseline']}"]["value"]) == c["difference"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "+1", "-1"])
+def test_a_name_is_no_formula(name: str) -> None:
+    rows = list(csv.reader(io.StringIO(csv_text({**RUN, "variants": [{**VARIANT, "name": name}]}))))
+    assert rows[1][0] == f"'{name}"
