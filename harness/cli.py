@@ -9,10 +9,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import click
+import rich_click as click
 
 from harness.errors import HarnessError
 from harness.listings import metrics_command, models_command, tasks_command
+from harness.look_commands import completion_command, config_group, doctor_command, runs_command
 from harness.options import (
     ANSWERS,
     CONFIG,
@@ -25,6 +26,7 @@ from harness.options import (
     LIMIT,
     METHOD,
     METRIC_SCORED,
+    MODEL,
     ONLINE,
     PLANNING,
     PRESET,
@@ -36,6 +38,7 @@ from harness.options import (
     TASK,
     THREADS,
     TOKENS,
+    out_option,
 )
 from harness.printing import answer, forecast_table, print_table, show_run, stdout_to_stderr
 from harness.sweep_command import presets_command, sweep_command
@@ -68,20 +71,30 @@ def main() -> None:
         sys.exit(1)
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(context_settings=_CONTEXT, invoke_without_command=True)
 @click.version_option(package_name="harness-prune")
-def cli() -> None:
-    """Prunes FFN neurons of a task-specific language model and says what that did.
+@click.pass_context
+@click.command_panel("Prune and prove", commands=["run", "sweep", "recover"])
+@click.command_panel("One stage at a time", commands=["score", "plan", "prune", "eval", "grade"])
+@click.command_panel("Serve and measure", commands=["bench", "serve"])
+@click.command_panel("Look at results", commands=["runs", "report", "compare", "inspect", "push"])
+@click.command_panel("What there is", commands=["doctor", "models", "tasks", "metrics", "presets", "config", "completion"])
+def cli(context: click.Context) -> None:
+    """Prunes FFN neurons of a task-specific language model and says, with intervals, what that did.
 
     \b
     harness run                                    the embedded model, 20 % removed
     harness run --model qwen-7b --dry-run          what a run would do, without weights
     harness run --model ./my-model --task gsm8k    your own model
+    harness runs                                   what has run, and how to go on
+    harness doctor                                 what is installed here, and what is missing
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command("run")
-@click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
+@MODEL
 @TASK
 @METHOD
 @PLANNING
@@ -90,7 +103,7 @@ def cli() -> None:
 @CONFIG
 @click.option("--recover", is_flag=True, default=None, help="Also fine-tune the pruned model, and the dense one as its control.")
 @RECOVERY
-@click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-VARIANT]")
+@out_option("runs/MODEL-TASK-VARIANT")
 @DRY_RUN
 @FRESH
 @JSON
@@ -128,7 +141,7 @@ def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], as_json: b
 @PRUNED_AND_EVALUATED
 @RECOVERY
 @CONFIG
-@click.option("--out", type=_PATH, help="Run directory.  [default: runs/MODEL-TASK-recovered]")
+@out_option("runs/MODEL-TASK-recovered")
 @DRY_RUN
 @FRESH
 @JSON
@@ -140,7 +153,7 @@ def recover_command(
 
     \b
     harness recover runs/x/checkpoint --task gsm8k
-    harness recover qwen-1.5b --arms selective,random,reverse,dense --ratio 0.3
+    harness recover qwen-1.5b --arms selective,random,dense --ratio 0.3
 
     With --arms, MODEL is pruned in each of these ways first; dense is MODEL itself, the control that says what is plain training.
     """
@@ -239,7 +252,7 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
 @DTYPE
 @THREADS
 @click.option("--include-path", type=_PATH, help="Folder with lm-eval YAML of your own tasks.")
-@click.option("--out", type=_PATH, help="Run directory.  [default: runs/eval-MODEL]")
+@out_option("runs/eval-MODEL")
 @FRESH
 @JSON
 @DEBUG
@@ -287,9 +300,9 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
     """Throughput, latency and memory of MODELS on the same requests, in turns; ratios are against the first.
 
     \b
-    harness bench qwen-1.5b runs/x/checkpoint runs/x/recovered/dense
-    harness bench MODEL MODEL                      against itself: what noise looks like here
-    harness bench MODEL CHECKPOINT --online        vLLM's server, asked by `vllm bench serve`
+    harness bench qwen-1.5b runs/x/checkpoint
+    harness bench MODEL MODEL                 against itself: how noise looks
+    harness bench MODEL CHECKPOINT --online   vLLM's server over HTTP
     """
     from harness.config import load_config
     from harness.standalone import bench_checkpoints
@@ -309,7 +322,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
 @click.option("--max-model-len", type=int, help="Tokens of a prompt and its answer.  [default: the model's; on a CPU 4096 at most]")
 @DTYPE
 @THREADS
-@click.option("--out", type=_PATH, help="Run directory, with the server's log.  [default: runs/serve-CHECKPOINT]")
+@out_option("runs/serve-CHECKPOINT")
 @FRESH
 @JSON
 @DEBUG
@@ -321,7 +334,8 @@ def serve_command(
 
     \b
     harness serve runs/x/checkpoint
-    VLLM_API_KEY=... harness serve runs/x/checkpoint --host 0.0.0.0 -- --tensor-parallel-size 2
+    harness serve runs/x/checkpoint -- --tensor-parallel-size 2
+    VLLM_API_KEY=... harness serve runs/x/checkpoint --host 0.0.0.0
 
     What follows -- goes to `vllm serve` as it is; the plain line that all this stands for is printed.
     """
@@ -342,14 +356,20 @@ def serve_command(
 
 @cli.command("report")
 @click.argument("run", type=_PATH)
+@click.option("--format", "formats", default="html,md", show_default=True, help="Of html, md, csv and card, with commas.")
 @JSON
 @DEBUG
-def report_command(run: Path, as_json: bool) -> None:
-    """Render report.html and report.md of RUN again from its run.json."""
+def report_command(run: Path, formats: str, as_json: bool) -> None:
+    """Render RUN again from its run.json.
+
+    \b
+    harness report runs/mine
+    harness report runs/mine --format html,md,csv,card
+    """
     from reports.build import write_reports
 
-    html, markdown = write_reports(run)
-    answer({"html": str(html), "markdown": str(markdown)}, as_json)
+    written = write_reports(run, [name.strip() for name in formats.split(",") if name.strip()])
+    answer({name: str(path) for name, path in written.items()}, as_json)
 
 
 @cli.command("compare")
@@ -391,7 +411,11 @@ def inspect_command(run: Path, as_json: bool) -> None:
         print_table(table)
 
 
-for _command in (sweep_command, presets_command, models_command, metrics_command, tasks_command):
+_OTHERS = (
+    sweep_command, presets_command, models_command, metrics_command, tasks_command, runs_command, doctor_command, config_group,
+    completion_command,
+)  # fmt: skip
+for _command in _OTHERS:
     cli.add_command(_command)
 
 

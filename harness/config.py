@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from harness.errors import UsageError
+from harness.yaml_file import YamlFile, read_yaml
 
 
 class RecoveryConfig(BaseModel):
@@ -134,7 +137,7 @@ def preset_summaries() -> dict[str, str]:
 def load_config(
     file: Path | None, options: Mapping[str, Any], preset: str | None = None, defaults: Mapping[str, Any] = {}
 ) -> RunConfig:  # fmt: skip
-    """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong setting in one line.
+    """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong setting and its place.
 
     Settings of the recovery and of a sweep stand below `recovery` and `sweep` in a file, and by their bare names elsewhere.
     """
@@ -142,40 +145,50 @@ def load_config(
     names = [name for name in (*RunConfig.model_fields, *inner) if name not in _NESTED]
     environment = {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
     given = {key: value for key, value in options.items() if value not in (None, ())}
-    from_file = _read_yaml(file)
-    preset = preset or environment.get("preset") or from_file.get("preset")
-    merged: dict[str, Any] = {**defaults, **_read_preset(preset), **from_file, "preset": preset}
+    found = read_yaml(file)
+    preset = preset or environment.get("preset") or found.values.get("preset")
+    below = _read_preset(preset)
+    merged: dict[str, Any] = {**defaults, **below, **found.values, "preset": preset}
     named = {**environment, **given}
     merged |= {key: value for key, value in named.items() if key not in inner and key != "preset"}
     for section in _NESTED:
-        below = [_mapping(source.get(section), section) for source in (_read_preset(preset), from_file)]
-        merged[section] = {**below[0], **below[1], **{key: value for key, value in named.items() if inner.get(key) == section}}
+        own, bare = merged.get(section) or {}, {key: value for key, value in named.items() if inner.get(key) == section}
+        if isinstance(own, dict):  # anything else is refused below
+            merged[section] = {**(below.get(section) or {}), **own, **bare}
     try:
-        return RunConfig(**merged)
+        config = RunConfig(**merged)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"bad settings: {problems}") from error
+        problems = [*found.problems, *(_problem(e, found, environment, given) for e in error.errors())]
+        raise UsageError(f"bad settings: {'; '.join(problems)}") from error
+    if found.problems:
+        raise UsageError(f"bad settings: {'; '.join(found.problems)}")
+    return config
 
 
-def _mapping(value: Any, section: str) -> dict[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        raise UsageError(f"bad settings: {section} must hold settings of its own, each like `name: value`, not {value!r}")
-    return value or {}
+def _problem(error: Any, file: YamlFile, environment: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """One wrong setting: where it was given, its name, what is wrong with it, and what may have been meant."""
+    keys = tuple(map(str, error["loc"]))
+    name = next((key for key in reversed(keys) if key in environment or key in given), None)
+    if name in given:
+        where = f"--{str(name).replace('_', '-')}"
+    else:
+        where = f"HARNESS_{str(name).upper()}" if name else file.place(keys) or "preset"
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        section = _NESTED.get(keys[0]) if len(keys) > 1 else None
+        near = difflib.get_close_matches(keys[-1], (section or RunConfig).model_fields, n=1)
+        text = "no such setting" + (f", did you mean {near[0]}?" if near else "; `harness config show` lists all")
+    return f"{where}: {'.'.join(keys)}: {text[:1].lower()}{text[1:]}"
+
+
+def config_yaml(config: RunConfig) -> str:
+    """Every setting with its value, defaults too; `--config` with this text gives the same settings again."""
+    values = json.loads(config.model_dump_json())
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 def _read_preset(name: str | None) -> dict[str, Any]:
     if name is not None and name not in presets():
-        raise UsageError(f"unknown preset {name!r}; known are {', '.join(presets())}")
-    return _read_yaml(PRESETS / f"{name}.yaml" if name else None)
-
-
-def _read_yaml(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read as YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} must hold one mapping of settings, like `ratio: 0.2`")
-    return values
+        near = difflib.get_close_matches(name, presets(), n=1)
+        raise UsageError(f"unknown preset {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(presets())}"))
+    return dict(read_yaml(PRESETS / f"{name}.yaml" if name else None).values)

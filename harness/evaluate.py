@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import MeasurementError
 from harness.exam import Answered, Exam, Sitting, ask, questions, run_lm_eval
+from harness.progress import stage
 from harness.similarity import similarities
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, likelihood_metric, ratio_mean, wilson
 from harness.store import write_text
@@ -28,8 +29,10 @@ TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as 
 
 def evaluate(llm: Any, exam: Exam, sitting: Sitting) -> dict[str, EvalResult]:
     """Every task of the exam, asked and graded. Raises MeasurementError where lm-eval fails."""
-    with Grader() as grader:
-        return grade(ask(llm, exam, questions(llm, exam), sitting, grader), exam, sitting)
+    asked = questions(llm, exam)
+    title = f"Evaluating {sitting.variant} on {', '.join(task.name for task in exam.tasks)}"
+    with Grader() as grader, stage(title, sum(len(question.requests) for question in asked)) as advance:
+        return grade(ask(llm, exam, asked, sitting, grader, advance), exam, sitting)
 
 
 def grade(answered: Sequence[Answered], exam: Exam, sitting: Sitting) -> dict[str, EvalResult]:

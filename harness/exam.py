@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -124,18 +124,22 @@ def _question(llm: Any, exam: Exam, task: Task) -> Question:
     raise MeasurementError(f"lm-eval asks nothing for {task.name}; check the data set")
 
 
-def ask(llm: Any, exam: Exam, asked: Sequence[Question], sitting: Sitting, grader: Grader) -> list[Answered]:
-    """The engine's answers to everything; `grader` begins with each as it comes."""
-    return [_answers(llm, exam, question, sitting, grader) for question in asked]
+def ask(
+    llm: Any, exam: Exam, asked: Sequence[Question], sitting: Sitting, grader: Grader, advance: Callable[[int], None] | None = None
+) -> list[Answered]:  # fmt: skip
+    """The engine's answers to everything; `grader` begins with each as it comes, and `advance` hears of it."""
+    return [_answers(llm, exam, question, sitting, grader, advance) for question in asked]
 
 
-def _answers(llm: Any, exam: Exam, question: Question, sitting: Sitting, grader: Grader) -> Answered:
+def _answers(
+    llm: Any, exam: Exam, question: Question, sitting: Sitting, grader: Grader, advance: Callable[[int], None] | None
+) -> Answered:  # fmt: skip
     task, started = question.task, time.perf_counter()
     with ExitStack() as stack:
         file = sitting.generations / f"{task.name}.jsonl"
         journal = stack.enter_context(Journal(file, identity_of(llm, sitting.identity))) if sitting.identity else None
         submit = partial(grader.submit, task.module.grade, task.name) if task.generates else None
-        language_model = make_language_model(llm, exam.max_model_len, exam.chat, Hear(journal, submit))
+        language_model = make_language_model(llm, exam.max_model_len, exam.chat, Hear(journal, submit, advance))
         answers = getattr(language_model, question.method)(list(question.requests))
     return Answered(question, tuple(answers), time.perf_counter() - started, language_model)
 

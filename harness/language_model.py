@@ -20,12 +20,15 @@ _LONGEST_ANSWER = 256  # tokens, where a task does not say
 
 @dataclass(frozen=True)
 class Hear:
-    """Who hears of every answer as it comes: the journal, and the grader that begins with it at once."""
+    """Who hears of every answer as it comes: the journal, the grader that begins with it at once, and the bar that shows how far it is."""
 
     journal: Journal | None = None
     submit: Callable[[Any, Generation], Any] | None = None
+    advance: Callable[[int], None] | None = None
 
     def verdict(self, request: Any, answer: Generation) -> None:
+        if self.advance:
+            self.advance(1)
         if self.submit:
             answer.verdict = self.submit(request.doc, answer)
 

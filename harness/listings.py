@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import click
+import rich_click as click
 
 from harness.options import DEBUG, JSON
 from harness.printing import answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from harness import engine, fine_tuning, models, scoring
 from harness.bench import make_workload, need_context, offline_subjects, results
-from harness.config import RunConfig
+from harness.config import RunConfig, config_yaml
 from harness.engine import Engines, engines_for, fit_together
 from harness.errors import MeasurementError
 from harness.exam import Exam, Sitting
@@ -29,6 +28,7 @@ from harness.results import (
     read_serving,
     read_training,
     save_serving,
+    typed_command,
     variant,
     write_run,
 )
@@ -37,7 +37,7 @@ from harness.serving_types import ServingResult, SpeedRatio
 from harness.similarity import need_packages
 from harness.spec import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
-from harness.store import RunDirectory, locked, need_disk, write_json
+from harness.store import RunDirectory, locked, need_disk, write_json, write_text
 from harness.types import Comparison, EvalResult, Recovery, RunResult, TrainingResult, Variant, digest
 from pruning import compensation, score_file
 from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
@@ -79,9 +79,10 @@ def start(
     need_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
-        directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh)
-        write_json(folder / "config.json", json.loads(config.model_dump_json()))
-        return work(Run(spec, model, directory)), folder
+        directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh, typed_command())
+        with directory.working():
+            write_text(folder / "config.yaml", config_yaml(config))
+            return work(Run(spec, model, directory)), folder
 
 
 def defaults_of(spec: RunSpec) -> fine_tuning.Defaults:
@@ -257,8 +258,7 @@ class Run:
         from harness.evaluate import evaluate
 
         llm, reference = engines[name], None if name == self.spec.base else self.spec.base
-        with stage(f"Evaluating {name} on {', '.join(task.name for task in exam.tasks)}"):
-            return evaluate(llm, exam, Sitting(self.path, name, fingerprint(engines.models[name]), reference))
+        return evaluate(llm, exam, Sitting(self.path, name, fingerprint(engines.models[name]), reference))
 
     def serve(self, engines: Engines, names: list[str]) -> None:
         result, config, workload = self.path / "serving.json", self.config, self.workload
@@ -359,6 +359,7 @@ class Run:
             say(f"{name}: done before, skipped")
             yield False
             return
+        self.directory.begin(name)
         yield True
         self.directory.finish(name, inputs, outputs)
 

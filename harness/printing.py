@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ import click
 
 if TYPE_CHECKING:
     from reports.parts import Table
+
+_NARROW = 3  # columns that are folded rather than taken apart
 
 
 def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
@@ -83,16 +85,39 @@ def grid_table(found: dict[str, Any]) -> Table:
 
 
 def print_table(table: Table) -> None:
+    """As a table where it fits the terminal, else row by row, a line a cell; nothing in a cell is taken for markup."""
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     from harness.progress import console
 
-    drawn = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
+    shown = [[_visible(cell) for cell in row] for row in table.rows]
+    widths = [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(table.head, *shown, strict=True)]
+    if len(widths) > _NARROW and sum(widths) + 3 * len(widths) + 1 > console.width:
+        print_lines([table.title, *(line for row in shown for line in _record(table.head, row)), *filter(None, [table.note])])
+        return
+    drawn = RichTable(
+        title=Text(table.title), title_justify="left", caption=Text(table.note) if table.note else None, caption_justify="left"
+    )
     for name in table.head:
-        drawn.add_column(name, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_column(Text(name), overflow="fold")
+    for row in shown:
+        drawn.add_row(*map(Text, row))
     console.print(drawn)
+
+
+def _record(head: Sequence[str], row: Sequence[str]) -> list[str]:
+    return [f"  {' / '.join(row[:2])}", *(f"    {name}: {cell}" for name, cell in list(zip(head, row, strict=True))[2:] if cell)]
+
+
+def _visible(text: str) -> str:
+    """What a terminal would obey is shown instead."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(_visible(line), err=True)
 
 
 def forecast_table(found: dict[str, Any]) -> Table:

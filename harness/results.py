@@ -101,7 +101,7 @@ def build_run(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),
         hardware=hardware(),
-        command=_command(sys.argv[1:]),
+        command=typed_command(),
         seeds=tuple(v.seed for v in variants if v.seed is not None),
         calibration=calibration,
         variants=tuple(variants),
@@ -113,8 +113,9 @@ def build_run(
     )
 
 
-def _command(arguments: Sequence[str]) -> str:
-    """As it was typed, but for a key."""
+def typed_command(arguments: Sequence[str] | None = None) -> str:
+    """The command of this process as it was typed, but for a key."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     shown = list(arguments)
     for i, argument in enumerate(arguments):
         if argument == "--api-key" and i + 1 < len(shown):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from harness.scoring import CalibrationRequest, ScoreRequest
 from harness.types import Method, ModelShape, digest
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
+from pruning.scores import check_metric
 from tasks.registry import Task, find_task, need_training_items
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
@@ -152,7 +154,27 @@ def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
+def need_names(config: RunConfig) -> None:
+    """Raises UsageError with every model, task and metric that there is not, all at once."""
+    named = [config.metric, *(method.partition("+")[0] for method in config.sweep.methods)]
+    asked: list[Callable[[], object]] = [lambda: models.find_model(config.model)]
+    asked += [functools.partial(find_task, name) for name in config.task]
+    asked += [functools.partial(check_metric, name) for name in named if name and name not in ("best", "random", "reverse")]
+    problems = [problem for check in asked if (problem := _problem_of(check))]
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
+def _problem_of(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
 def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
+    need_names(config)
     chosen = [find_task(name, chat) for name in task_names(config)]
     if len(chosen) == 1:
         chosen += [find_task(name, chat) for name in chosen[0].off_target]

@@ -21,7 +21,7 @@ from harness.evaluate import evaluate
 from harness.exam import Exam, Sitting
 from harness.pipeline import context_length, longest_context, need_tools
 from harness.progress import say, stage
-from harness.results import build_run, variant, write_run
+from harness.results import build_run, typed_command, variant, write_run
 from harness.serving import Workload
 from harness.serving_types import SpeedRatio
 from harness.spec import check_tasks, task_names
@@ -45,20 +45,19 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
     check_tasks(tasks, shape_of(read_config(model)))
     need_tools(tasks)
     row = _row(config.model, model, out)
-    with locked(out):
-        _open(out, config, [model], fresh)
+    with _opened(out, config, [model], fresh):
         longest = longest_context(model) if theirs else context_length(model, tasks)
         with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
             llm = engines[row.name]
             found: dict[str, EvalResult] = {}
-            with stage(f"Evaluating {row.name} on {', '.join(names)}"):
-                if theirs:
+            if theirs:
+                with stage(f"Evaluating {row.name} on {', '.join(theirs)}"):
                     found |= evaluate_builtin(
                         llm, config.model, theirs, manager, out, row.name, config.limit, longest, chat, fingerprint(model)
                     )
-                if ours:
-                    exam = Exam(config.model, tuple(tasks), longest, chat, config.limit)
-                    found |= evaluate(llm, exam, Sitting(out, row.name, fingerprint(model)))
+            if ours:
+                exam = Exam(config.model, tuple(tasks), longest, chat, config.limit)
+                found |= evaluate(llm, exam, Sitting(out, row.name, fingerprint(model)))
         first = tasks[0].name if names[0] in ours else next(iter(found))
         return _finish(out, config.model, first, [replace(row, eval=found)])
 
@@ -70,8 +69,7 @@ def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh:
     paths = _apart([(row_name(name), models.locate(name, task.kind)) for name in names])
     given = dict(zip(paths, names, strict=True))
     rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
-    with locked(out):
-        _open(out, config, list(paths.values()), fresh, online=online)
+    with _opened(out, config, list(paths.values()), fresh, online=online):
         workload = make_workload(config, next(iter(paths.values())), task)
         for path in paths.values():
             need_context(path, workload)
@@ -98,8 +96,7 @@ def serving_checkpoint(
     settings = config_for(path, config.dtype, config.threads, longest)
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
-    with locked(out):
-        _open(out, config, [path], fresh)
+    with _opened(out, config, [path], fresh):
         say(shlex.join(server.command(path, row.name, settings, address, extra)))
         with ExitStack() as stack:
             with stage("Starting vLLM's server"):
@@ -129,9 +126,15 @@ def _row(name: str, path: Path, out: Path) -> Variant:
     return variant(row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
 
 
-def _open(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> None:
+@contextmanager
+def _opened(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> Iterator[None]:
+    """The run directory, locked, with word of how the work in it ended."""
     settings = {**config.model_dump(mode="json"), **more, "fingerprints": [fingerprint(path) for path in paths]}
-    RunDirectory(out).open(settings, fresh)
+    with locked(out):
+        directory = RunDirectory(out)
+        directory.open(settings, fresh, typed_command())
+        with directory.working():
+            yield
 
 
 def _finish(out: Path, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()) -> RunResult:

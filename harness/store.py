@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import StorageError, UsageError
+from harness.errors import StorageError, UsageError, first_line
 
 SCHEMA_VERSION = 1
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
+FINISHED = "finished"
 
 
 def file_hash(path: Path) -> str:
@@ -86,13 +87,33 @@ def need_disk(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in a run directory."""
+    try:
+        with (folder / ".lock").open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock(handle: Any) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.2)  # it may be somebody who only looks, as is_locked
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time in a run directory; the lock ends with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError as error:
             raise StorageError(f"{folder} is in use by another process; wait for it or give another --out") from error
         yield
@@ -106,12 +127,15 @@ class RunDirectory:
         self.manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "settings": None, "stages": {}}
         self.started, self.before = time.monotonic(), 0.0
 
-    def open(self, settings: dict[str, Any], fresh: bool) -> None:
-        """Reads the manifest; refuses a directory that holds something else or was made with other settings."""
+    def open(self, settings: dict[str, Any], fresh: bool, command: str = "") -> None:
+        """Reads the manifest; refuses a directory that holds something else or was made with other settings.
+
+        `command`: what was typed, for who finds the directory later.
+        """
         if fresh:
             self.clear()
-        file = self.path / _MANIFEST
-        for leftover in self.path.glob(f".{_MANIFEST}.*"):  # of a run killed in its first moment
+        file = self.path / MANIFEST
+        for leftover in self.path.glob(f".{MANIFEST}.*"):  # of a run killed in its first moment
             shutil.rmtree(leftover, ignore_errors=True)
         if file.exists():
             self.manifest = _read_manifest(file)
@@ -123,14 +147,35 @@ class RunDirectory:
             pairs = ", ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
             raise UsageError(f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out")
         self._sweep()
-        self.manifest["settings"] = settings
+        self.manifest |= {"settings": settings, "command": command, "at": None, "end": None}
         self.before = self.seconds
         write_json(file, self.manifest)
 
+    def begin(self, stage: str) -> None:
+        """Notes what is being done, so that a kill leaves word of it."""
+        self._note(at=stage)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Notes how the work ended: finished, or with which error. Of what was killed there is no such word."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._note(end="stopped by Ctrl-C")
+            raise
+        except Exception as error:
+            self._note(end=f"failed: {first_line(error)}")
+            raise
+        self._note(at=None, end=FINISHED)
+
+    def _note(self, **values: Any) -> None:
+        self.manifest |= values
+        write_json(self.path / MANIFEST, self.manifest)
+
     def clear(self) -> None:
         """Empties the directory, but only one that a run made."""
-        if _is_ours(self.path / _MANIFEST):
-            for entry in sorted(self.path.iterdir(), key=lambda path: path.name == _MANIFEST):  # it says whose the rest is: last
+        if _is_ours(self.path / MANIFEST):
+            for entry in sorted(self.path.iterdir(), key=lambda path: path.name == MANIFEST):  # it says whose the rest is: last
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -144,8 +189,8 @@ class RunDirectory:
     def finish(self, stage: str, inputs: str, outputs: list[Path]) -> None:
         hashes = {str(p.relative_to(self.path)): file_hash(p) for p in outputs}
         self.manifest["stages"][stage] = {"inputs": inputs, "outputs": hashes}
-        self.manifest["seconds"] = self.before + time.monotonic() - self.started
-        write_json(self.path / _MANIFEST, self.manifest)
+        at = None if self.manifest.get("at") == stage else self.manifest.get("at")
+        self._note(seconds=self.before + time.monotonic() - self.started, at=at)
 
     @property
     def seconds(self) -> float:

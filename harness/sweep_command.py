@@ -6,23 +6,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
+import rich_click as click
 
-from harness.options import CONFIG, DEBUG, DRY_RUN, FRESH, JSON, PRUNED_AND_EVALUATED, RECOVERY, SERVING, SWEEP, TASK
+from harness.options import CONFIG, DEBUG, DRY_RUN, FRESH, JSON, MODEL, PRUNED_AND_EVALUATED, RECOVERY, SERVING, SWEEP, TASK, out_option
 from harness.printing import answer, grid_table, show_sweep, stdout_to_stderr
 
 _DEFAULT = "laptop"  # the preset of `harness sweep` alone
 
 
 @click.command("sweep")
-@click.option("--model", "-m", help="Alias, local folder or Hub id.  [default: tiny-math]")
+@MODEL
 @TASK
 @SWEEP
 @PRUNED_AND_EVALUATED
 @SERVING
 @RECOVERY
 @CONFIG
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/sweep-MODEL-TASK]")
+@out_option("runs/sweep-MODEL-TASK")
 @DRY_RUN
 @FRESH
 @JSON
@@ -33,9 +33,10 @@ def sweep_command(
     """Methods x ratios x seeds on one model and several tasks: curves with intervals, thresholds, and the paper's claims judged.
 
     \b
-    harness sweep                                            preset laptop: the embedded model, minutes
-    harness sweep --preset paper --model qwen-1.5b           the paper's experiment; --task humaneval for its other half
-    harness sweep -m smollm2-math --methods smd,best,random,reverse --ratios 0.1,0.2,0.3,0.5 --limit 200
+    harness sweep                                    embedded model, minutes
+    harness sweep --preset paper --model qwen-1.5b   the paper's experiment
+    harness sweep --preset paper -m qwen-1.5b -t humaneval
+    harness sweep -m ./mine -t gsm8k --methods best,random --ratios 0.1,0.2
     """
     from harness.config import load_config
     from harness.errors import MeasurementError

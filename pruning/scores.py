@@ -7,6 +7,7 @@ E a mean over tokens, W_j column j of down_proj.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -49,7 +50,9 @@ def describe_metrics() -> tuple[tuple[str, str], ...]:
 def check_metric(name: str) -> str:
     """Raises UsageError for a name that is no metric."""
     if name not in known_metrics():
-        raise UsageError(f"unknown metric {name!r}; known are best, {', '.join(known_metrics())}")
+        near = difflib.get_close_matches(name, ("best", *known_metrics()), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are best, {', '.join(known_metrics())}"
+        raise UsageError(f"unknown metric {name!r}; {hint}")
     return name
 
 

@@ -154,6 +154,7 @@ class _Sweep:
         count = launch_ray.default_workers if config.launcher == "ray" else _default_workers
         wanted = config.workers or count(config.tensor_parallel)
         bench, workers = self._bench(wanted), min(wanted, len(cells))
+        run.directory.begin(f"eval of {len(cells)} variants")
         title = f"Evaluating {len(cells)} variants on {', '.join(task.name for task in run.spec.tasks)}, {workers} at a time"
         with stage(title, len(cells)) as advance:
 

@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["run", "--ratio", "1.0"], 2, "outside [0, 1)"),
         (["run", "--ratio", "-0.1"], 2, "outside [0, 1)"),
         (["run", "--ratio", "0.99"], 2, "leaves no neuron of 640 at alignment 16"),
-        (["run", "--metric", "sdm"], 2, "unknown metric 'sdm'; known are best, auroc"),
+        (["run", "--metric", "sdm"], 2, "unknown metric 'sdm'; did you mean smd?"),
         (["run", "--limit", "0"], 2, "limit"),
         (["run", "--seed", "-1"], 2, "seed"),
         (["run", "--concurrency", "0"], 2, "concurrency"),

@@ -1,0 +1,101 @@
+"""`harness runs`: what lies in a folder of run directories, what became of each, and the one command to go on."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.store import FINISHED, MANIFEST, is_locked
+
+STATES = ("running", "finished", "failed", "stopped", "killed")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """`state`: one of STATES. note: what it does, how far it came, or why it ended. go_on: what to type next, None while it runs."""
+
+    path: str
+    state: str
+    note: str
+    model: str
+    task: str
+    updated: str
+    stages: int
+    command: str
+    go_on: str | None
+
+
+def list_runs(folder: Path, model: str | None = None, task: str | None = None, states: Sequence[str] = ()) -> list[RunInfo]:
+    """The run directories directly below `folder`, or it itself, the latest first; raises UsageError where there is no such folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; runs are kept in runs/, or where --out said")
+    places = [folder] if (folder / MANIFEST).exists() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    found = [info for place in places if (info := _info(place))]
+    kept = [
+        info
+        for info in found
+        if (model is None or model in info.model) and (task is None or task in info.task) and (not states or info.state in states)
+    ]
+    return sorted(kept, key=lambda info: info.updated, reverse=True)
+
+
+def _info(place: Path) -> RunInfo | None:
+    """None for what is not the manifest of a run."""
+    manifest = _read(place / MANIFEST)
+    if not isinstance(manifest.get("stages"), dict):
+        return None
+    settings = manifest.get("settings") or {}
+    state, note = _state(place, manifest)
+    command = str(manifest.get("command") or _read(place / "run.json").get("command") or "")
+    task = settings.get("task") or []
+    updated = datetime.datetime.fromtimestamp((place / MANIFEST).stat().st_mtime).isoformat(" ", "seconds")
+    return RunInfo(
+        str(place), state, note, str(settings.get("model", "")), ", ".join(task) if isinstance(task, list) else str(task), updated,
+        len(manifest["stages"]), command, _go_on(place, state, command),
+    )  # fmt: skip
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
+    end, at, done = manifest.get("end"), manifest.get("at"), len(manifest["stages"])
+    so_far = f"{at or 'between two stages'}, {done} stages done"
+    if is_locked(place):
+        return "running", so_far
+    if end == FINISHED or (end is None and at is None and (place / "run.json").exists()):
+        failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
+        return "finished", f"{failed} cells failed; the same command tries them again" if failed else ""
+    if end:
+        return ("failed" if str(end).startswith("failed") else "stopped"), f"{str(end).removeprefix('failed: ')} (at {so_far})"
+    return "killed", f"at {so_far}"
+
+
+def _go_on(place: Path, state: str, command: str) -> str | None:
+    """The command as it was typed, without --fresh, which would start over; what is finished is looked at."""
+    if state == "running":
+        return None
+    if state == "finished":
+        return shlex.join(["harness", "report", str(place)])
+    words = [word for word in shlex.split(command) if word != "--fresh"]
+    return shlex.join(words) if words else None
+
+
+def run_lines(found: Sequence[RunInfo]) -> list[str]:
+    """Three lines a run, none of them cut: a command can be copied as it stands."""
+    lines = []
+    for info in found:
+        lines.append(f"{info.state:<9} {info.path}  {info.updated}")
+        lines += [f"{'':<9} {text}" for text in (info.note, info.go_on and f"$ {info.go_on}") if text]
+    return lines
