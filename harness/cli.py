@@ -51,7 +51,7 @@ def main() -> None:
     """The console script: every error is one line, exit 1 or 2; the traceback only with --debug."""
     debug = "--debug" in sys.argv
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="harness", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -83,11 +83,11 @@ def cli(context: click.Context) -> None:
     """Prunes FFN neurons of a task-specific language model and says, with intervals, what that did.
 
     \b
-    harness run                                    the embedded model, 20 % removed
-    harness run --model qwen-7b --dry-run          what a run would do, without weights
-    harness run --model ./my-model --task gsm8k    your own model
-    harness runs                                   what has run, and how to go on
-    harness doctor                                 what is installed here, and what is missing
+    harness run                                  the embedded model, 20 % removed
+    harness run --model qwen-7b --dry-run        what it would do, without weights
+    harness run --model ./my-model --task gsm8k  your own model
+    harness runs                                 what has run, and how to go on
+    harness doctor                               what is here, what is missing
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

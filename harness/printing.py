@@ -97,10 +97,13 @@ def print_table(table: Table) -> None:
         print_lines([table.title, *(line for row in shown for line in _record(table.head, row)), *filter(None, [table.note])])
         return
     drawn = RichTable(
-        title=Text(table.title), title_justify="left", caption=Text(table.note) if table.note else None, caption_justify="left"
+        title=Text(_visible(table.title)),
+        title_justify="left",
+        caption=Text(_visible(table.note)) if table.note else None,
+        caption_justify="left",
     )
     for name in table.head:
-        drawn.add_column(Text(name), overflow="fold")
+        drawn.add_column(Text(_visible(name)), overflow="fold")
     for row in shown:
         drawn.add_row(*map(Text, row))
     console.print(drawn)

@@ -71,15 +71,15 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     end, at, done = manifest.get("end"), manifest.get("at"), len(manifest["stages"])
-    so_far = f"{at or 'between two stages'}, {done} stages done"
+    so_far = f"{f'at {at}' if at else 'between two stages'}, {done} stages done"
     if is_locked(place):
         return "running", so_far
     if end == FINISHED or (end is None and at is None and (place / "run.json").exists()):
         failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
         return "finished", f"{failed} cells failed; the same command tries them again" if failed else ""
     if end:
-        return ("failed" if str(end).startswith("failed") else "stopped"), f"{str(end).removeprefix('failed: ')} (at {so_far})"
-    return "killed", f"at {so_far}"
+        return ("failed" if str(end).startswith("failed") else "stopped"), f"{str(end).removeprefix('failed: ')} ({so_far})"
+    return "killed", so_far
 
 
 def _go_on(place: Path, state: str, command: str) -> str | None:

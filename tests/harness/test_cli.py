@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
-COMMANDS = ["run", "recover", "score", "plan", "prune", "eval", "bench", "report", "inspect", "models", "metrics", "tasks"]
+from harness.cli import cli
+
+
+def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        yield from commands(command, (*above, name)) if hasattr(command, "commands") else [((*above, name), command)]
+
+
+COMMANDS = dict(commands(cli))
 
 
 def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -20,15 +32,50 @@ def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=250)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_every_option_in_use(command: str) -> None:
-    result = harness(command, "--help")
-    assert result.returncode == 0 and "--debug" in result.stdout and result.stderr == ""
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_help_page_fits_80_columns_and_wraps_no_example(command: tuple[str, ...]) -> None:
+    page = CliRunner().invoke(cli, [*command, "--help"], terminal_width=80).output
+    lines = page.splitlines()
+    assert "--debug" in page and max(map(len, lines)) <= 80 and "\x1b" not in page
+    examples = [line.rstrip() for line in (COMMANDS[command].help or "").splitlines() if line.startswith("harness ")]
+    shown = {line.strip() for line in lines}
+    assert not [example for example in examples if example not in shown]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_says_what_it_is(command: tuple[str, ...]) -> None:
+    assert COMMANDS[command].help
+    assert not [option.name for option in COMMANDS[command].params if option.param_type_name == "option" and not option.help]
+
+
+def test_alone_it_explains_itself() -> None:
+    found = harness()
+    assert found.returncode == 0 and found.stderr == ""
+    assert all(" ".join(name).split()[0] in found.stdout for name in COMMANDS) and "harness doctor" in found.stdout
+
+
+def test_the_shell_is_offered_commands_models_tasks_and_metrics() -> None:
+    def offered(words: str) -> list[str]:
+        found = harness(_HARNESS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
+        return [line.split(",")[1] for line in found.stdout.splitlines()]
+
+    assert offered("harness r") == ["recover", "report", "run", "runs"]
+    assert offered("harness run --model qwen") == ["qwen-1.5b", "qwen-7b"]
+    assert offered("harness eval x --task mini_") == ["mini_math", "mini_facts", "mini_code"]
+    assert offered("harness run --metric sm") == ["smd"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(shell: str) -> None:
+    script = CliRunner().invoke(cli, ["completion", shell]).output
+    assert "_HARNESS_COMPLETE" in script and shell in script
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=script, text=True, capture_output=True).returncode == 0
 
 
 def test_help_imports_nothing_heavy() -> None:
     """What keeps `harness --help` fast, without a clock: no array or tensor library is loaded."""
-    code = "import sys; import harness.cli; print([m for m in ('numpy', 'torch', 'pydantic', 'scipy', 'rich') if m in sys.modules])"
+    code = "import sys; import harness.cli; print([m for m in ('numpy', 'torch', 'pydantic', 'altair', 'yaml') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -111,6 +158,18 @@ def test_score_plan_prune_one_by_one(tmp_path: Path) -> None:
     pruned = harness("prune", "tiny-math", "smd.p", "--out", "out", "--json", cwd=tmp_path)
     assert json.loads(pruned.stdout)["checkpoint"] == "out"
     assert json.loads((tmp_path / "out" / "config.json").read_text())["intermediate_size"] == 576
+
+
+def test_config_show_prints_what_a_run_would_take(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("ratio: 0.1\nseed: 3\n")
+    found = harness("config", "show", "--config", "run.yaml", "--ratio", "0.3", "--steps", "5", cwd=tmp_path, HARNESS_ALIGN="4")
+    shown = yaml.safe_load(found.stdout)
+    assert (shown["ratio"], shown["seed"], shown["align"], shown["recovery"]["steps"], shown["model"]) == (0.3, 3, 4, 5, "tiny-math")
+
+
+def test_every_unknown_name_is_told_at_once() -> None:
+    found = harness("run", "--model", "tiny-mat", "--task", "mini_mth", "--metric", "smdd")
+    assert found.returncode == 2 and found.stderr.count("did you mean") == 3 and len(found.stderr.splitlines()) == 1
 
 
 def test_models_and_tasks_are_listed() -> None:

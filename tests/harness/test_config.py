@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import load_config, presets
+from harness.config import config_yaml, load_config, presets
 from harness.errors import UsageError
 
 
@@ -29,6 +29,38 @@ def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
     file.write_text("ratoi: 0.1\nseed: many\n")
     with pytest.raises(UsageError, match=r"(?s)seed.*ratoi|ratoi.*seed"):
         load_config(file, {})
+
+
+def test_every_problem_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: tiny-math\nratoi: 0.1\nseed: many\nrecovery:\n  stpes: 3\n  steps: 0\nsweep: 3\nseed: 4\nconcurrency: [1, x]\n")
+    monkeypatch.setenv("HARNESS_LIMIT", "none")
+    with pytest.raises(UsageError) as raised:
+        load_config(file, {"align": 0})
+    problems = str(raised.value).removeprefix("bad settings: ").split("; ")
+    places = {problem.split(": ")[1]: problem.split(": ")[0] for problem in problems}
+    assert places == {
+        "seed is given twice, first on line 3": f"{file}:8", "ratoi": f"{file}:2", "recovery.stpes": f"{file}:5",
+        "recovery.steps": f"{file}:6",
+        "sweep": f"{file}:7", "concurrency.1": f"{file}:9", "limit": "HARNESS_LIMIT", "align": "--align",
+    }  # fmt: skip
+    assert "no such setting, did you mean ratio?" in str(raised.value) and "did you mean steps?" in str(raised.value)
+
+
+def test_yaml_that_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("ratio: 0.1\nseed: [1\n")
+    with pytest.raises(UsageError, match=r"run\.yaml:3 cannot be read as YAML"):
+        load_config(file, {})
+
+
+@pytest.mark.parametrize("preset", [None, *presets()])
+def test_what_is_printed_gives_the_same_settings_again(tmp_path: Path, preset: str | None) -> None:
+    config = load_config(None, {"ratio": 0.3, "task": ("mini_math",), "steps": 7}, preset)
+    file = tmp_path / "config.yaml"
+    file.write_text(config_yaml(config))
+    assert load_config(file, {}) == config
+    assert load_config(file, {"ratio": 0.4}).ratio == 0.4
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n"])
