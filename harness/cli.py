@@ -13,7 +13,6 @@ import rich_click as click
 
 from harness.errors import HarnessError
 from harness.listings import metrics_command, models_command, tasks_command
-from harness.look_commands import completion_command, config_group, doctor_command, runs_command
 from harness.options import (
     ANSWERS,
     CONFIG,
@@ -40,7 +39,9 @@ from harness.options import (
     TOKENS,
     out_option,
 )
-from harness.printing import answer, forecast_table, print_table, show_run, stdout_to_stderr
+from harness.printing import answer, forecast_table, show_run, stdout_to_stderr
+from harness.results_commands import compare_command, inspect_command, push_command, report_command, runs_command
+from harness.setup_commands import completion_command, config_group, doctor_command
 from harness.sweep_command import presets_command, sweep_command
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -354,66 +355,9 @@ def serve_command(
         server.wait(running)
 
 
-@cli.command("report")
-@click.argument("run", type=_PATH)
-@click.option("--format", "formats", default="html,md", show_default=True, help="Of html, md, csv and card, with commas.")
-@JSON
-@DEBUG
-def report_command(run: Path, formats: str, as_json: bool) -> None:
-    """Render RUN again from its run.json.
-
-    \b
-    harness report runs/mine
-    harness report runs/mine --format html,md,csv,card
-    """
-    from reports.build import write_reports
-
-    written = write_reports(run, [name.strip() for name in formats.split(",") if name.strip()])
-    answer({name: str(path) for name, path in written.items()}, as_json)
-
-
-@cli.command("compare")
-@click.argument("runs", nargs=-1, required=True)
-@click.option("--different", is_flag=True, help="Also runs that were made on another device or in another number type.")
-@JSON
-@DEBUG
-def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> None:
-    """What changed from the first of RUNS to each other one, item by item.
-
-    \b
-    harness compare runs/a runs/b
-    harness compare runs/a:dense runs/b:selective-obs-refit-0.2
-    """
-    from harness.comparison import compare_runs, comparison_table
-
-    found = compare_runs(runs, different)
-    answer(found, as_json, comparison_table(found))
-
-
-@cli.command("inspect")
-@click.argument("run", type=_PATH)
-@JSON
-@DEBUG
-def inspect_command(run: Path, as_json: bool) -> None:
-    """Where the neurons of RUN sit, how far metrics agree, and how stable the rankings are."""
-    from harness.errors import UsageError
-    from reports.build import read_run
-    from reports.sections.neurons import neuron_tables
-
-    found = read_run(run)
-    tables = neuron_tables(found)
-    if not tables:
-        raise UsageError(f"{run} scored no neurons; inspect a directory that `harness run` wrote")
-    if as_json:
-        click.echo(json.dumps(found["neurons"], indent=1))
-        return
-    for table in tables:
-        print_table(table)
-
-
 _OTHERS = (
-    sweep_command, presets_command, models_command, metrics_command, tasks_command, runs_command, doctor_command, config_group,
-    completion_command,
+    sweep_command, runs_command, report_command, compare_command, inspect_command, push_command, doctor_command, models_command,
+    tasks_command, metrics_command, presets_command, config_group, completion_command,
 )  # fmt: skip
 for _command in _OTHERS:
     cli.add_command(_command)

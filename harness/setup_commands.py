@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: doctor, runs, config show, completion."""
+"""Commands about this installation: doctor, config show, completion."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import rich_click as click
 
 from harness.options import CONFIG, DEBUG, JSON, METHOD, MODEL, PLANNING, PRUNED_AND_EVALUATED, RECOVERY, SERVING, SWEEP_GRID, TASK
-from harness.printing import answer, print_lines
-
-_STATES = ("running", "finished", "failed", "stopped", "killed")
+from harness.printing import answer
 
 
 @click.command("doctor")
@@ -28,29 +26,6 @@ def doctor_command(as_json: bool) -> None:
     answer([asdict(one) for one in found], as_json, Table("What is here", ("what", "", "found"), rows))
     if missing := [one.what for one in found if one.verdict == "missing"]:
         raise StorageError(f"a run cannot go without: {', '.join(missing)}; see above for what to do")
-
-
-@click.command("runs")
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
-@click.option("--model", "-m", help="Only runs whose model's name has this in it.")
-@click.option("--task", "-t", help="Only runs of this task.")
-@click.option("--state", multiple=True, type=click.Choice(_STATES), help="Only these; repeatable.")
-@JSON
-@DEBUG
-def runs_command(folder: Path, model: str | None, task: str | None, state: tuple[str, ...], as_json: bool) -> None:
-    """List run directories, what became of each, and the one command to go on.
-
-    \b
-    harness runs
-    harness runs --state killed
-    """
-    from harness.runs import list_runs, run_lines
-
-    found = list_runs(folder, model, task, state)
-    if as_json:
-        answer([asdict(info) for info in found], as_json)
-    else:
-        print_lines(run_lines(found) or [f"no such run in {folder}"])
 
 
 @click.group("config")
