@@ -40,7 +40,7 @@ from harness.options import (
     out_option,
 )
 from harness.printing import answer, forecast_table, show_run, stdout_to_stderr
-from harness.results_commands import compare_command, inspect_command, push_command, report_command, runs_command
+from harness.results_commands import compare_command, inspect_command, push_command, report_command, runs_command, track_command
 from harness.setup_commands import completion_command, config_group, doctor_command
 from harness.sweep_command import presets_command, sweep_command
 
@@ -78,7 +78,7 @@ def main() -> None:
 @click.command_panel("Prune and prove", commands=["run", "sweep", "recover"])
 @click.command_panel("One stage at a time", commands=["score", "plan", "prune", "eval", "grade"])
 @click.command_panel("Serve and measure", commands=["bench", "serve"])
-@click.command_panel("Look at results", commands=["runs", "report", "compare", "inspect", "push"])
+@click.command_panel("Look at results", commands=["runs", "report", "compare", "inspect", "push", "track"])
 @click.command_panel("What there is", commands=["doctor", "models", "tasks", "metrics", "presets", "config", "completion"])
 def cli(context: click.Context) -> None:
     """Prunes FFN neurons of a task-specific language model and says, with intervals, what that did.
@@ -356,8 +356,8 @@ def serve_command(
 
 
 _OTHERS = (
-    sweep_command, runs_command, report_command, compare_command, inspect_command, push_command, doctor_command, models_command,
-    tasks_command, metrics_command, presets_command, config_group, completion_command,
+    sweep_command, runs_command, report_command, compare_command, inspect_command, push_command, track_command, doctor_command,
+    models_command, tasks_command, metrics_command, presets_command, config_group, completion_command,
 )  # fmt: skip
 for _command in _OTHERS:
     cli.add_command(_command)

@@ -110,7 +110,9 @@ def push(parcel: Parcel, repo: str, private: bool) -> str:
         done = api.create_commit(repo, operations, commit_message=f"{parcel.variant}, by harness")
     except LocalTokenNotFoundError as error:
         raise UsageError("not signed in to the Hub; `hf auth login`, or set HF_TOKEN") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except HFValidationError as error:
+        raise UsageError(f"{repo} is no name of a repository; give --to USER/NAME") from error
+    except (HfHubHTTPError, OSError) as error:
         raise StorageError(f"the Hub did not take {repo}: {first_line(error)}") from error
     return str(done.commit_url)
 

@@ -95,6 +95,27 @@ def inspect_command(run: Path, as_json: bool) -> None:
         print_table(table)
 
 
+@click.command("track")
+@click.argument("run", type=_PATH)
+@click.option("--with", "kind", required=True, type=click.Choice(["trackio", "wandb", "mlflow"]), help="The tracker.")
+@click.option("--project", default="harness", show_default=True, help="Project or experiment in it.")
+@JSON
+@DEBUG
+def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
+    """Send the figures of RUN to an experiment tracker; nothing is sent unless asked.
+
+    \b
+    harness track runs/laptop --with trackio
+    WANDB_MODE=offline harness track runs/laptop --with wandb
+    MLFLOW_TRACKING_URI=sqlite:///m.db harness track runs/laptop --with mlflow
+    """
+    from harness.trackers import track
+
+    with stdout_to_stderr():
+        sent = track(run, kind, project)
+    answer({"tracker": kind, "project": project, "figures": sent}, as_json)
+
+
 @click.command("push")
 @click.argument("run", type=_PATH)
 @click.option("--to", "repo", required=True, help="Repository on the Hub, USER/NAME.")

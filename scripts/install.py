@@ -63,7 +63,7 @@ def install_cpu() -> None:
 
 
 def install_cuda() -> None:
-    pip("install", "-c", str(LOCK), "-e", f"{ROOT}[cuda,gguf,similarity,browser,dev]", "hatchling", "editables")
+    pip("install", "-c", str(LOCK), "-e", f"{ROOT}[cuda,gguf,similarity,trackers,browser,dev]", "hatchling", "editables")
 
 
 def write_vllm_metadata() -> None:

@@ -1,0 +1,93 @@
+"""Each tracker in its own local mode: what it keeps is what run.json says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import MeasurementError, UsageError
+from harness.trackers import TRACKERS, series, track
+from tests.reports.conftest import EXAMPLE
+from tests.reports.test_build import RUN, VARIANT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "my-run"
+    made.mkdir()
+    pruned = {**VARIANT, "name": "p", "method": "selective", "ratio_neurons": 0.25, "weight_bytes": 1500}
+    (made / "run.json").write_text(json.dumps({**RUN, "variants": [VARIANT, pruned]}))
+    return made
+
+
+def test_a_sweep_is_curves_over_what_was_removed() -> None:
+    run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    found = dict(series(run))
+    assert list(found) == sorted(found) and 0 in found and 500 in found
+    for p in run["sweep"]["points"]:
+        figures = found[round(1000 * p["ratio_neurons"])]
+        assert figures[f"{p['task']}/{p['metric']}/{p['arm']}".replace("@", "_at_")] == p["value"]
+    assert found[0]["mini_math/exact_match/dense"] == run["variants"][0]["eval"]["mini_math"]["value"]
+
+
+def test_mlflow_keeps_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    assert track(folder, "mlflow", "prunings") == 4
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("prunings")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "my-run" and run.info.status == "FINISHED" and run.data.params["command"] == "harness run"
+    kept = {name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics}
+    assert kept == {
+        "mini_math/exact_match/dense": [(0, 0.9)], "mini_math/exact_match/p": [(250, 0.9)], "weight_bytes": [(0, 2000.0), (250, 1500.0)],
+    }  # fmt: skip
+
+
+def test_trackio_keeps_it(folder: Path, tmp_path: Path) -> None:
+    """By the command, as the package reads where to keep things once, when it is imported."""
+    pytest.importorskip("trackio")
+    command = [sys.executable, "-m", "harness.cli", "track", str(folder), "--with", "trackio", "--project", "prunings", "--json"]
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "kept")}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert found.returncode == 0 and json.loads(found.stdout)["figures"] == 4, found.stderr
+    with sqlite3.connect(tmp_path / "kept" / "prunings.db") as database:
+        rows = database.execute("select step, metrics from metrics order by step").fetchall()
+    kept = {step: json.loads(metrics) for step, metrics in rows}
+    assert kept[250] == {"mini_math/exact_match/p": 0.9, "weight_bytes": 1500.0}
+
+
+def test_wandb_keeps_it_offline(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert track(folder, "wandb", "prunings") == 4
+    (file,) = tmp_path.rglob("*.wandb")
+    raw = file.read_bytes()
+    assert b"weight_bytes" in raw and b"mini_math/exact_match/p" in raw and b"1500" in raw
+
+
+@pytest.mark.parametrize("kind", TRACKERS)
+def test_a_package_that_is_missing_is_said(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(UsageError, match=f"pip install {kind}"):
+        track(folder, kind)
+
+
+def test_what_a_tracker_refuses_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses:
+        def start(self, *_: Any) -> None:
+            raise RuntimeError("no project\nmore")
+
+    monkeypatch.setitem(TRACKERS, "mlflow", Refuses)  # type: ignore[misc]
+    with pytest.raises(MeasurementError, match=r"^mlflow did not take the run: no project$"):
+        track(folder, "mlflow")
