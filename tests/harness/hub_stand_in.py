@@ -13,7 +13,7 @@ from typing import Any
 
 
 class StandIn:
-    """repositories: id -> {file: content}. tokens: every Authorization header that came."""
+    """repositories: id -> {file: content}. tokens: what came as Authorization where a repository is made or written."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
@@ -71,7 +71,8 @@ def hub() -> Iterator[StandIn]:
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             stand_in.asked.append(f"{self.command} {self.path}")
-            stand_in.tokens.add(self.headers.get("Authorization")) if not self.path.startswith("/lfs/") else None
+            if self.path.startswith(("/api/repos", "/api/models")):
+                stand_in.tokens.add(self.headers.get("Authorization"))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if "chunked" not in str(self.headers) else self._chunks()
             status, found = stand_in.answer(self.command, self.path, body)
             raw = json.dumps(found).encode()
