@@ -164,4 +164,4 @@ def test_the_report_shows_the_figures_of_run_json(whole: tuple[Path, dict[str, A
         assert claim["verdict"] in text and claim["claim"] in text
     for point in run["sweep"]["points"]:
         assert f"{100 * point['value']:.1f} %" in text and f"{100 * point['difference']:+.1f}" in text
-    assert "http" not in (whole[0] / "report.html").read_text().replace("http://www.w3.org", "")
+    assert "default-src 'none'" in (whole[0] / "report.html").read_text()
