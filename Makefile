@@ -24,7 +24,7 @@ bench-scoring: install   ## scoring against the bare forward pass
 effects: install         ## the paper's effects on the embedded model, test split
 	$(BIN)/python benchmarks/effects.py --split test
 
-smollm2-math: install    ## a 135M model with a real task accuracy, about 15 minutes on two cores
+smollm2-math: install    ## a 135M model with a real task accuracy, 15 to 50 minutes on two cores
 	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math
 
 recovery: install        ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds

@@ -210,7 +210,7 @@ def plan_command(scores: Path, out: Path | None, device: str | None, context: in
     \b
     harness plan scores.safetensors --ratio 0.3 --out plan.safetensors
     harness plan qwen-7b --device 24GiB
-    harness plan qwen-7b --device A100-80 --context 8192 --ratio 0.25
+    harness plan qwen-7b --device A100-80 --context 4096 --ratio 0.25
     """
     from harness import stages
     from harness.config import load_config

