@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: run test install lock format bench-scoring effects families smollm2-math recovery sweep
+.PHONY: run test thorough install lock format bench-scoring effects families smollm2-math recovery sweep
 
 run: install       ## the main job on the embedded model
 	$(BIN)/harness run
@@ -8,6 +8,10 @@ run: install       ## the main job on the embedded model
 test: install      ## lint, types, imports, tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	$(BIN)/python scripts/run_tests.py
+
+thorough: install  ## the same, with the tests that are long
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/python scripts/run_tests.py -m ""
 
 install:
 	@$(PYTHON) scripts/install.py

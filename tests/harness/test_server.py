@@ -144,7 +144,7 @@ def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
 def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     while len(family(process)) < 2:

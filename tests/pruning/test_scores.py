@@ -211,9 +211,10 @@ def test_lape_is_signed_and_falls_with_evenness() -> None:
     assert score(ActivationStats(groups["d"], groups["t"], np.ones((1, 1)), None, "h"), ("lape",))["lape"][0, 0] == pytest.approx(-forward)
 
 
-def test_an_unknown_metric_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="known are best, auroc"):
-        score(random_stats(), ("smdd",))
+@pytest.mark.parametrize(("name", "said"), [("smdd", r"did you mean smd\?"), ("zzz", "known are best, auroc")])
+def test_an_unknown_metric_names_the_near_or_the_known(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        score(random_stats(), (name,))
 
 
 def test_scores_of_the_embedded_model_are_the_golden_ones(embedded_scores) -> None:  # type: ignore[no-untyped-def]

@@ -56,10 +56,10 @@ def test_the_taught_answer_is_graded_right(name: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_training_and_test_do_not_share_an_item(name: str) -> None:
     _, documents = training(TASKS[name], 400, 3)
-    tested = evaluated_questions(TASKS[name])
+    tested = list(map(normalised, evaluated_questions(TASKS[name])))
     assert len(tested) >= 0.9 * TASKS[name].items
     asked = {normalised(TASKS[name].module.example(name, document).prompt) for document in documents}
-    assert not any(normalised(text) in prompt for text in tested for prompt in asked if len(normalised(text).split()) > 5)
+    assert not any(text in prompt for text in tested for prompt in asked if len(text.split()) > 5)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -55,14 +55,14 @@ def test_methods_are_metrics_random_and_reverse() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"methods": "smd,smdd"}, "unknown metric 'smdd'; known are"),
+        ({"methods": "smd,smdd"}, "unknown metric 'smdd'; did you mean smd"),
         ({"methods": "smd+fit"}, r"re-fitted is smd\+refit"),
         ({"ratios": "0"}, "ratio above 0"),
         ({"ratios": "1.2"}, "outside"),
         ({"recovered": "best", "methods": "smd"}, "not among the methods"),
         ({"recovered": "smd", "ratios": "0.1"}, "not among the ratios"),
         ({"seeds": "a"}, "seeds"),
-        ({"preset": "papre"}, "known are"),
+        ({"preset": "papre"}, "did you mean paper"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(options: dict[str, Any], says: str) -> None:

@@ -66,6 +66,7 @@ def test_what_no_node_has_is_refused(tmp_path: Path) -> None:
     assert default_workers(1) == 1
 
 
+@pytest.mark.thorough
 def test_a_sweep_runs_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a run directory that is given relative to the current folder."""
     monkeypatch.chdir(tmp_path)
