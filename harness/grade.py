@@ -47,8 +47,11 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
     rows = list(_rows(task, source))
     if not rows:
         raise UsageError(f"{source} holds no rows")
-    with stage(f"Grading {len(rows)} answers to {task.name}"):
-        graded = list(grade_all(task.module.grade, task.name, [(row.doc, row.text) for row in rows]))
+    graded = []
+    with stage(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
+        for answer in grade_all(task.module.grade, task.name, [(row.doc, row.text) for row in rows]):
+            graded.append(answer)
+            advance(1)
     records = [graded_record(row.doc_id, _prompt(row.doc), answer) for row, answer in zip(rows, graded, strict=True)]
     if out:
         write_text(out, "".join(_line(row, record) for row, record in zip(rows, records, strict=True)))

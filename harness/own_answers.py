@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harness.engine import engines_for, generate
+from harness.engine import engines_for, stream
 from harness.progress import stage
 from pruning.checkpoint import read_config
 from pruning.families import shape_of
@@ -23,15 +23,19 @@ def own_answers(
     context = shape_of(read_config(model)).max_position_embeddings
     room = min(context, max(map(len, prompts.values()), default=0) + longest)
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
-    with engines_for({"dense": model}, "auto", threads, room) as engines, stage(f"Answers to {len(asked)} prompts by the model itself"):
+    title = f"Answers to {len(asked)} prompts by the model itself"
+    with engines_for({"dense": model}, "auto", threads, room) as engines, stage(title, len(asked)) as advance:
         from vllm import SamplingParams, TokensPrompt
 
         params = [
             SamplingParams(temperature=temperature, seed=seed + i, max_tokens=min(longest, room - len(ids)), stop=list(stop))
             for i, ids in enumerate(asked.values())
         ]
-        outputs = generate(engines["dense"], [TokensPrompt(prompt_token_ids=ids) for ids in asked.values()], params)
-    found = [output.outputs[0] for output in outputs]
+        outputs = {}
+        for position, output in stream(engines["dense"], [TokensPrompt(prompt_token_ids=ids) for ids in asked.values()], params):
+            outputs[position] = output
+            advance(1)
+    found = [outputs[position].outputs[0] for position in range(len(asked))]
     return {
         key: Generation(answer.text, {"finish_reason": answer.finish_reason, "n_tokens": len(answer.token_ids)})
         for key, answer in zip(asked, found, strict=True)

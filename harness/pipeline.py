@@ -40,7 +40,7 @@ from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY
 from harness.store import RunDirectory, locked, need_disk, write_json, write_text
 from harness.types import Comparison, EvalResult, Recovery, RunResult, TrainingResult, Variant, digest
 from pruning import compensation, score_file
-from pruning.checkpoint import describe, fingerprint, need_one_width, read_config
+from pruning.checkpoint import describe, fingerprint, need_one_width, read_config, shards
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import load_plan, make_plan, save_plan
@@ -169,8 +169,9 @@ class Run:
         with self.stage(f"export {arm.name}", made_of, [out]) as work:
             if work:
                 plan = load_plan(file)
-                with stage(f"Writing {arm.name}, width {plan.intermediate_size} -> {width_text(plan.widths)}"):
-                    export(self.model, plan, out, file)
+                title = f"Writing {arm.name}, width {plan.intermediate_size} -> {width_text(plan.widths)}"
+                with stage(title, len(shards(self.model))) as advance:
+                    export(self.model, plan, out, file, advance)
         self._made(arm.name, out, f"export {arm.name}")
 
     def _made(self, name: str, checkpoint: Path, by_stage: str) -> None:

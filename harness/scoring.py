@@ -223,8 +223,12 @@ def _sums(model: Any, family: Family, calibration: CalibrationSet, request: Scor
 def _measure_moments(model: Any, family: Family, calibration: CalibrationSet, request: ScoreRequest, folder: Path) -> None:
     layers = len(submodule(model, family.layers))
     if missing := second_moments.missing(folder, calibration, request.retain, layers):
-        with stage(f"Second moments of {len(missing)} layers"):
-            second_moments.measure(model, family, calibration, request.retain, folder, moments_memory())
+        memory = moments_memory()
+        width = down_weight(submodule(model, family.layers)[0], family).shape[1]
+        counted = sum((1 - request.retain if item.target else request.retain) > 0 for item in calibration.items)
+        prompts = counted * second_moments.passes(len(missing), width, memory)
+        with stage(f"Second moments of {len(missing)} layers", prompts) as advance:
+            second_moments.measure(model, family, calibration, request.retain, folder, memory, advance)
 
 
 def _removal_scores(

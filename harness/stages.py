@@ -16,7 +16,7 @@ from harness.store import file_hash
 from harness.types import NeuronScores
 from harness.verification import verify
 from pruning import score_file
-from pruning.checkpoint import fingerprint, need_one_width
+from pruning.checkpoint import fingerprint, need_one_width, shards
 from pruning.export import export
 from pruning.plan import load_plan, make_plan, save_plan
 
@@ -67,8 +67,8 @@ def prune(model: str, plan_file: Path, out: Path, verified: bool = False, thread
     """Writes the checkpoint and, where asked, holds it against the masked model in transformers and vLLM."""
     loaded = load_plan(plan_file)
     source = models.locate(model, models.kind_of(model, loaded.model))
-    with stage(f"Writing {out}"):
-        made = export(source, loaded, out, plan_file)
+    with stage(f"Writing {out}", len(shards(source))) as advance:
+        made = export(source, loaded, out, plan_file, advance)
     found: dict[str, Any] = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
     if verified:
         prepare_environment(threads)

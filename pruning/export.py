@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,11 @@ class _Job:
     columns: Mapping[int, Array]  # layer -> re-fitted [hidden, kept]
 
 
-def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = None) -> Checkpoint:
-    """Writes the pruned checkpoint to `out`, whole or not at all. `plan_file`: where the plan lies, for what lies beside it.
+def export(
+    model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = None, progress: Callable[[int], None] = lambda _: None
+) -> Checkpoint:  # fmt: skip
+    """Writes the pruned checkpoint to `out`, whole or not at all. `plan_file`: where the plan lies, for what lies beside it; `progress`
+    hears of every shard.
 
     Raises UsageError where the plan does not fit the model, UnsupportedModelError for damaged weights, StorageError for
     a full disk.
@@ -56,7 +59,10 @@ def export(model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = N
     with atomic_path(out, replaces=RECORD) as scratch:
         scratch.mkdir()
         copy_side_files(model, scratch)
-        sizes = {shard.name: _write_shard(shard, scratch / shard.name, job) for shard in files}
+        sizes = {}
+        for shard in files:
+            sizes[shard.name] = _write_shard(shard, scratch / shard.name, job)
+            progress(1)
         _need_all_cut(job, {name for tensors in sizes.values() for name in tensors})
         _write_index(scratch, model, sizes)
         _write_own_files(model, scratch, plan, plan_file, {**config, **widths})

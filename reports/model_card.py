@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[st
     made: its text on how it was made."""
     chosen = subject(run, variant)
     return template("card.md.j2").render(
-        run=run, chosen=chosen, front=front_matter(run, chosen, front or {}), made=made, width=widths(chosen["intermediate_sizes"]),
+        run={**run, "model": _public(str(run["model"])), "command": _public(run["command"])}, chosen=chosen, front=front_matter(run, chosen, front or {}), made=made, width=widths(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]), of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),
         table=results_table(run, chosen), verdict=verdict(run) if choice(run) and subject(run, None) is chosen else [],
@@ -63,6 +64,11 @@ def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mappi
     name = Path(str(run["model"])).name
     data = ModelCardData(**kept, model_name=f"{name}, {chosen['name']}", eval_results=results or None)
     return str(data.to_yaml())
+
+
+def _public(text: str) -> str:
+    """Of an absolute path only its last part: where things lie on somebody's machine is nobody's business."""
+    return re.sub(r"(?<![\w.~])/(?:[^\s/'\"]+/)+([^\s/'\"]+)", r"\1", text)
 
 
 def _tags(found: Any) -> set[str]:

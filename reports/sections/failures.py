@@ -27,7 +27,7 @@ def section(run: Mapping[str, Any]) -> Section:
 def _text(run: Mapping[str, Any]) -> tuple[str, ...]:
     if not any(e.get("wrong_by_kind") for v in run["variants"] for e in v["eval"].values()):
         return ()
-    return ("Every answer is counted once here: right, or by the first kind seen. A click on a colour shows such answers below.",)
+    return ("In the areas every answer is counted once: right, or by the first kind seen. A click on one shows such answers below.",)
 
 
 def variants_table(run: Mapping[str, Any]) -> Table:

@@ -27,6 +27,12 @@ def test_the_hub_reads_the_results_back(run: dict[str, Any]) -> None:
     assert "| mini_math | exact_match | 400 | 99.5 % | 95.2 % |" in card.text and "Prune up to here" not in card.text
 
 
+def test_a_path_of_this_machine_stays_here(run: dict[str, Any]) -> None:
+    command = "harness run --model /home/ann/models/mine --out '/data/x y' --items a/b"
+    text = render({**run, "model": "/home/ann/models/mine", "command": command}, "selective-smd-0.2")
+    assert "ann" not in text and "# mine, selective" in text and "--model mine" in text and "--items a/b" in text
+
+
 def test_without_a_name_it_is_the_card_of_the_verdict(run: dict[str, Any]) -> None:
     text = render(run)
     assert "# tiny-math, selective-obs-refit-0.5" in text and "Prune up to here to lose less than 5 points" in text
