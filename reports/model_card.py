@@ -18,7 +18,8 @@ def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[st
     made: its text on how it was made."""
     chosen = subject(run, variant)
     return template("card.md.j2").render(
-        run={**run, "model": _public(str(run["model"])), "command": _public(run["command"])}, chosen=chosen, front=front_matter(run, chosen, front or {}), made=made, width=widths(chosen["intermediate_sizes"]),
+        run={**run, "model": _public(str(run["model"])), "command": _public(run["command"])}, chosen=chosen, made=made,
+        front=front_matter(run, chosen, front or {}), width=widths(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]), of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),
         table=results_table(run, chosen), verdict=verdict(run) if choice(run) and subject(run, None) is chosen else [],
