@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class Parcel:
+    """`name`: of the repository, where none is asked for; in the namespace of who is signed in."""
+
     variant: str
+    name: str
     licence: str | None
     files: tuple[Upload, ...]
 
@@ -57,7 +61,8 @@ def pack(folder: Path, variant: str | None) -> Parcel:
     card = Upload("README.md", render(run, chosen["name"], front, made))
     kept = tuple(Upload(str(path.relative_to(checkpoint)), path) for path in files if path != checkpoint / "README.md")
     licence = front.get("license_name") or front.get("license")
-    return Parcel(chosen["name"], str(licence) if licence else None, (card, *_eval_results(run, chosen), *kept))
+    name = re.sub(r"[^\w.-]+", "-", f"{Path(str(run['model'])).name}-{chosen['name']}").strip("-.")
+    return Parcel(chosen["name"], name, str(licence) if licence else None, (card, *_eval_results(run, chosen), *kept))
 
 
 def _chosen(run: Mapping[str, Any], variant: str | None, folder: Path) -> Mapping[str, Any]:
@@ -106,8 +111,8 @@ def push(parcel: Parcel, repo: str, private: bool) -> str:
     operations = [CommitOperationAdd(file.name, file.content) for file in parcel.files]
     try:
         api = HfApi(library_name="harness-prune")
-        api.create_repo(repo, private=private, exist_ok=True)
-        done = api.create_commit(repo, operations, commit_message=f"{parcel.variant}, by harness")
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        done = api.create_commit(made.repo_id, operations, commit_message=f"{parcel.variant}, by harness")
     except LocalTokenNotFoundError as error:
         raise UsageError("not signed in to the Hub; `hf auth login`, or set HF_TOKEN") from error
     except HFValidationError as error:

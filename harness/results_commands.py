@@ -118,13 +118,13 @@ def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
 
 @click.command("push")
 @click.argument("run", type=_PATH)
-@click.option("--to", "repo", required=True, help="Repository on the Hub, USER/NAME.")
+@click.option("--to", "repo", help="Repository, USER/NAME.  [default: MODEL-VARIANT of who is signed in]")
 @click.option("--variant", help="Which one.  [default: the report's choice, else the first with a checkpoint]")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @DRY_RUN
 @JSON
 @DEBUG
-def push_command(run: Path, repo: str, variant: str | None, private: bool, dry_run: bool, as_json: bool) -> None:
+def push_command(run: Path, repo: str | None, variant: str | None, private: bool, dry_run: bool, as_json: bool) -> None:
     """Push a checkpoint of RUN to the Hugging Face Hub: weights, plan, and a card with its results and licence.
 
     \b
@@ -134,6 +134,7 @@ def push_command(run: Path, repo: str, variant: str | None, private: bool, dry_r
     from harness.push import pack, parcel_table, push
 
     parcel = pack(run, variant)
+    repo = repo or parcel.name
     files = [{"name": file.name, "bytes": file.size_bytes} for file in parcel.files]
     found = {"repo": repo, "variant": parcel.variant, "licence": parcel.licence, "files": files}
     if dry_run:

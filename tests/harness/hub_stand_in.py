@@ -28,7 +28,7 @@ class StandIn:
         parts = path.split("?")[0].strip("/").split("/")
         if parts[:3] == ["api", "repos", "create"]:
             asked = json.loads(body)
-            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if "refused" in name:
                 return 403, {"error": "You do not have the rights to create a model under this namespace"}
             self.repositories.setdefault(name, {})

@@ -86,6 +86,13 @@ def test_a_dry_run_names_every_file_and_sends_nothing(run_folder: Path) -> None:
     assert shown["licence"] == "apache-2.0" and shown["variant"] == "random-0.2-seed1"
 
 
+def test_without_a_name_it_is_called_after_model_and_variant(run_folder: Path) -> None:
+    with hub() as there:
+        found = command(str(run_folder), "--json", HF_ENDPOINT=there.url, HF_HUB_OFFLINE="0")
+    assert found.returncode == 0, found.stderr
+    assert list(there.repositories) == ["me/tiny-math-random-0.2-seed1"]
+
+
 def test_what_the_hub_says_is_said_in_one_line(run_folder: Path) -> None:
     with hub() as there:
         found = command(str(run_folder), "--to", "me/refused", HF_ENDPOINT=there.url, HF_HUB_OFFLINE="0")
