@@ -12,7 +12,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let browser = null;
 
-  // ---- charts: drawn when they come into view, in the colours of the page ----
+  // ---- charts: drawn when they come into view, the others when there is time, in the colours of the page ----
   const theme = () => {
     const of = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const [ink, soft, line] = ["--ink", "--soft", "--line"].map(of);
@@ -37,6 +37,12 @@
     for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
   }, { rootMargin: "300px" });
   holders.forEach((holder) => watcher.observe(holder));
+  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+  const drawRest = () => {
+    const next = holders.find((holder) => !drawn.has(holder));
+    if (next) draw(next).then(() => whenIdle(drawRest));
+  };
+  addEventListener("load", () => whenIdle(drawRest));
   const redraw = () => {
     for (const [holder, view] of drawn) {
       if (view) view.finalize();
@@ -45,6 +51,7 @@
       watcher.unobserve(holder);
       watcher.observe(holder);
     }
+    whenIdle(drawRest);
   };
   dark.addEventListener("change", redraw);
   addEventListener("beforeprint", () => { document.querySelectorAll("details").forEach((d) => { d.open = true; }); holders.forEach(draw); });
