@@ -99,7 +99,7 @@ class _Waiting:
         self._again(cell, error, self.deaths, _TRIES)
 
     def died_beside(self, cell: Cell, error: WorkerDied) -> None:
-        """While it was graded: most likely at the other cell."""
+        """Beside another one, which may have been the reason."""
         self._again(cell, error, self.bystander, _BYSTANDER_TRIES)
 
     def _again(self, cell: Cell, error: WorkerDied, counted: dict[str, int], tries: int) -> None:
@@ -151,7 +151,7 @@ def _drive(worker: Worker, waiting: _Waiting) -> None:
         alive, grading = _finish(grading, waiting), None
         error = asked.exception()
         if isinstance(error, WorkerDied):
-            waiting.died(cell, error)
+            (waiting.died if alive else waiting.died_beside)(cell, error)  # two cells lost: nobody knows at which
             return
         if error:
             waiting.done(cell, _as_error(error))
