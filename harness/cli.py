@@ -11,10 +11,12 @@ from typing import Any
 
 import rich_click as click
 
+from harness.completion import complete_models
 from harness.errors import HarnessError
 from harness.listings import metrics_command, models_command, tasks_command
 from harness.options import (
     ANSWERS,
+    ARMS,
     CONFIG,
     DEBUG,
     DRY_RUN,
@@ -30,6 +32,7 @@ from harness.options import (
     PLANNING,
     PRESET,
     PRUNED_AND_EVALUATED,
+    RECOVER,
     RECOVERY,
     RETAIN,
     SAMPLES,
@@ -39,7 +42,7 @@ from harness.options import (
     TOKENS,
     out_option,
 )
-from harness.printing import answer, forecast_table, show_run, stdout_to_stderr
+from harness.printing import answer, forecast_table, show_run, stdout_to_stderr, visible
 from harness.results_commands import compare_command, inspect_command, push_command, report_command, runs_command, track_command
 from harness.setup_commands import completion_command, config_group, doctor_command
 from harness.sweep_command import presets_command, sweep_command
@@ -62,13 +65,13 @@ def main() -> None:
     except HarnessError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {visible(str(error))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # the last resort for the user's sake: one line instead of a page
         if debug:
             raise
         line = next(iter(str(error).splitlines()), "")
-        click.echo(f"error: unexpected {type(error).__name__}: {line} (run again with --debug for the traceback)", err=True)
+        click.echo(f"error: unexpected {type(error).__name__}: {visible(line)} (run again with --debug for the traceback)", err=True)
         sys.exit(1)
 
 
@@ -102,7 +105,7 @@ def cli(context: click.Context) -> None:
 @PRUNED_AND_EVALUATED
 @SERVING
 @CONFIG
-@click.option("--recover", is_flag=True, default=None, help="Also fine-tune the pruned model, and the dense one as its control.")
+@RECOVER
 @RECOVERY
 @out_option("runs/MODEL-TASK-VARIANT")
 @DRY_RUN
@@ -115,9 +118,9 @@ def run_command(
     """Score, plan, export, evaluate and measure one model; write run.json and a report."""
     from harness import pipeline
     from harness.config import load_config
-    from harness.spec import resolve
+    from harness.spec import name_problems, resolve
 
-    config = load_config(config_file, options, preset)
+    config = load_config(config_file, options, preset, names=name_problems)
     if dry_run:
         _show_forecast(config, resolve, as_json)
         return
@@ -135,9 +138,9 @@ def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], as_json: b
 
 
 @cli.command("recover")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @TASK
-@click.option("--arms", help="Of selective, random, reverse, dense, with commas: prune so and fine-tune each.  [default: as it is]")
+@ARMS
 @PLANNING
 @PRUNED_AND_EVALUATED
 @RECOVERY
@@ -160,9 +163,9 @@ def recover_command(
     """
     from harness import pipeline
     from harness.config import load_config
-    from harness.spec import resolve_recovery
+    from harness.spec import name_problems, resolve_recovery
 
-    config = load_config(config_file, {**options, "model": model, "recover": True}, preset)
+    config = load_config(config_file, {**options, "model": model, "recover": True}, preset, names=name_problems)
     if dry_run:
         _show_forecast(config, resolve_recovery, as_json)
         return
@@ -172,7 +175,7 @@ def recover_command(
 
 
 @cli.command("score")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @TASK
 @METRIC_SCORED
 @RETAIN
@@ -230,7 +233,7 @@ def plan_command(scores: Path, out: Path | None, device: str | None, context: in
 
 
 @cli.command("prune")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("plan", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="Checkpoint folder to write.")
 @click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
@@ -247,7 +250,7 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
 
 
 @cli.command("eval")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @TASK
 @LIMIT
 @DTYPE
@@ -287,7 +290,7 @@ def grade_command(answers: Path, task: str, out: Path | None) -> None:
 
 
 @cli.command("bench")
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1, required=True, shell_complete=complete_models)
 @TASK
 @DTYPE
 @THREADS
@@ -315,7 +318,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
 
 
 @cli.command("serve")
-@click.argument("checkpoint")
+@click.argument("checkpoint", shell_complete=complete_models)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=8000, show_default=True, help="0: any that is free.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +110,13 @@ class RunConfig(BaseModel):
     sweep: SweepConfig = SweepConfig()
     preset: str | None = None
 
+    @field_validator("ratio")
+    @classmethod
+    def _fraction(cls, value: float) -> float:
+        if not 0 <= value < 1:
+            raise ValueError(f"ratio {value} is outside [0, 1); it is the fraction of FFN neurons to remove, 0.2 for 20 %")
+        return value
+
     @field_validator("task", "concurrency", "arms", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -116,6 +124,7 @@ class RunConfig(BaseModel):
 
 
 _NESTED: Mapping[str, type[BaseModel]] = {"recovery": RecoveryConfig, "sweep": SweepConfig}
+_INNER = {name: key for key, model in _NESTED.items() for name in model.model_fields}  # a nested setting -> its section
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -134,51 +143,85 @@ def preset_summaries() -> dict[str, str]:
     return {name: preset_text(name).split("\n", 1)[0].lstrip("# ") for name in presets()}
 
 
+NameCheck = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+
+
 def load_config(
-    file: Path | None, options: Mapping[str, Any], preset: str | None = None, defaults: Mapping[str, Any] = {}
-) -> RunConfig:  # fmt: skip
+    file: Path | None,
+    options: Mapping[str, Any],
+    preset: str | None = None,
+    defaults: Mapping[str, Any] = {},
+    names: NameCheck | None = None,
+) -> RunConfig:
     """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong setting and its place.
 
     Settings of the recovery and of a sweep stand below `recovery` and `sweep` in a file, and by their bare names elsewhere.
+    names: what else is asked of the merged values, as whether there is such a model; it gives pairs of a setting and what is wrong.
     """
-    inner = {name: key for key, model in _NESTED.items() for name in model.model_fields}
-    names = [name for name in (*RunConfig.model_fields, *inner) if name not in _NESTED]
-    environment = {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
-    given = {key: value for key, value in options.items() if value not in (None, ())}
-    found = read_yaml(file)
-    preset = preset or environment.get("preset") or found.values.get("preset")
-    below = _read_preset(preset)
-    merged: dict[str, Any] = {**defaults, **below, **found.values, "preset": preset}
-    named = {**environment, **given}
-    merged |= {key: value for key, value in named.items() if key not in inner and key != "preset"}
-    for section in _NESTED:
-        own, bare = merged.get(section) or {}, {key: value for key, value in named.items() if inner.get(key) == section}
-        if isinstance(own, dict):  # anything else is refused below
-            merged[section] = {**(below.get(section) or {}), **own, **bare}
+    sources = _Sources(read_yaml(file), environment_settings(), {key: value for key, value in options.items() if value not in (None, ())})
+    preset = preset or sources.environment.get("preset") or sources.file.values.get("preset")
+    problems = list(sources.file.problems)
+    if unknown := _preset_problem(preset):
+        problems.append(f"{sources.place(('preset',))}: {unknown}")
+        preset = None
+    merged = _merged(sources, _read_preset(preset), defaults)
+    config = None
     try:
-        config = RunConfig(**merged)
+        config = RunConfig(**{**merged, "preset": preset})
     except ValidationError as error:
-        problems = [*found.problems, *(_problem(e, found, environment, given) for e in error.errors())]
-        raise UsageError(f"bad settings: {'; '.join(problems)}") from error
-    if found.problems:
-        raise UsageError(f"bad settings: {'; '.join(found.problems)}")
+        problems += [_problem(e, sources) for e in error.errors()]
+    problems += [f"{sources.place((key,))}: {problem}" for key, problem in (names(merged) if names else ())]
+    if problems or config is None:
+        raise UsageError(f"bad settings: {'; '.join(problems)}")
     return config
 
 
-def _problem(error: Any, file: YamlFile, environment: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def _merged(sources: _Sources, preset: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {**defaults, **preset, **sources.file.values}
+    named = {**sources.environment, **sources.given}
+    merged |= {key: value for key, value in named.items() if key not in _INNER and key != "preset"}
+    for section in _NESTED:
+        own, bare = merged.get(section) or {}, {key: value for key, value in named.items() if _INNER.get(key) == section}
+        if isinstance(own, dict):  # anything else is refused by its type
+            merged[section] = {**(preset.get(section) or {}), **own, **bare}
+    return merged
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where settings came from."""
+
+    file: YamlFile
+    environment: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+    def place(self, keys: tuple[str, ...]) -> str:
+        """As the user knows it: an option, a variable, a line of the file."""
+        nested = len(keys) > 1 and _INNER.get(keys[1]) == keys[0]
+        name = keys[1] if nested else keys[0]
+        if name in self.given and (nested or name not in _NESTED):
+            return f"--{name.replace('_', '-')}"
+        if name in self.environment:
+            return f"HARNESS_{name.upper()}"
+        return self.file.place(keys) or ("preset" if name != "preset" else "--preset")
+
+
+def _problem(error: Any, sources: _Sources) -> str:
     """One wrong setting: where it was given, its name, what is wrong with it, and what may have been meant."""
     keys = tuple(map(str, error["loc"]))
-    name = next((key for key in reversed(keys) if key in environment or key in given), None)
-    if name in given:
-        where = f"--{str(name).replace('_', '-')}"
-    else:
-        where = f"HARNESS_{str(name).upper()}" if name else file.place(keys) or "preset"
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         section = _NESTED.get(keys[0]) if len(keys) > 1 else None
         near = difflib.get_close_matches(keys[-1], (section or RunConfig).model_fields, n=1)
         text = "no such setting" + (f", did you mean {near[0]}?" if near else "; `harness config show` lists all")
-    return f"{where}: {'.'.join(keys)}: {text[:1].lower()}{text[1:]}"
+        return f"{sources.file.place(keys) or sources.place(keys)}: {'.'.join(keys)}: {text}"
+    return f"{sources.place(keys)}: {'.'.join(keys)}: {text[:1].lower()}{text[1:]}"
+
+
+def environment_settings() -> dict[str, str]:
+    """The settings that the environment gives (HARNESS_RATIO=0.3), by their names."""
+    names = [name for name in (*RunConfig.model_fields, *_INNER) if name not in _NESTED]
+    return {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
 
 
 def config_yaml(config: RunConfig) -> str:
@@ -187,8 +230,14 @@ def config_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
+def _preset_problem(name: Any) -> str | None:
+    if name is None or name in presets():
+        return None
+    near = difflib.get_close_matches(str(name), presets(), n=1)
+    return f"unknown preset {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(presets())}")
+
+
 def _read_preset(name: str | None) -> dict[str, Any]:
-    if name is not None and name not in presets():
-        near = difflib.get_close_matches(name, presets(), n=1)
-        raise UsageError(f"unknown preset {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(presets())}"))
+    if problem := _preset_problem(name):
+        raise UsageError(problem)
     return dict(read_yaml(PRESETS / f"{name}.yaml" if name else None).values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import rich_click as click
 
 from harness.options import DEBUG, JSON
@@ -44,7 +46,7 @@ def tasks_command(path: bool, as_json: bool) -> None:
     from tasks.registry import TASKS, TASKS_PATH
 
     if path:
-        click.echo(TASKS_PATH)
+        click.echo(json.dumps({"path": str(TASKS_PATH)}) if as_json else TASKS_PATH)
         return
     rows = [(t.name, t.metric, t.summary) for t in TASKS.values()]
     found = [{"name": name, "metric": metric, "summary": summary} for name, metric, summary in rows]

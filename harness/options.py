@@ -95,6 +95,10 @@ SERVING = options(
 ONLINE = _option(_SPEED, "--online", is_flag=True, help="vLLM's server over HTTP, by `vllm bench serve`, instead of the engine.")
 
 
+RECOVER = _option(
+    _RECOVERY, "--recover", is_flag=True, default=None, help="Also fine-tune the pruned model, and the dense one as its control."
+)
+ARMS = _option(_RECOVERY, "--arms", help="Of selective, random, reverse, dense: prune so and fine-tune each.  [default: as it is]")
 RECOVERY = options(
     _option(_RECOVERY, "--data", help="task, generated, a .jsonl file or a Hub data set.  [default: task]"),
     _option(_RECOVERY, "--tuning", type=click.Choice(["lora", "full"]), help="[default: full up to a billion parameters]"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import engine, fine_tuning, models, scoring
 from harness.bench import make_workload, need_context, offline_subjects, results
-from harness.config import RunConfig, config_yaml
+from harness.config import RunConfig, config_yaml, environment_settings
 from harness.engine import Engines, engines_for, fit_together
 from harness.errors import MeasurementError
 from harness.exam import Exam, Sitting
@@ -79,7 +79,7 @@ def start(
     need_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
-        directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh, typed_command())
+        directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh, typed_command(), environment_settings())
         with directory.working():
             write_text(folder / "config.yaml", config_yaml(config))
             return work(Run(spec, model, directory)), folder

@@ -25,8 +25,7 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
     elif table is not None:
         print_table(table)
     else:
-        for key, value in found.items():
-            click.echo(f"{key}: {value}", err=True)
+        print_lines([f"{key}: {value}" for key, value in found.items()])
 
 
 def show_run(folder: Path, as_json: bool) -> None:
@@ -42,8 +41,7 @@ def show_run(folder: Path, as_json: bool) -> None:
     if not any(variant["eval"] for variant in run["variants"]):
         for table in (throughput_table(run), speed_table(run), memory_table(run)):
             print_table(table)
-    for line in sentences(run):
-        click.echo(line, err=True)
+    print_lines(sentences(run))
     click.echo(f"\nReport: {folder / 'report.html'}", err=True)
 
 
@@ -59,10 +57,8 @@ def show_sweep(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(run, indent=1))
     for table in (target_table(run), threshold_table(run)):
         print_table(table)
-    for line in sentences(run):
-        click.echo(line, err=True)
-    for cell in run["sweep"]["failed"]:
-        click.echo(f"failed: {cell['cell']}: {cell['reason']}", err=True)
+    print_lines(sentences(run))
+    print_lines([f"failed: {cell['cell']}: {cell['reason']}" for cell in run["sweep"]["failed"]])
     click.echo(f"\n{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}", err=True)
 
 
@@ -91,19 +87,19 @@ def print_table(table: Table) -> None:
 
     from harness.progress import console
 
-    shown = [[_visible(cell) for cell in row] for row in table.rows]
+    shown = [[visible(cell) for cell in row] for row in table.rows]
     widths = [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(table.head, *shown, strict=True)]
     if len(widths) > _NARROW and sum(widths) + 3 * len(widths) + 1 > console.width:
         print_lines([table.title, *(line for row in shown for line in _record(table.head, row)), *filter(None, [table.note])])
         return
     drawn = RichTable(
-        title=Text(_visible(table.title)),
+        title=Text(visible(table.title)),
         title_justify="left",
-        caption=Text(_visible(table.note)) if table.note else None,
+        caption=Text(visible(table.note)) if table.note else None,
         caption_justify="left",
     )
     for name in table.head:
-        drawn.add_column(Text(_visible(name)), overflow="fold")
+        drawn.add_column(Text(visible(name)), overflow="fold")
     for row in shown:
         drawn.add_row(*map(Text, row))
     console.print(drawn)
@@ -113,14 +109,14 @@ def _record(head: Sequence[str], row: Sequence[str]) -> list[str]:
     return [f"  {' / '.join(row[:2])}", *(f"    {name}: {cell}" for name, cell in list(zip(head, row, strict=True))[2:] if cell)]
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """What a terminal would obey is shown instead."""
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        click.echo(_visible(line), err=True)
+        click.echo(visible(line), err=True)
 
 
 def forecast_table(found: dict[str, Any]) -> Table:

@@ -17,8 +17,8 @@ from reports.parts import Table
 from tasks.registry import TASKS
 
 _BENCHMARKS = {"gsm8k_boxed": ("openai/gsm8k", "gsm8k"), "gsm8k_cot": ("openai/gsm8k", "gsm8k")}  # those that the Hub lists, in %
-_HARMFUL = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")  # may run code where they are loaded
-_NO_PART = (".lock",)
+_HARMFUL = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py")  # may run code where they are loaded
+_NO_CLAIM = "This card makes no claim about quality: measure it on your task."  # what a card says that has no figures
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def pack(folder: Path, variant: str | None) -> Parcel:
     checkpoint = (folder / chosen["checkpoint"]).resolve()
     if not (checkpoint / "config.json").exists():
         raise UsageError(f"{checkpoint} holds no checkpoint (any more); run again, or give another --variant")
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name not in _NO_PART)
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and not _hidden(path.relative_to(checkpoint)))
     if harmful := [path.name for path in files if path.suffix in _HARMFUL]:
         raise UsageError(f"{checkpoint} has {', '.join(harmful)}, which can run code where it is loaded; push safetensors only")
     front, made = split_card(checkpoint / "README.md")
@@ -87,7 +87,13 @@ def split_card(readme: Path) -> tuple[dict[str, Any], str]:
         values = yaml.safe_load(front)
     except yaml.YAMLError:
         values = None
-    return (values if isinstance(values, dict) else {}), body.strip()
+    own = re.sub(r"^# .*\n", "", body.strip(), count=1).replace(_NO_CLAIM, "")
+    return (values if isinstance(values, dict) else {}), f"## How it was made\n\n{own.strip()}"
+
+
+def _hidden(path: Path) -> bool:
+    """What begins with a dot is somebody's own: keys, version control, locks."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _eval_results(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[Upload]:
@@ -106,7 +112,7 @@ def _eval_results(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator
 def push(parcel: Parcel, repo: str, private: bool) -> str:
     """Uploads in one commit and returns its address; raises StorageError with the Hub's own word."""
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
     operations = [CommitOperationAdd(file.name, file.content) for file in parcel.files]
     try:
@@ -117,7 +123,7 @@ def push(parcel: Parcel, repo: str, private: bool) -> str:
         raise UsageError("not signed in to the Hub; `hf auth login`, or set HF_TOKEN") from error
     except HFValidationError as error:
         raise UsageError(f"{repo} is no name of a repository; give --to USER/NAME") from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the transport has errors of its own
         raise StorageError(f"the Hub did not take {repo}: {first_line(error)}") from error
     return str(done.commit_url)
 

@@ -107,7 +107,8 @@ def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
     \b
     harness track runs/laptop --with trackio
     WANDB_MODE=offline harness track runs/laptop --with wandb
-    MLFLOW_TRACKING_URI=sqlite:///m.db harness track runs/laptop --with mlflow
+    harness track runs/laptop --with mlflow          into ./mlruns
+    MLFLOW_TRACKING_URI=http://HOST:5000 harness track runs/laptop --with mlflow
     """
     from harness.trackers import track
 

@@ -13,12 +13,13 @@ from typing import Any
 from harness.errors import UsageError
 from harness.store import FINISHED, MANIFEST, is_locked
 
-STATES = ("running", "finished", "failed", "stopped", "killed")
-
 
 @dataclass(frozen=True)
 class RunInfo:
-    """`state`: one of STATES. note: what it does, how far it came, or why it ended. go_on: what to type next, None while it runs."""
+    """`state`: running, finished, failed, stopped (by Ctrl-C) or killed. note: what it does, how far it came, or why it ended.
+
+    go_on: what to type next, None while it runs.
+    """
 
     path: str
     state: str
@@ -36,7 +37,7 @@ def list_runs(folder: Path, model: str | None = None, task: str | None = None, s
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; runs are kept in runs/, or where --out said")
     places = [folder] if (folder / MANIFEST).exists() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    found = [info for place in places if (info := _info(place))]
+    found = [info for place in places if (info := _read_info(place))]
     kept = [
         info
         for info in found
@@ -45,11 +46,16 @@ def list_runs(folder: Path, model: str | None = None, task: str | None = None, s
     return sorted(kept, key=lambda info: info.updated, reverse=True)
 
 
-def _info(place: Path) -> RunInfo | None:
-    """None for what is not the manifest of a run."""
+def _read_info(place: Path) -> RunInfo | None:
+    """None for what is not the manifest of a run, or is damaged."""
     manifest = _read(place / MANIFEST)
-    if not isinstance(manifest.get("stages"), dict):
+    try:
+        return _info(place, manifest) if isinstance(manifest.get("stages"), dict) else None
+    except (AttributeError, TypeError, ValueError):
         return None
+
+
+def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
     settings = manifest.get("settings") or {}
     state, note = _state(place, manifest)
     command = str(manifest.get("command") or _read(place / "run.json").get("command") or "")
@@ -57,7 +63,7 @@ def _info(place: Path) -> RunInfo | None:
     updated = datetime.datetime.fromtimestamp((place / MANIFEST).stat().st_mtime).isoformat(" ", "seconds")
     return RunInfo(
         str(place), state, note, str(settings.get("model", "")), ", ".join(task) if isinstance(task, list) else str(task), updated,
-        len(manifest["stages"]), command, _go_on(place, state, command),
+        len(manifest["stages"]), command, _go_on(place, manifest, state, note, command),
     )  # fmt: skip
 
 
@@ -71,10 +77,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     end, at, done = manifest.get("end"), manifest.get("at"), len(manifest["stages"])
-    so_far = f"{f'at {at}' if at else 'between two stages'}, {done} stages done"
+    so_far = f"{f'at {at}' if at else 'between two stages'}, {done} stage{'' if done == 1 else 's'} done"
     if is_locked(place):
         return "running", so_far
-    if end == FINISHED or (end is None and at is None and (place / "run.json").exists()):
+    if end == FINISHED or ("end" not in manifest and (place / "run.json").exists()):  # of an older version, there is no such word
         failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
         return "finished", f"{failed} cells failed; the same command tries them again" if failed else ""
     if end:
@@ -82,20 +88,33 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     return "killed", so_far
 
 
-def _go_on(place: Path, state: str, command: str) -> str | None:
-    """The command as it was typed, without --fresh, which would start over; what is finished is looked at."""
+def _go_on(place: Path, manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
+    """The command as it was typed, with the settings and in the folder of then; what is finished whole is looked at.
+
+    Without --fresh, which would start over, and without a key, which is not kept.
+    """
     if state == "running":
         return None
-    if state == "finished":
+    if state == "finished" and not note:
         return shlex.join(["harness", "report", str(place)])
-    words = [word for word in shlex.split(command) if word != "--fresh"]
-    return shlex.join(words) if words else None
+    words = shlex.split(command)
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if word != "--fresh" and "--api-key" not in (before, word.partition("=")[0])
+    ]
+    if not kept:
+        return None
+    settings = [f"HARNESS_{name.upper()}={shlex.quote(value)}" for name, value in (manifest.get("environment") or {}).items()]
+    folder = manifest.get("folder")
+    elsewhere = ["cd", shlex.quote(folder), "&&"] if folder and folder != str(Path.cwd()) else []
+    return " ".join([*elsewhere, *settings, shlex.join(kept)])
 
 
 def run_lines(found: Sequence[RunInfo]) -> list[str]:
     """Three lines a run, none of them cut: a command can be copied as it stands."""
     lines = []
     for info in found:
-        lines.append(f"{info.state:<9} {info.path}  {info.updated}")
+        lines.append(f"{info.state:<9} {info.path}  {info.updated}  {info.model}{f' on {info.task}' if info.task else ''}")
         lines += [f"{'':<9} {text}" for text in (info.note, info.go_on and f"$ {info.go_on}") if text]
     return lines

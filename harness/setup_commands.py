@@ -8,7 +8,21 @@ from typing import Any
 
 import rich_click as click
 
-from harness.options import CONFIG, DEBUG, JSON, METHOD, MODEL, PLANNING, PRUNED_AND_EVALUATED, RECOVERY, SERVING, SWEEP_GRID, TASK
+from harness.options import (
+    ARMS,
+    CONFIG,
+    DEBUG,
+    JSON,
+    METHOD,
+    MODEL,
+    PLANNING,
+    PRUNED_AND_EVALUATED,
+    RECOVER,
+    RECOVERY,
+    SERVING,
+    SWEEP_GRID,
+    TASK,
+)
 from harness.printing import answer
 
 
@@ -40,6 +54,8 @@ def config_group() -> None:
 @PLANNING
 @PRUNED_AND_EVALUATED
 @SERVING
+@RECOVER
+@ARMS
 @RECOVERY
 @SWEEP_GRID
 @CONFIG
@@ -53,8 +69,9 @@ def show_command(config_file: Path | None, preset: str | None, as_json: bool, **
     harness config show --config run.yaml --ratio 0.3
     """
     from harness.config import config_yaml, load_config
+    from harness.spec import name_problems
 
-    config = load_config(config_file, options, preset)
+    config = load_config(config_file, options, preset, names=name_problems)
     if as_json:
         answer(config.model_dump(mode="json"), as_json)
     else:

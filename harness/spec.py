@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from tasks.registry import Task, find_task, need_training_items
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
+_NO_METRICS = ("best", "random", "reverse", "selective", "dense")
 _GRID = (
     "ratio", "method", "metric", "compensate", "seed", "recover", "arms", "threads", "concurrency", "repeats", "output_tokens",
     "input_tokens", "requests", "natural", "preset",
@@ -117,7 +118,7 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
     """
     if config.arms or (config.recovery != RecoveryConfig() and not (config.recover or config.preset)):  # a preset is for all commands
-        raise UsageError("settings of the recovery are given and nothing is recovered; add --recover, or use `harness recover`")
+        raise UsageError("settings of the recovery are given and nothing is recovered; add --recover, or give them to `harness recover`")
     tasks, shape = tasks_and_shape(config, chat)
     arm = make_arm(config, config.method, shape)
     return RunSpec(
@@ -154,27 +155,24 @@ def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
-def need_names(config: RunConfig) -> None:
-    """Raises UsageError with every model, task and metric that there is not, all at once."""
-    named = [config.metric, *(method.partition("+")[0] for method in config.sweep.methods)]
-    asked: list[Callable[[], object]] = [lambda: models.find_model(config.model)]
-    asked += [functools.partial(find_task, name) for name in config.task]
-    asked += [functools.partial(check_metric, name) for name in named if name and name not in ("best", "random", "reverse")]
-    problems = [problem for check in asked if (problem := _problem_of(check))]
-    if problems:
-        raise UsageError("; ".join(problems))
-
-
-def _problem_of(check: Callable[[], object]) -> str | None:
-    try:
-        check()
-    except UsageError as error:
-        return str(error)
-    return None
+def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(setting, what is wrong) of every model, task and metric of a config that there is not."""
+    tasks, sweep = values.get("task") or (), values.get("sweep") or {}
+    tasks = tasks.split(",") if isinstance(tasks, str) else tasks
+    methods = sweep.get("methods") or () if isinstance(sweep, Mapping) else ()
+    methods = methods.split(",") if isinstance(methods, str) else methods
+    metrics = [values.get("metric"), *(str(method).strip().partition("+")[0] for method in methods)]
+    checks: list[tuple[str, Callable[[], object]]] = [("model", lambda: models.find_model(str(values.get("model") or "tiny-math")))]
+    checks += [("task", functools.partial(find_task, str(name))) for name in tasks]
+    checks += [("metric", functools.partial(check_metric, str(name))) for name in metrics if name not in (None, *_NO_METRICS)]
+    for setting, check in checks:
+        try:
+            check()
+        except UsageError as error:
+            yield setting, str(error)
 
 
 def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
-    need_names(config)
     chosen = [find_task(name, chat) for name in task_names(config)]
     if len(chosen) == 1:
         chosen += [find_task(name, chat) for name in chosen[0].off_target]

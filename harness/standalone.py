@@ -14,7 +14,7 @@ from typing import Any
 from harness import models, scoring, server
 from harness.bench import bench, cache_of, make_workload, need_context, serving_result
 from harness.builtin import evaluate_builtin, find_builtin
-from harness.config import RunConfig
+from harness.config import RunConfig, environment_settings
 from harness.engine import config_for, device_name, engines_for, prepare_environment
 from harness.errors import UsageError
 from harness.evaluate import evaluate
@@ -45,7 +45,7 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
     check_tasks(tasks, shape_of(read_config(model)))
     need_tools(tasks)
     row = _row(config.model, model, out)
-    with _opened(out, config, [model], fresh):
+    with _opened("evaluation", out, config, [model], fresh):
         longest = longest_context(model) if theirs else context_length(model, tasks)
         with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
             llm = engines[row.name]
@@ -69,7 +69,7 @@ def bench_checkpoints(config: RunConfig, names: Sequence[str], out: Path, fresh:
     paths = _apart([(row_name(name), models.locate(name, task.kind)) for name in names])
     given = dict(zip(paths, names, strict=True))
     rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
-    with _opened(out, config, list(paths.values()), fresh, online=online):
+    with _opened("measuring", out, config, list(paths.values()), fresh, online=online):
         workload = make_workload(config, next(iter(paths.values())), task)
         for path in paths.values():
             need_context(path, workload)
@@ -96,7 +96,7 @@ def serving_checkpoint(
     settings = config_for(path, config.dtype, config.threads, longest)
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
-    with _opened(out, config, [path], fresh):
+    with _opened("serving", out, config, [path], fresh):
         say(shlex.join(server.command(path, row.name, settings, address, extra)))
         with ExitStack() as stack:
             with stage("Starting vLLM's server"):
@@ -127,13 +127,14 @@ def _row(name: str, path: Path, out: Path) -> Variant:
 
 
 @contextmanager
-def _opened(out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> Iterator[None]:
+def _opened(what: str, out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> Iterator[None]:
     """The run directory, locked, with word of how the work in it ended."""
     settings = {**config.model_dump(mode="json"), **more, "fingerprints": [fingerprint(path) for path in paths]}
     with locked(out):
         directory = RunDirectory(out)
-        directory.open(settings, fresh, typed_command())
+        directory.open(settings, fresh, typed_command(), environment_settings())
         with directory.working():
+            directory.begin(what)
             yield
 
 

@@ -127,10 +127,10 @@ class RunDirectory:
         self.manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "settings": None, "stages": {}}
         self.started, self.before = time.monotonic(), 0.0
 
-    def open(self, settings: dict[str, Any], fresh: bool, command: str = "") -> None:
+    def open(self, settings: dict[str, Any], fresh: bool, command: str = "", environment: Mapping[str, str] = {}) -> None:
         """Reads the manifest; refuses a directory that holds something else or was made with other settings.
 
-        `command`: what was typed, for who finds the directory later.
+        `command`, `environment`: what was typed, and the settings around it, for who finds the directory later.
         """
         if fresh:
             self.clear()
@@ -147,7 +147,8 @@ class RunDirectory:
             pairs = ", ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
             raise UsageError(f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out")
         self._sweep()
-        self.manifest |= {"settings": settings, "command": command, "at": None, "end": None}
+        started = {"command": command, "environment": dict(environment), "folder": str(Path.cwd()), "at": None, "end": None}
+        self.manifest |= {"settings": settings, **started}
         self.before = self.seconds
         write_json(file, self.manifest)
 

@@ -40,10 +40,11 @@ def sweep_command(
     """
     from harness.config import load_config
     from harness.errors import MeasurementError
+    from harness.spec import name_problems
     from harness.sweeps.experiment import sweep
 
     alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
-    config = load_config(config_file, options, preset or (_DEFAULT if alone else None))
+    config = load_config(config_file, options, preset or (_DEFAULT if alone else None), names=name_problems)
     if dry_run:
         _show_grid(config, as_json)
         return
@@ -70,10 +71,16 @@ def _show_grid(config: Any, as_json: bool) -> None:
 @DEBUG
 def presets_command(name: str | None, as_json: bool) -> None:
     """The presets; with NAME the YAML of one, to save, change and give to --config."""
+    import yaml
+
     from harness.config import preset_summaries, preset_text
 
     if name:
-        click.echo(preset_text(name), nl=False)
+        text = preset_text(name)
+        if as_json:
+            answer(yaml.safe_load(text), as_json)
+        else:
+            click.echo(text, nl=False)
         return
     found = preset_summaries()
     answer(found, as_json)

@@ -1,17 +1,21 @@
 """Experiment trackers, opt-in: the figures of a run as a series over the share of neurons removed.
 
 A tracker has three methods; a new one is a class here and a row in TRACKERS. Each is used as its own library finds it set up:
-TRACKIO_DIR, WANDB_MODE=offline, MLFLOW_TRACKING_URI.
+TRACKIO_DIR, WANDB_MODE=offline, MLFLOW_TRACKING_URI (without it, the folder mlruns here).
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import MeasurementError, UsageError, first_line
 from reports.build import read_run
+from reports.figures import public
 
 
 class Tracker(Protocol):
@@ -19,7 +23,7 @@ class Tracker(Protocol):
 
     def log(self, figures: Mapping[str, float], step: int) -> None: ...
 
-    def finish(self) -> None: ...
+    def finish(self, failed: bool) -> None: ...
 
 
 class _Trackio:
@@ -33,7 +37,7 @@ class _Trackio:
 
         trackio.log(dict(figures), step=step)
 
-    def finish(self) -> None:
+    def finish(self, failed: bool) -> None:  # noqa: ARG002
         import trackio
 
         trackio.finish()  # type: ignore[no-untyped-call]
@@ -48,14 +52,17 @@ class _Wandb:
     def log(self, figures: Mapping[str, float], step: int) -> None:
         self.run.log(dict(figures), step=step)
 
-    def finish(self) -> None:
-        self.run.finish()
+    def finish(self, failed: bool) -> None:
+        self.run.finish(exit_code=int(failed))
 
 
 class _Mlflow:
     def start(self, project: str, name: str, settings: Mapping[str, str]) -> None:
         import mlflow
 
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            mlflow.set_tracking_uri(Path("mlruns").absolute().as_uri())
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # it wants to be told that a folder is meant
         mlflow.set_experiment(project)
         mlflow.start_run(run_name=name)
         mlflow.log_params({key: value[:500] for key, value in settings.items()})  # its stores take no more
@@ -65,10 +72,10 @@ class _Mlflow:
 
         mlflow.log_metrics(dict(figures), step=step)
 
-    def finish(self) -> None:
+    def finish(self, failed: bool) -> None:
         import mlflow
 
-        mlflow.end_run()
+        mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
 TRACKERS: Mapping[str, Callable[[], Tracker]] = {"trackio": _Trackio, "wandb": _Wandb, "mlflow": _Mlflow}
@@ -83,17 +90,25 @@ def track(folder: Path, kind: str, project: str = "harness") -> int:
         for step, figures in series(run):
             tracker.log(figures, step)
             sent += len(figures)
-        tracker.finish()
+        tracker.finish(failed=False)
     except ImportError as error:
         raise UsageError(f"{kind} is not installed ({error}); pip install {kind}") from error
     except Exception as error:  # every tracker has errors of its own
+        with suppress(Exception):
+            tracker.finish(failed=True)
         raise MeasurementError(f"{kind} did not take the run: {first_line(error)}") from error
     return sent
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
     versions = {f"version_{name}": version for name, version in run["versions"].items()}
-    return {"model": str(run["model"]), "task": run["task"], "command": run["command"], "created": run["created"], **versions}
+    return {
+        "model": public(str(run["model"])),
+        "task": run["task"],
+        "command": public(run["command"]),
+        "created": run["created"],
+        **versions,
+    }
 
 
 def series(run: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
@@ -101,8 +116,13 @@ def series(run: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
     found: dict[int, dict[str, float]] = {}
     for removed, name, value in _figures(run):
         if value is not None:
-            found.setdefault(round(1000 * removed), {})[name.replace("@", "_at_")] = float(value)
+            found.setdefault(round(1000 * removed), {})[_plain(name)] = float(value)
     yield from sorted(found.items())
+
+
+def _plain(name: str) -> str:
+    """In the letters that every tracker takes."""
+    return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"), flags=re.ASCII)
 
 
 def _figures(run: Mapping[str, Any]) -> Iterator[tuple[float, str, float | None]]:
@@ -110,11 +130,12 @@ def _figures(run: Mapping[str, Any]) -> Iterator[tuple[float, str, float | None]
     for p in points:
         yield p["ratio_neurons"], f"{p['task']}/{p['metric']}/{p['arm']}", p["value"]
         yield p["ratio_neurons"], f"{p['task']}/failure_rate/{p['arm']}", p["failure_rate"]
-    in_points = {name for p in points for name in p["variants"]}
+    arm_of = {name: p["arm"] for p in points for name in p["variants"]}
     for v in run["variants"]:
-        yield v["ratio_neurons"], "weight_bytes", v["weight_bytes"]
-        for task, e in v["eval"].items() if v["name"] not in in_points else ():
-            yield v["ratio_neurons"], f"{task}/{e['metric']}/{v['name']}", e["value"]
-            yield v["ratio_neurons"], f"{task}/failure_rate/{v['name']}", e["failure_rate"]
+        label = arm_of.get(v["name"], v["name"])
+        yield v["ratio_neurons"], f"weight_bytes/{label}", v["weight_bytes"]
+        for task, e in v["eval"].items() if v["name"] not in arm_of else ():
+            yield v["ratio_neurons"], f"{task}/{e['metric']}/{label}", e["value"]
+            yield v["ratio_neurons"], f"{task}/failure_rate/{label}", e["failure_rate"]
         for row in v["serving"]["concurrency"] if v["serving"] else ():
-            yield v["ratio_neurons"], f"output_tok_s/{row['concurrency']}", row["output_tok_s"]
+            yield v["ratio_neurons"], f"output_tok_s/{row['concurrency']}/{label}", row["output_tok_s"]

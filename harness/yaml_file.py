@@ -35,22 +35,26 @@ def read_yaml(file: Path | None) -> YamlFile:
         return YamlFile()
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        found = list(_keys(node, ()))  # before values are made of it, which resolves what is merged in
         values = yaml.SafeLoader("").construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         raise UsageError(f"{where} cannot be read as YAML ({getattr(error, 'problem', None) or str(error).splitlines()[0]})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"{file} must hold one mapping of settings, like `ratio: 0.2`")
     lines: dict[tuple[str, ...], int] = {}
     problems = []
-    for keys, line in _keys(node, ()):
+    for keys, line in found:
+        if keys[-1:] == ("<<",):
+            continue
         if keys in lines:
             problems.append(f"{file}:{line}: {'.'.join(keys)} is given twice, first on line {lines[keys]}")
         lines.setdefault(keys, line)
-    return YamlFile(str(file), values, lines, tuple(problems))
+    problems += [f"{file}: {key!r} is no name of a setting" for key in values if not isinstance(key, str)]
+    return YamlFile(str(file), {key: value for key, value in values.items() if isinstance(key, str)}, lines, tuple(problems))
 
 
 def _keys(node: yaml.Node | None, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -36,6 +36,8 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict[str, Path]:
     """Renders each format into the run directory and returns their paths; raises UsageError for an unknown one."""
+    if not formats:
+        raise UsageError(f"no format is asked for; give some of {', '.join(FORMATS)}")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
     run = read_run(folder)
@@ -57,5 +59,5 @@ def sections(run: Mapping[str, Any]) -> list[Section]:
 
 
 def markdown(run: Mapping[str, Any], folder: Path) -> str:
-    shown = {"verdict": sentences(run), "commands": commands(run, str(folder)), "sections": sections(run)}
+    shown = {"verdict": sentences(run), "commands": commands(run, folder), "sections": sections(run)}
     return template("report.md.j2").render(run=run, **shown)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 LIKELIHOODS = ("perplexity", "bits_per_byte")  # lower is better, no share of right answers
@@ -48,3 +50,27 @@ def interval(comparison: Mapping[str, Any]) -> tuple[str, ...]:
 
 def widths(sizes: list[int]) -> str:
     return str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+
+
+def public(text: str) -> str:
+    """Of absolute paths among the words of a command only the last part: where things lie on a machine is nobody's business."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = text.split()
+    return shlex.join(_last_part(word) for word in words) if len(words) > 1 else _last_part(text)
+
+
+def _last_part(word: str) -> str:
+    option, equals, value = word.partition("=")
+    path = value if equals and option.startswith("-") else word
+    shown = Path(path).name if path.startswith(("/", "~")) else path
+    return f"{option}={shown}" if path is value else shown
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it is, on one line: no markup, no element, no end of a cell."""
+    plain = " ".join(str(text).split("\n"))
+    for character in "\\|`[":
+        plain = plain.replace(character, f"\\{character}")
+    return plain.replace("<", "&lt;")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.figures import interval, measured, mebibytes, percent, widths
+from reports.figures import interval, measured, mebibytes, percent, public, unit, widths
 from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict
+
+_KEPT = ("license", "license_name", "license_link", "language", "base_model", "datasets", "tags")  # of the original's card
 
 
 def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[str, Any] | None = None, made: str = "") -> str:
@@ -18,7 +19,7 @@ def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[st
     made: its text on how it was made."""
     chosen = subject(run, variant)
     return template("card.md.j2").render(
-        run={**run, "model": _public(str(run["model"])), "command": _public(run["command"])}, chosen=chosen, made=made,
+        run={**run, "model": public(str(run["model"])), "command": public(run["command"])}, chosen=chosen, made=made,
         front=front_matter(run, chosen, front or {}), width=widths(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]), of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),
@@ -41,11 +42,11 @@ def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
     for task, e in chosen["eval"].items():
         before, c = dense["eval"].get(task), differences.get(task)
         value, low, high = (measured(e["metric"], e[key]) for key in ("value", "ci_low", "ci_high"))
-        change = "{} ({} to {})".format(*interval(c)) if c else ""
+        change = "{}{unit} ({} to {})".format(*interval(c), unit=unit(c["metric"])) if c else ""
         then = measured(before["metric"], before["value"]) if before else ""
         known = "" if e["ci_low"] is None else f"{low} to {high}"
         rows.append((task, e["metric"], str(e["n"]), then, value, known, change, percent(e["failure_rate"])))
-    head = ("task", "metric", "n", dense["name"], "this model", "95 % interval", "change in points", "generation failures")
+    head = ("task", "metric", "n", dense["name"], "this model", "95 % interval", "change", "generation failures")
     return Table("Results", head, tuple(rows))
 
 
@@ -60,16 +61,12 @@ def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mappi
         )
         for task, e in chosen["eval"].items()
     ]  # fmt: skip
-    kept: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", **front}
+    kept: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    kept |= {key: value for key, value in front.items() if key in _KEPT}
     kept["tags"] = sorted({*_tags(kept.get("tags")), "pruned"} if chosen["method"] != "dense" else _tags(kept.get("tags")))
     name = Path(str(run["model"])).name
     data = ModelCardData(**kept, model_name=f"{name}, {chosen['name']}", eval_results=results or None)
     return str(data.to_yaml())
-
-
-def _public(text: str) -> str:
-    """Of an absolute path only its last part: where things lie on somebody's machine is nobody's business."""
-    return re.sub(r"(?<![\w.~])/(?:[^\s/'\"]+/)+([^\s/'\"]+)", r"\1", text)
 
 
 def _tags(found: Any) -> set[str]:

@@ -22,7 +22,7 @@ def render(run: Mapping[str, Any], sections: Sequence[Section], folder: Path) ->
     charts = {f"{section.name}-{i}": chart for section in sections for i, chart in enumerate(section.charts)}
     scripts = [vega(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
     return template("report.html.j2").render(
-        run=run, verdict=verdict(run), commands=commands(run, str(folder)), sections=sections,
+        run=run, verdict=verdict(run), commands=commands(run, folder), sections=sections,
         specs=_script_json({name: _spec(chart) for name, chart in charts.items()}), samples=embedded(run, folder),
         scripts=[Markup(text) for text in scripts], style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         policy=" ".join(f"'sha256-{_sha256(text)}'" for text in scripts),

@@ -13,6 +13,7 @@ from harness.repetition import repeated_end
 
 BUDGET_BYTES = 620_000  # of the page, for answers; the rest of its 2 MB is vega and the tables
 _ROWS = (10**9, 400, 200, 100, 50, 25, 10, 3)  # of one variant on one task, tried in turn until they fit
+UNEXPLAINED = "unexplained"  # an answer that is not right, with no kind seen
 _HEAD, _TAIL = 1500, 2500  # characters of a long text that are kept
 
 
@@ -49,7 +50,8 @@ def browser_rows(run: Mapping[str, Any], samples: Mapping[tuple[str, str], Seque
     A row: item, text, right (1, 0, null), kinds seen (indices, the first by precedence first), tokens, start of the loop or -1.
     """
     base = run["variants"][0]["name"]
-    kinds = list(next(iter(run["variants"][0]["eval"].values()))["failures"])
+    seen = (kind for v in run["variants"] for e in v["eval"].values() for kind in (*e["failures"], *e.get("wrong_by_kind", {})))
+    kinds = list(dict.fromkeys(seen))
     tasks: dict[str, Any] = {}
     for task in dict.fromkeys(task for _, task in samples):
         own = {name: rows for (name, t), rows in samples.items() if t == task}
@@ -83,7 +85,9 @@ def _row(row: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
     text = _cut(row["text"])
     loop = repeated_end(text) if "loop" in row["failures"] else None
     right = None if row["correct"] is None else int(row["correct"])
-    return [row["doc_id"], text, right, [kinds.index(kind) for kind in row["failures"]], row["n_tokens"], loop.start if loop else -1]
+    found = row["failures"] or ([] if row["correct"] is not False or UNEXPLAINED not in kinds else [UNEXPLAINED])
+    start = len(text[: loop.start].encode("utf-16-le", "surrogatepass")) // 2 if loop else -1  # as JavaScript counts
+    return [row["doc_id"], text, right, [kinds.index(kind) for kind in found], row["n_tokens"], start]
 
 
 def _cut(text: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jinja2
 
+from reports.figures import markdown
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -19,4 +21,5 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"markdown": markdown, "row": lambda cells: f"| {' | '.join(map(markdown, cells))} |"}
     return environment.get_template(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reports.figures import interval, measured, mebibytes, percent, unit
@@ -50,15 +51,20 @@ def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) 
 def verdict(run: Mapping[str, Any]) -> list[str]:
     """Three sentences with figures: how far, at what cost, for what gain; of a run that pruned nothing, what it measured."""
     chosen = choice(run)
-    if chosen is None:
+    if chosen is not None:
+        return [_how_far(run, chosen), _cost(run, chosen.variant), _gain(run, chosen.variant)]
+    if not run.get("sweep"):
         return [*serving_sentences(run), *recovery_sentences(run)]
-    return [_how_far(run, chosen), _cost(run, chosen.variant), _gain(run, chosen.variant)]
+    if not run["sweep"]["points"]:
+        return ["No pruned variant of this sweep could be evaluated; the reasons stand below Cells that failed."]
+    metric = run["variants"][0]["eval"][run["task"]]["metric"]
+    return [f"{run['task']} is measured as {metric}, which knows no right answers: how far to prune is for the curves to say."]
 
 
 def sentences(run: Mapping[str, Any]) -> list[str]:
     """All that can be said in words, for the terminal and Markdown: the verdict, then the claims or speed and recovery one by one."""
-    more = sweep_sentences(run) if run.get("claims") else [*serving_sentences(run), *recovery_sentences(run)]
-    return [*verdict(run), *(line for line in more if choice(run))]
+    more = sweep_sentences(run) if run.get("sweep") else [*serving_sentences(run), *recovery_sentences(run)]
+    return list(dict.fromkeys([*verdict(run), *more]))
 
 
 def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
@@ -86,9 +92,10 @@ def _cost(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
         if task != run["task"]
     ]
     before, after = (x["eval"][run["task"]]["failure_rate"] for x in (run["variants"][0], v))
-    failures = f"generation failures on {run['task']} go from {percent(before)} to {percent(after)}"
+    known = before is not None or after is not None
+    failures = f"; generation failures on {run['task']} go from {percent(before)} to {percent(after)}" if known else ""
     elsewhere = f"Off target: {', '.join(others)}" if others else "Nothing off target was measured"
-    return f"{elsewhere}; {failures}."
+    return f"{elsewhere}{failures}."
 
 
 def _gain(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
@@ -122,21 +129,18 @@ def _name(v: Mapping[str, Any]) -> str:
     return f"{v['method']}{metric}{' with re-fitting' if v['compensated'] else ''}"
 
 
-def commands(run: Mapping[str, Any], folder: str) -> list[str]:
-    """How to get the chosen model and serve it; nothing where there is none to recommend."""
+def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
+    """How to have the model that the verdict is about, and serve it; nothing where no margin that was declared holds."""
     chosen = choice(run)
     if chosen is None or not chosen.shown:
         return []
     v = chosen.variant
     if v["checkpoint"]:
         return [shlex.join(["vllm", "serve", f"{folder}/{v['checkpoint']}"])]
-    optional = {
-        "--metric": v["metric"],
-        "--allocation": v["allocation"] if v["allocation"] == "global" else None,
-        "--seed": v["seed"] if v["method"] == "random" else None,
-    }
+    kept = ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []  # how it was scored and evaluated
+    optional = {"--metric": v["metric"], "--seed": v["seed"] if v["method"] == "random" else None, "--allocation": v["allocation"]}
     fixed = ["--model", run["model"], "--task", run["task"], "--method", v["method"], "--ratio", f"{v['ratio_requested']:g}"]
     more = [str(part) for option, value in optional.items() if value is not None for part in (option, value)]
-    refit = ["--compensate"] if v["compensated"] else []
-    settings = ["harness", "run", *fixed, *more, *refit, "--align", str(v["alignment"]), "--out", "runs/pruned"]
+    refit = "--compensate" if v["compensated"] else "--no-compensate"
+    settings = ["harness", "run", *kept, *fixed, *more, refit, "--align", str(v["alignment"]), "--out", "runs/pruned"]
     return [shlex.join(settings), "vllm serve runs/pruned/checkpoint"]

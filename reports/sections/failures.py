@@ -27,7 +27,7 @@ def section(run: Mapping[str, Any]) -> Section:
 def _text(run: Mapping[str, Any]) -> tuple[str, ...]:
     if not any(e.get("wrong_by_kind") for v in run["variants"] for e in v["eval"].values()):
         return ()
-    return ("In the areas every answer is counted once: right, or by the first kind seen. A click on one shows such answers below.",)
+    return ("In the areas every answer is counted once: right, or by its first kind. A click on one shows the answers of that kind.",)
 
 
 def variants_table(run: Mapping[str, Any]) -> Table:
@@ -113,18 +113,24 @@ def kind_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     by_name = {v["name"]: v["eval"][run["task"]] for v in run["variants"] if run["task"] in v["eval"]}
     if not any(e.get("wrong_by_kind") for e in by_name.values()):
         return []
-    kinds = list(dict.fromkeys(kind for e in by_name.values() for kind in e["wrong_by_kind"]))
+    kinds = list(dict.fromkeys(kind for e in by_name.values() for kind in e.get("wrong_by_kind", {})))
     start = [(arm, 0.0, ("dense",)) for arm in arms(run)]
     places = start + [(p["arm"], 100 * p["ratio_neurons"], p["variants"]) for p in run["sweep"]["points"] if p["task"] == run["task"]]
     return [
-        {"arm": arm, "removed": removed, "kind": kind, "share": 100 * sum(_share(by_name[name], kind) for name in names) / len(names)}
+        {
+            "task": run["task"],
+            "arm": arm,
+            "removed": removed,
+            "kind": kind,
+            "share": 100 * sum(_share(by_name[name], kind) for name in names) / len(names),
+        }
         for arm, removed, names in places
         for kind in (_RIGHT, *kinds)
     ]
 
 
 def _share(found: Mapping[str, Any], kind: str) -> float:
-    return float(found["value"] if kind == _RIGHT else found["wrong_by_kind"].get(kind, 0.0))
+    return float(found["value"] if kind == _RIGHT else found.get("wrong_by_kind", {}).get(kind, 0.0))
 
 
 def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
@@ -134,9 +140,9 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     names = [v["name"] for v in run["variants"]]
     for task in run["variants"][0]["eval"]:
         found = [(v["name"], v["eval"][task]) for v in run["variants"] if task in v["eval"] and v["eval"][task].get("wrong_by_kind")]
-        kinds = [_RIGHT, *dict.fromkeys(kind for _, e in found for kind in e["wrong_by_kind"])]
+        kinds = [_RIGHT, *dict.fromkeys(kind for _, e in found for kind in e.get("wrong_by_kind", {}))]
         rows = [
-            {"variant": v["name"], "kind": kind, "share": 100 * _share(v["eval"][task], kind), "order": i}
+            {"task": task, "variant": v["name"], "kind": kind, "share": 100 * _share(v["eval"][task], kind), "order": i}
             for v in run["variants"] if found and task in v["eval"] for i, kind in enumerate(kinds)
         ]  # fmt: skip
         if rows:

@@ -79,7 +79,7 @@ def _trainings(run: Mapping[str, Any]) -> Table:
             v["name"], t["recipe"]["tuning"], t["source"], f"{t['examples']:,}", str(t["steps"]), f"{t['tokens']:,}",
             f"{t['recipe']['learning_rate']:g}", f"{t['loss'][0]['loss']:.3f}", f"{t['loss'][-1]['loss']:.3f}", f"{t['seconds']:.0f}",
         )
-        for v in trained(run) for t in [v["training"]]
+        for v in trained(run) for t in [v["training"]] if t["loss"]
     ]  # fmt: skip
     return Table(
         "Fine-tuning",

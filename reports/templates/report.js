@@ -71,13 +71,13 @@
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Response(stream).json();
   };
-  const ODD = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/;
-  const ODD_SPLIT = new RegExp(`(${ODD.source})`);
+  const ODD_SPLIT = /([\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0])/u;
+  const ODD = /^[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]$/u;
   // hostile text stays text, and what cannot be seen or turns the line around is shown by its number
   const write = (parent, text) => {
     for (const piece of text.split(ODD_SPLIT)) {
       if (!piece) continue;
-      if (piece.length === 1 && ODD.test(piece)) parent.append(make("span", `U+${piece.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`, "odd"));
+      if (ODD.test(piece) && piece !== "\n" && piece !== "\t") parent.append(make("span", `U+${piece.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`, "odd"));
       else parent.append(piece);
     }
     return parent;
@@ -165,7 +165,7 @@
       paint();
     };
     const turn = (by) => { page += by; paint(); };
-    fill(chosen.task, Object.keys(data.tasks).map((name) => [name, name]), data.target);
+    fill(chosen.task, Object.keys(data.tasks).map((name) => [name, name]), data.target); // the first where the target has no answers
     fill(chosen.flip, FLIPS, "");
     lists();
     chosen.task.addEventListener("change", () => { lists(); filter(); });
@@ -177,9 +177,10 @@
     filter();
     // what a click on a chart asks for: the arm's variant nearest to the place, or the variant itself, and the kind
     const show = (row, removed) => {
-      const points = data.arms.filter(([arm, , , name]) => arm === row.arm && name === data.target);
+      if (!data.tasks[row.task]) return;
+      const points = data.arms.filter(([arm, , , name]) => arm === row.arm && name === row.task);
       points.sort((a, b) => Math.abs(a[1] - removed) - Math.abs(b[1] - removed));
-      chosen.task.value = data.target;
+      chosen.task.value = row.task;
       lists();
       chosen.variant.value = row.variant || (points.length ? points[0][2][0] : data.base);
       chosen.kind.value = row.kind === "right" ? "right" : String(kinds.indexOf(row.kind));
@@ -190,5 +191,6 @@
     browser = { show };
     byId("samples").dataset.ready = "yes";
   };
-  if (byId("packed")) unpack().then(start);
+  const told = () => { byId("found").textContent = "This browser cannot unpack the answers; they are in the run's samples folder."; };
+  if (byId("packed")) unpack().then(start, told);
 })();

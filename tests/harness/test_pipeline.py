@@ -105,7 +105,7 @@ def test_report_figures_are_those_of_run_json(whole: tuple[Path, dict[str, Any]]
 
 
 def test_a_run_whose_terminal_is_closed_goes_on_where_it_stopped(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Ended by SIGHUP once the checkpoint is written, while engines start; then, by what `harness runs` says, the same plan, answers and figures."""
+    """Ended by SIGHUP once the checkpoint is written; then, by what `harness runs` says, the same plan, answers and figures."""
     folder, process = tmp_path / "killed", start(tmp_path / "killed")
     manifest, deadline = folder / "manifest.json", time.monotonic() + 200
     while not (manifest.exists() and f"export {ARM}" in json.loads(manifest.read_text())["stages"]):

@@ -32,7 +32,7 @@ def test_of_a_killed_run_it_says_what_it_was_at_and_how_to_go_on(tmp_path: Path)
     directory.finish("score", "x", [tmp_path / "r" / "scores.json"])
     directory.begin("eval dense")
     info = only(tmp_path)
-    assert (info.state, info.note, info.model, info.task) == ("killed", "at eval dense, 1 stages done", "tiny-math", "mini_math")
+    assert (info.state, info.note, info.model, info.task) == ("killed", "at eval dense, 1 stage done", "tiny-math", "mini_math")
     assert info.go_on == "harness run --ratio 0.3 --out 'a b'"  # --fresh would start over
     assert [line.strip() for line in run_lines([info])][1:] == [info.note, f"$ {info.go_on}"]
 
