@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from harness.errors import MeasurementError, UsageError, first_line
 from reports.build import read_run
-from reports.figures import public
+from reports.figures import public_command, public_path
 
 
 class Tracker(Protocol):
@@ -103,9 +103,9 @@ def track(folder: Path, kind: str, project: str = "harness") -> int:
 def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
     versions = {f"version_{name}": version for name, version in run["versions"].items()}
     return {
-        "model": public(str(run["model"])),
+        "model": public_path(str(run["model"])),
         "task": run["task"],
-        "command": public(run["command"]),
+        "command": public_command(run["command"]),
         "created": run["created"],
         **versions,
     }

@@ -52,20 +52,23 @@ def widths(sizes: list[int]) -> str:
     return str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
 
 
-def public(text: str) -> str:
-    """Of absolute paths among the words of a command only the last part: where things lie on a machine is nobody's business."""
+def public_command(text: str) -> str:
+    """A command with only the last part of its absolute paths: where things lie on a machine is nobody's business."""
     try:
         words = shlex.split(text)
     except ValueError:
         words = text.split()
-    return shlex.join(_last_part(word) for word in words) if len(words) > 1 else _last_part(text)
+    return shlex.join(_public_word(word) for word in words)
 
 
-def _last_part(word: str) -> str:
+def _public_word(word: str) -> str:
     option, equals, value = word.partition("=")
-    path = value if equals and option.startswith("-") else word
-    shown = Path(path).name if path.startswith(("/", "~")) else path
-    return f"{option}={shown}" if path is value else shown
+    return f"{option}={public_path(value)}" if equals and option.startswith("-") else public_path(word)
+
+
+def public_path(path: str) -> str:
+    """Of an absolute path its last part; a Hub id and a relative path as they are."""
+    return Path(path).name if path.startswith(("/", "~")) else path
 
 
 def markdown(text: object) -> str:

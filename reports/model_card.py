@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.figures import interval, measured, mebibytes, percent, public, unit, widths
+from reports.figures import interval, measured, mebibytes, percent, public_command, public_path, unit, widths
 from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict
@@ -19,7 +19,7 @@ def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[st
     made: its text on how it was made."""
     chosen = subject(run, variant)
     return template("card.md.j2").render(
-        run={**run, "model": public(str(run["model"])), "command": public(run["command"])}, chosen=chosen, made=made,
+        run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])}, chosen=chosen, made=made,
         front=front_matter(run, chosen, front or {}), width=widths(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]), of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),

@@ -167,6 +167,25 @@ def test_config_show_prints_what_a_run_would_take(tmp_path: Path) -> None:
     assert (shown["ratio"], shown["seed"], shown["align"], shown["recovery"]["steps"], shown["model"]) == (0.3, 3, 4, 5, "tiny-math")
 
 
+def test_json_is_json_everywhere(tmp_path: Path) -> None:
+    assert json.loads(harness("presets", "laptop", "--json").stdout)["limit"] == 400
+    assert Path(json.loads(harness("tasks", "--path", "--json").stdout)["path"]).is_dir()
+    assert isinstance(json.loads(harness("doctor", "--json").stdout), list)
+    (tmp_path / "runs").mkdir()
+    assert json.loads(harness("runs", "--json", cwd=tmp_path).stdout) == []
+
+
+def test_an_error_does_not_command_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"variants": [{"name": "\x1b[2Jx\x07", "checkpoint": "c"}]}))
+    found = harness("push", str(tmp_path), "--variant", "y")
+    assert found.returncode == 2 and "\x1b" not in found.stderr and "\\u001b[2Jx" in found.stderr
+
+
+def test_no_format_is_no_report(tmp_path: Path) -> None:
+    found = harness("report", str(tmp_path), "--format", " ,")
+    assert found.returncode == 2 and "no format is asked for" in found.stderr
+
+
 def test_every_unknown_name_is_told_at_once() -> None:
     found = harness("run", "--model", "tiny-mat", "--task", "mini_mth", "--metric", "smdd")
     assert found.returncode == 2 and found.stderr.count("did you mean") == 3 and len(found.stderr.splitlines()) == 1

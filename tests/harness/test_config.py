@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from harness.config import config_yaml, load_config, presets
 from harness.errors import UsageError
+from harness.spec import name_problems
 
 
 def test_file_then_environment_then_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +93,40 @@ def test_every_preset_is_valid_and_offered() -> None:
     assert list(offered) == list(presets())
     for name in presets():
         load_config(None, {}, name)
+
+
+def test_keys_that_are_merged_in_are_not_given_twice_and_odd_ones_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("recovery: &r {steps: 5, samples: 4}\nsweep: {}\n")
+    assert load_config(file, {}).recovery.steps == 5
+    file.write_text("x: &r {steps: 5, samples: 4}\nrecovery: {<<: *r, steps: 7}\n")
+    with pytest.raises(UsageError) as raised:
+        load_config(file, {})
+    assert "twice" not in str(raised.value) and f"{file}:1: x: no such setting" in str(raised.value)
+    cases = {
+        "1: 2\n": "1 is no name of a setting",
+        "on: 2\n": "True is no name",
+        "preset: 3\n": f"{file}:1: unknown preset 3",
+        "ratio: 2024-13-45\n": "cannot be read",
+        "recovery: {ratio: 0.1}\n": f"{file}:1: recovery.ratio: no such",
+    }
+    for text, said in cases.items():
+        file.write_text(text)
+        with pytest.raises(UsageError, match=re.escape(said)):
+            load_config(file, {"ratio": 0.3})
+
+
+def test_names_that_there_are_not_are_told_with_their_lines_beside_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: tiny-mat\ntask: [mini_math, mini_mth]\nmetric: smdd\nratio: 1.5\nsweep:\n  methods: [best, rmss+refit]\n")
+    with pytest.raises(UsageError) as raised:
+        load_config(file, {}, names=name_problems)
+    said = str(raised.value)
+    for place, what in (
+        (1, "unknown model"),
+        (2, "unknown task 'mini_mth'"),
+        (3, "unknown metric 'smdd'"),
+        (4, "ratio: ratio 1.5 is outside"),
+    ):
+        assert f"{file}:{place}: {what}" in said
+    assert "unknown metric 'rmss'" in said

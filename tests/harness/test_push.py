@@ -70,6 +70,7 @@ def test_every_file_arrives_and_the_card_is_true(run_folder: Path) -> None:
     assert card.data.license == "apache-2.0" and "pruned" in (card.data.tags or ())
     assert {r.dataset_name: r.metric_value for r in card.data.eval_results or ()}["gsm8k_boxed"] == 0.8037
     assert "20.0 % of the FFN neurons" in card.text and "What exactly was removed" in card.text
+    assert card.text.count("\n# ") == 1 and "makes no claim" not in card.text  # the checkpoint's own card, without what is true no more
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/gsm8k_boxed.yaml"]))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "gsm8k", 80.37)
     assert "hf_secret" not in found.stdout + found.stderr
@@ -100,6 +101,11 @@ def test_what_the_hub_says_is_said_in_one_line(run_folder: Path) -> None:
     assert "the Hub did not take me/refused" in found.stderr.splitlines()[-1] and "403" in found.stderr.splitlines()[-1]
 
 
+def test_a_hub_that_is_not_there_is_one_line(run_folder: Path) -> None:
+    found = command(str(run_folder), "--to", "me/x", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
+    assert found.returncode == 1 and "the Hub did not take me/x" in found.stderr.splitlines()[-1] and "unexpected" not in found.stderr
+
+
 def test_what_cannot_be_pushed_is_refused(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there are checkpoints of random-0\.2-seed1"):
         pack(run_folder, "dense")
@@ -108,6 +114,10 @@ def test_what_cannot_be_pushed_is_refused(run_folder: Path, tmp_path: Path) -> N
         pack(tmp_path, None)
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "config.json").write_text("{}")
+    (tmp_path / "gone" / ".env").write_text("KEY=x")
+    (tmp_path / "gone" / ".git").mkdir()
+    (tmp_path / "gone" / ".git" / "config").write_text("x")
+    assert [file.name for file in pack(tmp_path, None).files] == ["README.md", "config.json"]
     (tmp_path / "gone" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UsageError, match=r"pytorch_model\.bin, which can run code"):
         pack(tmp_path, None)

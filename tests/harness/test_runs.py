@@ -66,6 +66,7 @@ def test_a_finished_one_and_one_with_failed_cells(tmp_path: Path) -> None:
     assert (only(tmp_path).state, only(tmp_path).go_on) == ("finished", f"harness report {tmp_path / 'r'}")
     write_json(tmp_path / "r" / "run.json", {"sweep": {"failed": [{"cell": "a", "reason": "b"}]}})
     assert only(tmp_path).note == "1 cells failed; the same command tries them again"
+    assert only(tmp_path).go_on == "harness run --ratio 0.3 --out 'a b'"
 
 
 def test_opening_it_again_forgets_how_it_had_ended(tmp_path: Path) -> None:
@@ -91,3 +92,36 @@ def test_it_filters_and_passes_over_what_is_no_run(tmp_path: Path) -> None:
     assert [Path(info.path).name for info in list_runs(tmp_path / "a")] == ["a"]
     with pytest.raises(UsageError, match="is no folder"):
         list_runs(tmp_path / "none")
+
+
+def test_a_second_start_that_is_killed_is_not_called_finished(tmp_path: Path) -> None:
+    with begun(tmp_path / "r").working():
+        write_json(tmp_path / "r" / "run.json", {})
+    RunDirectory(tmp_path / "r").open({"model": "tiny-math", "task": ["mini_math"]}, False, "harness eval x")
+    assert (only(tmp_path).state, only(tmp_path).note) == ("killed", "between two stages, 0 stages done")
+
+
+def test_what_an_older_version_finished_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    write_json(tmp_path / "r" / "manifest.json", {"schema_version": 1, "settings": {}, "stages": {}})
+    assert only(tmp_path).state == "killed"
+    write_json(tmp_path / "r" / "run.json", {"command": "harness run"})
+    assert only(tmp_path).state == "finished"
+
+
+def test_to_go_on_settings_and_folder_of_then_are_given_and_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r").mkdir()
+    command = "harness serve m --api-key ... --port 1 --api-key=..."
+    RunDirectory(tmp_path / "r").open({}, False, command, {"ratio": "0.3", "task": "a b"})
+    assert only(tmp_path).go_on == "HARNESS_RATIO=0.3 HARNESS_TASK='a b' harness serve m --port 1"
+    here = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    assert str(only(tmp_path).go_on).startswith(f"cd {here} && HARNESS_RATIO=0.3 ")
+
+
+@pytest.mark.parametrize("odd", [{"command": "harness run 'x"}, {"settings": "abc"}, {"settings": {"task": [1]}}, {"environment": 3}])
+def test_a_damaged_directory_does_not_hide_the_others(tmp_path: Path, odd: dict[str, object]) -> None:
+    begun(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    write_json(tmp_path / "bad" / "manifest.json", {"stages": {}, "settings": {}, "command": "harness run", **odd})
+    assert "good" in {Path(info.path).name for info in list_runs(tmp_path)}

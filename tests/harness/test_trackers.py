@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness import trackers
 from harness.errors import MeasurementError, UsageError
 from harness.trackers import TRACKERS, series, track
 from tests.reports.conftest import EXAMPLE
@@ -39,17 +41,54 @@ def test_a_sweep_is_curves_over_what_was_removed() -> None:
 
 def test_mlflow_keeps_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert track(folder, "mlflow", "prunings") == 4
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("prunings")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "my-run" and run.info.status == "FINISHED" and run.data.params["command"] == "harness run"
+    assert (tmp_path / "mlruns").is_dir()
     kept = {name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics}
     assert kept == {
-        "mini_math/exact_match/dense": [(0, 0.9)], "mini_math/exact_match/p": [(250, 0.9)], "weight_bytes": [(0, 2000.0), (250, 1500.0)],
+        "mini_math/exact_match/dense": [(0, 0.9)], "mini_math/exact_match/p": [(250, 0.9)], "weight_bytes/dense": [(0, 2000.0)],
+        "weight_bytes/p": [(250, 1500.0)],
     }  # fmt: skip
+
+
+def test_a_tracking_that_breaks_off_is_no_finished_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def broken(_: Any) -> Any:
+        yield 0, {"a": 1.0}
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(trackers, "series", broken)
+    with pytest.raises(MeasurementError, match="the disk is full"):
+        track(folder, "mlflow", "prunings")
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("prunings").experiment_id])
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.parametrize("example", ["laptop", "serving-tiny-math"])
+def test_no_figure_takes_the_place_of_another(example: str) -> None:
+    run = json.loads((EXAMPLE.parents[1] / example / "run.json").read_text(encoding="utf-8"))
+    found = dict(series(run))
+    for v in run["variants"]:
+        step = found[round(1000 * v["ratio_neurons"])]
+        assert v["weight_bytes"] in [value for name, value in step.items() if name.startswith("weight_bytes/")]
+        for row in v["serving"]["concurrency"] if v["serving"] else ():
+            rates = [value for name, value in step.items() if name.startswith(f"output_tok_s/{row['concurrency']}/")]
+            assert row["output_tok_s"] in rates
+
+
+def test_names_are_in_letters_that_every_tracker_takes() -> None:
+    named = {**RUN, "variants": [{**VARIANT, "name": "my-model(1)+x ü"}]}
+    names = [name for _, figures in series(named) for name in figures]
+    assert names and all(re.fullmatch(r"[A-Za-z0-9_./ -]+", name) for name in names)
 
 
 def test_trackio_keeps_it(folder: Path, tmp_path: Path) -> None:
@@ -62,7 +101,7 @@ def test_trackio_keeps_it(folder: Path, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "kept" / "prunings.db") as database:
         rows = database.execute("select step, metrics from metrics order by step").fetchall()
     kept = {step: json.loads(metrics) for step, metrics in rows}
-    assert kept[250] == {"mini_math/exact_match/p": 0.9, "weight_bytes": 1500.0}
+    assert kept[250] == {"mini_math/exact_match/p": 0.9, "weight_bytes/p": 1500.0}
 
 
 def test_wandb_keeps_it_offline(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

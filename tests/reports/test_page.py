@@ -11,7 +11,7 @@ import pytest
 
 from reports.build import read_run, write_reports
 from reports.figures import measured, percent
-from tests.reports.conftest import HOSTILE
+from tests.reports.conftest import EXAMPLE, HOSTILE, write_samples
 
 SEEN = "[...document.querySelectorAll('#answers .row')].length"
 
@@ -155,6 +155,33 @@ def test_a_phone_needs_no_sideways_scrolling(opened: tuple[Any, list[str]]) -> N
     page.set_viewport_size({"width": 360, "height": 740})
     draw_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("opened", [{"color_scheme": "dark"}], indirect=True)
+def test_in_print_a_dark_page_is_dark_on_white(opened: tuple[Any, list[str]]) -> None:
+    page, _ = opened
+    draw_all(page)
+    page.emulate_media(media="print", color_scheme="dark")
+    found = page.evaluate("""[...document.querySelectorAll('.chart svg text, h2, td')].map((e) => getComputedStyle(e))
+        .map((s) => s.getPropertyValue('fill') === 'rgb(0, 0, 0)' ? s.color : s.fill)""")
+    assert set(found) <= {"rgb(34, 34, 34)", "rgb(0, 0, 0)"}
+
+
+def test_a_click_on_another_tasks_bar_shows_that_task(chromium: Any, tmp_path: Path) -> None:
+    """Of a single run, every task has a panel of its own."""
+    run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    run |= {"sweep": None, "claims": [], "recoveries": [], "variants": run["variants"][:2]}
+    write_samples(tmp_path, run, 30)
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = chromium.new_page()
+    page.goto(write_reports(tmp_path, ("html",))["html"].as_uri())
+    page.wait_for_selector("#samples[data-ready]", state="attached")
+    draw_all(page)
+    bar = page.locator("[data-picks]").nth(1).locator(".role-mark path").first
+    bar.scroll_into_view_if_needed()
+    bar.click()
+    assert (page.input_value("#task"), page.input_value("#variant")) == ("mini_facts", "dense")
+    page.close()
 
 
 def test_it_prints(opened: tuple[Any, list[str]]) -> None:

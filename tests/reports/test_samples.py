@@ -48,6 +48,23 @@ def test_a_loop_starts_where_its_repetition_does(tmp_path: Path) -> None:
     assert text[start:].strip() == ("and so on " * 12).strip()
 
 
+def test_the_loops_place_is_counted_as_javascript_counts(tmp_path: Path) -> None:
+    """In UTF-16 units: characters beyond the first plane are two."""
+    text = "\U0001f600" * 20 + " START " + "and so on " * 12
+    run = run_with(tmp_path, dense=[answer(0, text, False, ["loop"])])
+    start = unpacked(embedded(run, tmp_path))["tasks"]["mini_math"]["variants"]["dense"][0][5]
+    units = text.encode("utf-16-le")
+    assert units[2 * start :].decode("utf-16-le").strip() == ("and so on " * 12).strip()
+
+
+def test_an_answer_that_nothing_explains_has_a_kind_to_be_found_by(tmp_path: Path) -> None:
+    run = run_with(tmp_path, dense=[answer(0, "x", False, []), answer(1, "y", True, [])])
+    run["variants"][0]["eval"]["mini_math"]["wrong_by_kind"] = {"unexplained": 0.5}
+    found = unpacked(embedded(run, tmp_path))
+    rows = found["tasks"]["mini_math"]["variants"]["dense"]
+    assert [[found["kinds"][i] for i in row[3]] for row in rows] == [["unexplained"], []]
+
+
 def test_under_a_small_budget_flips_and_failures_stay_with_the_dense_answers_to_them(tmp_path: Path) -> None:
     noise = {i: base64.b85encode(zlib.compress(str(i).encode()) * 30).decode() for i in range(60)}
     dense = [answer(i, noise[i], True, []) for i in range(60)]
