@@ -31,7 +31,14 @@ def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
 
 def command_line(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "harness.cli", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, preexec_fn=_hear_of_a_closed_terminal, **pipes)
+
+
+def _hear_of_a_closed_terminal() -> None:
+    """Also where the tests themselves were started with nohup, which children inherit."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
