@@ -182,8 +182,13 @@ def _remember() -> None:
 
     Of a small model on a CPU, that took as long as its answers.
     """
-    from lm_eval import utils
+    from lm_eval import evaluator, utils
     from torch.utils import collect_env
+
+    def no_commit() -> None:
+        """lm-eval asks git about the folder that somebody happens to be in, which complains aloud where it is no repository."""
+
+    evaluator.get_git_commit_hash = no_commit
 
     collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
     utils.env.from_string = functools.lru_cache(utils.env.from_string)

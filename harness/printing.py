@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from reports.parts import Table
 
-_NARROW = 3  # columns that are folded rather than taken apart
+_NARROW = 5  # columns that are folded rather than taken apart
 
 
 def answer(found: Any, as_json: bool, table: Table | None = None) -> None:

@@ -117,7 +117,8 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
 
     `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
     """
-    if config.arms or (config.recovery != RecoveryConfig() and not (config.recover or config.preset)):  # a preset is for all commands
+    elsewhere = config.recover or config.preset or config.sweep.recovered  # a preset is for all commands, a sweep's config for this one too
+    if config.arms or (config.recovery != RecoveryConfig() and not elsewhere):
         raise UsageError("settings of the recovery are given and nothing is recovered; add --recover, or give them to `harness recover`")
     tasks, shape = tasks_and_shape(config, chat)
     arm = make_arm(config, config.method, shape)

@@ -63,8 +63,12 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
 
 def sentences(run: Mapping[str, Any]) -> list[str]:
     """All that can be said in words, for the terminal and Markdown: the verdict, then the claims or speed and recovery one by one."""
-    more = sweep_sentences(run) if run.get("sweep") else [*serving_sentences(run), *recovery_sentences(run)]
-    return list(dict.fromkeys([*verdict(run), *more]))
+    if run.get("sweep"):
+        return [*verdict(run), *sweep_sentences(run)]
+    said, chosen = verdict(run), choice(run)
+    told = f"Output tokens per second of {chosen.variant['name']} " if chosen else ""  # by the verdict
+    more = [line for line in serving_sentences(run) if not (told and line.startswith(told))]
+    return list(dict.fromkeys([*said, *more, *recovery_sentences(run)]))
 
 
 def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
