@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _LONG = (  # by what they took on two cores
-    "test_recover", "test_experiment", "test_pipeline", "test_bench", "test_live", "test_server", "test_launch_ray", "test_launch",
+    "test_experiment", "test_recover", "test_live", "test_bench", "test_server", "test_pipeline", "test_launch_ray", "test_launch",
 )  # fmt: skip
 
 

@@ -1,12 +1,15 @@
-"""The command line as a user meets it: a real process, exit codes, one line of error, nothing half-written."""
+"""The command line as a user meets it: exit codes, one line of error, nothing half-written."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from harness.cli import cli
+from harness.cli import cli, main
 
 
 def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -26,10 +29,33 @@ COMMANDS = dict(commands(cli))
 
 
 def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
+    """The console script's own function in this process, which saves the imports: exit code and what it wrote where."""
+    before, where, typed, code = dict(os.environ), Path.cwd(), sys.argv, 0
+    os.environ.update(environment)
+    os.chdir(cwd or where)
+    sys.argv = ["harness", *arguments]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            sys.argv = typed
+            os.chdir(where)
+            os.environ.clear()
+            os.environ.update(before)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
+
+def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, env={**os.environ, **environment})
+
+
+def test_a_real_process_says_the_same() -> None:
+    for arguments in ((), ("run", "--ratio", "2"), ("runn",), ("models", "--json")):
+        real, here = in_a_process(*arguments), harness(*arguments)
+        assert (real.returncode, real.stdout, real.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -56,7 +82,7 @@ def test_alone_it_explains_itself() -> None:
 
 def test_the_shell_is_offered_commands_models_tasks_and_metrics() -> None:
     def offered(words: str) -> list[str]:
-        found = harness(_HARNESS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
+        found = in_a_process(_HARNESS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
         return [line.split(",")[1] for line in found.stdout.splitlines()]
 
     assert offered("harness r") == ["recover", "report", "run", "runs"]
@@ -122,7 +148,7 @@ def test_other_architectures_damaged_and_weightless_models_are_refused(edited_co
 
 
 def test_debug_shows_the_traceback() -> None:
-    assert "Traceback" in harness("run", "--ratio", "2", "--debug").stderr
+    assert "Traceback" in in_a_process("run", "--ratio", "2", "--debug").stderr
 
 
 @pytest.mark.parametrize(
