@@ -18,12 +18,11 @@ from harness.progress import stage
 from harness.similarity import similarities
 from harness.statistics import LIKELIHOOD_METRICS, SIMILARITY, likelihood_metric, ratio_mean, wilson
 from harness.store import write_text
-from harness.types import EvalResult, SampleRecord
+from harness.types import UNEXPLAINED, EvalResult, SampleRecord
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
 from tasks.grading import Grader
 from tasks.registry import Task
 
-UNEXPLAINED = "unexplained"  # an answer that is not right, with no kind seen
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
 
 

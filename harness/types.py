@@ -20,6 +20,7 @@ TokenScope = Literal["question", "answer", "both"]
 Allocation = Literal["uniform", "global"]
 FloatArray = npt.NDArray[np.floating[Any]]
 IndexArray = npt.NDArray[np.int32]
+UNEXPLAINED = "unexplained"  # in wrong_by_kind: an answer that is not right, with no kind seen
 
 
 def digest(value: object) -> str:

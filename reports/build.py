@@ -41,9 +41,10 @@ def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
     run = read_run(folder)
+    made = sections(run) if {"html", "md"} & set(formats) else []
     render: Mapping[str, Callable[[], str]] = {
-        "html": lambda: page.render(run, sections(run), folder),
-        "md": lambda: markdown(run, folder),
+        "html": lambda: page.render(run, made, folder),
+        "md": lambda: markdown(run, made, folder),
         "csv": lambda: flat.csv_text(run),
         "card": lambda: model_card.render(run),
     }
@@ -58,6 +59,6 @@ def sections(run: Mapping[str, Any]) -> list[Section]:
     return [found for make in SECTIONS if not (found := make(run)).empty]
 
 
-def markdown(run: Mapping[str, Any], folder: Path) -> str:
-    shown = {"verdict": sentences(run), "commands": commands(run, folder), "sections": sections(run)}
+def markdown(run: Mapping[str, Any], made: Sequence[Section], folder: Path) -> str:
+    shown = {"verdict": sentences(run), "commands": commands(run, folder), "sections": made}
     return template("report.md.j2").render(run=run, **shown)

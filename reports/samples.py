@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.repetition import repeated_end
+from harness.types import UNEXPLAINED
 
 BUDGET_BYTES = 620_000  # of the page, for answers; the rest of its 2 MB is vega and the tables
 _ROWS = (10**9, 400, 200, 100, 50, 25, 10, 3)  # of one variant on one task, tried in turn until they fit
-UNEXPLAINED = "unexplained"  # an answer that is not right, with no kind seen
 _HEAD, _TAIL = 1500, 2500  # characters of a long text that are kept
 
 

@@ -53,7 +53,7 @@ def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any
         (tmp_path / "config.yaml").write_text("frame: raw\n")
     first, second = commands(run, tmp_path)
     words = shlex.split(first)
-    context = cli.commands["run"].make_context("run", words[2:])
+    context = copy.deepcopy(cli.commands["run"]).make_context("run", words[2:])  # it remembers having been asked
     options = context.params
     assert (options["model"], options["task"], options["ratio"], options["metric"]) == ("tiny-math", ("mini_math",), 0.5, "obs")
     assert options["compensate"] is True and options["align"] == 1
