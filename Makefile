@@ -38,4 +38,4 @@ sweep: install           ## the whole experiment on the embedded model, with the
 	$(BIN)/harness sweep --preset laptop --out runs/laptop
 
 families: install        ## every architecture on vLLM, uniform and per-layer widths
-	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest -m "" tests/harness/test_families.py tests/harness/test_live.py
+	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest -m "" tests/harness/engine/test_families.py tests/harness/engine/test_weight_swap.py

@@ -1,8 +1,8 @@
 """The paper's effects on the embedded model: `python benchmarks/effects.py --split validation`.
 
-Selective, reverse and random pruning (three seeds) with the paper's S at one ratio, alignment 1, each a real export on its
-own vLLM engine; then the comparisons of the model card. The model was chosen on the validation split with this script.
-"""
+Selective, reverse and random pruning (three seeds) with the paper's S at one ratio, alignment 1, each a real export on
+its own vLLM engine; then the comparisons of the model card. The model was chosen on the validation split with this
+script."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 
 import click
 
-from harness import models, scoring
-from harness.engine import engines_for, prepare_environment
-from harness.evaluate import evaluate
-from harness.exam import Exam, Sitting
-from harness.pairs import read_correct
-from harness.progress import say
-from harness.statistics import paired_mean_difference
+from harness.core.progress import say
+from harness.core.statistics import paired_mean_difference
+from harness.engine.vllm_engine import engines_for, prepare_environment
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.paired import read_correct
+from harness.models import registry
+from harness.pipeline import scoring
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
@@ -37,13 +38,29 @@ TASKS = ("mini_math", "mini_facts", "mini_code")
 @click.option("--task", "tasks", multiple=True, default=TASKS, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
-def main(model: str, split: str, ratio: float, metric: str, tokens: str, tasks: tuple[str, ...], threads: int, out: Path | None) -> None:
+def main(
+    model: str,
+    split: str,
+    ratio: float,
+    metric: str,
+    tokens: str,
+    tasks: tuple[str, ...],
+    threads: int,
+    out: Path | None,
+) -> None:
     prepare_environment(threads)
-    folder = models.locate(model, "math")
+    folder = registry.locate(model, "math")
     with tempfile.TemporaryDirectory() as scratch:
         arms = export_arms(folder, Path(scratch), ratio, metric, tokens, threads)
         found = {name: evaluate_arm(name, path, Path(scratch), tasks, split, threads) for name, path in arms.items()}
-        document = {"split": split, "ratio": ratio, "metric": metric, "tokens": tokens, "arms": found, **contrast(Path(scratch))}
+        document = {
+            "split": split,
+            "ratio": ratio,
+            "metric": metric,
+            "tokens": tokens,
+            "arms": found,
+            **contrast(Path(scratch)),
+        }
     text = json.dumps(document, indent=1)
     click.echo(text)
     if out:
@@ -56,19 +73,28 @@ def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: s
     scoring.score_model(model, calibration, scoring.ScoreRequest(threads=threads), scratch / "scores.safetensors")
     scores = score_file.load(scratch / "scores.safetensors")
     arms = {"dense": model}
-    for name, method, seed in [("selective", "selective", 0), ("reverse", "reverse", 0), *((f"random-{s}", "random", s) for s in SEEDS)]:
+    for name, method, seed in [
+        ("selective", "selective", 0),
+        ("reverse", "reverse", 0),
+        *((f"random-{s}", "random", s) for s in SEEDS),
+    ]:
         plan = make_plan(scores, PlanRequest(ratio, method, metric, seed))  # type: ignore[arg-type]
         arms[name] = export(model, plan, scratch / name).path
     return arms
 
 
-def evaluate_arm(name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int) -> dict[str, float]:
+def evaluate_arm(
+    name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int
+) -> dict[str, float]:
     with engines_for({name: path}, "auto", threads, 512) as engines:
         exam = Exam(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
         found = evaluate(engines[name], exam, Sitting(scratch, name))
     say(
         f"{name}: "
-        + ", ".join(f"{task} {100 * result.value:.1f} (fail {100 * (result.failure_rate or 0):.1f})" for task, result in found.items())
+        + ", ".join(
+            f"{task} {100 * result.value:.1f} (fail {100 * (result.failure_rate or 0):.1f})"
+            for task, result in found.items()
+        )
     )
     return {task: result.value for task, result in found.items()}
 

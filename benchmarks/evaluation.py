@@ -1,4 +1,5 @@
-"""Evaluation's tokens per second beside a bare LLM.generate on the same prompts, on one engine in turns, grading included.
+"""Evaluation's tokens per second beside a bare LLM.generate on the same prompts, on one engine in turns, grading
+included.
 
 python benchmarks/evaluation.py --model smollm2-135m --task gsm8k_boxed --limit 64      Aim: at least 0.95 of the bare engine.
 """
@@ -14,12 +15,14 @@ from typing import Any
 
 import click
 
-from harness import language_model, models, scoring
-from harness.engine import engines_for, prepare_environment
-from harness.evaluate import evaluate
-from harness.exam import Exam, Sitting
-from harness.pairs import read_samples
-from harness.pipeline import context_length
+from harness.engine import lm_eval_model, vllm_engine
+from harness.engine.vllm_engine import engines_for, prepare_environment
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.paired import read_samples
+from harness.models import registry
+from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.pipeline.run import context_length
 from pruning.checkpoint import fingerprint
 from tasks.registry import find_task
 
@@ -33,11 +36,11 @@ from tasks.registry import find_task
 def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
     prepare_environment(threads)
     row = find_task(task)
-    path = models.locate(model, row.kind)
-    chat = scoring.has_chat_template(scoring.load_tokenizer(path))
+    path = registry.locate(model, row.kind)
+    chat = has_chat_template(load_tokenizer(path))
     asked: list[Any] = []
     generating = [0.0]
-    real = language_model.stream
+    real = vllm_engine.stream
 
     def remembered(llm: Any, prompts: Any, params: Any) -> Any:
         asked[:] = [(prompts, params)]
@@ -45,14 +48,20 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
         yield from real(llm, prompts, params)
         generating[0] = time.perf_counter() - started
 
-    language_model.stream = remembered  # so that the bare engine gets the very same prompts
-    with tempfile.TemporaryDirectory() as name, engines_for({"it": path}, "auto", threads, context_length(path, [row])) as engines:
+    vars(lm_eval_model)["stream"] = remembered  # so that the bare engine gets the very same prompts
+    with (
+        tempfile.TemporaryDirectory() as name,
+        engines_for({"it": path}, "auto", threads, context_length(path, [row])) as engines,
+    ):
         llm = engines["it"]
 
         def evaluated(number: int) -> tuple[float, int]:
             started = time.perf_counter()
             llm.reset_prefix_cache()
-            run, exam = Path(name) / str(number), Exam(model, (row,), engines.max_model_len, chat, limit)
+            run, exam = (
+                Path(name) / str(number),
+                Exam(model_name=model, tasks=(row,), max_model_len=engines.max_model_len, chat=chat, limit=limit),
+            )
             found = evaluate(llm, exam, Sitting(run, "it", fingerprint(path)))[task]
             return time.perf_counter() - started, sum(r["n_tokens"] for r in read_samples(run / found.samples).values())
 
@@ -70,9 +79,13 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
             rounds.append((tokens / ours, same / theirs, tokens / generating[0]))
     ratios = sorted(a / b for a, b, _ in rounds)
     names = ("evaluation", "bare", "its generation")
-    speeds = {name: round(statistics.median(column), 1) for name, column in zip(names, zip(*rounds, strict=True), strict=True)}
+    speeds = {
+        name: round(statistics.median(column), 1) for name, column in zip(names, zip(*rounds, strict=True), strict=True)
+    }
     found = {"model": model, "task": task, "n": limit, "tokens": tokens, "tok_s": speeds}
-    click.echo(json.dumps({**found, "ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}))
+    click.echo(
+        json.dumps({**found, "ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]})
+    )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from harness.models import ALIASES
-from harness.stream import Entry, row_blocks, write_entries
-from harness.types import PruningPlan
+from harness.core.safetensors_stream import Entry, row_blocks, write_entries
+from harness.core.types.pruning import PruningPlan
+from harness.models.registry import ALIASES
 from pruning.checkpoint import INDEX, fingerprint
 from pruning.export import export
 from pruning.families import shape_of
@@ -42,13 +42,19 @@ def make_checkpoint(folder: Path, alias: str) -> None:
         [
             Entry(f"model.layers.{i}.{name}.weight", "BF16", size)
             for name, size in {
-                "self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (keys, hidden), "self_attn.v_proj": (keys, hidden),
-                "self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (width, hidden), "mlp.up_proj": (width, hidden),
-                "mlp.down_proj": (hidden, width), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
+                "self_attn.q_proj": (hidden, hidden),
+                "self_attn.k_proj": (keys, hidden),
+                "self_attn.v_proj": (keys, hidden),
+                "self_attn.o_proj": (hidden, hidden),
+                "mlp.gate_proj": (width, hidden),
+                "mlp.up_proj": (width, hidden),
+                "mlp.down_proj": (hidden, width),
+                "input_layernorm": (hidden,),
+                "post_attention_layernorm": (hidden,),
             }.items()
         ]
         for i in range(shape.num_hidden_layers)
-    ]  # fmt: skip
+    ]
     layers[0].append(Entry("model.embed_tokens.weight", "BF16", (int(str(config["vocab_size"])), hidden)))
     if not config["tie_word_embeddings"]:
         layers[-1].append(Entry("lm_head.weight", "BF16", (int(str(config["vocab_size"])), hidden)))
@@ -94,7 +100,9 @@ def anonymous_peak(work: Callable[[], object]) -> int:
     while process.is_alive():
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
-            peak = max(peak, *(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon")), 0)
+            peak = max(
+                peak, *(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon")), 0
+            )
         except OSError:
             break
         time.sleep(0.005)
@@ -115,18 +123,43 @@ def main(size: str, ratio: float, repeats: int, folder: Path | None) -> None:
         config = json.loads((source / "config.json").read_text())
         shape, rng = shape_of(config), np.random.default_rng(0)
         width = pruned_width(shape.intermediate_size, ratio, 128)
-        keep = [np.sort(rng.permutation(shape.intermediate_size)[:width]).astype(np.int32) for _ in range(shape.num_hidden_layers)]
+        keep = [
+            np.sort(rng.permutation(shape.intermediate_size)[:width]).astype(np.int32)
+            for _ in range(shape.num_hidden_layers)
+        ]
         plan = PruningPlan(
-            tuple(keep), shape.intermediate_size, "random", None, ratio, 0, 128, f"qwen-{size}", fingerprint(source), "none", "both"
-        )  # fmt: skip
+            keep=tuple(keep),
+            intermediate_size=shape.intermediate_size,
+            method="random",
+            metric=None,
+            ratio=ratio,
+            seed=0,
+            alignment=128,
+            model=f"qwen-{size}",
+            model_hash=fingerprint(source),
+            scores_hash="none",
+            tokens="both",
+        )
         sync(source)
-        pairs = [(timed(lambda: shutil.copytree(source, out), out), timed(lambda: export(source, plan, out), out)) for _ in range(repeats)]
+        pairs = [
+            (timed(lambda: shutil.copytree(source, out), out), timed(lambda: export(source, plan, out), out))
+            for _ in range(repeats)
+        ]
         peak = anonymous_peak(lambda: export(source, plan, out))
         gigabytes = sum(file.stat().st_size for file in source.iterdir()) / 1e9
     copy, prune = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = [round(b / a, 2) for a, b in pairs]
     found = {"size": size, "gigabytes": round(gigabytes, 2), "copy_s": round(copy, 2), "export_s": round(prune, 2)}
-    click.echo(json.dumps({**found, "ratio_median": statistics.median(ratios), "ratios": ratios, "anonymous_mib": round(peak / 2**20, 1)}))
+    click.echo(
+        json.dumps(
+            {
+                **found,
+                "ratio_median": statistics.median(ratios),
+                "ratios": ratios,
+                "anonymous_mib": round(peak / 2**20, 1),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

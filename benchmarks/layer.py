@@ -1,4 +1,5 @@
-"""One FFN layer of 7B size, random second moments: seconds and peak memory of ranking all its neurons and of re-fitting.
+"""One FFN layer of 7B size, random second moments: seconds and peak memory of ranking all its neurons and of
+re-fitting.
 
 python benchmarks/layer.py --width 18944 --keep 15104 --hidden 3584 --threads 2
 """
@@ -18,7 +19,9 @@ import click
 @click.option("--hidden", default=3584, show_default=True)
 @click.option("--rank", default=2048, show_default=True, help="Rank of the correlated part of H.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--order/--no-order", default=True, show_default=True, help="Choose by OBS; else keep the largest contributions.")
+@click.option(
+    "--order/--no-order", default=True, show_default=True, help="Choose by OBS; else keep the largest contributions."
+)
 def main(width: int, keep: int, hidden: int, rank: int, threads: int, order: bool) -> None:
     import torch
 
@@ -41,10 +44,15 @@ def main(width: int, keep: int, hidden: int, rank: int, threads: int, order: boo
     fitted = refit(weight, moments, kept)
     assert torch.isfinite(fitted).all() and fitted.shape == (hidden, keep)
     found = {
-        "width": width, "keep": keep, "hidden": hidden, "threads": threads, "order": "obs" if order else "rms",
-        "choose_seconds": round(chosen - started, 1), "refit_seconds": round(time.perf_counter() - chosen, 1),
+        "width": width,
+        "keep": keep,
+        "hidden": hidden,
+        "threads": threads,
+        "order": "obs" if order else "rms",
+        "choose_seconds": round(chosen - started, 1),
+        "refit_seconds": round(time.perf_counter() - chosen, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-    }  # fmt: skip
+    }
     click.echo(json.dumps(found))
 
 

@@ -2,9 +2,9 @@
 
 python benchmarks/perplexity.py --out docs/perplexity.json     (needs HARNESS_DATA_DIR or the Hub; `pip install --no-deps optipfair==0.4.2`)
 
-An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration texts). Every arm is an
-export with alignment 1, scored by vLLM. seconds: from loading the model to the saved checkpoint, for one ratio.
-"""
+An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration
+texts). Every arm is an export with alignment 1, scored by vLLM. seconds: from loading the model to the saved
+checkpoint, for one ratio."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from typing import Any
 
 import click
 
-from harness import models, scoring
-from harness.engine import engines_for, prepare_environment
-from harness.evaluate import evaluate
-from harness.exam import Exam, Sitting
-from harness.progress import say
-from harness.types import CalibrationSet
+from harness.core.progress import say
+from harness.core.types.calibration import CalibrationSet
+from harness.engine.vllm_engine import engines_for, prepare_environment
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.models import registry
+from harness.models.tokenizer import load_tokenizer
+from harness.pipeline import scoring
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan, save_plan
@@ -36,31 +38,53 @@ TASKS = ("gsm8k_answers", "wikitext")
 @click.option("--model", default="smollm2-135m", show_default=True)
 @click.option("--ratio", "ratios", type=float, multiple=True, default=(0.2, 0.3, 0.5), show_default=True)
 @click.option("--arm", "arms", multiple=True, default=ARMS, show_default=True)
-@click.option("--samples", default=160, show_default=True, help="GSM8K training problems; twice as many general prompts go with them.")
+@click.option(
+    "--samples",
+    default=160,
+    show_default=True,
+    help="GSM8K training problems; twice as many general prompts go with them.",
+)
 @click.option("--answers", default=200, show_default=True, help="GSM8K test answers scored.")
 @click.option("--articles", default=4, show_default=True, help="WikiText-2 test articles scored.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--score/--no-score", "measured", default=True, show_default=True, help="Perplexities too, not only seconds.")
+@click.option(
+    "--score/--no-score", "measured", default=True, show_default=True, help="Perplexities too, not only seconds."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(
-    model: str, ratios: tuple[float, ...], arms: tuple[str, ...], samples: int, answers: int, articles: int, threads: int,
-    measured: bool, out: Path | None,
-) -> None:  # fmt: skip
+    model: str,
+    ratios: tuple[float, ...],
+    arms: tuple[str, ...],
+    samples: int,
+    answers: int,
+    articles: int,
+    threads: int,
+    measured: bool,
+    out: Path | None,
+) -> None:
     prepare_environment(threads)
-    path = models.locate(model, "math")
-    calibration = scoring.calibrate(path, model, find_task("gsm8k_answers"), scoring.CalibrationRequest(samples, "both"))
+    path = registry.locate(model, "math")
+    calibration = scoring.calibrate(
+        path, model, find_task("gsm8k_answers"), scoring.CalibrationRequest(samples, "both")
+    )
     limits = dict(zip(TASKS, (answers, articles), strict=True)) if measured else {}
     document: dict[str, Any] = {"model": model, "samples": samples, "threads": threads, "limits": limits, "rows": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         document["rows"].append({"arm": "dense", "ratio": 0.0, **perplexities(path, folder, limits, threads)})
         scored = {
-            retain: timed_scores(arms, retain, path, calibration, threads, folder) for retain in sorted({retain_of(arm) for arm in arms})
+            retain: timed_scores(arms, retain, path, calibration, threads, folder)
+            for retain in sorted({retain_of(arm) for arm in arms})
         }
         for ratio in ratios:
             for arm in arms:
                 checkpoint, seconds = timed_arm(arm, ratio, path, calibration, threads, folder, scored[retain_of(arm)])
-                row = {"arm": arm, "ratio": ratio, "seconds": seconds, **perplexities(checkpoint, folder, limits, threads)}
+                row = {
+                    "arm": arm,
+                    "ratio": ratio,
+                    "seconds": seconds,
+                    **perplexities(checkpoint, folder, limits, threads),
+                }
                 say(json.dumps(row))
                 document["rows"].append(row)
                 if out:
@@ -75,20 +99,31 @@ def retain_of(arm: str) -> float:
 def timed_scores(
     arms: Sequence[str], retain: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path
 ) -> tuple[Path, float]:
-    """The scores file with second moments beside it, for all arms with this share of general tokens, and its seconds."""
+    """The scores file with second moments beside it, for all arms with this share of general tokens, and its
+    seconds.
+    """
     out, started = folder / f"scores-{retain:g}", time.perf_counter()
     wanted = [arm for arm in arms if arm != "optipfair" and retain_of(arm) == retain]
     metrics = {"obs" for arm in wanted if arm.startswith("obs")}
     if wanted:
         scoring.score_model(
-            model, calibration, scoring.ScoreRequest(tuple(metrics), any("+" in arm for arm in wanted), retain, threads), out
+            model,
+            calibration,
+            scoring.ScoreRequest(tuple(metrics), any("+" in arm for arm in wanted), retain, threads),
+            out,
         )
     return out, time.perf_counter() - started
 
 
 def timed_arm(
-    arm: str, ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path, scored: tuple[Path, float]
-) -> tuple[Path, float]:  # fmt: skip
+    arm: str,
+    ratio: float,
+    model: Path,
+    calibration: CalibrationSet,
+    threads: int,
+    folder: Path,
+    scored: tuple[Path, float],
+) -> tuple[Path, float]:
     """The checkpoint, and the seconds it takes from the dense model, scores included."""
     mine, started = folder / f"{arm}-{ratio:g}", time.perf_counter()
     mine.mkdir()
@@ -99,17 +134,25 @@ def timed_arm(
     return made, round(before + time.perf_counter() - started, 1)
 
 
-def pruned(arm: str, ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path, scores: Path) -> Path:
+def pruned(
+    arm: str, ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path, scores: Path
+) -> Path:
     metric, _, refit = arm.partition("@")[0].partition("+")
     random = metric.startswith("random-")
     seed = int(metric.split("-")[1]) if random else 0
     plan_file = folder / "plan.safetensors"
-    wanted = PlanRequest(ratio, "random" if random else "selective", None if random else metric, seed, compensated=bool(refit))
+    wanted = PlanRequest(
+        ratio, "random" if random else "selective", None if random else metric, seed, compensated=bool(refit)
+    )
     plan = make_plan(score_file.load(scores), wanted)
     save_plan(plan, plan_file)
     if refit:
         scoring.compensate_plan(
-            model, calibration, scoring.ScoreRequest(moments=True, retain=retain_of(arm), threads=threads), scores, plan_file
+            model,
+            calibration,
+            scoring.ScoreRequest(moments=True, retain=retain_of(arm), threads=threads),
+            scores,
+            plan_file,
         )
     return export(model, plan, folder / "checkpoint", plan_file).path
 
@@ -125,9 +168,11 @@ def with_optipfair(ratio: float, model: Path, calibration: CalibrationSet, threa
     torch.set_num_threads(threads)
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     batches = [pad(calibration.items[i : i + 8], loaded.device)[:2] for i in range(0, len(calibration.items), 8)]
-    smaller = prune_model(loaded, "MLP_GLU", "MAW", pruning_percentage=100 * ratio, dataloader=_Loader(batches), show_progress=False)
+    smaller = prune_model(
+        loaded, "MLP_GLU", "MAW", pruning_percentage=100 * ratio, dataloader=_Loader(batches), show_progress=False
+    )
     smaller.to(torch.bfloat16).save_pretrained(folder / "checkpoint")
-    scoring.load_tokenizer(model).save_pretrained(folder / "checkpoint")
+    load_tokenizer(model).save_pretrained(folder / "checkpoint")
     return folder / "checkpoint"
 
 
@@ -146,7 +191,7 @@ def perplexities(checkpoint: Path, folder: Path, limits: dict[str, int], threads
         for task, limit in limits.items():
             exam = Exam("it", (find_task(task),), 2048, chat=True, limit=limit)
             result = evaluate(engines["it"], exam, Sitting(folder, "it"))[task]
-            found[task] = [round(value, 4) for value in (result.value, result.ci_low, result.ci_high)]
+            found[task] = [round(value or 0.0, 4) for value in (result.value, result.ci_low, result.ci_high)]
     return found
 
 

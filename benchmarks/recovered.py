@@ -1,10 +1,10 @@
-"""What fine-tuning brings back on the embedded model: arms x ratios x seeds, beside the dense model fine-tuned the same way.
+"""What fine-tuning brings back on the embedded model: arms x ratios x seeds, beside the dense model fine-tuned the same
+way.
 
 python benchmarks/recovered.py [--out docs/recovery.json] [--work runs/recovery] [--steps 300]
 
-A seed decides random pruning, the order of the training data and the data itself. Intervals are over the test items, each item's
-seeds taken together. Every run is an ordinary `harness recover`, and goes on where it was stopped.
-"""
+A seed decides random pruning, the order of the training data and the data itself. Intervals are over the test items,
+each item's seeds taken together. Every run is an ordinary `harness recover`, and goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -12,23 +12,46 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.pairs import read_correct
-from harness.statistics import paired_mean_difference
+from harness.core.statistics import paired_mean_difference
+from harness.evaluation.paired import read_correct
 
 RATIOS, SEEDS, ARMS = (0.3, 0.5), (0, 1, 2), ("selective", "random", "reverse", "dense")
 TASKS = ("mini_math", "mini_facts", "mini_code")
 
 
 def recover(folder: Path, ratio: float, seed: int, steps: int, threads: int) -> dict[str, Any]:
-    settings = ["--metric", "smd", "--align", "1", "--ratio", str(ratio), "--seed", str(seed), "--steps", str(steps), "--curve", "2"]
-    command = ["recover", "tiny-math", "--arms", ",".join(ARMS), *settings, "--threads", str(threads), "--out", str(folder)]
-    subprocess.run([sys.executable, "-m", "harness.cli", *command], check=True, stdout=subprocess.DEVNULL)
+    settings = [
+        "--metric",
+        "smd",
+        "--align",
+        "1",
+        "--ratio",
+        str(ratio),
+        "--seed",
+        str(seed),
+        "--steps",
+        str(steps),
+        "--curve",
+        "2",
+    ]
+    command = [
+        "recover",
+        "tiny-math",
+        "--arms",
+        ",".join(ARMS),
+        *settings,
+        "--threads",
+        str(threads),
+        "--out",
+        str(folder),
+    ]
+    subprocess.run([sys.executable, "-m", "harness", *command], check=True, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads((folder / "run.json").read_text())
     return found
 
@@ -36,7 +59,10 @@ def recover(folder: Path, ratio: float, seed: int, steps: int, threads: int) -> 
 def rows(work: Path, runs: dict[tuple[float, int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Per ratio, arm and task: accuracies before and after (means over seeds), and the paired differences."""
     for ratio in RATIOS:
-        names = {seed: {v["method"]: v["name"] for v in runs[ratio, seed]["variants"] if not v["recovered"]} for seed in SEEDS}
+        names = {
+            seed: {v["method"]: v["name"] for v in runs[ratio, seed]["variants"] if not v["recovered"]}
+            for seed in SEEDS
+        }
         for arm in ARMS:
             for task in TASKS:
                 outcome = {
@@ -46,7 +72,7 @@ def rows(work: Path, runs: dict[tuple[float, int], dict[str, Any]]) -> Iterator[
                 yield {"ratio": ratio, "arm": arm, "task": task, **summary(outcome)}
 
 
-NAMES = {
+NAMES: Mapping[str, Callable[[Mapping[str, str], str], str]] = {
     "before": lambda names, arm: names[arm],
     "after": lambda names, arm: f"{names[arm]}-recovered",
     "control": lambda names, _arm: f"{names['dense']}-recovered",
@@ -82,7 +108,12 @@ def main() -> None:
     table = list(rows(given.work, runs))
     seconds = [v["training"]["seconds"] for run in runs.values() for v in run["variants"] if v["training"]]
     versions = runs[RATIOS[0], SEEDS[0]]["versions"]
-    result = {"steps": given.steps, "seconds": [round(min(seconds), 1), round(max(seconds), 1)], "versions": versions, "rows": table}
+    result = {
+        "steps": given.steps,
+        "seconds": [round(min(seconds), 1), round(max(seconds), 1)],
+        "versions": versions,
+        "rows": table,
+    }
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     for row in table:
         print({key: row[key] for key in ("ratio", "arm", "task", "before", "after", "control", "share", "beyond_half")})

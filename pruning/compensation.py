@@ -1,4 +1,5 @@
-"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept] and the plan's hash.
+"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept] and the plan's
+hash.
 
 Beside plan.safetensors lies compensation.safetensors, beside any other NAME lies NAME.compensation.safetensors.
 """
@@ -10,17 +11,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError, UsageError
-from harness.store import atomic_path
-from harness.stream import Array, Entry, as_array, read_entries, whole, write_entries
-from harness.types import PruningPlan
+from harness.core.errors import MeasurementError, UsageError
+from harness.core.files import atomic_path
+from harness.core.safetensors_stream import Array, Entry, as_array, read_entries, whole, write_entries
+from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import down_projection, read_config
 from pruning.families import Family, family_of
 from pruning.obs import refit
 
 
 def columns_file(plan_file: Path) -> Path:
-    name = "compensation.safetensors" if plan_file.name == "plan.safetensors" else f"{plan_file.name}.compensation.safetensors"
+    name = (
+        "compensation.safetensors"
+        if plan_file.name == "plan.safetensors"
+        else f"{plan_file.name}.compensation.safetensors"
+    )
     return plan_file.with_name(name)
 
 
@@ -30,9 +35,13 @@ def _content_hash(plan_file: Path) -> str:
 
 
 def compensate(
-    model: Path, plan: PruningPlan, plan_file: Path, second_moment: Callable[[int], Any], device: str = "cpu",
+    model: Path,
+    plan: PruningPlan,
+    plan_file: Path,
+    second_moment: Callable[[int], Any],
+    device: str = "cpu",
     done: Callable[[int, Any, Any], None] = lambda _layer, _keep, _fitted: None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Re-fits every layer's kept columns on `second_moment(layer)`, in order, and writes them beside the plan.
 
     In the checkpoint's own dtype. `done` hears of every layer's indices and columns before the next layer begins.
@@ -44,7 +53,9 @@ def compensate(
         keep = _indices(plan, layer, device)
         fitted = refit(weight, second_moment(layer).to(device), keep).to(weight.dtype).cpu()
         if not fitted.isfinite().all():
-            raise MeasurementError(f"the re-fitted columns of layer {layer} are not finite in {weight.dtype}; use --no-compensate")
+            raise MeasurementError(
+                f"the re-fitted columns of layer {layer} are not finite in {weight.dtype}; use --no-compensate"
+            )
         done(layer, keep, fitted)
         return fitted
 
@@ -58,10 +69,14 @@ def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
 
 
 def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, columns: Callable[[int], Any]) -> Path:
-    """One layer in memory at a time; `columns(layer)` gives [hidden, kept] in the dtype of the model's down projection."""
+    """One layer in memory at a time; `columns(layer)` gives [hidden, kept] in the dtype of the model's down
+    projection.
+    """
     out = columns_file(plan_file)
     first = down_projection(model, family, 0)
-    dtype = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}[str(first.dtype)]
+    dtype = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}[
+        str(first.dtype)
+    ]
     entries = [Entry(_name(layer), dtype, (len(first), width)) for layer, width in enumerate(plan.widths)]
 
     def blocks(entry: Entry) -> Iterator[Array]:
@@ -85,7 +100,9 @@ def _as_bits(tensor: Any) -> Array:
 
 
 def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
-    """Layer -> memory-mapped columns as unsigned integers, None for a plan without; raises UsageError where they do not fit."""
+    """Layer -> memory-mapped columns as unsigned integers, None for a plan without; raises UsageError where they do not
+    fit.
+    """
     if not plan.compensated:
         return None
     path = columns_file(plan_file)

@@ -15,10 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UnsupportedModelError, UsageError
-from harness.store import atomic_path, need_disk
-from harness.stream import Array, Entry, as_array, file_bytes, finite, read_entries, taken, whole, write_entries
-from harness.types import Checkpoint, PruningPlan
+from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.files import atomic_path, need_disk
+from harness.core.safetensors_stream import (
+    Array,
+    Entry,
+    as_array,
+    file_bytes,
+    finite,
+    read_entries,
+    taken,
+    whole,
+    write_entries,
+)
+from harness.core.types.pruning import Checkpoint, PruningPlan
 from pruning import compensation
 from pruning.checkpoint import INDEX, RECORD, RECOVERED, describe, fingerprint, need_one_width, read_config, shards
 from pruning.families import Cut, Family, family_of, shape_of
@@ -41,10 +51,14 @@ class _Job:
 
 
 def export(
-    model: Path, plan: PruningPlan, out: Path, plan_file: Path | None = None, progress: Callable[[int], None] = lambda _: None
-) -> Checkpoint:  # fmt: skip
-    """Writes the pruned checkpoint to `out`, whole or not at all. `plan_file`: where the plan lies, for what lies beside it; `progress`
-    hears of every shard.
+    model: Path,
+    plan: PruningPlan,
+    out: Path,
+    plan_file: Path | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Checkpoint:
+    """Writes the pruned checkpoint to `out`, whole or not at all. `plan_file`: where the plan lies, for what lies
+    beside it; `progress` hears of every shard.
 
     Raises UsageError where the plan does not fit the model, UnsupportedModelError for damaged weights, StorageError for
     a full disk.
@@ -82,7 +96,9 @@ def foretell(model: Path, plan: PruningPlan) -> Checkpoint:
 
 
 def ffn_tensors(model: Path, plan: PruningPlan, plan_file: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Layer by layer, the FFN's torch tensors by their name below the layer, as the pruned checkpoint would hold them."""
+    """Layer by layer, the FFN's torch tensors by their name below the layer, as the pruned checkpoint would hold
+    them.
+    """
     job = _job(model, plan, plan_file)
     layers: dict[int, list[tuple[str, Path, Entry]]] = {}
     for shard in shards(model):
@@ -121,15 +137,21 @@ def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> Non
             f"{shape.num_hidden_layers} of {shape.intermediate_size}; make a plan from this model's scores"
         )
     if plan.model_hash != fingerprint(model):
-        raise UsageError(f"the plan was made for {plan.model} and {model} has other weights; make a plan from this model's scores")
+        raise UsageError(
+            f"the plan was made for {plan.model} and {model} has other weights; make a plan from this model's scores"
+        )
 
 
 def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
-    """Uniform widths are an ordinary config; others carry our list and the architecture name that our vLLM plugin registers."""
+    """Uniform widths are an ordinary config; others carry our list and the architecture name that our vLLM plugin
+    registers.
+    """
     if len(set(plan.widths)) == 1:
         return {family.width_key: plan.widths[0]}
     if not family.own_widths:
-        raise UsageError(f"vLLM cannot run {family.model_type} with a width of its own in every layer; use --allocation uniform")
+        raise UsageError(
+            f"vLLM cannot run {family.model_type} with a width of its own in every layer; use --allocation uniform"
+        )
     return {
         family.width_key: max(plan.widths),
         "intermediate_sizes": list(plan.widths),
@@ -140,8 +162,8 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
 def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
     """Tokenizer, chat templates, licence, generation settings: all in the folder that is not weights.
 
-    everything: also its configuration, what pruning wrote and the shards' index, for weights of the same names and shapes.
-    """
+    everything: also its configuration, what pruning wrote and the shards' index, for weights of the same names and
+    shapes."""
     if (model / _TEMPLATES).is_dir():
         shutil.copytree(model / _TEMPLATES, out / _TEMPLATES)
     if everything:
@@ -150,7 +172,11 @@ def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
                 (out / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(model / name, out / name)
     for file in model.iterdir():
-        if file.is_file() and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json")) and file.name not in _OWN_FILES:
+        if (
+            file.is_file()
+            and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json"))
+            and file.name not in _OWN_FILES
+        ):
             shutil.copyfile(file, out / file.name)
 
 
@@ -176,7 +202,9 @@ def _resized(entry: Entry, job: _Job) -> Entry:
         return entry
     cut, layer = found
     if layer >= len(job.plan.keep) or entry.shape[cut.axis] != cut.parts * job.plan.intermediate_size:
-        raise UnsupportedModelError(f"{entry.name} has shape {list(entry.shape)}, which does not fit config.json; get the model again")
+        raise UnsupportedModelError(
+            f"{entry.name} has shape {list(entry.shape)}, which does not fit config.json; get the model again"
+        )
     return entry.resized(cut.axis, cut.parts * job.plan.widths[layer])
 
 
@@ -200,9 +228,13 @@ def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
 def _need_all_cut(job: _Job, written: set[str]) -> None:
     """A checkpoint with other tensor names would be copied whole under a config that says it is smaller."""
     found = {job.family.tensor(name) for name in written}
-    wanted = {(cut, layer) for cut in job.family.cuts if cut.name.endswith(".weight") for layer in range(len(job.plan.keep))}
+    wanted = {
+        (cut, layer) for cut in job.family.cuts if cut.name.endswith(".weight") for layer in range(len(job.plan.keep))
+    }
     if missing := sorted(f"{layer}.{cut.name}" for cut, layer in wanted - found):
-        raise UnsupportedModelError(f"the checkpoint has no {missing[0]} ({len(missing)} FFN tensors missing); get the model again")
+        raise UnsupportedModelError(
+            f"the checkpoint has no {missing[0]} ({len(missing)} FFN tensors missing); get the model again"
+        )
 
 
 def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]]) -> None:
@@ -228,9 +260,20 @@ def _write_own_files(model: Path, out: Path, plan: PruningPlan, plan_file: Path 
 def record_of(plan: PruningPlan, model: Path) -> dict[str, Any]:
     """What stands beside the weights about how they were pruned."""
     return {
-        "method": plan.method, "metric": plan.metric, "tokens": plan.tokens, "alignment": plan.alignment,
-        "allocation": plan.allocation, "compensated": plan.compensated, "protect": plan.protect, "seed": plan.seed,
-        "sequential": plan.sequential, "retain": plan.retain,
-        "ratio_requested": plan.ratio, "model": plan.model, "model_hash": plan.model_hash, "scores_hash": plan.scores_hash,
-        "dense_intermediate_size": plan.intermediate_size, "dense_parameters": describe(model).parameters,
-    }  # fmt: skip
+        "method": plan.method,
+        "metric": plan.metric,
+        "tokens": plan.tokens,
+        "alignment": plan.alignment,
+        "allocation": plan.allocation,
+        "compensated": plan.compensated,
+        "protect": plan.protect,
+        "seed": plan.seed,
+        "sequential": plan.sequential,
+        "retain": plan.retain,
+        "ratio_requested": plan.ratio,
+        "model": plan.model,
+        "model_hash": plan.model_hash,
+        "scores_hash": plan.scores_hash,
+        "dense_intermediate_size": plan.intermediate_size,
+        "dense_parameters": describe(model).parameters,
+    }

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from harness.errors import UnsupportedModelError
-from harness.types import ModelShape
+from harness.core.errors import UnsupportedModelError
+from harness.core.types.pruning import ModelShape
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A tensor that loses neurons along `axis`, by its name below the layer; a fused one holds `parts` matrices one after the other."""
+    """A tensor that loses neurons along `axis`, by its name below the layer; a fused one holds `parts` matrices one
+    after the other.
+    """
 
     name: str
     axis: int = 0
@@ -25,9 +27,12 @@ class Cut:
 
 
 _GATED = (
-    Cut("mlp.gate_proj.weight"), Cut("mlp.up_proj.weight"), Cut("mlp.down_proj.weight", axis=1),
-    Cut("mlp.gate_proj.bias"), Cut("mlp.up_proj.bias"),
-)  # fmt: skip
+    Cut("mlp.gate_proj.weight"),
+    Cut("mlp.up_proj.weight"),
+    Cut("mlp.down_proj.weight", axis=1),
+    Cut("mlp.gate_proj.bias"),
+    Cut("mlp.up_proj.bias"),
+)
 _FUSED = (Cut("mlp.gate_up_proj.weight", parts=2), Cut("mlp.down_proj.weight", axis=1))
 
 
@@ -35,9 +40,9 @@ _FUSED = (Cut("mlp.gate_up_proj.weight", parts=2), Cut("mlp.down_proj.weight", a
 class Family:
     """Tensor names are relative to a layer; biases are cut where a checkpoint has them.
 
-    `layers`: path of the layer stack in the causal model. `down`: the module whose input is h. `gate`: the module whose output's
-    sign says whether the gate is open (its first half where fused), None where there is no gate. `keys`: config.json's own names.
-    """
+    `layers`: path of the layer stack in the causal model. `down`: the module whose input is h. `gate`: the module whose
+    output's sign says whether the gate is open (its first half where fused), None where there is no gate. `keys`:
+    config.json's own names."""
 
     model_type: str
     architecture: str
@@ -71,9 +76,12 @@ class Family:
 
 
 _GPT2_KEYS = {
-    "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "intermediate_size": "n_inner",
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
     "max_position_embeddings": "n_positions",
-}  # fmt: skip
+}
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
@@ -88,19 +96,36 @@ FAMILIES: Mapping[str, Family] = {
         Family("granite", "GraniteForCausalLM"),
         Family("smollm3", "SmolLM3ForCausalLM", tied=True),
         Family(
-            "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox.layers", "mlp.dense_4h_to_h", None,
+            "gpt_neox",
+            "GPTNeoXForCausalLM",
+            "gpt_neox.layers",
+            "mlp.dense_4h_to_h",
+            None,
             (Cut("mlp.dense_h_to_4h.weight"), Cut("mlp.dense_4h_to_h.weight", axis=1), Cut("mlp.dense_h_to_4h.bias")),
         ),
         Family(
-            "opt", "OPTForCausalLM", "model.decoder.layers", "fc2", None,
-            (Cut("fc1.weight"), Cut("fc2.weight", axis=1), Cut("fc1.bias")), {"intermediate_size": "ffn_dim"}, tied=True,
+            "opt",
+            "OPTForCausalLM",
+            "model.decoder.layers",
+            "fc2",
+            None,
+            (Cut("fc1.weight"), Cut("fc2.weight", axis=1), Cut("fc1.bias")),
+            {"intermediate_size": "ffn_dim"},
+            tied=True,
         ),
         Family(
-            "gpt2", "GPT2LMHeadModel", "transformer.h", "mlp.c_proj", None,
-            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")), _GPT2_KEYS, tied=True, own_widths=False,
+            "gpt2",
+            "GPT2LMHeadModel",
+            "transformer.h",
+            "mlp.c_proj",
+            None,
+            (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")),
+            _GPT2_KEYS,
+            tied=True,
+            own_widths=False,
         ),
     )
-}  # fmt: skip
+}
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -117,9 +142,13 @@ def family_of(config: Mapping[str, Any]) -> Family:
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise UnsupportedModelError(f"architecture {model_type!r} is not known; known are {known} (add a row to pruning/families.py)")
+        raise UnsupportedModelError(
+            f"architecture {model_type!r} is not known; known are {known} (add a row to pruning/families.py)"
+        )
     if config.get("quantization_config"):
-        raise UnsupportedModelError("the weights are quantised (quantization_config); give the checkpoint they were quantised from")
+        raise UnsupportedModelError(
+            "the weights are quantised (quantization_config); give the checkpoint they were quantised from"
+        )
     return FAMILIES[model_type]
 
 

@@ -1,4 +1,6 @@
-"""What the scores say as a whole: where the neurons sit, how far metrics agree, how much hangs on the choice of prompts. Pure."""
+"""What the scores say as a whole: where the neurons sit, how far metrics agree, how much hangs on the choice of
+prompts. Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from harness.types import ActivationStats, FloatArray, GroupStats, Moments
+from harness.core.types.arrays import FloatArray
+from harness.core.types.pruning import ActivationStats, GroupStats, Moments
 from pruning.scores import METRICS
 
 SHARE = 0.1  # the most and the least selective neurons: this part of the whole network's
 RATIOS = (0.1, 0.2, 0.3, 0.5)
-FROM_PROMPTS = ("smd", "dprime", "contrast", "contrib")  # metrics that follow from moments of the prompts' means of |h| alone
+FROM_PROMPTS = (
+    "smd",
+    "dprime",
+    "contrast",
+    "contrib",
+)  # metrics that follow from moments of the prompts' means of |h| alone
 _RESAMPLES = 20
 
 
@@ -35,8 +43,8 @@ def _per_layer(flat: Any, scores: FloatArray) -> list[float]:
 def agreement(tables: Mapping[str, FloatArray], ratio: float) -> dict[str, Any]:
     """Spearman's rank correlation and overlap of the removed sets of every pair of metrics, means over layers.
 
-    overlap: the part of the neurons that one metric removes at `ratio` that the other removes too; by chance it is `ratio`.
-    """
+    overlap: the part of the neurons that one metric removes at `ratio` that the other removes too; by chance it is
+    `ratio`."""
     names = sorted(tables)
     ranks = {name: ranks_of(tables[name]) for name in names}
     removed = {name: removed_by(tables[name], ratio) for name in names}
@@ -77,13 +85,18 @@ def overlap(a: Any, b: Any) -> float:
 def stability(stats: ActivationStats, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """How much a ranking changes when the calibration prompts are drawn again, with replacement, from those there are.
 
-    metric -> {"rank_correlation": [mean, least], "overlap": {ratio: [mean, least]}}, resampled against the ranking of all prompts;
-    from the at most 256 prompts of each group whose means were kept. Metrics of single tokens and of second moments are left out.
-    """
+    metric -> {"rank_correlation": [mean, least], "overlap": {ratio: [mean, least]}}, resampled against the ranking of
+    all prompts; from the at most 256 prompts of each group whose means were kept. Metrics of single tokens and of
+    second moments are left out."""
     rng = np.random.default_rng(seed)
-    counts = {target: _counts(rng, len(group.sample), resamples) for target, group in ((True, stats.target), (False, stats.distractor))}
+    counts = {
+        target: _counts(rng, len(group.sample), resamples)
+        for target, group in ((True, stats.target), (False, stats.distractor))
+    }
     tables = [_rankings(stats, layer, counts) for layer in range(len(stats.down_norm))]
-    stacked = {name: np.stack([table[name] for table in tables], axis=1) for name in FROM_PROMPTS}  # [1 + resamples, layers, F]
+    stacked = {
+        name: np.stack([table[name] for table in tables], axis=1) for name in FROM_PROMPTS
+    }  # [1 + resamples, layers, F]
     return {name: _spread(values[0], list(values[1:])) for name, values in stacked.items()}
 
 
@@ -104,8 +117,11 @@ def _rankings(stats: ActivationStats, layer: int, counts: Mapping[bool, FloatArr
 
     norm = np.broadcast_to(stats.down_norm[layer], (len(counts[True]), stats.down_norm.shape[1]))
     drawn = replace(
-        stats, target=group(stats.target, counts[True]), distractor=group(stats.distractor, counts[False]), down_norm=norm
-    )  # fmt: skip
+        stats,
+        target=group(stats.target, counts[True]),
+        distractor=group(stats.distractor, counts[False]),
+        down_norm=norm,
+    )
     return {name: METRICS[name](drawn).astype(np.float32) for name in FROM_PROMPTS}
 
 
@@ -114,8 +130,11 @@ def _spread(whole: FloatArray, draws: list[FloatArray]) -> dict[str, Any]:
     correlations = [_mean_correlation(ranks, ranks_of(draw)) for draw in draws]
     shared = {
         f"{ratio:g}": [overlap(removed_by(whole, ratio), removed_by(draw, ratio)) for draw in draws] for ratio in RATIOS
-    }  # fmt: skip
-    return {"rank_correlation": _mean_and_least(correlations), "overlap": {ratio: _mean_and_least(v) for ratio, v in shared.items()}}
+    }
+    return {
+        "rank_correlation": _mean_and_least(correlations),
+        "overlap": {ratio: _mean_and_least(v) for ratio, v in shared.items()},
+    }
 
 
 def _mean_and_least(values: list[float]) -> list[float]:

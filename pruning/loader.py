@@ -20,14 +20,18 @@ def load_pruned(folder: Path | str, dtype: Any = None) -> Any:
     folder = Path(folder)
     config = read_config(folder)
     ragged = len(set(widths_of(config))) > 1
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged, **attention(config))
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged, **attention(config)
+    )
     if ragged:
         _load_ffn(model, folder, family_of(config))
     return model.eval()
 
 
 def attention(config: Mapping[str, Any]) -> dict[str, str]:
-    """For `from_pretrained`: transformers' fast attention leaves out the cap on attention logits that Gemma 2 has, and vLLM applies it."""
+    """For `from_pretrained`: transformers' fast attention leaves out the cap on attention logits that Gemma 2 has, and
+    vLLM applies it.
+    """
     return {"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}
 
 
@@ -49,7 +53,9 @@ def _load_ffn(model: Any, folder: Path, family: Family) -> None:
 
 
 def _tell_size(module: Any, tensor: Any) -> None:
-    """What a linear layer says of itself, which adapters are made by; a GPT-2 layer holds its weight the other way round."""
+    """What a linear layer says of itself, which adapters are made by; a GPT-2 layer holds its weight the other way
+    round.
+    """
     if tensor.ndim == 2 and hasattr(module, "out_features"):
         module.out_features, module.in_features = tensor.shape
     elif tensor.ndim == 2 and hasattr(module, "nf"):

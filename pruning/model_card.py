@@ -83,7 +83,11 @@ def _front_matter(front: str, model: str) -> str:
     except yaml.YAMLError:
         values = {}
     values = values if isinstance(values, dict) else {}
-    kept = {key: value for key, value in values.items() if key in ("license", "license_name", "license_link", "language", "tags")}
+    kept = {
+        key: value
+        for key, value in values.items()
+        if key in ("license", "license_name", "license_link", "language", "tags")
+    }
     tags = kept.get("tags")
     kept["tags"] = sorted({*(map(str, tags) if isinstance(tags, list) else ()), "pruned"})
     if _is_hub_id(model):

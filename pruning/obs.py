@@ -1,9 +1,8 @@
 """Structured optimal brain surgeon on one layer's down projection: what to remove, and how the rest makes up for it.
 
 The layer writes W h. Without the neurons R, the best W' on the kept neurons K minimises E||W h - W' h_K||^2, which is
-W'_K = W_K + W_R H_RK H_KK^-1 with H = E[h h^T]; removing neuron j alone costs ||W_j||^2 / [H^-1]_jj (Hassibi and Stork 1993;
-per column as in ZipLM, arXiv 2302.04089, and SlimGPT, arXiv 2412.18110). All of it in FP64.
-"""
+W'_K = W_K + W_R H_RK H_KK^-1 with H = E[h h^T]; removing neuron j alone costs ||W_j||^2 / [H^-1]_jj (Hassibi and Stork
+1993; per column as in ZipLM, arXiv 2302.04089, and SlimGPT, arXiv 2412.18110). All of it in FP64."""
 
 from __future__ import annotations
 
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import MeasurementError
-from harness.types import FloatArray
+from harness.core.errors import MeasurementError
+from harness.core.types.arrays import FloatArray
 
 DAMPING = 1e-3  # times the mean of H's diagonal, added to it
 _BLOCKS, _POOL, _ATTEMPTS = 64, 8, 5
@@ -29,11 +28,11 @@ def _shift(matrix: Any, amount: float) -> Any:
 
 
 def _factor(second_moment: Any, damping: float, keep: Any = None) -> Any:
-    """Cholesky factor of the damped H, or of its rows and columns `keep`, with more damping where rounding made it indefinite.
+    """Cholesky factor of the damped H, or of its rows and columns `keep`, with more damping where rounding made it
+    indefinite.
 
-    H is summed in FP32: a few massive, perfectly correlated activations can push eigenvalues below zero. Raises MeasurementError
-    where no damping helps.
-    """
+    H is summed in FP32: a few massive, perfectly correlated activations can push eigenvalues below zero. Raises
+    MeasurementError where no damping helps."""
     import torch
 
     mean = float(second_moment.diagonal().double().mean())
@@ -42,16 +41,19 @@ def _factor(second_moment: Any, damping: float, keep: Any = None) -> Any:
         factor, failed = torch.linalg.cholesky_ex(_shift(part, mean * damping * 10**attempt))
         if not failed and torch.isfinite(factor.diagonal()).all():
             return factor
-    raise MeasurementError("a layer's second moments cannot be inverted (not finite?); check the checkpoint, or use --metric rms")
+    raise MeasurementError(
+        "a layer's second moments cannot be inverted (not finite?); check the checkpoint, or use --metric rms"
+    )
 
 
-def removal_order(weight: Any, second_moment: Any, count: int, damping: float = DAMPING, block: int | None = None) -> tuple[Any, Any]:
+def removal_order(
+    weight: Any, second_moment: Any, count: int, damping: float = DAMPING, block: int | None = None
+) -> tuple[Any, Any]:
     """The neurons in the order in which they are best removed, and the loss that each adds; [count] int64 and float64.
 
-    weight: W [hidden, F]; second_moment: H [F, F]. Each step removes the neuron with the least ||W_j||^2 / P_jj of the current
-    compensated W and P = H_KK^-1. Exact within a pool of candidates; W and P themselves are brought up to date once per block:
-    P -= P_:R P_RR^-1 P_R:, W -= W_R P_RR^-1 P_R:.
-    """
+    weight: W [hidden, F]; second_moment: H [F, F]. Each step removes the neuron with the least ||W_j||^2 / P_jj of the
+    current compensated W and P = H_KK^-1. Exact within a pool of candidates; W and P themselves are brought up to date
+    once per block: P -= P_:R P_RR^-1 P_R:, W -= W_R P_RR^-1 P_R:."""
     import torch
 
     inverse = torch.cholesky_inverse(_factor(second_moment, damping))
@@ -69,14 +71,17 @@ def removal_order(weight: Any, second_moment: Any, count: int, damping: float = 
 
 
 def removal_scores(weight: Any, second_moment: Any, damping: float = DAMPING) -> FloatArray:
-    """Float32 [F] that grows strictly in the order of removal: the share of the layer's output that each removal costs at least.
+    """Float32 [F] that grows strictly in the order of removal: the share of the layer's output that each removal costs
+    at least.
 
-    The greedy losses made monotone and divided by E||W h||^2, so that they compare over layers; the last to go scores highest.
-    """
+    The greedy losses made monotone and divided by E||W h||^2, so that they compare over layers; the last to go scores
+    highest."""
     order, losses = removal_order(weight, second_moment, weight.shape[1], damping)
     exact = second_moment.to(weight.device)
     energy = float(((weight.float() @ exact) * weight.float()).sum())
-    shares = np.maximum.accumulate(losses.cpu().numpy() / max(energy, float(np.finfo(np.float32).tiny))).astype(np.float32)
+    shares = np.maximum.accumulate(losses.cpu().numpy() / max(energy, float(np.finfo(np.float32).tiny))).astype(
+        np.float32
+    )
     for i in range(1, len(shares)):
         shares[i] = max(shares[i], np.nextafter(shares[i - 1], np.float32(np.inf)))
     found = np.empty(len(shares), dtype=np.float32)
@@ -93,9 +98,8 @@ def _cheapest(weight: Any, inverse: Any, count: int) -> Any:
 def _greedy(gram: Any, inverse: Any, count: int) -> tuple[Any, Any]:
     """Exact greedy removal inside a pool: gram G = W^T W and P of its neurons; returns positions and losses.
 
-    Removing p turns W_j into W_j - c_j W_p and P into P - P_pp c c^T, with c = P_p / P_pp. Only the diagonals of G and P are kept
-    up to date; a row is brought up to date, from the removals before it, when its neuron is removed.
-    """
+    Removing p turns W_j into W_j - c_j W_p and P into P - P_pp c c^T, with c = P_p / P_pp. Only the diagonals of G and
+    P are kept up to date; a row is brought up to date, from the removals before it, when its neuron is removed."""
     import torch
 
     norms, spread = gram.diagonal().clone(), inverse.diagonal().clone()

@@ -7,13 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UsageError
-from harness.store import load_arrays, save_arrays
-from harness.types import Allocation, FloatArray, IndexArray, Method, NeuronScores, PruningPlan
+from harness.core.errors import UsageError
+from harness.core.files import load_arrays, save_arrays
+from harness.core.types.arrays import FloatArray, IndexArray
+from harness.core.types.calibration import TokenScope
+from harness.core.types.pruning import Allocation, Method, NeuronScores, PruningPlan
 from pruning.scores import UNIT_FREE, check_metric
 
 BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items: docs/pruning.md
@@ -28,8 +31,8 @@ def default_alignment(intermediate_size: int) -> int:
 def choose_metric(method: Method, metric: str | None, compensate: bool | None) -> tuple[str | None, bool]:
     """The metric and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
 
-    Compression asks what the task can do without (`best`), reverse pruning what is specific to it (smd), random asks nothing.
-    """
+    Compression asks what the task can do without (`best`), reverse pruning what is specific to it (smd), random asks
+    nothing."""
     if method == "random":
         return None, bool(compensate)
     name = metric or {"selective": "best", "reverse": "smd"}[method]
@@ -52,13 +55,17 @@ def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
     exact = round((1 - ratio) * intermediate_size, 6)  # 0.9 * 640 is 576, not 575.99..
     width = math.floor(exact / alignment) * alignment
     if width < 1:
-        raise UsageError(f"ratio {ratio} leaves no neuron of {intermediate_size} at alignment {alignment}; lower --ratio or --align")
+        raise UsageError(
+            f"ratio {ratio} leaves no neuron of {intermediate_size} at alignment {alignment}; lower --ratio or --align"
+        )
     return width
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What to remove. `protect`: the share of neurons with the largest contribution that stay whatever the metric says."""
+    """What to remove. `protect`: the share of neurons with the largest contribution that stay whatever the metric
+    says.
+    """
 
     ratio: float
     method: Method = "selective"
@@ -76,15 +83,21 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
     """Raises UsageError for what cannot be planned, before anything is scored."""
     uniform = pruned_width(intermediate_size, request.ratio, request.alignment)
     if not 0 <= request.protect < 1:
-        raise UsageError(f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %")
+        raise UsageError(
+            f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %"
+        )
     if request.sequential and not request.compensated:
         raise UsageError("--sequential is a way to re-fit, and nothing is re-fitted; add --compensate or leave it out")
     if request.allocation == "global" and request.method == "random":
         raise UsageError("a random choice has no ranking over layers; use --allocation uniform")
     if request.min_width > uniform:
-        raise UsageError(f"--min-width {request.min_width} is above the {uniform} that ratio {request.ratio} leaves; lower one")
+        raise UsageError(
+            f"--min-width {request.min_width} is above the {uniform} that ratio {request.ratio} leaves; lower one"
+        )
     if round(request.protect * intermediate_size) > uniform:
-        raise UsageError(f"protect {request.protect} keeps more than the width {uniform} that ratio {request.ratio} leaves; lower one")
+        raise UsageError(
+            f"protect {request.protect} keeps more than the width {uniform} that ratio {request.ratio} leaves; lower one"
+        )
     if request.allocation == "global":
         _floor(uniform, intermediate_size, request.alignment, request.min_width)
 
@@ -94,7 +107,11 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
 
     Raises UsageError where the scores lack the metric or the widths cannot be had.
     """
-    table = next(iter(scores.scores.values())) if request.method == "random" else _scores_of(scores.scores, str(request.metric))
+    table = (
+        next(iter(scores.scores.values()))
+        if request.method == "random"
+        else _scores_of(scores.scores, str(request.metric))
+    )
     layers, intermediate_size = table.shape
     check_request(request, intermediate_size)
     ranked = np.stack([_worth(table[layer], request.method, (request.seed, layer)) for layer in range(layers)])
@@ -102,15 +119,30 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
     widths = _widths(ranked, request)
     keep = tuple(_best(ranked[layer], width) for layer, width in enumerate(widths))
     return PruningPlan(
-        keep, intermediate_size, request.method, None if request.method == "random" else request.metric, request.ratio, request.seed,
-        request.alignment, scores.model, scores.model_hash, scores.file_hash, scores.tokens,
-        request.allocation, request.protect, request.compensated, request.sequential, scores.retain,
-    )  # fmt: skip
+        keep=keep,
+        intermediate_size=intermediate_size,
+        method=request.method,
+        metric=None if request.method == "random" else request.metric,
+        ratio=request.ratio,
+        seed=request.seed,
+        alignment=request.alignment,
+        model=scores.model,
+        model_hash=scores.model_hash,
+        scores_hash=scores.file_hash,
+        tokens=scores.tokens,
+        allocation=request.allocation,
+        protect=request.protect,
+        compensated=request.compensated,
+        sequential=request.sequential,
+        retain=scores.retain,
+    )
 
 
 def _scores_of(scores: Mapping[str, FloatArray], metric: str) -> FloatArray:
     if metric not in scores:
-        raise UsageError(f"the scores hold {', '.join(sorted(scores))}, not {metric!r}; score again with --metric {metric}")
+        raise UsageError(
+            f"the scores hold {', '.join(sorted(scores))}, not {metric!r}; score again with --metric {metric}"
+        )
     return scores[metric]
 
 
@@ -144,20 +176,23 @@ def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
 
 
 def _comparable(ranked: FloatArray, request: PlanRequest) -> FloatArray:
-    """Scores on one scale over the layers: as they are where the metric has no unit, else standardised per layer as in FLAP."""
+    """Scores on one scale over the layers: as they are where the metric has no unit, else standardised per layer as in
+    FLAP.
+    """
     if request.metric in UNIT_FREE:
         return ranked
     held = np.where(np.isinf(ranked), np.nan, ranked)
-    standard = (ranked - np.nanmean(held, axis=1, keepdims=True)) / (np.nanstd(held, axis=1, keepdims=True) + np.finfo(float).tiny)
+    standard = (ranked - np.nanmean(held, axis=1, keepdims=True)) / (
+        np.nanstd(held, axis=1, keepdims=True) + np.finfo(float).tiny
+    )
     return np.asarray(standard)
 
 
 def global_widths(scores: FloatArray, total: int, alignment: int, min_width: int = 0) -> list[int]:
     """One ranking over all layers: neurons in steps of `alignment` go to the layer whose next ones are worth most.
 
-    Every width is a multiple of the alignment, at least `min_width` (at least an eighth of the layer), at most the layer, and
-    they sum to at most `total`. Raises UsageError where the floor alone is above it.
-    """
+    Every width is a multiple of the alignment, at least `min_width` (at least an eighth of the layer), at most the
+    layer, and they sum to at most `total`. Raises UsageError where the floor alone is above it."""
     layers, size = scores.shape
     floor = _floor(total // layers, size, alignment, min_width)
     steps = size // alignment
@@ -180,7 +215,9 @@ def _floor(uniform: int, size: int, alignment: int, min_width: int) -> int:
     """The least width of a layer: `min_width`, at least an eighth, rounded up to the alignment."""
     floor = -(-max(min_width, size // 8, 1) // alignment) * alignment
     if floor > uniform:
-        raise UsageError(f"a floor of {floor} neurons per layer is more than the ratio leaves; lower --ratio, --min-width or --align")
+        raise UsageError(
+            f"a floor of {floor} neurons per layer is more than the ratio leaves; lower --ratio, --min-width or --align"
+        )
     return floor
 
 
@@ -192,13 +229,23 @@ def _best(ranked: FloatArray, width: int) -> IndexArray:
 def save_plan(plan: PruningPlan, path: Path) -> None:
     """`layers.{i}.keep` int32 and the metadata of the contract; the same plan gives the same bytes."""
     metadata = {
-        "method": plan.method, "metric": plan.metric or "", "ratio": repr(plan.ratio), "seed": str(plan.seed),
-        "alignment": str(plan.alignment), "model": plan.model, "model_hash": plan.model_hash,
-        "scores_hash": plan.scores_hash, "tokens": plan.tokens,
-        "intermediate_size": str(plan.intermediate_size), "layers": str(len(plan.keep)),
-        "allocation": plan.allocation, "protect": repr(plan.protect), "compensated": str(plan.compensated).lower(),
-        "sequential": str(plan.sequential).lower(), "retain": repr(plan.retain),
-    }  # fmt: skip
+        "method": plan.method,
+        "metric": plan.metric or "",
+        "ratio": repr(plan.ratio),
+        "seed": str(plan.seed),
+        "alignment": str(plan.alignment),
+        "model": plan.model,
+        "model_hash": plan.model_hash,
+        "scores_hash": plan.scores_hash,
+        "tokens": plan.tokens,
+        "intermediate_size": str(plan.intermediate_size),
+        "layers": str(len(plan.keep)),
+        "allocation": plan.allocation,
+        "protect": repr(plan.protect),
+        "compensated": str(plan.compensated).lower(),
+        "sequential": str(plan.sequential).lower(),
+        "retain": repr(plan.retain),
+    }
     save_arrays(path, {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}, metadata)
 
 
@@ -209,11 +256,23 @@ def load_plan(path: Path) -> PruningPlan:
         keep = tuple(arrays[f"layers.{i}.keep"] for i in range(int(meta["layers"])))
         size = int(meta["intermediate_size"])
         plan = PruningPlan(
-            keep, size, meta["method"], meta["metric"] or None, float(meta["ratio"]), int(meta["seed"]),  # type: ignore[arg-type]
-            int(meta["alignment"]), meta["model"], meta["model_hash"], meta["scores_hash"], meta["tokens"],  # type: ignore[arg-type]
-            meta["allocation"], float(meta["protect"]), meta["compensated"] == "true",  # type: ignore[arg-type]
-            meta["sequential"] == "true", float(meta["retain"]),
-        )  # fmt: skip
+            keep=keep,
+            intermediate_size=size,
+            method=cast(Method, meta["method"]),
+            metric=meta["metric"] or None,
+            ratio=float(meta["ratio"]),
+            seed=int(meta["seed"]),
+            alignment=int(meta["alignment"]),
+            model=meta["model"],
+            model_hash=meta["model_hash"],
+            scores_hash=meta["scores_hash"],
+            tokens=cast(TokenScope, meta["tokens"]),
+            allocation=cast(Allocation, meta["allocation"]),
+            protect=float(meta["protect"]),
+            compensated=meta["compensated"] == "true",
+            sequential=meta["sequential"] == "true",
+            retain=float(meta["retain"]),
+        )
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a pruning plan (no {error}); make one with `harness plan`") from error
     if not all(len(k) and (np.diff(k) > 0).all() and k[0] >= 0 and k[-1] < size for k in keep):

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UsageError
-from harness.store import file_hash, load_arrays, save_arrays
-from harness.types import ActivationStats, CalibrationSet, FloatArray, NeuronScores, TokenScope
+from harness.core.errors import UsageError
+from harness.core.files import load_arrays, save_arrays
+from harness.core.hashing import file_hash
+from harness.core.types.arrays import FloatArray
+from harness.core.types.calibration import CalibrationSet, TokenScope
+from harness.core.types.pruning import ActivationStats, NeuronScores
 from pruning.inspection import stability
 
 
-def save(stats: ActivationStats, tables: Mapping[str, FloatArray], calibration: CalibrationSet, retain: float, path: Path) -> None:
+def save(
+    stats: ActivationStats, tables: Mapping[str, FloatArray], calibration: CalibrationSet, retain: float, path: Path
+) -> None:
     """`layers.{i}.{metric}` float32 and the moments they came from; the same scores give the same bytes."""
     arrays = {
         f"layers.{layer}.{name}": values[layer]
@@ -23,12 +28,18 @@ def save(stats: ActivationStats, tables: Mapping[str, FloatArray], calibration: 
         for layer in range(len(values))
     }
     metadata = {
-        "model": calibration.model, "model_hash": calibration.model_hash, "tokens": calibration.tokens,
-        "calibration_hash": stats.calibration_hash, "target": calibration.target_source,
-        "distractors": json.dumps(calibration.distractor_sources), "layers": str(len(stats.down_norm)), "retain": repr(retain),
-        "n_target": str(stats.target.prompts.count), "n_distractor": str(stats.distractor.prompts.count),
+        "model": calibration.model,
+        "model_hash": calibration.model_hash,
+        "tokens": calibration.tokens,
+        "calibration_hash": stats.calibration_hash,
+        "target": calibration.target_source,
+        "distractors": json.dumps(calibration.distractor_sources),
+        "layers": str(len(stats.down_norm)),
+        "retain": repr(retain),
+        "n_target": str(stats.target.prompts.count),
+        "n_distractor": str(stats.distractor.prompts.count),
         "stability": json.dumps(stability(stats)),
-    }  # fmt: skip
+    }
     save_arrays(path, arrays, metadata)
 
 
@@ -36,9 +47,13 @@ def _moment_tables(stats: ActivationStats) -> dict[str, FloatArray]:
     tables = {"moments.down_norm": stats.down_norm}
     for name, group in (("target", stats.target), ("distractor", stats.distractor)):
         values = {
-            "prompts.mean": group.prompts.mean, "prompts.m2": group.prompts.m2, "mean_abs": group.mean_abs,
-            "mean": group.mean, "mean_square": group.mean_square, "positive": group.positive,
-        }  # fmt: skip
+            "prompts.mean": group.prompts.mean,
+            "prompts.m2": group.prompts.m2,
+            "mean_abs": group.mean_abs,
+            "mean": group.mean,
+            "mean_square": group.mean_square,
+            "positive": group.positive,
+        }
         tables.update({f"moments.{name}.{key}": value for key, value in values.items()})
     return tables
 
@@ -53,8 +68,14 @@ def load(path: Path) -> NeuronScores:
     tables = {name: np.stack([arrays[f"layers.{layer}.{name}"] for layer in range(layers)]) for name in names}
     tokens: TokenScope = meta["tokens"]  # type: ignore[assignment]
     return NeuronScores(
-        tables, meta["model"], meta["model_hash"], tokens, meta["calibration_hash"], file_hash(path), float(meta["retain"])
-    )  # fmt: skip
+        scores=tables,
+        model=meta["model"],
+        model_hash=meta["model_hash"],
+        tokens=tokens,
+        calibration_hash=meta["calibration_hash"],
+        file_hash=file_hash(path),
+        retain=float(meta["retain"]),
+    )
 
 
 def load_stability(path: Path) -> dict[str, Any]:

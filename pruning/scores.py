@@ -1,9 +1,8 @@
 """One registered pure function per metric: statistics in, float32 [layers, intermediate_size] out, higher = keep.
 
-A new metric is one function with its source in the docstring, decorated with @metric("name"). Notation: T the task's prompts, D the
-distractors, m_ij the mean over prompt i's tokens of |h_j|, mu and sigma its mean and population standard deviation over prompts,
-E a mean over tokens, W_j column j of down_proj.
-"""
+A new metric is one function with its source in the docstring, decorated with @metric("name"). Notation: T the task's
+prompts, D the distractors, m_ij the mean over prompt i's tokens of |h_j|, mu and sigma its mean and population standard
+deviation over prompts, E a mean over tokens, W_j column j of down_proj."""
 
 from __future__ import annotations
 
@@ -12,13 +11,28 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from harness.errors import UsageError
-from harness.types import ActivationStats, FloatArray, GroupStats
+from harness.core.errors import UsageError
+from harness.core.types.arrays import FloatArray
+from harness.core.types.pruning import ActivationStats, GroupStats
 
 Metric = Callable[[ActivationStats], FloatArray]
 METRICS: dict[str, Metric] = {}
-NEEDS: dict[str, str] = {}  # metric -> what it needs beyond the hook's statistics: "gate", "gradient" or "second moments"
-UNIT_FREE = {"smd", "dprime", "ratio-abs", "ratio-rms", "ratio-std", "ratio-freq", "contrast", "auroc", "lape", "taylor", "obs"}
+NEEDS: dict[
+    str, str
+] = {}  # metric -> what it needs beyond the hook's statistics: "gate", "gradient" or "second moments"
+UNIT_FREE = {
+    "smd",
+    "dprime",
+    "ratio-abs",
+    "ratio-rms",
+    "ratio-std",
+    "ratio-freq",
+    "contrast",
+    "auroc",
+    "lape",
+    "taylor",
+    "obs",
+}
 OBS = "obs"  # removal order from the layer's second moments (pruning/obs.py), no function of the statistics here
 _EPSILON, _FREQUENCY_EPSILON = 1e-6, 1e-3
 
@@ -87,7 +101,9 @@ def standardised_mean_difference(stats: ActivationStats) -> FloatArray:
 
 @metric("dprime")
 def sensitivity_index(stats: ActivationStats) -> FloatArray:
-    """d' = (mu_T - mu_D) / sqrt((sigma_T^2 + sigma_D^2) / 2): signal detection's sensitivity (Green and Swets 1966; no arXiv)."""
+    """d' = (mu_T - mu_D) / sqrt((sigma_T^2 + sigma_D^2) / 2): signal detection's sensitivity (Green and Swets 1966; no
+    arXiv).
+    """
     pooled = np.sqrt((_sigma(stats.target) ** 2 + _sigma(stats.distractor) ** 2) / 2)
     return (stats.target.prompts.mean - stats.distractor.prompts.mean) / (pooled + _EPSILON)
 
@@ -134,17 +150,19 @@ def cliffs_delta(stats: ActivationStats) -> FloatArray:
     target, distractor = stats.target.sample, stats.distractor.sample
     n, m = len(target), len(distractor)
     layers = [
-        rankdata(np.concatenate([target[:, layer], distractor[:, layer]]), axis=0)[:n].sum(axis=0) for layer in range(target.shape[1])
+        rankdata(np.concatenate([target[:, layer], distractor[:, layer]]), axis=0)[:n].sum(axis=0)
+        for layer in range(target.shape[1])
     ]
     return np.asarray(2 * (np.stack(layers) - n * (n + 1) / 2) / (n * m) - 1)
 
 
 @metric("lape", needs="gate")
 def language_activation_probability_entropy(stats: ActivationStats) -> FloatArray:
-    """(ln 2 - H) signed by the group where the gate is open more often, H the entropy of p_k / sum(p), p_k = P_k(gate > 0).
+    """(ln 2 - H) signed by the group where the gate is open more often, H the entropy of p_k / sum(p), p_k = P_k(gate >
+    0).
 
-    Tang et al., arXiv 2402.16438, who keep the low-entropy neurons of every language; the sign is ours, since theirs has no direction.
-    """
+    Tang et al., arXiv 2402.16438, who keep the low-entropy neurons of every language; the sign is ours, since theirs
+    has no direction."""
     assert stats.target.gate_open is not None and stats.distractor.gate_open is not None
     p = np.stack([stats.target.gate_open, stats.distractor.gate_open])
     share = p / np.maximum(p.sum(axis=0), np.finfo(float).tiny)
@@ -162,9 +180,8 @@ def mean_contribution(stats: ActivationStats) -> FloatArray:
 def root_mean_square_contribution(stats: ActivationStats) -> FloatArray:
     """sqrt(E_T h_j^2) * ||W_j||.
 
-    The root mean square of what neuron j writes into the residual stream: Wanda's |W| * ||X|| (arXiv 2306.11695), taken over
-    a whole column. Which neurons the task needs.
-    """
+    The root mean square of what neuron j writes into the residual stream: Wanda's |W| * ||X|| (arXiv 2306.11695), taken
+    over a whole column. Which neurons the task needs."""
     return np.sqrt(stats.target.mean_square) * stats.down_norm
 
 
@@ -182,6 +199,8 @@ def weight_norm(stats: ActivationStats) -> FloatArray:
 
 @metric("taylor", needs="gradient")
 def first_order_saliency(stats: ActivationStats) -> FloatArray:
-    """Mean over task prompts of |sum over tokens of h_j dL/dh_j|, the summed gradient * weight of W_j (LLM-Pruner, arXiv 2305.11627)."""
+    """Mean over task prompts of |sum over tokens of h_j dL/dh_j|, the summed gradient * weight of W_j (LLM-Pruner,
+    arXiv 2305.11627).
+    """
     assert stats.saliency is not None
     return stats.saliency

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.store import atomic_path, need_disk
-from harness.types import CalibrationItem, CalibrationSet
+from harness.core.errors import UsageError
+from harness.core.files import atomic_path, need_disk
+from harness.core.types.calibration import CalibrationItem, CalibrationSet
 from pruning.activations import Observer, down_weight, observe, pad
 from pruning.calibration import batches
 from pruning.families import Family, submodule
@@ -32,10 +32,17 @@ def layer_bytes(width: int) -> int:
 
 
 def measure(
-    model: Any, family: Family, calibration: CalibrationSet, retain: float, folder: Path, memory_bytes: float,
+    model: Any,
+    family: Family,
+    calibration: CalibrationSet,
+    retain: float,
+    folder: Path,
+    memory_bytes: float,
     progress: Callable[[int], None] = lambda _: None,
-) -> None:  # fmt: skip
-    """Writes one file per layer to `folder`; a layer that is there already, from the same inputs, is not measured again."""
+) -> None:
+    """Writes one file per layer to `folder`; a layer that is there already, from the same inputs, is not measured
+    again.
+    """
     stack = submodule(model, family.layers)
     width = down_weight(stack[0], family).shape[1]
     wanted = missing(folder, calibration, retain, len(stack))
@@ -62,7 +69,9 @@ def passes(layers: int, width: int, memory_bytes: float) -> int:
 
 
 class Sums:
-    """H [F, F] float32 of `layers` as batches go by: (1 - retain) E_T[h h^T] + retain E_D[h h^T] over the scored tokens."""
+    """H [F, F] float32 of `layers` as batches go by: (1 - retain) E_T[h h^T] + retain E_D[h h^T] over the scored
+    tokens.
+    """
 
     def __init__(self, calibration: CalibrationSet, retain: float, layers: Sequence[int]) -> None:
         self.key, self.layers = key_of(calibration, retain), tuple(layers)
@@ -91,8 +100,12 @@ class Sums:
             _save(layer_file(folder, layer), second_moment, self.key)
 
 
-def one_pass(model: Any, family: Family, calibration: CalibrationSet, retain: float, folder: Path, memory_bytes: float) -> Sums | None:
-    """Sums for a pass that is made anyway, where all layers fit into `memory_bytes` together; None where they do not."""
+def one_pass(
+    model: Any, family: Family, calibration: CalibrationSet, retain: float, folder: Path, memory_bytes: float
+) -> Sums | None:
+    """Sums for a pass that is made anyway, where all layers fit into `memory_bytes` together; None where they do
+    not.
+    """
     stack = submodule(model, family.layers)
     width = down_weight(stack[0], family).shape[1]
     if layers_per_pass(len(stack), width, memory_bytes) < len(stack):
@@ -101,7 +114,9 @@ def one_pass(model: Any, family: Family, calibration: CalibrationSet, retain: fl
     return Sums(calibration, retain, range(len(stack)))
 
 
-def _accumulate(model: Any, family: Family, calibration: CalibrationSet, sums: Sums, progress: Callable[[int], None]) -> None:
+def _accumulate(
+    model: Any, family: Family, calibration: CalibrationSet, sums: Sums, progress: Callable[[int], None]
+) -> None:
     import torch
 
     with torch.inference_mode():
@@ -117,7 +132,9 @@ def _accumulate(model: Any, family: Family, calibration: CalibrationSet, sums: S
 def _token_weights(calibration: CalibrationSet, retain: float) -> dict[bool, float]:
     """What one token of each group counts in H."""
     if not 0 <= retain <= 1:
-        raise UsageError(f"retain {retain} is outside [0, 1]; it is the share of general tokens in what pruning must keep")
+        raise UsageError(
+            f"retain {retain} is outside [0, 1]; it is the share of general tokens in what pruning must keep"
+        )
 
     def tokens(items: list[CalibrationItem]) -> int:
         return sum(item.stop - item.start for item in items)

@@ -1,15 +1,14 @@
 """Second moments layer by layer through the model as pruned so far: each layer sees what the layers before it now give.
 
-The hidden states of all calibration tokens are kept between layers (tokens * hidden_size floats), so every layer runs twice, once
-to be measured and once pruned (the walk of SparseGPT, arXiv 2301.00774, and SlimGPT, arXiv 2412.18110).
-"""
+The hidden states of all calibration tokens are kept between layers (tokens * hidden_size floats), so every layer runs
+twice, once to be measured and once pruned (the walk of SparseGPT, arXiv 2301.00774, and SlimGPT, arXiv 2412.18110)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from harness.types import CalibrationSet
+from harness.core.types.calibration import CalibrationSet
 from pruning.activations import down_weight, observe, pad
 from pruning.calibration import batches
 from pruning.families import Family, submodule
@@ -33,7 +32,9 @@ class Walk:
         self.model, self.family, self.calibration, self.retain = model, family, calibration, retain
         self.stack = submodule(model, family.layers)
         weights = Sums(calibration, retain, ()).weights
-        self.batches = [self._start(batch) for batch in batches([item for item in calibration.items if weights[item.target] > 0])]
+        self.batches = [
+            self._start(batch) for batch in batches([item for item in calibration.items if weights[item.target] > 0])
+        ]
 
     def _start(self, batch: Any) -> _Batch:
         """One dense pass: the first layer's input and every layer's other arguments."""
@@ -41,7 +42,10 @@ class Walk:
 
         ids, attention, mask = pad(batch, self.model.device)
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        hooks = [layer.register_forward_pre_hook(lambda _m, a, k: calls.append((a, k)), with_kwargs=True) for layer in self.stack]
+        hooks = [
+            layer.register_forward_pre_hook(lambda _m, a, k: calls.append((a, k)), with_kwargs=True)
+            for layer in self.stack
+        ]
         try:
             with torch.inference_mode():
                 getattr(self.model, self.family.body)(input_ids=ids, attention_mask=attention, use_cache=False)

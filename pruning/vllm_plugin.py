@@ -1,8 +1,9 @@
-"""Per-layer FFN widths for stock vLLM: an entry point (vllm.general_plugins) that registers one architecture per family.
+"""Per-layer FFN widths for stock vLLM: an entry point (vllm.general_plugins) that registers one architecture per
+family.
 
-A checkpoint with widths of its own per layer keeps its model_type, says FFNPruned<Architecture> in `architectures` and lists
-`intermediate_sizes`. The registered class is vLLM's own, with the FFN's linear layers built again at the right width.
-"""
+A checkpoint with widths of its own per layer keeps its model_type, says FFNPruned<Architecture> in `architectures` and
+lists `intermediate_sizes`. The registered class is vLLM's own, with the FFN's linear layers built again at the right
+width."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def _with_own_widths(name: str, family: Family) -> Any:
 
     def __init__(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
         widths = vllm_config.model_config.hf_config.intermediate_sizes
-        _check_widths(widths, vllm_config.parallel_config.tensor_parallel_size)  # before vLLM's own assertion on the widest layer
+        _check_widths(
+            widths, vllm_config.parallel_config.tensor_parallel_size
+        )  # before vLLM's own assertion on the widest layer
         base.__init__(self, vllm_config=vllm_config, prefix=prefix)
         narrow(self, family, widths, vllm_config.quant_config)
 
@@ -69,8 +72,15 @@ def narrow(model: Any, family: Family, widths: Sequence[int], quant_config: Any)
 
 
 def _resized(old: Any, width: int, is_down: bool, quant_config: Any, prefix: str) -> Any:
-    """A linear layer of the same class, bias and behaviour with `width` inputs (down) or outputs per part (the others)."""
-    common = {"bias": old.bias is not None, "quant_config": quant_config, "prefix": prefix, "skip_bias_add": old.skip_bias_add}
+    """A linear layer of the same class, bias and behaviour with `width` inputs (down) or outputs per part (the
+    others).
+    """
+    common = {
+        "bias": old.bias is not None,
+        "quant_config": quant_config,
+        "prefix": prefix,
+        "skip_bias_add": old.skip_bias_add,
+    }
     if hasattr(old, "return_bias"):
         common["return_bias"] = old.return_bias
     if is_down:

@@ -14,7 +14,9 @@ load like those before. Every setting: `recovery.json`. This card makes no claim
 
 
 def recovered_card(card: str, record: Mapping[str, Any]) -> str:
-    """The section goes between the front matter and the rest; an unfinished record (a state on the way) gives the card as it was."""
+    """The section goes between the front matter and the rest; an unfinished record (a state on the way) gives the card
+    as it was.
+    """
     if "source" not in record:
         return card
     front, rest = "", card
@@ -22,5 +24,7 @@ def recovered_card(card: str, record: Mapping[str, Any]) -> str:
         end = card.index("\n---\n", 4) + 5
         front, rest = card[:end], card[end:]
     tuning = "LoRA" if record["tuning"] == "lora" else "All weights"
-    distilled = f", {record['distill']:.0%} of the loss towards the dense model's distribution" if record["distill"] else ""
+    distilled = (
+        f", {record['distill']:.0%} of the loss towards the dense model's distribution" if record["distill"] else ""
+    )
     return front + _SECTION.format(**{**record, "tuning": tuning, "distilled": distilled}) + rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.types import ModelShape
+from harness.core.types.pruning import ModelShape
 from recovery.recipe import Recipe, load_dtype
 
 _ADAM = 8  # bytes per trained parameter: two FP32 moments
@@ -12,7 +12,8 @@ _FP32 = 4
 _PADDED = 1.5  # a batch is padded to its longest row
 _STATES = 3  # the last two, and one that is being written
 _LOGITS = 3  # in FP32: themselves, their logarithms and their gradient
-_ACTIVATIONS = 34  # bytes per layer, token and hidden unit at two bytes a number (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
+# bytes per layer, token and hidden unit at two bytes a number (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
+_ACTIVATIONS = 34
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
 def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
     """`row_tokens`: of an average row, unpacked. A distilling teacher's weights count among the weights.
 
-    Adapters are trained with a copy of everything per process; whole weights, gradients and moments are spread over the processes.
-    """
+    Adapters are trained with a copy of everything per process; whole weights, gradients and moments are spread over the
+    processes."""
     row_tokens = recipe.max_length if recipe.packing else row_tokens
     tokens = round(recipe.steps * recipe.batch * row_tokens)
     copies = recipe.processes if recipe.tuning == "lora" else 1
@@ -56,13 +57,22 @@ def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
     adapter = trained * _FP32 if recipe.tuning == "lora" else 0
     disk = _STATES * trained * (_FP32 + _ADAM) + recipe.curve * trained * _FP32
     return Cost(
-        tokens, recipe.steps, trained, copies * (held + adapter) + teachers * held, copies * trained * _FP32, copies * trained * _ADAM,
-        _activations(shape, recipe, row_tokens), disk, _flops(shape, recipe, tokens),
-    )  # fmt: skip
+        tokens=tokens,
+        steps=recipe.steps,
+        trained_parameters=trained,
+        weights_bytes=copies * (held + adapter) + teachers * held,
+        gradient_bytes=copies * trained * _FP32,
+        optimiser_bytes=copies * trained * _ADAM,
+        activation_bytes=_activations(shape, recipe, row_tokens),
+        disk_bytes=disk,
+        flops=_flops(shape, recipe, tokens),
+    )
 
 
 def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
-    """Checkpointing keeps a layer's input and one layer's activations. Half of the tokens are taken to be answers, which have logits."""
+    """Checkpointing keeps a layer's input and one layer's activations. Half of the tokens are taken to be answers,
+    which have logits.
+    """
     at_once = recipe.micro_batch * recipe.processes * row_tokens * (1.0 if recipe.packing else _PADDED)
     width = 2 if recipe.precision == "bfloat16" else 4
     layer = at_once * (shape.hidden_size * _ACTIVATIONS * width / 2 + _adapter_inputs(shape, recipe))
@@ -73,12 +83,16 @@ def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
 
 
 def _adapter_inputs(shape: ModelShape, recipe: Recipe) -> int:
-    """Bytes a token and layer: every adapter keeps its input in FP32, and once more with its mask where there is dropout."""
+    """Bytes a token and layer: every adapter keeps its input in FP32, and once more with its mask where there is
+    dropout.
+    """
     inputs = 6 * shape.hidden_size + shape.intermediate_size
     return inputs * (_FP32 + (_FP32 + 1) * bool(recipe.lora_dropout)) if recipe.tuning == "lora" else 0
 
 
 def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:
-    """2 a parameter and token forward, 2 back to the activations, 2 to the weights that are trained; a teacher and recomputing add 2."""
+    """2 a parameter and token forward, 2 back to the activations, 2 to the weights that are trained; a teacher and
+    recomputing add 2.
+    """
     each = 6 if recipe.tuning == "full" else 4
     return float(shape.parameters) * tokens * (each + 2 * recipe.gradient_checkpointing + 2 * bool(recipe.distill))

@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.types import Example
+from harness.core.errors import UsageError
+from harness.core.types.calibration import Example
 
 IGNORED = -100  # a label that has no part in the loss
 FILE = "train.jsonl"
 _PAIRS = (  # columns of instruction data sets in the wild
-    ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"), ("query", "answer"),
-    ("query", "response"), ("problem", "solution"), ("input", "output"),
-)  # fmt: skip
+    ("prompt", "completion"),
+    ("question", "answer"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("query", "answer"),
+    ("query", "response"),
+    ("problem", "solution"),
+    ("input", "output"),
+)
 _HEAD = 6  # words by which a test item is looked for
 _MARK = "\u2063"  # stands for an answer while the template's end of a turn is looked up
 
@@ -45,18 +51,28 @@ class TrainingData:
 
 
 def build(
-    source: str, examples: Sequence[Example], encode: Callable[[Example], list[int]], tokenizer: Any, chat: bool, longest: int
+    source: str,
+    examples: Sequence[Example],
+    encode: Callable[[Example], list[int]],
+    tokenizer: Any,
+    chat: bool,
+    longest: int,
 ) -> TrainingData:
-    """Prompt as the evaluation asks it (`encode`), answer, and the tokens that end it; UsageError where nothing is left.
+    """Prompt as the evaluation asks it (`encode`), answer, and the tokens that end it; UsageError where nothing is
+    left.
 
     An answer beyond `longest` tokens is cut, and then not ended.
     """
     end = end_of_answer(tokenizer, chat)
     if not examples:
         raise UsageError(f"{source} gives no training example; give other --data")
-    rows = [row for example in examples if (row := _row(encode(example), _ids(tokenizer, example.answer) + end, longest))]
+    rows = [
+        row for example in examples if (row := _row(encode(example), _ids(tokenizer, example.answer) + end, longest))
+    ]
     if not rows:
-        raise UsageError(f"{source} gives no example that fits {longest} tokens; give other --data or a larger --max-length")
+        raise UsageError(
+            f"{source} gives no example that fits {longest} tokens; give other --data or a larger --max-length"
+        )
     return TrainingData(source, tuple(rows), len(examples) - len(rows), end[-1])
 
 
@@ -72,7 +88,9 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def end_of_answer(tokenizer: Any, chat: bool) -> list[int]:
-    """What the chat template puts behind an assistant's turn, up to its first special token; else the end-of-text token."""
+    """What the chat template puts behind an assistant's turn, up to its first special token; else the end-of-text
+    token.
+    """
     if chat:
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
         rest = _ids(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(_MARK)[2])
@@ -81,7 +99,9 @@ def end_of_answer(tokenizer: Any, chat: bool) -> list[int]:
         if stop is not None:
             return rest[: stop + 1]
     if tokenizer.eos_token_id is None:
-        raise UsageError("the tokenizer has no end-of-text token, so the model cannot be taught to stop; set eos_token in its config")
+        raise UsageError(
+            "the tokenizer has no end-of-text token, so the model cannot be taught to stop; set eos_token in its config"
+        )
     return [int(tokenizer.eos_token_id)]
 
 
@@ -97,14 +117,22 @@ def _pair(row: dict[str, Any], where: str) -> Example:
         except (KeyError, TypeError):
             said = []
         roles, texts = [role for role, _ in said], [text for _, text in said]
-        if roles not in (["user", "assistant"], ["system", "user", "assistant"]) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"{where}: messages must be one user turn and one assistant turn, a system turn before them if need be")
+        if roles not in (["user", "assistant"], ["system", "user", "assistant"]) or not all(
+            isinstance(text, str) for text in texts
+        ):
+            raise UsageError(
+                f"{where}: messages must be one user turn and one assistant turn, a system turn before them if need be"
+            )
         return Example(texts[-2], texts[-1], texts[0] if len(texts) == 3 else "")
     for prompt, answer in _PAIRS:
         if isinstance(row.get(prompt), str) and isinstance(row.get(answer), str):
-            context = f"\n\n{row['input']}" if prompt == "instruction" and row.get("input") else ""  # as in Alpaca's form
+            context = (
+                f"\n\n{row['input']}" if prompt == "instruction" and row.get("input") else ""
+            )  # as in Alpaca's form
             return Example(row[prompt] + context, row[answer], str(row.get("system") or ""))
-    raise UsageError(f"{where} has the columns {', '.join(sorted(row))}; needed are `messages`, or two like `prompt` and `completion`")
+    raise UsageError(
+        f"{where} has the columns {', '.join(sorted(row))}; needed are `messages`, or two like `prompt` and `completion`"
+    )
 
 
 def read_file(path: Path) -> list[Example]:
@@ -126,13 +154,17 @@ def read_file(path: Path) -> list[Example]:
 def need_no_overlap(examples: Sequence[Example], tested: Iterable[str], source: str) -> None:
     """Raises UsageError where the text of a test item stands in a training item; `tested`: the test's questions.
 
-    Texts are compared by their words, numbers and signs. One of fewer than six of these must be the whole prompt or answer.
-    """
+    Texts are compared by their words, numbers and signs. One of fewer than six of these must be the whole prompt or
+    answer."""
     whole, heads = set[_Words](), defaultdict[_Words, set[_Words]](set)
     for text in tested:
         words = _words(text)
         (heads[words[:_HEAD]] if len(words) >= _HEAD else whole).add(words)
-    found = [example for example in examples if any(_holds(_words(text), whole, heads) for text in (example.prompt, example.answer))]
+    found = [
+        example
+        for example in examples
+        if any(_holds(_words(text), whole, heads) for text in (example.prompt, example.answer))
+    ]
     if found:
         raise UsageError(
             f"{len(found)} of {len(examples)} training items of {source} hold a test item, such as {found[0].prompt[:80]!r}; "

@@ -1,4 +1,6 @@
-"""A trained state back into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's own dtype."""
+"""A trained state back into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's own
+dtype.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError, UnsupportedModelError
-from harness.stream import Array, Entry, as_array, finite, read_entries, whole, write_entries
+from harness.core.errors import MeasurementError, UnsupportedModelError
+from harness.core.safetensors_stream import Array, Entry, as_array, finite, read_entries, whole, write_entries
 
 _ADAPTER = "adapter_model.safetensors"
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -18,17 +20,19 @@ _PREFIX = "base_model.model."  # of a tensor in peft's files
 
 
 def merge(shards: Sequence[Path], state: Path, out: Path) -> None:
-    """Writes every shard anew into the folder `out` with what was trained: the adapter of `state` added, or its weights.
+    """Writes every shard anew into the folder `out` with what was trained: the adapter of `state` added, or its
+    weights.
 
-    An adapter adds alpha / r * B A to a weight (Hu et al. 2021, arXiv 2106.09685). Raises MeasurementError where a trained weight is
-    no number, UnsupportedModelError where the state does not fit the shards.
-    """
+    An adapter adds alpha / r * B A to a weight (Hu et al. 2021, arXiv 2106.09685). Raises MeasurementError where a
+    trained weight is no number, UnsupportedModelError where the state does not fit the shards."""
     with ExitStack() as stack:
         trained = _open_adapter(state, stack) if (state / _ADAPTER).exists() else _open_weights(state, stack)
         for shard in shards:
             _write(shard, out / shard.name, trained)
     if unused := trained.unused():
-        raise UnsupportedModelError(f"{state} holds {unused[0]}, which the checkpoint does not have; train from this checkpoint again")
+        raise UnsupportedModelError(
+            f"{state} holds {unused[0]}, which the checkpoint does not have; train from this checkpoint again"
+        )
 
 
 class _Trained:
@@ -43,10 +47,16 @@ class _Trained:
         if found is None:
             return None
         self.used.add(found)
-        return original().float() + self.tensors[found](self.adapter) if self.adapter else self.tensors[found](None).float()
+        return (
+            original().float() + self.tensors[found](self.adapter)
+            if self.adapter
+            else self.tensors[found](None).float()
+        )
 
     def _keys(self, name: str) -> list[str]:
-        """As it stands, below the body that older checkpoints leave out of their names, or as the embedding that a head is tied to."""
+        """As it stands, below the body that older checkpoints leave out of their names, or as the embedding that a head
+        is tied to.
+        """
         tied = [key for key in self.tensors if key.endswith(_EMBEDDINGS)] if name in _HEADS and not self.adapter else []
         return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox")), *tied]
 
@@ -79,7 +89,10 @@ def _open_adapter(state: Path, stack: ExitStack) -> _Trained:
         product = (up @ down) * (adapter["lora_alpha"] / adapter["r"])
         return product.T if adapter.get("fan_in_fan_out") else product
 
-    return _Trained({f"{stem.removeprefix(_PREFIX)}.weight": lambda adapter, stem=stem: change(stem, adapter) for stem in stems}, config)
+    return _Trained(
+        {f"{stem.removeprefix(_PREFIX)}.weight": lambda adapter, stem=stem: change(stem, adapter) for stem in stems},
+        config,
+    )
 
 
 def _write(source: Path, destination: Path, trained: _Trained) -> None:
@@ -99,10 +112,14 @@ def _blocks(source: Path, entry: Entry, trained: _Trained) -> Iterator[Array]:
         yield from whole(as_array(source, entry))
         return
     if tuple(found.shape) != entry.shape:
-        raise UnsupportedModelError(f"{entry.name} was trained as {list(found.shape)} and is {list(entry.shape)}; train again")
+        raise UnsupportedModelError(
+            f"{entry.name} was trained as {list(found.shape)} and is {list(entry.shape)}; train again"
+        )
     for block in whole(_bits(found, entry.dtype)):
         if not finite(block, entry.dtype):
-            raise MeasurementError(f"{entry.name} is infinite or no number after training; give a lower --learning-rate, and --fresh")
+            raise MeasurementError(
+                f"{entry.name} is infinite or no number after training; give a lower --learning-rate, and --fresh"
+            )
         yield block
 
 
@@ -110,7 +127,11 @@ def _bits(tensor: Any, dtype: str) -> Array:
     """The tensor in a checkpoint's dtype, as unsigned integers of its item size."""
     import torch
 
-    kinds = {"F64": (torch.float64, torch.int64), "F32": (torch.float32, torch.int32), "F16": (torch.float16, torch.int16)}
+    kinds = {
+        "F64": (torch.float64, torch.int64),
+        "F32": (torch.float32, torch.int32),
+        "F16": (torch.float16, torch.int16),
+    }
     kinds["BF16"] = (torch.bfloat16, torch.int16)
     if dtype not in kinds:
         raise UnsupportedModelError(f"a checkpoint in {dtype} cannot be trained; convert it to BF16 or FP32 first")

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import UsageError
-from harness.types import digest
+from harness.core.errors import UsageError
+from harness.core.hashing import digest
 
 Tuning = Literal["lora", "full"]
 SMALL, _TINY = 1_000_000_000, 10_000_000  # parameters
@@ -19,8 +19,22 @@ WARMUP = 0.05  # of the steps
 LEAST_RATE = 0.05  # of the learning rate, at the end
 # arXiv 2604.27115: LoRA r 16, alpha 32 on every projection; by the kind of the task
 PAPER: Mapping[str, Mapping[str, Any]] = {
-    "math": {"tuning": "lora", "learning_rate": 2e-5, "epochs": 3.0, "batch": 8, "micro_batch": 2, "lora_dropout": 0.10},
-    "code": {"tuning": "lora", "learning_rate": 2e-4, "epochs": 2.0, "batch": 16, "micro_batch": 2, "lora_dropout": 0.05},
+    "math": {
+        "tuning": "lora",
+        "learning_rate": 2e-5,
+        "epochs": 3.0,
+        "batch": 8,
+        "micro_batch": 2,
+        "lora_dropout": 0.10,
+    },
+    "code": {
+        "tuning": "lora",
+        "learning_rate": 2e-4,
+        "epochs": 2.0,
+        "batch": 16,
+        "micro_batch": 2,
+        "lora_dropout": 0.05,
+    },
 }
 
 
@@ -28,9 +42,9 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
 class Recipe:
     """`batch`: examples per optimiser step, over all processes; `micro_batch`: of them at a time on one device.
 
-    distill: weight of the Kullback-Leibler term to the dense model's next-token distribution, in [0, 1]. precision: of the
-    activations; weights that are trained are always FP32. curve: evaluations on the way. max_grad_norm: where gradients are clipped.
-    """
+    distill: weight of the Kullback-Leibler term to the dense model's next-token distribution, in [0, 1]. precision: of
+    the activations; weights that are trained are always FP32. curve: evaluations on the way. max_grad_norm: where
+    gradients are clipped."""
 
     tuning: Tuning
     learning_rate: float
@@ -90,7 +104,9 @@ def default_micro_batch(batch: int, processes: int, parameters: int) -> int:
 
 def default_processes(batch: int, micro_batch: int | None, gpus: int) -> int:
     """As many of the GPUs as can share a batch evenly, one where there is none."""
-    return next(count for count in range(max(1, gpus), 0, -1) if count == 1 or batch % (count * (micro_batch or 1)) == 0)
+    return next(
+        count for count in range(max(1, gpus), 0, -1) if count == 1 or batch % (count * (micro_batch or 1)) == 0
+    )
 
 
 def steps_of(epochs: float, examples: int, batch: int) -> int:
@@ -135,16 +151,28 @@ def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def lora_settings(recipe: Recipe) -> dict[str, Any]:
-    """In the words of peft's LoraConfig: every linear layer but the head, which for Llama-like models are the paper's seven."""
-    return {"r": recipe.lora_rank, "lora_alpha": recipe.lora_alpha, "lora_dropout": recipe.lora_dropout, "target_modules": "all-linear"}
+    """In the words of peft's LoraConfig: every linear layer but the head, which for Llama-like models are the paper's
+    seven.
+    """
+    return {
+        "r": recipe.lora_rank,
+        "lora_alpha": recipe.lora_alpha,
+        "lora_dropout": recipe.lora_dropout,
+        "target_modules": "all-linear",
+    }
 
 
 def trl_command(recipe: Recipe, model: Path, data: Path, folder: Path) -> dict[str, Any]:
-    """What `trl sft --config` needs to train the same way; a distillation term and widths per layer are not in its words."""
+    """What `trl sft --config` needs to train the same way; a distillation term and widths per layer are not in its
+    words.
+    """
     lora = {
-        "use_peft": True, "lora_r": recipe.lora_rank, "lora_alpha": recipe.lora_alpha, "lora_dropout": recipe.lora_dropout,
+        "use_peft": True,
+        "lora_r": recipe.lora_rank,
+        "lora_alpha": recipe.lora_alpha,
+        "lora_dropout": recipe.lora_dropout,
         "lora_target_modules": "all-linear",
-    }  # fmt: skip
+    }
     source = {"model_name_or_path": str(model), "dtype": load_dtype(recipe), "dataset_name": str(data)}
     return {**source, **sft_settings(recipe, folder), **(lora if recipe.tuning == "lora" else {})}
 

@@ -1,4 +1,6 @@
-"""One training with TRL's SFTTrainer: it goes on from the last whole state, watches loss and gradients, and leaves states on disk."""
+"""One training with TRL's SFTTrainer: it goes on from the last whole state, watches loss and gradients, and leaves
+states on disk.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,26 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.errors import MeasurementError
-from harness.store import write_json, write_text
+from harness.core.errors import MeasurementError
+from harness.core.files import write_json, write_text
 from recovery.recipe import Recipe, lora_settings, sft_settings
 
 _STATE = "trainer_state.json"  # the last file that the trainer writes into a state
 _CLOCK, _INPUTS = "seconds.json", "inputs.txt"
 _RESUMING = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
-_EXPLOSION, _REMEMBERED, _LASTING, _ENOUGH = 100.0, 55, 5, 10  # times; steps looked at, of them the last, and the least before those
+_EXPLOSION, _REMEMBERED, _LASTING, _ENOUGH = (
+    100.0,
+    55,
+    5,
+    10,
+)  # times; steps looked at, of them the last, and the least before those
 
 
 @dataclass(frozen=True)
 class Job:
-    """`folder`: where states, log and settings are kept; `data`: a folder with train.jsonl, rows of input_ids and labels."""
+    """`folder`: where states, log and settings are kept; `data`: a folder with train.jsonl, rows of input_ids and
+    labels.
+    """
 
     folder: Path
     model: Path
@@ -38,7 +47,9 @@ class Job:
         return self.folder / "trainer"
 
 
-def train(job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Callable[[int], None] = lambda _: None) -> Path:
+def train(
+    job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Callable[[int], None] = lambda _: None
+) -> Path:
     """Trains `model` to the last step of the recipe and returns the folder of its final state (adapter or all weights).
 
     Raises MeasurementError where the loss is no number or the gradients explode; the states before are kept.
@@ -53,13 +64,20 @@ def train(job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Ca
     disable_progress_bars()
     rows = [json.loads(line) for line in (job.data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     settings = SFTConfig(
-        **sft_settings(job.recipe, job.states), disable_tqdm=True, use_cpu=_on_cpu(), dataloader_pin_memory=not _on_cpu(),
+        **sft_settings(job.recipe, job.states),
+        disable_tqdm=True,
+        use_cpu=_on_cpu(),
+        dataloader_pin_memory=not _on_cpu(),
         include_num_input_tokens_seen="non_padding",
-    )  # fmt: skip
+    )
     trainer = _trainer_class(teacher, job.recipe.distill)(
-        model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=_adapter(job.recipe),
+        model=model,
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=_adapter(job.recipe),
         callbacks=_callbacks(job, advance),
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     final = last_state(job)
@@ -74,7 +92,9 @@ def states(job: Job) -> list[Path]:
 
 
 def sweep(job: Job, inputs: str) -> None:
-    """Before a training: only whole states of one on the same `inputs` (any text) can be gone on from, all others are removed."""
+    """Before a training: only whole states of one on the same `inputs` (any text) can be gone on from, all others are
+    removed.
+    """
     bound = job.folder / _INPUTS
     if not bound.exists() or bound.read_text(encoding="utf-8") != inputs:
         shutil.rmtree(job.states, ignore_errors=True)
@@ -127,11 +147,15 @@ def _adapter(recipe: Recipe) -> Any:
 
 
 def _trainer_class(teacher: Any, distill: float) -> Any:
-    """SFTTrainer; with our loss on a CPU, where its tiled one takes two thirds of a step, and where a teacher needs the logits."""
+    """SFTTrainer; with our loss on a CPU, where its tiled one takes two thirds of a step, and where a teacher needs the
+    logits.
+    """
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
     class Trainer(SFTTrainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             if teacher is None and not _on_cpu():
                 return super().compute_loss(  # type: ignore[no-untyped-call]
                     model, inputs, return_outputs, num_items_in_batch
@@ -168,7 +192,9 @@ def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: An
 
 @contextmanager
 def _head_only_at(model: Any, asked: Any) -> Any:
-    """The head sees only these positions, [batch, length] -> [1, positions]; scaling and capping of logits stay the model's own."""
+    """The head sees only these positions, [batch, length] -> [1, positions]; scaling and capping of logits stay the
+    model's own.
+    """
     head = getattr(model, "module", model).get_output_embeddings()  # below DistributedDataParallel
     handle = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][asked][None], *arguments[1:]))
     try:
@@ -203,7 +229,8 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
 
 
 def need_sane(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
-    """Raises MeasurementError for a loss or gradient that is no number, and for gradients that stay a hundred times above their median.
+    """Raises MeasurementError for a loss or gradient that is no number, and for gradients that stay a hundred times
+    above their median.
 
     One large gradient alone is clipped and harmless. `norms`: of the steps before; this one's is added.
     """

@@ -1,4 +1,6 @@
-"""run.json -> report.html, report.md, report.csv and card.md; everything on them is read from that one file and the samples it names."""
+"""run.json -> report.html, report.md, report.csv and card.md; everything on them is read from that one file and the
+samples it names.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.store import write_text
+from harness.core.errors import UsageError
+from harness.core.files import write_text
 from reports import flat, model_card, page
 from reports.parts import Section
 from reports.sections import accuracy, claims, cost, failures, neurons, off_target, provenance, recovery, summary
@@ -17,9 +19,16 @@ from reports.verdict import commands, sentences
 
 # the order of the report; a new section is a module with a function `section` and a place here
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
-    claims.section, summary.section, accuracy.section, failures.section, off_target.section, cost.section, recovery.section,
-    neurons.section, provenance.section,
-)  # fmt: skip
+    claims.section,
+    summary.section,
+    accuracy.section,
+    failures.section,
+    off_target.section,
+    cost.section,
+    recovery.section,
+    neurons.section,
+    provenance.section,
+)
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "report.csv", "card": "card.md"}
 
 

@@ -28,7 +28,9 @@ def measured(metric: str, value: float | None) -> str:
 
 
 def changed(metric: str, value: float) -> str:
-    """A difference against dense: points, a perplexity's factor (the difference is of its logarithm), or bits per byte."""
+    """A difference against dense: points, a perplexity's factor (the difference is of its logarithm), or bits per
+    byte.
+    """
     if metric == "perplexity":
         return f"x{math.exp(value):.3f}"
     return f"{value:+.3f}" if metric == "bits_per_byte" else points(value)

@@ -26,10 +26,26 @@ def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield from ((*of[v["name"]], *row) for row in _of_variant(v))
     for c in run["comparisons"]:
         what = f"difference from {c['baseline']}"
-        yield (*of.get(c["variant"], _unknown(c["variant"])), c["task"], what, c["difference"], c["ci_low"], c["ci_high"], c["n"])
+        yield (
+            *of.get(c["variant"], _unknown(c["variant"])),
+            c["task"],
+            what,
+            c["difference"],
+            c["ci_low"],
+            c["ci_high"],
+            c["n"],
+        )
     for r in run.get("speed_ratios", ()):
         what = f"{r['quantity']} over {r['baseline']} at {r['concurrency']}"
-        yield (*of.get(r["variant"], _unknown(r["variant"])), None, what, r["ratio"], r["ci_low"], r["ci_high"], r["pairs"])
+        yield (
+            *of.get(r["variant"], _unknown(r["variant"])),
+            None,
+            what,
+            r["ratio"],
+            r["ci_low"],
+            r["ci_high"],
+            r["pairs"],
+        )
     for r in run.get("recoveries", ()):
         named = (*of.get(r["variant"], _unknown(r["variant"])), r["task"])
         yield (*named, "brought back", r["share"], None, None, r["n"])
@@ -52,7 +68,10 @@ def _of_variant(v: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for r in v["serving"]["concurrency"] if v["serving"] else ():
         yield (None, f"output_tok_s at {r['concurrency']}", r["output_tok_s"], None, None, r["repeats"])
         for name in ("ttft_ms", "tpot_ms"):
-            yield from ((None, f"{name} {p} at {r['concurrency']}", x, None, None, r["repeats"]) for p, x in (r.get(name) or {}).items())
+            yield from (
+                (None, f"{name} {p} at {r['concurrency']}", x, None, None, r["repeats"])
+                for p, x in (r.get(name) or {}).items()
+            )
     for name in ("kv_bytes_per_token", "kv_capacity_tokens", "resident_bytes", "peak_bytes") if v["serving"] else ():
         yield (None, name, v["serving"].get(name), None, None, None)
 
@@ -63,7 +82,14 @@ def _of_sweep(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for p in sweep["points"]:
         named = (p["arm"], None, None, p["ratio_neurons"], p["task"])
         yield (*named, f"{p['metric']}, mean over seeds", p["value"], p["ci_low"], p["ci_high"], p["n"])
-        yield (*named, "failure_rate, mean over seeds", p["failure_rate"], p.get("failure_low"), p.get("failure_high"), p["n"])
+        yield (
+            *named,
+            "failure_rate, mean over seeds",
+            p["failure_rate"],
+            p.get("failure_low"),
+            p.get("failure_high"),
+            p["n"],
+        )
         yield (*named, "difference from dense", p["difference"], p["difference_low"], p["difference_high"], p["n"])
         yield from ((*named, name, p[name], None, None, p["n"]) for name in ("sd", "holm_p"))
         yield (*named, "specificity", *(p["specificity"] or (None, None, None)), p["n"])
@@ -72,7 +98,18 @@ def _of_sweep(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield (*named, f"ratio that loses less than {t['margin']:g}", t["non_inferior"], None, None, None)
         yield (*named, "knee", t["knee"], t["knee_low"], t["knee_high"], None)
     for c in run.get("claims", ()):
-        yield (c["claim"], None, None, None, run["task"], f"{c['figure']}: {c['verdict']}", c["value"], c["ci_low"], c["ci_high"], c["n"])
+        yield (
+            c["claim"],
+            None,
+            None,
+            None,
+            run["task"],
+            f"{c['figure']}: {c['verdict']}",
+            c["value"],
+            c["ci_low"],
+            c["ci_high"],
+            c["n"],
+        )
 
 
 def _harmless(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""A model card in the Hub's form: what was measured on this checkpoint and on the model it was made from, with intervals."""
+"""A model card in the Hub's form: what was measured on this checkpoint and on the model it was made from, with
+intervals.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,35 @@ from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict
 
-_KEPT = ("license", "license_name", "license_link", "language", "base_model", "datasets", "tags")  # of the original's card
+_KEPT = (
+    "license",
+    "license_name",
+    "license_link",
+    "language",
+    "base_model",
+    "datasets",
+    "tags",
+)  # of the original's card
 
 
-def render(run: Mapping[str, Any], variant: str | None = None, front: Mapping[str, Any] | None = None, made: str = "") -> str:
-    """The card of one variant (None: the one of the verdict). front: what the checkpoint's own card says on top, its licence above all;
-    made: its text on how it was made."""
+def render(
+    run: Mapping[str, Any], variant: str | None = None, front: Mapping[str, Any] | None = None, made: str = ""
+) -> str:
+    """The card of one variant (None: the one of the verdict). front: what the checkpoint's own card says on top, its
+    licence above all; made: its text on how it was made."""
     chosen = subject(run, variant)
     return template("card.md.j2").render(
-        run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])}, chosen=chosen, made=made,
-        front=front_matter(run, chosen, front or {}), width=widths(chosen["intermediate_sizes"]),
-        removed=percent(chosen["ratio_neurons"]), of_parameters=percent(chosen["ratio_parameters"]),
+        run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])},
+        chosen=chosen,
+        made=made,
+        front=front_matter(run, chosen, front or {}),
+        width=widths(chosen["intermediate_sizes"]),
+        removed=percent(chosen["ratio_neurons"]),
+        of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),
-        table=results_table(run, chosen), verdict=verdict(run) if choice(run) and subject(run, None) is chosen else [],
-    )  # fmt: skip
+        table=results_table(run, chosen),
+        verdict=verdict(run) if choice(run) and subject(run, None) is chosen else [],
+    )
 
 
 def subject(run: Mapping[str, Any], variant: str | None) -> Mapping[str, Any]:
@@ -37,7 +54,9 @@ def subject(run: Mapping[str, Any], variant: str | None) -> Mapping[str, Any]:
 def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
     """Every task's figure before and after, with the paired difference where there is one."""
     dense = run["variants"][0]
-    differences = {c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (dense["name"], chosen["name"])}
+    differences = {
+        c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (dense["name"], chosen["name"])
+    }
     rows = []
     for task, e in chosen["eval"].items():
         before, c = dense["eval"].get(task), differences.get(task)
@@ -56,14 +75,21 @@ def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mappi
 
     results = [
         EvalResult(
-            task_type="text-generation", dataset_type=task, dataset_name=task, metric_type=e["metric"], metric_value=round(e["value"], 6),
-            metric_name=e["metric"], dataset_args={"n": e["n"]},
+            task_type="text-generation",
+            dataset_type=task,
+            dataset_name=task,
+            metric_type=e["metric"],
+            metric_value=round(e["value"], 6),
+            metric_name=e["metric"],
+            dataset_args={"n": e["n"]},
         )
         for task, e in chosen["eval"].items()
-    ]  # fmt: skip
+    ]
     kept: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     kept |= {key: value for key, value in front.items() if key in _KEPT}
-    kept["tags"] = sorted({*_tags(kept.get("tags")), "pruned"} if chosen["method"] != "dense" else _tags(kept.get("tags")))
+    kept["tags"] = sorted(
+        {*_tags(kept.get("tags")), "pruned"} if chosen["method"] != "dense" else _tags(kept.get("tags"))
+    )
     name = Path(str(run["model"])).name
     data = ModelCardData(**kept, model_name=f"{name}, {chosen['name']}", eval_results=results or None)
     return str(data.to_yaml())

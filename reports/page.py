@@ -1,4 +1,6 @@
-"""The HTML page: one file, no network. Vega lies in it once, and its policy lets no script run but the two that belong to it."""
+"""The HTML page: one file, no network. Vega lies in it once, and its policy lets no script run but the two that belong
+to it.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,16 @@ def render(run: Mapping[str, Any], sections: Sequence[Section], folder: Path) ->
     charts = {f"{section.name}-{i}": chart for section in sections for i, chart in enumerate(section.charts)}
     scripts = [vega(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
     return template("report.html.j2").render(
-        run=run, verdict=verdict(run), commands=commands(run, folder), sections=sections,
-        specs=_script_json({name: _spec(chart) for name, chart in charts.items()}), samples=embedded(run, folder),
-        scripts=[Markup(text) for text in scripts], style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        run=run,
+        verdict=verdict(run),
+        commands=commands(run, folder),
+        sections=sections,
+        specs=_script_json({name: _spec(chart) for name, chart in charts.items()}),
+        samples=embedded(run, folder),
+        scripts=[Markup(text) for text in scripts],
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         policy=" ".join(f"'sha256-{_sha256(text)}'" for text in scripts),
-    )  # fmt: skip
+    )
 
 
 @functools.cache

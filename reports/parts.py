@@ -1,4 +1,6 @@
-"""What a report is made of: sections of sentences, charts and tables. HTML, Markdown and the terminal show the same ones."""
+"""What a report is made of: sections of sentences, charts and tables. HTML, Markdown and the terminal show the same
+ones.
+"""
 
 from __future__ import annotations
 

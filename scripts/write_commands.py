@@ -1,4 +1,6 @@
-"""docs/commands.md: the help page of every command, as a terminal of 80 columns shows it. `python scripts/write_commands.py`"""
+"""docs/commands.md: the help page of every command, as a terminal of 80 columns shows it. `python
+scripts/write_commands.py`
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ HEAD = "# Commands\n\nMade by `python scripts/write_commands.py`; a test keeps i
 def text() -> str:
     from click.testing import CliRunner
 
-    from harness.cli import cli
+    from harness.cli.main import cli
 
     def page(words: tuple[str, ...]) -> str:
         shown = CliRunner().invoke(cli, [*words, "--help"], prog_name="harness", terminal_width=80).output

@@ -40,7 +40,9 @@ _UNFINISHED = re.compile(
 _MACRO = re.compile(
     r"\\(?:sqrt|pi|overline|bar|pm|mp|log|ln|sum|prod|binom|infty|cup|cap|in|le|ge|leq|geq|neq|to|ldots|dots)(?![a-z])|[√±∞π…]"
 )
-_CURRENCY = re.compile(r"(?<![A-Za-z])(?:US|CA|AU|NZ|HK|C|A|S)?\\?\$|[€£¥₹₽]|\b(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-\d.])", re.I)
+_CURRENCY = re.compile(
+    r"(?<![A-Za-z])(?:US|CA|AU|NZ|HK|C|A|S)?\\?\$|[€£¥₹₽]|\b(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-\d.])", re.I
+)
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\b\s*\}*")
 _SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\\ |~|[ \u00a0\u202f])\d{3})+)(?![\d.]*\d)")
@@ -54,9 +56,25 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _COMPOUND = re.compile(r"\)?\s*(?!(?:of|in|per|out|at|for|from|by|on)\b)[A-Za-z]+,?\s+(?:and\s+)?$")
 _SEPARATOR = re.compile(r"[,;:–-]|and|or|to|")
 _PLAIN = {
-    "−": "-", "–": "-", "\\,": "", "\\!": "", "{,}": ",", "\\;": " ", "\\:": " ", "\\ ": " ", "~": " ", "\\times": " times ",
-    "\\cdot": " times ", "×": " times ", "\\%": " ", "%": " ", "**": " ", "`": " ", "\u202f": "", "\u00a0": " ",
-}  # fmt: skip
+    "−": "-",
+    "–": "-",
+    "\\,": "",
+    "\\!": "",
+    "{,}": ",",
+    "\\;": " ",
+    "\\:": " ",
+    "\\ ": " ",
+    "~": " ",
+    "\\times": " times ",
+    "\\cdot": " times ",
+    "×": " times ",
+    "\\%": " ",
+    "%": " ",
+    "**": " ",
+    "`": " ",
+    "\u202f": "",
+    "\u00a0": " ",
+}
 
 Marked = tuple[str, bool]  # what a mark holds, and whether it ended before the text did
 Finder = Callable[[str], Iterator[Marked]]
@@ -70,7 +88,11 @@ def boxes(text: str) -> Iterator[Marked]:
     starts = [match.end() for match in _BOX.finditer(text)][-_BOXES:]
     for start in reversed(starts):
         part = text[start : start + _LONGEST]
-        content, ended = _braced(part) if part.startswith("{") else (part.split(maxsplit=1)[0] if part.strip() else "", len(part) > 1)
+        content, ended = (
+            _braced(part)
+            if part.startswith("{")
+            else (part.split(maxsplit=1)[0] if part.strip() else "", len(part) > 1)
+        )
         content = _SPACED.sub(lambda match: re.sub(r"[^\d]", "", match[0]), content)
         for one in (content, _TEXT.sub(" ", content)):  # a number in a unit's words is not the answer's
             if len(_NUMBER.findall(_simplified(one))) == 1 or _is_one(one):
@@ -103,7 +125,12 @@ def hashes(text: str) -> Iterator[Marked]:
 
 def _leads(content: str) -> bool:
     """It begins with its number, a currency, a name and `=`, or the words `the answer is` aside."""
-    plain = re.sub(r"^(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:=]?|^\s*\w+\s*=(?=\s*[-\d$\\])", "", content.strip(" *_:"), flags=re.I)
+    plain = re.sub(
+        r"^(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:=]?|^\s*\w+\s*=(?=\s*[-\d$\\])",
+        "",
+        content.strip(" *_:"),
+        flags=re.I,
+    )
     found = _NUMBER.search(_simplified(plain))
     return bool(found) and not _simplified(plain)[: found.start() if found else 0].strip(" ([*_:")
 
@@ -123,8 +150,8 @@ def statements(text: str) -> Iterator[Marked]:
 def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) -> str | None:
     """The last marked text that is a number, by the first finder that has one.
 
-    truncated: the text was cut by the token limit, so a mark that was still open at its end may hold half a number and is none.
-    """
+    truncated: the text was cut by the token limit, so a mark that was still open at its end may hold half a number and
+    is none."""
     text = text[-_LONGEST_TEXT:]
     following = _NEXT_QUESTION.search(text, 1)  # a base model goes on with questions of its own
     if following and (found := _marked(text[: following.start()], finders, False)) is not None:
@@ -148,7 +175,11 @@ def number_in(text: str) -> Fraction | None:
     """
     plain = _simplified(text[:_LONGEST])
     numbers = list(_NUMBER.finditer(plain))
-    if not numbers or _MACRO.search(plain[: numbers[0].end() + 12]) or (len(numbers) > 1 and _is_several(plain, numbers)):
+    if (
+        not numbers
+        or _MACRO.search(plain[: numbers[0].end() + 12])
+        or (len(numbers) > 1 and _is_several(plain, numbers))
+    ):
         return None
     if len(numbers) > 1 and plain[: numbers[0].start()].strip(" (*_:") and "=" not in text:
         return None
@@ -168,9 +199,13 @@ def _simplified(text: str) -> str:
 
 
 def _is_several(plain: str, numbers: Sequence[re.Match[str]]) -> bool:
-    """Joined by nothing but a separator, or by a unit as in 2 hours 30 minutes; a fraction and a mixed number are one."""
+    """Joined by nothing but a separator, or by a unit as in 2 hours 30 minutes; a fraction and a mixed number are
+    one.
+    """
     between = plain[numbers[0].end() : numbers[1].start()]
-    if _OVER.match(plain, numbers[0].start("value")) or (not between.strip() and _OVER.match(plain, numbers[1].start("value"))):
+    if _OVER.match(plain, numbers[0].start("value")) or (
+        not between.strip() and _OVER.match(plain, numbers[1].start("value"))
+    ):
         return False
     return bool(_SEPARATOR.fullmatch(between.strip()) or _COMPOUND.fullmatch(between))
 

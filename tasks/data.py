@@ -1,4 +1,6 @@
-"""Data sets of others: from HARNESS_DATA_DIR where it is set, else from the Hub. None of them is part of this project."""
+"""Data sets of others: from HARNESS_DATA_DIR where it is set, else from the Hub. None of them is part of this
+project.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.types import Example
+from harness.core.errors import UsageError
+from harness.core.types.calibration import Example
 from tasks.splits import split_of
 from tasks.wikitext.articles import articles, halves
 
@@ -39,7 +41,9 @@ def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any
     try:
         return list(load_dataset(dataset, config, split=split))
     except Exception as error:  # the libraries below raise many kinds for one cause: not reachable
-        raise UsageError(f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {DATA_DIR} to a local copy") from error
+        raise UsageError(
+            f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {DATA_DIR} to a local copy"
+        ) from error
 
 
 def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -56,9 +56,18 @@ def _outcome(kind: FailureKind) -> Detector:
 
 
 FINISH_REASONS = {  # of several engines and services -> ours
-    "stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "repetition": "stop",
-    "length": "length", "max_tokens": "length", "max_length": "length", "error": "error", "abort": "abort",
-}  # fmt: skip
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "end_turn": "stop",
+    "repetition": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "max_length": "length",
+    "error": "error",
+    "abort": "abort",
+}
 
 
 def _finish(*reasons: str) -> Detector:

@@ -16,13 +16,22 @@ Grade = Callable[[str, Mapping[str, Any], str], GradedAnswer]
 
 
 def grade_code(doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    """doc: `entry_point`, `tests` (Python source), `prompt` where the answer may go on with it, `setup` run behind the program."""
+    """doc: `entry_point`, `tests` (Python source), `prompt` where the answer may go on with it, `setup` run behind the
+    program.
+    """
     meta = getattr(text, "meta", {})
     program = find_program(text, doc["entry_point"], doc.get("prompt", ""), meta.get("finish_reason") == "length")
     if program is None:
         return GradedAnswer(text, None, False, is_code=True, meta=meta)
     outcome = run_tests("\n".join((program, doc.get("setup") or "")), doc["entry_point"], doc["tests"])
-    return GradedAnswer(text, program, outcome == PASSED, is_code=True, outcome=None if outcome in (PASSED, WRONG) else outcome, meta=meta)
+    return GradedAnswer(
+        text,
+        program,
+        outcome == PASSED,
+        is_code=True,
+        outcome=None if outcome in (PASSED, WRONG) else outcome,
+        meta=meta,
+    )
 
 
 def result_row(metric: str, grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> dict[str, float]:
@@ -36,7 +45,9 @@ def verdict(grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> Grade
 
 
 class Grader:
-    """Grades answers in the background while others are still generated: programs run in as many sandboxes as there are cores."""
+    """Grades answers in the background while others are still generated: programs run in as many sandboxes as there are
+    cores.
+    """
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="grader")

@@ -1,11 +1,13 @@
-"""Calibration prompts of the embedded corpora; as distractors questions and plain texts, like the paper's QnA and conversation."""
+"""Calibration prompts of the embedded corpora; as distractors questions and plain texts, like the paper's QnA and
+conversation.
+"""
 
 from __future__ import annotations
 
 import random
 from itertools import islice
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.mini_code.functions import functions
 from tasks.mini_facts.facts import facts
 from tasks.mini_facts.texts import texts
@@ -29,11 +31,18 @@ def text_examples(n: int, seed: int) -> list[Example]:
     return [Example("", text) for text in islice(texts("train", seed), n)]
 
 
-SOURCES = {"mini_math": math_examples, "mini_code": code_examples, "mini_facts": fact_examples, "mini_texts": text_examples}
+SOURCES = {
+    "mini_math": math_examples,
+    "mini_code": code_examples,
+    "mini_facts": fact_examples,
+    "mini_texts": text_examples,
+}
 
 
 def others(task: str, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """`n` distractors, half and half: questions and texts, or texts and word problems where the questions are the task."""
+    """`n` distractors, half and half: questions and texts, or texts and word problems where the questions are the
+    task.
+    """
     names = ("mini_texts", "mini_math") if task == "mini_facts" else ("mini_facts", "mini_texts")
     parts = [SOURCES[name](n // 2 + (i < n % 2), seed) for i, name in enumerate(names)]
     return names, [example for part in parts for example in part]

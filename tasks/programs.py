@@ -1,8 +1,9 @@
-"""The program in a model's answer: out of fences or prose, completed by the prompt where the answer is only a function's body.
+"""The program in a model's answer: out of fences or prose, completed by the prompt where the answer is only a
+function's body.
 
-What is kept: imports, definitions and what they need; what is dropped: prose, usage examples, the model's own asserts, definitions that
-are cut off. Of several definitions of the entry point the last complete one counts. Python's own parser decides, and nothing is run.
-"""
+What is kept: imports, definitions and what they need; what is dropped: prose, usage examples, the model's own asserts,
+definitions that are cut off. Of several definitions of the entry point the last complete one counts. Python's own
+parser decides, and nothing is run."""
 
 from __future__ import annotations
 
@@ -15,11 +16,15 @@ from collections.abc import Iterator, Set
 from tasks.statements import useful
 
 _END = re.compile(r"<\|(?:endoftext|im_end|eot_id|end)\|>|</s>")
-_NOISE = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>")  # special tokens, byte order mark, HTML around code
+_NOISE = re.compile(
+    r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>"
+)  # special tokens, byte order mark, HTML around code
 _LATE_FENCE = re.compile(r"(?<=[^\s`~])(`{3,})[ \t]*$", re.M)  # behind the last line of code
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*$", re.M)
 _LANGUAGES = {"", "python", "python3", "py", "py3", "ipython"}
-_CONTINUES = re.compile(r"[)\]}]|(?:else|elif|except|finally)\b|\"\"\"|'''")  # at the start of a line that ends what is above it
+_CONTINUES = re.compile(
+    r"[)\]}]|(?:else|elif|except|finally)\b|\"\"\"|'''"
+)  # at the start of a line that ends what is above it
 _CODE = re.compile(
     r"^(?:[ \t]+\S|(?:return|for|while|if|with|try|import|from|def|class|async|raise|pass|yield|lambda)\b[^.!?]*$"
     r"|[A-Za-z_][\w.\[\], ]*[+\-*/|&^%]?=[^=]|@\w)",
@@ -32,10 +37,10 @@ _LONGEST, _MOST_PARTS, _MOST_MERGES = 200_000, 2_000, 30  # characters, top-leve
 def find_program(text: str, entry_point: str, prompt: str = "", truncated: bool = False) -> str | None:
     """The whole program to run, None where the text holds no code.
 
-    prompt: what the model was to complete, a function's head behind imports and helpers; "" where it was asked in words. truncated: the
-    token limit cut the text, so that a second definition at its end may be half of one. Code that is incomplete is returned as it is,
-    so that running it says syntax_error; code that defines other things only, so that it says no_entry_point.
-    """
+    prompt: what the model was to complete, a function's head behind imports and helpers; "" where it was asked in
+    words. truncated: the token limit cut the text, so that a second definition at its end may be half of one. Code that
+    is incomplete is returned as it is, so that running it says syntax_error; code that defines other things only, so
+    that it says no_entry_point."""
     code = _at_the_margin(_code(text[:_LONGEST], entry_point), entry_point)
     if not code.strip():
         return None
@@ -67,7 +72,8 @@ def _is_body(tree: ast.Module) -> bool:
     """It may stand inside a function: there is more than definitions, imports and single names."""
     beside = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
     return any(
-        not isinstance(node, beside) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Name | ast.Constant))
+        not isinstance(node, beside)
+        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Name | ast.Constant))
         for node in tree.body
     )
 
@@ -81,7 +87,9 @@ def _code(text: str, entry_point: str) -> str:
 
 
 def _fenced(text: str) -> list[str]:
-    """The Python blocks. The last may be open; the first may have been opened by the prompt, and begin with the text."""
+    """The Python blocks. The last may be open; the first may have been opened by the prompt, and begin with the
+    text.
+    """
     found: list[str] = []
     language, start = None, 0
     for match in _FENCE.finditer(text):
@@ -104,7 +112,13 @@ def _dedented(block: str, entry_point: str) -> str:
 
 
 def _defines(code: str, entry_point: str) -> bool:
-    return bool(re.search(rf"^(?:(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b|{re.escape(entry_point)}\s*=[^=])", code, re.M))
+    return bool(
+        re.search(
+            rf"^(?:(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b|{re.escape(entry_point)}\s*=[^=])",
+            code,
+            re.M,
+        )
+    )
 
 
 def _starts_inside(code: str) -> bool:
@@ -119,7 +133,9 @@ def before_definition(prompt: str, entry_point: str) -> str:
 
 
 def _bodies(code: str) -> Iterator[str]:
-    """The answer as a function's body: as it is, all of it indented, only its first line, or what is indented behind prose."""
+    """The answer as a function's body: as it is, all of it indented, only its first line, or what is indented behind
+    prose.
+    """
     yield code
     body = textwrap.indent(textwrap.dedent(code).strip("\n"), "    ") + "\n"
     if _parsed("def f():\n" + body):
@@ -144,7 +160,9 @@ def _definitions(program: str, entry_point: str) -> list[ast.stmt]:
 
 
 def _without_stubs(program: str, entry_point: str, truncated: bool) -> str:
-    """Without later definitions of the entry point that do nothing, as a repeated prompt, or that the token limit may have cut."""
+    """Without later definitions of the entry point that do nothing, as a repeated prompt, or that the token limit may
+    have cut.
+    """
     definitions = _definitions(program, entry_point)
     real = [node for node in definitions if not _is_stub(node)]
     if len(real) > 1 and truncated and definitions[-1] is real[-1]:
@@ -169,13 +187,19 @@ def _bound(node: ast.stmt) -> set[str]:
     """The names that a top-level definition or assignment makes."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
-    return {target.id for target in node.targets if isinstance(target, ast.Name)} if isinstance(node, ast.Assign) else set()
+    return (
+        {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.Assign)
+        else set()
+    )
 
 
 def _is_empty(node: ast.stmt) -> bool:
     """Nothing but what a prompt's head may hold: a docstring and imports."""
     body = getattr(node, "body", None)
-    return isinstance(body, list) and all(isinstance(part, ast.Import | ast.ImportFrom) or _is_string(part) for part in body)
+    return isinstance(body, list) and all(
+        isinstance(part, ast.Import | ast.ImportFrom) or _is_string(part) for part in body
+    )
 
 
 def _is_string(node: ast.stmt) -> bool:
@@ -227,7 +251,11 @@ def _pieces(source: str) -> list[str]:
 
 
 def _is_open(part: str) -> bool:
-    return part.count('"""') % 2 == 1 or part.count("'''") % 2 == 1 or any(part.count(a) > part.count(b) for a, b in ("()", "[]", "{}"))
+    return (
+        part.count('"""') % 2 == 1
+        or part.count("'''") % 2 == 1
+        or any(part.count(a) > part.count(b) for a, b in ("()", "[]", "{}"))
+    )
 
 
 def _kept(part: str, tree: ast.Module, kept: Set[int]) -> str:

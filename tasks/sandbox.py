@@ -1,15 +1,16 @@
 """Runs model-written Python against tests: the program in a sandbox, the tests outside it.
 
-The candidate only answers calls. Arguments go in and base values come out as text, and what they are compared with never enters, so
-that exiting early, printing, patching the interpreter or overloading == gains nothing. Each worker is a trusted process (jail/checker.py)
-with one sandbox, in which every candidate is forked from a server that has done the imports.
+The candidate only answers calls. Arguments go in and base values come out as text, and what they are compared with
+never enters, so that exiting early, printing, patching the interpreter or overloading == gains nothing. Each worker is
+a trusted process (jail/checker.py) with one sandbox, in which every candidate is forked from a server that has done the
+imports.
 
-Protects, in mode bubblewrap: no network, no host files but /usr and the interpreter's (read-only), no host processes or environment, no
-new processes or programs, system calls that a computation does not need refused by seccomp, memory, CPU time, files and output bounded,
-nothing left for the next program. In mode landlock, where no namespaces can be made: the same but for the file system, of which the
-interpreter's folders and nothing else can be read and nothing written, though names and sizes of files can be asked. Does not
-protect against bugs of the kernel or of the hardware, nor hide the machine's kind, load or clock. Where neither works, nothing is run.
-"""
+Protects, in mode bubblewrap: no network, no host files but /usr and the interpreter's (read-only), no host processes or
+environment, no new processes or programs, system calls that a computation does not need refused by seccomp, memory, CPU
+time, files and output bounded, nothing left for the next program. In mode landlock, where no namespaces can be made:
+the same but for the file system, of which the interpreter's folders and nothing else can be read and nothing written,
+though names and sizes of files can be asked. Does not protect against bugs of the kernel or of the hardware, nor hide
+the machine's kind, load or clock. Where neither works, nothing is run."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError
+from harness.core.errors import MeasurementError
 from tasks.jail.cell import Jail, Limits
 from tasks.jail.checker import check
 from tasks.jail.confinement import Confinement, candidates
@@ -38,15 +39,20 @@ _START_S = 60.0
 _ATTEMPTS = 2
 _ROOT = Path(__file__).parent.parent
 _LOCK = threading.Lock()
-_PROBE = {"program": "def f(x):\n    return x + 1", "entry_point": "f", "test": "assert f(1) == 2", "limits": asdict(Limits(wall_s=10.0))}
+_PROBE = {
+    "program": "def f(x):\n    return x + 1",
+    "entry_point": "f",
+    "test": "assert f(1) == 2",
+    "limits": asdict(Limits(wall_s=10.0)),
+}
 
 
 def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits()) -> str:
     """What came of `program` under the Python source `test`, in which the program's names are usable.
 
-    "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout, memory, crash. Safe to
-    call from several threads. Raises MeasurementError where no sandbox can be started: code is never run without one.
-    """
+    "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout, memory,
+    crash. Safe to call from several threads. Raises MeasurementError where no sandbox can be started: code is never run
+    without one."""
     return _pool().run({"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)})
 
 
@@ -94,9 +100,13 @@ class _Worker:
 
     def __init__(self, found: Confinement) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-s", "-S", "-P", "-m", "tasks.jail.checker", json.dumps(asdict(found))], cwd="/",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"PYTHONPATH": str(_ROOT)},
-        )  # fmt: skip
+            [sys.executable, "-s", "-S", "-P", "-m", "tasks.jail.checker", json.dumps(asdict(found))],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(_ROOT)},
+        )
         self.usable = self._line(_START_S) == b"ready\n"
 
     def run(self, job: Mapping[str, Any]) -> str | None:

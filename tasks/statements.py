@@ -1,4 +1,6 @@
-"""Which top-level statements of a model's program belong to it, and which only use it: examples, prints, its own tests."""
+"""Which top-level statements of a model's program belong to it, and which only use it: examples, prints, its own
+tests.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from dataclasses import dataclass
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 _NEVER = {"input", "exit", "quit", "breakpoint"}  # calls that wait or end
-_SETTINGS = {"setrecursionlimit", "set_int_max_str_digits", "seed", "getcontext", "filterwarnings", "simplefilter", "setlocale"}
+_SETTINGS = {
+    "setrecursionlimit",
+    "set_int_max_str_digits",
+    "seed",
+    "getcontext",
+    "filterwarnings",
+    "simplefilter",
+    "setlocale",
+}
 _DRIVERS = re.compile(r"main|tests?|test_\w*|\w*_tests?|check|run_tests|demo|example")
 
 
@@ -25,19 +35,26 @@ class _Names:
 
 
 def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
-    """The id of every statement to keep: definitions and imports, what makes the names that they read, and what works on those.
+    """The id of every statement to keep: definitions and imports, what makes the names that they read, and what works
+    on those.
 
-    A statement that calls the entry point, waits for input or ends the program is never kept, nor one that reads what nothing kept makes.
-    """
+    A statement that calls the entry point, waits for input or ends the program is never kept, nor one that reads what
+    nothing kept makes."""
     names = {id(node): _names(node) for node in nodes}
     kept = {id(node) for node in nodes if isinstance(node, _DEFINITIONS) and _is_wanted_anyway(node, entry_point)}
-    functions = {node.name: names[id(node)].read for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    functions = {
+        node.name: names[id(node)].read for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
     candidates = [node for node in nodes if id(node) not in kept and _may_belong(node, names[id(node)], entry_point)]
     data: set[str] = set()  # names made by kept statements that are no definitions
     changed = True
     while changed:
         wanted = {name for key in kept for name in names[key].read}
-        more = [node for node in candidates if id(node) not in kept and _belongs(node, names[id(node)], wanted, data, functions)]
+        more = [
+            node
+            for node in candidates
+            if id(node) not in kept and _belongs(node, names[id(node)], wanted, data, functions)
+        ]
         changed = bool(more)
         kept |= {id(node) for node in more}
         data |= {name for node in more for name in names[id(node)].made}
@@ -58,7 +75,9 @@ def _may_belong(node: ast.stmt, names: _Names, entry_point: str) -> bool:
         return True
     if isinstance(node, ast.Assert | ast.Return) or (isinstance(node, ast.AnnAssign) and node.value is None):
         return False
-    if isinstance(node, ast.Expr) and (not isinstance(node.value, ast.Call) or ("print" in names.called and _calls(node, "print"))):
+    if isinstance(node, ast.Expr) and (
+        not isinstance(node.value, ast.Call) or ("print" in names.called and _calls(node, "print"))
+    ):
         return False
     return "__name__" not in names.read and not names.called & {entry_point, *_NEVER}
 
@@ -68,10 +87,14 @@ def _calls(node: ast.Expr, name: str) -> bool:
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name
 
 
-def _belongs(node: ast.stmt, names: _Names, wanted: set[str], data: set[str], functions: dict[str, frozenset[str]]) -> bool:
+def _belongs(
+    node: ast.stmt, names: _Names, wanted: set[str], data: set[str], functions: dict[str, frozenset[str]]
+) -> bool:
     if names.made & wanted or names.read & data:
         return True
-    if isinstance(node, ast.Expr | ast.Assign) and any(isinstance(n, ast.Attribute) and n.attr in _SETTINGS for n in ast.walk(node)):
+    if isinstance(node, ast.Expr | ast.Assign) and any(
+        isinstance(n, ast.Attribute) and n.attr in _SETTINGS for n in ast.walk(node)
+    ):
         return True
     workers = {name for name in names.called & functions.keys() if not _DRIVERS.fullmatch(name)}
     return any(functions[name] & data for name in workers)
@@ -80,7 +103,11 @@ def _belongs(node: ast.stmt, names: _Names, wanted: set[str], data: set[str], fu
 def _founded(nodes: Sequence[ast.stmt], names: dict[int, _Names], kept: set[int]) -> set[int]:
     """Without statements that read, as they run, what no kept statement makes."""
     while True:
-        made = {name for key in kept for name in names[key].made} | set(dir(builtins)) | {"__file__", "__doc__", "__builtins__"}
+        made = (
+            {name for key in kept for name in names[key].made}
+            | set(dir(builtins))
+            | {"__file__", "__doc__", "__builtins__"}
+        )
         loose = {
             id(node)
             for node in nodes
@@ -103,7 +130,9 @@ def _names(node: ast.stmt) -> _Names:
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
             called.add(child.func.id)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return _Names(frozenset(read - (made - {node.name})) | _globals(node), frozenset({node.name}), frozenset(called))
+        return _Names(
+            frozenset(read - (made - {node.name})) | _globals(node), frozenset({node.name}), frozenset(called)
+        )
     changed = {node.target.id} if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) else set()
     return _Names(frozenset(read - made | changed), frozenset(made), frozenset(called))
 

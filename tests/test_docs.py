@@ -1,4 +1,6 @@
-"""The documentation is true: its commands run or at least parse, its links lead somewhere, its help pages are today's."""
+"""The documentation is true: its commands run or at least parse, its links lead somewhere, its help pages are
+today's.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import cli
+from harness.cli.main import cli
 from scripts.write_commands import PAGE, text
 from tests.conftest import TINY_MATH
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 SMALL = {  # the same commands, on less
-    "HARNESS_LIMIT": "12", "HARNESS_CALIBRATION_SAMPLES": "16", "HARNESS_REPEATS": "1", "HARNESS_OUTPUT_TOKENS": "8",
-    "HARNESS_CONCURRENCY": "4", "HARNESS_THREADS": "1",
-}  # fmt: skip
+    "HARNESS_LIMIT": "12",
+    "HARNESS_CALIBRATION_SAMPLES": "16",
+    "HARNESS_REPEATS": "1",
+    "HARNESS_OUTPUT_TOKENS": "8",
+    "HARNESS_CONCURRENCY": "4",
+    "HARNESS_THREADS": "1",
+}
 COMMAND = re.compile(r"^\s*(?:\d*\$ )?(?:\.venv/bin/)?((?:[A-Z_]+=\S+ )*)(?:\.venv/bin/)?harness(?= |$)(.*)$")
 
 
@@ -54,15 +60,21 @@ def test_every_command_parses(page: Path) -> None:
             if words[0].startswith("-"):
                 break
             found = found.commands[words.pop(0)]
-        given = {word.split("=")[0] for word in words[: words.index("--") if "--" in words else None] if word.startswith("-")}
-        known = {name for option in found.params for name in (*option.opts, *option.secondary_opts)} | set(context.help_option_names)
+        given = {
+            word.split("=")[0] for word in words[: words.index("--") if "--" in words else None] if word.startswith("-")
+        }
+        known = {name for option in found.params for name in (*option.opts, *option.secondary_opts)} | set(
+            context.help_option_names
+        )
         assert given <= known, f"{page.name}: harness {command}: {given - known}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     content = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", content) if not link.startswith(("http", "#"))]
+    links = [
+        link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", content) if not link.startswith(("http", "#"))
+    ]
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
@@ -73,10 +85,15 @@ def test_the_help_pages_are_todays() -> None:
 def test_the_metric_of_the_page_on_extending_works() -> None:
     from pruning import scores
 
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "extend.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "extend.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     try:
         exec(code, {"metric": scores.metric, "ActivationStats": None, "FloatArray": None, "__name__": "x"})
-        assert "peak" in scores.known_metrics() and dict(scores.describe_metrics())["peak"] == "E|h_j| over the task's tokens (ours)"
+        assert (
+            "peak" in scores.known_metrics()
+            and dict(scores.describe_metrics())["peak"] == "E|h_j| over the task's tokens (ours)"
+        )
     finally:
         scores.METRICS.pop("peak", None)
 
@@ -114,6 +131,13 @@ def test_every_command_in_an_sh_block_does_what_it_says(page: Path, place: Path)
             cli(words[1:], standalone_mode=False)
         if file:
             (place / file).write_text(out.getvalue(), encoding="utf-8")
-    made = {"quick-start.md": ["runs/first/report.csv", "runs/first/card.md", "runs/second/run.json"],
-            "your-model.md": ["runs/mine/checkpoint/config.json", "pruned/config.json", "graded.jsonl", "trackio/harness.db"]}  # fmt: skip
+    made = {
+        "quick-start.md": ["runs/first/report.csv", "runs/first/card.md", "runs/second/run.json"],
+        "your-model.md": [
+            "runs/mine/checkpoint/config.json",
+            "pruned/config.json",
+            "graded.jsonl",
+            "trackio/harness.db",
+        ],
+    }
     assert all((place / name).exists() for name in made.get(page.name, []))

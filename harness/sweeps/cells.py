@@ -1,4 +1,6 @@
-"""The cells of a sweep and who evaluates them: one engine whose FFN weights are swapped, grading one cell while the next is generated."""
+"""The cells of a sweep and who evaluates them: one engine whose FFN weights are swapped, grading one cell while the
+next is generated.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import live
-from harness.engine import EngineConfig, engine, prepare_environment
-from harness.evaluate import grade
-from harness.exam import Answered, Exam, Sitting, ask, questions
-from harness.types import EvalResult
+from harness.core.types.evaluation import EvalResult
+from harness.engine import weight_swap
+from harness.engine.vllm_engine import EngineConfig, engine, prepare_environment
+from harness.evaluation.evaluate import grade
+from harness.evaluation.lm_eval_requests import Answered, Exam, Sitting, ask, questions
 from tasks.grading import Grader
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant to evaluate: the model as it is, or pruned by the plan in a file. `key`: a hash of the weights that come out."""
+    """One variant to evaluate: the model as it is, or pruned by the plan in a file. `key`: a hash of the weights that
+    come out.
+    """
 
     name: str
     plan: Path | None
@@ -27,7 +31,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all cells share. `run`: the run directory, seen by every worker; `reference`: the variant that others are compared with."""
+    """What all cells share. `run`: the run directory, seen by every worker; `reference`: the variant that others are
+    compared with.
+    """
 
     model: Path
     exam: Exam
@@ -37,7 +43,9 @@ class Bench:
 
 
 class CellWorker:
-    """`ask` uses the engine, `collect` does not: it waits for the verdicts on what was asked last, while the next cell is asked."""
+    """`ask` uses the engine, `collect` does not: it waits for the verdicts on what was asked last, while the next cell
+    is asked.
+    """
 
     def __init__(self, bench: Bench) -> None:
         prepare_environment(bench.config.threads)
@@ -54,9 +62,9 @@ class CellWorker:
         sitting = Sitting(self.bench.run, cell.name, cell.key, reference)
         shutil.rmtree(sitting.samples, ignore_errors=True)  # of a cell that was killed
         if cell.plan:
-            live.swap(self.llm, cell.plan)
+            weight_swap.swap(self.llm, cell.plan)
         else:
-            live.restore(self.llm)
+            weight_swap.restore(self.llm)
         answered = ask(self.llm, self.bench.exam, self.questions, sitting, self.grader)
         self.graded[cell.name] = self.graders.submit(self._grade, answered, sitting)
 

@@ -1,4 +1,5 @@
-"""The claims of the paper (arXiv 2604.27115), judged by rules that were written before looking; and the same for the best metric.
+"""The claims of the paper (arXiv 2604.27115), judged by rules that were written before looking; and the same for the
+best metric.
 
 All intervals are at 95 %, paired where items are shared. The paper's score S is the metric smd.
 """
@@ -8,15 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from scipy import stats
 
-from harness.serving_types import SpeedRatio
-from harness.statistics import Difference, holm, items_needed, paired_mean_difference, paired_mean_p_value, ratio_mean, wilson
-from harness.sweep_types import Claim, Threshold, Verdict
+from harness.core.statistics import (
+    Difference,
+    holm,
+    items_needed,
+    paired_mean_difference,
+    paired_mean_p_value,
+    ratio_mean,
+    wilson,
+)
+from harness.core.types.serving import SpeedRatio
+from harness.core.types.sweep import Claim, Threshold, Verdict
+from harness.core.types.training import Recovery
 from harness.sweeps.curves import Outcomes, Place, difference, is_collapsed, specificity_of, threshold
 from harness.sweeps.grid import NEAR, near
-from harness.types import Recovery
 from pruning.plan import BEST_METRIC
 
 PAPER, BEST, RANDOM, REVERSE = "selective-smd", f"selective-{BEST_METRIC}-refit", "random", "reverse-smd"
@@ -29,10 +39,11 @@ _KNEE = (0.15, 0.20)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the claims are judged on. sizes: variant -> (parameters, bytes) by formula and as written, of what was written.
+    """What the claims are judged on. sizes: variant -> (parameters, bytes) by formula and as written, of what was
+    written.
 
-    chance, collapse_share, margin: settings of the sweep. roles: PAPER, BEST ... -> the arm that is it, where it has another name.
-    """
+    chance, collapse_share, margin: settings of the sweep. roles: PAPER, BEST ... -> the arm that is it, where it has
+    another name."""
 
     outcomes: Outcomes
     speed_ratios: Sequence[SpeedRatio]
@@ -53,7 +64,9 @@ class Evidence:
 
 
 def judge(evidence: Evidence) -> tuple[Claim, ...]:
-    """The paper's six, and a seventh for the best metric; one without the cells that it needs says which are missing."""
+    """The paper's six, and a seventh for the best metric; one without the cells that it needs says which are
+    missing.
+    """
     rules = (_selective_beats_random, _reverse_collapses, _keeps_half, _smaller_and_faster, _knee, _recovers, _best)
     return tuple(rule(evidence) for rule in rules)
 
@@ -67,7 +80,9 @@ def _claim(base: Claim, figure: Difference, aim: float, n: int, *details: str, v
 
 
 def _needed(figure: Difference, aim: float, n: int, level: float = _LEVEL) -> int | None:
-    """Items with which so large a distance from `aim` would be seen with 80 % power, by the width of the interval at hand."""
+    """Items with which so large a distance from `aim` would be seen with 80 % power, by the width of the interval at
+    hand.
+    """
     value, low, high = figure
     if math.isclose(value, aim) or high <= low or n < 2:
         return None
@@ -88,16 +103,28 @@ def _missing(base: Claim, what: str) -> Claim:
     return replace(base, details=(f"missing: {what}",))
 
 
-def _blank(claim: str, rule: str, figure: str, unit: str) -> Claim:
-    return Claim(claim, rule, figure, unit, None, None, None, "cannot say", None, None)  # type: ignore[arg-type]
+def _blank(claim: str, rule: str, figure: str, unit: Literal["points", "share", "factor", "ratio"]) -> Claim:
+    return Claim(
+        claim=claim,
+        rule=rule,
+        figure=figure,
+        unit=unit,
+        value=None,
+        ci_low=None,
+        ci_high=None,
+        verdict="cannot say",
+        n=None,
+        n_needed=None,
+    )
 
 
 def _selective_beats_random(e: Evidence) -> Claim:
     base = _blank(
         "1. Selective pruning beats random pruning at equal width",
         "selective (S) minus random, mean over its seeds, above 0 at every ratio from 10 to 35 %, after Holm",
-        "smallest difference", "points",
-    )  # fmt: skip
+        "smallest difference",
+        "points",
+    )
     return _above_random(e, PAPER, base)
 
 
@@ -112,11 +139,19 @@ def _above_random(e: Evidence, arm: str, base: Claim) -> Claim:
     verdict: Verdict = "not supported" if refuted else "supported" if all(shown) and not gone else "cannot say"
     _, worst, _ = min(found, key=lambda row: row[1][0])
     n = e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
-    lines = (f"{_percent(r)}: {_points(d)}, p = {p:.2g} after Holm" for (r, d, _), p in zip(found, adjusted, strict=True))
+    lines = (
+        f"{_percent(r)}: {_points(d)}, p = {p:.2g} after Holm" for (r, d, _), p in zip(found, adjusted, strict=True)
+    )
     absent = [f"missing: {_percent(ratio)}" for ratio in sorted(gone)]
     claim = _claim(base, worst, 0.0, n, *absent, *lines, verdict=verdict)
-    open_ones = [_needed(figure, 0.0, n, _LEVEL / len(found)) for (_, figure, _), ok in zip(found, shown, strict=True) if not ok]
-    needed = None if verdict != "cannot say" or None in open_ones else max((value for value in open_ones if value), default=None)
+    open_ones = [
+        _needed(figure, 0.0, n, _LEVEL / len(found)) for (_, figure, _), ok in zip(found, shown, strict=True) if not ok
+    ]
+    needed = (
+        None
+        if verdict != "cannot say" or None in open_ones
+        else max((value for value in open_ones if value), default=None)
+    )
     return replace(claim, n_needed=needed)
 
 
@@ -137,8 +172,10 @@ def _reverse_collapses(e: Evidence) -> Claim:
     base = _blank(
         "2. Removing the 10 % most selective neurons makes the target collapse, and it more than the other tasks",
         f"at 10 % reverse (S) the accuracy's 95 % interval ends below max({_percent(e.chance)}, {_percent(e.collapse_share)} of dense), "
-        "and specificity is above 0", "specificity", "points",
-    )  # fmt: skip
+        "and specificity is above 0",
+        "specificity",
+        "points",
+    )
     place = e.place(REVERSE, _REVERSE_AT)
     specific = specificity_of(e.outcomes, place) if place else None
     if place is None or specific is None:
@@ -152,8 +189,13 @@ def _reverse_collapses(e: Evidence) -> Claim:
     found = _claim(base, specific, 0.0, n, accuracy)
     if gone or found.verdict == "not supported":
         return found
-    needed = [_needed_for_collapse(float(right.mean()), n, below), *([_needed(specific, 0.0, n)] if found.verdict == "cannot say" else [])]
-    return replace(found, verdict="cannot say", n_needed=None if None in needed else max(value for value in needed if value))
+    needed = [
+        _needed_for_collapse(float(right.mean()), n, below),
+        *([_needed(specific, 0.0, n)] if found.verdict == "cannot say" else []),
+    ]
+    return replace(
+        found, verdict="cannot say", n_needed=None if None in needed else max(value for value in needed if value)
+    )
 
 
 def collapse_below(e: Evidence) -> float:
@@ -162,9 +204,11 @@ def collapse_below(e: Evidence) -> float:
 
 def _keeps_half(e: Evidence) -> Claim:
     base = _blank(
-        "3. Removing 30 % keeps a substantial part of the accuracy", "accuracy at 30 % selective (S) over dense: lower end at least 50 %",
-        "retained accuracy", "share",
-    )  # fmt: skip
+        "3. Removing 30 % keeps a substantial part of the accuracy",
+        "accuracy at 30 % selective (S) over dense: lower end at least 50 %",
+        "retained accuracy",
+        "share",
+    )
     return _retained(e, PAPER, base)
 
 
@@ -179,7 +223,9 @@ def _retained(e: Evidence, arm: str, base: Claim) -> Claim:
 
 
 def _ratio(after: list[float], before: list[float], change: Difference) -> Difference:
-    """after / before with the wider of two intervals: the ratio estimator's has no width where all items agree, Newcombe's has."""
+    """after / before with the wider of two intervals: the ratio estimator's has no width where all items agree,
+    Newcombe's has.
+    """
     value, low, high = ratio_mean(after, before)
     share = sum(before) / len(before)
     return value, max(0.0, min(low, 1 + change[1] / share)), max(high, 1 + change[2] / share)
@@ -188,11 +234,15 @@ def _ratio(after: list[float], before: list[float], change: Difference) -> Diffe
 def _smaller_and_faster(e: Evidence) -> Claim:
     base = _blank(
         "4. Parameters and memory fall as computed, and throughput rises",
-        "what is written at 30 % has the parameters and bytes of the formula; tokens per second over dense above 1", "throughput", "factor",
-    )  # fmt: skip
+        "what is written at 30 % has the parameters and bytes of the formula; tokens per second over dense above 1",
+        "throughput",
+        "factor",
+    )
     arms = [e.place(arm, _AT) for arm in (PAPER, *e.outcomes.arms)]
     names = [name for place in arms if place for name in (v.name for v in place.variants)]
-    ratios = [r for name in dict.fromkeys(names) for r in e.speed_ratios if r.variant == name and r.quantity == "output_tok_s"]
+    ratios = [
+        r for name in dict.fromkeys(names) for r in e.speed_ratios if r.variant == name and r.quantity == "output_tok_s"
+    ]
     written = next((name for name in names if name in e.sizes), None)
     if not ratios or written is None:
         return _missing(base, "an arm at 30 % that was written and timed")
@@ -212,8 +262,9 @@ def _knee(e: Evidence) -> Claim:
     base = _blank(
         "5. Accuracy bends down at a ratio of 15 to 20 %",
         "the interval of the knee of selective (S) lies within 15 to 20 %; not supported where there is no knee or it lies outside",
-        "knee", "ratio",
-    )  # fmt: skip
+        "knee",
+        "ratio",
+    )
     if e.arm(PAPER) not in e.outcomes.arms:
         return _missing(base, f"{PAPER} at four ratios or more")
     found, n = threshold(e.outcomes, e.arm(PAPER), e.margin), e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
@@ -237,15 +288,19 @@ def _recovers(e: Evidence) -> Claim:
     base = _blank(
         "6. Fine-tuning brings back much of what was lost",
         "at 30 % selective (S), fine-tuned minus the middle of pruned and dense fine-tuned the same way: lower end at least 0",
-        "beyond half of the way", "points",
-    )  # fmt: skip
+        "beyond half of the way",
+        "points",
+    )
     place = e.place(PAPER, _AT)
     names = [v.name for v in place.variants] if place else []
     row = next((r for r in e.recoveries if r.before in names and r.task == e.outcomes.target), None)
     if row is None:
         return _missing(base, f"{PAPER} at 30 % and dense, both fine-tuned")
     rest = [r for r in e.recoveries if r.task == e.outcomes.target]
-    lines = (f"{r.before}: {'gap too small to share' if r.share is None else _percent(r.share) + ' of the gap brought back'}" for r in rest)
+    lines = (
+        f"{r.before}: {'gap too small to share' if r.share is None else _percent(r.share) + ' of the gap brought back'}"
+        for r in rest
+    )
     verdict: Verdict | None = "supported" if row.ci_low >= 0 else None
     return _claim(base, (row.beyond_half, row.ci_low, row.ci_high), 0.0, row.n, *lines, verdict=verdict)
 
@@ -253,8 +308,10 @@ def _recovers(e: Evidence) -> Claim:
 def _best(e: Evidence) -> Claim:
     base = _blank(
         "The best metric instead of S: above random, and keeps a substantial part",
-        "the rules of 1 and 3 with the best metric and re-fitted columns", "retained accuracy at 30 %", "share",
-    )  # fmt: skip
+        "the rules of 1 and 3 with the best metric and re-fitted columns",
+        "retained accuracy at 30 %",
+        "share",
+    )
     kept, above = _retained(e, BEST, base), _above_random(e, BEST, base)
     if kept.value is None or above.value is None:
         return kept if kept.value is None else above

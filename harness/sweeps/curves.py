@@ -1,4 +1,6 @@
-"""A sweep's curves: accuracy and failures against the ratio for every way of pruning, out of the sample files of its run directory."""
+"""A sweep's curves: accuracy and failures against the ratio for every way of pruning, out of the sample files of its
+run directory.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.pairs import Samples, compare_samples, read_samples
-from harness.statistics import (
-    LIKELIHOOD_METRICS,
-    SIMILARITY,
+from harness.core.statistics import (
     Difference,
     collapsed,
     difference_over_seeds,
@@ -26,8 +25,11 @@ from harness.statistics import (
     specificity,
     wilson,
 )
-from harness.sweep_types import SweepPoint, Threshold
-from harness.types import EvalResult, FloatArray, Variant
+from harness.core.types.arrays import FloatArray
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, EvalResult
+from harness.core.types.run import Variant
+from harness.core.types.sweep import SweepPoint, Threshold
+from harness.evaluation.paired import Samples, compare_samples, read_samples
 
 _ABLE = 0.1  # accuracy, by the lower end of its interval, from which a task counts as one that the dense model can do
 _FEWEST = 5  # ratios, dense among them, with which a knee is looked for
@@ -49,7 +51,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What every variant answered. `right`: place -> task -> right or wrong [seeds, items], of the tasks with right answers."""
+    """What every variant answered. `right`: place -> task -> right or wrong [seeds, items], of the tasks with right
+    answers.
+    """
 
     run: Path
     metrics: Mapping[str, str]  # task -> metric, the target first
@@ -64,7 +68,9 @@ class Outcomes:
 
     @property
     def others(self) -> list[str]:
-        """Off-target tasks with right answers that the dense model can give: where it cannot, nothing is left to fall."""
+        """Off-target tasks with right answers that the dense model can give: where it cannot, nothing is left to
+        fall.
+        """
         answered = [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
         return [task for task in answered if wilson(sum(self.before(task)), len(self.before(task)))[0] >= _ABLE]
 
@@ -104,7 +110,7 @@ def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places:
         return np.asarray([[float(seed[i]["correct"]) for i in ids[task]] for seed in rows])
 
     right = {(place.arm, place.ratio): {task: table(place, task) for task in tasks} for place in (whole, *places)}
-    return Outcomes(run, metrics, whole, tuple(places), right)
+    return Outcomes(run=run, metrics=metrics, dense=whole, places=tuple(places), right=right)
 
 
 def _samples(run: Path, variant: Variant, task: str) -> Samples:
@@ -112,7 +118,9 @@ def _samples(run: Path, variant: Variant, task: str) -> Samples:
 
 
 def difference(outcomes: Outcomes, place: Place, task: str) -> Difference:
-    """Pruned minus dense on a task with right answers: Newcombe's interval for one seed, else over items with seeds pooled."""
+    """Pruned minus dense on a task with right answers: Newcombe's interval for one seed, else over items with seeds
+    pooled.
+    """
     return difference_over_seeds(outcomes.before(task), outcomes.of(place, task).astype(bool).tolist())[0]
 
 
@@ -120,7 +128,9 @@ def specificity_of(outcomes: Outcomes, place: Place) -> Difference | None:
     """None where there is no other task with right answers."""
     if not outcomes.others:
         return None
-    return specificity(difference(outcomes, place, outcomes.target), [difference(outcomes, place, task) for task in outcomes.others])
+    return specificity(
+        difference(outcomes, place, outcomes.target), [difference(outcomes, place, task) for task in outcomes.others]
+    )
 
 
 def is_collapsed(outcomes: Outcomes, place: Place, task: str, chance: float, share: float) -> bool:
@@ -133,7 +143,9 @@ def sweep_points(outcomes: Outcomes, chance: float, share: float) -> tuple[Sweep
     """Of every place and task; p-values adjusted by Holm over all of those with right answers."""
     found = [(place, task) for place in outcomes.places for task in outcomes.metrics]
     tested = [(place, task) for place, task in found if has_right_answers(outcomes.metrics[task])]
-    p_values = holm([difference_over_seeds(outcomes.before(t), outcomes.of(p, t).astype(bool).tolist())[1] for p, t in tested])
+    p_values = holm(
+        [difference_over_seeds(outcomes.before(t), outcomes.of(p, t).astype(bool).tolist())[1] for p, t in tested]
+    )
     adjusted = {(place.arm, place.ratio, task): value for (place, task), value in zip(tested, p_values, strict=True)}
     points = (_point(outcomes, place, task, chance, share) for place, task in found)
     return tuple(replace(p, holm_p=adjusted.get((p.arm, p.ratio_requested, p.task))) for p in points)
@@ -148,24 +160,42 @@ def _point(outcomes: Outcomes, place: Place, task: str, chance: float, share: fl
     else:
         (value, low, high), sd, change = _pooled(outcomes, place, task)
     return SweepPoint(
-        place.arm, place.ratio, place.ratio_neurons, tuple(v.name for v in place.variants), task, metric, evals[0].n, value, sd, low, high,
-        *change, None, _mean([e.failure_rate for e in evals]), _failures(evals),
+        place.arm,
+        place.ratio,
+        place.ratio_neurons,
+        tuple(v.name for v in place.variants),
+        task,
+        metric,
+        evals[0].n,
+        value,
+        sd,
+        low,
+        high,
+        *change,
+        None,
+        _mean([e.failure_rate for e in evals]),
+        _failures(evals),
         is_collapsed(outcomes, place, task, chance, share) if answered else None,
         specificity_of(outcomes, place) if task == outcomes.target and answered else None,
-        _mean([e.failure_low for e in evals]), _mean([e.failure_high for e in evals]),
-    )  # fmt: skip
+        _mean([e.failure_low for e in evals]),
+        _mean([e.failure_high for e in evals]),
+    )
 
 
 def _pooled(outcomes: Outcomes, place: Place, task: str) -> tuple[Difference, float | None, Difference]:
     """Of scores and likelihoods: items' means over seeds; value, standard deviation over seeds, difference."""
     metric, rows = outcomes.metrics[task], [_samples(outcomes.run, variant, task) for variant in place.variants]
     field = "nll" if metric in LIKELIHOOD_METRICS else "score"
-    mean: dict[int, dict[str, Any]] = {i: {**row, field: float(np.mean([seed[i][field] for seed in rows]))} for i, row in rows[0].items()}
+    mean: dict[int, dict[str, Any]] = {
+        i: {**row, field: float(np.mean([seed[i][field] for seed in rows]))} for i, row in rows[0].items()
+    }
     values = [mean[i][field] for i in sorted(mean)]
     units = [mean[i]["units"] or 1 for i in sorted(mean)]
     value = likelihood_metric(metric, values, units) if field == "nll" else ratio_mean(values, [1] * len(values))
     sd = float(np.std([variant.eval[task].value for variant in place.variants], ddof=1)) if len(rows) > 1 else None
-    change = compare_samples(_samples(outcomes.run, outcomes.dense.variants[0], task), mean, "dense", place.arm, task, metric)
+    change = compare_samples(
+        _samples(outcomes.run, outcomes.dense.variants[0], task), mean, "dense", place.arm, task, metric
+    )
     return value, sd, (change.difference, change.ci_low, change.ci_high)
 
 
@@ -181,18 +211,44 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def thresholds(outcomes: Outcomes, margin: float) -> tuple[Threshold, ...]:
     """How far every arm can go on the target."""
-    return tuple(threshold(outcomes, arm, margin) for arm in outcomes.arms) if has_right_answers(outcomes.metrics[outcomes.target]) else ()
+    return (
+        tuple(threshold(outcomes, arm, margin) for arm in outcomes.arms)
+        if has_right_answers(outcomes.metrics[outcomes.target])
+        else ()
+    )
 
 
 def threshold(outcomes: Outcomes, arm: str, margin: float) -> Threshold:
     places, target = outcomes.along(arm), outcomes.target
     dense = outcomes.before(target)
-    whole = [p for p in places if p.ratio < min(outcomes.missing(arm), default=1.0)]  # the sequence ends where one is not known
-    reached = non_inferiority_threshold([(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in whole], dense, margin)
+    whole = [
+        p for p in places if p.ratio < min(outcomes.missing(arm), default=1.0)
+    ]  # the sequence ends where one is not known
+    reached = non_inferiority_threshold(
+        [(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in whole], dense, margin
+    )
     changed = float((outcomes.of(places[0], target) != outcomes.of(outcomes.dense, target)).mean())
     detectable = minimum_detectable_effect(len(dense), changed or _DISCORDANT)
     if len({p.ratio_neurons for p in places}) < _FEWEST - 1:
-        return Threshold(arm, margin, reached, detectable, None, None, None, None)
+        return Threshold(
+            arm=arm,
+            margin=margin,
+            non_inferior=reached,
+            detectable=detectable,
+            knee=None,
+            knee_low=None,
+            knee_high=None,
+            support=None,
+        )
     curve = {p.ratio_neurons: outcomes.of(p, target).mean(axis=0).tolist() for p in places}
     found = knee([0.0, *curve], [[float(right) for right in dense], *curve.values()])
-    return Threshold(arm, margin, reached, detectable, found.ratio, found.ci_low, found.ci_high, found.support)
+    return Threshold(
+        arm=arm,
+        margin=margin,
+        non_inferior=reached,
+        detectable=detectable,
+        knee=found.ratio,
+        knee_low=found.ci_low,
+        knee_high=found.ci_high,
+        support=found.support,
+    )

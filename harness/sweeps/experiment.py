@@ -1,8 +1,7 @@
 """`harness sweep`: score once, plan all arms, evaluate them on live engines, time, fine-tune, and judge the claims.
 
-A cell that fails is recorded with its reason and the rest goes on. A finished one is not done again as long as what it is made of is
-the same, so that a killed sweep goes on and a grid can grow.
-"""
+A cell that fails is recorded with its reason and the rest goes on. A finished one is not done again as long as what it
+is made of is the same, so that a killed sweep goes on and a grid can grow."""
 
 from __future__ import annotations
 
@@ -13,32 +12,35 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import engine
-from harness.bench import need_context
-from harness.config import RunConfig
-from harness.errors import HarnessError, MeasurementError, UsageError, first_line
-from harness.pipeline import Run, start
-from harness.progress import say, stage
-from harness.spec import DENSE, Arm, recovered_name
-from harness.statistics import SIMILARITY
-from harness.store import write_json
-from harness.stream import data_hash
-from harness.sweep_types import FailedCell, SweepSummary
-from harness.sweeps import launch_ray
+from harness.config.settings import RunConfig
+from harness.core.errors import HarnessError, MeasurementError, UsageError, first_line
+from harness.core.files import write_json
+from harness.core.hashing import digest
+from harness.core.progress import say, stage
+from harness.core.safetensors_stream import data_hash
+from harness.core.types.evaluation import SIMILARITY
+from harness.core.types.run import RunResult, Variant
+from harness.core.types.sweep import FailedCell, SweepSummary
+from harness.engine import vllm_engine
+from harness.pipeline.resolve import DENSE, Arm, recovered_name
+from harness.pipeline.run import Run, start
+from harness.serving.workload import need_context
+from harness.sweeps import ray_workers as launch_ray
 from harness.sweeps.cells import Bench, Cell
 from harness.sweeps.claims import Evidence, collapse_below, judge
 from harness.sweeps.curves import Place, has_right_answers, read_outcomes, sweep_points, thresholds
 from harness.sweeps.grid import resolve_sweep
-from harness.sweeps.launch import LocalWorker, Outcome, Worker, run_cells
 from harness.sweeps.speed import measure_speed
-from harness.types import RunResult, Variant, digest
+from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
 from pruning import compensation
 from pruning.export import foretell, record_of
 from pruning.plan import load_plan
 
 
 def sweep(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
-    """The whole experiment on one model; returns the result and the run directory. Raises HarnessError where the dense model fails."""
+    """The whole experiment on one model; returns the result and the run directory. Raises HarnessError where the dense
+    model fails.
+    """
     return start(config, out, fresh, resolve_sweep, lambda run: _Sweep(run).everything())
 
 
@@ -93,9 +95,11 @@ class _Sweep:
 
     def _check_devices(self) -> None:
         """Raises UsageError for more engines than there are GPUs for; Ray counts its own."""
-        config, gpus = self.run.config.sweep, engine.gpus()
+        config, gpus = self.run.config.sweep, vllm_engine.gpus()
         if gpus and config.launcher == "local" and (config.workers or 1) * config.tensor_parallel > gpus:
-            raise UsageError(f"--workers and --tensor-parallel ask for more than the {gpus} GPUs that are here; give less")
+            raise UsageError(
+                f"--workers and --tensor-parallel ask for more than the {gpus} GPUs that are here; give less"
+            )
 
     @contextmanager
     def _attempt(self, cell: str) -> Iterator[None]:
@@ -106,7 +110,9 @@ class _Sweep:
             self._note(cell, error)
 
     def _note(self, cell: str, error: Exception) -> None:
-        self.failed[cell] = first_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {first_line(error)}"
+        self.failed[cell] = (
+            first_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {first_line(error)}"
+        )
         say(f"{cell} failed: {self.failed[cell]}")
 
     def _plan(self, arm: Arm) -> None:
@@ -116,7 +122,9 @@ class _Sweep:
         run.records[arm.name] = record_of(plan, run.model)
         run.variants[arm.name] = foretold = foretell(run.model, plan)
         columns = compensation.columns_file(file)
-        run.identity[arm.name] = digest([run.identity[DENSE], data_hash(file), data_hash(columns) if arm.request.compensated else None])
+        run.identity[arm.name] = digest(
+            [run.identity[DENSE], data_hash(file), data_hash(columns) if arm.request.compensated else None]
+        )
         self.plans[arm.name], self.sizes[arm.name] = file, (foretold.parameters, foretold.weight_bytes)
 
     def _evaluate(self) -> None:
@@ -127,7 +135,9 @@ class _Sweep:
         if len(left) < len(cells):
             say(f"{len(cells) - len(left)} of {len(cells)} variants: evaluated before, skipped")
         compared = any(task.metric == SIMILARITY for task in run.spec.tasks)
-        first = [cell for cell in left if cell.name == DENSE] if compared else []  # its answers are what others are compared with
+        first = (
+            [cell for cell in left if cell.name == DENSE] if compared else []
+        )  # its answers are what others are compared with
         for batch in (first, [cell for cell in left if cell not in first]):
             if batch:
                 self._run_batch(batch)
@@ -144,11 +154,11 @@ class _Sweep:
     def _key(self, name: str) -> str:
         """What a variant's answers hang on, beside the exam that the directory is bound to."""
         config, versions = self.run.config, importlib.metadata.version("vllm")
-        return digest([self.run.identity[name], self.run.context, engine.device_name(), config.dtype, versions])
+        return digest([self.run.identity[name], self.run.context, vllm_engine.device_name(), config.dtype, versions])
 
     def _run_batch(self, cells: Sequence[Cell]) -> None:
         run, config = self.run, self.run.config.sweep
-        engine.release_device()
+        vllm_engine.release_device()
         if config.launcher == "ray":
             launch_ray.connect()
         count = launch_ray.default_workers if config.launcher == "ray" else _default_workers
@@ -172,15 +182,17 @@ class _Sweep:
     def _bench(self, workers: int) -> Bench:
         run, config = self.run, self.run.config
         threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-        settings = engine.config_for(
+        settings = vllm_engine.config_for(
             run.model, config.dtype, threads, run.context, _SEQUENCES, tensor_parallel=config.sweep.tensor_parallel
         )
-        return Bench(run.model, run.exam(run.context), settings, run.path.absolute(), DENSE)
+        return Bench(
+            model=run.model, exam=run.exam(run.context), config=settings, run=run.path.absolute(), reference=DENSE
+        )
 
     def _starter(self, bench: Bench) -> Callable[[int], Worker]:
         if self.run.config.sweep.launcher == "ray":
             return lambda _number: launch_ray.RayWorker(bench)
-        return lambda number: LocalWorker(bench, engine.worker_environment(number, bench.config.tensor_parallel))
+        return lambda number: LocalWorker(bench, vllm_engine.worker_environment(number, bench.config.tensor_parallel))
 
     def _collect(self) -> RunResult:
         run, config = self.run, self.run.config.sweep
@@ -191,17 +203,29 @@ class _Sweep:
         for arm in run.spec.arms:
             planned.setdefault(arm.kind, []).append(arm.request.ratio)
         outcomes = replace(read_outcomes(run.path, metrics, rows[DENSE], self._places(rows)), planned=planned)
-        written = {name: (rows[name].parameters, rows[name].weight_bytes) for name in self.sizes if name in rows and rows[name].checkpoint}
+        written = {
+            name: (rows[name].parameters, rows[name].weight_bytes)
+            for name in self.sizes
+            if name in rows and rows[name].checkpoint
+        }
         evidence = Evidence(
-            outcomes, result.speed_ratios, result.recoveries, {name: (self.sizes[name], found) for name, found in written.items()},
-            config.chance, config.collapse_share, config.margin, {_role(arm): arm.kind for arm in run.spec.arms},
-        )  # fmt: skip
+            outcomes=outcomes,
+            speed_ratios=result.speed_ratios,
+            recoveries=result.recoveries,
+            sizes={name: (self.sizes[name], found) for name, found in written.items()},
+            chance=config.chance,
+            collapse_share=config.collapse_share,
+            margin=config.margin,
+            roles={_role(arm): arm.kind for arm in run.spec.arms},
+        )
         judged = has_right_answers(run.spec.target.metric)
         summary = SweepSummary(
-            sweep_points(outcomes, config.chance, config.collapse_share), thresholds(outcomes, config.margin),
-            tuple(FailedCell(cell, reason) for cell, reason in self.failed.items()), collapse_below(evidence) if judged else 0.0,
-            run.directory.seconds,
-        )  # fmt: skip
+            points=sweep_points(outcomes, config.chance, config.collapse_share),
+            thresholds=thresholds(outcomes, config.margin),
+            failed=tuple(FailedCell(cell, reason) for cell, reason in self.failed.items()),
+            collapse_below=collapse_below(evidence) if judged else 0.0,
+            seconds=run.directory.seconds,
+        )
         return run.publish(replace(result, claims=judge(evidence) if judged else (), sweep=summary))
 
     def _places(self, rows: dict[str, Variant]) -> list[Place]:
@@ -225,4 +249,4 @@ def _stage(cell: Cell) -> str:
 
 def _default_workers(tensor_parallel: int) -> int:
     """One per set of GPUs; on a CPU one, as every engine holds the model."""
-    return max(1, engine.gpus() // tensor_parallel)
+    return max(1, vllm_engine.gpus() // tensor_parallel)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness import models
-from harness.config import RunConfig
-from harness.errors import UsageError
-from harness.spec import DENSE, Arm, RunSpec, make_arm, read_items, task_names, tasks_and_shape
-from harness.types import ModelShape
+from harness.config.settings import RunConfig
+from harness.core.errors import UsageError
+from harness.core.types.pruning import ModelShape
+from harness.models import registry
+from harness.pipeline.resolve import DENSE, Arm, RunSpec, make_arm, read_items, task_names, tasks_and_shape
 from pruning.plan import pruned_width
 
 NEAR = 0.01  # of a ratio that a rule names, as the paper's 10.135 % is its 10 %
@@ -18,10 +18,11 @@ _RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # the paper's, rounded
 
 
 def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:
-    """`harness sweep`. Checks all that can be checked without weights; raises UsageError for the first thing that is wrong.
+    """`harness sweep`. Checks all that can be checked without weights; raises UsageError for the first thing that is
+    wrong.
 
-    Of the arms, the first method's are timed beside the dense model: speed goes by the widths, which are the same for all.
-    """
+    Of the arms, the first method's are timed beside the dense model: speed goes by the widths, which are the same for
+    all."""
     names = task_names(config)
     if len(names) == 1 and config.sweep.off_target:
         config = config.model_copy(update={"task": (*names, *config.sweep.off_target)})
@@ -30,12 +31,23 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:
     names_of = [arm.name for arm in arms]
     if twice := next((name for name in names_of if names_of.count(name) > 1), None):
         raise UsageError(f"{twice} would come out twice; give --ratios and --methods that differ")
-    recovered = tuple(dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape)))
+    recovered = tuple(
+        dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape))
+    )
     timed = tuple(arm.name for arm in arms if arm.kind == arms[0].kind and arm.request.seed == arms[0].request.seed)
     return RunSpec(
-        config, models.model_id(config.model, tasks[0].kind), tasks, shape, DENSE, arms, recovered, (DENSE, *timed),
-        read_items(config.items, tasks[0]), _exported(arms, timed, recovered), sweep=True,
-    )  # fmt: skip
+        config=config,
+        model=registry.model_id(config.model, tasks[0].kind),
+        tasks=tasks,
+        shape=shape,
+        base=DENSE,
+        arms=arms,
+        recovered=recovered,
+        served=(DENSE, *timed),
+        items=read_items(config.items, tasks[0]),
+        exported=_exported(arms, timed, recovered),
+        sweep=True,
+    )
 
 
 def _exported(arms: Sequence[Arm], timed: Sequence[str], recovered: Sequence[str]) -> tuple[str, ...]:
@@ -71,7 +83,9 @@ def _arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelSh
     name, _, refit = method.partition("+")
     if refit not in ("", "refit"):
         raise UsageError(f"unknown method {method!r}; a metric with its columns re-fitted is {name}+refit")
-    chosen: dict[str, Any] = {"method": name, "metric": None} if name in ("random", "reverse") else {"method": "selective", "metric": name}
+    chosen: dict[str, Any] = (
+        {"method": name, "metric": None} if name in ("random", "reverse") else {"method": "selective", "metric": name}
+    )
     chosen |= {"compensate": True if refit else None, "ratio": ratio, "seed": seed}
     if name == "random":
         chosen["allocation"] = "uniform"
@@ -84,11 +98,15 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
         yield DENSE
         return
     if method not in config.sweep.methods:
-        raise UsageError(f"--recovered names {method!r}, which is not among the methods {', '.join(config.sweep.methods)}")
+        raise UsageError(
+            f"--recovered names {method!r}, which is not among the methods {', '.join(config.sweep.methods)}"
+        )
     for wanted in config.sweep.recovery_ratios:
         ratio = near(wanted, ratios_of(config, shape))
         if ratio is None:
-            raise UsageError(f"--recovery-ratios names {wanted:g}, which is not among the ratios of the sweep; add it to --ratios")
+            raise UsageError(
+                f"--recovery-ratios names {wanted:g}, which is not among the ratios of the sweep; add it to --ratios"
+            )
         yield _arm(config, method, ratio, config.sweep.seeds[0] if method == "random" else config.seed, shape).name
 
 

@@ -9,14 +9,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness import bench, engine, live
-from harness.engine import Engines
-from harness.pipeline import Run
-from harness.results import read_serving, save_serving
-from harness.serving import Pass, Workload, in_turns, offline_round, serving_row, speed_ratios
-from harness.serving_types import NUMBER_BYTES, ServingResult, SpeedRatio
-from harness.spec import DENSE
-from harness.types import ModelShape, digest
+from harness.core.hashing import digest
+from harness.core.types.pruning import ModelShape
+from harness.core.types.serving import NUMBER_BYTES, ServingResult, SpeedRatio
+from harness.engine import vllm_engine, weight_swap
+from harness.engine.vllm_engine import Engines
+from harness.pipeline.resolve import DENSE
+from harness.pipeline.run import Run
+from harness.pipeline.run_json import read_serving, save_serving
+from harness.serving import bench
+from harness.serving.timing import Pass, in_turns, offline_round, serving_row, speed_ratios
+from harness.serving.workload import Workload
 from pruning.export import export
 from pruning.plan import load_plan
 
@@ -46,13 +49,24 @@ def _file(run: Run, name: str) -> Path:
 
 def _inputs(run: Run, name: str) -> str:
     config = run.config
-    return digest([run.identity[DENSE], run.identity[name], asdict(run.workload), config.concurrency, config.repeats, config.threads])
+    return digest(
+        [
+            run.identity[DENSE],
+            run.identity[name],
+            asdict(run.workload),
+            config.concurrency,
+            config.repeats,
+            config.threads,
+        ]
+    )
 
 
 @contextmanager
 def _timer(run: Run) -> Iterator[Callable[[str, Path], Timed]]:
-    """On a CPU one engine is packed anew at every width; on CUDA, where a live swap leaves the width, each arm is exported for a time."""
-    if engine.device_name() == "cuda":
+    """On a CPU one engine is packed anew at every width; on CUDA, where a live swap leaves the width, each arm is
+    exported for a time.
+    """
+    if vllm_engine.device_name() == "cuda":
         yield lambda name, plan: _by_export(run, name, plan)
         return
     models = {DENSE: run.model}
@@ -63,8 +77,13 @@ def _timer(run: Run) -> Iterator[Callable[[str, Path], Timed]]:
 
 def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
     config, workload, llm = run.config, replace(run.workload, least_seconds=_LEAST_SECONDS), engines[DENSE]
-    passes = in_turns(swapping_runners(llm, {DENSE: None, name: plan}, workload), config.concurrency, config.repeats, workload)
-    rows = {each: tuple(serving_row(*level) for level in zip(config.concurrency, found, strict=True)) for each, found in passes.items()}
+    passes = in_turns(
+        swapping_runners(llm, {DENSE: None, name: plan}, workload), config.concurrency, config.repeats, workload
+    )
+    rows = {
+        each: tuple(serving_row(*level) for level in zip(config.concurrency, found, strict=True))
+        for each, found in passes.items()
+    }
     cache = bench.offline_cache(llm, engines.configs[DENSE])
     dense = bench.serving_result(run.model, config.dtype, cache, rows[DENSE], workload, "offline")
     found = {each: replace(dense, concurrency=rows[each], **_sizes(run, each, dense)) for each in rows}
@@ -72,14 +91,16 @@ def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
     return found, speed_ratios(rows, shapes, workload, NUMBER_BYTES[dense.dtype])
 
 
-def swapping_runners(llm: Any, plans: Mapping[str, Path | None], workload: Workload) -> dict[str, Callable[[int], Pass]]:
+def swapping_runners(
+    llm: Any, plans: Mapping[str, Path | None], workload: Workload
+) -> dict[str, Callable[[int], Pass]]:
     """One engine as several subjects; putting another one's weights in is not timed."""
     inside: list[str | None] = [None]
 
     def ask(name: str, level: int) -> Pass:
         if inside[0] != name:
             plan = plans[name]
-            live.swap(llm, plan) if plan else live.restore(llm)
+            weight_swap.swap(llm, plan) if plan else weight_swap.restore(llm)
             inside[0] = name
         return offline_round(llm, workload, level)
 
@@ -97,7 +118,9 @@ def _sizes(run: Run, name: str, dense: ServingResult) -> dict[str, Any]:
 def _shape(run: Run, name: str) -> ModelShape:
     widths = run.variants[name].intermediate_sizes
     whole = replace(run.spec.shape, parameters=run.variants[DENSE].parameters)
-    return replace(whole, parameters=whole.pruned_parameters(widths), intermediate_size=round(sum(widths) / len(widths)))
+    return replace(
+        whole, parameters=whole.pruned_parameters(widths), intermediate_size=round(sum(widths) / len(widths))
+    )
 
 
 def _by_export(run: Run, name: str, plan: Path) -> Timed:
@@ -107,7 +130,12 @@ def _by_export(run: Run, name: str, plan: Path) -> Timed:
         models = {DENSE: run.model, name: export(run.model, load_plan(plan), scratch, plan).path}
         with Engines(models, bench.settings_for(models, config, workload), workload.context) as engines:
             subjects = bench.offline_subjects(engines, models, workload)
-            passes = in_turns({each: subject.round for each, subject in subjects.items()}, config.concurrency, config.repeats, workload)
+            passes = in_turns(
+                {each: subject.round for each, subject in subjects.items()},
+                config.concurrency,
+                config.repeats,
+                workload,
+            )
             return bench.results(models, subjects, passes, config, workload, "offline")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -13,21 +13,39 @@ from reports.plots import bands, chart, colour, tooltips
 def section(run: Mapping[str, Any]) -> Section:
     if run.get("sweep"):
         tables = (target_table(run),) if run["sweep"]["points"] else ()
-        return Section("accuracy", "Accuracy", (), tuple(_curve_charts(run)), tables, (curve_table(run), difference_table(run)))
-    return Section("accuracy", "Accuracy", (), tuple(_bar_charts(run)), (accuracy_table(run), difference_table(run)))
+        return Section(
+            name="accuracy",
+            title="Accuracy",
+            text=(),
+            charts=tuple(_curve_charts(run)),
+            tables=tables,
+            folded=(curve_table(run), difference_table(run)),
+        )
+    return Section(
+        name="accuracy",
+        title="Accuracy",
+        text=(),
+        charts=tuple(_bar_charts(run)),
+        tables=(accuracy_table(run), difference_table(run)),
+    )
 
 
 def accuracy_table(run: Mapping[str, Any]) -> Table:
     head = ("variant", "task", "metric", "n", "value", "95 % interval", "failures", "tokens per answer")
     rows = [
         (
-            v["name"], task, e["metric"], str(e["n"]), measured(e["metric"], e["value"]),
+            v["name"],
+            task,
+            e["metric"],
+            str(e["n"]),
+            measured(e["metric"], e["value"]),
             f"{measured(e['metric'], e['ci_low'])} to {measured(e['metric'], e['ci_high'])}",
-            percent(e["failure_rate"]), "unknown" if e["tokens_per_answer"] is None else f"{e['tokens_per_answer']:.1f}",
+            percent(e["failure_rate"]),
+            "unknown" if e["tokens_per_answer"] is None else f"{e['tokens_per_answer']:.1f}",
         )
         for v in run["variants"]
         for task, e in v["eval"].items()
-    ]  # fmt: skip
+    ]
     return Table(
         "Accuracy",
         head,
@@ -38,7 +56,17 @@ def accuracy_table(run: Mapping[str, Any]) -> Table:
 
 
 def difference_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "against", "task", "n", "points", "95 % interval (paired)", "right to wrong", "wrong to right", "McNemar p")
+    head = (
+        "variant",
+        "against",
+        "task",
+        "n",
+        "points",
+        "95 % interval (paired)",
+        "right to wrong",
+        "wrong to right",
+        "McNemar p",
+    )
     rows = []
     for c in run["comparisons"]:
         difference, low, high = interval(c)
@@ -55,12 +83,21 @@ def curve_table(run: Mapping[str, Any]) -> Table:
         specific, p_value = p["specificity"], "" if p["holm_p"] is None else f"{p['holm_p']:.2g}"
         rows.append(
             (
-                p["arm"], percent(p["ratio_requested"]), percent(p["ratio_neurons"]), p["task"], str(p["n"]),
-                *_valued(p), _spread(p), _change(p), p_value,
+                p["arm"],
+                percent(p["ratio_requested"]),
+                percent(p["ratio_neurons"]),
+                p["task"],
+                str(p["n"]),
+                *_valued(p),
+                _spread(p),
+                _change(p),
+                p_value,
                 "yes" if p["collapsed"] else "" if p["collapsed"] is None else "no",
-                "" if specific is None else f"{100 * specific[0]:+.1f} ({100 * specific[1]:+.1f} to {100 * specific[2]:+.1f})",
+                ""
+                if specific is None
+                else f"{100 * specific[0]:+.1f} ({100 * specific[1]:+.1f} to {100 * specific[2]:+.1f})",
             )
-        )  # fmt: skip
+        )
     note = (
         f"Intervals at 95 %, over items. sd: over {_seeds(run)}. p: exact McNemar for one seed, Student's t over items for several, after "
         f"Holm over all rows. collapsed: the interval ends below {percent(run['sweep']['collapse_below'])} on the target; others alike. "
@@ -127,7 +164,9 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             continue
         rows = [{"variant": name, **_interval(e, 100)} for name, e in evals]
         base = chart(rows).properties(height=36 * len(rows) + 40)
-        base = base.encode(y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)), tooltip=tooltips(rows))
+        base = base.encode(
+            y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)), tooltip=tooltips(rows)
+        )
         scale = alt.Scale(domain=[0, 100])
         dots = base.mark_point(filled=True, size=90, opacity=1).encode(
             x=alt.X("value:Q", title="right answers, %", scale=scale), color=colour("variant", names).legend(None)
@@ -136,7 +175,9 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour("variant", names).legend(None)
         )
         yield Chart(
-            task, f"Accuracy of every variant on {task} with 95 % intervals; the table Accuracy holds the same figures", rules + dots
+            task,
+            f"Accuracy of every variant on {task} with 95 % intervals; the table Accuracy holds the same figures",
+            rules + dots,
         )
 
 

@@ -44,13 +44,22 @@ def _number(unit: str, value: float | None) -> str:
 def claims_table(run: Mapping[str, Any]) -> Table:
     rows = [
         (
-            c["claim"], c["verdict"], _figure(c) if c["value"] is not None else "", c["figure"], "" if c["n"] is None else f"{c['n']:,}",
+            c["claim"],
+            c["verdict"],
+            _figure(c) if c["value"] is not None else "",
+            c["figure"],
+            "" if c["n"] is None else f"{c['n']:,}",
             "" if c["n_needed"] is None else f"{c['n_needed']:,}",
         )
         for c in run["claims"]
-    ]  # fmt: skip
+    ]
     head = ("claim", "verdict", "figure with 95 % interval", "which is", "n", "n that would decide")
-    return Table("The claims", head, tuple(rows), "S is the paper's score (smd). n: items of the target; of throughput, pairs of passes.")
+    return Table(
+        "The claims",
+        head,
+        tuple(rows),
+        "S is the paper's score (smd). n: items of the target; of throughput, pairs of passes.",
+    )
 
 
 def rules_table(run: Mapping[str, Any]) -> Table:
@@ -61,13 +70,18 @@ def rules_table(run: Mapping[str, Any]) -> Table:
 def threshold_table(run: Mapping[str, Any]) -> Table:
     rows = [
         (
-            t["arm"], percent(t["non_inferior"]), f"{100 * t['detectable']:.1f} points",
-            "not looked for" if t["support"] is None else "none" if t["knee"] is None
+            t["arm"],
+            percent(t["non_inferior"]),
+            f"{100 * t['detectable']:.1f} points",
+            "not looked for"
+            if t["support"] is None
+            else "none"
+            if t["knee"] is None
             else f"{percent(t['knee'])} ({percent(t['knee_low'])} to {percent(t['knee_high'])})",
             "" if t["support"] is None else percent(t["support"], 0),
         )
         for t in run["sweep"]["thresholds"]
-    ]  # fmt: skip
+    ]
     margin = run["sweep"]["thresholds"][0]["margin"] if rows else 0.0
     note = (
         f"loses less than {100 * margin:g} points up to: ratios in rising order, each shown by a one-sided 95 % bound, until the first "

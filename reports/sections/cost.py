@@ -16,8 +16,15 @@ _MEASURED, _FORECAST = "measured", "forecast"
 def section(run: Mapping[str, Any]) -> Section:
     title, charts = "Memory and speed", (*_weight_charts(run), *_speed_charts(run), *_repeat_charts(run))
     if run.get("sweep"):
-        return Section("cost", title, (), charts, (size_table(run),), tuple(serving_tables(run)))
-    return Section("cost", title, (), charts, tuple(serving_tables(run)))
+        return Section(
+            name="cost",
+            title=title,
+            text=(),
+            charts=charts,
+            tables=(size_table(run),),
+            folded=tuple(serving_tables(run)),
+        )
+    return Section(name="cost", title=title, text=(), charts=charts, tables=tuple(serving_tables(run)))
 
 
 def size_table(run: Mapping[str, Any]) -> Table:
@@ -30,15 +37,38 @@ def size_table(run: Mapping[str, Any]) -> Table:
             speed = [_speed(ratios.get((v["name"], level))) for level in levels]
             width = f"{sum(v['intermediate_sizes']) / len(v['intermediate_sizes']):,.0f}"
             asked = percent(v["ratio_requested"])
-            rows.append((asked, width, percent(v["ratio_parameters"], 2), f"{v['parameters']:,}", mebibytes(v["weight_bytes"]), *speed))
-    head = ("ratio", "FFN width", "of parameters", "parameters", "weights", *(f"tokens per second, {level} at a time" for level in levels))
-    return Table("Size and speed", head, tuple(rows), "Speed over the dense model, in turns, with the 95 % interval over pairs of passes.")
+            rows.append(
+                (
+                    asked,
+                    width,
+                    percent(v["ratio_parameters"], 2),
+                    f"{v['parameters']:,}",
+                    mebibytes(v["weight_bytes"]),
+                    *speed,
+                )
+            )
+    head = (
+        "ratio",
+        "FFN width",
+        "of parameters",
+        "parameters",
+        "weights",
+        *(f"tokens per second, {level} at a time" for level in levels),
+    )
+    return Table(
+        "Size and speed",
+        head,
+        tuple(rows),
+        "Speed over the dense model, in turns, with the 95 % interval over pairs of passes.",
+    )
 
 
 def _speed(ratio: Mapping[str, Any] | None) -> str:
     if ratio is None:
         return ""
-    return f"{ratio['ratio']:.3f}x" + ("" if ratio["ci_low"] is None else f" ({ratio['ci_low']:.3f} to {ratio['ci_high']:.3f})")
+    return f"{ratio['ratio']:.3f}x" + (
+        "" if ratio["ci_low"] is None else f" ({ratio['ci_low']:.3f} to {ratio['ci_high']:.3f})"
+    )
 
 
 def _weight_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
@@ -51,22 +81,38 @@ def _weight_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     found = [(v, _MEASURED, v["weight_bytes"]) for v in timed]
     found += [(v, _FORECAST, v["serving"]["forecast"].get("weight_bytes")) for v in timed]
     rows = [
-        {"what": what, "removed": 100 * v["ratio_neurons"], "value": size / 2**20, "low": size / 2**20, "high": size / 2**20}
+        {
+            "what": what,
+            "removed": 100 * v["ratio_neurons"],
+            "value": size / 2**20,
+            "low": size / 2**20,
+            "high": size / 2**20,
+        }
         for v, what, size in found
         if size is not None
     ]
     made = bands(rows, "what", [_MEASURED, _FORECAST], "weights, MiB", alt.Scale(zero=True))
-    yield Chart("weights", "Weights in MiB against the share removed, forecast and measured; also in the table Size and speed", made)
+    yield Chart(
+        "weights",
+        "Weights in MiB against the share removed, forecast and measured; also in the table Size and speed",
+        made,
+    )
 
 
 def _speed_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """Of every number of requests at a time: the ratio of throughputs with its interval, beside the ideal of the forecast."""
+    """Of every number of requests at a time: the ratio of throughputs with its interval, beside the ideal of the
+    forecast.
+    """
     share = {v["name"]: 100 * v["ratio_neurons"] for v in run["variants"]}
     known = [r for r in run.get("speed_ratios", ()) if r["quantity"] == "output_tok_s" and r["variant"] in share]
     for level in sorted({r["concurrency"] for r in known}) if run.get("sweep") else ():
         rows = list(_speed_rows([r for r in known if r["concurrency"] == level], share))
         what = f"Output tokens per second over dense at {level} requests at a time, forecast and measured; also in the tables of speed"
-        yield Chart(f"speed, {level} at a time", what, bands(rows, "what", [_MEASURED, _FORECAST], "tokens per second, times dense"))
+        yield Chart(
+            f"speed, {level} at a time",
+            what,
+            bands(rows, "what", [_MEASURED, _FORECAST], "tokens per second, times dense"),
+        )
 
 
 def _speed_rows(ratios: Sequence[Mapping[str, Any]], share: Mapping[str, float]) -> Iterator[dict[str, Any]]:
@@ -88,12 +134,24 @@ def _repeat_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     for level in () if run.get("sweep") else levels:
         rows = [
             {"variant": v["name"], "value": value}
-            for v in run["variants"] if v["serving"]
-            for r in v["serving"]["concurrency"] if r["concurrency"] == level
+            for v in run["variants"]
+            if v["serving"]
+            for r in v["serving"]["concurrency"]
+            if r["concurrency"] == level
             for value in r["output_tok_s_repeats"]
-        ]  # fmt: skip
-        dots = chart(rows).properties(height=36 * len(names) + 40).mark_point(filled=True, size=70, opacity=0.75).encode(
-            x=alt.X("value:Q", title="output tokens per second, one dot a repeat", scale=alt.Scale(zero=True)),
-            y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)), tooltip=tooltips(rows),
-        )  # fmt: skip
-        yield Chart(f"{level} at a time", f"Output tokens per second at {level} requests at a time; also in the table Throughput", dots)
+        ]
+        dots = (
+            chart(rows)
+            .properties(height=36 * len(names) + 40)
+            .mark_point(filled=True, size=70, opacity=0.75)
+            .encode(
+                x=alt.X("value:Q", title="output tokens per second, one dot a repeat", scale=alt.Scale(zero=True)),
+                y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)),
+                tooltip=tooltips(rows),
+            )
+        )
+        yield Chart(
+            f"{level} at a time",
+            f"Output tokens per second at {level} requests at a time; also in the table Throughput",
+            dots,
+        )

@@ -12,22 +12,45 @@ from reports.sections.accuracy import arms
 
 _RIGHT = "right"
 _COLOURS = {
-    _RIGHT: "#2f9e6e", "wrong": "#9aa5b5", "loop": "#c8485b", "truncated": "#e07b28", "empty": "#8b63c9", "gibberish": "#d45f9e",
-    "no_answer": "#3b76c4", "no_code": "#3aa3b5", "syntax_error": "#a8843c", "runtime_error": "#7fae3a",
-}  # fmt: skip
+    _RIGHT: "#2f9e6e",
+    "wrong": "#9aa5b5",
+    "loop": "#c8485b",
+    "truncated": "#e07b28",
+    "empty": "#8b63c9",
+    "gibberish": "#d45f9e",
+    "no_answer": "#3b76c4",
+    "no_code": "#3aa3b5",
+    "syntax_error": "#a8843c",
+    "runtime_error": "#7fae3a",
+}
 
 
 def section(run: Mapping[str, Any]) -> Section:
     if run.get("sweep"):
         charts = (*_rate_charts(run), *_kind_charts(run))
-        return Section("failures", "How answers fail", _text(run), charts, (), (ratios_table(run), variants_table(run)))
-    return Section("failures", "How answers fail", _text(run), tuple(_bar_charts(run)), (variants_table(run),))
+        return Section(
+            name="failures",
+            title="How answers fail",
+            text=_text(run),
+            charts=charts,
+            tables=(),
+            folded=(ratios_table(run), variants_table(run)),
+        )
+    return Section(
+        name="failures",
+        title="How answers fail",
+        text=_text(run),
+        charts=tuple(_bar_charts(run)),
+        tables=(variants_table(run),),
+    )
 
 
 def _text(run: Mapping[str, Any]) -> tuple[str, ...]:
     if not any(e.get("wrong_by_kind") for v in run["variants"] for e in v["eval"].values()):
         return ()
-    return ("In the areas every answer is counted once: right, or by its first kind. A click on one shows the answers of that kind.",)
+    return (
+        "In the areas every answer is counted once: right, or by its first kind. A click on one shows the answers of that kind.",
+    )
 
 
 def variants_table(run: Mapping[str, Any]) -> Table:
@@ -51,7 +74,9 @@ def ratios_table(run: Mapping[str, Any]) -> Table:
     kinds = [kind for kind in dense["failures"] if any(p["failures"][kind] for p in points) or dense["failures"][kind]]
     traps = {v["name"]: v["eval"][run["task"]]["trap_rate"] for v in run["variants"]}
     trap = percent(traps["dense"])
-    rows = [("dense", "0.0 %", percent(dense["failure_rate"]), *(percent(dense["failures"][kind]) for kind in kinds), trap)]
+    rows = [
+        ("dense", "0.0 %", percent(dense["failure_rate"]), *(percent(dense["failures"][kind]) for kind in kinds), trap)
+    ]
     rows += [
         (
             p["arm"],
@@ -64,7 +89,9 @@ def ratios_table(run: Mapping[str, Any]) -> Table:
     ]
     note = "Means over seeds. One answer can have several kinds; kinds never seen are left out. any: any kind but a wrong answer. "
     note += "trap: the paper's count, answers of at least 1024 tokens."
-    return Table(f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds, "trap"), tuple(rows) if kinds else (), note)
+    return Table(
+        f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds, "trap"), tuple(rows) if kinds else (), note
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -82,7 +109,11 @@ def _rate_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             start = [{"arm": arm, "removed": 0.0, **_rate(dense)} for arm in arms(run)]
             rows = start + [{"arm": p["arm"], "removed": 100 * p["ratio_neurons"], **_rate(p)} for p in points]
             made = bands(rows, "arm", arms(run), "generation failures, %", alt.Scale(domain=[0, 100]))
-            yield Chart(f"{task}: any failure", f"Generation failures on {task} against the ratio; the table Failures holds the same", made)
+            yield Chart(
+                f"{task}: any failure",
+                f"Generation failures on {task} against the ratio; the table Failures holds the same",
+                made,
+            )
 
 
 def _rate(found: Mapping[str, Any]) -> dict[str, float]:
@@ -96,26 +127,40 @@ def _kind_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     import altair as alt
 
     rows = kind_rows(run)
-    kinds = [kind for kind in dict.fromkeys(row["kind"] for row in rows) if any(row["share"] for row in rows if row["kind"] == kind)]
+    kinds = [
+        kind
+        for kind in dict.fromkeys(row["kind"] for row in rows)
+        if any(row["share"] for row in rows if row["kind"] == kind)
+    ]
     for arm in arms(run) if rows else ():
         own = [{**row, "order": kinds.index(row["kind"])} for row in rows if row["arm"] == arm and row["kind"] in kinds]
-        areas = chart(own).mark_area(cursor="pointer").encode(
-            x=alt.X("removed:Q", title=REMOVED),
-            y=alt.Y("share:Q", title="answers, %", stack="zero", scale=alt.Scale(domain=[0, 100])),
-            color=colour("kind", kinds, _COLOURS), order=alt.Order("order:Q"), tooltip=tooltips([{"arm": "", "kind": ""}]),
-        )  # fmt: skip
+        areas = (
+            chart(own)
+            .mark_area(cursor="pointer")
+            .encode(
+                x=alt.X("removed:Q", title=REMOVED),
+                y=alt.Y("share:Q", title="answers, %", stack="zero", scale=alt.Scale(domain=[0, 100])),
+                color=colour("kind", kinds, _COLOURS),
+                order=alt.Order("order:Q"),
+                tooltip=tooltips([{"arm": "", "kind": ""}]),
+            )
+        )
         what = f"What became of the answers on {run['task']} after pruning by {arm}, by first kind; the table Failures has all kinds"
         yield Chart(f"{run['task']}: {arm}", what, areas, picks=True)
 
 
 def kind_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Shares of the target's answers in %, means over seeds: right, then each first kind. Empty for a run without them."""
+    """Shares of the target's answers in %, means over seeds: right, then each first kind. Empty for a run without
+    them.
+    """
     by_name = {v["name"]: v["eval"][run["task"]] for v in run["variants"] if run["task"] in v["eval"]}
     if not any(e.get("wrong_by_kind") for e in by_name.values()):
         return []
     kinds = list(dict.fromkeys(kind for e in by_name.values() for kind in e.get("wrong_by_kind", {})))
     start = [(arm, 0.0, ("dense",)) for arm in arms(run)]
-    places = start + [(p["arm"], 100 * p["ratio_neurons"], p["variants"]) for p in run["sweep"]["points"] if p["task"] == run["task"]]
+    places = start + [
+        (p["arm"], 100 * p["ratio_neurons"], p["variants"]) for p in run["sweep"]["points"] if p["task"] == run["task"]
+    ]
     return [
         {
             "task": run["task"],
@@ -139,16 +184,34 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
 
     names = [v["name"] for v in run["variants"]]
     for task in run["variants"][0]["eval"]:
-        found = [(v["name"], v["eval"][task]) for v in run["variants"] if task in v["eval"] and v["eval"][task].get("wrong_by_kind")]
+        found = [
+            (v["name"], v["eval"][task])
+            for v in run["variants"]
+            if task in v["eval"] and v["eval"][task].get("wrong_by_kind")
+        ]
         kinds = [_RIGHT, *dict.fromkeys(kind for _, e in found for kind in e.get("wrong_by_kind", {}))]
         rows = [
             {"task": task, "variant": v["name"], "kind": kind, "share": 100 * _share(v["eval"][task], kind), "order": i}
-            for v in run["variants"] if found and task in v["eval"] for i, kind in enumerate(kinds)
-        ]  # fmt: skip
+            for v in run["variants"]
+            if found and task in v["eval"]
+            for i, kind in enumerate(kinds)
+        ]
         if rows:
-            bars = chart(rows).properties(height=36 * len(names) + 40).mark_bar(cursor="pointer").encode(
-                x=alt.X("share:Q", title="answers, %", scale=alt.Scale(domain=[0, 100])),
-                y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)),
-                color=colour("kind", kinds, _COLOURS), order=alt.Order("order:Q"), tooltip=tooltips(rows),
-            )  # fmt: skip
-            yield Chart(task, f"What became of the answers on {task}; the table Failures by kind counts every kind", bars, picks=True)
+            bars = (
+                chart(rows)
+                .properties(height=36 * len(names) + 40)
+                .mark_bar(cursor="pointer")
+                .encode(
+                    x=alt.X("share:Q", title="answers, %", scale=alt.Scale(domain=[0, 100])),
+                    y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)),
+                    color=colour("kind", kinds, _COLOURS),
+                    order=alt.Order("order:Q"),
+                    tooltip=tooltips(rows),
+                )
+            )
+            yield Chart(
+                task,
+                f"What became of the answers on {task}; the table Failures by kind counts every kind",
+                bars,
+                picks=True,
+            )

@@ -15,7 +15,14 @@ _UNIFORM = "With one width for all, every layer loses the same share of its neur
 def section(run: Mapping[str, Any]) -> Section:
     if not run.get("neurons"):
         return Section("neurons", "Where the removed neurons sit")
-    return Section("neurons", "Where the removed neurons sit", (_UNIFORM,), tuple(_charts(run)), (), tuple(neuron_tables(run)))
+    return Section(
+        name="neurons",
+        title="Where the removed neurons sit",
+        text=(_UNIFORM,),
+        charts=tuple(_charts(run)),
+        tables=(),
+        folded=tuple(neuron_tables(run)),
+    )
 
 
 def neuron_tables(run: Mapping[str, Any]) -> list[Table]:
@@ -31,11 +38,12 @@ def layer_table(neurons: Mapping[str, Any]) -> Table:
     head = ("layer", "width kept", *(f"{end} {name}" for name in names for end in ("highest", "lowest")))
     rows = [
         (
-            str(layer), f"{width:,}",
+            str(layer),
+            f"{width:,}",
             *(percent(neurons["whereabouts"][name][end][layer]) for name in names for end in ("highest", "lowest")),
         )
         for layer, width in enumerate(neurons["widths"])
-    ]  # fmt: skip
+    ]
     share = percent(neurons["share"], 0)
     note = (
         f"The part of each layer's neurons that is among the network's {share} with the highest and the lowest score. The highest smd is "
@@ -50,8 +58,9 @@ def agreement_table(neurons: Mapping[str, Any], metric: str) -> Table:
     against = list(dict.fromkeys(name for name in (metric, "smd") if name in names))
     head = ("metric", *(f"{what} {name}" for name in against for what in ("rank correlation with", "removed also by")))
     rows = [
-        (name, *(cell for other in against for cell in _agreement(found, names.index(name), names.index(other)))) for name in names
-    ]  # fmt: skip
+        (name, *(cell for other in against for cell in _agreement(found, names.index(name), names.index(other))))
+        for name in names
+    ]
     ratio = percent(found["ratio"])
     note = f"Spearman's rank correlation; and of the {ratio} that both remove, the common part ({ratio} by chance). Means over layers."
     return Table("How far metrics agree", head, tuple(rows), note)
@@ -67,17 +76,20 @@ def stability_table(neurons: Mapping[str, Any]) -> Table:
     head = ("metric", "rank correlation", *(f"same at {percent(float(ratio), 0)}" for ratio in ratios))
     rows = [
         (
-            name, "{:.3f} ({:.3f})".format(*row["rank_correlation"]),
+            name,
+            "{:.3f} ({:.3f})".format(*row["rank_correlation"]),
             *("{} ({})".format(*(percent(v, 0) for v in row["overlap"][ratio])) for ratio in ratios),
         )
         for name, row in found.items()
-    ]  # fmt: skip
+    ]
     note = "Ranking on calibration prompts drawn again (with replacement) against the ranking on all: mean, and the least in brackets."
     return Table("Stability under resampling of the calibration prompts", head, tuple(rows), note)
 
 
 def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """Layer x way of pruning: where one ranking over the whole network would remove, and what each variant of unequal widths lost."""
+    """Layer x way of pruning: where one ranking over the whole network would remove, and what each variant of unequal
+    widths lost.
+    """
     neurons = run["neurons"]
     rows = [
         {"layer": layer, "method": _method(name, end), "part": 100 * value}
@@ -96,7 +108,11 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             for v in uneven
             for layer, width in enumerate(v["intermediate_sizes"])
         ]
-        yield Chart("removed from each layer", "Share of its neurons that each layer lost, by variant", _heat_map(rows, "removed, %"))
+        yield Chart(
+            "removed from each layer",
+            "Share of its neurons that each layer lost, by variant",
+            _heat_map(rows, "removed, %"),
+        )
 
 
 def _method(metric: str, end: str) -> str:
@@ -108,12 +124,19 @@ def _heat_map(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     import altair as alt
 
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    return chart(rows).properties(height=32 * len(methods) + 20).mark_rect().encode(
-        x=alt.X("layer:O", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
-        y=alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(labelLimit=230)),
-        color=alt.Color("part:Q", title=title, scale=alt.Scale(scheme="blues", domainMin=0), legend=alt.Legend(orient="bottom")),
-        tooltip=tooltips(rows),
-    )  # fmt: skip
+    return (
+        chart(rows)
+        .properties(height=32 * len(methods) + 20)
+        .mark_rect()
+        .encode(
+            x=alt.X("layer:O", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            y=alt.Y("method:N", sort=methods, title=None, axis=alt.Axis(labelLimit=230)),
+            color=alt.Color(
+                "part:Q", title=title, scale=alt.Scale(scheme="blues", domainMin=0), legend=alt.Legend(orient="bottom")
+            ),
+            tooltip=tooltips(rows),
+        )
+    )
 
 
 def _metric(run: Mapping[str, Any]) -> str:

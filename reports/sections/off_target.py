@@ -33,7 +33,11 @@ def specificity_charts(run: Mapping[str, Any]) -> tuple[Chart, ...]:
     start = [{"arm": arm, "removed": 0.0, "value": 0.0, "low": 0.0, "high": 0.0} for arm in arms(run)]
     names = ("value", "low", "high")
     rows = [
-        {"arm": p["arm"], "removed": 100 * p["ratio_neurons"], **{k: 100 * v for k, v in zip(names, p["specificity"], strict=True)}}
+        {
+            "arm": p["arm"],
+            "removed": 100 * p["ratio_neurons"],
+            **{k: 100 * v for k, v in zip(names, p["specificity"], strict=True)},
+        }
         for p in points
     ]
     what = "Specificity against the share of neurons removed, with 95 % bands; the table Specificity holds the same figures"
@@ -54,11 +58,13 @@ def changes_table(run: Mapping[str, Any]) -> Table:
     """Of a single run: the change on every other task beside the target's."""
     rows = [
         (
-            c["variant"], c["baseline"], c["task"] + (" (target)" if c["task"] == run["task"] else ""),
+            c["variant"],
+            c["baseline"],
+            c["task"] + (" (target)" if c["task"] == run["task"] else ""),
             changed(c["metric"], c["difference"]) + ("" if c["metric"] in LIKELIHOODS else unit(c["metric"])),
             f"{changed(c['metric'], c['ci_low'])} to {changed(c['metric'], c['ci_high'])}",
         )
         for c in run["comparisons"]
         if len(run["variants"][0]["eval"]) > 1
-    ]  # fmt: skip
+    ]
     return Table("Change by task", ("variant", "against", "task", "change", "95 % interval"), tuple(rows))

@@ -10,7 +10,14 @@ from reports.parts import Section, Table
 
 
 def section(run: Mapping[str, Any]) -> Section:
-    return Section("provenance", "Where this comes from", (), (), (provenance_table(run),), (variants_table(run),))
+    return Section(
+        name="provenance",
+        title="Where this comes from",
+        text=(),
+        charts=(),
+        tables=(provenance_table(run),),
+        folded=(variants_table(run),),
+    )
 
 
 def provenance_table(run: Mapping[str, Any]) -> Table:
@@ -48,4 +55,6 @@ def _how(v: Mapping[str, Any]) -> str:
     """How a variant was pruned, in words."""
     refit = ", remaining down_proj columns re-fitted" if v["compensated"] else ""
     metric = f", metric {v['metric']}" if v["metric"] else ""
-    return f"method {v['method']}{metric}{refit}, {v['allocation']} widths, alignment {v['alignment']}, seed {v['seed']}"
+    return (
+        f"method {v['method']}{metric}{refit}, {v['allocation']} widths, alignment {v['alignment']}, seed {v['seed']}"
+    )

@@ -22,9 +22,7 @@ def recovery_sentences(run: Mapping[str, Any]) -> Iterator[str]:
         before = _before(run, v["name"])
         change, control = changes[before["name"], v["name"]], _control(run, v["name"])
         then, now = (measured(change["metric"], x["eval"][run["task"]]["value"]) for x in (before, v))
-        text = (
-            f"Fine-tuning {before['name']} on {v['training']['tokens']:,} tokens takes {run['task']} from {then} to {now}: {_said(change)}."
-        )
+        text = f"Fine-tuning {before['name']} on {v['training']['tokens']:,} tokens takes {run['task']} from {then} to {now}: {_said(change)}."
         if control:
             text += f" Against {control['name']}, trained the same way: {_said(changes[control['name'], v['name']])}."
         yield text
@@ -48,7 +46,14 @@ def _control(run: Mapping[str, Any], recovered: str) -> Mapping[str, Any] | None
 
 def section(run: Mapping[str, Any]) -> Section:
     made = recovery_tables(run)
-    return Section("recovery", "Fine-tuned again", tuple(recovery_sentences(run)), tuple(_charts(run)), tuple(made[:1]), tuple(made[1:]))
+    return Section(
+        name="recovery",
+        title="Fine-tuned again",
+        text=tuple(recovery_sentences(run)),
+        charts=tuple(_charts(run)),
+        tables=tuple(made[:1]),
+        folded=tuple(made[1:]),
+    )
 
 
 def recovery_tables(run: Mapping[str, Any]) -> list[Table]:
@@ -60,11 +65,15 @@ def _brought_back(run: Mapping[str, Any]) -> Table:
     head = ("variant", "task", "n", "brought back", "beyond half, points", "95 % interval (paired)")
     rows = [
         (
-            r["variant"], r["task"], str(r["n"]), percent(r["share"]) if r["share"] is not None else "no clear gap",
-            f"{100 * r['beyond_half']:+.1f}", f"{100 * r['ci_low']:+.1f} to {100 * r['ci_high']:+.1f}",
+            r["variant"],
+            r["task"],
+            str(r["n"]),
+            percent(r["share"]) if r["share"] is not None else "no clear gap",
+            f"{100 * r['beyond_half']:+.1f}",
+            f"{100 * r['ci_low']:+.1f} to {100 * r['ci_high']:+.1f}",
         )
         for r in run.get("recoveries") or ()
-    ]  # fmt: skip
+    ]
     note = (
         "brought back: (fine-tuned - pruned) / (dense fine-tuned the same way - pruned). beyond half: fine-tuned minus the mean of "
         "these two; above 0 means that at least half was brought back."
@@ -73,14 +82,35 @@ def _brought_back(run: Mapping[str, Any]) -> Table:
 
 
 def _trainings(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "tuning", "data", "examples", "steps", "tokens", "learning rate", "first loss", "last loss", "seconds")
+    head = (
+        "variant",
+        "tuning",
+        "data",
+        "examples",
+        "steps",
+        "tokens",
+        "learning rate",
+        "first loss",
+        "last loss",
+        "seconds",
+    )
     rows = [
         (
-            v["name"], t["recipe"]["tuning"], t["source"], f"{t['examples']:,}", str(t["steps"]), f"{t['tokens']:,}",
-            f"{t['recipe']['learning_rate']:g}", f"{t['loss'][0]['loss']:.3f}", f"{t['loss'][-1]['loss']:.3f}", f"{t['seconds']:.0f}",
+            v["name"],
+            t["recipe"]["tuning"],
+            t["source"],
+            f"{t['examples']:,}",
+            str(t["steps"]),
+            f"{t['tokens']:,}",
+            f"{t['recipe']['learning_rate']:g}",
+            f"{t['loss'][0]['loss']:.3f}",
+            f"{t['loss'][-1]['loss']:.3f}",
+            f"{t['seconds']:.0f}",
         )
-        for v in trained(run) for t in [v["training"]] if t["loss"]
-    ]  # fmt: skip
+        for v in trained(run)
+        for t in [v["training"]]
+        if t["loss"]
+    ]
     return Table(
         "Fine-tuning",
         head,
@@ -93,11 +123,18 @@ def _curves(run: Mapping[str, Any]) -> Table:
     head = ("variant", "step", "tokens", "n", run["task"], "95 % interval", "failures")
     rows = [
         (
-            v["name"], str(p["step"]), f"{p['tokens']:,}", str(p["n"]), percent(p["value"]),
-            f"{percent(p['ci_low'])} to {percent(p['ci_high'])}", percent(p["failure_rate"]),
+            v["name"],
+            str(p["step"]),
+            f"{p['tokens']:,}",
+            str(p["n"]),
+            percent(p["value"]),
+            f"{percent(p['ci_low'])} to {percent(p['ci_high'])}",
+            percent(p["failure_rate"]),
         )
-        for v in trained(run) for p in v["training"]["curve"] if _is_share(run)
-    ]  # fmt: skip
+        for v in trained(run)
+        for p in v["training"]["curve"]
+        if _is_share(run)
+    ]
     return Table(
         "Accuracy on the way",
         head,
@@ -115,23 +152,38 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     import altair as alt
 
     names = [v["name"] for v in trained(run)]
-    rows = [{"variant": v["name"], "tokens": p["tokens"], "loss": p["loss"]} for v in trained(run) for p in v["training"]["loss"]]
+    rows = [
+        {"variant": v["name"], "tokens": p["tokens"], "loss": p["loss"]}
+        for v in trained(run)
+        for p in v["training"]["loss"]
+    ]
     if rows:
         scale = alt.Scale(type="symlog", constant=0.01)
-        lines = _over_tokens(rows, names, alt.Y("loss:Q", title="loss, nats per answer token", scale=scale), point=False)
+        lines = _over_tokens(
+            rows, names, alt.Y("loss:Q", title="loss, nats per answer token", scale=scale), point=False
+        )
         yield Chart("training loss", "Training loss against tokens; the table Fine-tuning holds its ends", lines)
-    for what, title, value in (("accuracy", f"{run['task']}, %", "value"), ("failures", "generation failures, %", "failure_rate")):
+    for what, title, value in (
+        ("accuracy", f"{run['task']}, %", "value"),
+        ("failures", "generation failures, %", "failure_rate"),
+    ):
         points = [
             {"variant": v["name"], "tokens": p["tokens"], what: 100 * p[value]}
-            for v in trained(run) for p in v["training"]["curve"] if _is_share(run) and p[value] is not None
-        ]  # fmt: skip
+            for v in trained(run)
+            for p in v["training"]["curve"]
+            if _is_share(run) and p[value] is not None
+        ]
         if points:
             lines = _over_tokens(points, names, alt.Y(f"{what}:Q", title=title, scale=alt.Scale(domain=[0, 100])))
-            yield Chart(f"{what} on the way", f"{what} against training tokens; also in the table Accuracy on the way", lines)
+            yield Chart(
+                f"{what} on the way", f"{what} against training tokens; also in the table Accuracy on the way", lines
+            )
 
 
 def _over_tokens(rows: list[dict[str, Any]], names: list[str], y: Any, point: bool = True) -> Any:
     import altair as alt
 
     mark = chart(rows).mark_line(point=point, interpolate="monotone")
-    return mark.encode(x=alt.X("tokens:Q", title="training tokens"), y=y, color=colour("variant", names), tooltip=tooltips(rows))
+    return mark.encode(
+        x=alt.X("tokens:Q", title="training tokens"), y=y, color=colour("variant", names), tooltip=tooltips(rows)
+    )

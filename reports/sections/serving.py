@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.serving_types import NUMBER_BYTES
+from harness.core.types.serving import NUMBER_BYTES
 from reports.figures import mebibytes, percent
 from reports.parts import Table
 
@@ -30,8 +30,13 @@ def serving_sentences(run: Mapping[str, Any]) -> list[str]:
     for r in run.get("speed_ratios", ()):
         if r["quantity"] == "output_tok_s":
             known = f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})" if r["pairs"] > 1 else ""
-            found.setdefault((r["variant"], r["baseline"]), []).append(f"{r['ratio']:.2f}x{known} at {r['concurrency']}")
-    return [f"Output tokens per second of {v} against {b}: {', '.join(parts)} requests at a time." for (v, b), parts in found.items()]
+            found.setdefault((r["variant"], r["baseline"]), []).append(
+                f"{r['ratio']:.2f}x{known} at {r['concurrency']}"
+            )
+    return [
+        f"Output tokens per second of {v} against {b}: {', '.join(parts)} requests at a time."
+        for (v, b), parts in found.items()
+    ]
 
 
 def served(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -43,15 +48,27 @@ def _rows(run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def throughput_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "at a time", "output tok/s", "least to most", "all tok/s", "output tok per CPU s", "tokens per answer")
+    head = (
+        "variant",
+        "at a time",
+        "output tok/s",
+        "least to most",
+        "all tok/s",
+        "output tok per CPU s",
+        "tokens per answer",
+    )
     rows = [
         (
-            name, str(r["concurrency"]), f"{r['output_tok_s']:.0f}",
-            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}", _number(r.get("total_tok_s")),
-            _number(r.get("output_tok_cpu_s")), _number(r.get("tokens_per_answer"), 1),
+            name,
+            str(r["concurrency"]),
+            f"{r['output_tok_s']:.0f}",
+            f"{min(r['output_tok_s_repeats']):.0f} to {max(r['output_tok_s_repeats']):.0f}",
+            _number(r.get("total_tok_s")),
+            _number(r.get("output_tok_cpu_s")),
+            _number(r.get("tokens_per_answer"), 1),
         )
         for name, r in _rows(run)
-    ]  # fmt: skip
+    ]
     return Table("Throughput", head, tuple(rows), " ".join([*_how(run), *_noise(run), *_waiting(run)]))
 
 
@@ -72,22 +89,37 @@ def _how(run: Mapping[str, Any]) -> list[str]:
 
 
 def _noise(run: Mapping[str, Any]) -> list[str]:
-    noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _rows(run) if (r.get("spread") or 0) > _NOISY]
+    noisy = [
+        f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})"
+        for name, r in _rows(run)
+        if (r.get("spread") or 0) > _NOISY
+    ]
     if not noisy:
         return []
-    return [f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; repeat this on an idle one."]
+    return [
+        f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; repeat this on an idle one."
+    ]
 
 
 def _waiting(run: Mapping[str, Any]) -> list[str]:
     """Where not all requests fit the cache at once, those at a time are fewer than was asked for."""
-    found = [(name, s["kv_capacity_tokens"] // s["context_tokens"], s) for name, s in served(run) if s.get("context_tokens")]
+    found = [
+        (name, s["kv_capacity_tokens"] // s["context_tokens"], s) for name, s in served(run) if s.get("context_tokens")
+    ]
     short = [f"{name} {fit}" for name, fit, s in found if any(row["concurrency"] > fit for row in s["concurrency"])]
-    return [f"The KV cache holds so many whole requests at a time, further ones may wait: {', '.join(short)}."] if short else []
+    return (
+        [f"The KV cache holds so many whole requests at a time, further ones may wait: {', '.join(short)}."]
+        if short
+        else []
+    )
 
 
 def latency_table(run: Mapping[str, Any]) -> Table:
     names = ("ttft_ms", "tpot_ms", "itl_ms")
-    rows = [(name, str(r["concurrency"]), *(_percentiles(r.get(latency) or {}) for latency in names)) for name, r in _rows(run)]
+    rows = [
+        (name, str(r["concurrency"]), *(_percentiles(r.get(latency) or {}) for latency in names))
+        for name, r in _rows(run)
+    ]
     note = (
         "p50 / p90 / p99 in milliseconds over all requests. TTFT: from a request to its first token, waiting included. "
         "TPOT: mean time per further token of a request. ITL: between two tokens."
@@ -100,14 +132,30 @@ def _percentiles(found: Mapping[str, float | None]) -> str:
 
 
 def speed_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "against", "at a time", "of", "ratio", "95 % interval", "ideal by operations / bytes", "of the ideal", "of its gain")
+    head = (
+        "variant",
+        "against",
+        "at a time",
+        "of",
+        "ratio",
+        "95 % interval",
+        "ideal by operations / bytes",
+        "of the ideal",
+        "of its gain",
+    )
     rows = [
         (
-            r["variant"], r["baseline"], str(r["concurrency"]), _QUANTITIES[r["quantity"]], f"{r['ratio']:.3f}", ratio_interval(r),
-            f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}", *_shares(r["ratio"], max(r["ideal_flops"], r["ideal_bytes"])),
+            r["variant"],
+            r["baseline"],
+            str(r["concurrency"]),
+            _QUANTITIES[r["quantity"]],
+            f"{r['ratio']:.3f}",
+            ratio_interval(r),
+            f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}",
+            *_shares(r["ratio"], max(r["ideal_flops"], r["ideal_bytes"])),
         )
         for r in run.get("speed_ratios", ())
-    ]  # fmt: skip
+    ]
     note = (
         "Ratios are geometric means over pairs of repeats taken one after the other. The ideal is the forecast: operations, or bytes read, "
         "of all requests from their prompts to their last token, first variant over this one; the larger counts. What the engine does "
@@ -129,11 +177,15 @@ def memory_table(run: Mapping[str, Any]) -> Table:
     head = ("variant", "weights", "forecast", "in the engine", "engine's memory", "at most")
     rows = [
         (
-            name, mebibytes(s["weight_bytes"]), _size(s.get("forecast", {}).get("weight_bytes")), _size(s.get("engine_weight_bytes")),
-            _size(s.get("resident_bytes")), _size(s.get("peak_bytes")),
+            name,
+            mebibytes(s["weight_bytes"]),
+            _size(s.get("forecast", {}).get("weight_bytes")),
+            _size(s.get("engine_weight_bytes")),
+            _size(s.get("resident_bytes")),
+            _size(s.get("peak_bytes")),
         )
         for name, s in served(run)
-    ]  # fmt: skip
+    ]
     note = (
         "weights: of the files, beside parameters times bytes. In the engine: as vLLM counts them, on CUDA only. Engine's memory: device "
         "memory on CUDA, main memory of a process with one engine on a CPU, libraries included."
@@ -147,13 +199,25 @@ def _size(value: int | None) -> str:
 
 def capacity_table(run: Mapping[str, Any]) -> Table:
     """What the freed weights hold instead is the same on every device: it depends on the model alone."""
-    head = ("variant", "KV bytes per token", "by formula", "KV blocks", "tokens in them", "forecast", "tokens gained by fewer weights")
+    head = (
+        "variant",
+        "KV bytes per token",
+        "by formula",
+        "KV blocks",
+        "tokens in them",
+        "forecast",
+        "tokens gained by fewer weights",
+    )
     rows = []
     for v in run["variants"]:
         if s := v["serving"]:
             forecast = s.get("forecast", {})
             freed = (run["variants"][0]["parameters"] - v["parameters"]) * NUMBER_BYTES[s["dtype"]]
-            measured = (f"{s['kv_bytes_per_token']:,}", _count(forecast.get("kv_bytes_per_token")), _count(s.get("kv_blocks")))
+            measured = (
+                f"{s['kv_bytes_per_token']:,}",
+                _count(forecast.get("kv_bytes_per_token")),
+                _count(s.get("kv_blocks")),
+            )
             capacity = (f"{s['kv_capacity_tokens']:,}", _count(forecast.get("kv_capacity_tokens")))
             rows.append((v["name"], *measured, *capacity, f"{freed // s['kv_bytes_per_token']:,}"))
     note = (

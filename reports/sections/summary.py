@@ -18,21 +18,45 @@ def section(run: Mapping[str, Any]) -> Section:
 def summary_table(run: Mapping[str, Any]) -> Table:
     """First variant against the one that matters; for a single variant just its figures."""
     first, last = run["variants"][0], outcome(run)
-    changes = {c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (first["name"], last["name"])}
-    rows = [_fall("FFN width", first, last, lambda v: sum(v["intermediate_sizes"]) / len(v["intermediate_sizes"]), "{:,.0f}".format)]
+    changes = {
+        c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (first["name"], last["name"])
+    }
+    rows = [
+        _fall(
+            "FFN width",
+            first,
+            last,
+            lambda v: sum(v["intermediate_sizes"]) / len(v["intermediate_sizes"]),
+            "{:,.0f}".format,
+        )
+    ]
     rows.append(_fall("parameters", first, last, lambda v: v["parameters"], "{:,}".format))
     rows.append(_fall("weights", first, last, lambda v: v["weight_bytes"], mebibytes))
     for task, before in first["eval"].items():
         after, change = last["eval"][task], changes.get(task)
         metric = before["metric"]
         difference = "{} ({} to {})".format(*interval(change)) if change else ""
-        rows.append((f"{task} {metric}, n={before['n']}", measured(metric, before["value"]), measured(metric, after["value"]), difference))
+        rows.append(
+            (
+                f"{task} {metric}, n={before['n']}",
+                measured(metric, before["value"]),
+                measured(metric, after["value"]),
+                difference,
+            )
+        )
         if metric not in LIKELIHOODS:
-            rows.append((f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), ""))
+            rows.append(
+                (f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), "")
+            )
     for before, after in _serving_pairs(first, last):
         speed = f"{after['output_tok_s'] / before['output_tok_s']:.2f}x"
         rows.append(
-            (f"output tok/s, {before['concurrency']} at a time", f"{before['output_tok_s']:.0f}", f"{after['output_tok_s']:.0f}", speed)
+            (
+                f"output tok/s, {before['concurrency']} at a time",
+                f"{before['output_tok_s']:.0f}",
+                f"{after['output_tok_s']:.0f}",
+                speed,
+            )
         )
     if first is last:
         return Table("Summary", ("what", first["name"]), tuple(row[:2] for row in rows))
@@ -48,7 +72,9 @@ def outcome(run: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _fall(name: str, first: Any, last: Any, value: Callable[[Any], float], text: Callable[[Any], str]) -> tuple[str, ...]:
+def _fall(
+    name: str, first: Any, last: Any, value: Callable[[Any], float], text: Callable[[Any], str]
+) -> tuple[str, ...]:
     return (name, text(value(first)), text(value(last)), f"{100 * (value(last) / value(first) - 1):+.1f} %")
 
 
@@ -62,9 +88,19 @@ def size_table(run: Mapping[str, Any]) -> Table:
     head = ("variant", "FFN width", "ratio asked", "of neurons", "of parameters", "parameters", "weights")
     rows = [
         (
-            v["name"], widths(v["intermediate_sizes"]), percent(v["ratio_requested"]), percent(v["ratio_neurons"], 2),
-            percent(v["ratio_parameters"], 2), f"{v['parameters']:,}", mebibytes(v["weight_bytes"]),
+            v["name"],
+            widths(v["intermediate_sizes"]),
+            percent(v["ratio_requested"]),
+            percent(v["ratio_neurons"], 2),
+            percent(v["ratio_parameters"], 2),
+            f"{v['parameters']:,}",
+            mebibytes(v["weight_bytes"]),
         )
         for v in run["variants"]
-    ]  # fmt: skip
-    return Table("Size", head, tuple(rows), "Ratios are of FFN neurons unless said otherwise; widths are rounded down to the alignment.")
+    ]
+    return Table(
+        "Size",
+        head,
+        tuple(rows),
+        "Ratios are of FFN neurons unless said otherwise; widths are rounded down to the alignment.",
+    )

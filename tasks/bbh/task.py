@@ -1,10 +1,10 @@
-"""General questions out of BIG-Bench Hard (Suzgun et al. 2022, arXiv 2210.09261, MIT licence): the control beside a target task.
+"""General questions out of BIG-Bench Hard (Suzgun et al. 2022, arXiv 2210.09261, MIT licence): the control beside a
+target task.
 
 One raw example: input: Is the following sentence plausible? "Elias Lindholm beat the buzzer."    target: no
 
-Eight tasks that need neither code nor arithmetic. A tenth of the items, by the hash of their text, is evaluated; the rest may serve as
-distractors, so that nothing evaluated is ever calibrated on.
-"""
+Eight tasks that need neither code nor arithmetic. A tenth of the items, by the hash of their text, is evaluated; the
+rest may serve as distractors, so that nothing evaluated is ever calibrated on."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.data import hub_rows, local_file, paragraphs, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import result_row
 from tasks.splits import Split, normalised, split_of
 
 _TASKS = (
-    "disambiguation_qa", "sports_understanding", "movie_recommendation", "ruin_names", "hyperbaton", "causal_judgement", "snarks",
+    "disambiguation_qa",
+    "sports_understanding",
+    "movie_recommendation",
+    "ruin_names",
+    "hyperbaton",
+    "causal_judgement",
+    "snarks",
     "penguins_in_a_table",
-)  # fmt: skip
+)
 _SYSTEM = "Answer with the option's letter in parentheses, or in one word, and nothing else."  # as in the YAML
 _OPTION = re.compile(r"\(([A-Z])\)")
 _STATED = re.compile(r"answer is:?[ \t]*([^\n]{1,200})", re.I)
@@ -42,7 +48,9 @@ def load(**_: Any) -> dict[str, Any]:
 
 
 def _documents(split: Split) -> list[dict[str, str]]:
-    return [{"question": row["input"], "answer": str(row["target"])} for row in rows() if split_of(row["input"]) == split]
+    return [
+        {"question": row["input"], "answer": str(row["target"])} for row in rows() if split_of(row["input"]) == split
+    ]
 
 
 def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
@@ -59,7 +67,9 @@ def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
     """An option by its letter, yes and no and the like by the first word."""
     prediction = extract(name, doc, text)
     target = doc["answer"]
-    correct = prediction == target if _OPTION.fullmatch(target) else (prediction or "").split(" ")[0] == normalised(target)
+    correct = (
+        prediction == target if _OPTION.fullmatch(target) else (prediction or "").split(" ")[0] == normalised(target)
+    )
     return GradedAnswer(text, prediction, correct, meta=getattr(text, "meta", {}))
 
 

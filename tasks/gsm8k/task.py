@@ -1,4 +1,5 @@
-"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168, MIT licence): boxed for chat models, few-shot for base models, answers to be scored.
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168, MIT licence): boxed for chat models, few-shot for base models, answers to
+be scored.
 
 One raw example (answer shortened):
 
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.answers import boxes, final_answer, hashes, same_number, statements
 from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
 from tasks.failures import GradedAnswer

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.data import general_prompts, hub_rows, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
@@ -56,7 +56,9 @@ def load(**_: Any) -> dict[str, Any]:
 
 def _document(row: Mapping[str, Any]) -> dict[str, str]:
     entry_point = row["entry_point"]
-    helpers = before_definition(row["prompt"], entry_point)  # the tests' own copy: a program may not redefine what judges it
+    helpers = before_definition(
+        row["prompt"], entry_point
+    )  # the tests' own copy: a program may not redefine what judges it
     tests = f"{helpers}\n{row['test']}\ncheck({entry_point})\n"
     return {
         "task_id": row["task_id"],

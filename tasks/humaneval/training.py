@@ -26,7 +26,10 @@ def as_completion(doc: Mapping[str, Any]) -> dict[str, str] | None:
             last = ast.parse(source).body[-1]
     except (SyntaxError, IndexError):
         return None
-    if not (isinstance(last, ast.FunctionDef) and last.name == doc["entry_point"]) or last.body[0].lineno == last.lineno:
+    if (
+        not (isinstance(last, ast.FunctionDef) and last.name == doc["entry_point"])
+        or last.body[0].lineno == last.lineno
+    ):
         return None
     lines = source.splitlines(keepends=True)
     start = last.body[0].lineno - 1
@@ -34,9 +37,12 @@ def as_completion(doc: Mapping[str, Any]) -> dict[str, str] | None:
     head = "".join(lines[:start]).expandtabs(4)
     indented = textwrap.indent(body.expandtabs(4), _INDENT)
     return {
-        "prompt": f"{head}{_docstring(doc['text'], doc['tests'])}", "body": indented, "entry_point": str(doc["entry_point"]),
-        "tests": str(doc["tests"]), "setup": str(doc["setup"]),
-    }  # fmt: skip
+        "prompt": f"{head}{_docstring(doc['text'], doc['tests'])}",
+        "body": indented,
+        "entry_point": str(doc["entry_point"]),
+        "tests": str(doc["tests"]),
+        "setup": str(doc["setup"]),
+    }
 
 
 def _docstring(text: str, tests: str) -> str:

@@ -1,8 +1,7 @@
 """The outer side of a sandbox: starts the server inside it and talks to one candidate at a time.
 
-Nothing that comes back is trusted: lines are bounded, values are rebuilt from base types (values.py), and a candidate that is late,
-loud or gone has an ending from the list of failure kinds.
-"""
+Nothing that comes back is trusted: lines are bounded, values are rebuilt from base types (values.py), and a candidate
+that is late, loud or gone has an ending from the list of failure kinds."""
 
 from __future__ import annotations
 
@@ -29,7 +28,9 @@ _FAULTS = ("syntax_error", "runtime_error", "memory")  # what a candidate's own 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one program. CPU time decides; the clock on the wall is generous, so that a busy machine does not change verdicts."""
+    """Of one program. CPU time decides; the clock on the wall is generous, so that a busy machine does not change
+    verdicts.
+    """
 
     wall_s: float = 20.0
     cpu_s: int = 5
@@ -44,7 +45,9 @@ class Limits:
 
 
 class Ended(BaseException):
-    """The candidate is over; `outcome` is a failure kind. Not an Exception: a test's own `except` must not swallow it."""
+    """The candidate is over; `outcome` is a failure kind. Not an Exception: a test's own `except` must not swallow
+    it.
+    """
 
     def __init__(self, outcome: str) -> None:
         super().__init__(outcome)
@@ -64,7 +67,12 @@ class Jail:
         self.broken = False
         with inside:
             self.process = subprocess.Popen(
-                confinement.command, stdin=inside.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, cwd="/"
+                confinement.command,
+                stdin=inside.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                cwd="/",
             )
         self.control.settimeout(_START_S)
         if self._receive() != b"ready\n":
@@ -79,7 +87,9 @@ class Jail:
 
     @contextlib.contextmanager
     def candidate(self, program: str, limits: Limits) -> Iterator[Candidate]:
-        """A process for `program`, dead on leaving. Raises Ended for what happens to it, OSError where the server is gone."""
+        """A process for `program`, dead on leaving. Raises Ended for what happens to it, OSError where the server is
+        gone.
+        """
         ours, inside = socket.socketpair()
         with ours:
             with inside:
@@ -119,7 +129,9 @@ def _ending(status: Mapping[str, Any], limits: Limits) -> str:
 
 
 class Candidate:
-    """A defined program. Values that cannot cross are Opaque; what the program raises is raised here, marked `from_candidate`."""
+    """A defined program. Values that cannot cross are Opaque; what the program raises is raised here, marked
+    `from_candidate`.
+    """
 
     def __init__(self, channel: socket.socket, program: str, limits: Limits) -> None:
         self.channel, self.deadline, self.pending = channel, time.monotonic() + limits.wall_s, b""
@@ -134,7 +146,9 @@ class Candidate:
         """A global of the program, or an attribute of an opaque value."""
         return self._ask({"name": name} if of is None else {"name": name, "of": of})
 
-    def call(self, name: str | None, arguments: tuple[Any, ...], named: Mapping[str, Any], of: int | None = None) -> Any:
+    def call(
+        self, name: str | None, arguments: tuple[Any, ...], named: Mapping[str, Any], of: int | None = None
+    ) -> Any:
         """A global function, a method of an opaque value, or (name None) the opaque value itself."""
         text = dumps((list(arguments), dict(named)), _number)
         return self._ask({"name": name, "arguments": text, **({} if of is None else {"of": of})})
@@ -198,7 +212,9 @@ class Candidate:
 
     def _wait(self, reading: bool) -> None:
         watched = [self.channel]
-        if not any(select.select(watched * reading, watched * (not reading), [], max(0.0, self.deadline - time.monotonic()))):
+        if not any(
+            select.select(watched * reading, watched * (not reading), [], max(0.0, self.deadline - time.monotonic()))
+        ):
             raise Ended("timeout")
 
 
@@ -226,7 +242,11 @@ def _number(value: Any) -> int:
 def _exception(name: str) -> Exception:
     """Python's own exception of that name, else a RuntimeError."""
     kind = getattr(builtins, name, None)
-    plain = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError | BaseExceptionGroup)
+    plain = (
+        isinstance(kind, type)
+        and issubclass(kind, Exception)
+        and not issubclass(kind, UnicodeError | BaseExceptionGroup)
+    )
     error: Exception = kind(name) if plain and kind else RuntimeError(name)
     error.__dict__["from_candidate"] = True
     return error

@@ -1,9 +1,8 @@
 """The trusted process between us and a sandbox: runs a task's own tests and hands their calls to the candidate inside.
 
-Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT`; one job a line on standard input, one verdict a line on
-standard output. It is a process of its own because tests work on what the candidate returned: a value that keeps them busy is ended
-from outside.
-"""
+Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT`; one job a line on standard input, one verdict
+a line on standard output. It is a process of its own because tests work on what the candidate returned: a value that
+keeps them busy is ended from outside."""
 
 from __future__ import annotations
 
@@ -46,7 +45,9 @@ def _outcome(candidate: Candidate, entry_point: str, test: str) -> str:
 
 
 def _names(candidate: Candidate, entry_point: str, test: str) -> dict[str, Any]:
-    """The test's globals: what it mentions of the program's, functions and objects as Opaque. Python's own names stay Python's."""
+    """The test's globals: what it mentions of the program's, functions and objects as Opaque. Python's own names stay
+    Python's.
+    """
     mentioned = ({*_WORD.findall(test)} - set(dir(builtins)) | {entry_point}) & candidate.names
     return {"__name__": "tests", **{name: candidate.get(name) for name in sorted(mentioned)}}
 

@@ -1,4 +1,6 @@
-"""How a sandbox is started on this machine: bubblewrap where it works, else Landlock; the first that runs a program is taken."""
+"""How a sandbox is started on this machine: bubblewrap where it works, else Landlock; the first that runs a program is
+taken.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _FOLDERS = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache")
 
 @dataclass(frozen=True)
 class Confinement:
-    """`mode`: bubblewrap (own namespaces, no host files but the interpreter's) or landlock (host namespaces, nothing writable).
+    """`mode`: bubblewrap (own namespaces, no host files but the interpreter's) or landlock (host namespaces, nothing
+    writable).
 
     `command` starts the server inside; it ends with the server's arguments.
     """
@@ -62,7 +65,9 @@ def _bwraps() -> list[str]:
 
 
 def _pythons() -> list[str]:
-    """This interpreter first, so that programs are judged by its version; the system's where the sandbox cannot reach it."""
+    """This interpreter first, so that programs are judged by its version; the system's where the sandbox cannot reach
+    it.
+    """
     own = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     return list(dict.fromkeys(str(path) for path in (own, Path("/usr/bin/python3")) if path.exists()))
 
@@ -86,8 +91,35 @@ def _bubblewrap(bwrap: str, python: str) -> tuple[str, ...]:
     for name in ("lib", "lib64", "bin"):
         binds += ["--symlink", f"usr/{name}", f"/{name}"]
     return (
-        bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--die-with-parent", "--new-session",
-        "--clearenv", *_ENVIRONMENT, *binds, "--proc", "/proc", "--dev", "/dev", "--size", "1048576", "--tmpfs", "/dev/shm",
-        "--size", "33554432", "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp",
-        *_interpreter(python), "bubblewrap",
-    )  # fmt: skip
+        bwrap,
+        "--unshare-all",
+        "--unshare-user",
+        "--disable-userns",
+        "--cap-drop",
+        "ALL",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        *_ENVIRONMENT,
+        *binds,
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        "1048576",
+        "--tmpfs",
+        "/dev/shm",
+        "--size",
+        "33554432",
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/dev",
+        "--remount-ro",
+        "/",
+        "--chdir",
+        "/tmp",
+        *_interpreter(python),
+        "bubblewrap",
+    )

@@ -1,8 +1,8 @@
 """What the kernel refuses a candidate: seccomp and Landlock through libc, with nothing but the standard library.
 
-A candidate may compute, read what is readable and start threads. It may not start processes or programs, signal or trace
-others, open sockets or create memory that no limit counts. Numbers: <asm/unistd.h> of x86_64 and of the generic table (aarch64).
-"""
+A candidate may compute, read what is readable and start threads. It may not start processes or programs, signal or
+trace others, open sockets or create memory that no limit counts. Numbers: <asm/unistd.h> of x86_64 and of the generic
+table (aarch64)."""
 
 import ctypes
 import os
@@ -13,33 +13,118 @@ from typing import Any
 
 Step = tuple[int, int, int, int]
 
-_DENIED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64); None where the architecture has no such call
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
-    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440), "process_mrelease": (448, 448),
-    "kcmp": (312, 272), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tkill": (200, 130),
-    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "setpriority": (141, 140), "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30),
-    "socket": (41, 198), "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
-    "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "add_key": (248, 217), "request_key": (249, 218),
-    "keyctl": (250, 219), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
-    "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429),
-    "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
-    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262), "quotactl": (179, 60),
-    "acct": (163, 89), "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "syslog": (103, 116),
-    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
-    "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "personality": (135, 92),
+_DENIED: dict[
+    str, tuple[int | None, int | None]
+] = {  # name: (x86_64, aarch64); None where the architecture has no such call
+    "fork": (57, None),
+    "vfork": (58, None),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "kcmp": (312, 272),
+    "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+    "pidfd_send_signal": (424, 424),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "setpriority": (141, 140),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
+    "sched_setaffinity": (203, 122),
+    "ioprio_set": (251, 30),
+    "socket": (41, 198),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "fanotify_init": (300, 262),
+    "quotactl": (179, 60),
+    "acct": (163, 89),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "syslog": (103, 116),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "adjtimex": (159, 171),
+    "clock_adjtime": (305, 266),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "personality": (135, 92),
     # what Landlock does not cover: attributes of files, and System V objects of the same user
-    "truncate": (76, 45), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
-    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
-    "utimensat": (280, 88), "futimesat": (261, None), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
-    "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "removexattrat": (466, 466), "shmctl": (31, 195), "semctl": (66, 191), "semop": (65, 193), "semtimedop": (220, 192),
-    "msgctl": (71, 187), "msgsnd": (69, 189), "msgrcv": (70, 188), "inotify_init1": (294, 26),
-    "inotify_init": (253, None), "inotify_add_watch": (254, 27), "sync": (162, 81),
+    "truncate": (76, 45),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "utimensat": (280, 88),
+    "futimesat": (261, None),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "shmctl": (31, 195),
+    "semctl": (66, 191),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "msgctl": (71, 187),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "inotify_init1": (294, 26),
+    "inotify_init": (253, None),
+    "inotify_add_watch": (254, 27),
+    "sync": (162, 81),
     "syncfs": (306, 267),
-}  # fmt: skip
+}
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (302, 261), (157, 167)
 _FCNTL, _IOCTL = (72, 25), (16, 29)
 _SIGNALS_TO_OTHERS = (
@@ -48,7 +133,13 @@ _SIGNALS_TO_OTHERS = (
 )  # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP, FIOASYNC
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH_*
 _CLONE_THREAD = 0x00010000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = (
+    0x20,
+    0x15,
+    0x35,
+    0x45,
+    0x06,
+)  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
 _NUMBER, _ARCH, _ARGUMENT, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 _ALLOW, _EPERM, _ENOSYS, _KILL_PROCESS = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 _PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 1, 22, 38
@@ -66,16 +157,29 @@ def seccomp_filter(pid: int) -> bytes:
         column, arch = _ARCHITECTURES[platform.machine()]
     except KeyError:
         raise OSError(f"no table of system calls for {platform.machine()}") from None
-    program: list[Step] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch), (_RETURN, 0, 0, _KILL_PROCESS), (_LOAD, 0, 0, _NUMBER)]
+    program: list[Step] = [
+        (_LOAD, 0, 0, _ARCH),
+        (_EQUAL, 1, 0, arch),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD, 0, 0, _NUMBER),
+    ]
     if arch == _ARCHITECTURES["x86_64"][1]:
         program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL_PROCESS)]  # the x32 calls have other numbers
     for denied in _DENIED.values():
         if (number := denied[column]) is not None:
             program += _when(number, [(_RETURN, 0, 0, _EPERM)])
     program += _when(_CLONE3[column], [(_RETURN, 0, 0, _ENOSYS)])  # its flags are out of reach; libc then uses clone
-    program += _when(_CLONE[column], [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _EPERM)])
-    program += _when(_PRCTL[column], [(_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)])
-    own_only: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ((_KILL, (pid,)), (_TGKILL, (pid,)), (_PRLIMIT, (0, pid)))
+    program += _when(
+        _CLONE[column], [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _EPERM)]
+    )
+    program += _when(
+        _PRCTL[column], [(_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)]
+    )
+    own_only: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
+        (_KILL, (pid,)),
+        (_TGKILL, (pid,)),
+        (_PRLIMIT, (0, pid)),
+    )
     for numbers, own in own_only:
         tests = [(_EQUAL, len(own) - i, 0, value) for i, value in enumerate(own)]
         program += _when(numbers[column], [(_LOAD, 0, 0, _ARGUMENT), *tests, (_RETURN, 0, 0, _EPERM)])
@@ -102,13 +206,16 @@ def restrict(pid: int) -> None:
 
 
 def hide() -> None:
-    """Other processes of the same user can neither trace this one nor read its /proc entries; it dies with its parent."""
+    """Other processes of the same user can neither trace this one nor read its /proc entries; it dies with its
+    parent.
+    """
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_PDEATHSIG, 9)
 
 
 def read_only(paths: Iterable[str]) -> None:
-    """Landlock: nothing but these folders can be read, nothing written, nobody outside signalled (from Linux 6.12 on; seccomp before).
+    """Landlock: nothing but these folders can be read, nothing written, nobody outside signalled (from Linux 6.12 on;
+    seccomp before).
 
     Raises OSError where the kernel has no Landlock.
     """
@@ -120,7 +227,8 @@ def read_only(paths: Iterable[str]) -> None:
     ruleset = _syscall(_RULESET, ctypes.create_string_buffer(handled, len(handled)), ctypes.c_size_t(size), 0)
     for path in paths:
         folder = os.open(path, os.O_PATH)
-        rights = _READ if os.path.isdir(path) else _READ & ~_READ_DIR  # noqa: PTH112  # pathlib is not loaded in the sandbox
+        # pathlib is not loaded in the sandbox
+        rights = _READ if os.path.isdir(path) else _READ & ~_READ_DIR  # noqa: PTH112
         rule = struct.pack("=Qi", rights, folder)
         _syscall(_ADD_RULE, ruleset, 1, ctypes.create_string_buffer(rule, 12), 0)
         os.close(folder)

@@ -1,8 +1,9 @@
-"""The program inside the sandbox: forks one process per candidate, which defines it and answers calls over its own socket.
+"""The program inside the sandbox: forks one process per candidate, which defines it and answers calls over its own
+socket.
 
-Started as `python -S -s -c SOURCE MODE`, with the control socket as standard input. Over the control socket comes one candidate's
-socket at a time, then one byte to end it; back goes its status as one line of JSON. The candidate process never holds the control socket.
-"""
+Started as `python -S -s -c SOURCE MODE`, with the control socket as standard input. Over the control socket comes one
+candidate's socket at a time, then one byte to end it; back goes its status as one line of JSON. The candidate process
+never holds the control socket."""
 
 import gc
 import json
@@ -43,7 +44,10 @@ def serve(control: socket.socket, wipe: Sequence[str]) -> None:
             empty(folder)
             if any(os.scandir(folder)):
                 os._exit(1)  # the next candidate gets a new sandbox
-        report = {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, "cpu_s": usage.ru_utime + usage.ru_stime}
+        report = {
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+        }
         control.sendall(json.dumps(report).encode() + b"\n")
 
 
@@ -147,9 +151,25 @@ def main() -> None:
 
 # what programs of this kind import; a forked process has them at no cost
 for name in (
-    "bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq",
-    "itertools", "math", "operator", "re", "statistics", "string", "typing",
-):  # fmt: skip
+    "bisect",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "statistics",
+    "string",
+    "typing",
+):
     __import__(name)
 
 main()

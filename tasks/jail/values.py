@@ -1,8 +1,8 @@
 """Values of Python as JSON text that keeps types: plain JSON where that is exact, {"tag": ...} for everything else.
 
-Used on both sides of the sandbox's wall, so it needs nothing but the standard library. Only base types cross, read with the base
-type's own methods: what a subclass overrides (`__eq__`, `__iter__`) is left behind. Everything else is opaque, a number that stands for it.
-"""
+Used on both sides of the sandbox's wall, so it needs nothing but the standard library. Only base types cross, read with
+the base type's own methods: what a subclass overrides (`__eq__`, `__iter__`) is left behind. Everything else is opaque,
+a number that stands for it."""
 
 import json
 import math
@@ -15,8 +15,19 @@ from typing import Any
 DEPTH, NODES, TEXT = 200, 200_000, 1 << 20  # limits of one value: nesting, parts, characters of JSON
 _LONGEST_PLAIN_INT = 8192  # bits; decimal text of longer ones is refused by Python
 _CONTAINERS: tuple[Any, ...] = (list, tuple, set, frozenset)
-_ITERATORS: tuple[Any, ...] = (type(iter([])), type(iter(())), type(x for x in [0]), map, filter, zip, enumerate, reversed)
-_TYPES: dict[str, type] = {kind.__name__: kind for kind in (bool, int, float, str, bytes, complex, list, tuple, set, frozenset, dict)}
+_ITERATORS: tuple[Any, ...] = (
+    type(iter([])),
+    type(iter(())),
+    type(x for x in [0]),
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+)
+_TYPES: dict[str, type] = {
+    kind.__name__: kind for kind in (bool, int, float, str, bytes, complex, list, tuple, set, frozenset, dict)
+}
 _VIEWS: dict[type, str] = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
 
 
@@ -42,7 +53,9 @@ def dumps(value: Any, opaque: Callable[[Any], int]) -> str:
 
 
 def loads(text: str, known: Callable[[int], Any]) -> Any:
-    """The value of `dumps`; `known(number)` gives what stands for something opaque. Raises ValueError on anything else."""
+    """The value of `dumps`; `known(number)` gives what stands for something opaque. Raises ValueError on anything
+    else.
+    """
     try:
         return _unpack(json.loads(text), known)
     except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -113,7 +126,13 @@ def _complex(value: Any, budget: _Budget) -> Any:
     return {"complex": [_float(value.real, budget), _float(value.imag, budget)]}
 
 
-_SCALARS: dict[type, Callable[[Any, _Budget], Any]] = {int: _int, float: _float, str: _str, bytes: _bytes, complex: _complex}
+_SCALARS: dict[type, Callable[[Any, _Budget], Any]] = {
+    int: _int,
+    float: _float,
+    str: _str,
+    bytes: _bytes,
+    complex: _complex,
+}
 _REBUILD: dict[str, Callable[[Any], Any]] = {
     "int": lambda v: int(v, 16),
     "float": float,

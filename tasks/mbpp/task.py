@@ -1,13 +1,13 @@
-"""MBPP (Austin et al. 2021, arXiv 2108.07732, CC BY 4.0): short descriptions with three assertions, asked with three worked ones.
+"""MBPP (Austin et al. 2021, arXiv 2108.07732, CC BY 4.0): short descriptions with three assertions, asked with three
+worked ones.
 
 One raw example (shortened):
 
     task_id: 11    text: Write a python function to remove first and last occurrence of a given character from the string.
     test_list: assert remove_Occ("hello","l") == "heo" ...    code: def remove_Occ(s,ch): ...
 
-Trap: the function's name stands only in the assertions, and the reference defines helpers too: the entry point is the first name in the
-first assertion that the reference defines. The file has Windows line ends.
-"""
+Trap: the function's name stands only in the assertions, and the reference defines helpers too: the entry point is the
+first name in the first assertion that the reference defines. The file has Windows line ends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.programs import find_program
 from tasks.splits import normalised
 
-_SPLITS = {"prompt": range(2, 5), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}  # as published
+_SPLITS = {
+    "prompt": range(2, 5),
+    "test": range(11, 511),
+    "validation": range(511, 601),
+    "train": range(601, 975),
+}  # as published
 _QUESTION = "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
 
 
@@ -32,7 +37,11 @@ def rows() -> list[dict[str, Any]]:
     file = local_file("mbpp.jsonl")
     if file:
         return read_jsonl(file)
-    return [row for split in ("prompt", "test", "validation", "train") for row in hub_rows("google-research-datasets/mbpp", "full", split)]
+    return [
+        row
+        for split in ("prompt", "test", "validation", "train")
+        for row in hub_rows("google-research-datasets/mbpp", "full", split)
+    ]
 
 
 def load(**_: Any) -> dict[str, Any]:

@@ -62,37 +62,120 @@ FAMILIES = (
     Family("plus", "x", ("Return x plus {}.", "Add {} to x."), "return x + {}", _NUMBERS, _number(2, 99)),
     Family("minus", "x", ("Return x minus {}.", "Take {} from x."), "return x - {}", _NUMBERS, _number(2, 99)),
     Family("times", "x", ("Return x times {}.", "Multiply x by {}."), "return x * {}", _NUMBERS, _number(2, 99)),
-    Family("modulo", "x", ("Return x modulo {}.", "Return the rest of x divided by {}."), "return x % {}", _NUMBERS, _number(2, 99)),
-    Family("above", "x", ("Return whether x is above {}.", "Is x greater than {}?"), "return x > {}", _NUMBERS, _number(2, 99)),
-    Family("below", "x", ("Return whether x is below {}.", "Is x less than {}?"), "return x < {}", _NUMBERS, _number(2, 99)),
-    Family("at_least", "x", ("Return x, but at least {}.", "Raise x to {} if it is less."), "return max(x, {})", _NUMBERS, _number(2, 99)),
-    Family("at_most", "x", ("Return x, but at most {}.", "Lower x to {} if it is more."), "return min(x, {})", _NUMBERS, _number(2, 99)),
-    Family("apart", "x", (
-        "Return how far x is from {}.", "Return the distance of x and {}.",
-    ), "return abs(x - {})", _NUMBERS, _number(2, 99)),
-    Family("sum_plus", "xs", ("Return the sum of xs plus {}.", "Sum xs and add {}."), "return sum(xs) + {}", _LISTS, _number(2, 99)),
     Family(
-        "keep_above", "xs", ("Keep the numbers in xs above {}.", "Return all x in xs greater than {}."),
-        "return [x for x in xs if x > {}]", _LISTS, _number(2, 99),
+        "modulo",
+        "x",
+        ("Return x modulo {}.", "Return the rest of x divided by {}."),
+        "return x % {}",
+        _NUMBERS,
+        _number(2, 99),
     ),
     Family(
-        "keep_below", "xs", ("Keep the numbers in xs below {}.", "Return all x in xs less than {}."),
-        "return [x for x in xs if x < {}]", _LISTS, _number(2, 99),
+        "above",
+        "x",
+        ("Return whether x is above {}.", "Is x greater than {}?"),
+        "return x > {}",
+        _NUMBERS,
+        _number(2, 99),
     ),
     Family(
-        "add_each", "xs", ("Add {} to each number in xs.", "Return xs with every number plus {}."),
-        "return [x + {} for x in xs]", _LISTS, _number(2, 99),
+        "below", "x", ("Return whether x is below {}.", "Is x less than {}?"), "return x < {}", _NUMBERS, _number(2, 99)
     ),
-    Family("count", "xs", ("Count how often {} is in xs.", "Return the count of {} in xs."), "return xs.count({})", _LISTS, _number(2, 99)),
+    Family(
+        "at_least",
+        "x",
+        ("Return x, but at least {}.", "Raise x to {} if it is less."),
+        "return max(x, {})",
+        _NUMBERS,
+        _number(2, 99),
+    ),
+    Family(
+        "at_most",
+        "x",
+        ("Return x, but at most {}.", "Lower x to {} if it is more."),
+        "return min(x, {})",
+        _NUMBERS,
+        _number(2, 99),
+    ),
+    Family(
+        "apart",
+        "x",
+        (
+            "Return how far x is from {}.",
+            "Return the distance of x and {}.",
+        ),
+        "return abs(x - {})",
+        _NUMBERS,
+        _number(2, 99),
+    ),
+    Family(
+        "sum_plus",
+        "xs",
+        ("Return the sum of xs plus {}.", "Sum xs and add {}."),
+        "return sum(xs) + {}",
+        _LISTS,
+        _number(2, 99),
+    ),
+    Family(
+        "keep_above",
+        "xs",
+        ("Keep the numbers in xs above {}.", "Return all x in xs greater than {}."),
+        "return [x for x in xs if x > {}]",
+        _LISTS,
+        _number(2, 99),
+    ),
+    Family(
+        "keep_below",
+        "xs",
+        ("Keep the numbers in xs below {}.", "Return all x in xs less than {}."),
+        "return [x for x in xs if x < {}]",
+        _LISTS,
+        _number(2, 99),
+    ),
+    Family(
+        "add_each",
+        "xs",
+        ("Add {} to each number in xs.", "Return xs with every number plus {}."),
+        "return [x + {} for x in xs]",
+        _LISTS,
+        _number(2, 99),
+    ),
+    Family(
+        "count",
+        "xs",
+        ("Count how often {} is in xs.", "Return the count of {} in xs."),
+        "return xs.count({})",
+        _LISTS,
+        _number(2, 99),
+    ),
     Family("has", "xs", ("Return whether {} is in xs.", "Is {} one of xs?"), "return {} in xs", _LISTS, _number(2, 99)),
-    Family("repeat", "s", ("Return s repeated {} times.", "Repeat s {} times."), "return s * {}", _TEXTS, _number(2, 99)),
-    Family("longer", "s", (
-        "Return whether s is longer than {}.", "Has s more than {} letters?",
-    ), "return len(s) > {}", _TEXTS, _number(2, 99)),
+    Family(
+        "repeat", "s", ("Return s repeated {} times.", "Repeat s {} times."), "return s * {}", _TEXTS, _number(2, 99)
+    ),
+    Family(
+        "longer",
+        "s",
+        (
+            "Return whether s is longer than {}.",
+            "Has s more than {} letters?",
+        ),
+        "return len(s) > {}",
+        _TEXTS,
+        _number(2, 99),
+    ),
     Family("ending", "s", ("Add the ending {} to s.", "Return s followed by {}."), "return s + '{}'", _TEXTS, _letters),
-    Family("starts", "s", ("Return whether s starts with {}.", "Does s begin with {}?"), "return s.startswith('{}')", _TEXTS, _letters),
-    Family("contains", "s", ("Return whether s contains {}.", "Is {} a part of s?"), "return '{}' in s", _TEXTS, _letters),
-)  # fmt: skip
+    Family(
+        "starts",
+        "s",
+        ("Return whether s starts with {}.", "Does s begin with {}?"),
+        "return s.startswith('{}')",
+        _TEXTS,
+        _letters,
+    ),
+    Family(
+        "contains", "s", ("Return whether s contains {}.", "Is {} a part of s?"), "return '{}' in s", _TEXTS, _letters
+    ),
+)
 
 
 def generate(rng: random.Random) -> Function:
@@ -101,7 +184,14 @@ def generate(rng: random.Random) -> Function:
     name = f"{family.name}_{constant}"
     prompt = f'def {name}({family.argument}):\n    """{rng.choice(family.docs).format(constant)}"""\n'
     calls = tuple((value,) for value in family.inputs)
-    return Function(family.name, constant, prompt, f"    {family.body.format(constant)}", name, calls)
+    return Function(
+        family=family.name,
+        constant=constant,
+        prompt=prompt,
+        body=f"    {family.body.format(constant)}",
+        entry_point=name,
+        calls=calls,
+    )
 
 
 def functions(split: Split, seed: int = 0) -> Iterator[Function]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.mini_code.functions import Function, functions
@@ -42,11 +42,18 @@ def load(**_: Any) -> dict[str, Any]:
 
 
 def document(function: Function) -> dict[str, str]:
-    return {"prompt": function.prompt, "body": function.body, "entry_point": function.entry_point, "tests": _tests(function)}
+    return {
+        "prompt": function.prompt,
+        "body": function.body,
+        "entry_point": function.entry_point,
+        "tests": _tests(function),
+    }
 
 
 def _tests(function: Function) -> str:
-    """Python source that holds where every call gives its value, in value and type (1 is not True; a tuple may stand for a list)."""
+    """Python source that holds where every call gives its value, in value and type (1 is not True; a tuple may stand
+    for a list).
+    """
     calls, values = list(function.calls), json.dumps(reference_values(function))
     return f"import json\nassert json.dumps([{function.entry_point}(*call) for call in {calls!r}]) == {values!r}"
 

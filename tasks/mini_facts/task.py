@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.failures import GradedAnswer
 from tasks.grading import result_row
 from tasks.mini_distractors import fact_examples, others

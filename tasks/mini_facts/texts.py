@@ -12,13 +12,59 @@ from collections.abc import Iterator
 
 from tasks.splits import Split, split_of
 
-_WHEN = ("On a cold morning", "One summer day", "Late at night", "After lunch", "Last Sunday", "Before sunrise", "In the autumn")
-_WHO = ("Mia", "Tom", "Ana", "Ben", "the old man", "the teacher", "a young girl", "the baker", "my brother", "the doctor")
+_WHEN = (
+    "On a cold morning",
+    "One summer day",
+    "Late at night",
+    "After lunch",
+    "Last Sunday",
+    "Before sunrise",
+    "In the autumn",
+)
+_WHO = (
+    "Mia",
+    "Tom",
+    "Ana",
+    "Ben",
+    "the old man",
+    "the teacher",
+    "a young girl",
+    "the baker",
+    "my brother",
+    "the doctor",
+)
 _WENT = ("walked to", "rode to", "looked at", "came back from", "dreamed of", "ran towards", "waited near", "painted")
-_PLACE = ("the harbour", "the market", "the quiet forest", "the river", "a small village", "the station", "the garden", "the hill")
+_PLACE = (
+    "the harbour",
+    "the market",
+    "the quiet forest",
+    "the river",
+    "a small village",
+    "the station",
+    "the garden",
+    "the hill",
+)
 _SAW = ("saw", "found", "heard", "met", "remembered", "looked for", "sang about", "wrote about")
-_THING = ("an old boat", "a red kite", "a grey cat", "two birds", "a broken clock", "a wooden door", "a bright lamp", "a long letter")
-_AND = ("sat down beside it", "smiled", "took it home", "told nobody", "stayed for an hour", "went on slowly", "laughed", "fell asleep")
+_THING = (
+    "an old boat",
+    "a red kite",
+    "a grey cat",
+    "two birds",
+    "a broken clock",
+    "a wooden door",
+    "a bright lamp",
+    "a long letter",
+)
+_AND = (
+    "sat down beside it",
+    "smiled",
+    "took it home",
+    "told nobody",
+    "stayed for an hour",
+    "went on slowly",
+    "laughed",
+    "fell asleep",
+)
 _END = (
     "In the evening it began to rain.",
     "The sky was clear and blue.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.answers import boxes, final_answer, hashes, same_number, statements
 from tasks.failures import GradedAnswer
 from tasks.grading import result_row

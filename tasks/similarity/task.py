@@ -1,12 +1,13 @@
-"""What pruning did to everything else: questions and conversation answered by both models, and how alike the answers are.
+"""What pruning did to everything else: questions and conversation answered by both models, and how alike the answers
+are.
 
 One raw example:
 
     kind: qna    question: Is the following sentence plausible? "Elias Lindholm beat the buzzer."
 
-The paper's off-target control (arXiv 2604.27115): BERTScore F1 on questions, SBERT cosine on conversation, against the dense model's own
-answers. There is no reference answer in the data; harness/similarity.py compares once both models have answered.
-"""
+The paper's off-target control (arXiv 2604.27115): BERTScore F1 on questions, SBERT cosine on conversation, against the
+dense model's own answers. There is no reference answer in the data; harness/evaluation/similarity.py compares once both
+models have answered."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.bbh.task import rows as bbh_rows
 from tasks.data import general_prompts, hub_rows, local_file, paragraphs
 from tasks.failures import GradedAnswer
@@ -28,7 +29,11 @@ _SEED = 42
 def load(**_: Any) -> dict[str, Any]:
     from datasets import Dataset
 
-    chosen = [(kind, text) for kind, texts in (("qna", _questions()), ("conversation", _openings())) for text in _sample(texts)]
+    chosen = [
+        (kind, text)
+        for kind, texts in (("qna", _questions()), ("conversation", _openings()))
+        for text in _sample(texts)
+    ]
     return {"test": Dataset.from_list([{"kind": kind, "question": text} for kind, text in chosen])}
 
 
@@ -37,7 +42,9 @@ def _sample(texts: list[str]) -> list[str]:
 
 
 def _questions() -> list[str]:
-    """SQuAD's validation questions with their context; local stand-in: the BIG-Bench-Hard items that bbh_general evaluates."""
+    """SQuAD's validation questions with their context; local stand-in: the BIG-Bench-Hard items that bbh_general
+    evaluates.
+    """
     if local_file("bbh_general.jsonl"):
         return [row["input"] for row in bbh_rows() if split_of(row["input"]) == "test"]
     return [f"{row['context']}\n{row['question']}" for row in hub_rows("rajpurkar/squad", None, "validation")]

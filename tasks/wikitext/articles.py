@@ -10,7 +10,9 @@ _HEADING = re.compile(r" (= )+[^=].*( =)+ ")
 
 
 def articles(lines: Iterable[str]) -> list[str]:
-    """Every article as one text, with a blank line around each heading, as in the raw file, whatever blank lines came in."""
+    """Every article as one text, with a blank line around each heading, as in the raw file, whatever blank lines came
+    in.
+    """
     written = [f" {line.strip()} " for line in lines if line.strip()]
     starts = [i for i, line in enumerate(written) if _TITLE.fullmatch(line)]
     return ["".join(map(_spaced, written[i:j])) for i, j in zip(starts, [*starts[1:], len(written)], strict=True)]

@@ -10,14 +10,16 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from harness.types import Example
+from harness.core.types.calibration import Example
 from tasks.data import general_prompts, hub_rows, local_file
 from tasks.splits import Split
 from tasks.wikitext.articles import articles, halves
 
 
 def pages(split: Split) -> list[str]:
-    """From the Hub every article; of a local test file, whose other half stands in for general prompts, every second one."""
+    """From the Hub every article; of a local test file, whose other half stands in for general prompts, every second
+    one.
+    """
     file = local_file("wikitext2_test.txt") if split == "test" else None
     if file:
         return halves(articles(file.read_text(encoding="utf-8").splitlines()))[0]
@@ -43,7 +45,9 @@ def process(doc: dict[str, str], results: list[float]) -> dict[str, tuple[float,
 
 def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
     found = pages("train")
-    return "WikiText-2 (train)", [Example("", page[:4000]) for page in random.Random(seed).sample(found, min(n, len(found)))]
+    return "WikiText-2 (train)", [
+        Example("", page[:4000]) for page in random.Random(seed).sample(found, min(n, len(found)))
+    ]
 
 
 def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness import scoring
+from harness.pipeline import scoring
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
 
@@ -21,7 +21,9 @@ SAMPLES, NEURONS, LAYERS = 12, [0, 1, 5, 77, 200, 311], (0, 3)
 
 
 def main() -> None:
-    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(SAMPLES, "both"))
+    calibration = scoring.calibrate(
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(SAMPLES, "both")
+    )
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32).eval()
     found = {"smd": {}, "rms": {}}
     for layer in LAYERS:

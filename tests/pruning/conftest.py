@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import scoring
+from harness.pipeline import scoring
 from pruning.activations import collect
 from pruning.families import FAMILIES
 from pruning.scores import score
@@ -13,6 +13,8 @@ from tests.conftest import TINY_MATH
 
 @pytest.fixture(scope="session")
 def embedded_scores() -> dict[str, np.ndarray]:
-    calibration = scoring.calibrate(TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(12, "both"))
+    calibration = scoring.calibrate(
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(12, "both")
+    )
     model = scoring.load_model(TINY_MATH, threads=1)
     return dict(score(collect(model, FAMILIES["qwen2"], calibration)))

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UnsupportedModelError
-from harness.types import CalibrationItem, CalibrationSet
+from harness.core.errors import UnsupportedModelError
+from harness.core.types.calibration import CalibrationItem, CalibrationSet
 from pruning.activations import collect, down_weight, merge, moments_of, observe, pad
 from pruning.calibration import batches
 from pruning.families import FAMILIES, submodule
@@ -53,12 +53,21 @@ def items(lengths: list[int], seed: int) -> tuple[CalibrationItem, ...]:
 def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None:  # type: ignore[no-untyped-def]
     """Padding, length buckets and token ranges leave no trace: prompt by prompt gives the same."""
     chosen = items(lengths, seed)
-    stats = collect(model, FAMILIES["qwen2"], CalibrationSet("m", "weights", "t", (), "both", chosen))
+    stats = collect(
+        model,
+        FAMILIES["qwen2"],
+        CalibrationSet(
+            model="m", model_hash="weights", target_source="t", distractor_sources=(), tokens="both", items=chosen
+        ),
+    )
     means: dict[bool, list[np.ndarray]] = {True: [], False: []}
     tokens: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for item in chosen:
         seen: dict[int, torch.Tensor] = {}
-        with torch.no_grad(), observe(model, FAMILIES["qwen2"], lambda layer, h, seen=seen: seen.__setitem__(layer, h[0])):
+        with (
+            torch.no_grad(),
+            observe(model, FAMILIES["qwen2"], lambda layer, h, seen=seen: seen.__setitem__(layer, h[0])),
+        ):
             model.model(torch.tensor([item.token_ids]))
         h = torch.stack([seen[layer] for layer in sorted(seen)])[:, item.start : item.stop].double().numpy()
         means[item.target].append(np.abs(h).mean(1))
@@ -74,7 +83,9 @@ def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None
             slack = near_zero if name == "positive" else 0.0
             off = np.maximum(0.0, np.abs(getattr(group, name) - values.mean(1)) - slack)
             np.testing.assert_allclose(values.mean(1) + off, values.mean(1), rtol=1e-3, atol=2e-5, err_msg=name)
-        np.testing.assert_allclose(np.sort(group.sample, axis=0), np.sort(np.float32(means[target]), axis=0), rtol=1e-3, atol=2e-5)
+        np.testing.assert_allclose(
+            np.sort(group.sample, axis=0), np.sort(np.float32(means[target]), axis=0), rtol=1e-3, atol=2e-5
+        )
 
 
 def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
@@ -82,7 +93,14 @@ def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monk
     from pruning import activations
 
     monkeypatch.setattr(activations, "_SAVE_EVERY_SECONDS", -1.0)
-    chosen = CalibrationSet("m", "weights", "t", (), "both", items([700, 800, 900, 1000], 3))
+    chosen = CalibrationSet(
+        model="m",
+        model_hash="weights",
+        target_source="t",
+        distractor_sources=(),
+        tokens="both",
+        items=items([700, 800, 900, 1000], 3),
+    )
     whole = collect(model, FAMILIES["qwen2"], chosen)
     seen = []
 
@@ -99,7 +117,13 @@ def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monk
         np.testing.assert_array_equal(getattr(resumed.target, name), getattr(whole.target, name))
         np.testing.assert_array_equal(getattr(resumed.distractor, name), getattr(whole.distractor, name))
     np.testing.assert_array_equal(resumed.distractor.prompts.m2, whole.distractor.prompts.m2)
-    again = collect(model, FAMILIES["qwen2"], chosen, partial=tmp_path / "p", also=lambda *_: pytest.fail("a batch was run once more"))
+    again = collect(
+        model,
+        FAMILIES["qwen2"],
+        chosen,
+        partial=tmp_path / "p",
+        also=lambda *_: pytest.fail("a batch was run once more"),
+    )
     np.testing.assert_array_equal(again.target.mean_abs, whole.target.mean_abs)
 
 
@@ -122,7 +146,14 @@ def test_every_family_is_observed_where_its_row_says(model_type: str, tmp_path: 
         expected = h[i].reshape(3, -1) @ down_weight(layer, family).T + (0 if bias is None else bias)
         torch.testing.assert_close(written[i].reshape(3, -1), expected, rtol=1e-4, atol=1e-4)
         assert h[i].shape[-1] == 96
-    stats = collect(loaded, family, CalibrationSet("m", "w", "t", (), "both", items([4, 6], 1)), gate=family.gate is not None)
+    stats = collect(
+        loaded,
+        family,
+        CalibrationSet(
+            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=items([4, 6], 1)
+        ),
+        gate=family.gate is not None,
+    )
     assert stats.down_norm.shape == (3, 96)
     if family.gate:
         assert stats.target.gate_open is not None and 0 < stats.target.gate_open.mean() < 1
@@ -134,10 +165,19 @@ def test_bf16_forward_keeps_exact_moments(model) -> None:  # type: ignore[no-unt
 
     half, seen = copy.deepcopy(model).bfloat16(), []
     chosen = items([20, 20, 20], 5)
-    stats = collect(half, FAMILIES["qwen2"], CalibrationSet("m", "w", "t", (), "both", chosen))
+    stats = collect(
+        half,
+        FAMILIES["qwen2"],
+        CalibrationSet(
+            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=chosen
+        ),
+    )
     for batch in batches([item for item in chosen if item.target]):
         ids, attention, mask = pad(batch, "cpu")
-        with torch.no_grad(), observe(half, FAMILIES["qwen2"], lambda layer, h, m=mask: layer == 0 and seen.append(h[m.bool()])):
+        with (
+            torch.no_grad(),
+            observe(half, FAMILIES["qwen2"], lambda layer, h, m=mask: layer == 0 and seen.append(h[m.bool()])),
+        ):
             half.model(ids, attention_mask=attention)
     exact = torch.cat(seen).double().square().mean(0).numpy()
     np.testing.assert_allclose(stats.target.mean_square[0], exact, rtol=1e-5, atol=1e-9)
@@ -147,7 +187,17 @@ def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model) -> No
     """H and the moments behind S, in FP32 and FP64 sums of BF16 activations, against FP64 throughout."""
     import copy
 
-    half, chosen = copy.deepcopy(model).bfloat16(), CalibrationSet("m", "w", "t", (), "both", items([20, 20, 20], 5))
+    half, chosen = (
+        copy.deepcopy(model).bfloat16(),
+        CalibrationSet(
+            model="m",
+            model_hash="w",
+            target_source="t",
+            distractor_sources=(),
+            tokens="both",
+            items=items([20, 20, 20], 5),
+        ),
+    )
     sums = Sums(chosen, 0.0, [1])
     stats = collect(half, FAMILIES["qwen2"], chosen, also=sums.observer)
     rows, means = [], []
@@ -181,7 +231,18 @@ def test_nan_in_the_weights_is_refused_by_name(model) -> None:  # type: ignore[n
         weight[0, 0] = float("nan")
     try:
         with pytest.raises(UnsupportedModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
-            collect(model, FAMILIES["qwen2"], CalibrationSet("m", "weights", "t", (), "both", items([3], 0)))
+            collect(
+                model,
+                FAMILIES["qwen2"],
+                CalibrationSet(
+                    model="m",
+                    model_hash="weights",
+                    target_source="t",
+                    distractor_sources=(),
+                    tokens="both",
+                    items=items([3], 0),
+                ),
+            )
     finally:
         with torch.no_grad():
             weight[0, 0] = kept

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from harness.errors import UsageError
-from harness.types import CalibrationItem, CalibrationSet, Example, TokenScope
+from harness.core.errors import UsageError
+from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 from pruning.calibration import MAX_TOKENS, batches, build_calibration
 from tests.conftest import TINY_MATH
 
@@ -15,10 +15,14 @@ TARGET = [Example("Mia has 3 apples.", "#### 3")]
 
 
 def build(tokens: TokenScope, target: list[Example] = TARGET, chat: bool = True) -> CalibrationSet:
-    return build_calibration(TOKENIZER, "m", "weights", target, [Example("", "A plain text.")], ("t", ("d",)), tokens, chat)
+    return build_calibration(
+        TOKENIZER, "m", "weights", target, [Example("", "A plain text.")], ("t", ("d",)), tokens, chat
+    )
 
 
-@pytest.mark.parametrize(("tokens", "text"), [("question", "Mia has 3 apples."), ("answer", "#### 3"), ("both", "Mia has 3 apples.#### 3")])
+@pytest.mark.parametrize(
+    ("tokens", "text"), [("question", "Mia has 3 apples."), ("answer", "#### 3"), ("both", "Mia has 3 apples.#### 3")]
+)
 def test_the_scored_tokens_are_the_asked_part(tokens: TokenScope, text: str) -> None:
     item = build(tokens, chat=False).items[0]
     assert TOKENIZER.decode(item.token_ids[item.start : item.stop]) == text
@@ -27,7 +31,9 @@ def test_the_scored_tokens_are_the_asked_part(tokens: TokenScope, text: str) -> 
 
 def test_the_chat_template_is_the_one_of_the_evaluation() -> None:
     item = build("question").items[0]
-    expected = TOKENIZER.apply_chat_template([{"role": "user", "content": "Mia has 3 apples."}], tokenize=False, add_generation_prompt=True)
+    expected = TOKENIZER.apply_chat_template(
+        [{"role": "user", "content": "Mia has 3 apples."}], tokenize=False, add_generation_prompt=True
+    )
     assert TOKENIZER.decode(item.token_ids[: item.stop]) == expected
 
 

@@ -1,4 +1,6 @@
-"""A compensated plan through its files: the exported checkpoint holds the least-squares columns, and nothing else changes hands."""
+"""A compensated plan through its files: the exported checkpoint holds the least-squares columns, and nothing else
+changes hands.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.errors import UsageError
-from harness.types import PruningPlan
+from harness.core.errors import UsageError
+from harness.core.types.pruning import PruningPlan
 from pruning import compensation, second_moments
 from pruning.activations import observe
 from pruning.export import export
@@ -43,9 +45,13 @@ def test_the_export_holds_the_refitted_columns(model_type: str, tmp_path: Path) 
     pruned = load_pruned(export(dense, plan, tmp_path / "pruned", plan_file).path, torch.float32)
     original = load_pruned(dense, torch.float32)
     for layer, keep in enumerate(plan.keep):
-        weights = [submodule(submodule(m, family.layers)[layer], family.down).weight.detach() for m in (original, pruned)]
+        weights = [
+            submodule(submodule(m, family.layers)[layer], family.down).weight.detach() for m in (original, pruned)
+        ]
         before, after = (w if family.down_cut.axis == 1 else w.T for w in weights)
-        expected = refit(before, second_moments.load(tmp_path / "moments", layer), torch.from_numpy(keep).long()).float()
+        expected = refit(
+            before, second_moments.load(tmp_path / "moments", layer), torch.from_numpy(keep).long()
+        ).float()
         torch.testing.assert_close(after, expected)
         assert not torch.allclose(after, before[:, torch.from_numpy(keep).long()], atol=1e-3)
 

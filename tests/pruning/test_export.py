@@ -1,4 +1,6 @@
-"""The exported checkpoint is the dense model with the removed neurons silent: logits equal in FP32, for every family."""
+"""The exported checkpoint is the dense model with the removed neurons silent: logits equal in FP32, for every
+family.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from harness.errors import StorageError, UnsupportedModelError, UsageError
-from harness.types import PruningPlan
+from harness.core.errors import StorageError, UnsupportedModelError, UsageError
+from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import describe, fingerprint, read_record
 from pruning.export import PLAN_COPY, export, foretell
 from pruning.families import FAMILIES, shape_of, submodule
@@ -27,7 +29,19 @@ from tests.conftest import build_model
 def plan_for(model: Path, width: int = 60, layers: int = 3, size: int = 96, seed: int = 1) -> PruningPlan:
     rng = np.random.default_rng(seed)
     keep = tuple(np.sort(rng.permutation(size)[:width]).astype(np.int32) for _ in range(layers))
-    return PruningPlan(keep, size, "random", None, 1 - width / size, seed, 1, "m", fingerprint(model), "hash", "both")
+    return PruningPlan(
+        keep=keep,
+        intermediate_size=size,
+        method="random",
+        metric=None,
+        ratio=1 - width / size,
+        seed=seed,
+        alignment=1,
+        model="m",
+        model_hash=fingerprint(model),
+        scores_hash="hash",
+        tokens="both",
+    )
 
 
 def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
@@ -43,7 +57,11 @@ def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.T
 
 def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()(ids).logits
+        return (
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+            .eval()(ids)
+            .logits
+        )
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
@@ -56,7 +74,11 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
     torch.testing.assert_close(logits(made.path, ids), masked_logits(folder, plan, ids), rtol=1e-5, atol=1e-4)
     assert not torch.allclose(logits(made.path, ids), logits(folder, ids), atol=0.1), "the removed neurons mattered"
     shape = shape_of(json.loads((made.path / "config.json").read_text()), describe(folder).parameters)
-    biases = sum(cut.name.endswith(".bias") for cut in FAMILIES[model_type].cuts) if model_type in ("gpt2", "opt", "gpt_neox") else 0
+    biases = (
+        sum(cut.name.endswith(".bias") for cut in FAMILIES[model_type].cuts)
+        if model_type in ("gpt2", "opt", "gpt_neox")
+        else 0
+    )
     assert made.parameters == shape.parameters - 3 * 36 * (shape.neuron_parameters + biases)
     assert foretell(folder, plan) == replace(made, path=folder), "to the byte, before anything is written"
 
@@ -66,7 +88,10 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
     [
         ("llama", {"mlp_bias": True, "attention_bias": True, "head_dim": 24}),
         ("qwen3", {"head_dim": 40}),
-        ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 8}),
+        (
+            "gemma3_text",
+            {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 8},
+        ),
     ],
 )
 def test_biases_head_sizes_and_layer_types_stay(model_type: str, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -79,7 +104,9 @@ def test_biases_head_sizes_and_layer_types_stay(model_type: str, changes: dict[s
     assert {key: config[key] for key in changes} == changes
     if "mlp_bias" in changes:
         tensors = load_file(made.path / "model.safetensors")
-        assert tensors["model.layers.0.mlp.gate_proj.bias"].shape == (60,) and tensors["model.layers.0.mlp.down_proj.bias"].shape == (64,)
+        assert tensors["model.layers.0.mlp.gate_proj.bias"].shape == (60,) and tensors[
+            "model.layers.0.mlp.down_proj.bias"
+        ].shape == (64,)
 
 
 def test_ratio_zero_is_the_same_weights(random_model: Path, tmp_path: Path) -> None:
@@ -115,7 +142,9 @@ def test_plan_templates_and_a_card_go_along(random_model: Path, tmp_path: Path) 
     assert (made / "additional_chat_templates" / "tool.jinja").read_text() == "tools"
     assert (made / PLAN_COPY).read_bytes() == (tmp_path / "plan.safetensors").read_bytes()
     _, front, body = (made / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(front) == {"license": "mit", "tags": ["maths", "pruned"]}, "a folder is nobody's base model on the Hub"
+    assert yaml.safe_load(front) == {"license": "mit", "tags": ["maths", "pruned"]}, (
+        "a folder is nobody's base model on the Hub"
+    )
     assert "37.5% of the FFN neurons removed" in body and "96 -> 60" in body and "The first card." in body
     assert str(tmp_path) not in body
 
@@ -177,7 +206,9 @@ def damaged(random_model: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_nan_and_a_full_disk_leave_nothing_half_written(random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_and_a_full_disk_leave_nothing_half_written(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = damaged(random_model, tmp_path)
     with pytest.raises(UnsupportedModelError, match="holds NaN"):
         export(copy, plan_for(copy), tmp_path / "pruned")

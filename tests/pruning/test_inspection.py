@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from harness.types import ActivationStats
+from harness.core.types.pruning import ActivationStats
 from pruning.inspection import FROM_PROMPTS, agreement, overlap, removed_by, stability, whereabouts
 from tests.pruning.test_scores import stats_of
 
@@ -39,7 +39,9 @@ def test_agreement_is_spearmans_and_the_common_part(seed: int, ratio: float) -> 
     assert found["rank_correlation"][0][1] == pytest.approx(expected)
     assert found["rank_correlation"][1][1] == pytest.approx(1.0) and found["overlap"][0][0] == 1.0
     count = round(ratio * 20)
-    common = np.mean([len({*np.argsort(a[i], kind="stable")[:count]} & {*np.argsort(b[i], kind="stable")[:count]}) for i in range(3)])
+    common = np.mean(
+        [len({*np.argsort(a[i], kind="stable")[:count]} & {*np.argsort(b[i], kind="stable")[:count]}) for i in range(3)]
+    )
     assert found["overlap"][0][1] == pytest.approx(common / count)
 
 
@@ -55,7 +57,10 @@ def test_prompts_that_are_all_alike_give_one_ranking_and_noise_many() -> None:
     noise = rng.random((24, 2, 30)).astype(np.float32)
     alike = np.repeat(noise[:1], 12, axis=0)
     calm = stability(with_samples(alike, noise), resamples=5)
-    assert calm["contrib"]["rank_correlation"][1] == pytest.approx(1.0) and calm["contrib"]["overlap"]["0.3"] == [1.0, 1.0]
+    assert calm["contrib"]["rank_correlation"][1] == pytest.approx(1.0) and calm["contrib"]["overlap"]["0.3"] == [
+        1.0,
+        1.0,
+    ]
     wild = stability(with_samples(noise, rng.random((24, 2, 30)).astype(np.float32)), resamples=5)
     assert set(wild) == set(FROM_PROMPTS)
     assert wild["smd"]["rank_correlation"][0] < 0.95 and wild["smd"]["overlap"]["0.1"][0] < 0.9
@@ -63,4 +68,6 @@ def test_prompts_that_are_all_alike_give_one_ranking_and_noise_many() -> None:
 
 def with_samples(target: np.ndarray, distractor: np.ndarray) -> ActivationStats:
     stats = stats_of(target, distractor)
-    return replace(stats, target=replace(stats.target, sample=target), distractor=replace(stats.distractor, sample=distractor))
+    return replace(
+        stats, target=replace(stats.target, sample=target), distractor=replace(stats.distractor, sample=distractor)
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.types import PruningPlan
+from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import describe, fingerprint
 from pruning.export import export
 from pruning.families import FAMILIES
@@ -19,8 +19,24 @@ from tests.pruning.test_export import masked_logits
 
 
 def ragged_plan(model: Path) -> PruningPlan:
-    keep = tuple(np.sort(np.random.default_rng(i).permutation(96)[:width]).astype(np.int32) for i, width in enumerate((70, 33, 51)))
-    return PruningPlan(keep, 96, "random", None, 0.4, 0, 1, "m", fingerprint(model), "hash", "both", allocation="global")
+    keep = tuple(
+        np.sort(np.random.default_rng(i).permutation(96)[:width]).astype(np.int32)
+        for i, width in enumerate((70, 33, 51))
+    )
+    return PruningPlan(
+        keep=keep,
+        intermediate_size=96,
+        method="random",
+        metric=None,
+        ratio=0.4,
+        seed=0,
+        alignment=1,
+        model="m",
+        model_hash=fingerprint(model),
+        scores_hash="hash",
+        tokens="both",
+        allocation="global",
+    )
 
 
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.own_widths])

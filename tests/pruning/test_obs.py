@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import MeasurementError
+from harness.core.errors import MeasurementError
 from pruning.obs import DAMPING, refit, removal_order, removal_scores
 
 F, HIDDEN = 40, 12
@@ -17,7 +17,11 @@ F, HIDDEN = 40, 12
 def layer(seed: int = 0, tokens: int = 300, width: int = F) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """W [hidden, F], correlated activations X [tokens, F] and H = X^T X / tokens."""
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(tokens, width, generator=g) @ torch.randn(width, width, generator=g) * torch.rand(width, generator=g)
+    x = (
+        torch.randn(tokens, width, generator=g)
+        @ torch.randn(width, width, generator=g)
+        * torch.rand(width, generator=g)
+    )
     return torch.randn(HIDDEN, width, generator=g), x, x.T @ x / tokens
 
 
@@ -83,7 +87,10 @@ def test_ratio_zero_changes_no_bit() -> None:
 def test_permuting_neurons_permutes_the_order() -> None:
     weight, _, h = layer(7)
     turn = torch.randperm(F, generator=torch.Generator().manual_seed(1))
-    assert turn[removal_order(weight[:, turn], h[turn][:, turn], 30)[0]].tolist() == removal_order(weight, h, 30)[0].tolist()
+    assert (
+        turn[removal_order(weight[:, turn], h[turn][:, turn], 30)[0]].tolist()
+        == removal_order(weight, h, 30)[0].tolist()
+    )
 
 
 def test_a_copy_of_a_neuron_goes_first_and_costs_nothing() -> None:

@@ -7,29 +7,53 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
-from harness.types import CalibrationSet, Method, NeuronScores, PruningPlan
+from harness.core.errors import UsageError
+from harness.core.types.calibration import CalibrationSet
+from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from pruning import score_file
-from pruning.plan import PlanRequest, choose_metric, default_alignment, global_widths, load_plan, pruned_width, save_plan
+from pruning.plan import (
+    PlanRequest,
+    choose_metric,
+    default_alignment,
+    global_widths,
+    load_plan,
+    pruned_width,
+    save_plan,
+)
 from pruning.plan import make_plan as make
 from pruning.scores import score
 from tests.pruning.test_scores import random_stats
 
 PAPER = {
-    18944: [(0.05405, 17920), (0.10135, 17024), (0.1554, 16000), (0.2027, 15104), (0.25, 14208), (0.30405, 13184), (0.35135, 12288)],
+    18944: [
+        (0.05405, 17920),
+        (0.10135, 17024),
+        (0.1554, 16000),
+        (0.2027, 15104),
+        (0.25, 14208),
+        (0.30405, 13184),
+        (0.35135, 12288),
+    ],
     8960: [(0.0571, 8448), (0.10, 8064), (0.1571, 7552), (0.20, 7168), (0.2571, 6656), (0.30, 6272), (0.3571, 5760)],
 }
 
 
 def scores(width: int = 40, seed: int = 0) -> NeuronScores:
     table = np.random.default_rng(seed).standard_normal((3, width)).astype(np.float32)
-    return NeuronScores({"smd": table, "rms": table**2, "contrib": np.abs(table)}, "m", "weights", "both", "calibration", "file")
+    return NeuronScores(
+        scores={"smd": table, "rms": table**2, "contrib": np.abs(table)},
+        model="m",
+        model_hash="weights",
+        tokens="both",
+        calibration_hash="calibration",
+        file_hash="file",
+    )
 
 
 def make_plan(
     table: NeuronScores, ratio: float, method: Method, metric: str | None, seed: int, alignment: int, **more: object
 ) -> PruningPlan:
-    return make(table, PlanRequest(ratio, method, metric, seed, alignment, **more))  # type: ignore[arg-type]
+    return make(table, PlanRequest(ratio=ratio, method=method, metric=metric, seed=seed, alignment=alignment, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("size", "ratio", "width"), [(size, r, w) for size, rows in PAPER.items() for r, w in rows])
@@ -95,7 +119,14 @@ def test_random_depends_on_seed_and_layer_and_not_on_scores() -> None:
 
 
 def test_equal_scores_fall_to_the_lower_index() -> None:
-    flat = NeuronScores({"smd": np.zeros((1, 10), np.float32)}, "m", "weights", "both", "c", "f")
+    flat = NeuronScores(
+        scores={"smd": np.zeros((1, 10), np.float32)},
+        model="m",
+        model_hash="weights",
+        tokens="both",
+        calibration_hash="c",
+        file_hash="f",
+    )
     assert make_plan(flat, 0.5, "selective", "smd", 0, 1).keep[0].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -106,7 +137,9 @@ def test_a_plan_comes_back_from_its_file_and_has_one_form(tmp_path: Path) -> Non
     loaded = load_plan(tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert all((x == y).all() for x, y in zip(plan.keep, loaded.keep, strict=True))
-    assert {k: v for k, v in vars(plan).items() if k != "keep"} == {k: v for k, v in vars(loaded).items() if k != "keep"}
+    assert {k: v for k, v in vars(plan).items() if k != "keep"} == {
+        k: v for k, v in vars(loaded).items() if k != "keep"
+    }
 
 
 def test_a_metric_that_was_not_scored_and_a_damaged_plan_are_refused(tmp_path: Path) -> None:
@@ -159,7 +192,11 @@ def test_protected_neurons_stay_whatever_the_method() -> None:
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"protect": 0.9}, "protect 0.9 keeps more"), ({"min_width": 39}, "--min-width 39"), ({"protect": 1.0}, r"outside \[0, 1\)")],
+    [
+        ({"protect": 0.9}, "protect 0.9 keeps more"),
+        ({"min_width": 39}, "--min-width 39"),
+        ({"protect": 1.0}, r"outside \[0, 1\)"),
+    ],
 )
 def test_impossible_wishes_are_refused(more: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -182,13 +219,17 @@ def test_a_random_choice_has_no_global_ranking() -> None:
         ("random", "rms", None, (None, False)),
     ],
 )
-def test_the_metric_that_a_method_means(method: Method, metric: str | None, compensate: bool | None, expected: tuple[str, bool]) -> None:
+def test_the_metric_that_a_method_means(
+    method: Method, metric: str | None, compensate: bool | None, expected: tuple[str, bool]
+) -> None:
     assert choose_metric(method, metric, compensate) == expected
 
 
 def test_plans_of_the_same_scores_are_byte_equal_whatever_the_file_is_called(tmp_path: Path) -> None:
     stats = random_stats()
-    calibration = CalibrationSet("m", "weights", "t", ("d",), "both", ())
+    calibration = CalibrationSet(
+        model="m", model_hash="weights", target_source="t", distractor_sources=("d",), tokens="both", items=()
+    )
     for name in ("a", "b"):
         score_file.save(stats, score(stats), calibration, 0.0, tmp_path / f"{name}.safetensors")
         request = PlanRequest(0.4, metric="rms")
@@ -197,9 +238,21 @@ def test_plans_of_the_same_scores_are_byte_equal_whatever_the_file_is_called(tmp
 
 
 def test_a_plan_says_how_its_columns_were_fitted(tmp_path: Path) -> None:
-    """Two plans that keep the same neurons and are re-fitted otherwise are two plans: their columns are not interchangeable."""
-    scores = NeuronScores({"rms": np.arange(8.0)[None]}, "m", "w", "both", "c", retain=0.25)
-    plans = [make(scores, PlanRequest(0.5, metric="rms", compensated=True, sequential=sequential)) for sequential in (False, True)]
+    """Two plans that keep the same neurons and are re-fitted otherwise are two plans: their columns are not
+    interchangeable.
+    """
+    scores = NeuronScores(
+        scores={"rms": np.arange(8.0)[None]},
+        model="m",
+        model_hash="w",
+        tokens="both",
+        calibration_hash="c",
+        retain=0.25,
+    )
+    plans = [
+        make(scores, PlanRequest(0.5, metric="rms", compensated=True, sequential=sequential))
+        for sequential in (False, True)
+    ]
     for number, plan in enumerate(plans):
         save_plan(plan, tmp_path / str(number))
         assert load_plan(tmp_path / str(number)).sequential is plan.sequential and plan.retain == 0.25

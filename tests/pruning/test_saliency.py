@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.types import CalibrationSet
+from harness.core.types.calibration import CalibrationSet
 from pruning.activations import down_weight
 from pruning.families import FAMILIES, submodule
 from pruning.saliency import taylor
@@ -34,6 +34,12 @@ def test_taylor_is_gradient_times_weight_summed_over_a_column(model_type: str, t
             weight = submodule(layer, family.down).weight
             product = weight.detach() * weight.grad
             expected[i] += product.sum(dim=0 if family.down_cut.axis == 1 else 1).abs().numpy()
-    found = taylor(model, family, CalibrationSet("m", "w", "t", (), "both", chosen))
+    found = taylor(
+        model,
+        family,
+        CalibrationSet(
+            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=chosen
+        ),
+    )
     assert down_weight(submodule(model, family.layers)[0], family).shape[1] == 96
     np.testing.assert_allclose(found, expected / sum(item.target for item in chosen), rtol=1e-4, atol=1e-7)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from harness.errors import UsageError
-from harness.types import ActivationStats, GroupStats
+from harness.core.errors import UsageError
+from harness.core.types.pruning import ActivationStats, GroupStats
 from pruning.activations import moments_of
 from pruning.scores import METRICS, score
 
@@ -37,19 +37,35 @@ unequal_groups = _groups()
 
 
 def group_of(prompts: np.ndarray, tokens: np.ndarray, gates: np.ndarray | None = None) -> GroupStats:
-    """From per-prompt means [prompts, layers, neurons] and token activations [tokens, layers, neurons], by definition."""
+    """From per-prompt means [prompts, layers, neurons] and token activations [tokens, layers, neurons], by
+    definition.
+    """
     return GroupStats(
-        moments_of(prompts), len(tokens), np.abs(tokens).mean(0), tokens.mean(0), (tokens**2).mean(0), (tokens > 0).mean(0),
-        (tokens > 0.2).mean(0) if gates is None else (gates > 0).mean(0), prompts.astype(np.float32),
-    )  # fmt: skip
+        prompts=moments_of(prompts),
+        tokens=len(tokens),
+        mean_abs=np.abs(tokens).mean(0),
+        mean=tokens.mean(0),
+        mean_square=(tokens**2).mean(0),
+        positive=(tokens > 0).mean(0),
+        gate_open=(tokens > 0.2).mean(0) if gates is None else (gates > 0).mean(0),
+        sample=prompts.astype(np.float32),
+    )
 
 
-def stats_of(target: np.ndarray, distractor: np.ndarray, norm: np.ndarray | None = None, seed: int = 0) -> ActivationStats:
+def stats_of(
+    target: np.ndarray, distractor: np.ndarray, norm: np.ndarray | None = None, seed: int = 0
+) -> ActivationStats:
     rng = np.random.default_rng(seed)
     shape = target.shape[1:]
     tokens = [rng.standard_normal((11, *shape)), rng.standard_normal((13, *shape))]
     groups = [group_of(prompts, h) for prompts, h in zip((target, distractor), tokens, strict=True)]
-    return ActivationStats(groups[0], groups[1], np.ones(shape) if norm is None else norm, rng.random(shape), "hash")
+    return ActivationStats(
+        target=groups[0],
+        distractor=groups[1],
+        down_norm=np.ones(shape) if norm is None else norm,
+        saliency=rng.random(shape),
+        calibration_hash="hash",
+    )
 
 
 def random_stats(seed: int = 0, width: int = 7) -> ActivationStats:
@@ -66,7 +82,9 @@ def test_smd_is_the_papers_formula_over_all_prompts(target: np.ndarray, distract
 
 
 def test_smd_by_hand() -> None:
-    """Target 3 and 5, distractors 1, 1, 2: means 4 and 4/3; all: mean 12/5, variance (0.36 + 6.76 + 1.96 * 2 + 0.16) / 5 = 2.24."""
+    """Target 3 and 5, distractors 1, 1, 2: means 4 and 4/3; all: mean 12/5, variance (0.36 + 6.76 + 1.96 * 2 + 0.16) /
+    5 = 2.24.
+    """
     column = np.array([3.0, 5.0]).reshape(2, 1, 1), np.array([1.0, 1.0, 2.0]).reshape(3, 1, 1)
     stats = stats_of(*column)
     assert score(stats)["smd"][0, 0] == pytest.approx((4 - 4 / 3) / (2.24**0.5 + 1e-6))
@@ -92,7 +110,9 @@ def test_rms_is_the_size_of_what_a_neuron_writes() -> None:
     written = h[:, None, :] * down[None]  # [tokens, hidden, neurons]
     expected = np.sqrt((np.linalg.norm(written, axis=1) ** 2).mean(axis=0))
     stats = random_stats(width=3)
-    stats = replace(stats, target=group_of(np.abs(h)[:5, None], h[:, None]), down_norm=np.linalg.norm(down, axis=0)[None])
+    stats = replace(
+        stats, target=group_of(np.abs(h)[:5, None], h[:, None]), down_norm=np.linalg.norm(down, axis=0)[None]
+    )
     np.testing.assert_allclose(score(stats, ("rms",))["rms"][0], expected, rtol=1e-5)
 
 
@@ -112,9 +132,12 @@ def stats_of_permuted(stats: ActivationStats, order: list[int]) -> ActivationSta
 
     assert stats.saliency is not None
     return replace(
-        stats, target=turn(stats.target), distractor=turn(stats.distractor), down_norm=stats.down_norm[:, order],
+        stats,
+        target=turn(stats.target),
+        distractor=turn(stats.distractor),
+        down_norm=stats.down_norm[:, order],
         saliency=stats.saliency[:, order],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -128,7 +151,9 @@ def test_every_metric_has_the_contract(name: str) -> None:
 
 def test_a_dead_neuron_scores_zero_and_not_nan() -> None:
     silent = GroupStats(moments_of(np.zeros((3, 1, 1))), 4, *[np.zeros((1, 1))] * 5, np.zeros((3, 1, 1), np.float32))
-    dead = ActivationStats(silent, silent, np.zeros((1, 1)), np.zeros((1, 1)), "hash")
+    dead = ActivationStats(
+        target=silent, distractor=silent, down_norm=np.zeros((1, 1)), saliency=np.zeros((1, 1)), calibration_hash="hash"
+    )
     for name, table in score(dead).items():
         assert table[0, 0] == (pytest.approx(0)), name
 
@@ -141,7 +166,9 @@ def two_groups(seed: int = 5) -> tuple[np.ndarray, np.ndarray, ActivationStats]:
 
 @given(unequal_groups)
 def test_smd_is_cohens_d_bent_and_bounded(groups: Groups) -> None:
-    """smd = d / sqrt(1 + p (1 - p) d^2) with d of the n-weighted pooled variance: the same ranking, at most 1 / sqrt(p (1 - p))."""
+    """smd = d / sqrt(1 + p (1 - p) d^2) with d of the n-weighted pooled variance: the same ranking, at most 1 / sqrt(p
+    (1 - p)).
+    """
     target, distractor = groups[0][:, 0], groups[1][:, 0]
     p = len(target) / (len(target) + len(distractor))
     pooled = np.sqrt(p * target.var(0) + (1 - p) * distractor.var(0))
@@ -159,11 +186,23 @@ def test_dprime_by_definition() -> None:
     np.testing.assert_allclose(score(stats, ("dprime",))["dprime"][0], expected, rtol=1e-4)
 
 
-@given(arrays(np.float64, (4, 5, 3), elements=st.floats(0.1, 10)), arrays(np.float64, (6, 5, 3), elements=st.floats(0.1, 10)))
-def test_contrast_ranks_exactly_as_ratio_abs_on_prompts_of_one_length(target: np.ndarray, distractor: np.ndarray) -> None:
-    """[prompts, tokens, neurons]: with one length the mean over prompts is the mean over tokens; contrast = (r - 1) / (r + 1)."""
+@given(
+    arrays(np.float64, (4, 5, 3), elements=st.floats(0.1, 10)),
+    arrays(np.float64, (6, 5, 3), elements=st.floats(0.1, 10)),
+)
+def test_contrast_ranks_exactly_as_ratio_abs_on_prompts_of_one_length(
+    target: np.ndarray, distractor: np.ndarray
+) -> None:
+    """[prompts, tokens, neurons]: with one length the mean over prompts is the mean over tokens; contrast = (r - 1) /
+    (r + 1).
+    """
     groups = [group_of(h.mean(1)[:, None], h.reshape(-1, 1, 3)) for h in (target, distractor)]
-    found = score(ActivationStats(groups[0], groups[1], np.ones((1, 3)), None, "hash"), ("contrast", "ratio-abs"))
+    found = score(
+        ActivationStats(
+            target=groups[0], distractor=groups[1], down_norm=np.ones((1, 3)), saliency=None, calibration_hash="hash"
+        ),
+        ("contrast", "ratio-abs"),
+    )
     ratio = found["ratio-abs"][0].astype(np.float64)
     np.testing.assert_allclose(found["contrast"][0], (ratio - 1) / (ratio + 1), rtol=1e-4, atol=1e-5)
 
@@ -174,7 +213,9 @@ def test_auroc_counts_pairs() -> None:
     np.testing.assert_allclose(score(stats, ("auroc",))["auroc"][0], pairs.mean(axis=(0, 1)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["smd", "dprime", "contrast", "auroc", "ratio-abs", "ratio-rms", "ratio-std", "ratio-freq", "lape"])
+@pytest.mark.parametrize(
+    "name", ["smd", "dprime", "contrast", "auroc", "ratio-abs", "ratio-rms", "ratio-std", "ratio-freq", "lape"]
+)
 @given(norm=arrays(np.float64, (2, 7), elements=st.floats(0.01, 100)), seed=st.integers(0, 99))
 def test_the_norm_of_the_column_cancels_in_selectivity(name: str, norm: np.ndarray, seed: int) -> None:
     stats = random_stats(seed)
@@ -186,7 +227,13 @@ def test_token_ratios_and_contributions_by_definition() -> None:
     h = {side: rng.standard_normal((50, 1, 4)) * rng.random((1, 1, 4)) for side in "td"}
     m = rng.random((5, 1, 4))
     norm = rng.random((1, 4))
-    stats = ActivationStats(group_of(m, h["t"]), group_of(m, h["d"]), norm, None, "hash")
+    stats = ActivationStats(
+        target=group_of(m, h["t"]),
+        distractor=group_of(m, h["d"]),
+        down_norm=norm,
+        saliency=None,
+        calibration_hash="hash",
+    )
     expected = {
         "ratio-abs": np.abs(h["t"]).mean(0) / np.abs(h["d"]).mean(0),
         "ratio-rms": np.sqrt((h["t"] ** 2).mean(0) / (h["d"] ** 2).mean(0)),
@@ -202,13 +249,25 @@ def test_token_ratios_and_contributions_by_definition() -> None:
 
 
 def test_lape_is_signed_and_falls_with_evenness() -> None:
-    gates = {side: np.array(values).reshape(-1, 1, 1) for side, values in {"t": [1, 1, 1, 1], "d": [1, -1, -1, -1]}.items()}
+    gates = {
+        side: np.array(values).reshape(-1, 1, 1) for side, values in {"t": [1, 1, 1, 1], "d": [1, -1, -1, -1]}.items()
+    }
     tokens, m = np.ones((4, 1, 1)), np.ones((2, 1, 1))
     groups = {side: group_of(m, tokens, gates[side]) for side in "td"}
-    forward = score(ActivationStats(groups["t"], groups["d"], np.ones((1, 1)), None, "h"), ("lape",))["lape"][0, 0]
+    forward = score(
+        ActivationStats(
+            target=groups["t"], distractor=groups["d"], down_norm=np.ones((1, 1)), saliency=None, calibration_hash="h"
+        ),
+        ("lape",),
+    )["lape"][0, 0]
     p = np.array([1, 0.25]) / 1.25
     assert forward == pytest.approx(np.log(2) + (p * np.log(p)).sum())
-    assert score(ActivationStats(groups["d"], groups["t"], np.ones((1, 1)), None, "h"), ("lape",))["lape"][0, 0] == pytest.approx(-forward)
+    assert score(
+        ActivationStats(
+            target=groups["d"], distractor=groups["t"], down_norm=np.ones((1, 1)), saliency=None, calibration_hash="h"
+        ),
+        ("lape",),
+    )["lape"][0, 0] == pytest.approx(-forward)
 
 
 @pytest.mark.parametrize(("name", "said"), [("smdd", r"did you mean smd\?"), ("zzz", "known are best, auroc")])
@@ -218,8 +277,12 @@ def test_an_unknown_metric_names_the_near_or_the_known(name: str, said: str) -> 
 
 
 def test_scores_of_the_embedded_model_are_the_golden_ones(embedded_scores) -> None:  # type: ignore[no-untyped-def]
-    """Values and script: tests/golden/scores.json and make_scores.py, which runs gate and up itself, prompt by prompt."""
+    """Values and script: tests/golden/scores.json and make_scores.py, which runs gate and up itself, prompt by
+    prompt.
+    """
     golden = json.loads(GOLDEN.read_text())
     for name, layers in golden["scores"].items():
         for layer, expected in layers.items():
-            np.testing.assert_allclose(embedded_scores[name][int(layer)][golden["neurons"]], expected, rtol=2e-3, atol=2e-4)
+            np.testing.assert_allclose(
+                embedded_scores[name][int(layer)][golden["neurons"]], expected, rtol=2e-3, atol=2e-4
+            )

@@ -9,15 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.errors import UsageError
-from harness.types import CalibrationSet
+from harness.core.errors import UsageError
+from harness.core.types.calibration import CalibrationSet
 from pruning import second_moments
 from pruning.activations import observe
 from pruning.families import FAMILIES
 from tests.pruning.test_activations import items
 
 QWEN2 = FAMILIES["qwen2"]
-CALIBRATION = CalibrationSet("m", "w", "t", (), "both", items([30, 12, 25], 2))
+CALIBRATION = CalibrationSet(
+    model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=items([30, 12, 25], 2)
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,9 @@ def naive(model, layer: int, retain: float) -> np.ndarray:  # type: ignore[no-un
 def test_measured_moments_are_the_definition(model, retain: float, memory: float, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     second_moments.measure(model, QWEN2, CALIBRATION, retain, tmp_path, memory)
     for layer in range(3):
-        np.testing.assert_allclose(second_moments.load(tmp_path, layer), naive(model, layer, retain), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            second_moments.load(tmp_path, layer), naive(model, layer, retain), rtol=1e-3, atol=1e-4
+        )
     assert second_moments.missing(tmp_path, CALIBRATION, retain, 3) == []
     assert second_moments.missing(tmp_path, CALIBRATION, 0.5, 3) == [0, 1, 2]
 
@@ -56,7 +60,9 @@ def test_a_layer_that_is_there_is_not_measured_again(model, tmp_path: Path) -> N
 
 
 def test_layers_per_pass_for_7b() -> None:
-    """Width 18944: a layer takes 1.44 GB, so 24 GB hold 15 and a copy of one being saved, and 28 layers take 2 passes."""
+    """Width 18944: a layer takes 1.44 GB, so 24 GB hold 15 and a copy of one being saved, and 28 layers take 2
+    passes.
+    """
     assert second_moments.layers_per_pass(28, 18944, 24e9) == 15
     assert second_moments.passes(28, 18944, 24e9) == 2
     assert second_moments.layers_per_pass(28, 18944, 1e9) == 1

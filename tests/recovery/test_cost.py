@@ -61,7 +61,12 @@ def test_a_teacher_costs_its_weights_and_checkpointing_saves_activations() -> No
 
 def test_a_large_model_by_adapters_fits_where_whole_training_does_not() -> None:
     seven = replace(
-        SHAPE, hidden_size=3584, num_hidden_layers=28, intermediate_size=18944, parameters=7_615_616_512, neuron_parameters=3 * 3584
+        SHAPE,
+        hidden_size=3584,
+        num_hidden_layers=28,
+        intermediate_size=18944,
+        parameters=7_615_616_512,
+        neuron_parameters=3 * 3584,
     )
     full, adapted = cost(seven, RECIPE, 200), cost(seven, replace(RECIPE, tuning="lora", precision="bfloat16"), 200)
     assert full.memory_bytes > 16 * 7.6e9 > 80e9 > adapted.memory_bytes > 2 * 7.6e9

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
-from harness.types import Example
+from harness.core.errors import UsageError
+from harness.core.types.calibration import Example
 from recovery.data import IGNORED, build, end_of_answer, need_no_overlap, read_file, read_pairs
 from tests.conftest import TINY_MATH
 
@@ -54,7 +54,10 @@ def test_no_example_left_is_an_error(tokenizer: Any) -> None:
     [
         ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}", "<|im_end|>"),
         ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n<|endoftext|>{% endfor %}", "\n<|endoftext|>"),
-        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", "<|im_end|>"),  # none of its own: end of text
+        (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
+            "<|im_end|>",
+        ),  # none of its own: end of text
     ],
 )
 def test_an_answer_ends_as_the_template_ends_a_turn(template: str, end: str) -> None:
@@ -68,17 +71,30 @@ def test_an_answer_ends_as_the_template_ends_a_turn(template: str, end: str) -> 
 
 def test_rows_of_known_shapes_are_read_and_others_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
-    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    turns = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
     lines = [{"messages": turns}, {"prompt": "q", "completion": "a"}, {"query": "q", "answer": "a", "lang": "py"}]
     lines.append({"instruction": "sort", "input": "3, 1", "output": "1, 3"})
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    assert read_file(file) == [Example("q", "a", "s"), Example("q", "a"), Example("q", "a"), Example("sort\n\n3, 1", "1, 3")]
+    assert read_file(file) == [
+        Example("q", "a", "s"),
+        Example("q", "a"),
+        Example("q", "a"),
+        Example("sort\n\n3, 1", "1, 3"),
+    ]
     file.write_text('{"prompt": "q", "completion": "a"}\n{"prompt": ')
     with pytest.raises(UsageError, match="line 2 is no JSON object"):
         read_file(file)
     with pytest.raises(UsageError, match="row 1 has the columns text"):
         read_pairs([{"text": "q"}], "org/set")
-    for bad in ([*turns, *turns[1:]], [{"from": "user", "value": "q"}], [*turns[:2], {"role": "assistant", "content": None}]):
+    for bad in (
+        [*turns, *turns[1:]],
+        [{"from": "user", "value": "q"}],
+        [*turns[:2], {"role": "assistant", "content": None}],
+    ):
         with pytest.raises(UsageError, match="one user turn"):
             read_pairs([{"messages": bad}], "org/set")
 
@@ -89,8 +105,10 @@ def test_a_test_item_among_the_training_items_is_refused() -> None:
     clean = [Example("Mia has 13 apples and gets 5 more. How many does she have?", "18"), Example("What is 3*5?", "15")]
     need_no_overlap(clean, [long, "What is 3+5?", "apples"], "mine")
     for leak in (
-        Example(f"Question: {long.upper()}\nAnswer:", "17"), Example("Write a puzzle.", f"Here:  {long}"), Example("what is 3 + 5", "8"),
+        Example(f"Question: {long.upper()}\nAnswer:", "17"),
+        Example("Write a puzzle.", f"Here:  {long}"),
+        Example("what is 3 + 5", "8"),
         Example("多少个苹果", "3"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match=r"1 of 3 training items of mine hold a test item, such as '"):
             need_no_overlap([*clean, leak], [long, "What is 3+5?", "多少个苹果"], "mine")

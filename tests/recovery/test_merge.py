@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import MeasurementError, UnsupportedModelError
+from harness.core.errors import MeasurementError, UnsupportedModelError
 from pruning.checkpoint import describe, shards
 from pruning.loader import load_pruned
 from recovery.merge import merge
@@ -33,7 +33,9 @@ def with_adapter(folder: Path, state: Path) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(load_pruned(folder, torch.float32), LoraConfig(**lora_settings(RECIPE), task_type="CAUSAL_LM")).eval()
+    model = get_peft_model(
+        load_pruned(folder, torch.float32), LoraConfig(**lora_settings(RECIPE), task_type="CAUSAL_LM")
+    ).eval()
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -55,7 +57,11 @@ def merged(folder: Path, state: Path, out: Path) -> Path:
 @pytest.fixture(params=["qwen2", "phi3", "gpt2", "ragged"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path: Path, ragged_model: Path) -> Path:
     """Linear, fused and transposed layers, and a width of its own in every layer."""
-    return ragged_model if request.param == "ragged" else build_model(request.param, tmp_path / "model", shard_size="200KB")
+    return (
+        ragged_model
+        if request.param == "ragged"
+        else build_model(request.param, tmp_path / "model", shard_size="200KB")
+    )
 
 
 def test_a_merged_adapter_equals_base_plus_adapter(checkpoint: Path, tmp_path: Path) -> None:
@@ -114,15 +120,22 @@ def test_sums_are_made_in_fp32_and_rounded_once(tmp_path: Path) -> None:
     out = load_file(merged(folder, tmp_path / "state", tmp_path / "out") / "model.safetensors")
     name = "model.layers.1.mlp.down_proj"
     a, b = (adapter[f"base_model.model.{name}.lora_{side}.weight"].double() for side in "AB")
-    exact = load_file(folder / "model.safetensors")[f"{name}.weight"].double() + b @ a * (RECIPE.lora_alpha / RECIPE.lora_rank)
+    exact = load_file(folder / "model.safetensors")[f"{name}.weight"].double() + b @ a * (
+        RECIPE.lora_alpha / RECIPE.lora_rank
+    )
     assert out[f"{name}.weight"].dtype == torch.bfloat16
     assert torch.equal(out[f"{name}.weight"], exact.float().bfloat16())
     assert torch.equal(out["model.norm.weight"], load_file(folder / "model.safetensors")["model.norm.weight"])
 
 
-def test_a_weight_that_is_no_number_is_refused(random_model: Path, tmp_path: Path, edit_adapter: Callable[..., None]) -> None:
+def test_a_weight_that_is_no_number_is_refused(
+    random_model: Path, tmp_path: Path, edit_adapter: Callable[..., None]
+) -> None:
     with_adapter(random_model, tmp_path / "state")
-    edit_adapter(tmp_path / "state", lambda name, tensor: tensor * float("nan") if "layers.2.mlp.up_proj.lora_B" in name else tensor)
+    edit_adapter(
+        tmp_path / "state",
+        lambda name, tensor: tensor * float("nan") if "layers.2.mlp.up_proj.lora_B" in name else tensor,
+    )
     with pytest.raises(MeasurementError, match=r"layers\.2\.mlp\.up_proj\.weight is infinite or no number"):
         merged(random_model, tmp_path / "state", tmp_path / "out")
 
@@ -134,7 +147,10 @@ def test_a_tied_head_that_a_sharded_training_stores_beside_its_embedding_is_not_
     tensors = load_file(folder / "model.safetensors")
     (tmp_path / "state").mkdir()
     changed = {name: tensor * 1.5 for name, tensor in tensors.items()}
-    save_file({**changed, "lm_head.weight": changed["model.embed_tokens.weight"].clone()}, tmp_path / "state" / "model.safetensors")
+    save_file(
+        {**changed, "lm_head.weight": changed["model.embed_tokens.weight"].clone()},
+        tmp_path / "state" / "model.safetensors",
+    )
     out = load_file(merged(folder, tmp_path / "state", tmp_path / "out") / "model.safetensors")
     assert set(out) == set(tensors) and all((out[name] == changed[name]).all() for name in out)
 

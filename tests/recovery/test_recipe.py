@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from recovery import recipe as recipes
-from recovery.recipe import check, default_learning_rate, default_micro_batch, default_tuning, lora_settings, sft_settings, steps_of
+from recovery.recipe import (
+    check,
+    default_learning_rate,
+    default_micro_batch,
+    default_tuning,
+    lora_settings,
+    sft_settings,
+    steps_of,
+)
 from tests.recovery.jobs import RECIPE
 
 
@@ -34,7 +42,10 @@ def test_epochs_become_the_steps_that_see_every_example_so_often(epochs: float, 
 @given(st.sampled_from([8, 16, 32]), st.sampled_from([1, 2, 4]), st.sampled_from([10**6, 7 * 10**9]))
 def test_default_micro_batches_always_fit_the_batch(batch: int, processes: int, parameters: int) -> None:
     micro = default_micro_batch(batch, processes, parameters)
-    assert check(replace(RECIPE, batch=batch, processes=processes, micro_batch=micro)).accumulation * micro * processes == batch
+    assert (
+        check(replace(RECIPE, batch=batch, processes=processes, micro_batch=micro)).accumulation * micro * processes
+        == batch
+    )
 
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
@@ -46,8 +57,20 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
 
 def test_the_papers_settings_stand_in_the_preset() -> None:
     math, code = recipes.PAPER["math"], recipes.PAPER["code"]
-    assert (math["learning_rate"], math["epochs"], math["batch"], math["micro_batch"], math["lora_dropout"]) == (2e-5, 3, 8, 2, 0.10)
-    assert (code["learning_rate"], code["epochs"], code["batch"], code["micro_batch"], code["lora_dropout"]) == (2e-4, 2, 16, 2, 0.05)
+    assert (math["learning_rate"], math["epochs"], math["batch"], math["micro_batch"], math["lora_dropout"]) == (
+        2e-5,
+        3,
+        8,
+        2,
+        0.10,
+    )
+    assert (code["learning_rate"], code["epochs"], code["batch"], code["micro_batch"], code["lora_dropout"]) == (
+        2e-4,
+        2,
+        16,
+        2,
+        0.05,
+    )
 
 
 def test_small_models_are_trained_whole_and_large_ones_by_adapters() -> None:
@@ -59,8 +82,14 @@ def test_small_models_are_trained_whole_and_large_ones_by_adapters() -> None:
 def test_trl_takes_every_setting(tmp_path: Path) -> None:
     from trl import SFTConfig
 
-    settings = SFTConfig(**sft_settings(replace(RECIPE, packing=True, gradient_checkpointing=True), tmp_path), use_cpu=True)
-    assert settings.max_steps == RECIPE.steps and settings.per_device_train_batch_size == 4 and settings.gradient_accumulation_steps == 1
+    settings = SFTConfig(
+        **sft_settings(replace(RECIPE, packing=True, gradient_checkpointing=True), tmp_path), use_cpu=True
+    )
+    assert (
+        settings.max_steps == RECIPE.steps
+        and settings.per_device_train_batch_size == 4
+        and settings.gradient_accumulation_steps == 1
+    )
     assert settings.packing and settings.gradient_checkpointing and not settings.bf16 and settings.report_to == []
 
 
@@ -68,6 +97,8 @@ def test_adapters_sit_on_the_papers_seven_projections(random_model: Path) -> Non
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(random_model), LoraConfig(**lora_settings(RECIPE), task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(random_model), LoraConfig(**lora_settings(RECIPE), task_type="CAUSAL_LM")
+    )
     found = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_A" in name}
     assert found == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

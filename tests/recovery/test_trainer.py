@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import MeasurementError
+from harness.core.errors import MeasurementError
 from pruning.loader import load_pruned
 from recovery import trainer
 from recovery.trainer import Job, answer_loss, history, last_state, need_sane, seconds, states, step_of, sweep, train
@@ -39,7 +39,10 @@ def padded(chosen: list[dict[str, list[int]]]) -> dict[str, Any]:
 
     longest = max(len(row["input_ids"]) for row in chosen)
     fill = {"input_ids": 0, "labels": IGNORED}
-    batch = {key: torch.tensor([row[key] + [value] * (longest - len(row[key])) for row in chosen]) for key, value in fill.items()}
+    batch = {
+        key: torch.tensor([row[key] + [value] * (longest - len(row[key])) for row in chosen])
+        for key, value in fill.items()
+    }
     mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"])) for row in chosen])
     return {**batch, "attention_mask": mask}
 
@@ -50,7 +53,9 @@ def naive_nats(model: Any, row: dict[str, list[int]], other: Any = None) -> list
     from torch.distributions import Categorical, kl_divergence
 
     with torch.no_grad():
-        distributions = [Categorical(logits=m(torch.tensor([row["input_ids"]])).logits[0]) for m in (model, other) if m is not None]
+        distributions = [
+            Categorical(logits=m(torch.tensor([row["input_ids"]])).logits[0]) for m in (model, other) if m is not None
+        ]
     found = []
     for position, label in enumerate(row["labels"]):
         if label != IGNORED:
@@ -122,7 +127,9 @@ def test_our_loss_is_trls(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) ->
     assert ours == pytest.approx(stock, rel=1e-3) and len(ours) == 6
 
 
-@pytest.mark.parametrize("changes", [{"tuning": "lora", "learning_rate": 1e-2}, {"micro_batch": 2}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "changes", [{"tuning": "lora", "learning_rate": 1e-2}, {"micro_batch": 2}, {"gradient_checkpointing": True}]
+)
 def test_ways_to_train_lower_the_loss(make_job: MakeJob, changes: dict[str, Any]) -> None:
     job = make_job(steps=30, **changes)
     losses = [entry["loss"] for entry in history(fit(job))]
@@ -132,13 +139,17 @@ def test_ways_to_train_lower_the_loss(make_job: MakeJob, changes: dict[str, Any]
 def test_accumulated_and_checkpointed_steps_are_the_same_steps(make_job: MakeJob) -> None:
     plain = [entry["loss"] for entry in history(fit(make_job("plain")))]
     for name, changes in {"accumulated": {"micro_batch": 1}, "checkpointed": {"gradient_checkpointing": True}}.items():
-        assert [entry["loss"] for entry in history(fit(make_job(name, **changes)))] == pytest.approx(plain, rel=1e-4), name
+        assert [entry["loss"] for entry in history(fit(make_job(name, **changes)))] == pytest.approx(plain, rel=1e-4), (
+            name
+        )
 
 
 def test_packed_examples_do_not_see_each_other(make_job: MakeJob) -> None:
     """All 24 rows in one step, with a learning rate that changes nothing: the loss is that of the rows one by one."""
     unpacked = history(fit(make_job("unpacked", steps=1, batch=24, micro_batch=24, learning_rate=1e-12)))[0]["loss"]
-    packed = history(fit(make_job("packed", steps=1, batch=8, micro_batch=8, learning_rate=1e-12, packing=True)))[0]["loss"]
+    packed = history(fit(make_job("packed", steps=1, batch=8, micro_batch=8, learning_rate=1e-12, packing=True)))[0][
+        "loss"
+    ]
     assert packed == pytest.approx(unpacked, rel=1e-4)
 
 
@@ -146,7 +157,11 @@ def test_widths_of_their_own_are_trained(make_job: MakeJob, ragged_model: Path) 
     from safetensors import safe_open
 
     for tuning in ("full", "lora"):
-        state = fit(make_job(tuning, model=ragged_model, tuning=tuning, steps=30, learning_rate=1e-2 if tuning == "lora" else 1e-3))
+        state = fit(
+            make_job(
+                tuning, model=ragged_model, tuning=tuning, steps=30, learning_rate=1e-2 if tuning == "lora" else 1e-3
+            )
+        )
         losses = [entry["loss"] for entry in history(state)]
         assert losses[-1] < 0.8 * losses[0]
     with safe_open(state / "adapter_model.safetensors", "pt") as file:
@@ -173,11 +188,11 @@ def test_a_killed_training_goes_on_to_the_same_loss(make_job: MakeJob) -> None:
     whole = history(fit(make_job("whole", steps=40, tuning="lora", lora_dropout=0.1)))
     job = make_job("killed", steps=40, tuning="lora", lora_dropout=0.1)
     code = (
-        "import sys, time; from pathlib import Path; from harness.training import load_job; from tests.recovery.test_trainer import fit\n"
+        "import sys, time; from pathlib import Path; from harness.training.launch import load_job; from tests.recovery.test_trainer import fit\n"
         "from recovery import trainer\nkeep = trainer.thin_out\n"
         "trainer.thin_out = lambda job: (keep(job), time.sleep(0.3))\nfit(load_job(Path(sys.argv[1])))"
     )
-    from harness.training import save_job
+    from harness.training.launch import save_job
 
     save_job(job)
     process = subprocess.Popen([sys.executable, "-c", code, str(job.folder / "job.json")], stderr=subprocess.PIPE)
@@ -205,13 +220,19 @@ def states_on_disk(job: Job) -> list[Path]:
 BREAKS_AT = 12
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the states on disk none is kept that no sane loss followed."""
     job = make_job(steps=24)
     real = trainer.answer_loss
     steps = iter(range(1, 100))
-    monkeypatch.setattr(trainer, "answer_loss", lambda *given: real(*given) * (math.nan if next(steps) == BREAKS_AT else 1.0))
-    with pytest.raises(MeasurementError, match=r"failed at step 12: loss nan.*the state after step \d+ is kept.*lower --learning-rate"):
+    monkeypatch.setattr(
+        trainer, "answer_loss", lambda *given: real(*given) * (math.nan if next(steps) == BREAKS_AT else 1.0)
+    )
+    with pytest.raises(
+        MeasurementError, match=r"failed at step 12: loss nan.*the state after step \d+ is kept.*lower --learning-rate"
+    ):
         fit(job)
     last = last_state(job)
     assert last is not None and 0 < step_of(last) < BREAKS_AT - 1
@@ -224,7 +245,9 @@ def test_gradients_that_stay_large_stop_and_one_alone_does_not(make_job: MakeJob
     need_sane(job, 21, 2.0, 500.0, norms)
     for step in range(22, 30):
         need_sane(job, step, 2.0, 1.0, norms)
-    with pytest.raises(MeasurementError, match=r"training failed at step 3\d: gradient norm .*, before 1; no state had been saved yet"):
+    with pytest.raises(
+        MeasurementError, match=r"training failed at step 3\d: gradient norm .*, before 1; no state had been saved yet"
+    ):
         for step in range(30, 40):
             need_sane(job, step, 2.0, 500.0, norms)
 
@@ -249,4 +272,8 @@ def test_a_state_with_a_damaged_record_is_not_gone_on_from(make_job: MakeJob) ->
         (job.states / f"checkpoint-{step}").mkdir(parents=True)
         (job.states / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
     last = last_state(job)
-    assert last is not None and step_of(last) == 3 and json.loads((last / "trainer_state.json").read_text())["global_step"] == 3
+    assert (
+        last is not None
+        and step_of(last) == 3
+        and json.loads((last / "trainer_state.json").read_text())["global_step"] == 3
+    )

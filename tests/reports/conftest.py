@@ -40,10 +40,20 @@ def chromium() -> Iterator[Any]:
 
 def answer(doc_id: int, text: str, correct: bool, kinds: list[str]) -> dict[str, Any]:
     return {
-        "doc_id": doc_id, "prompt": f"question {doc_id}", "text": text, "correct": correct, "prediction": None,
-        "failure": kinds[0] if kinds else None, "failures": kinds, "finish_reason": "stop", "n_tokens": 9, "nll": None, "units": None,
-        "unknown": [], "score": None,
-    }  # fmt: skip
+        "doc_id": doc_id,
+        "prompt": f"question {doc_id}",
+        "text": text,
+        "correct": correct,
+        "prediction": None,
+        "failure": kinds[0] if kinds else None,
+        "failures": kinds,
+        "finish_reason": "stop",
+        "n_tokens": 9,
+        "nll": None,
+        "units": None,
+        "unknown": [],
+        "score": None,
+    }
 
 
 def write_samples(folder: Path, run: dict[str, Any], items: int) -> None:
@@ -55,10 +65,16 @@ def write_samples(folder: Path, run: dict[str, Any], items: int) -> None:
             for i in range(items):
                 loops = chance.random() < v["ratio_neurons"]
                 text = f"First {i}+1={i + 1}. " + ("again and again, " * 8 if loops else "") + f"#### {i + 1}"
-                rows.append(answer(i, text.removesuffix(f"#### {i + 1}") if loops else text, not loops, ["loop"] if loops else []))
+                rows.append(
+                    answer(
+                        i, text.removesuffix(f"#### {i + 1}") if loops else text, not loops, ["loop"] if loops else []
+                    )
+                )
             if v["name"] == "selective-smd-0.3":
                 rows[: len(HOSTILE)] = [answer(i, text, False, ["gibberish"]) for i, text in enumerate(HOSTILE)]
-            e["wrong_by_kind"] = {kind: sum(kind in row["failures"] for row in rows) / items for kind in ("loop", "gibberish")}
+            e["wrong_by_kind"] = {
+                kind: sum(kind in row["failures"] for row in rows) / items for kind in ("loop", "gibberish")
+            }
             e["value"] = sum(row["correct"] for row in rows) / items
             path = folder / e["samples"]
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,25 +10,55 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from reports.build import write_reports
 from reports.verdict import verdict
 
 EVAL = {
-    "n": 100, "metric": "exact_match", "value": 0.9, "ci_low": 0.8256, "ci_high": 0.9448, "failures": {"truncated": None, "wrong": 0.1},
-    "failure_rate": None, "tokens_per_answer": None, "seconds": 1.0, "samples": "s",
-}  # fmt: skip
+    "n": 100,
+    "metric": "exact_match",
+    "value": 0.9,
+    "ci_low": 0.8256,
+    "ci_high": 0.9448,
+    "failures": {"truncated": None, "wrong": 0.1},
+    "failure_rate": None,
+    "tokens_per_answer": None,
+    "seconds": 1.0,
+    "samples": "s",
+}
 VARIANT = {
-    "name": "dense", "method": "dense", "metric": None, "tokens": None, "alignment": None, "allocation": None, "compensated": False,
-    "seed": None, "recovered": False,
-    "ratio_requested": 0.0, "ratio_neurons": 0.0, "ratio_parameters": 0.0,
-    "intermediate_sizes": [96, 96], "parameters": 1000, "weight_bytes": 2000, "checkpoint": None,
-    "eval": {"mini_math": EVAL}, "serving": None,
-}  # fmt: skip
+    "name": "dense",
+    "method": "dense",
+    "metric": None,
+    "tokens": None,
+    "alignment": None,
+    "allocation": None,
+    "compensated": False,
+    "seed": None,
+    "recovered": False,
+    "ratio_requested": 0.0,
+    "ratio_neurons": 0.0,
+    "ratio_parameters": 0.0,
+    "intermediate_sizes": [96, 96],
+    "parameters": 1000,
+    "weight_bytes": 2000,
+    "checkpoint": None,
+    "eval": {"mini_math": EVAL},
+    "serving": None,
+}
 RUN: dict[str, Any] = {
-    "schema_version": 1, "model": "m", "task": "mini_math", "created": "now", "versions": {"torch": "2"}, "hardware": {"device": "cpu"},
-    "command": "harness run", "seeds": [], "calibration": {}, "variants": [VARIANT], "comparisons": [],
-}  # fmt: skip
+    "schema_version": 1,
+    "model": "m",
+    "task": "mini_math",
+    "created": "now",
+    "versions": {"torch": "2"},
+    "hardware": {"device": "cpu"},
+    "command": "harness run",
+    "seeds": [],
+    "calibration": {},
+    "variants": [VARIANT],
+    "comparisons": [],
+}
 
 
 def rendered(tmp_path: Path, run: dict[str, Any]) -> tuple[str, str]:
@@ -43,14 +73,18 @@ def test_a_single_variant_renders_and_unknown_is_not_zero(tmp_path: Path) -> Non
         assert "unknown" in text and "90.0 %" in text and "82.6 % to 94.5 %" in text
 
 
-@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</svg><script>1</script>", "{{ 7*7 }}"])
+@pytest.mark.parametrize(
+    "hostile", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</svg><script>1</script>", "{{ 7*7 }}"]
+)
 def test_names_are_text(tmp_path: Path, hostile: str) -> None:
     run = copy.deepcopy(RUN)
     run["model"] = run["command"] = run["variants"][0]["name"] = hostile
     html, _ = rendered(tmp_path, run)
     seen = Elements()
     seen.feed(html)
-    assert seen.tags.count("script") == 3 and "img" not in seen.tags and "svg" not in seen.tags  # the charts' data, vega, ours
+    assert (
+        seen.tags.count("script") == 3 and "img" not in seen.tags and "svg" not in seen.tags
+    )  # the charts' data, vega, ours
     assert seen.text.count(hostile) >= 3  # title, heading and tables show it as it is
 
 
@@ -78,13 +112,31 @@ def test_a_pipe_does_not_break_a_markdown_table(tmp_path: Path) -> None:
 
 def test_the_verdict_says_what_run_json_says() -> None:
     run = copy.deepcopy(RUN)
-    pruned = {**copy.deepcopy(VARIANT), "name": "p", "method": "selective", "metric": "rms", "ratio_neurons": 0.25, "ratio_parameters": 0.1}
+    pruned = {
+        **copy.deepcopy(VARIANT),
+        "name": "p",
+        "method": "selective",
+        "metric": "rms",
+        "ratio_neurons": 0.25,
+        "ratio_parameters": 0.1,
+    }
     pruned["eval"]["mini_math"]["value"] = 0.85
     run["variants"].append(pruned)
     run["comparisons"] = [
-        {"variant": "p", "baseline": "dense", "task": "mini_math", "n": 100, "difference": -0.05, "ci_low": -0.11, "ci_high": 0.01,
-         "lost": 7, "gained": 2, "mcnemar_p": 0.18, "metric": "exact_match"}
-    ]  # fmt: skip
+        {
+            "variant": "p",
+            "baseline": "dense",
+            "task": "mini_math",
+            "n": 100,
+            "difference": -0.05,
+            "ci_low": -0.11,
+            "ci_high": 0.01,
+            "lost": 7,
+            "gained": 2,
+            "mcnemar_p": 0.18,
+            "metric": "exact_match",
+        }
+    ]
     sentence, cost, gain = verdict(run)
     assert "25.0 % of the FFN neurons (10.0 % of all parameters)" in sentence
     assert "from 90.0 % to 85.0 %: -5.0 points, 95 % interval -11.0 to +1.0, n = 100" in sentence

@@ -24,8 +24,12 @@ def test_a_sweeps_figures_are_all_there_unrounded() -> None:
             assert (float(row["value"]), float(row["ci_low"]), int(row["n"])) == (e["value"], e["ci_low"], e["n"])
             assert float(found[v["name"], task, "failure:no_answer"]["value"]) == e["failures"]["no_answer"]
     for p in run["sweep"]["points"]:
-        mean = next(r for r in rows if (r["variant"], r["task"], r["ratio_neurons"]) == (p["arm"], p["task"], str(p["ratio_neurons"]))
-                    and r["quantity"] == f"{p['metric']}, mean over seeds")  # fmt: skip
+        mean = next(
+            r
+            for r in rows
+            if (r["variant"], r["task"], r["ratio_neurons"]) == (p["arm"], p["task"], str(p["ratio_neurons"]))
+            and r["quantity"] == f"{p['metric']}, mean over seeds"
+        )
         assert (float(mean["value"]), float(mean["ci_low"])) == (p["value"], p["ci_low"])
     for c in run["claims"]:
         assert any(r["variant"] == c["claim"] and r["quantity"].endswith(f": {c['verdict']}") for r in rows)

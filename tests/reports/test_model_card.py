@@ -19,8 +19,14 @@ def run() -> dict[str, Any]:
 
 
 def test_the_hub_reads_the_results_back(run: dict[str, Any]) -> None:
-    card = ModelCard(render(run, "selective-smd-0.2", {"license": "apache-2.0", "base_model": "org/base", "tags": ["math"]}))
-    assert card.data.license == "apache-2.0" and card.data.base_model == "org/base" and card.data.tags == ["math", "pruned"]
+    card = ModelCard(
+        render(run, "selective-smd-0.2", {"license": "apache-2.0", "base_model": "org/base", "tags": ["math"]})
+    )
+    assert (
+        card.data.license == "apache-2.0"
+        and card.data.base_model == "org/base"
+        and card.data.tags == ["math", "pruned"]
+    )
     variant = next(v for v in run["variants"] if v["name"] == "selective-smd-0.2")
     found = {result.dataset_name: result.metric_value for result in card.data.eval_results or ()}
     assert found == {task: pytest.approx(e["value"], abs=1e-6) for task, e in variant["eval"].items()}
@@ -28,10 +34,15 @@ def test_the_hub_reads_the_results_back(run: dict[str, Any]) -> None:
 
 
 def test_a_path_of_this_machine_stays_here(run: dict[str, Any]) -> None:
-    command = "harness run --model /home/ann/models/mine --out '/data/ann smith/x y' --items a/b --config=/home/ann/c.yaml"
+    command = (
+        "harness run --model /home/ann/models/mine --out '/data/ann smith/x y' --items a/b --config=/home/ann/c.yaml"
+    )
     text = render({**run, "model": "/home/ann/models/mine", "command": command}, "selective-smd-0.2")
     assert (
-        "ann" not in text and "# mine, selective" in text and "--model mine" in text and "--out 'x y' --items a/b --config=c.yaml" in text
+        "ann" not in text
+        and "# mine, selective" in text
+        and "--model mine" in text
+        and "--out 'x y' --items a/b --config=c.yaml" in text
     )
 
 
@@ -41,7 +52,14 @@ def test_without_a_name_it_is_the_card_of_the_verdict(run: dict[str, Any]) -> No
 
 
 def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any]) -> None:
-    front = {"license": "mit", "model-index": [{"name": "x"}], "model_name": "x", "pipeline_tag": "fill-mask", True: 1, "eval_results": [1]}
+    front = {
+        "license": "mit",
+        "model-index": [{"name": "x"}],
+        "model_name": "x",
+        "pipeline_tag": "fill-mask",
+        True: 1,
+        "eval_results": [1],
+    }
     card = ModelCard(render(run, "selective-smd-0.2", front))
     assert card.data.license == "mit" and card.data.pipeline_tag == "text-generation"
     assert {r.dataset_name for r in card.data.eval_results or ()} == {"mini_math", "mini_facts", "mini_code"}
@@ -50,8 +68,12 @@ def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any
 def test_names_are_no_markup(run: dict[str, Any]) -> None:
     hostile = "<img src=x onerror=alert(1)>\n# heading ![i](http://x) `code` a\\|b"
     variants = [{**v, "name": hostile} if v["name"] == "dense" else v for v in run["variants"]]
-    text = render({**run, "model": hostile, "command": f"harness run\n# {hostile}", "variants": variants}, "selective-smd-0.2")
-    body = "\n".join(line for line in text.split("---\n", 2)[2].splitlines() if not line.startswith("    "))  # but for code
+    text = render(
+        {**run, "model": hostile, "command": f"harness run\n# {hostile}", "variants": variants}, "selective-smd-0.2"
+    )
+    body = "\n".join(
+        line for line in text.split("---\n", 2)[2].splitlines() if not line.startswith("    ")
+    )  # but for code
     assert "<img" not in body and "\n# heading" not in body and "![i]" not in body and body.count("\n# ") == 0
     header = next(line for line in body.splitlines() if line.startswith("| task"))
     assert header.count(" | ") == 7 and "\\`code\\`" in header

@@ -23,7 +23,9 @@ def page_file(sweep_folder: Path) -> Path:
 
 @pytest.fixture
 def opened(chromium: Any, page_file: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Any, list[str]]]:
-    """The page, and what it has said or asked for: messages, errors, dialogs and requests that are not for the file itself."""
+    """The page, and what it has said or asked for: messages, errors, dialogs and requests that are not for the file
+    itself.
+    """
     options = getattr(request, "param", {})
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
     page, heard = context.new_page(), []
@@ -50,7 +52,9 @@ def found(page: Any) -> str:
 def test_every_chart_is_drawn_and_nothing_is_said(opened: tuple[Any, list[str]]) -> None:
     page, heard = opened
     draw_all(page)
-    marks = page.evaluate("[...document.querySelectorAll('[data-chart]')].map((h) => h.querySelectorAll('.role-mark path').length)")
+    marks = page.evaluate(
+        "[...document.querySelectorAll('[data-chart]')].map((h) => h.querySelectorAll('.role-mark path').length)"
+    )
     assert len(marks) >= 12 and all(marks)
     assert heard == []
 
@@ -60,12 +64,21 @@ def test_the_figures_are_those_of_run_json(opened: tuple[Any, list[str]], sweep_
     script = """(title) => [...document.querySelectorAll('.table')].filter((t) => t.querySelector('h3').textContent === title)
         .flatMap((t) => [...t.querySelectorAll('tbody tr')].map((r) => [...r.cells].map((c) => c.textContent)))"""
     points = {(row[0], row[1], row[3]): row[5] for row in page.evaluate(script, "Every point") if row[0] != "dense"}
-    expected = {(p["arm"], percent(p["ratio_requested"]), p["task"]): measured(p["metric"], p["value"]) for p in run["sweep"]["points"]}
+    expected = {
+        (p["arm"], percent(p["ratio_requested"]), p["task"]): measured(p["metric"], p["value"])
+        for p in run["sweep"]["points"]
+    }
     assert points == expected and len(points) == 96
     verdicts = {row[0]: row[1] for row in page.evaluate(script, "The claims")}
     assert verdicts == {c["claim"]: c["verdict"] for c in run["claims"]}
-    (rows,) = json.loads(page.evaluate("document.getElementById('specs').textContent"))["accuracy-0"]["datasets"].values()
-    target = {(p["arm"], 100 * p["ratio_neurons"]): 100 * p["value"] for p in run["sweep"]["points"] if p["task"] == run["task"]}
+    (rows,) = json.loads(page.evaluate("document.getElementById('specs').textContent"))["accuracy-0"][
+        "datasets"
+    ].values()
+    target = {
+        (p["arm"], 100 * p["ratio_neurons"]): 100 * p["value"]
+        for p in run["sweep"]["points"]
+        if p["task"] == run["task"]
+    }
     assert {(row["arm"], row["removed"]): row["value"] for row in rows if row["removed"]} == target
 
 
@@ -96,7 +109,11 @@ def test_an_answer_opens_beside_the_dense_one_with_its_loop_marked(opened: tuple
     page.select_option("#kind", label="loop")
     page.click("#answers .row >> nth=0")
     titles = [box.inner_text() for box in page.query_selector_all(".detail h4")]
-    assert titles[0] == "prompt" and titles[1].startswith("dense: right") and titles[2].startswith("random-0.5-seed7: wrong, loop")
+    assert (
+        titles[0] == "prompt"
+        and titles[1].startswith("dense: right")
+        and titles[2].startswith("random-0.5-seed7: wrong, loop")
+    )
     assert page.inner_text("mark").strip().startswith("again and again,") and len(page.query_selector_all("mark")) == 1
     page.click("#answers .row >> nth=0")
     assert page.query_selector(".detail") is None
@@ -123,21 +140,31 @@ def test_hostile_answers_are_text(opened: tuple[Any, list[str]]) -> None:
     shown = [block.inner_text() for block in page.query_selector_all(".pair > div:nth-child(2) pre")]
     for i in (0, 1, 2, 3, 6, 8):
         assert shown[i] == HOSTILE[i]
-    assert shown[4] == "abcU+202Egnp.exe U+2066innerU+2069 U+200F" and shown[5] == "nul U+0000 bell U+0007 escape U+001B[31m"
+    assert (
+        shown[4] == "abcU+202Egnp.exe U+2066innerU+2069 U+200F"
+        and shown[5] == "nul U+0000 bell U+0007 escape U+001B[31m"
+    )
     assert "996,000 characters left out here" in shown[7] and len(shown[7]) < 5000
-    assert page.evaluate("window.pwned") is None and page.query_selector("#samples script, #samples img, #samples svg") is None
+    assert (
+        page.evaluate("window.pwned") is None
+        and page.query_selector("#samples script, #samples img, #samples svg") is None
+    )
     assert heard == []
 
 
 def test_the_policy_stops_a_script_that_got_in(opened: tuple[Any, list[str]]) -> None:
     page, heard = opened
-    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data: onerror=\"window.pwned = 1\"><a href=x>')")
+    page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=data: onerror=\"window.pwned = 1\"><a href=x>')"
+    )
     page.wait_for_timeout(200)
     assert page.evaluate("window.pwned") is None and any("Content Security Policy" in line for line in heard)
 
 
 @pytest.mark.parametrize(
-    "opened", [pytest.param({"color_scheme": "light"}, marks=pytest.mark.thorough), {"color_scheme": "dark"}], indirect=True
+    "opened",
+    [pytest.param({"color_scheme": "light"}, marks=pytest.mark.thorough), {"color_scheme": "dark"}],
+    indirect=True,
 )
 def test_axe_finds_nothing_serious(opened: tuple[Any, list[str]]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -146,7 +173,9 @@ def test_axe_finds_nothing_serious(opened: tuple[Any, list[str]]) -> None:
     page.click("#answers .row >> nth=0")
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     violations = axe.run(page).response["violations"]
-    serious = [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations if v["impact"] in ("serious", "critical")]
+    serious = [
+        f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations if v["impact"] in ("serious", "critical")
+    ]
     assert serious == []
 
 

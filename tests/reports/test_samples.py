@@ -1,4 +1,6 @@
-"""What lies in the page is what lies in the samples folder: whole where it fits, flips and failures first where it does not."""
+"""What lies in the page is what lies in the samples folder: whole where it fits, flips and failures first where it does
+not.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def run_with(folder: Path, **rows: list[dict[str, Any]]) -> dict[str, Any]:
         (folder / where).parent.mkdir(parents=True)
         (folder / where).write_text("".join(json.dumps(row) + "\n" for row in answers), encoding="utf-8")
         failures = {"loop": 0.0, "truncated": 0.0, "wrong": 0.0}
-        variants.append({**VARIANT, "name": name, "eval": {"mini_math": {**EVAL, "samples": where, "failures": failures}}})
+        variants.append(
+            {**VARIANT, "name": name, "eval": {"mini_math": {**EVAL, "samples": where, "failures": failures}}}
+        )
     return {**RUN, "variants": variants}
 
 

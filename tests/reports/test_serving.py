@@ -1,4 +1,6 @@
-"""The tables of speed and memory say what run.json says, and say so where the machine was noisy or nothing was measured."""
+"""The tables of speed and memory say what run.json says, and say so where the machine was noisy or nothing was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +14,59 @@ from tests.reports.test_build import RUN, VARIANT
 
 LATENCY = {"p50": 1.0, "p90": 2.0, "p99": 3.25}
 ROW = {
-    "concurrency": 8, "output_tok_s": 100.0, "output_tok_s_repeats": [98.0, 100.0, 104.0], "ttft_ms": LATENCY, "tpot_ms": LATENCY,
-    "itl_ms": LATENCY, "repeats": 3, "total_tok_s": 150.0, "output_tok_cpu_s": 90.0, "output_tok_cpu_s_repeats": [90.0] * 3,
-    "answers_s_repeats": [1.0] * 3, "requests": 8, "tokens_per_answer": 31.5, "spread": 0.06,
-}  # fmt: skip
+    "concurrency": 8,
+    "output_tok_s": 100.0,
+    "output_tok_s_repeats": [98.0, 100.0, 104.0],
+    "ttft_ms": LATENCY,
+    "tpot_ms": LATENCY,
+    "itl_ms": LATENCY,
+    "repeats": 3,
+    "total_tok_s": 150.0,
+    "output_tok_cpu_s": 90.0,
+    "output_tok_cpu_s_repeats": [90.0] * 3,
+    "answers_s_repeats": [1.0] * 3,
+    "requests": 8,
+    "tokens_per_answer": 31.5,
+    "spread": 0.06,
+}
 SERVING = {
-    "concurrency": [ROW], "weight_bytes": 4 << 20, "kv_bytes_per_token": 1024, "kv_capacity_tokens": 6784, "device": "cpu",
-    "dtype": "float32", "output_tokens": 32, "kv_blocks": 53, "mode": "offline", "prompts": "mini_math", "natural": False,
-    "forecast": {"weight_bytes": 3 << 20, "kv_bytes_per_token": 1024, "kv_capacity_tokens": 6700}, "engine_weight_bytes": None,
-    "resident_bytes": 500 << 20, "peak_bytes": None,
-}  # fmt: skip
+    "concurrency": [ROW],
+    "weight_bytes": 4 << 20,
+    "kv_bytes_per_token": 1024,
+    "kv_capacity_tokens": 6784,
+    "device": "cpu",
+    "dtype": "float32",
+    "output_tokens": 32,
+    "kv_blocks": 53,
+    "mode": "offline",
+    "prompts": "mini_math",
+    "natural": False,
+    "forecast": {"weight_bytes": 3 << 20, "kv_bytes_per_token": 1024, "kv_capacity_tokens": 6700},
+    "engine_weight_bytes": None,
+    "resident_bytes": 500 << 20,
+    "peak_bytes": None,
+}
 RATIO = {
-    "variant": "pruned", "baseline": "dense", "concurrency": 8, "quantity": "output_tok_s", "pairs": 3, "ratio": 1.25, "ci_low": 1.2,
-    "ci_high": 1.3, "ideal_flops": 1.4, "ideal_bytes": 1.5,
-}  # fmt: skip
+    "variant": "pruned",
+    "baseline": "dense",
+    "concurrency": 8,
+    "quantity": "output_tok_s",
+    "pairs": 3,
+    "ratio": 1.25,
+    "ci_low": 1.2,
+    "ci_high": 1.3,
+    "ideal_flops": 1.4,
+    "ideal_bytes": 1.5,
+}
 
 
 def run_of(*rows: dict[str, Any]) -> dict[str, Any]:
     run = copy.deepcopy(RUN)
     names = ("dense", "pruned")
     servings = [{**copy.deepcopy(SERVING), "concurrency": [row]} for row in rows]
-    run["variants"] = [{**VARIANT, "name": name, "serving": serving} for name, serving in zip(names, servings, strict=False)]
+    run["variants"] = [
+        {**VARIANT, "name": name, "serving": serving} for name, serving in zip(names, servings, strict=False)
+    ]
     run["speed_ratios"] = [RATIO, {**RATIO, "quantity": "output_tok_cpu_s"}]
     return run
 
@@ -41,7 +75,18 @@ def test_every_figure_is_in_a_table() -> None:
     run = run_of(ROW, ROW)
     run["variants"][1]["parameters"] = RUN["variants"][0]["parameters"] - 512
     text = "\n".join(" | ".join(row) for table in serving_tables(run) for row in table.rows)
-    for figure in ("98 to 104", "150", "90", "31.5", "1.00 / 2.00 / 3.25", "1.250", "1.200 to 1.300", "1.40 / 1.50", "83 %", "50 %"):
+    for figure in (
+        "98 to 104",
+        "150",
+        "90",
+        "31.5",
+        "1.00 / 2.00 / 3.25",
+        "1.250",
+        "1.200 to 1.300",
+        "1.40 / 1.50",
+        "83 %",
+        "50 %",
+    ):
         assert figure in text
     for figure in ("4.00 MiB", "3.00 MiB", "500.00 MiB", "1,024", "53", "6,784", "6,700"):
         assert figure in text
@@ -60,7 +105,9 @@ def test_one_pair_has_no_interval() -> None:
     run = run_of(ROW, ROW)
     run["speed_ratios"] = [{**RATIO, "pairs": 1, "ci_low": None, "ci_high": None}]
     assert speed_table(run).rows[0][5] == "unknown, one pair"
-    assert serving_sentences(run) == ["Output tokens per second of pruned against dense: 1.25x at 8 requests at a time."]
+    assert serving_sentences(run) == [
+        "Output tokens per second of pruned against dense: 1.25x at 8 requests at a time."
+    ]
 
 
 def test_nothing_served_says_nothing() -> None:
@@ -69,8 +116,21 @@ def test_nothing_served_says_nothing() -> None:
 
 def test_a_run_from_before_the_figures_were_added_still_renders() -> None:
     """run.json fields are added, never taken away: what an old one lacks was not measured."""
-    run = run_of({key: ROW[key] for key in ("concurrency", "output_tok_s", "output_tok_s_repeats", "ttft_ms", "tpot_ms", "repeats")})
-    old = ("concurrency", "weight_bytes", "kv_bytes_per_token", "kv_capacity_tokens", "device", "dtype", "output_tokens")
+    run = run_of(
+        {
+            key: ROW[key]
+            for key in ("concurrency", "output_tok_s", "output_tok_s_repeats", "ttft_ms", "tpot_ms", "repeats")
+        }
+    )
+    old = (
+        "concurrency",
+        "weight_bytes",
+        "kv_bytes_per_token",
+        "kv_capacity_tokens",
+        "device",
+        "dtype",
+        "output_tokens",
+    )
     run["variants"][0]["serving"] = {key: run["variants"][0]["serving"][key] for key in old}
     del run["speed_ratios"]
     text = "\n".join(" | ".join(row) for table in serving_tables(run) for row in table.rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli import cli
+from harness.cli.main import cli
 from reports.verdict import choice, commands, sentences, verdict
 from tests.reports.conftest import EXAMPLE
 from tests.reports.test_build import RUN
@@ -27,18 +27,28 @@ def test_of_a_sweep_it_is_what_goes_farthest_without_loss(run: dict[str, Any]) -
     assert chosen is not None and chosen.shown and chosen.variant["name"] == "selective-obs-refit-0.5"
     far, cost, gain = verdict(run)
     assert far.startswith("Prune up to here to lose less than 5 points: removing 50.0 % of the FFN neurons")
-    assert "from 99.5 % to 98.8 %" in far and "mini_code -31.3 points" in cost and "(-37.1 %)" in gain and "times dense" in gain
+    assert (
+        "from 99.5 % to 98.8 %" in far
+        and "mini_code -31.3 points" in cost
+        and "(-37.1 %)" in gain
+        and "times dense" in gain
+    )
 
 
 def test_where_nothing_is_shown_nothing_is_recommended(run: dict[str, Any], tmp_path: Path) -> None:
     for threshold in run["sweep"]["thresholds"]:
         threshold["non_inferior"] = 0.0
-    assert verdict(run)[0].startswith("No ratio tried is shown to lose less than 5 points") and commands(run, tmp_path) == []
+    assert (
+        verdict(run)[0].startswith("No ratio tried is shown to lose less than 5 points")
+        and commands(run, tmp_path) == []
+    )
 
 
 def test_a_target_without_right_answers_says_so_and_keeps_its_claims(run: dict[str, Any]) -> None:
     run["sweep"]["thresholds"], run["variants"][0]["eval"]["mini_math"]["metric"] = [], "perplexity"
-    assert verdict(run) == ["mini_math is measured as perplexity, which knows no right answers: how far to prune is for the curves to say."]
+    assert verdict(run) == [
+        "mini_math is measured as perplexity, which knows no right answers: how far to prune is for the curves to say."
+    ]
     assert len(sentences(run)) == 1 + len(run["claims"])
 
 
@@ -55,7 +65,12 @@ def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any
     words = shlex.split(first)
     context = copy.deepcopy(cli.commands["run"]).make_context("run", words[2:])  # it remembers having been asked
     options = context.params
-    assert (options["model"], options["task"], options["ratio"], options["metric"]) == ("tiny-math", ("mini_math",), 0.5, "obs")
+    assert (options["model"], options["task"], options["ratio"], options["metric"]) == (
+        "tiny-math",
+        ("mini_math",),
+        0.5,
+        "obs",
+    )
     assert options["compensate"] is True and options["align"] == 1
     assert options["config_file"] == (tmp_path / "config.yaml" if kept else None)
     assert second == f"vllm serve {options['out']}/checkpoint"

@@ -31,11 +31,16 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def make_data_folder(folder: Path) -> Path:
     write_jsonl(folder / "gsm8k_train.jsonl", [row(p) for p in items("validation", 60)])
     write_jsonl(folder / "gsm8k_test.jsonl", [row(p) for p in items("test", 20)])
-    write_jsonl(folder / "bbh_general.jsonl", [{"input": fact.wordings("train")[0], "target": fact.answer} for fact in facts()])
+    write_jsonl(
+        folder / "bbh_general.jsonl", [{"input": fact.wordings("train")[0], "target": fact.answer} for fact in facts()]
+    )
     stream = texts("train", 0)
     paragraphs = [" ".join(next(stream) for _ in range(8)) for _ in range(40)]
     pairs = list(zip(paragraphs[::2], paragraphs[1::2], strict=True))
-    pages = [f" = Page {i} = \n\n {first} \n {second} \n\n = = Part = = \n\n {first} \n" for i, (first, second) in enumerate(pairs)]
+    pages = [
+        f" = Page {i} = \n\n {first} \n {second} \n\n = = Part = = \n\n {first} \n"
+        for i, (first, second) in enumerate(pairs)
+    ]
     (folder / "wikitext2_test.txt").write_text("\n".join(pages) + "\n")
     return folder
 
@@ -50,7 +55,9 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def reference_texts() -> list[str]:
-    """Answers that are right: HumanEval's (from its package), the embedded tasks', and GSM8K's and MBPP's where they are at hand."""
+    """Answers that are right: HumanEval's (from its package), the embedded tasks', and GSM8K's and MBPP's where they
+    are at hand.
+    """
     from tasks.humaneval.task import rows as humaneval_rows
     from tasks.mini_code.task import items as code_items
 

@@ -1,9 +1,9 @@
-"""Runs a set of hostile programs through the sandbox and prints what went wrong, as JSON: `python -m tests.tasks.hostile FOLDER`.
+"""Runs a set of hostile programs through the sandbox and prints what went wrong, as JSON: `python -m
+tests.tasks.hostile FOLDER`.
 
-FOLDER holds the programs and manifest.json, which says for each what it tries and which verdicts are right. Beside the verdict:
-time, survivors, files, connections, this process's memory, and whether the next program still gets its own verdict. Standard library only,
-so that it runs as any user.
-"""
+FOLDER holds the programs and manifest.json, which says for each what it tries and which verdicts are right. Beside the
+verdict: time, survivors, files, connections, this process's memory, and whether the next program still gets its own
+verdict. Standard library only, so that it runs as any user."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     listener = Listener()
-    found = {program["name"]: problems(program, folder, manifest["problem"], listener) for program in manifest["programs"]}
+    found = {
+        program["name"]: problems(program, folder, manifest["problem"], listener) for program in manifest["programs"]
+    }
     bad = {name: what for name, what in found.items() if what}
     print(json.dumps({"programs": len(found), "bad": bad, "mode": confinement().mode, "uid": os.getuid()}))
 

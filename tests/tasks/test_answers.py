@@ -41,12 +41,18 @@ def test_boxed(text: str, expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("#### 14", "14"), ("#### 1\n#### 2\n", "2"), ("#### 5 apples", "5 apples"), ("####", None), ("14", None),
-        ("#### Step 1\n#### Step 2", None), ("#### 1. Add\n#### 2. Divide", None),
-        ("#### Answer: **18**", "Answer: **18**"), ("#### x = 18", "x = 18"),
+        ("#### 14", "14"),
+        ("#### 1\n#### 2\n", "2"),
+        ("#### 5 apples", "5 apples"),
+        ("####", None),
+        ("14", None),
+        ("#### Step 1\n#### Step 2", None),
+        ("#### 1. Add\n#### 2. Divide", None),
+        ("#### Answer: **18**", "Answer: **18**"),
+        ("#### x = 18", "x = 18"),
         ("#### 5 + 13 = 18", "5 + 13 = 18"),
     ],
-)  # fmt: skip
+)
 def test_hash(text: str, expected: str | None) -> None:
     assert final_answer(text, (hashes,)) == expected
 
@@ -92,7 +98,9 @@ def test_half_a_number_at_the_token_limit_is_no_answer(end: str) -> None:
     assert final_answer(f"{end}\nand then it went on", ALL, truncated=True) is not None
 
 
-@pytest.mark.parametrize("text", [r"\boxed{18} \boxed{18} \box", r"So \boxed{18}. Let me check this aga", "#### 18\n\nQuestion: And"])
+@pytest.mark.parametrize(
+    "text", [r"\boxed{18} \boxed{18} \box", r"So \boxed{18}. Let me check this aga", "#### 18\n\nQuestion: And"]
+)
 def test_what_was_whole_before_the_token_limit_stays_an_answer(text: str) -> None:
     assert final_answer(text, ALL, truncated=True) == "18"
 
@@ -103,14 +111,61 @@ def test_what_was_still_open_is_none(text: str) -> None:
 
 
 NUMBERS = {
-    "1,000": 1000, "$12.50": "12.5", "-3": -3, "3/4": "3/4", r"\frac{3}{4}": "3/4", r"-\dfrac{1}{2}": "-1/2", r"\frac{-1}{2}": "-1/2",
-    r"\frac34": "3/4", "2 1/2": "5/2", r"2\frac{1}{2}": "5/2", "-1/2": "-1/2", "50%": 50, r"50\%": 50, "18 dollars": 18, ".5": "1/2",
-    r"18\text{ apples}": 18, r"\$1,234.00": 1234, "x = 18": 18, "3 + 15 = 18": 18, "18 cm^2": 18, "18 m²": 18, r"18\ \text{cm}^{3}": 18,
-    "−7": -7, "-$5": -5, "$-5": -5, "- 5": -5, r"5 \times 10^3": 5000, "**18**": 18, "18.": 18, "18.00": 18, r"\textbf{18 dollars}": 18,
-    "€18": 18, "18 €": 18, "USD 18": 18, "Rs. 50": 50, r"1{,}000": 1000, r"1\,000": 1000, "(18)": 18, r"18^\circ": 18, r"\(18\)": 18,
-    "3 million": 3_000_000, "1.5e3": 1500, "1'234": 1234, r"US\$18": 18, "C$18": 18, "18 = x": 18, r"18^{\text{th}}": 18, "5kg": 5,
-    "12,345,678.90": "12345678.9", "1,00,000": 100000, "about 18": 18, "18 of 20": 18, "7 days in 2 weeks": 7, "+5": 5,
-}  # fmt: skip
+    "1,000": 1000,
+    "$12.50": "12.5",
+    "-3": -3,
+    "3/4": "3/4",
+    r"\frac{3}{4}": "3/4",
+    r"-\dfrac{1}{2}": "-1/2",
+    r"\frac{-1}{2}": "-1/2",
+    r"\frac34": "3/4",
+    "2 1/2": "5/2",
+    r"2\frac{1}{2}": "5/2",
+    "-1/2": "-1/2",
+    "50%": 50,
+    r"50\%": 50,
+    "18 dollars": 18,
+    ".5": "1/2",
+    r"18\text{ apples}": 18,
+    r"\$1,234.00": 1234,
+    "x = 18": 18,
+    "3 + 15 = 18": 18,
+    "18 cm^2": 18,
+    "18 m²": 18,
+    r"18\ \text{cm}^{3}": 18,
+    "−7": -7,
+    "-$5": -5,
+    "$-5": -5,
+    "- 5": -5,
+    r"5 \times 10^3": 5000,
+    "**18**": 18,
+    "18.": 18,
+    "18.00": 18,
+    r"\textbf{18 dollars}": 18,
+    "€18": 18,
+    "18 €": 18,
+    "USD 18": 18,
+    "Rs. 50": 50,
+    r"1{,}000": 1000,
+    r"1\,000": 1000,
+    "(18)": 18,
+    r"18^\circ": 18,
+    r"\(18\)": 18,
+    "3 million": 3_000_000,
+    "1.5e3": 1500,
+    "1'234": 1234,
+    r"US\$18": 18,
+    "C$18": 18,
+    "18 = x": 18,
+    r"18^{\text{th}}": 18,
+    "5kg": 5,
+    "12,345,678.90": "12345678.9",
+    "1,00,000": 100000,
+    "about 18": 18,
+    "18 of 20": 18,
+    "7 days in 2 weeks": 7,
+    "+5": 5,
+}
 
 
 @pytest.mark.parametrize(("text", "value"), NUMBERS.items())
@@ -121,11 +176,34 @@ def test_numbers(text: str, value: int | str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        r"2\sqrt{3}", r"2\pi", "2x", "2 hours 30 minutes", "5+3", r"5 \times 3", r"\sqrt{16}", r"3.\overline{3}",
-        r"18 \pm 2", "1.234.567", "5-3", "18 apples and 3 pears", "1/0", "none", "", "3, 4", "3-4", "10:30", "3,14",
-        "1,0000", "B12", "H2O", "between 3 and 5", "1,2,3", "3^2", r"\frac{1}{-2}",
+        r"2\sqrt{3}",
+        r"2\pi",
+        "2x",
+        "2 hours 30 minutes",
+        "5+3",
+        r"5 \times 3",
+        r"\sqrt{16}",
+        r"3.\overline{3}",
+        r"18 \pm 2",
+        "1.234.567",
+        "5-3",
+        "18 apples and 3 pears",
+        "1/0",
+        "none",
+        "",
+        "3, 4",
+        "3-4",
+        "10:30",
+        "3,14",
+        "1,0000",
+        "B12",
+        "H2O",
+        "between 3 and 5",
+        "1,2,3",
+        "3^2",
+        r"\frac{1}{-2}",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_one_number_is_none(text: str) -> None:
     assert number_in(text) is None
 
@@ -136,11 +214,22 @@ def test_commas_change_nothing(n: int) -> None:
 
 
 SHAPES = (
-    r"\boxed{{{n}}}", r"\boxed{{\${n:,}}}", r"\boxed{{{n}\%}}", r"\boxed{{{n} \text{{ apples}}}}", r"\boxed{{\frac{{{twice}}}{{2}}}}",
-    r"\boxed{{x = {n:,}.00}}", r"\boxed{{-1}} no, \boxed{{{n}}}", r"\boxed{{{n}",
-    "#### {n}", "#### ${n:,}", "A: {n}", "**Answer:** {n:,} dollars",
-    "The answer is {n}.", r"\[ \boxed{{{{{n}}}}} \]", r"\boxed{{{n}\,\mathrm{{kg}}^2}}",
-)  # fmt: skip
+    r"\boxed{{{n}}}",
+    r"\boxed{{\${n:,}}}",
+    r"\boxed{{{n}\%}}",
+    r"\boxed{{{n} \text{{ apples}}}}",
+    r"\boxed{{\frac{{{twice}}}{{2}}}}",
+    r"\boxed{{x = {n:,}.00}}",
+    r"\boxed{{-1}} no, \boxed{{{n}}}",
+    r"\boxed{{{n}",
+    "#### {n}",
+    "#### ${n:,}",
+    "A: {n}",
+    "**Answer:** {n:,} dollars",
+    "The answer is {n}.",
+    r"\[ \boxed{{{{{n}}}}} \]",
+    r"\boxed{{{n}\,\mathrm{{kg}}^2}}",
+)
 
 
 @given(st.integers(-9999, 9_999_999), st.sampled_from(SHAPES), st.text(max_size=40))
@@ -153,7 +242,9 @@ def test_every_shape_gives_its_number_and_no_other(n: int, shape: str, before: s
 
 @given(
     st.text()
-    | st.lists(st.sampled_from(["\\boxed{", "}", "####", "A:", "\\frac", "{", "1", ",", "/", "-", ".", "\n", "=", "^"])).map("".join)
+    | st.lists(
+        st.sampled_from(["\\boxed{", "}", "####", "A:", "\\frac", "{", "1", ",", "/", "-", ".", "\n", "=", "^"])
+    ).map("".join)
 )
 def test_any_text_is_read_without_an_exception(text: str) -> None:
     for truncated in (False, True):

@@ -1,4 +1,6 @@
-"""HumanEval's and MBPP's references through extraction and sandbox; HumanEval comes with a package, MBPP where its file is at hand."""
+"""HumanEval's and MBPP's references through extraction and sandbox; HumanEval comes with a package, MBPP where its file
+is at hand.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,16 @@ from tasks.mbpp.task import grade as grade_mbpp
 from tasks.mbpp.task import load as load_mbpp
 from tasks.mbpp.task import rows as mbpp_rows
 
-needs_mbpp = pytest.mark.skipif("HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, MBPP is not at hand")
+needs_mbpp = pytest.mark.skipif(
+    "HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, MBPP is not at hand"
+)
 ROW = {
-    "task_id": 11, "text": "Write a function to double.", "code": "def half(x):\r\n  return x / 2\r\ndef double(x):\r\n  return 2 * x",
-    "test_list": ["assert double(2) == 4", "assert double(half(2)) == 2"], "test_setup_code": "",
-}  # fmt: skip
+    "task_id": 11,
+    "text": "Write a function to double.",
+    "code": "def half(x):\r\n  return x / 2\r\ndef double(x):\r\n  return 2 * x",
+    "test_list": ["assert double(2) == 4", "assert double(half(2)) == 2"],
+    "test_setup_code": "",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,10 @@ def test_every_humaneval_reference_passes(form: str, problems: list[dict[str, An
 
 
 def test_no_empty_body_passes(problems: list[dict[str, Any]]) -> None:
-    assert not any(answer.correct for answer in grade_all(grade_humaneval, "humaneval_complete", [(d, "    pass\n") for d in problems]))
+    assert not any(
+        answer.correct
+        for answer in grade_all(grade_humaneval, "humaneval_complete", [(d, "    pass\n") for d in problems])
+    )
 
 
 def test_redefining_a_helper_of_the_prompt_does_not_help(problems: list[dict[str, Any]]) -> None:
@@ -54,7 +64,9 @@ def test_redefining_a_helper_of_the_prompt_does_not_help(problems: list[dict[str
         "HumanEval/50": "def encode_shift(s):\n    return s\n\ndef decode_shift(s):\n    return s\n",
     }
     pairs = [(d, cheats[d["task_id"]]) for d in problems if d["task_id"] in cheats]
-    assert len(pairs) == 3 and not any(answer.correct for answer in grade_all(grade_humaneval, "humaneval_complete", pairs))
+    assert len(pairs) == 3 and not any(
+        answer.correct for answer in grade_all(grade_humaneval, "humaneval_complete", pairs)
+    )
 
 
 def in_plain_python(row: dict[str, Any]) -> bool:
@@ -79,11 +91,19 @@ def test_every_mbpp_reference_that_passes_in_plain_python_passes() -> None:
 def test_the_entry_point_is_what_the_first_assertion_calls() -> None:
     found = document(ROW)
     assert found["entry_point"] == "double" and "\r" not in found["code"]
-    assert grade_mbpp("mbpp", found, ROW["code"]).correct and not grade_mbpp("mbpp", found, "def double(x):\n  return x").correct
+    assert (
+        grade_mbpp("mbpp", found, ROW["code"]).correct
+        and not grade_mbpp("mbpp", found, "def double(x):\n  return x").correct
+    )
 
 
 @needs_mbpp
 def test_mbpp_is_asked_with_three_worked_problems_of_the_prompt_split() -> None:
     splits = load_mbpp()
-    assert {name: len(rows) for name, rows in splits.items()} == {"prompt": 3, "test": 500, "validation": 90, "train": 374}
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "prompt": 3,
+        "test": 500,
+        "validation": 90,
+        "train": 374,
+    }
     assert [row["task_id"] for row in splits["prompt"]] == [2, 3, 4] and splits["test"][0]["task_id"] == 11

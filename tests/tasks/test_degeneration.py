@@ -19,8 +19,12 @@ TOKENS = {
 
 
 @given(st.data(), st.sampled_from(sorted(TOKENS)), st.integers(1, 64), st.integers(3, 9), st.booleans())
-def test_every_periodic_tail_is_a_loop(data: st.DataObject, kind: str, period: int, repeats: int, sensible: bool) -> None:
-    """Period 1 to 64 tokens, at least 3 repeats and 48 tokens, the last repeat possibly cut, behind a sensible beginning or none."""
+def test_every_periodic_tail_is_a_loop(
+    data: st.DataObject, kind: str, period: int, repeats: int, sensible: bool
+) -> None:
+    """Period 1 to 64 tokens, at least 3 repeats and 48 tokens, the last repeat possibly cut, behind a sensible
+    beginning or none.
+    """
     unit = data.draw(st.lists(st.sampled_from(TOKENS[kind]), min_size=period, max_size=period))
     cut = data.draw(st.integers(0, period - 1))
     tail = unit * max(repeats, -(-48 // period)) + unit[:cut]
@@ -31,14 +35,25 @@ def test_every_periodic_tail_is_a_loop(data: st.DataObject, kind: str, period: i
 
 def test_repetition_without_a_periodic_end_is_a_loop_too() -> None:
     text = (
-        "".join(f"Then Tom buys {i % 2} more apples and gives them to Mia. " for i in (0, 1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 1))
+        "".join(
+            f"Then Tom buys {i % 2} more apples and gives them to Mia. "
+            for i in (0, 1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 1)
+        )
         + "So it is."
     )
     assert seq_rep_4(text.split()) > 0.7 and zlib_ratio(text) > 3 and is_loop(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "No.", "print(x)\nprint(x)\nprint(x)\n", "ha ha ha", "=" * 40, "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"]
+    "text",
+    [
+        "",
+        "No.",
+        "print(x)\nprint(x)\nprint(x)\n",
+        "ha ha ha",
+        "=" * 40,
+        "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17",
+    ],
 )
 def test_short_or_growing_text_is_no_loop(text: str) -> None:
     assert not is_loop(text)

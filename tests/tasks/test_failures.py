@@ -15,7 +15,9 @@ from tasks.registry import TASKS_PATH
 GOOD = GradedAnswer("#### 2", "2", True, meta={"finish_reason": "stop", "n_tokens": 3, "prompt_truncated": False})
 EXAMPLES = {
     FailureKind.ENGINE_ERROR: GradedAnswer("", None, False, meta={"finish_reason": "abort"}),
-    FailureKind.PROMPT_TRUNCATED: GradedAnswer("2", "2", True, meta={"finish_reason": "stop", "prompt_truncated": True}),
+    FailureKind.PROMPT_TRUNCATED: GradedAnswer(
+        "2", "2", True, meta={"finish_reason": "stop", "prompt_truncated": True}
+    ),
     FailureKind.EMPTY: GradedAnswer(" \n", None, False),
     FailureKind.LOOP: GradedAnswer("I see. " + "and so on " * 20, None, False),
     FailureKind.TRUNCATED: GradedAnswer("and and", None, False, meta={"finish_reason": "length"}),

@@ -1,4 +1,6 @@
-"""GSM8K in both forms, on generated files of its format; test_registry.py does the same on the real ones where they are at hand."""
+"""GSM8K in both forms, on generated files of its format; test_registry.py does the same on the real ones where they are
+at hand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The hostile set, as the user who runs the tests and, where that is root, as an ordinary one too; in every mode of the sandbox."""
+"""The hostile set, as the user who runs the tests and, where that is root, as an ordinary one too; in every mode of the
+sandbox.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tasks.jail.confinement import candidates
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = os.environ.get("HARNESS_HOSTILE_DIR")
 needs_set = pytest.mark.skipif(not FOLDER, reason="HARNESS_HOSTILE_DIR is not set, the hostile set is not at hand")
-needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv to become another user")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv to become another user"
+)
 ORDINARY = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
 TEST = "assert f(1) == 2"
 
@@ -87,7 +91,11 @@ def test_every_mode_that_starts_here_holds(number: int, tmp_path: Path) -> None:
             if body == "while True: pass":
                 job["program"] = "def f(x):\n    while True:\n        pass"
             assert check(jail, job) == outcome, body
-        assert victim.read_text() == "whole" and victim.stat().st_mtime == before.st_mtime and victim.stat().st_mode == before.st_mode
+        assert (
+            victim.read_text() == "whole"
+            and victim.stat().st_mtime == before.st_mtime
+            and victim.stat().st_mode == before.st_mode
+        )
         assert sleeper.poll() is None
     finally:
         jail.close()
@@ -97,6 +105,10 @@ def test_every_mode_that_starts_here_holds(number: int, tmp_path: Path) -> None:
 
 def test_the_limits_are_what_the_kernel_is_told() -> None:
     assert Limits(1.0, 2, 3, 4).rlimits == {
-        "RLIMIT_CPU": (2, 3), "RLIMIT_AS": (3, 3), "RLIMIT_FSIZE": (4, 4), "RLIMIT_NOFILE": (64, 64), "RLIMIT_CORE": (0, 0),
+        "RLIMIT_CPU": (2, 3),
+        "RLIMIT_AS": (3, 3),
+        "RLIMIT_FSIZE": (4, 4),
+        "RLIMIT_NOFILE": (64, 64),
+        "RLIMIT_CORE": (0, 0),
         "RLIMIT_NPROC": (4096, 4096),
-    }  # fmt: skip
+    }

@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from harness.embedded.corpus import examples
+from harness.models.embedded.corpus import examples
 from tasks.mini_code.task import document as code_document
 from tasks.mini_code.task import grade as grade_code
 from tasks.mini_code.task import items as code_items
@@ -99,7 +99,8 @@ def test_math_takes_the_last_marked_number(text: str, correct: bool, prediction:
 
 
 @pytest.mark.parametrize(
-    ("text", "correct"), [("Oslo", True), ("It is Oslo.", True), ("Oslofjord", False), ("Bergen\nOslo", False), ("  ", False)]
+    ("text", "correct"),
+    [("Oslo", True), ("It is Oslo.", True), ("Oslofjord", False), ("Bergen\nOslo", False), ("  ", False)],
 )
 def test_a_fact_needs_the_word_in_the_first_line(text: str, correct: bool) -> None:
     assert grade_fact("mini_facts", {"answer": "Oslo"}, text).correct is correct
@@ -116,13 +117,19 @@ def test_every_reference_function_passes_and_an_empty_one_fails() -> None:
 
 
 def small_document(body: str) -> dict[str, str]:
-    function = replace(code_items("test")[0], prompt="def f(x):\n", body=f"    {body}\n", entry_point="f", calls=((1,),))
+    function = replace(
+        code_items("test")[0], prompt="def f(x):\n", body=f"    {body}\n", entry_point="f", calls=((1,),)
+    )
     return code_document(function)
 
 
 @pytest.mark.parametrize(
     ("body", "outcome"),
-    [("    return x +", "syntax_error"), ("    return y", "runtime_error"), ("    import os\n    os._exit(0)", "crash")],
+    [
+        ("    return x +", "syntax_error"),
+        ("    return y", "runtime_error"),
+        ("    import os\n    os._exit(0)", "crash"),
+    ],
 )
 def test_code_failures_have_their_kind(body: str, outcome: str) -> None:
     document = small_document("return x")

@@ -82,8 +82,11 @@ CASES = {
     "the body behind prose": "Here is the body:\n\n    return a + b\n",
     "special tokens": "def add(a, b):\n    return a + b<|im_end|>",
     "text behind the end": WHOLE + "<|endoftext|>def add(a, b):\n    return 0\n",
-    "an import that is missing here and not needed": "import no_such_package as np\nfrom another.one import thing\n" + WHOLE,
-    "tests of its own": "import no_such_pytest\n" + WHOLE + "@no_such_pytest.mark\ndef test_add():\n    assert add(1, 2) == 4\n",
+    "an import that is missing here and not needed": "import no_such_package as np\nfrom another.one import thing\n"
+    + WHOLE,
+    "tests of its own": "import no_such_pytest\n"
+    + WHOLE
+    + "@no_such_pytest.mark\ndef test_add():\n    assert add(1, 2) == 4\n",
     "a helper called like a test": "def check(x):\n    return x\ndef add(a, b):\n    return check(a) + b\n",
     "a byte order mark": "\ufeff" + WHOLE,
     "HTML": f"<pre><code>{WHOLE}</code></pre>",
@@ -102,7 +105,9 @@ def test_the_program_is_found(case: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, ""])
-@pytest.mark.parametrize("text", ["I cannot help with that.", "The function should return the sum of a and b.\nLet me think.", "  \n", ""])
+@pytest.mark.parametrize(
+    "text", ["I cannot help with that.", "The function should return the sum of a and b.\nLet me think.", "  \n", ""]
+)
 def test_prose_is_no_code(text: str, prompt: str) -> None:
     assert find_program(text, "add", prompt) is None
 
@@ -116,7 +121,9 @@ def test_what_is_cut_off_stays_a_syntax_error(text: str) -> None:
 
 
 def test_an_import_that_is_needed_stays_although_it_is_missing() -> None:
-    assert "no_such_package" in str(find_program("import no_such_package as np\ndef add(a, b):\n    return np.add(a, b)\n", "add"))
+    assert "no_such_package" in str(
+        find_program("import no_such_package as np\ndef add(a, b):\n    return np.add(a, b)\n", "add")
+    )
 
 
 def test_other_definitions_are_kept_so_that_the_entry_point_is_missed() -> None:
@@ -137,7 +144,22 @@ def test_without_a_prompt_the_text_must_define_it() -> None:
 
 
 _LINES = st.sampled_from(
-    ["def add(a, b):", "    return a", "```python", "```", '"""', "(", ")", "x = 1", "@d", "prose here", "\x00", "\\", "  ", "é"]
+    [
+        "def add(a, b):",
+        "    return a",
+        "```python",
+        "```",
+        '"""',
+        "(",
+        ")",
+        "x = 1",
+        "@d",
+        "prose here",
+        "\x00",
+        "\\",
+        "  ",
+        "é",
+    ]
 )
 
 

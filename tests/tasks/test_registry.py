@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_task
 
-needs_data = pytest.mark.skipif("HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, GSM8K is not at hand")
+needs_data = pytest.mark.skipif(
+    "HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, GSM8K is not at hand"
+)
 LOCAL = [name for name in TASKS if name != "wikitext"]  # whose training split is not among the local files
 OURS = ("mini_math", "mini_facts", "mini_code")
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in LOCAL]

@@ -1,4 +1,6 @@
-"""Real programs in the real sandbox: what they may not do, and that nothing of them stays. tests/tasks/jail has the hostile set."""
+"""Real programs in the real sandbox: what they may not do, and that nothing of them stays. tests/tasks/jail has the
+hostile set.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def test_calls_with_values_of_every_kind() -> None:
     program = "def f(x, *, y=0): return x, y"
     values = """[None, True, 1, -(10**5000), 1.5, float('inf'), 'é\\ud800', b'a', 2j, (1, [2]), {3: {4}}, frozenset(), range(3),
         {'a': 1}.keys(), int]"""
-    test = f"for value in {values}:\n    assert f(value, y=value) == (value, value), value\nassert f(f(1)) == ((1, 0), 0)"
+    test = (
+        f"for value in {values}:\n    assert f(value, y=value) == (value, value), value\nassert f(f(1)) == ((1, 0), 0)"
+    )
     assert run_tests(program, "f", test) == "passed"
 
 
@@ -99,9 +103,7 @@ def test_an_equality_of_the_program_is_never_asked() -> None:
 
 
 def test_what_a_program_leaves_behind_is_gone_for_the_next() -> None:
-    leave = (
-        "import builtins, os\ndef f(x): return 2\nbuiltins.abs = lambda x: 7\nos.makedirs('/tmp/a/b')\nopen('/tmp/a/b/c', 'w').write('x')"
-    )
+    leave = "import builtins, os\ndef f(x): return 2\nbuiltins.abs = lambda x: 7\nos.makedirs('/tmp/a/b')\nopen('/tmp/a/b/c', 'w').write('x')"
     look = "import os\ndef f(x): return (abs(0), os.listdir('/tmp'), os.listdir('/dev/shm'))"
     for _ in range(2 * (os.cpu_count() or 1)):  # every worker
         assert run_tests(leave, "f", f"assert {CALL} == 2") == "passed"
@@ -110,14 +112,19 @@ def test_what_a_program_leaves_behind_is_gone_for_the_next() -> None:
 
 def test_values_that_keep_the_tests_busy_are_ended_from_outside() -> None:
     started = time.monotonic()
-    assert run_tests("def f(x): return range(10**18)", "f", f"assert sum({CALL}) == 2", Limits(wall_s=1, cpu_s=1)) == "timeout"
+    assert (
+        run_tests("def f(x): return range(10**18)", "f", f"assert sum({CALL}) == 2", Limits(wall_s=1, cpu_s=1))
+        == "timeout"
+    )
     assert time.monotonic() - started < 15
     assert run_tests("def f(x): return 2", "f", f"assert {CALL} == 2") == "passed"
 
 
 def test_several_threads_get_their_own_answers() -> None:
     with ThreadPoolExecutor(4) as threads:
-        found = threads.map(lambda i: run_tests(f"def f(x): return {i}", "f", f"assert {CALL} == {i - i % 2}"), range(40))
+        found = threads.map(
+            lambda i: run_tests(f"def f(x): return {i}", "f", f"assert {CALL} == {i - i % 2}"), range(40)
+        )
     assert list(found) == ["passed", "wrong"] * 20
 
 
@@ -139,9 +146,16 @@ def _name(pid: str) -> str:
 
 
 FORGERIES = [
-    "{'fault': 'passed'}", "{'fault': 'engine_error'}", "{'fault': ''}", "{'fault': ['passed']}", "{'value': '2'}",
-    "{'defined': ['f']}\\n{'value': '2'}", "{'defined': 5}", "[]", "nonsense",
-]  # fmt: skip
+    "{'fault': 'passed'}",
+    "{'fault': 'engine_error'}",
+    "{'fault': ''}",
+    "{'fault': ['passed']}",
+    "{'value': '2'}",
+    "{'defined': ['f']}\\n{'value': '2'}",
+    "{'defined': 5}",
+    "[]",
+    "nonsense",
+]
 FORGE = """
 import os
 def g():
@@ -156,8 +170,12 @@ def g():
 @pytest.mark.parametrize("line", FORGERIES)
 @pytest.mark.parametrize("where", ["at once", "in the call"])
 def test_words_put_into_the_candidates_own_socket_win_nothing(line: str, where: str) -> None:
-    """It can only spoil its own answers: a verdict is the test's, and a fault one of the three that a candidate may have."""
-    program = FORGE.replace("LINE", line) + ("g()\ndef f(x): return 0" if where == "at once" else "def f(x):\n    g()\n    return 0")
+    """It can only spoil its own answers: a verdict is the test's, and a fault one of the three that a candidate may
+    have.
+    """
+    program = FORGE.replace("LINE", line) + (
+        "g()\ndef f(x): return 0" if where == "at once" else "def f(x):\n    g()\n    return 0"
+    )
     outcome = run_tests(program, "f", f"assert {CALL} == 3 and {CALL} == 3", SHORT)
     assert outcome in ("wrong", "crash", "runtime_error", "no_entry_point")
 
@@ -183,6 +201,8 @@ def test_a_test_that_swallows_everything_does_not_swallow_the_end_of_the_candida
 
 def test_library_numbers_and_sequences_come_back() -> None:
     program = "from collections import deque\nfrom decimal import Decimal\nfrom fractions import Fraction\n"
-    program += "def f(x): return [Fraction(1, 2), Decimal('0.5'), deque([1, 2]), bytearray(b'a'), Fraction(10**5000, 3)][x]"
+    program += (
+        "def f(x): return [Fraction(1, 2), Decimal('0.5'), deque([1, 2]), bytearray(b'a'), Fraction(10**5000, 3)][x]"
+    )
     test = "assert f(0) == f(1) == 0.5 and list(f(2)) == [1, 2] and f(3) == b'a' and f(4) * 3 == 10**5000"
     assert run_tests(program, "f", test) == "passed"

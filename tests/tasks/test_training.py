@@ -1,4 +1,6 @@
-"""Training items: asked as the evaluation asks, answered so that the grader says right, and none of them a test item."""
+"""Training items: asked as the evaluation asks, answered so that the grader says right, and none of them a test
+item.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from pruning.calibration import question_ids
 from tasks.registry import TASKS, TASKS_PATH, evaluated_questions, training
 from tasks.splits import normalised
@@ -28,8 +30,12 @@ def test_the_prompt_is_the_evaluations_own(name: str, chat: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
     _, documents = training(TASKS[name], 3, 1)
     for document in documents:
-        expected = tokenizer(lm_eval_context(name, document, tokenizer if chat else None), add_special_tokens=not chat)["input_ids"]
-        assert tokenizer.decode(question_ids(tokenizer, TASKS[name].module.example(name, document), chat)) == tokenizer.decode(expected)
+        expected = tokenizer(lm_eval_context(name, document, tokenizer if chat else None), add_special_tokens=not chat)[
+            "input_ids"
+        ]
+        assert tokenizer.decode(
+            question_ids(tokenizer, TASKS[name].module.example(name, document), chat)
+        ) == tokenizer.decode(expected)
 
 
 def lm_eval_context(name: str, document: dict[str, Any], tokenizer: Any) -> str:
@@ -41,7 +47,11 @@ def lm_eval_context(name: str, document: dict[str, Any], tokenizer: Any) -> str:
         template = lambda chat, add_generation_prompt=True: tokenizer.apply_chat_template(  # noqa: E731
             chat, tokenize=False, add_generation_prompt=add_generation_prompt
         )
-    return str(task.fewshot_context(document, task.config.num_fewshot or 0, apply_chat_template=bool(template), chat_template=template))
+    return str(
+        task.fewshot_context(
+            document, task.config.num_fewshot or 0, apply_chat_template=bool(template), chat_template=template
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -49,7 +59,11 @@ def test_the_taught_answer_is_graded_right(name: str) -> None:
     module = TASKS[name].module
     _, documents = training(TASKS[name], 25, 2)
     assert documents
-    wrong = [document for document in documents if not module.grade(name, document, module.example(name, document).answer).correct]
+    wrong = [
+        document
+        for document in documents
+        if not module.grade(name, document, module.example(name, document).answer).correct
+    ]
     assert wrong == []
 
 
@@ -90,11 +104,18 @@ def test_a_task_without_a_training_split_says_so() -> None:
 def test_programs_that_hold_more_than_the_function_are_left_out() -> None:
     from tasks.humaneval.training import as_completion
 
-    doc = {"text": "Write a python function to add one.", "entry_point": "f", "tests": "assert f(1) == 2\nassert f(2) == 3", "setup": ""}
+    doc = {
+        "text": "Write a python function to add one.",
+        "entry_point": "f",
+        "tests": "assert f(1) == 2\nassert f(2) == 3",
+        "setup": "",
+    }
     code = "import math\ndef g(x):\n\treturn x\ndef f(x):\n\treturn g(x) + 1"
     made = as_completion({**doc, "code": code})
     assert made is not None
-    assert made["prompt"] == ('import math\ndef g(x):\n    return x\ndef f(x):\n    """Add one.\n\n    >>> f(1) == 2\n    True\n    """\n')
+    assert made["prompt"] == (
+        'import math\ndef g(x):\n    return x\ndef f(x):\n    """Add one.\n\n    >>> f(1) == 2\n    True\n    """\n'
+    )
     assert made["body"] == "    return g(x) + 1\n"
     for code in ("def f(x):\n    return 1\nprint(f(1))", "def g(x):\n    return 1", "def f(x): return 1", "def f(x:"):
         assert as_completion({**doc, "code": code}) is None

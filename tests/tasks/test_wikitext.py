@@ -22,7 +22,9 @@ def test_an_article_goes_from_title_to_title(written: str) -> None:
     assert process({"page": second}, [-12.0]) == {"bits_per_byte": (-12.0, len(second.encode()))}
 
 
-@pytest.mark.skipif("HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, WikiText-2 is not at hand")
+@pytest.mark.skipif(
+    "HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, WikiText-2 is not at hand"
+)
 def test_no_article_is_both_evaluated_and_a_distractor() -> None:
     evaluated = pages("test")
     assert len(evaluated) == 31 and evaluated[0].startswith(" = Robert Boulter = ")

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.serving_types import SpeedRatio
-from harness.statistics import paired_mean_difference, ratio_mean
+from harness.core.statistics import paired_mean_difference, ratio_mean
+from harness.core.types.run import Variant
+from harness.core.types.serving import SpeedRatio
+from harness.core.types.training import Recovery
 from harness.sweeps.claims import BEST, PAPER, RANDOM, REVERSE, Evidence, judge
 from harness.sweeps.curves import Outcomes, Place
-from harness.types import Recovery, Variant
 from tests.conftest import make_variant
 
 N = 400
@@ -43,8 +44,19 @@ def evidence(levels: Levels, others: Levels | None = None, **more: Any) -> Evide
                 "facts": np.array([right(other) for _ in seeds]),  # type: ignore[arg-type]
             }
     dense = Place("dense", 0.0, (variant("dense", 0.0),))
-    outcomes = Outcomes(Path(), {"math": "exact_match", "facts": "exact_match"}, dense, tuple(places), table)
-    return replace(Evidence(outcomes, (), (), {}, 0.0, 0.1, 0.05), **more)
+    outcomes = Outcomes(
+        run=Path(),
+        metrics={"math": "exact_match", "facts": "exact_match"},
+        dense=dense,
+        places=tuple(places),
+        right=table,
+    )
+    return replace(
+        Evidence(
+            outcomes=outcomes, speed_ratios=(), recoveries=(), sizes={}, chance=0.0, collapse_share=0.1, margin=0.05
+        ),
+        **more,
+    )
 
 
 def along(value: float | Sequence[float]) -> dict[float, float | Sequence[float]]:
@@ -58,7 +70,11 @@ def claim(number: int, found: Evidence) -> Any:
 def test_selective_has_to_beat_random_at_every_ratio() -> None:
     good = claim(1, evidence({PAPER: along(0.8), RANDOM: along([0.5, 0.52, 0.48])}))
     expected = paired_mean_difference(right(0.8), [right(0.5), right(0.52, 1), right(0.48, 2)])
-    assert good.verdict == "supported" and (good.value, good.ci_low, good.ci_high) == pytest.approx(expected) and good.n == N
+    assert (
+        good.verdict == "supported"
+        and (good.value, good.ci_low, good.ci_high) == pytest.approx(expected)
+        and good.n == N
+    )
     one_bad = {PAPER: {**along(0.8), 0.2: 0.3}, RANDOM: along([0.5])}
     found = claim(1, evidence(one_bad))
     assert found.verdict == "not supported" and found.value == pytest.approx(-0.2)
@@ -98,14 +114,27 @@ def test_a_substantial_part_is_half_of_what_dense_has() -> None:
     assert found.verdict == "supported" and found.value == pytest.approx(value)
     assert low - 0.05 < found.ci_low <= low and high <= found.ci_high < high + 0.05
     same = claim(3, evidence({PAPER: {0.3: 0.9}}))
-    assert same.value == 1 and same.ci_low < 0.99 < 1.01 < same.ci_high, "that no item changed does not mean that none would"
+    assert same.value == 1 and same.ci_low < 0.99 < 1.01 < same.ci_high, (
+        "that no item changed does not mean that none would"
+    )
     assert claim(3, evidence({PAPER: {0.3: 0.3}})).verdict == "not supported"
     assert claim(3, evidence({PAPER: {0.3: 0.47}})).verdict == "cannot say"
     assert "missing" in claim(3, evidence({PAPER: {0.1: 0.6}})).details[0]
 
 
 def speed(low: float | None, high: float | None, level: int = 32) -> SpeedRatio:
-    return SpeedRatio(f"{PAPER}-0.3-0", "dense", level, "output_tok_s", 5, 1.2, low, high, 1.4, 1.4)
+    return SpeedRatio(
+        variant=f"{PAPER}-0.3-0",
+        baseline="dense",
+        concurrency=level,
+        quantity="output_tok_s",
+        pairs=5,
+        ratio=1.2,
+        ci_low=low,
+        ci_high=high,
+        ideal_flops=1.4,
+        ideal_bytes=1.4,
+    )
 
 
 def test_size_is_as_computed_and_speed_above_one() -> None:
@@ -138,7 +167,17 @@ def test_a_knee_is_where_the_paper_says_or_not() -> None:
 
 
 def recovery(half: float, low: float, high: float) -> Recovery:
-    return Recovery(f"{PAPER}-0.3-0-recovered", f"{PAPER}-0.3-0", "dense-recovered", "math", N, 0.8, half, low, high)
+    return Recovery(
+        variant=f"{PAPER}-0.3-0-recovered",
+        before=f"{PAPER}-0.3-0",
+        control="dense-recovered",
+        task="math",
+        n=N,
+        share=0.8,
+        beyond_half=half,
+        ci_low=low,
+        ci_high=high,
+    )
 
 
 def test_recovery_is_judged_against_dense_fine_tuned_the_same_way() -> None:
@@ -151,7 +190,9 @@ def test_recovery_is_judged_against_dense_fine_tuned_the_same_way() -> None:
 
 def test_the_best_metric_has_its_own_line_of_both_rules() -> None:
     good: Levels = {BEST: along(0.85), RANDOM: along([0.5])}
-    assert claim(7, evidence(good)).verdict == "supported" and claim(7, evidence(good)).value == pytest.approx(0.85 / 0.9)
+    assert claim(7, evidence(good)).verdict == "supported" and claim(7, evidence(good)).value == pytest.approx(
+        0.85 / 0.9
+    )
     weak: Levels = {BEST: along(0.3), RANDOM: along([0.1])}
     assert claim(7, evidence(weak)).verdict == "not supported", "above random, and less than half is left"
     assert claim(7, evidence({PAPER: along(0.8), RANDOM: along([0.5])})).value is None

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics import holm, paired_difference, wilson
+from harness.core.statistics import holm, paired_difference, wilson
+from harness.core.types.evaluation import EvalResult
+from harness.core.types.run import Variant
 from harness.sweeps.curves import Place, read_outcomes, sweep_points, thresholds
-from harness.types import EvalResult, Variant
 from tests.conftest import make_variant
 
 METRICS = {"math": "exact_match", "facts": "exact_match", "text": "bits_per_byte"}
@@ -39,19 +40,40 @@ def write(folder: Path, name: str, levels: tuple[float, float], nats: float, see
 
 
 def evaluated(
-    folder: Path, name: str, task: str, rows: list[dict[str, Any]], value: float, kinds: dict[str, float | None], rate: float | None
-) -> EvalResult:  # fmt: skip
+    folder: Path,
+    name: str,
+    task: str,
+    rows: list[dict[str, Any]],
+    value: float,
+    kinds: dict[str, float | None],
+    rate: float | None,
+) -> EvalResult:
     file = folder / "samples" / name / f"{task}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return EvalResult(len(rows), METRICS[task], value, None, None, kinds, rate, None, 1.0, f"samples/{name}/{task}.jsonl")
+    return EvalResult(
+        n=len(rows),
+        metric=METRICS[task],
+        value=value,
+        ci_low=None,
+        ci_high=None,
+        failures=kinds,
+        failure_rate=rate,
+        tokens_per_answer=None,
+        seconds=1.0,
+        samples=f"samples/{name}/{task}.jsonl",
+    )
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("curves")
     dense = write(folder, "dense", (0.9, 0.95), 1.0, 0)
-    seeds = [write(folder, f"random-{ratio}-{seed}", (0.9 - ratio, 0.9), 1 + seed * ratio, seed) for ratio in (0.1, 0.3) for seed in (1, 2)]
+    seeds = [
+        write(folder, f"random-{ratio}-{seed}", (0.9 - ratio, 0.9), 1 + seed * ratio, seed)
+        for ratio in (0.1, 0.3)
+        for seed in (1, 2)
+    ]
     one = write(folder, "smd-0.3", (0.02, 0.9), 1.5, 1)
     places = [Place("random", 0.1, tuple(seeds[:2])), Place("random", 0.3, tuple(seeds[2:])), Place("smd", 0.3, (one,))]
     return read_outcomes(folder, METRICS, dense, places)
@@ -61,7 +83,7 @@ def test_a_point_over_seeds_is_the_mean_with_items_as_clusters(found: Any) -> No
     points = sweep_points(found, 0.0, 0.1)
     assert [(p.arm, p.ratio_requested, p.task) for p in points] == [
         (arm, ratio, task) for arm, ratio in (("random", 0.1), ("random", 0.3), ("smd", 0.3)) for task in METRICS
-    ]  # fmt: skip
+    ]
     p = points[3]
     table = np.array([outcomes_of(0.6, 0, seed) for seed in (1, 2)], dtype=float)
     items, ends = table.mean(axis=0), np.mean([wilson(int(seed.sum()), 120) for seed in table], axis=0)
@@ -69,7 +91,10 @@ def test_a_point_over_seeds_is_the_mean_with_items_as_clusters(found: Any) -> No
     assert (p.ci_low, p.ci_high) == pytest.approx(tuple(ends))
     change = items - np.array(outcomes_of(0.9, 0, 0))
     assert p.difference == pytest.approx(change.mean()) and p.difference_low < p.difference < p.difference_high
-    assert p.failures == {"truncated": pytest.approx(0.375), "wrong": pytest.approx(1 - items.mean())} and p.failure_rate == 0.375
+    assert (
+        p.failures == {"truncated": pytest.approx(0.375), "wrong": pytest.approx(1 - items.mean())}
+        and p.failure_rate == 0.375
+    )
 
 
 def test_a_point_of_one_seed_is_wilsons_and_newcombes(found: Any) -> None:
@@ -87,9 +112,14 @@ def test_a_point_of_one_seed_is_wilsons_and_newcombes(found: Any) -> None:
 def test_p_values_are_adjusted_over_every_task_with_right_answers(found: Any) -> None:
     points = sweep_points(found, 0.0, 0.1)
     assert [p.holm_p is None for p in points] == [task == "text" for _ in range(3) for task in METRICS]
-    one = [paired_difference(outcomes_of(d, t, 0), outcomes_of(level, t, 1)).p_value for d, level, t in ((0.9, 0.02, 0), (0.95, 0.9, 1))]
+    one = [
+        paired_difference(outcomes_of(d, t, 0), outcomes_of(level, t, 1)).p_value
+        for d, level, t in ((0.9, 0.02, 0), (0.95, 0.9, 1))
+    ]
     many = [
-        stats.ttest_1samp(np.mean([outcomes_of(level, t, s) for s in (1, 2)], axis=0) - np.array(outcomes_of(d, t, 0), float), 0).pvalue
+        stats.ttest_1samp(
+            np.mean([outcomes_of(level, t, s) for s in (1, 2)], axis=0) - np.array(outcomes_of(d, t, 0), float), 0
+        ).pvalue
         for level, d, t in ((0.8, 0.9, 0), (0.9, 0.95, 1), (0.6, 0.9, 0), (0.9, 0.95, 1))
     ]
     assert [p.holm_p for p in points if p.holm_p is not None] == pytest.approx(holm([*many, *one]))
@@ -98,7 +128,12 @@ def test_p_values_are_adjusted_over_every_task_with_right_answers(found: Any) ->
 def test_a_likelihood_is_pooled_over_seeds(found: Any) -> None:
     p = sweep_points(found, 0.0, 0.1)[5]
     assert p.value == pytest.approx((1.3 + 1.6) / 2 / np.log(2)) and p.sd == pytest.approx(0.3 / np.log(2) / 2**0.5)
-    assert p.difference == pytest.approx(0.45 / np.log(2)) and p.collapsed is None and p.specificity is None and p.failure_rate is None
+    assert (
+        p.difference == pytest.approx(0.45 / np.log(2))
+        and p.collapsed is None
+        and p.specificity is None
+        and p.failure_rate is None
+    )
 
 
 def test_thresholds_go_up_to_the_first_ratio_that_is_not_shown(found: Any) -> None:

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 import harness as package
-from harness.engine import EngineConfig, engine
-from harness.evaluate import evaluate
-from harness.exam import Exam, Sitting
-from harness.pairs import read_samples
+from harness.engine.vllm_engine import EngineConfig, engine
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.paired import read_samples
 from pruning.export import export
 from pruning.plan import load_plan
 from tasks.registry import find_task
@@ -27,13 +27,26 @@ from tests.conftest import TINY_MATH, invoke
 
 pytestmark = pytest.mark.slow
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
-SHORT = ["--limit", "24", "--calibration-samples", "24", "--align", "1", "--repeats", "2", "--output-tokens", "8", "--concurrency", "4"]
+SHORT = [
+    "--limit",
+    "24",
+    "--calibration-samples",
+    "24",
+    "--align",
+    "1",
+    "--repeats",
+    "2",
+    "--output-tokens",
+    "8",
+    "--concurrency",
+    "4",
+]
 GRID = ["--methods", "smd,rms+refit,random,reverse", "--seeds", "33,42", "--workers", "2", "--threads", "1"]
 SWEEP = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, *GRID, "--json"]
 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "harness.cli", *SWEEP, "--ratios", "0.3", "--out", str(folder), *extra]
+    command = [sys.executable, "-m", "harness", *SWEEP, "--ratios", "0.3", "--out", str(folder), *extra]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -46,7 +59,9 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("sweep") / "whole"
-    return folder, invoke(*SWEEP, "--ratios", "0.3", "--recovered", "smd,dense", "--steps", "4", "--curve", "0", "--out", str(folder))[0]
+    return folder, invoke(
+        *SWEEP, "--ratios", "0.3", "--recovered", "smd,dense", "--steps", "4", "--curve", "0", "--out", str(folder)
+    )[0]
 
 
 def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -58,19 +73,27 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     assert [v["compensated"] for v in run["variants"][1:4]] == [False, True, False]
     assert len(run["claims"]) == 7 and run["sweep"]["failed"] == [] and run["sweep"]["seconds"] > 1
     assert {(p["arm"], len(p["variants"])) for p in run["sweep"]["points"]} == {
-        ("selective-smd", 1), ("selective-rms-refit", 1), ("random", 2), ("reverse-smd", 1),
-    }  # fmt: skip
+        ("selective-smd", 1),
+        ("selective-rms-refit", 1),
+        ("random", 2),
+        ("reverse-smd", 1),
+    }
     smd = run["variants"][1]
     assert smd["checkpoint"] == "arms/selective-smd-0.3/checkpoint" and run["variants"][2]["checkpoint"] is None
     size = (folder / smd["checkpoint"] / "model.safetensors").stat().st_size
     assert {v["weight_bytes"] for v in run["variants"][1:6]} == {size}, "bytes by formula are those that are written"
     assert [r["variant"] for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"] == ["selective-smd-0.3"]
-    assert run["claims"][3]["value"] == run["speed_ratios"][0]["ratio"] and "parameters and" in run["claims"][3]["details"][0]
+    assert (
+        run["claims"][3]["value"] == run["speed_ratios"][0]["ratio"]
+        and "parameters and" in run["claims"][3]["details"][0]
+    )
     assert {r["before"] for r in run["recoveries"]} == {"selective-smd-0.3"} and run["claims"][5]["value"] is not None
 
 
 @pytest.mark.parametrize("arm", ["selective-rms-refit-0.3", "random-0.3-seed42"])
-def test_a_cell_is_what_its_exported_checkpoint_answers(arm: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_cell_is_what_its_exported_checkpoint_answers(
+    arm: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     folder, _ = whole
     plan = folder / "arms" / arm / "plan.safetensors"
     made = export(TINY_MATH, load_plan(plan), tmp_path / "checkpoint", plan)
@@ -78,7 +101,9 @@ def test_a_cell_is_what_its_exported_checkpoint_answers(arm: str, whole: tuple[P
         exam = Exam("m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24)
         evaluate(llm, exam, Sitting(tmp_path, "it"))
     for task in ("mini_math", "mini_facts"):
-        alone, swapped = (read_samples(run / "samples" / name / f"{task}.jsonl") for run, name in ((tmp_path, "it"), (folder, arm)))
+        alone, swapped = (
+            read_samples(run / "samples" / name / f"{task}.jsonl") for run, name in ((tmp_path, "it"), (folder, arm))
+        )
         assert alone == swapped
 
 
@@ -95,12 +120,27 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
 
 
 def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.config import load_config
-    from harness.pipeline import Run
+    from harness.config.settings import load_config
+    from harness.pipeline.run import Run
     from harness.sweeps.experiment import sweep
 
-    options = {"model": "tiny-math", "task": ("mini_facts",), "limit": 8, "calibration_samples": 8, "align": 1, "threads": 1}
-    grid = {"methods": "smd,random", "ratios": "0.3", "seeds": "1", "off_target": (), "concurrency": (2,), "repeats": 1, "output_tokens": 4}
+    options = {
+        "model": "tiny-math",
+        "task": ("mini_facts",),
+        "limit": 8,
+        "calibration_samples": 8,
+        "align": 1,
+        "threads": 1,
+    }
+    grid = {
+        "methods": "smd,random",
+        "ratios": "0.3",
+        "seeds": "1",
+        "off_target": (),
+        "concurrency": (2,),
+        "repeats": 1,
+        "output_tokens": 4,
+    }
     config = load_config(None, {**options, **grid})
     real = Run.plan
 
@@ -111,7 +151,9 @@ def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Run, "plan", broken)
     run, folder = sweep(config, tmp_path / "run", False)
-    assert run.sweep and [(f.cell, f.reason) for f in run.sweep.failed] == [("plan random-0.3-seed1", "ValueError: the dog ate it")]
+    assert run.sweep and [(f.cell, f.reason) for f in run.sweep.failed] == [
+        ("plan random-0.3-seed1", "ValueError: the dog ate it")
+    ]
     assert [v.name for v in run.variants] == ["dense", "selective-smd-0.3"]
     assert "missing" in run.claims[0].details[0] and "the dog ate it" in (folder / "report.html").read_text()
     monkeypatch.undo()
@@ -120,7 +162,9 @@ def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: 
 
 
 def test_a_killed_sweep_goes_on_to_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Killed when so many variants were evaluated; those are not evaluated again, and the workers end with their parent."""
+    """Killed when so many variants were evaluated; those are not evaluated again, and the workers end with their
+    parent.
+    """
     folder, done = tmp_path / "killed", 3
     process, deadline = start(folder), time.monotonic() + 200
     while len(list(folder.glob("eval/*.json"))) < done:

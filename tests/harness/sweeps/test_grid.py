@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.config import load_config, preset_summaries, preset_text, presets
-from harness.errors import UsageError
+from harness.config.settings import load_config, preset_summaries, preset_text, presets
+from harness.core.errors import UsageError
 from harness.sweeps.grid import grid_rows, near, resolve_sweep
 
 PAPER_WIDTHS = {  # the table of the protocol (arXiv 2604.27115)
@@ -43,12 +43,23 @@ def test_the_papers_other_half_is_one_option_away() -> None:
 def test_methods_are_metrics_random_and_reverse() -> None:
     found = spec(methods="smd,best,rms+refit,random,reverse", ratios="0.3,0.1", seeds="1,2")
     assert [arm.name for arm in found.arms] == [
-        "selective-smd-0.1", "selective-smd-0.3", "selective-obs-refit-0.1", "selective-obs-refit-0.3", "selective-rms-refit-0.1",
-        "selective-rms-refit-0.3", "random-0.1-seed1", "random-0.1-seed2", "random-0.3-seed1", "random-0.3-seed2", "reverse-smd-0.1",
+        "selective-smd-0.1",
+        "selective-smd-0.3",
+        "selective-obs-refit-0.1",
+        "selective-obs-refit-0.3",
+        "selective-rms-refit-0.1",
+        "selective-rms-refit-0.3",
+        "random-0.1-seed1",
+        "random-0.1-seed2",
+        "random-0.3-seed1",
+        "random-0.3-seed2",
+        "reverse-smd-0.1",
         "reverse-smd-0.3",
-    ]  # fmt: skip
+    ]
     assert [arm.request.compensated for arm in found.arms[:6:2]] == [False, True, True]
-    assert found.served == ("dense", "selective-smd-0.1", "selective-smd-0.3") and found.exported == ("selective-smd-0.3",)
+    assert found.served == ("dense", "selective-smd-0.1", "selective-smd-0.3") and found.exported == (
+        "selective-smd-0.3",
+    )
     assert {arm.request.metric for arm in found.arms if arm.kind == "reverse-smd"} == {"smd"}
 
 
@@ -73,7 +84,9 @@ def test_what_is_wrong_is_said_before_any_work(options: dict[str, Any], says: st
 def test_a_grid_may_grow_in_the_same_directory_and_an_exam_may_not() -> None:
     settings = spec(ratios="0.1").settings
     assert settings == spec(ratios="0.1,0.2", methods="smd", seeds="5", workers=2, threads=1).settings
-    assert settings != spec(ratios="0.1", limit=5).settings and settings != spec(ratios="0.1", tokens="question").settings
+    assert (
+        settings != spec(ratios="0.1", limit=5).settings and settings != spec(ratios="0.1", tokens="question").settings
+    )
 
 
 def test_items_are_the_targets_own(tmp_path: Path) -> None:

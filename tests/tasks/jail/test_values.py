@@ -16,12 +16,22 @@ from hypothesis import strategies as st
 from tasks.jail.values import TooLarge, dumps, loads
 
 _plain = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
-    | st.fractions() | st.decimals(allow_nan=False) | st.sampled_from([int, str, list])
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False)
+    | st.fractions()
+    | st.decimals(allow_nan=False)
+    | st.sampled_from([int, str, list])
+)
 _keys = _plain.filter(lambda v: v.__hash__ is not None)
 _hashable = st.recursive(_keys, lambda inner: st.tuples(inner, inner) | st.frozensets(inner), max_leaves=5)
-_values = st.recursive(_plain, lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(_hashable, inner), max_leaves=12)
+_values = st.recursive(
+    _plain, lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(_hashable, inner), max_leaves=12
+)
 
 
 def there_and_back(value: Any) -> Any:
@@ -47,7 +57,10 @@ def test_special_values_and_subclasses() -> None:
     assert type(found) is int and found != 4
     assert there_and_back(Counter("aab")) == {"a": 2, "b": 1} and there_and_back(OrderedDict(a=1)) == {"a": 1}
     assert list(there_and_back(x for x in (1, 2))) == [1, 2] and set(there_and_back({1: 2}.keys())) == {1}
-    assert there_and_back(range(3)) == range(3) and there_and_back([Fraction(10**5000, 3), Decimal("1e-9")])[0].denominator == 3
+    assert (
+        there_and_back(range(3)) == range(3)
+        and there_and_back([Fraction(10**5000, 3), Decimal("1e-9")])[0].denominator == 3
+    )
     opaque = object()
     assert there_and_back([opaque])[0] is opaque
 

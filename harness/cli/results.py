@@ -1,0 +1,148 @@
+"""Commands about runs that are there: list, render, compare, inspect, push."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import rich_click as click
+
+from harness.cli.options import DEBUG, DRY_RUN, JSON
+from harness.cli.output import answer, print_lines, print_table, stdout_to_stderr
+
+_PATH = click.Path(path_type=Path)
+_STATES = ("running", "finished", "failed", "stopped", "killed")
+
+
+@click.command("runs")
+@click.argument("folder", type=_PATH, default=Path("runs"))
+@click.option("--model", "-m", help="Only runs whose model's name has this in it.")
+@click.option("--task", "-t", help="Only runs of this task.")
+@click.option("--state", multiple=True, type=click.Choice(_STATES), help="Only these; repeatable.")
+@JSON
+@DEBUG
+def runs_command(folder: Path, model: str | None, task: str | None, state: tuple[str, ...], as_json: bool) -> None:
+    """List run directories, what became of each, and the one command to go on.
+
+    \b
+    harness runs
+    harness runs --state killed
+    """
+    from harness.pipeline.run_list import list_runs, run_lines
+
+    found = list_runs(folder, model, task, state)
+    if as_json:
+        answer([asdict(info) for info in found], as_json)
+    else:
+        print_lines(run_lines(found) or [f"no such run in {folder}"])
+
+
+@click.command("report")
+@click.argument("run", type=_PATH)
+@click.option(
+    "--format", "formats", default="html,md", show_default=True, help="Of html, md, csv and card, with commas."
+)
+@JSON
+@DEBUG
+def report_command(run: Path, formats: str, as_json: bool) -> None:
+    """Render RUN again from its run.json.
+
+    \b
+    harness report runs/mine
+    harness report runs/mine --format html,md,csv,card
+    """
+    from reports.build import write_reports
+
+    written = write_reports(run, [name.strip() for name in formats.split(",") if name.strip()])
+    answer({name: str(path) for name, path in written.items()}, as_json)
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--different", is_flag=True, help="Also runs that were made on another device or in another number type.")
+@JSON
+@DEBUG
+def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> None:
+    """What changed from the first of RUNS to each other one, item by item.
+
+    \b
+    harness compare runs/a runs/b
+    harness compare runs/a:dense runs/b:selective-obs-refit-0.2
+    """
+    from harness.evaluation.compare_runs import compare_runs, comparison_table
+
+    found = compare_runs(runs, different)
+    answer(found, as_json, comparison_table(found))
+
+
+@click.command("inspect")
+@click.argument("run", type=_PATH)
+@JSON
+@DEBUG
+def inspect_command(run: Path, as_json: bool) -> None:
+    """Where the neurons of RUN sit, how far metrics agree, and how stable the rankings are."""
+    from harness.core.errors import UsageError
+    from reports.build import read_run
+    from reports.sections.neurons import neuron_tables
+
+    found = read_run(run)
+    tables = neuron_tables(found)
+    if not tables:
+        raise UsageError(f"{run} scored no neurons; inspect a directory that `harness run` wrote")
+    if as_json:
+        click.echo(json.dumps(found["neurons"], indent=1))
+        return
+    for table in tables:
+        print_table(table)
+
+
+@click.command("track")
+@click.argument("run", type=_PATH)
+@click.option("--with", "kind", required=True, type=click.Choice(["trackio", "wandb", "mlflow"]), help="The tracker.")
+@click.option("--project", default="harness", show_default=True, help="Project or experiment in it.")
+@JSON
+@DEBUG
+def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
+    """Send the figures of RUN to an experiment tracker; nothing is sent unless asked.
+
+    \b
+    harness track runs/laptop --with trackio
+    WANDB_MODE=offline harness track runs/laptop --with wandb
+    harness track runs/laptop --with mlflow          into ./mlruns
+    MLFLOW_TRACKING_URI=http://HOST:5000 harness track runs/laptop --with mlflow
+    """
+    from harness.publish.trackers import track
+
+    with stdout_to_stderr():
+        sent = track(run, kind, project)
+    answer({"tracker": kind, "project": project, "figures": sent}, as_json)
+
+
+@click.command("push")
+@click.argument("run", type=_PATH)
+@click.option("--to", "repo", help="Repository, USER/NAME.  [default: MODEL-VARIANT of who is signed in]")
+@click.option("--variant", help="Which one.  [default: the report's choice, else the first with a checkpoint]")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@DRY_RUN
+@JSON
+@DEBUG
+def push_command(run: Path, repo: str | None, variant: str | None, private: bool, dry_run: bool, as_json: bool) -> None:
+    """Push a checkpoint of RUN to the Hugging Face Hub: weights, plan, and a card with its results and licence.
+
+    \b
+    harness push runs/mine --to me/qwen-math-pruned --dry-run
+    harness push runs/mine --to me/qwen-math-pruned --private
+    """
+    from harness.publish.hub import pack, parcel_table, push
+
+    parcel = pack(run, variant)
+    repo = repo or parcel.name
+    files = [{"name": file.name, "bytes": file.size_bytes} for file in parcel.files]
+    found = {"repo": repo, "variant": parcel.variant, "licence": parcel.licence, "files": files}
+    if dry_run:
+        answer(found, as_json, parcel_table(parcel))
+        return
+    with stdout_to_stderr():
+        url = push(parcel, repo, private)
+    answer({**found, "url": url} if as_json else {"pushed": url}, as_json)

@@ -1,0 +1,47 @@
+"""What the user sees while a run goes on: on standard error, with rich on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def stage(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Announces a stage, shows a bar while it runs, and how long it took; yields a function that advances the bar."""
+    started = time.perf_counter()
+    if console.is_terminal:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.advance(task, done)
+    else:
+        say(f"{title} ...")
+        yield lambda _: None
+    seconds = time.perf_counter() - started
+    say(f"{title}: {seconds:.1f} s" + (f", {seconds / total:.2f} s each" if total and seconds >= 1 else ""))

@@ -1,0 +1,193 @@
+"""The run directory: a manifest of finished stages and a lock. Nothing here knows what a stage does."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import StorageError, UsageError, first_line
+from harness.core.files import write_json
+from harness.core.hashing import file_hash
+
+SCHEMA_VERSION = 1
+
+
+MANIFEST = "manifest.json"
+
+
+FINISHED = "finished"
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in a run directory."""
+    try:
+        with (folder / ".lock").open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock(handle: Any) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.2)  # it may be somebody who only looks, as is_locked
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a run directory; the lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            _lock(handle)
+        except BlockingIOError as error:
+            raise StorageError(f"{folder} is in use by another process; wait for it or give another --out") from error
+        yield
+
+
+class RunDirectory:
+    """Finished stages by name, each with the hash of its inputs and of its outputs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "settings": None, "stages": {}}
+        self.started, self.before = time.monotonic(), 0.0
+
+    def open(
+        self, settings: dict[str, Any], fresh: bool, command: str = "", environment: Mapping[str, str] = {}
+    ) -> None:
+        """Reads the manifest; refuses a directory that holds something else or was made with other settings.
+
+        `command`, `environment`: what was typed, and the settings around it, for who finds the directory later.
+        """
+        if fresh:
+            self.clear()
+        file = self.path / MANIFEST
+        for leftover in self.path.glob(f".{MANIFEST}.*"):  # of a run killed in its first moment
+            shutil.rmtree(leftover, ignore_errors=True)
+        if file.exists():
+            self.manifest = _read_manifest(file)
+        elif self._foreign():
+            raise UsageError(f"{self.path} is not empty and is no run directory; give another --out")
+        known = self.manifest["settings"]
+        if known is not None and known != settings:
+            changed = sorted(k for k in settings.keys() | known.keys() if settings.get(k) != known.get(k))
+            pairs = ", ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
+            raise UsageError(
+                f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out"
+            )
+        self._sweep()
+        started = {
+            "command": command,
+            "environment": dict(environment),
+            "folder": str(Path.cwd()),
+            "at": None,
+            "end": None,
+        }
+        self.manifest |= {"settings": settings, **started}
+        self.before = self.seconds
+        write_json(file, self.manifest)
+
+    def begin(self, stage: str) -> None:
+        """Notes what is being done, so that a kill leaves word of it."""
+        self._note(at=stage)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Notes how the work ended: finished, or with which error. Of what was killed there is no such word."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._note(end="stopped by Ctrl-C")
+            raise
+        except Exception as error:
+            self._note(end=f"failed: {first_line(error)}")
+            raise
+        self._note(at=None, end=FINISHED)
+
+    def _note(self, **values: Any) -> None:
+        self.manifest |= values
+        write_json(self.path / MANIFEST, self.manifest)
+
+    def clear(self) -> None:
+        """Empties the directory, but only one that a run made."""
+        if _is_ours(self.path / MANIFEST):
+            for entry in sorted(
+                self.path.iterdir(), key=lambda path: path.name == MANIFEST
+            ):  # it says whose the rest is: last
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def finished(self, stage: str, inputs: str) -> bool:
+        """True where the stage ran on the same inputs and its outputs are still what it wrote."""
+        entry = self.manifest["stages"].get(stage)
+        return (
+            entry is not None
+            and entry["inputs"] == inputs
+            and all(
+                (self.path / name).exists() and file_hash(self.path / name) == seen
+                for name, seen in entry["outputs"].items()
+            )
+        )
+
+    def finish(self, stage: str, inputs: str, outputs: list[Path]) -> None:
+        hashes = {str(p.relative_to(self.path)): file_hash(p) for p in outputs}
+        self.manifest["stages"][stage] = {"inputs": inputs, "outputs": hashes}
+        at = None if self.manifest.get("at") == stage else self.manifest.get("at")
+        self._note(seconds=self.before + time.monotonic() - self.started, at=at)
+
+    @property
+    def seconds(self) -> float:
+        """That it has taken to come so far, over all its starts."""
+        return float(self.manifest.get("seconds", 0.0))
+
+    def output_hash(self, stage: str) -> str:
+        """One hash over a finished stage's outputs, for the inputs of the next."""
+        return hashlib.sha256(
+            json.dumps(self.manifest["stages"][stage]["outputs"], sort_keys=True).encode()
+        ).hexdigest()[:16]
+
+    def _sweep(self) -> None:
+        """Removes the scratch folders of atomic_path that a killed run left; the lock says that nobody else is
+        writing.
+        """
+        for leftover in [p for p in self.path.rglob(".*.*") if p.is_dir()]:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _foreign(self) -> bool:
+        return self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir())
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"schema_version", "stages", "settings"} <= manifest.keys()
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StorageError(f"{file} is damaged; delete this folder or give another --out") from error
+    if not _is_ours(file):
+        raise UsageError(f"{file} is not the manifest of a run; give another --out")
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        found = manifest.get("schema_version")
+        raise UsageError(
+            f"{file} has schema version {found}, this harness writes {SCHEMA_VERSION}; give --fresh or another --out"
+        )
+    return manifest

@@ -1,0 +1,144 @@
+"""Safetensors files read and written as streams of bytes: never more than a few MiB of a tensor in memory, no tensor
+library.
+
+The format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data
+(huggingface/safetensors)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_BYTES = 8 << 20
+_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
+_BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8, "BOOL": 8}
+_EXPONENTS = {"F64": 0x7FF << 52, "F32": 0xFF << 23, "F16": 0x1F << 10, "BF16": 0xFF << 7}  # all set: infinity or NaN
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a file; `start` counts bytes from the beginning of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def item_bytes(self) -> int:
+        return _BITS[self.dtype] // 8
+
+    @property
+    def data_bytes(self) -> int:
+        return prod(self.shape) * self.item_bytes
+
+    def resized(self, axis: int, length: int) -> Entry:
+        return replace(self, shape=(*self.shape[:axis], length, *self.shape[axis + 1 :]))
+
+
+def read_entries(path: Path) -> tuple[list[Entry], dict[str, str]]:
+    """The tensors of a safetensors file in the order of their data, and its metadata."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"its header claims {size} bytes")
+        header = json.loads(file.read(size))
+    metadata = header.pop("__metadata__", {})
+    found = [Entry(name, v["dtype"], tuple(v["shape"]), 8 + size + v["data_offsets"][0]) for name, v in header.items()]
+    return sorted(found, key=lambda entry: (entry.start, entry.name)), metadata
+
+
+def as_array(path: Path, entry: Entry) -> Array:
+    """The tensor as a read-only memory map of unsigned integers of its item size: bytes are moved, not numbers."""
+    dtype = np.dtype(f"u{entry.item_bytes}")
+    if prod(entry.shape) == 0:
+        return np.empty(entry.shape, dtype)
+    return np.memmap(path, dtype, "r", offset=entry.start, shape=entry.shape)
+
+
+def write_entries(
+    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], blocks: Callable[[Entry], Iterator[Array]]
+) -> None:
+    """Writes the file tensor by tensor from `blocks(entry)`; entries keep their order, so equal inputs give equal
+    bytes.
+    """
+    with path.open("wb") as file:
+        file.write(_header(entries, metadata))
+        for entry in entries:
+            for block in blocks(entry):
+                file.write(np.ascontiguousarray(block).data)
+
+
+def file_bytes(entries: Sequence[Entry], metadata: Mapping[str, str]) -> int:
+    """Size of the file that `write_entries` makes."""
+    return len(_header(entries, metadata)) + sum(entry.data_bytes for entry in entries)
+
+
+def data_hash(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of names, types, shapes and data of a safetensors file, whatever its metadata
+    says.
+    """
+    entries, _ = read_entries(path)
+    total = hashlib.sha256(repr([(entry.name, entry.dtype, entry.shape) for entry in entries]).encode())
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+def _header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    position = 0
+    for entry in entries:
+        header[entry.name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [position, position + entry.data_bytes],
+        }
+        position += entry.data_bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def row_blocks(rows: int, row_bytes: int) -> Iterator[slice]:
+    """Slices of at most BLOCK_BYTES (or one row)."""
+    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def whole(array: Array) -> Iterator[Array]:
+    """The tensor in blocks."""
+    flat = array.reshape(-1)
+    for part in row_blocks(len(flat), flat.itemsize):
+        yield flat[part]
+
+
+def taken(array: Array, keep: npt.NDArray[np.integer[Any]], axis: int) -> Iterator[Array]:
+    """The tensor with only the indices `keep` along `axis` (0 or 1), in blocks."""
+    if axis == 0:
+        for part in row_blocks(len(keep), int(array[:1].nbytes)):
+            yield array[keep[part]]
+    else:
+        for part in row_blocks(len(array), int(array[:1].nbytes)):
+            yield np.take(array[part], keep, axis=1)
+
+
+def finite(block: Array, dtype: str) -> bool:
+    """False where a floating-point value is infinite or NaN."""
+    mask = _EXPONENTS.get(dtype)
+    if mask is None or block.size == 0:
+        return True
+    typed = block.dtype.type(mask)
+    return bool((block & typed).max() != typed)

@@ -1,0 +1,73 @@
+"""Generations on disk as they come, so that a killed evaluation goes on with those it has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.core.hashing import digest
+from tasks.generation import Generation
+
+
+class Journal:
+    """A JSON Lines file: first what the generations hang on, then one of them a line. A file of anything else is
+    started over.
+
+    A line that a kill cut in half is left out; what it held is generated again.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.known = _read(path, identity)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines: list[dict[str, Any]] = [
+            {"identity": identity},
+            *({"key": key, "text": str(g), "meta": g.meta} for key, g in self.known.items()),
+        ]
+        self.file = path.open("w", encoding="utf-8")
+        for line in lines:
+            self._write(line)
+
+    def get(self, key: str) -> Generation | None:
+        return self.known.get(key)
+
+    def add(self, key: str, generation: Generation) -> None:
+        self.known[key] = generation
+        self._write({"key": key, "text": str(generation), "meta": generation.meta})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.file.flush()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def key_of(prompt: list[int], settings: dict[str, Any]) -> str:
+    """What an answer hangs on beside the model: the prompt's token ids and how it is continued."""
+    return digest([prompt, settings])
+
+
+def _read(path: Path, identity: str) -> dict[str, Generation]:
+    try:
+        first, *lines = path.read_text(encoding="utf-8", errors="replace").split(
+            "\n"
+        )  # splitlines would cut at U+2028 too
+        if json.loads(first) != {"identity": identity}:
+            return {}
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            found[row["key"]] = Generation(row["text"], row["meta"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found

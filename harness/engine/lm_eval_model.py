@@ -1,0 +1,186 @@
+"""lm-eval's view of a running engine: our LM answers its requests and carries what the engine knows through to the
+graders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.engine.generation_cache import Journal, key_of
+from harness.engine.vllm_engine import generate, stream
+from tasks.generation import Generation, Likelihood
+
+Ids = list[int]
+METHODS = ("generate_until", "loglikelihood", "loglikelihood_rolling")  # by which lm-eval asks
+
+
+Encode = Callable[[str], Ids]
+_LONGEST_ANSWER = 256  # tokens, where a task does not say
+
+
+@dataclass(frozen=True)
+class Hear:
+    """Who hears of every answer as it comes: the journal, the grader that begins with it at once, and the bar that
+    shows how far it is.
+    """
+
+    journal: Journal | None = None
+    submit: Callable[[Any, Generation], Any] | None = None
+    advance: Callable[[int], None] | None = None
+
+    def verdict(self, request: Any, answer: Generation) -> None:
+        if self.advance:
+            self.advance(1)
+        if self.submit:
+            answer.verdict = self.submit(request.doc, answer)
+
+
+def make_language_model(llm: Any, max_model_len: int, chat: bool, hear: Hear = Hear()) -> Any:
+    """An lm-eval TemplateLM around a running engine. A chat template brings its own start token."""
+    from lm_eval.api.model import TemplateLM
+
+    class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
+        tokenizer_name = "engine"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokenizer = llm.get_tokenizer()
+
+        @property
+        def eot_token_id(self) -> int:
+            return int(self.tokenizer.eos_token_id)
+
+        def tok_encode(self, string: str, **_: Any) -> list[int]:
+            return list(self.tokenizer(string, add_special_tokens=not chat)["input_ids"])
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat_history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
+            )
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
+            return answer_requests(llm, self.tok_encode, requests, max_model_len, hear)
+
+        @property
+        def prefix_token_id(self) -> int:
+            """What a text without context is conditioned on."""
+            start = self.tokenizer.bos_token_id
+            return self.eot_token_id if start is None else int(start)
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
+            return list(super().loglikelihood(requests, disable_tqdm))
+
+        def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
+            return likelihoods(llm, [(context, continuation) for _, context, continuation in requests], max_model_len)
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
+            texts = [self.tokenizer(request.args[0], add_special_tokens=False)["input_ids"] for request in requests]
+            return rolling_likelihoods(llm, texts, self.prefix_token_id, max_model_len)
+
+    return EngineLM()
+
+
+def answer_requests(
+    llm: Any, encode: Encode, requests: Sequence[Any], max_model_len: int, hear: Hear = Hear()
+) -> list[str]:
+    """Answers in the order asked; a prompt too long for the context is cut on its left and marked."""
+    asked = [_asked(encode, request, max_model_len) for request in requests]
+    answers = {
+        i: known
+        for i, one in enumerate(asked)
+        if (known := hear.journal.get(one.key) if hear.journal else None) is not None
+    }
+    for i, answer in answers.items():
+        hear.verdict(requests[i], answer)
+    left = [i for i in range(len(asked)) if i not in answers]
+    for position, output in stream(llm, [asked[i].prompt for i in left], [asked[i].params for i in left]):
+        i = left[position]
+        answers[i] = _generation(output, asked[i].was_cut)
+        if hear.journal:
+            hear.journal.add(asked[i].key, answers[i])
+        hear.verdict(requests[i], answers[i])
+    return [answers[i] for i in range(len(asked))]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request in vLLM's terms."""
+
+    prompt: Any
+    params: Any
+    was_cut: bool
+    key: str
+
+
+def _asked(encode: Encode, request: Any, max_model_len: int) -> _Asked:
+    from vllm import SamplingParams, TokensPrompt
+
+    context, settings = request.args
+    ids, longest = encode(context), int(settings.get("max_gen_toks", _LONGEST_ANSWER))
+    room = max(max_model_len - longest, max_model_len // 2)  # a prompt keeps at least half of the context
+    longest = min(longest, max_model_len - min(len(ids), room))
+    sampled = (
+        {key: settings[key] for key in ("temperature", "top_p", "top_k") if key in settings}
+        if settings.get("do_sample")
+        else {}
+    )
+    chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, "stop": settings.get("until")}
+    return _Asked(
+        TokensPrompt(prompt_token_ids=ids[-room:]),
+        SamplingParams(**chosen),
+        len(ids) > room,
+        key_of(ids[-room:], chosen),
+    )
+
+
+def _generation(output: Any, was_cut: bool) -> Generation:
+    answer = output.outputs[0]
+    meta = {"finish_reason": answer.finish_reason, "n_tokens": len(answer.token_ids), "prompt_truncated": was_cut}
+    return Generation(answer.text, meta)
+
+
+def likelihoods(llm: Any, pairs: Sequence[tuple[Ids, Ids]], max_model_len: int) -> list[tuple[Likelihood, bool]]:
+    """log P(continuation | context) in nats and whether greedy decoding would give it; a context too long is cut on its
+    left.
+    """
+    from vllm import SamplingParams, TokensPrompt
+
+    prompts = [
+        TokensPrompt(prompt_token_ids=(context + continuation)[-(max_model_len - 1) :])
+        for context, continuation in pairs
+    ]
+    outputs = generate(llm, prompts, SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0))
+    return [_likelihood(output, len(continuation)) for output, (_, continuation) in zip(outputs, pairs, strict=True)]
+
+
+def _likelihood(output: Any, length: int) -> tuple[Likelihood, bool]:
+    """Of the last `length` prompt tokens; the first token of a prompt has no probability."""
+    scored = [
+        position[token]
+        for token, position in list(zip(output.prompt_token_ids, output.prompt_logprobs, strict=True))[-length:]
+        if position is not None
+    ]
+    return Likelihood(sum(entry.logprob for entry in scored), len(scored)), all(entry.rank == 1 for entry in scored)
+
+
+def rolling_likelihoods(llm: Any, texts: Sequence[Ids], prefix: int, max_model_len: int) -> list[float]:
+    """log P of whole texts, in disjoint windows as long as the context allows (lm-eval's loglikelihood_rolling)."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    windows = [
+        (owner, make_disjoint_window(window))
+        for owner, ids in enumerate(texts)
+        for window in get_rolling_token_windows(ids, prefix, max_seq_len=max_model_len - 2, context_len=1)
+    ]
+    found = likelihoods(llm, [pair for _, pair in windows], max_model_len)
+    totals = [Likelihood(0.0, 0)] * len(texts)
+    for (owner, _), (value, _) in zip(windows, found, strict=True):
+        totals[owner] = Likelihood(totals[owner] + value, totals[owner].n_tokens + value.n_tokens)
+    return list(totals)

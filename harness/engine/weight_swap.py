@@ -1,0 +1,52 @@
+"""Other FFN weights in a running engine: pruned variants one after the other without a new start.
+
+KV cache shapes do not depend on the FFN; what the prefix cache holds does, so it is emptied with every swap. Works over
+vLLM's worker interface, so with the engine in this process or in its own, on one device or several
+(harness/engine/weight_swap_worker.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import MeasurementError, first_line
+
+
+def swap(llm: Any, plan_file: Path) -> None:
+    """The engine runs its model pruned by the plan, whatever it ran before.
+
+    Raises MeasurementError where that is not possible; the engine runs the whole model then. Also, and changing
+    nothing, while it answers."""
+    _need_idle(llm)
+    try:
+        llm.collective_rpc("swap_ffn", args=(llm.llm_engine.vllm_config.model_config.model, str(plan_file)))
+    except Exception as error:
+        llm.collective_rpc("restore_ffn")  # on every device, as it may have failed on one
+        raise MeasurementError(f"{plan_file} cannot be put into the running engine: {first_line(error)}") from error
+    finally:
+        llm.reset_prefix_cache()
+
+
+def restore(llm: Any) -> None:
+    """The model's own weights, bit for bit; raises MeasurementError while the engine answers."""
+    _need_idle(llm)
+    llm.collective_rpc("restore_ffn")
+    llm.reset_prefix_cache()
+
+
+def _need_idle(llm: Any) -> None:
+    """Half an answer from each of two models belongs to neither, and a cache in use is not emptied."""
+    if llm.llm_engine.has_unfinished_requests():
+        raise MeasurementError("weights can be swapped only between requests; wait for the running ones")
+
+
+@contextmanager
+def swapped(llm: Any, plan_file: Path) -> Iterator[None]:
+    """The engine with the plan's FFN; on leaving, its own weights again."""
+    swap(llm, plan_file)
+    try:
+        yield
+    finally:
+        restore(llm)

@@ -1,0 +1,136 @@
+"""The worker's half of harness/engine/weight_swap.py: mixed into vLLM's own worker class, so that it runs wherever the
+weights are.
+
+On a CPU vLLM packs weights when it loads them and an edit in place does nothing, so each linear layer is packed anew,
+by vLLM's own code, at the width of the variant. Elsewhere, compiled code and graphs hold on to the weights' memory, so
+they are written in place at full width through vLLM's own loaders, which know the part of this device; a removed neuron
+is a row and a column of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruning.checkpoint import read_config
+from pruning.export import ffn_tensors
+from pruning.families import Family, family_of, submodule
+from pruning.plan import load_plan
+
+WORKER = f"{__name__}.FFNSwap"  # for vLLM's worker_extension_cls
+
+
+class FFNSwap:
+    """vLLM calls these methods by name in each of its workers; what they take has to survive a pipe to another
+    process.
+    """
+
+    def swap_ffn(self, model: str, plan_file: str) -> None:
+        """The FFN that the plan leaves of `model`, whatever was there; what fails halfway is for `restore_ffn`."""
+        own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
+        family, plan = family_of(read_config(Path(model))), load_plan(Path(plan_file))
+        stack = _stack(self.get_model(), family)  # type: ignore[attr-defined]  # the worker's
+        for layer, tensors in ffn_tensors(Path(model), plan, Path(plan_file)):
+            for target in _targets(stack[layer], family, tensors):
+                packed = not target.module.weight.numel()
+                if target.module not in own:
+                    own[target.module] = (_packed if packed else _held)(target.module)
+                _pack(target) if packed else _write(target, plan.intermediate_size)
+
+    def restore_ffn(self) -> None:
+        """The model's own weights, bit for bit."""
+        own = self.__dict__.pop("_own_ffn", {})
+        for restore in own.values():
+            restore()
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A linear layer of vLLM's and its new matrices [out, in]: one, or gate and up, which vLLM stacks; `axis` loses
+    neurons.
+    """
+
+    module: Any
+    weights: tuple[Any, ...]
+    biases: tuple[Any, ...]
+    axis: int
+
+
+def _stack(model: Any, family: Family) -> Any:
+    """The layers; vLLM's transformers back end calls every model's body `model`."""
+    return submodule(
+        model, family.layers if hasattr(model, family.body) else f"model.{family.layers.partition('.')[2]}"
+    )
+
+
+def _targets(layer: Any, family: Family, tensors: Mapping[str, Any]) -> Iterator[_Target]:
+    stems: dict[str, list[str]] = {}
+    for cut in family.cuts:
+        stem = cut.name.rpartition(".")[0]
+        owner = (
+            "mlp.gate_up_proj"
+            if stem in ("mlp.gate_proj", "mlp.up_proj") and hasattr(layer.mlp, "gate_up_proj")
+            else stem
+        )
+        if stem not in stems.setdefault(owner, []):
+            stems[owner].append(stem)
+    transposed = family.down_cut.axis == 0
+    for owner, members in stems.items():
+        parts = next(cut.parts for cut in family.cuts if cut.name.startswith(f"{members[0]}."))
+        weights = [part for stem in members for part in tensors[f"{stem}.weight"].chunk(parts)]
+        biases = tuple(tensors[f"{stem}.bias"] for stem in members if f"{stem}.bias" in tensors)
+        stored = tuple(w.T if transposed else w for w in weights)
+        yield _Target(submodule(layer, owner), stored, biases, int(owner == family.down))
+
+
+def _packed(module: Any) -> Callable[[], None]:
+    weight, bias, cpu_linear = module.weight, module.bias, module.cpu_linear
+
+    def restore() -> None:
+        module.weight, module.bias, module.cpu_linear = weight, bias, cpu_linear
+
+    return restore
+
+
+def _pack(target: _Target) -> None:
+    import torch
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    module, dtype = target.module, target.module.weight.dtype
+    module.weight = torch.nn.Parameter(torch.cat(target.weights).to(dtype).contiguous(), requires_grad=False)
+    if target.biases:
+        module.bias = torch.nn.Parameter(torch.cat(target.biases).to(dtype), requires_grad=False)
+    dispatch_cpu_unquantized_gemm(module, remove_weight=True)
+
+
+def _held(module: Any) -> Callable[[], None]:
+    """A copy in main memory, where it takes nothing of the device's."""
+    copies = [
+        (parameter, parameter.data.to("cpu", copy=True))
+        for parameter in (module.weight, module.bias)
+        if parameter is not None
+    ]
+
+    def restore() -> None:
+        for parameter, copy in copies:
+            parameter.data.copy_(copy)
+
+    return restore
+
+
+def _write(target: _Target, width: int) -> None:
+    """Every device takes its part of the whole matrix, so that removed neurons are filled up with zeros before."""
+    whole = [_padded(weight, width, target.axis) for weight in target.weights]
+    biases = [_padded(bias, width, 0) for bias in target.biases]
+    for parameter, values in ((target.module.weight, whole), (target.module.bias, biases)):
+        for part, value in enumerate(values):
+            parameter.weight_loader(parameter, value, *([part] if len(values) > 1 else []))
+
+
+def _padded(tensor: Any, width: int, axis: int) -> Any:
+    import torch
+
+    shape = list(tensor.shape)
+    shape[axis] = width - shape[axis]
+    return torch.cat([tensor, tensor.new_zeros(shape)], dim=axis)

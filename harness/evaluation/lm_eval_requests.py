@@ -1,0 +1,214 @@
+"""What a model is asked and how it is asked: lm-eval's requests, the engine's answers. Grading them needs no engine
+(evaluate.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import MeasurementError
+from harness.core.hashing import digest
+from harness.engine.generation_cache import Journal
+from harness.engine.lm_eval_model import METHODS, Hear, make_language_model
+from tasks.data import DATA_DIR
+from tasks.grading import Grader
+from tasks.registry import TASKS_PATH, Task
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The same for every variant: the tasks, of each the first `limit` items, or of the first task those with the ids
+    `items`.
+    """
+
+    model_name: str
+    tasks: tuple[Task, ...]
+    max_model_len: int
+    chat: bool
+    limit: int | None = None
+    items: tuple[int, ...] = ()
+    split: str = "test"
+
+    def chosen(self, task: Task) -> dict[str, Any]:
+        """In lm-eval's terms."""
+        if self.items and task == self.tasks[0]:
+            return {"samples": {task.name: sorted(self.items)}}
+        return {"limit": self.limit}
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One variant at the exam.
+
+    identity: a hash of the weights; where it is given, generations are kept on disk as they come, and a killed
+    evaluation goes on with them. reference: the variant whose answers the task similarity compares with, evaluated
+    before; itself where None."""
+
+    run: Path
+    variant: str
+    identity: str = ""
+    reference: str | None = None
+
+    @property
+    def samples(self) -> Path:
+        return self.run / "samples" / self.variant
+
+    @property
+    def generations(self) -> Path:
+        return self.run / "generations" / self.variant
+
+
+@dataclass(frozen=True)
+class Question:
+    """All requests of a task and the method of a language model by which lm-eval puts them."""
+
+    task: Task
+    method: str
+    requests: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The engine's answers in the order of the requests. `seconds`: what it took to have them."""
+
+    question: Question
+    answers: tuple[Any, ...]
+    seconds: float
+    language_model: Any
+
+    @property
+    def task(self) -> Task:
+        return self.question.task
+
+    def replayed(self) -> Any:
+        """The language model with these answers ready, for the same requests only."""
+
+        def answer(requests: Sequence[Any], **_: Any) -> list[Any]:
+            if [request.args for request in requests] != [request.args for request in self.question.requests]:
+                raise MeasurementError(
+                    f"lm-eval asked {self.task.name} in another way the second time; run again with --debug"
+                )
+            return list(self.answers)
+
+        setattr(self.language_model, self.question.method, answer)
+        return self.language_model
+
+
+class _Seen(Exception):
+    """Carries requests out of lm-eval before anything answers them."""
+
+    def __init__(self, method: str, requests: Sequence[Any]) -> None:
+        self.method, self.requests = method, tuple(requests)
+
+
+def questions(llm: Any, exam: Exam) -> list[Question]:
+    """What lm-eval will ask, by its own code; the same for every variant of a model."""
+    return [_question(llm, exam, task) for task in exam.tasks]
+
+
+def _question(llm: Any, exam: Exam, task: Task) -> Question:
+    listener = make_language_model(llm, exam.max_model_len, exam.chat)
+
+    def see(method: str, requests: Sequence[Any], **_: Any) -> list[Any]:
+        raise _Seen(method, requests)
+
+    for method in METHODS:
+        setattr(listener, method, partial(see, method))
+    try:
+        run_lm_eval(listener, task, exam)
+    except _Seen as seen:
+        return Question(task, seen.method, seen.requests)
+    raise MeasurementError(f"lm-eval asks nothing for {task.name}; check the data set")
+
+
+def ask(
+    llm: Any,
+    exam: Exam,
+    asked: Sequence[Question],
+    sitting: Sitting,
+    grader: Grader,
+    advance: Callable[[int], None] | None = None,
+) -> list[Answered]:
+    """The engine's answers to everything; `grader` begins with each as it comes, and `advance` hears of it."""
+    return [_answers(llm, exam, question, sitting, grader, advance) for question in asked]
+
+
+def _answers(
+    llm: Any, exam: Exam, question: Question, sitting: Sitting, grader: Grader, advance: Callable[[int], None] | None
+) -> Answered:
+    task, started = question.task, time.perf_counter()
+    with ExitStack() as stack:
+        file = sitting.generations / f"{task.name}.jsonl"
+        journal = stack.enter_context(Journal(file, identity_of(llm, sitting.identity))) if sitting.identity else None
+        submit = partial(grader.submit, task.module.grade, task.name) if task.generates else None
+        language_model = make_language_model(llm, exam.max_model_len, exam.chat, Hear(journal, submit, advance))
+        answers = getattr(language_model, question.method)(list(question.requests))
+    return Answered(question, tuple(answers), time.perf_counter() - started, language_model)
+
+
+def identity_of(llm: Any, weights: str) -> str:
+    """What greedy answers hang on, beside prompt and settings."""
+    config = llm.llm_engine.vllm_config.model_config
+    return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])
+
+
+def run_lm_eval(language_model: Any, task: Task, exam: Exam) -> Mapping[str, Any]:
+    """What lm-eval's simple_evaluate returns for one task."""
+    from lm_eval import simple_evaluate
+
+    _remember()
+    manager, loaded = _loaded(task.name, exam.split, os.environ.get(DATA_DIR))
+    raw = simple_evaluate(
+        language_model,
+        tasks=[loaded],
+        task_manager=manager,
+        apply_chat_template=exam.chat,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+        **exam.chosen(task),
+    )
+    if not raw or not raw["samples"].get(task.name):
+        raise MeasurementError(f"lm-eval returned no samples for {task.name}; run again with --debug")
+    return dict(raw)
+
+
+@functools.cache
+def _loaded(task: str, split: str, _data: str | None) -> tuple[Any, Any]:
+    """lm-eval's task manager and task with its data, which is the same for every variant."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
+    loaded = manager.load([task])["tasks"][task]
+    loaded.config.test_split = split
+    return manager, loaded
+
+
+@functools.cache
+def _remember() -> None:
+    """lm-eval asks pip for the environment in every call, and compiles a task's template anew for every item: once a
+    process will do.
+
+    Of a small model on a CPU, that took as long as its answers.
+    """
+    from lm_eval import evaluator, utils
+    from torch.utils import collect_env
+
+    def no_commit() -> None:
+        """lm-eval asks git about the folder that somebody happens to be in, which complains aloud where it is no
+        repository.
+        """
+
+    evaluator.get_git_commit_hash = no_commit
+
+    collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
+    utils.env.from_string = functools.lru_cache(utils.env.from_string)

@@ -1,0 +1,69 @@
+"""Two variants on the items that both answered: differences with intervals, from the sample files alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.core.statistics import paired_difference, paired_mean_difference, ratio_mean
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
+from harness.core.types.training import Recovery
+
+Samples = Mapping[int, Mapping[str, Any]]  # doc_id -> row of a samples file
+
+
+def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
+    """`variant` minus `baseline` of one run on one task."""
+    files = [folder / "samples" / name / f"{task}.jsonl" for name in (baseline, variant)]
+    return compare_samples(read_samples(files[0]), read_samples(files[1]), baseline, variant, task, metric)
+
+
+def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, task: str, metric: str) -> Comparison:
+    """`now` minus `then`, on the items that both hold."""
+    shared = sorted(then.keys() & now.keys())
+    named = (variant, baseline, task, len(shared))
+    if metric in LIKELIHOOD_METRICS:
+        scale = math.log(2) if metric == "bits_per_byte" else 1.0
+        changes = [(now[i]["nll"] - then[i]["nll"]) / scale for i in shared]
+        return Comparison(*named, *ratio_mean(changes, [then[i]["units"] for i in shared]), None, None, None, metric)
+    if metric == SIMILARITY:
+        scores = [now[i]["score"] - then[i]["score"] for i in shared]
+        return Comparison(*named, *ratio_mean(scores, [1] * len(scores)), None, None, None, metric)
+    found = paired_difference([then[i]["correct"] for i in shared], [now[i]["correct"] for i in shared])
+    return Comparison(
+        *named, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value, metric
+    )
+
+
+def brought_back(folder: Path, before: str, variant: str, control: str, task: str) -> Recovery:
+    """On the items that all three answered; the rule is claim 6's of the method."""
+    names = (variant, before, control)
+    tables = [read_correct(folder / "samples" / name / f"{task}.jsonl") for name in names]
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    after, then, aim = ([float(table[i]) for i in shared] for table in tables)
+    difference, low, high = paired_mean_difference(after, [then, aim])
+    gap, least, _ = paired_mean_difference(aim, [then])
+    share = (sum(after) - sum(then)) / len(shared) / gap if least > 0 else None
+    return Recovery(
+        variant=variant,
+        before=before,
+        control=control,
+        task=task,
+        n=len(shared),
+        share=share,
+        beyond_half=difference,
+        ci_low=low,
+        ci_high=high,
+    )
+
+
+def read_samples(path: Path) -> dict[int, dict[str, Any]]:
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line)
+    return {row["doc_id"]: row for row in rows}
+
+
+def read_correct(path: Path) -> dict[int, bool]:
+    return {i: row["correct"] for i, row in read_samples(path).items()}

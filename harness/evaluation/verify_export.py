@@ -1,0 +1,139 @@
+"""Proof that an export is what the plan says: transformers and vLLM on it, against the dense model with the same
+neurons masked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import MeasurementError
+from harness.core.memory import available_bytes
+from harness.core.types.pruning import PruningPlan
+from harness.engine.vllm_engine import EngineConfig, engine, generate, kv_cache_bytes
+from pruning import compensation
+from pruning.activations import down_weight
+from pruning.checkpoint import describe, read_config
+from pruning.families import family_of, shape_of, submodule
+from pruning.loader import load_pruned
+
+_TEXTS = (
+    "Question: Tom has 3 bags with 12 apples each and gives 7 apples away. How many apples are left?\nAnswer:",
+    "def add(a, b):\n    return",
+    "The capital of France is",
+    " ".join(f"{i} and {i + 1} make {2 * i + 1}." for i in range(40)),  # longer than a block of the engine's cache
+)
+_NEW_TOKENS, _TOLERANCE = 24, 1e-3  # of the largest logit
+_LONGEST = 512
+
+
+@dataclass(frozen=True)
+class Verification:
+    """`logit_error`: largest difference of the export's logits from the masked model's, as a part of the largest logit
+    (FP32).
+
+    tokens: greedy tokens that vLLM gave in FP32; differing: those that transformers would not have chosen, near-ties
+    aside."""
+
+    logit_error: float
+    tokens: int
+    differing: int
+
+
+def verify(model: Path, plan: PruningPlan, plan_file: Path, checkpoint: Path, threads: int | None) -> dict[str, Any]:
+    """Raises MeasurementError where logits or tokens differ by more than rounding, or FP32 weights do not fit the
+    memory.
+    """
+    _need_memory(model, checkpoint)
+    prompts = _prompts(checkpoint)
+    expected = _logits(_masked(model, plan, plan_file), prompts)
+    pruned = load_pruned(checkpoint, _float32())
+    error = max(_error(a, b) for a, b in zip(expected, _logits(pruned, prompts), strict=True))
+    if not error <= _TOLERANCE:
+        raise MeasurementError(
+            f"{checkpoint} gives other logits than the masked model (off by {error:.2g} of the largest); export again"
+        )
+    answers = _vllm_tokens(checkpoint, prompts, threads)
+    differing = sum(_differing(pruned, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
+    found = Verification(error, sum(map(len, answers)), differing)
+    if found.differing:
+        raise MeasurementError(
+            f"vLLM gives {differing} of {found.tokens} tokens of {checkpoint} otherwise than transformers; do not serve it"
+        )
+    return asdict(found)
+
+
+def _need_memory(model: Path, checkpoint: Path) -> None:
+    need, free = 4 * (describe(model).parameters + describe(checkpoint).parameters), available_bytes()
+    if need > free:
+        raise MeasurementError(
+            f"verifying {checkpoint} holds both models in FP32, {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; "
+            "the checkpoint is written, verify it on a larger machine"
+        )
+
+
+def _float32() -> Any:
+    import torch
+
+    return torch.float32
+
+
+def _prompts(checkpoint: Path) -> list[list[int]]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    room = min(_LONGEST, shape_of(read_config(checkpoint)).max_position_embeddings) - _NEW_TOKENS
+    return [list(tokenizer(text)["input_ids"])[:room] for text in _TEXTS]
+
+
+def _masked(model: Path, plan: PruningPlan, plan_file: Path) -> Any:
+    """The dense model in FP32 with the removed columns zero and the kept ones as the plan has them."""
+    import torch
+
+    loaded, family = load_pruned(model, torch.float32), family_of(read_config(model))
+    fitted = compensation.load_columns(plan, plan_file)
+    for layer, module in enumerate(submodule(loaded, family.layers)):
+        weight, keep = down_weight(module, family), torch.from_numpy(plan.keep[layer]).long()
+        columns = fitted[layer].to(weight) if fitted else weight[:, keep].clone()
+        weight.zero_()
+        weight[:, keep] = columns
+    return loaded
+
+
+def _logits(model: Any, prompts: list[list[int]]) -> list[Any]:
+    import torch
+
+    with torch.inference_mode():
+        return [model(torch.tensor([ids])).logits[0] for ids in prompts]
+
+
+def _error(expected: Any, found: Any) -> float:
+    return float((expected - found).abs().max() / expected.abs().max())
+
+
+def _vllm_tokens(checkpoint: Path, prompts: list[list[int]], threads: int | None) -> list[list[int]]:
+    from vllm import SamplingParams, TokensPrompt
+
+    shape = shape_of(read_config(checkpoint))
+    longest = min(_LONGEST, shape.max_position_embeddings)
+    config = EngineConfig(
+        "float32", longest, kv_cache_bytes(2 * shape.kv_bytes_per_token, longest, len(prompts)), threads=threads
+    )
+    params = SamplingParams(temperature=0.0, max_tokens=_NEW_TOKENS, ignore_eos=True)
+    with engine(checkpoint, config) as llm:
+        outputs = generate(llm, [TokensPrompt(prompt_token_ids=ids) for ids in prompts], params)
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def _differing(model: Any, prompt: list[int], answer: list[int]) -> int:
+    """Tokens of `answer` that are not, within rounding, the most likely after everything before them."""
+    logits = _logits(model, [prompt + answer])[0][len(prompt) - 1 : -1]
+    chosen = logits.gather(1, _column(answer))[:, 0]
+    return int((logits.max(dim=1).values - chosen > _TOLERANCE * logits.abs().max()).sum())
+
+
+def _column(ids: list[int]) -> Any:
+    import torch
+
+    return torch.tensor(ids)[:, None]

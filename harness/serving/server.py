@@ -1,0 +1,258 @@
+"""vLLM's OpenAI-compatible server on a checkpoint: the command it is, its environment, its life, what it says about
+itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import MeasurementError, UsageError
+from harness.engine.vllm_engine import EngineConfig, engine_arguments
+from harness.serving.api_key_middleware import NEEDS_KEY
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_WELL, _DEAD = 200, 503
+_STOPPING = 30.0  # seconds that a server has to end by itself
+_DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # a proxy knows nothing of this machine's own addresses
+_LIBC = ctypes.CDLL(None)
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens. `api_key`: asked of every request but the health check
+    (harness/serving/api_key_middleware.py).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{'[' + self.host + ']' if ':' in self.host else self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs. `log`: the file with everything that it and its engine print."""
+
+    process: subprocess.Popen[bytes]
+    address: Address
+    log: Path
+
+
+def command(model: Path, name: str, config: EngineConfig, address: Address, extra: Sequence[str] = ()) -> list[str]:
+    """The plain `vllm serve` line; the key is left to the environment, where other users of the machine do not see
+    it.
+    """
+    flags: list[str] = []
+    for key, value in engine_arguments(model, config).items():
+        flag = f"--{key.replace('_', '-')}"
+        flags += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
+    guard = ["--middleware", NEEDS_KEY] if address.api_key else []
+    return [
+        "vllm",
+        "serve",
+        str(model),
+        "--served-model-name",
+        name,
+        "--host",
+        address.host,
+        "--port",
+        str(address.port),
+        *flags,
+        "--disable-access-log-for-endpoints",
+        "/health,/metrics",
+        *guard,
+        *extra,
+    ]
+
+
+def check_address(address: Address) -> None:
+    """Raises UsageError for a port in use, and for a server that others can reach and use without a key."""
+    if address.host not in LOOPBACK and not address.api_key:
+        raise UsageError(
+            f"--host {address.host} can be reached from other machines; add --api-key, or leave --host out"
+        )
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            raise UsageError(
+                f"{address.host}:{address.port} cannot be used ({error.strerror}); give another --port"
+            ) from error
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    model: Path, name: str, config: EngineConfig, address: Address, log: Path, extra: Sequence[str] = ()
+) -> Iterator[Server]:
+    """A server that answers; it and all its processes are gone on leaving. Raises MeasurementError where it does not
+    start.
+
+    Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does.
+    """
+    check_address(address)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, log.open("wb") as output:
+        line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
+        environment = _environment(Path(shim), config, address)
+        process = subprocess.Popen(
+            line,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        server = Server(process, address, log)
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            stop(server)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stop(server: Server) -> None:
+    """SIGTERM, time to finish, then SIGKILL for whatever of it is left: a dead engine leaves workers behind."""
+    try:
+        server.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(_STOPPING)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+def wait(server: Server) -> None:
+    """Until KeyboardInterrupt; raises MeasurementError where the server ends by itself or says that its engine is
+    dead.
+    """
+    while server.process.poll() is None and health(server) != _DEAD:
+        time.sleep(1)
+    raise MeasurementError(f"vLLM's server died: {reason(server)}; all it said is in {server.log}")
+
+
+def health(server: Server) -> int | None:
+    """HTTP status of /health; None where nobody answers."""
+    try:
+        with _DIRECT.open(f"{server.address.url}/health", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def _wait_until_ready(server: Server) -> None:
+    """Ours is ready only while it lives: another that took the port in between would answer as well."""
+    while health(server) != _WELL or server.process.poll() is not None:
+        if server.process.poll() is not None:
+            raise MeasurementError(f"vLLM's server did not start: {reason(server)}; all it said is in {server.log}")
+        time.sleep(0.2)
+
+
+def reason(server: Server) -> str:
+    """The last error in the log, in a line."""
+    lines = server.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [found[1] for line in lines if (found := re.search(r"((?:[\w.]*(?:Error|Exception)|error): .+)", line))]
+    return errors[-1][:300] if errors else f"exit code {server.process.poll()}"
+
+
+def _environment(shim: Path, config: EngineConfig, address: Address) -> dict[str, str]:
+    """The engine runs in its own process there; on a CPU under the name that `vllm serve` asks for (docs/adr/0002)."""
+    found = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    found |= {"VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+    found.pop("VLLM_API_KEY", None)
+    if address.api_key:
+        found["VLLM_API_KEY"] = address.api_key
+    if config.threads:
+        found |= {"OMP_NUM_THREADS": str(config.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    if _lacks_metadata():
+        folder = shim / "vllm.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: vllm\nVersion: {importlib.metadata.version('vllm-cpu')}\n"
+        )
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(shim), found.get("PYTHONPATH"))))
+    return found
+
+
+def _lacks_metadata() -> bool:
+    try:
+        importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def cache_facts(server: Server) -> tuple[int, int]:
+    """(blocks of the KV cache, tokens that it holds), as the running engine publishes them."""
+    text = _get(server, "/metrics")
+    labels = re.search(r"^vllm:cache_config_info\{(.*)\}", text, re.MULTILINE)
+    if labels is None:
+        raise MeasurementError(f"the server at {server.address.url} says nothing of its cache; see {server.log}")
+    found = dict(re.findall(r'(\w+)="([^"]*)"', labels[1]))
+    return int(found["num_gpu_blocks"]), int(found["kv_cache_size_tokens"])
+
+
+def _get(server: Server, path: str) -> str:
+    headers = {"Authorization": f"Bearer {server.address.api_key}"} if server.address.api_key else {}
+    request = urllib.request.Request(f"{server.address.url}{path}", headers=headers)
+    with _DIRECT.open(request, timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+def cpu_seconds(server: Server) -> float:
+    """Of the server and its engine since they started."""
+    return float(sum(t.user + t.system for t in (process.cpu_times() for process in _family(server))))
+
+
+def _family(server: Server) -> list[Any]:
+    import psutil
+
+    first = psutil.Process(server.process.pid)
+    return [first, *first.children(recursive=True)]

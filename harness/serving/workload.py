@@ -1,0 +1,109 @@
+"""The requests that every variant answers when it is timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config.settings import RunConfig
+from harness.core.errors import UsageError
+from harness.core.types.pruning import ModelShape
+from harness.models.tokenizer import has_chat_template, load_tokenizer
+from pruning.calibration import question_ids
+from pruning.checkpoint import describe, read_config
+from pruning.families import shape_of
+from tasks import registry
+from tasks.registry import CALIBRATION_SEED, Task
+
+_LEAST_REQUESTS = 4
+_SPECIAL_TOKENS = 8
+_TRIES = 5
+
+
+def task_prompts(model: Path, task: Task, count: int) -> list[list[int]]:
+    """Training prompts of the task as token ids, in the form in which it is evaluated."""
+    tokenizer = load_tokenizer(model)
+    _, examples = registry.calibration(task, count, CALIBRATION_SEED)
+    return [question_ids(tokenizer, example, has_chat_template(tokenizer)) for example in examples]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The requests that every variant answers. `natural`: answers end by themselves, after `output_tokens` at the
+    latest.
+
+    least_seconds: a pass repeats the requests until the first variant takes so long, as the clock of a short one says
+    little."""
+
+    name: str
+    prompts: tuple[tuple[int, ...], ...]
+    output_tokens: int
+    natural: bool = False
+    requests: int | None = None
+    least_seconds: float = 0.0
+
+    def of_a_round(self, concurrency: int) -> list[tuple[int, ...]]:
+        count = self.requests or max(concurrency, _LEAST_REQUESTS)
+        return [self.prompts[i % len(self.prompts)] for i in range(count)]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """On average."""
+        return round(sum(map(len, self.prompts)) / len(self.prompts))
+
+    @property
+    def context(self) -> int:
+        """The most tokens that a request needs; some more for what a server's tokenizer puts before a text."""
+        return max(map(len, self.prompts)) + self.output_tokens + _SPECIAL_TOKENS
+
+
+def random_prompts(count: int, tokens: int, vocabulary: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
+    """Token ids at random, evenly between half and one and a half times `tokens` of them."""
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(max(1, tokens // 2), tokens + tokens // 2 + 1, count)
+    return tuple(tuple(int(i) for i in draw.integers(0, vocabulary, size)) for size in sizes)
+
+
+def make_workload(config: RunConfig, model: Path, task: Task) -> Workload:
+    """The task's own prompts, or random ones where their length is given; as many as go on at a time."""
+    count = max(*config.concurrency, config.requests or 0, 4)
+    length = (config.output_tokens, config.natural, config.requests)
+    if not config.input_tokens:
+        return Workload(task.name, tuple(map(tuple, task_prompts(model, task, count))), *length)
+    tokenizer = load_tokenizer(model)
+    drawn = random_prompts(count, config.input_tokens, shape_of(read_config(model)).vocab_size)
+    prompts = tuple(_as_text(tokenizer, prompt) for prompt in drawn)
+    return Workload(f"random, {min(map(len, prompts))} to {max(map(len, prompts))} tokens", prompts, *length)
+
+
+def _as_text(tokenizer: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens that a server which is sent their text sees again, as few as the prompt has or less."""
+    for _ in range(_TRIES):
+        again = tuple(tokenizer.encode(tokenizer.decode(list(prompt)), add_special_tokens=False))[: len(prompt)]
+        if again == prompt:
+            break
+        prompt = again
+    return prompt
+
+
+def need_context(model: Path, workload: Workload) -> None:
+    """Raises UsageError where prompts and answers are longer than the model can take, or made for another
+    vocabulary.
+    """
+    shape = model_shape(model)
+    if workload.context > shape.max_position_embeddings:
+        raise UsageError(
+            f"prompts and answers take up to {workload.context} tokens and the context of {model} is {shape.max_position_embeddings}; "
+            "give a smaller --output-tokens or --input-tokens"
+        )
+    if max(map(max, workload.prompts)) >= shape.vocab_size:
+        raise UsageError(
+            f"{model} has another vocabulary than the first model; the same requests cannot be put to both"
+        )
+
+
+def model_shape(path: Path) -> ModelShape:
+    return shape_of(read_config(path), describe(path).parameters)

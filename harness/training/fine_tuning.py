@@ -1,0 +1,379 @@
+"""Recovery of one checkpoint: what it is trained on, by which recipe, and the plain checkpoint that comes out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.settings import RecoveryConfig, RunConfig
+from harness.core.errors import MeasurementError, UsageError
+from harness.core.files import atomic_path, need_disk, write_json, write_text
+from harness.core.hashing import digest, file_hash
+from harness.core.memory import available_bytes
+from harness.core.progress import say, stage
+from harness.core.types.calibration import Example
+from harness.core.types.evaluation import EvalResult
+from harness.core.types.pruning import Checkpoint, ModelShape
+from harness.engine.generate_answers import own_answers
+from harness.engine.vllm_engine import gpus
+from harness.models import registry as model_registry
+from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.training.launch import run_job
+from pruning.calibration import question_ids
+from pruning.checkpoint import RECOVERED, fingerprint, read_config, read_record, shards
+from pruning.export import copy_side_files
+from pruning.families import shape_of
+from recovery import data as training_data
+from recovery import recipe as recipes
+from recovery import trainer
+from recovery.card import recovered_card
+from recovery.cost import Cost, cost
+from recovery.merge import merge
+from recovery.recipe import Recipe
+from recovery.trainer import Job
+from tasks import registry
+from tasks.data import hub_rows
+from tasks.grading import Grader
+from tasks.registry import Task
+
+CURVE_ITEMS = 200
+_STEPS, _BATCH, _MANY = 300, 16, 10_000  # a stream without end counts as so many examples where epochs are asked for
+_FAST_FROM = 50_000_000  # parameters from which BF16 is faster than FP32 on a CPU that has it
+_LOSS_POINTS = 200
+_TEMPERATURE = 0.7
+_CURVE = ("n", "value", "ci_low", "ci_high", "failure_rate")
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What decides the settings that nobody gave: the model's size, the kind of the task, the preset."""
+
+    shape: ModelShape
+    kind: str
+    preset: str | None
+    seed: int
+
+    def fill(self, config: RecoveryConfig) -> RecoveryConfig:
+        """The preset's settings where none were given; steps that were asked for take the place of its epochs."""
+        if self.preset != "paper":
+            return config
+        paper = dict(recipes.PAPER.get(self.kind, recipes.PAPER["math"]))
+        if config.steps:
+            paper.pop("epochs")
+        return config.model_copy(update={key: value for key, value in paper.items() if getattr(config, key) is None})
+
+
+def need_parts(config: RecoveryConfig, defaults: Defaults, task: Task) -> None:
+    """Raises UsageError for a missing package or file and for settings that do not go together, before any work is
+    done.
+    """
+    needed = ["trl", "peft", *([config.report_to] if config.report_to else [])]
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
+    if missing:
+        raise UsageError(f"recovery needs {' and '.join(missing)}; run `pip install {' '.join(missing)}`")
+    if config.accelerate_config and not config.accelerate_config.exists():
+        raise UsageError(
+            f"{config.accelerate_config} does not exist; give --accelerate-config a file that accelerate reads"
+        )
+    if config.steps and config.epochs:
+        raise UsageError("--steps and --epochs say the same in two ways; give one")
+    if _is_file(config.data):
+        training_data.read_file(Path(config.data))
+    make_recipe(config, defaults, available_examples(config, defaults, task))
+
+
+def _is_file(data: str) -> bool:
+    """Anything but our two words and a Hub id such as org/name."""
+    return data not in ("task", "generated") and (
+        Path(data).exists() or data.count("/") != 1 or data.startswith((".", "/"))
+    )
+
+
+def data_hash(config: RecoveryConfig) -> str:
+    """What the training rows hang on, beside model, tasks and seed."""
+    chosen = config.model_dump(include={"data", "steps", "epochs", "samples", "batch", "max_length"})
+    return digest([chosen, file_hash(Path(config.data)) if _is_file(config.data) else None])
+
+
+def gather(
+    model: Path, tasks: Sequence[Task], config: RecoveryConfig, defaults: Defaults, folder: Path, run: RunConfig
+) -> None:
+    """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
+    config = defaults.fill(config)
+    tokenizer = load_tokenizer(model)
+    chat = has_chat_template(tokenizer)
+    with stage(f"Gathering training data ({config.data})"):
+        source, examples = _examples(model, tasks[0], config, defaults.seed, run)
+        tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
+        training_data.need_no_overlap(examples, tested, source)
+        longest = min(config.max_length, shape_of(read_config(model)).max_position_embeddings)
+        found = training_data.build(
+            source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest
+        )
+    numbers = {
+        "examples": len(found.rows),
+        "tokens": found.tokens,
+        "answer_tokens": found.answer_tokens,
+        "left_out": found.left_out,
+    }
+    with atomic_path(folder, replaces=_SUMMARY) as scratch:
+        scratch.mkdir()
+        write_text(scratch / training_data.FILE, "".join(json.dumps(row) + "\n" for row in found.rows))
+        write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
+
+
+def _examples(model: Path, task: Task, config: RecoveryConfig, seed: int, run: RunConfig) -> tuple[str, list[Example]]:
+    """Where they come from, and as many as are wanted."""
+    wanted = _wanted(config)
+    if config.data not in ("task", "generated"):
+        found = training_data.read_file(Path(config.data)) if _is_file(config.data) else _of_hub(config.data)
+        n = config.samples or (len(found) if config.epochs else wanted)
+        chosen = random.Random(seed).sample(found, min(n, len(found)))
+        return (
+            f"{Path(config.data).name if _is_file(config.data) else config.data}, {len(chosen)} of {len(found)} rows",
+            chosen,
+        )
+    source, documents = registry.training(task, wanted, seed)
+    examples = [task.module.example(task.name, doc) for doc in documents]
+    if config.data == "task":
+        return source, examples
+    own = _own_answers(original_of(model), task, documents, examples, run)
+    if not own:
+        raise UsageError(f"the dense model answered none of {len(examples)} items of {source} right; use --data task")
+    return f"{source}, {len(own)} of {len(examples)} answered right by the dense model itself", own
+
+
+def _of_hub(name: str) -> list[Example]:
+    return training_data.read_pairs(hub_rows(name, None, "train"), name)
+
+
+def _own_answers(
+    model: Path, task: Task, documents: Sequence[dict[str, Any]], examples: Sequence[Example], run: RunConfig
+) -> list[Example]:
+    """Sampled once by the dense model, right ones only."""
+    tokenizer = load_tokenizer(model)
+    chat = has_chat_template(tokenizer)
+    prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
+    found = own_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
+    with Grader() as grader:
+        coming = {i: grader.submit(task.module.grade, task.name, documents[i], text) for i, text in found.items()}
+        right = [
+            i for i, verdict in coming.items() if verdict.result().correct and found[i].meta["finish_reason"] == "stop"
+        ]
+    return [replace(examples[i], answer=str(found[i])) for i in right]
+
+
+def _stops(task: Task) -> list[str]:
+    """The strings at which the evaluation ends an answer."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(registry.TASKS_PATH), include_defaults=False)
+    settings = manager.load([task.name])["tasks"][task.name].config.generation_kwargs or {}
+    return list(settings.get("until", ()))
+
+
+def original_of(model: Path) -> Path:
+    """The dense model that a pruned checkpoint was made from, the model itself where it was not pruned.
+
+    Raises UsageError where it cannot be had, or has other weights by now.
+    """
+    record = read_record(model)
+    if record is None:
+        return model
+    name = model_registry.name_of(record["model"])
+    found = model_registry.locate(name, model_registry.kind_of(name, record["model"]))
+    if fingerprint(found) != record["model_hash"]:
+        raise UsageError(
+            f"{record['model']}, which {model} was made from, has other weights by now; get the same ones again"
+        )
+    return found
+
+
+def _wanted(config: RecoveryConfig) -> int:
+    """Examples: what the steps need, or where epochs are asked for all that there are."""
+    return config.samples or (_MANY if config.epochs else (config.steps or _STEPS) * (config.batch or _BATCH))
+
+
+def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -> int:
+    """How many there will be, at most, without the data at hand."""
+    wanted = _wanted(defaults.fill(config))
+    return min(wanted, task.training_items or wanted) if config.data in ("task", "generated") else wanted
+
+
+def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:
+    """Every setting resolved for so many examples; raises UsageError for settings that do not go together."""
+    config, parameters = defaults.fill(config), defaults.shape.parameters
+    tuning = config.tuning or recipes.default_tuning(parameters)
+    batch = config.batch or _BATCH
+    processes = config.processes or recipes.default_processes(batch, config.micro_batch, gpus())
+    checkpointing = config.gradient_checkpointing
+    return recipes.check(
+        Recipe(
+            tuning=tuning,
+            learning_rate=config.learning_rate or recipes.default_learning_rate(tuning, parameters),
+            steps=config.steps or (recipes.steps_of(config.epochs, examples, batch) if config.epochs else _STEPS),
+            batch=batch,
+            micro_batch=config.micro_batch or recipes.default_micro_batch(batch, processes, parameters),
+            max_length=config.max_length,
+            lora_rank=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=0.05 if config.lora_dropout is None else config.lora_dropout,
+            distill=config.distill,
+            packing=config.packing,
+            gradient_checkpointing=parameters > recipes.SMALL if checkpointing is None else checkpointing,
+            precision=_precision(parameters),
+            curve=config.curve,
+            seed=defaults.seed,
+            processes=processes,
+            report_to=config.report_to,
+        )
+    )
+
+
+def recipe_for(config: RecoveryConfig, defaults: Defaults, data: Path) -> Recipe:
+    """For the rows in the folder `data`; packed, several count as one."""
+    summary = summary_of(data)
+    packed = -(-summary["tokens"] // config.max_length)
+    return make_recipe(config, defaults, packed if config.packing else summary["examples"])
+
+
+def summary_of(data: Path) -> dict[str, Any]:
+    return dict(json.loads((data / _SUMMARY).read_text(encoding="utf-8")))
+
+
+def _precision(parameters: int) -> Any:
+    """BF16 on GPUs that have it, and for all but small models on CPUs with instructions for it; FP32 elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8") if cpu.exists() else ""
+    fast = "amx_bf16" in flags or "avx512_bf16" in flags
+    return "bfloat16" if fast and parameters >= _FAST_FROM else "float32"
+
+
+def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig, inputs: str) -> None:
+    """Trains and writes the merged checkpoint to `out`; training.json in the job's folder says how it went.
+
+    inputs: a hash of all that the training hangs on, for going on with a killed one.
+    """
+    summary = summary_of(job.data)
+    trainer.sweep(job, inputs)
+    shape = replace(shape_of(read_config(before.path)), parameters=before.parameters)
+    expected = cost(shape, job.recipe, summary["tokens"] / summary["examples"])
+    _announce(job, expected)
+    need_room(job, expected)
+    state = run_job(job, run.threads, run.recovery.accelerate_config)
+    record = {
+        **asdict(job.recipe),
+        "source": summary["source"],
+        "examples": summary["examples"],
+        "end_token": summary["end_token"],
+    }
+    with stage(f"Merging into {out.name}"):
+        write_checkpoint(before.path, state, out, record)
+    history = trainer.history(state)
+    told = {key: value for key, value in summary.items() if key != "end_token"}
+    cost_told = {**asdict(expected), "memory_bytes": expected.memory_bytes}
+    spent = {"steps": job.recipe.steps, "seconds": trainer.seconds(job), "tokens": history[-1]["num_input_tokens_seen"]}
+    found = {**told, **spent, "recipe": asdict(job.recipe), "expected": cost_told, "loss": _thinned(history)}
+    write_json(job.folder / "training.json", found)
+
+
+def _announce(job: Job, expected: Cost) -> None:
+    gib = {
+        name: f"{getattr(expected, f'{name}_bytes') / 2**30:.2f}"
+        for name in ("weights", "gradient", "optimiser", "activation", "disk")
+    }
+    say(
+        f"{job.folder.name}: {job.recipe.tuning} fine-tuning, {expected.tokens:,} tokens in {expected.steps} steps, "
+        f"{expected.trained_parameters:,} trained parameters; GiB about {gib['weights']} weights, {gib['gradient']} gradients, "
+        f"{gib['optimiser']} optimiser, {gib['activation']} activations, {gib['disk']} disk"
+    )
+
+
+def need_room(job: Job, expected: Cost) -> None:
+    """Raises MeasurementError where memory, StorageError where the disk will not do."""
+    import torch
+
+    need_disk(job.folder, expected.disk_bytes)
+    count = max(1, gpus())
+    free = (
+        sum(torch.cuda.mem_get_info(device)[0] for device in range(count))
+        if torch.cuda.is_available()
+        else available_bytes()
+    )
+    if expected.memory_bytes > free:
+        lower = (
+            "--tuning lora" if job.recipe.tuning == "full" else "--gradient-checkpointing or a smaller --micro-batch"
+        )
+        raise MeasurementError(
+            f"training {job.folder.name} needs about {expected.memory_bytes / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; "
+            f"give {lower}, or use a larger machine"
+        )
+
+
+def write_checkpoint(before: Path, state: Path, out: Path, record: dict[str, Any]) -> None:
+    """A plain checkpoint like `before`, whole or not at all: its weights with what was trained, everything else as it
+    was.
+    """
+    with atomic_path(out, replaces=RECOVERED) as scratch:
+        scratch.mkdir()
+        copy_side_files(before, scratch, everything=True)
+        merge(shards(before), state, scratch)
+        write_json(scratch / RECOVERED, record)
+        _stop_at(scratch, record["end_token"])
+        card = before / "README.md"
+        write_text(
+            scratch / "README.md", recovered_card(card.read_text(encoding="utf-8") if card.exists() else "", record)
+        )
+
+
+def _stop_at(checkpoint: Path, end_token: int) -> None:
+    """The engine must stop where the model was taught to end an answer."""
+    file = checkpoint / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = settings.get("eos_token_id", read_config(checkpoint).get("eos_token_id"))
+    stops = known if isinstance(known, list) else [known] if known is not None else []
+    if end_token not in stops:
+        write_json(file, {**settings, "eos_token_id": [*stops, end_token]})
+
+
+def curve(job: Job, evaluate: Callable[[Path, int], EvalResult]) -> list[dict[str, Any]]:
+    """What `evaluate` finds for the states on the way, each as a checkpoint that is removed again."""
+    points = []
+    for state in trainer.states(job):
+        step = trainer.step_of(state)
+        if step in job.recipe.curve_steps:
+            folder = job.folder / f"step-{step}"
+            shutil.rmtree(folder, ignore_errors=True)
+            write_checkpoint(job.model, state, folder, {"steps": step, "end_token": summary_of(job.data)["end_token"]})
+            found = asdict(evaluate(folder, step))
+            shutil.rmtree(folder)
+            tokens = trainer.history(state)[-1]["num_input_tokens_seen"]
+            points.append({"step": step, "tokens": tokens, **{key: found[key] for key in _CURVE}})
+    return points
+
+
+def _thinned(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most 200 points: means of loss and gradient norm over as many steps each."""
+    size = -(-len(history) // _LOSS_POINTS)
+    blocks = [history[i : i + size] for i in range(0, len(history), size)]
+    return [
+        {
+            "step": block[-1]["step"],
+            "tokens": block[-1]["num_input_tokens_seen"],
+            "loss": sum(e["loss"] for e in block) / len(block),
+            "grad_norm": sum(e["grad_norm"] for e in block) / len(block),
+            "learning_rate": block[-1]["learning_rate"],
+        }
+        for block in blocks
+    ]

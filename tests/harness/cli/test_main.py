@@ -1,0 +1,258 @@
+"""The command line as a user meets it: exit codes, one line of error, nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from harness.cli.main import cli, main
+
+
+def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        yield from commands(command, (*above, name)) if hasattr(command, "commands") else [((*above, name), command)]
+
+
+COMMANDS = dict(commands(cli))
+
+
+def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The console script's own function in this process, which saves the imports: exit code and what it wrote where."""
+    before, where, typed, code = dict(os.environ), Path.cwd(), sys.argv, 0
+    os.environ.update(environment)
+    os.chdir(cwd or where)
+    sys.argv = ["harness", *arguments]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            sys.argv = typed
+            os.chdir(where)
+            os.environ.clear()
+            os.environ.update(before)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, env={**os.environ, **environment})
+
+
+def test_a_real_process_says_the_same() -> None:
+    for arguments in ((), ("run", "--ratio", "2"), ("runn",), ("models", "--json")):
+        real, here = in_a_process(*arguments), harness(*arguments)
+        assert (real.returncode, real.stdout, real.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_help_page_fits_80_columns_and_wraps_no_example(command: tuple[str, ...]) -> None:
+    page = CliRunner().invoke(cli, [*command, "--help"], terminal_width=80).output
+    lines = page.splitlines()
+    assert "--debug" in page and max(map(len, lines)) <= 80 and "\x1b" not in page
+    examples = [line.rstrip() for line in (COMMANDS[command].help or "").splitlines() if line.startswith("harness ")]
+    shown = {line.strip() for line in lines}
+    assert not [example for example in examples if example not in shown]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_says_what_it_is(command: tuple[str, ...]) -> None:
+    assert COMMANDS[command].help
+    assert not [
+        option.name for option in COMMANDS[command].params if option.param_type_name == "option" and not option.help
+    ]
+
+
+def test_alone_it_explains_itself() -> None:
+    found = harness()
+    assert found.returncode == 0 and found.stderr == ""
+    assert all(" ".join(name).split()[0] in found.stdout for name in COMMANDS) and "harness doctor" in found.stdout
+
+
+def test_the_shell_is_offered_commands_models_tasks_and_metrics() -> None:
+    def offered(words: str) -> list[str]:
+        found = in_a_process(
+            _HARNESS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1)
+        )
+        return [line.split(",")[1] for line in found.stdout.splitlines()]
+
+    assert offered("harness r") == ["recover", "report", "run", "runs"]
+    assert offered("harness run --model qwen") == ["qwen-1.5b", "qwen-7b"]
+    assert offered("harness eval x --task mini_") == ["mini_math", "mini_facts", "mini_code"]
+    assert offered("harness run --metric sm") == ["smd"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(shell: str) -> None:
+    script = CliRunner().invoke(cli, ["completion", shell]).output
+    assert "_HARNESS_COMPLETE" in script and shell in script
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=script, text=True, capture_output=True).returncode == 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What keeps `harness --help` fast, without a clock: no array or tensor library is loaded."""
+    code = "import sys; import harness.cli.main; print([m for m in ('numpy', 'torch', 'pydantic', 'altair', 'yaml') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--model", "tiny-mathh"], 2, "unknown model 'tiny-mathh'; did you mean tiny-math?"),
+        (["run", "--task", "mini_maths"], 2, "unknown task 'mini_maths'; did you mean mini_math?"),
+        (["run", "--ratio", "1.0"], 2, "outside [0, 1)"),
+        (["run", "--ratio", "-0.1"], 2, "outside [0, 1)"),
+        (["run", "--ratio", "0.99"], 2, "leaves no neuron of 640 at alignment 16"),
+        (["run", "--metric", "sdm"], 2, "unknown metric 'sdm'; did you mean smd?"),
+        (["run", "--limit", "0"], 2, "limit"),
+        (["run", "--seed", "-1"], 2, "seed"),
+        (["run", "--concurrency", "0"], 2, "concurrency"),
+        (["run", "--task", "gsm8k"], 2, "asks for answers of 1024 tokens and the model's context is 512"),
+        (["run", "--method", "best"], 2, "'best' is not one of"),
+        (["run", "--config", "none.yaml"], 2, "none.yaml cannot be read"),
+        (["plan", "none.safetensors", "--out", "p"], 2, "make one with `harness score`"),
+        (["prune", "tiny-math", "none.safetensors", "--out", "c"], 2, "make one with `harness plan`"),
+        (["report", "nowhere"], 2, "nowhere has no run.json"),
+        (["runn"], 2, "No such command"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    result = harness(*arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_architectures_damaged_and_weightless_models_are_refused(edited_config: Any) -> None:
+    for change, message in [
+        ({"model_type": "bert"}, "'bert' is not known"),
+        ({"num_local_experts": 8}, "mixture of experts"),
+    ]:
+        folder = edited_config(**change)
+        result = harness("run", "--model", str(folder), "--task", "mini_math", cwd=folder)
+        assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+        assert message in result.stderr
+    folder = edited_config()
+    result = harness("run", "--model", str(folder), "--task", "mini_math", cwd=folder)
+    assert result.returncode == 1 and "model.safetensors is missing" in result.stderr
+    assert [p.name for p in folder.iterdir()] == ["config.json"]
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in in_a_process("run", "--ratio", "2", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [([], "Qwen/Qwen2.5-Math-7B-Instruct"), (["--task", "mini_code"], "Qwen/Qwen2.5-Coder-7B-Instruct")],
+)
+def test_a_dry_run_of_7b_needs_no_weights(task: list[str], model: str, tmp_path: Path) -> None:
+    result = harness("run", "--model", "qwen-7b", "--ratio", "0.2", "--dry-run", "--json", *task, cwd=tmp_path)
+    found = json.loads(result.stdout)
+    assert found["model"] == model
+    assert found["intermediate_size"] == {"dense": 18944, "pruned": 15104}
+    removed = 28 * 3 * 3584 * (18944 - 15104)
+    assert found["parameters"] == {"dense": 7_615_616_512, "pruned": 7_615_616_512 - removed}
+    assert found["weight_bytes"]["pruned"] == found["disk_bytes"] == 2 * (7_615_616_512 - removed)
+    assert found["kv_bytes_per_token"] == 57_344
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_speaks_to_people_too() -> None:
+    result = harness("run", "--dry-run")
+    assert result.returncode == 0 and result.stdout == "" and "640 -> 512" in result.stderr
+
+
+def test_score_plan_prune_one_by_one(tmp_path: Path) -> None:
+    """The three commands on the embedded model; the paper's S keeps other neurons than the importance does."""
+    scored = harness(
+        "score", "tiny-math", "--calibration-samples", "8", "--out", "s.safetensors", "--json", cwd=tmp_path
+    )
+    assert json.loads(scored.stdout)["n_target"] == 8, scored.stderr
+    for metric in ("smd", "rms"):
+        planned = harness(
+            "plan",
+            "s.safetensors",
+            "--ratio",
+            "0.1",
+            "--metric",
+            metric,
+            "--align",
+            "1",
+            "--out",
+            f"{metric}.p",
+            "--json",
+            cwd=tmp_path,
+        )
+        assert json.loads(planned.stdout)["intermediate_size"] == [640, 576]
+    assert (tmp_path / "smd.p").read_bytes() != (tmp_path / "rms.p").read_bytes()
+    pruned = harness("prune", "tiny-math", "smd.p", "--out", "out", "--json", cwd=tmp_path)
+    assert json.loads(pruned.stdout)["checkpoint"] == "out"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["intermediate_size"] == 576
+
+
+def test_config_show_prints_what_a_run_would_take(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("ratio: 0.1\nseed: 3\n")
+    found = harness(
+        "config", "show", "--config", "run.yaml", "--ratio", "0.3", "--steps", "5", cwd=tmp_path, HARNESS_ALIGN="4"
+    )
+    shown = yaml.safe_load(found.stdout)
+    assert (shown["ratio"], shown["seed"], shown["align"], shown["recovery"]["steps"], shown["model"]) == (
+        0.3,
+        3,
+        4,
+        5,
+        "tiny-math",
+    )
+
+
+def test_json_is_json_everywhere(tmp_path: Path) -> None:
+    assert json.loads(harness("presets", "laptop", "--json").stdout)["limit"] == 400
+    assert Path(json.loads(harness("tasks", "--path", "--json").stdout)["path"]).is_dir()
+    assert isinstance(json.loads(harness("doctor", "--json").stdout), list)
+    (tmp_path / "runs").mkdir()
+    assert json.loads(harness("runs", "--json", cwd=tmp_path).stdout) == []
+
+
+def test_an_error_does_not_command_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"variants": [{"name": "\x1b[2Jx\x07", "checkpoint": "c"}]}))
+    found = harness("push", str(tmp_path), "--variant", "y")
+    assert found.returncode == 2 and "\x1b" not in found.stderr and "\\u001b[2Jx" in found.stderr
+
+
+def test_no_format_is_no_report(tmp_path: Path) -> None:
+    found = harness("report", str(tmp_path), "--format", " ,")
+    assert found.returncode == 2 and "no format is asked for" in found.stderr
+
+
+def test_every_unknown_name_is_told_at_once() -> None:
+    found = harness("run", "--model", "tiny-mat", "--task", "mini_mth", "--metric", "smdd")
+    assert found.returncode == 2 and found.stderr.count("did you mean") == 3 and len(found.stderr.splitlines()) == 1
+
+
+def test_models_and_tasks_are_listed() -> None:
+    assert {row["name"] for row in json.loads(harness("models", "--json").stdout)} >= {
+        "tiny-math",
+        "smollm2-135m",
+        "qwen-1.5b",
+        "qwen-7b",
+    }
+    assert {row["name"] for row in json.loads(harness("tasks", "--json").stdout)} >= {"mini_math", "gsm8k_boxed"}
+    path = Path(harness("tasks", "--path").stdout.strip())
+    assert (path / "mini_math" / "mini_math.yaml").exists()

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.config.settings import config_yaml, load_config, presets
+from harness.core.errors import UsageError
+from harness.pipeline.resolve import name_problems
+
+
+def test_file_then_environment_then_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("ratio: 0.1\nseed: 1\nalign: 8\n")
+    monkeypatch.setenv("HARNESS_SEED", "2")
+    monkeypatch.setenv("HARNESS_ALIGN", "4")
+    config = load_config(file, {"align": 1, "limit": None, "task": ()})
+    assert (config.ratio, config.seed, config.align, config.limit, config.task) == (0.1, 2, 1, None, ())
+
+
+def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CONCURRENCY", "1,8")
+    monkeypatch.setenv("HARNESS_TASK", "mini_math,mini_code")
+    config = load_config(None, {})
+    assert (config.concurrency, config.task) == ((1, 8), ("mini_math", "mini_code"))
+
+
+def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("ratoi: 0.1\nseed: many\n")
+    with pytest.raises(UsageError, match=r"(?s)seed.*ratoi|ratoi.*seed"):
+        load_config(file, {})
+
+
+def test_every_problem_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "model: tiny-math\nratoi: 0.1\nseed: many\nrecovery:\n  stpes: 3\n  steps: 0\nsweep: 3\nseed: 4\nconcurrency: [1, x]\n"
+    )
+    monkeypatch.setenv("HARNESS_LIMIT", "none")
+    with pytest.raises(UsageError) as raised:
+        load_config(file, {"align": 0})
+    problems = str(raised.value).removeprefix("bad settings: ").split("; ")
+    places = {problem.split(": ")[1]: problem.split(": ")[0] for problem in problems}
+    assert places == {
+        "seed is given twice, first on line 3": f"{file}:8",
+        "ratoi": f"{file}:2",
+        "recovery.stpes": f"{file}:5",
+        "recovery.steps": f"{file}:6",
+        "sweep": f"{file}:7",
+        "concurrency.1": f"{file}:9",
+        "limit": "HARNESS_LIMIT",
+        "align": "--align",
+    }
+    assert "no such setting, did you mean ratio?" in str(raised.value) and "did you mean steps?" in str(raised.value)
+
+
+def test_yaml_that_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("ratio: 0.1\nseed: [1\n")
+    with pytest.raises(UsageError, match=r"run\.yaml:3 cannot be read as YAML"):
+        load_config(file, {})
+
+
+@pytest.mark.parametrize("preset", [None, *presets()])
+def test_what_is_printed_gives_the_same_settings_again(tmp_path: Path, preset: str | None) -> None:
+    config = load_config(None, {"ratio": 0.3, "task": ("mini_math",), "steps": 7}, preset)
+    file = tmp_path / "config.yaml"
+    file.write_text(config_yaml(config))
+    assert load_config(file, {}) == config
+    assert load_config(file, {"ratio": 0.4}).ratio == 0.4
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"run\.yaml"):
+        load_config(file, {})
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml", {})
+
+
+def test_a_preset_gives_way_to_everything_else(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("calibration_samples: 12\n")
+    assert load_config(None, {}, "paper").metric == "smd" and load_config(None, {}, "paper").frame == "raw"
+    found = load_config(file, {"tokens": "both"}, "paper")
+    assert (found.calibration_samples, found.tokens, found.metric, found.compensate) == (12, "both", "smd", False)
+
+
+def test_every_preset_is_valid_and_offered() -> None:
+    from harness.cli.main import cli
+
+    offered = next(option for option in cli.commands["run"].params if option.name == "preset").type.choices
+    assert list(offered) == list(presets())
+    for name in presets():
+        load_config(None, {}, name)
+
+
+def test_keys_that_are_merged_in_are_not_given_twice_and_odd_ones_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("recovery: &r {steps: 5, samples: 4}\nsweep: {}\n")
+    assert load_config(file, {}).recovery.steps == 5
+    file.write_text("x: &r {steps: 5, samples: 4}\nrecovery: {<<: *r, steps: 7}\n")
+    with pytest.raises(UsageError) as raised:
+        load_config(file, {})
+    assert "twice" not in str(raised.value) and f"{file}:1: x: no such setting" in str(raised.value)
+    cases = {
+        "1: 2\n": "1 is no name of a setting",
+        "on: 2\n": "True is no name",
+        "preset: 3\n": f"{file}:1: unknown preset 3",
+        "ratio: 2024-13-45\n": "cannot be read",
+        "recovery: {ratio: 0.1}\n": f"{file}:1: recovery.ratio: no such",
+    }
+    for text, said in cases.items():
+        file.write_text(text)
+        with pytest.raises(UsageError, match=re.escape(said)):
+            load_config(file, {"ratio": 0.3})
+
+
+def test_names_that_there_are_not_are_told_with_their_lines_beside_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "model: tiny-mat\ntask: [mini_math, mini_mth]\nmetric: smdd\nratio: 1.5\nsweep:\n  methods: [best, rmss+refit]\n"
+    )
+    with pytest.raises(UsageError) as raised:
+        load_config(file, {}, names=name_problems)
+    said = str(raised.value)
+    for place, what in (
+        (1, "unknown model"),
+        (2, "unknown task 'mini_mth'"),
+        (3, "unknown metric 'smdd'"),
+        (4, "ratio: ratio 1.5 is outside"),
+    ):
+        assert f"{file}:{place}: {what}" in said
+    assert "unknown metric 'rmss'" in said

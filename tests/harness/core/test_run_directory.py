@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.core.errors import StorageError, UsageError
+from harness.core.files import atomic_path, load_arrays, need_disk, save_arrays, write_json
+from harness.core.hashing import file_hash
+from harness.core.run_directory import RunDirectory, locked
+from harness.core.safetensors_stream import data_hash
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "run.json"
+    write_json(target, {"old": 1})
+
+    def fail() -> None:
+        with atomic_path(target) as scratch:
+            scratch.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == '{\n "old": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    for error in (
+        OSError(28, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ):
+        with pytest.raises(StorageError, match="no space left"), atomic_path(tmp_path / "x"):
+            raise error
+
+
+def test_need_disk_refuses_what_cannot_fit(tmp_path: Path) -> None:
+    need_disk(tmp_path / "not" / "there" / "yet", 1)
+    with pytest.raises(StorageError, match="GiB are free"):
+        need_disk(tmp_path, 1 << 60)
+
+
+def test_arrays_have_the_same_bytes_every_time_and_come_back(tmp_path: Path) -> None:
+    arrays = {f"layers.{i}.keep": np.arange(i + 1, dtype=np.int32) for i in range(5)}
+    metadata = {key: key for key in "abcdefghijkl"}
+    for i in range(10):
+        save_arrays(tmp_path / f"{i}.safetensors", arrays, metadata)
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(10)}) == 1
+    loaded, meta = load_arrays(tmp_path / "0.safetensors", "harness plan")
+    assert meta == metadata
+    assert all(np.array_equal(loaded[name], array) for name, array in arrays.items())
+
+
+def test_a_file_that_is_no_safetensors_names_the_command(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("hello")
+    with pytest.raises(UsageError, match="harness plan"):
+        load_arrays(tmp_path / "x", "harness plan")
+
+
+def test_a_stage_is_finished_until_its_inputs_or_outputs_change(tmp_path: Path) -> None:
+    run, output = RunDirectory(tmp_path), tmp_path / "plan"
+    run.open({"ratio": 0.2}, fresh=False)
+    output.write_text("a")
+    run.finish("plan", "inputs", [output])
+    again = RunDirectory(tmp_path)
+    again.open({"ratio": 0.2}, fresh=False)
+    assert again.finished("plan", "inputs")
+    assert not again.finished("plan", "other inputs")
+    output.write_text("b")
+    assert not again.finished("plan", "inputs")
+    output.unlink()
+    assert not again.finished("plan", "inputs")
+
+
+def test_other_settings_are_refused_and_fresh_starts_over(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).open({"ratio": 0.2}, fresh=False)
+    (tmp_path / "old").write_text("x")
+    with pytest.raises(UsageError, match=r"ratio: 0\.2 there, 0\.3 now.*--fresh"):
+        RunDirectory(tmp_path).open({"ratio": 0.3}, fresh=False)
+    RunDirectory(tmp_path).open({"ratio": 0.3}, fresh=True)
+    assert not (tmp_path / "old").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_is_no_run_directory_is_never_emptied(tmp_path: Path, fresh: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="no run directory"):
+        RunDirectory(tmp_path).open({}, fresh)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"schema_version": 1, "manifest_version": 3}', '{"name": "a web app"}', "[]", "not json"]
+)
+def test_a_manifest_of_another_program_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    for fresh in (False, True):
+        with pytest.raises((UsageError, StorageError), match="another --out"):
+            RunDirectory(tmp_path).open({}, fresh)
+        assert (tmp_path / "manifest.json").read_text() == text
+
+
+def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    for replaces in (None, "pruning.json"):
+        with pytest.raises(UsageError, match="another --out"), atomic_path(tmp_path / "out", replaces) as scratch:
+            scratch.write_text("x")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "thesis.tex"]
+
+
+def test_a_run_directory_has_one_user_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(StorageError, match="in use"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_file_hash_sees_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = file_hash(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert file_hash(tmp_path) != first
+    (tmp_path / "c").write_text("1")
+    assert file_hash(tmp_path / "b") == file_hash(tmp_path / "c"), "of one file, only what is in it"
+
+
+def test_a_run_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".manifest.json.abc").mkdir()
+    RunDirectory(tmp_path).open({"ratio": 0.2}, fresh=False)
+    assert not (tmp_path / ".manifest.json.abc").exists()
+
+
+def test_the_hash_of_the_data_does_not_see_the_metadata(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(6, dtype=np.int32), "b": np.ones((2, 3), dtype=np.float32)}
+    save_arrays(tmp_path / "one", arrays, {"made": "yesterday"})
+    save_arrays(tmp_path / "two", arrays, {"made": "today, by somebody else"})
+    assert data_hash(tmp_path / "one") == data_hash(tmp_path / "two")
+    for name, changed in (
+        ("a", np.arange(1, 7, dtype=np.int32)),
+        ("b", np.ones((3, 2), dtype=np.float32)),
+        ("c", arrays["a"]),
+    ):
+        save_arrays(tmp_path / "other", {**arrays, name: changed}, {})
+        assert data_hash(tmp_path / "other") != data_hash(tmp_path / "one")
+
+
+def test_seconds_add_up_over_starts(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path)
+    first.open({"a": 1}, False)
+    first.started -= 100
+    first.finish("one", "x", [])
+    assert 100 <= first.seconds < 130
+    again = RunDirectory(tmp_path)
+    again.open({"a": 1}, False)
+    assert again.seconds == first.seconds
+    again.started -= 10
+    again.finish("two", "x", [])
+    assert 110 <= again.seconds < 150

@@ -1,0 +1,368 @@
+"""Every formula against a second definition of it."""
+
+from __future__ import annotations
+
+from math import comb, log, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from harness.core.statistics import (
+    collapsed,
+    difference_over_seeds,
+    holm,
+    items_needed,
+    knee,
+    likelihood_metric,
+    mcnemar_exact,
+    minimum_detectable_effect,
+    non_inferiority_threshold,
+    over_seeds,
+    paired_difference,
+    paired_mean_difference,
+    paired_mean_p_value,
+    paired_ratio,
+    percentiles,
+    ratio_mean,
+    specificity,
+    wilson,
+)
+
+outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_the_root_of_the_score_equation(pair: tuple[int, int]) -> None:
+    """Wilson's limits p solve |k/n - p| = z sqrt(p (1 - p) / n), with z written out here."""
+    k, n = pair
+    z = 1.959963984540054
+    centre, half = (k + z * z / 2) / (n + z * z), z * sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
+    assert wilson(k, n) == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (3, 2), (-1, 4)])
+def test_wilson_refuses_the_impossible(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match="wilson"):
+        wilson(k, n)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_binomial_tail(lost: int, gained: int) -> None:
+    n, k = lost + gained, min(lost, gained)
+    tail = sum(comb(n, i) for i in range(k + 1)) / 2**n
+    assert mcnemar_exact(lost, gained) == pytest.approx(min(1.0, 2 * tail))
+    table = [[5, lost], [gained, 5]]
+    assert mcnemar_exact(lost, gained) == pytest.approx(min(1.0, float(mcnemar(table, exact=True).pvalue)))
+
+
+@given(outcomes)
+def test_paired_difference_counts_flips_and_is_antisymmetric(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there.difference == pytest.approx(np.mean(b) - np.mean(a))
+    assert (there.lost, there.gained) == (back.gained, back.lost)
+    assert (there.ci_low, there.ci_high) == pytest.approx((-back.ci_high, -back.ci_low))
+    assert -1 - 1e-9 <= there.ci_low <= there.difference <= there.ci_high <= 1 + 1e-9
+
+
+def test_paired_interval_gives_the_published_example() -> None:
+    """Newcombe 1998, Statistics in Medicine 17:2635, method 10 on the table 36, 12, 2, 0: 0.0569 to 0.3404."""
+    a = [True] * 36 + [False] * 12 + [True] * 2
+    b = [True] * 36 + [True] * 12 + [False] * 2
+    found = paired_difference(a, b)
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_paired_interval_covers_the_truth() -> None:
+    """2000 simulated pairs of runs with a true difference of -6 points: at least 93 % of the intervals hold it."""
+    rng = np.random.default_rng(0)
+    outcomes = rng.choice(4, size=(2000, 200), p=[0.80, 0.02, 0.08, 0.10])
+    found = [paired_difference(np.isin(row, [0, 2]).tolist(), np.isin(row, [0, 1]).tolist()) for row in outcomes]
+    assert np.mean([f.ci_low <= -0.06 <= f.ci_high for f in found]) >= 0.93
+
+
+def test_paired_mean_difference_is_the_t_interval_of_item_means() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random(50), rng.random((3, 50))
+    items = [a[i] - sum(b[s][i] for s in range(3)) / 3 for i in range(50)]
+    interval = stats.ttest_1samp(items, 0).confidence_interval(0.95)
+    assert paired_mean_difference(a.tolist(), b.tolist()) == pytest.approx(
+        (np.mean(items), interval.low, interval.high)
+    )
+
+
+def test_percentiles_interpolate() -> None:
+    assert percentiles([1.0, 2.0, 3.0, 4.0]) == {"p50": 2.5, "p90": pytest.approx(3.7), "p99": pytest.approx(3.97)}
+
+
+def test_with_equal_units_the_ratio_is_a_mean_with_students_interval() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 3.0, 30)
+    value, low, high = ratio_mean(values, np.full(30, 7.0))
+    expected = stats.t.interval(0.95, 29, values.mean() / 7, stats.sem(values) / 7)
+    assert (value, low, high) == pytest.approx((values.mean() / 7, *expected))
+
+
+def test_the_ratios_interval_covers_at_its_rate() -> None:
+    """Texts of unequal length whose loss per token varies by text: the true ratio is 2 by construction."""
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(800):
+        units = rng.integers(20, 200, 60)
+        _, low, high = ratio_mean(units * (2 + 0.5 * rng.standard_normal(60)), units)
+        hits += low <= 2 <= high
+    assert 0.92 < hits / 800 < 0.98
+
+
+def test_perplexity_and_bits_are_the_textbook_ones() -> None:
+    nll, tokens = [10.0, 30.0], [5, 10]
+    assert likelihood_metric("perplexity", nll, tokens)[0] == pytest.approx(float(np.exp(40 / 15)))
+    assert likelihood_metric("bits_per_byte", nll, tokens)[0] == pytest.approx(40 / 15 / np.log(2))
+    value, low, high = likelihood_metric("perplexity", [10.0, 22.0, 31.0], [5, 10, 16])
+    assert low < value < high
+
+
+@pytest.mark.parametrize(("values", "units"), [([1.0], [2.0]), ([1.0, 2.0], [0.0, 0.0]), ([1.0, 2.0], [1.0])])
+def test_a_ratio_without_clusters_or_units_is_refused(values: list[float], units: list[float]) -> None:
+    with pytest.raises(ValueError, match="ratio_mean"):
+        ratio_mean(values, units)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0.1, 100)), min_size=2, max_size=20))
+def test_paired_ratio_is_a_t_interval_of_the_logarithms(pairs: list[tuple[float, float]]) -> None:
+    a, b = zip(*pairs, strict=True)
+    logs = [log(y) - log(x) for x, y in pairs]
+    if np.std(logs) < 1e-9:
+        return
+    expected = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    ratio, low, high = paired_ratio(a, b)
+    assert low is not None and high is not None
+    assert log(ratio) == pytest.approx(float(np.mean(logs)), abs=1e-9)
+    assert (log(low), log(high)) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_paired_ratio_covers_the_true_ratio_as_often_as_it_says() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(2000):
+        drift = rng.lognormal(0, 0.3, 5)  # of the machine: alike for the two of a pair
+        a, b = drift * rng.lognormal(0, 0.03, 5), 1.3 * drift * rng.lognormal(0, 0.03, 5)
+        _, low, high = paired_ratio(a, b)
+        assert low is not None and high is not None
+        hits += low <= 1.3 <= high
+    assert 0.935 <= hits / 2000 <= 0.965
+
+
+def test_of_one_pair_nothing_is_known_but_the_ratio() -> None:
+    assert paired_ratio([2.0], [3.0]) == (pytest.approx(1.5), None, None)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0]), ([0.0], [1.0]), ([1.0], [-1.0])])
+def test_paired_ratio_refuses_what_has_no_logarithm(a: list[float], b: list[float]) -> None:
+    with pytest.raises(ValueError, match="paired_ratio needs"):
+        paired_ratio(a, b)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_is_its_step_down_definition(p_values: list[float]) -> None:
+    expected, so_far = [0.0] * len(p_values), 0.0
+    for step, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        so_far = max(so_far, min(1.0, (len(p_values) - step) * p_values[i]))
+        expected[i] = so_far
+    assert holm(p_values) == pytest.approx(expected)
+
+
+def test_the_p_value_goes_with_the_interval() -> None:
+    rng = np.random.default_rng(2)
+    for shift in (0.0, 0.1, 0.2, 0.3):
+        a, b = (rng.random(60) + shift).tolist(), rng.random((3, 60)).tolist()
+        _, low, high = paired_mean_difference(a, b)
+        assert (paired_mean_p_value(a, b) < 0.05) == (low > 0 or high < 0)
+    assert paired_mean_p_value([1.0, 0.0], [[1.0, 0.0]]) == 1.0
+    assert paired_mean_p_value([1.0, 1.0], [[0.0, 0.0]]) == 0.0
+
+
+def test_one_seed_is_wilson_and_several_are_means_with_their_spread() -> None:
+    single = over_seeds([[True, True, False, True]])
+    assert (single.mean, single.sd, (single.ci_low, single.ci_high)) == (0.75, None, wilson(3, 4))
+    found = over_seeds([[True, True, False, True], [True, False, False, True], [True, False, False, False]])
+    accuracies = [0.75, 0.5, 0.25]
+    assert (found.seeds, found.mean, found.sd) == (3, pytest.approx(0.5), pytest.approx(np.std(accuracies, ddof=1)))
+    low, high = zip(wilson(3, 4), wilson(2, 4), wilson(1, 4), strict=True)
+    assert (found.ci_low, found.ci_high) == (pytest.approx(sum(low) / 3), pytest.approx(sum(high) / 3))
+
+
+def test_seeds_do_not_count_as_more_items() -> None:
+    """Items are hard or easy under every seed alike: intervals over items cover the truth, ones over all answers would
+    not.
+    """
+    rng, hits, naive = np.random.default_rng(3), 0, 0
+    for _ in range(600):
+        answers = rng.random((5, 100)) < rng.choice([0.05, 0.95], 100, p=[0.4, 0.6])
+        found = over_seeds(answers.tolist())
+        hits += found.ci_low <= 0.59 <= found.ci_high
+        low, high = wilson(int(answers.sum()), answers.size)
+        naive += low <= 0.59 <= high
+    assert hits / 600 >= 0.93
+    assert naive / 600 < 0.75
+
+
+@pytest.mark.parametrize(("n", "rate"), [(40, 0.02), (150, 0.01), (150, 0.99), (164, 0.5)])
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_seeds_cover_the_truth_also_where_nearly_all_is_right_or_wrong(n: int, rate: float, shared: float) -> None:
+    """shared: the share of items that all seeds answer alike; at 1 three seeds know no more than one."""
+    rng, hits = np.random.default_rng(11), 0
+    for _ in range(400):
+        one = rng.random(n) < rate
+        seeds = [np.where(rng.random(n) < shared, one, rng.random(n) < rate).tolist() for _ in range(3)]
+        found = over_seeds(seeds)
+        hits += found.ci_low <= rate <= found.ci_high
+    assert hits / 400 >= 0.93
+
+
+def test_the_detectable_effect_is_found_four_times_in_five() -> None:
+    """GSM8K: 2.4 points at 10 % of changed items; by the exact test, which is a little slower than the
+    approximation.
+    """
+    effect = minimum_detectable_effect(1319, 0.10)
+    assert effect == pytest.approx(0.0244, abs=1e-4)
+    assert minimum_detectable_effect(164, 0.10) == pytest.approx(0.0692, abs=1e-4)
+    lost = np.random.default_rng(4).binomial(132, (0.10 + effect) / 0.20, 2000)
+    assert 0.76 <= np.mean([mcnemar_exact(int(k), 132 - int(k)) < 0.05 for k in lost]) <= 0.84
+
+
+@given(st.integers(20, 5000), st.floats(0.01, 0.5))
+def test_items_needed_is_the_detectable_effect_turned_round(n: int, discordant: float) -> None:
+    assert abs(items_needed(minimum_detectable_effect(n, discordant), discordant) - n) <= 1
+
+
+@given(
+    st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0, 1), st.floats(0, 0.5)
+)
+def test_collapse_is_the_rule_of_the_method(pair: tuple[int, int], dense: float, chance: float) -> None:
+    right, n = pair
+    assert collapsed(right, n, dense, chance) == (wilson(right, n)[1] < max(chance, dense / 10))
+
+
+def answers_with(rng: np.random.Generator, base: np.ndarray, loss: float, gain: float) -> list[bool]:
+    return np.where(base, rng.random(base.size) >= loss, rng.random(base.size) < gain).tolist()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=60))
+def test_a_difference_over_seeds_is_the_mean_of_the_seeds_own(rows: list[tuple[bool, bool, bool]]) -> None:
+    before, *after = ([row[i] for row in rows] for i in range(3))
+    (difference, low, high), p = difference_over_seeds(before, after)
+    each = [paired_difference(before, seed).difference for seed in after]
+    assert difference == pytest.approx(sum(each) / 2) and low <= difference <= high and 0 <= p <= 1
+    one = paired_difference(before, after[0])
+    assert difference_over_seeds(before, after[:1]) == ((one.difference, one.ci_low, one.ci_high), one.p_value)
+
+
+def test_non_inferiority_stops_at_the_first_ratio_that_fails() -> None:
+    dense = [True] * 100
+    arms = [(0.3, [[True] * 100]), (0.1, [[True] * 100] * 3), (0.2, [[True] * 90 + [False] * 10])]
+    assert non_inferiority_threshold(arms, dense, margin=0.05) == 0.1
+    assert non_inferiority_threshold(arms, dense, margin=0.2) == 0.3
+    assert non_inferiority_threshold(arms[2:], dense, margin=0.05) == 0.0
+
+
+def test_non_inferiority_claims_too_much_in_at_most_one_run_of_twenty() -> None:
+    """The true loss at 0.2 and above is just the margin: a threshold there is a false claim; at 0.1 nothing is lost."""
+    rng, false, reached = np.random.default_rng(5), 0, 0
+    for _ in range(1000):
+        base = rng.random(300) < 0.9
+        loss, gain = 0.05 / 0.9 + 0.02 / 0.9, 0.02 / 0.1
+        arms = [
+            (0.1, [answers_with(rng, base, 0.01, 0.09)]),
+            *((r, [answers_with(rng, base, loss, gain)]) for r in (0.2, 0.3)),
+        ]
+        threshold = non_inferiority_threshold(arms, base.tolist(), margin=0.05)
+        false += threshold >= 0.2
+        reached += threshold >= 0.1
+    assert false / 1000 <= 0.05 + 0.014  # two standard errors of the simulation
+    assert reached / 1000 > 0.9
+
+
+@pytest.mark.parametrize("n", [40, 100, 200, 500])
+def test_several_seeds_that_agree_do_not_make_up_for_few_items(n: int) -> None:
+    """Nothing is wrong before, the true loss is just the margin, and three seeds lose the same items."""
+    rng, false = np.random.default_rng(12), 0
+    for _ in range(400):
+        after = (rng.random(n) >= 0.05).tolist()
+        false += non_inferiority_threshold([(0.1, [after] * 3)], [True] * n, margin=0.05) > 0
+    assert false / 400 <= 0.05 + 0.022
+
+
+RATIOS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
+
+
+def curve(rng: np.random.Generator, accuracy: list[float], n: int) -> list[list[float]]:
+    """Items with a hardness of their own, so that the arms share them as real ones do."""
+    hardness = rng.random(n)
+    return [(hardness + 0.05 * rng.standard_normal(n) < level).astype(float).tolist() for level in accuracy]
+
+
+def test_a_knee_is_found_where_it_is() -> None:
+    rng, covered, found = np.random.default_rng(6), 0, []
+    for _ in range(30):
+        result = knee(RATIOS, curve(rng, [0.9 - 0.2 * r - 2.5 * max(0.0, r - 0.2) for r in RATIOS], 1000), samples=300)
+        assert result.ratio is not None and result.ci_low is not None and result.ci_high is not None
+        found.append(result.ratio)
+        covered += result.ci_low <= 0.2 <= result.ci_high
+    assert np.mean(found) == pytest.approx(0.2, abs=0.01)
+    assert covered >= 27
+
+
+def test_a_straight_line_seldom_has_a_knee() -> None:
+    rng = np.random.default_rng(7)
+    results = [knee(RATIOS, curve(rng, [0.9 - 1.2 * r for r in RATIOS], 1000), samples=200) for _ in range(40)]
+    assert sum(result.ratio is not None for result in results) <= 4
+
+
+def test_a_curve_that_flattens_out_bends_the_other_way() -> None:
+    rng = np.random.default_rng(8)
+    assert knee(RATIOS, curve(rng, [0.9 * 0.2 ** (10 * r) for r in RATIOS], 2000), samples=200).ratio is None
+
+
+def test_the_best_hinge_is_that_of_a_plain_search() -> None:
+    """Least squares at every k by numpy's own routine, one at a time, on the dense arms' means."""
+    rng = np.random.default_rng(9)
+    outcomes = curve(rng, [0.9 - 3 * max(0.0, r - 0.17) for r in RATIOS], 500)
+    y, x, best = np.mean(outcomes, axis=1), np.array(RATIOS), (np.inf, 0.0)
+    for k in np.linspace(x[1], x[-2], 61):
+        design = np.column_stack([np.ones(9), x, np.clip(x - k, 0, None)])
+        best = min(best, (float(np.linalg.lstsq(design, y, rcond=None)[1][0]), float(k)))
+    line = float(np.polyfit(x, y, 1, full=True)[1][0])
+    result = knee(RATIOS, outcomes, samples=100)
+    assert result.ratio == pytest.approx(best[1])
+    assert result.bic_gain == pytest.approx(9 * log((line + 1e-9) / (best[0] + 1e-9)) - 2 * log(9), rel=1e-6)
+
+
+@pytest.mark.parametrize("ratios", [[0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.1, 0.2, 0.3]])
+def test_a_knee_of_too_few_or_unordered_ratios_is_refused(ratios: list[float]) -> None:
+    with pytest.raises(ValueError, match="knee needs"):
+        knee(ratios, [[1.0, 0.0]] * len(ratios))
+
+
+def test_specificity_is_how_much_more_the_target_falls() -> None:
+    """Coverage by simulation: the target loses 30 points, two others 10 and 6."""
+    rng, hits = np.random.default_rng(10), 0
+    for _ in range(600):
+        base = [rng.random(n) < 0.9 for n in (300, 150, 200)]
+        pruned = [answers_with(rng, b, loss / 0.9, 0.0) for b, loss in zip(base, (0.30, 0.10, 0.06), strict=True)]
+        target, *others = (difference_over_seeds(b.tolist(), [p])[0] for b, p in zip(base, pruned, strict=True))
+        difference, low, high = specificity(target, others)
+        assert difference == pytest.approx((others[0][0] + others[1][0]) / 2 - target[0])
+        hits += low <= 0.22 <= high
+    assert 0.93 <= hits / 600 <= 0.98
+
+
+def test_pairs_of_nothing_or_of_different_lengths_are_refused() -> None:
+    for a, b in (([], []), ([True], [True, False])):
+        with pytest.raises(ValueError, match="two equally long, non-empty sequences"):
+            paired_difference(a, b)
+    for first, seeds in (([1.0, 0.0], [[1.0]]), ([1.0], [[1.0]])):
+        with pytest.raises(ValueError, match=r"\[seeds, items\] with two items or more"):
+            paired_mean_difference(first, seeds)

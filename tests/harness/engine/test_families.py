@@ -1,0 +1,138 @@
+"""Families on stock vLLM: uniform and per-layer widths give the tokens of transformers in FP32; `make families` for all
+of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.core.errors import UsageError
+from harness.core.types.pruning import PruningPlan
+from harness.training.fine_tuning import write_checkpoint
+from pruning import vllm_plugin
+from pruning.checkpoint import fingerprint
+from pruning.export import export
+from pruning.families import FAMILIES
+from pruning.loader import load_pruned
+from tests.conftest import build_model
+from tests.recovery.test_merge import with_adapter
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
+WIDTHS = {"uniform": (64, 64, 64), "ragged": (64, 48, 33)}
+# native, fused, transformers back end, no gate
+FEW = [("llama", "uniform"), ("llama", "ragged"), ("phi3", "ragged"), ("olmo2", "ragged"), ("opt", "ragged")]
+ALL = [(name, kind) for name, family in FAMILIES.items() for kind in WIDTHS if kind == "uniform" or family.own_widths]
+CASES = (
+    ALL if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
+)  # vLLM inspects each architecture in a process of its own, slowly
+PROMPTS = [[int(t) for t in np.random.default_rng(i).integers(2, 1000, 20)] for i in range(3)]
+# nothing of ours is imported by hand: the installed entry point alone makes ragged widths known
+SCRIPT = """
+import gc, json, os, sys
+os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", VLLM_LOGGING_LEVEL="ERROR")
+from vllm import LLM, SamplingParams
+folders, prompts = json.load(open(sys.argv[1]))
+found = {}
+for name, folder in folders.items():
+    try:
+        llm = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=1 << 25, skip_tokenizer_init=True)
+        params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, detokenize=False)
+        out = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+        found[name] = [list(o.outputs[0].token_ids) for o in out]
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+    except Exception as error:
+        found[name] = repr(error)[:2000]
+json.dump(found, open(sys.argv[2], "w"))
+"""
+
+
+def plan_of(model: Path, widths: tuple[int, ...]) -> PruningPlan:
+    rng = np.random.default_rng(1)
+    keep = tuple(np.sort(rng.permutation(96)[:width]).astype(np.int32) for width in widths)
+    return PruningPlan(
+        keep=keep,
+        intermediate_size=96,
+        method="random",
+        metric=None,
+        ratio=0.4,
+        seed=0,
+        alignment=1,
+        model="m",
+        model_hash=fingerprint(model),
+        scores_hash="hash",
+        tokens="both",
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    made = {}
+    for model_type, kind in CASES:
+        dense = root / model_type
+        if not dense.exists():
+            build_model(model_type, dense, tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
+        made[f"{model_type} {kind}"] = export(dense, plan_of(dense, WIDTHS[kind]), root / f"{model_type}-{kind}").path
+    for kind in WIDTHS:
+        made[f"llama {kind} recovered"] = recovered(made[f"llama {kind}"], root / f"recovered-{kind}")
+    return made
+
+
+def recovered(pruned: Path, out: Path) -> Path:
+    """With a random adapter merged, as after a fine-tuning."""
+    with_adapter(pruned, out.with_suffix(".state"))
+    write_checkpoint(pruned, out.with_suffix(".state"), out, {"end_token": 1})
+    return out
+
+
+@pytest.fixture(scope="module")
+def tokens(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("vllm")
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "in.json").write_text(json.dumps([{k: str(v) for k, v in checkpoints.items()}, PROMPTS]))
+    command = [sys.executable, "script.py", "in.json", "out.json"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1500)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return dict(json.loads((folder / "out.json").read_text()))
+
+
+RECOVERED = [("llama", f"{kind} recovered") for kind in WIDTHS]
+
+
+@pytest.mark.parametrize(("model_type", "kind"), [*CASES, *RECOVERED])
+def test_vllm_gives_the_tokens_of_transformers(
+    model_type: str, kind: str, checkpoints: dict[str, Path], tokens: dict[str, Any]
+) -> None:
+    found = tokens[f"{model_type} {kind}"]
+    model = load_pruned(checkpoints[f"{model_type} {kind}"], torch.float32)
+    model.generation_config.eos_token_id = None  # vLLM is told to ignore it too
+    expected = [model.generate(torch.tensor([p]), max_new_tokens=12, do_sample=False)[0, 20:].tolist() for p in PROMPTS]
+    assert found == expected
+
+
+def test_per_layer_widths_are_refused_where_vllm_cannot_run_them(tmp_path: Path) -> None:
+    dense = build_model("gpt2", tmp_path / "gpt2")
+    with pytest.raises(UsageError, match="--allocation uniform"):
+        export(dense, plan_of(dense, WIDTHS["ragged"]), tmp_path / "out")
+
+
+def test_a_tensor_parallel_size_that_does_not_divide_is_named_before_vllm_builds_anything() -> None:
+    """Also where it is the widest layer, on which vLLM itself would stop with a bare assertion."""
+    config = SimpleNamespace(
+        model_config=SimpleNamespace(hf_config=SimpleNamespace(intermediate_sizes=[64, 48, 99])),
+        parallel_config=SimpleNamespace(tensor_parallel_size=2),
+    )
+    with pytest.raises(ValueError, match=r"size 2 does not divide the FFN widths \[99\]"):
+        vllm_plugin.FFNPrunedQwen2ForCausalLM(vllm_config=config)

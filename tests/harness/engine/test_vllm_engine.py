@@ -1,0 +1,134 @@
+"""Stock vLLM on our exports: loaded with nothing of ours, greedy tokens equal to transformers in FP32."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from harness.engine.vllm_engine import EngineConfig, engine
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.pipeline import scoring
+from pruning import score_file
+from pruning.export import export
+from pruning.plan import PlanRequest, make_plan
+from tasks.mini_facts.task import items as fact_items
+from tasks.mini_math.task import items as math_items
+from tasks.registry import find_task
+from tests.conftest import TINY_MATH, build_model
+
+pytestmark = pytest.mark.slow
+STOCK = """
+import json, os, sys
+os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", VLLM_PLUGINS="")
+from vllm import LLM, SamplingParams
+model, prompts = sys.argv[1], json.load(open(sys.argv[2]))
+llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=512, kv_cache_memory_bytes=1 << 26)
+out = llm.generate([{"prompt_token_ids": p} for p in prompts], SamplingParams(temperature=0, max_tokens=40), use_tqdm=False)
+assert not [m for m in sys.modules if m.split(".")[0] in ("harness", "pruning", "tasks", "reports")]
+json.dump([list(o.outputs[0].token_ids) for o in out], open(sys.argv[3], "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with 20 % of its neurons removed by importance."""
+    folder = tmp_path_factory.mktemp("pruned")
+    calibration = scoring.calibrate(
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "both")
+    )
+    scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=1), folder / "s")
+    plan = make_plan(
+        score_file.load(folder / "s"), PlanRequest(ratio=0.2, method="selective", metric="rms", seed=0, alignment=16)
+    )
+    return export(TINY_MATH, plan, folder / "checkpoint").path
+
+
+def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp_path: Path) -> None:
+    with engine(
+        build_model("smollm3", tmp_path / "a"), EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=1)
+    ):
+        pass
+    build_model("smollm3", tmp_path / "b")
+
+
+def prompts() -> list[list[int]]:
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
+    questions = [p.question for p in math_items("validation", 10)] + [
+        f["question"] for f in fact_items("validation")[:6]
+    ]
+    chats = [[{"role": "user", "content": question}] for question in questions]
+    return [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
+
+
+def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Path) -> None:
+    asked = prompts()
+    (tmp_path / "script.py").write_text(STOCK)
+    (tmp_path / "prompts.json").write_text(json.dumps(asked))
+    command = [sys.executable, "script.py", str(pruned), "prompts.json", "out.json"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert result.returncode == 0, result.stderr[-2000:]
+    answers = json.loads((tmp_path / "out.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.float32).eval()
+    for prompt, answer in zip(asked, answers, strict=True):
+        expected = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False)[0, len(prompt) :].tolist()
+        assert answer == expected
+
+
+@pytest.mark.parametrize("backend", [pytest.param("hf", marks=pytest.mark.thorough), "vllm"])
+def test_lm_evals_own_backends_take_the_export_and_our_tasks(
+    backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path
+) -> None:
+    """`lm_eval --include_path "$(harness tasks --path)"`: our scores; with no engine of ours, truncation is unknown and
+    not 0.
+    """
+    from tasks.registry import TASKS_PATH
+
+    extra = ",enforce_eager=True,max_model_len=512,gpu_memory_utilization=0.1" if backend == "vllm" else ""
+    command = [
+        str(Path(sys.executable).parent / "lm_eval"),
+        "run",
+        "--model",
+        backend,
+        "--model_args",
+        f"pretrained={pruned},dtype=float32{extra}",
+        "--tasks",
+        ",".join(ours),
+        "--include_path",
+        str(TASKS_PATH),
+        "--limit",
+        "24",
+        "--apply_chat_template",
+        "--batch_size",
+        "24",
+        "--device",
+        "cpu",
+        "--output_path",
+        str(tmp_path),
+    ]
+    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, **environment})
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]
+    assert {task: row.get("exact_match,raw", row.get("pass@1,raw")) for task, row in found.items()} == pytest.approx(
+        ours
+    )
+    assert found["mini_facts"]["fail_empty,raw"] == 0.0
+    assert str(found["mini_facts"]["fail_truncated,raw"]).lower() == "nan"
+
+
+@pytest.fixture(scope="module")
+def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    tasks = tuple(find_task(name) for name in ("mini_facts", "mini_math", "mini_code"))
+    with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+        found = evaluate(
+            llm, Exam("pruned", tasks, 512, chat=True, limit=24), Sitting(tmp_path_factory.mktemp("ours"), "pruned")
+        )
+    return {task: result.value for task, result in found.items()}

@@ -1,0 +1,217 @@
+"""A swapped engine against a fresh one on the export, token for token in FP32, with prompts longer than a cache
+block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import MeasurementError, UsageError
+from harness.engine.vllm_engine import EngineConfig, cached_bytes_per_token, engine, generate, kv_bytes_per_token
+from harness.engine.weight_swap import restore, swap, swapped
+from harness.pipeline import scoring
+from pruning import score_file
+from pruning.export import export, ffn_tensors
+from pruning.families import FAMILIES
+from pruning.loader import load_pruned
+from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
+from tasks.registry import find_task
+from tests.conftest import TINY_MATH, build_model
+from tests.harness.engine.test_families import WIDTHS, plan_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
+SMALL = EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)
+PROMPTS = [
+    [int(t) for t in np.random.default_rng(i).integers(2, 1000, 40 + 70 * i)] for i in range(4)
+]  # up to 250 tokens, blocks of 128
+FEW = ("phi3", "opt", "gpt2", "smollm3")  # fused, no gate with biases, transposed, transformers back end
+CASES = tuple(FAMILIES) if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
+
+
+def answers(llm: Any) -> list[list[int]]:
+    from vllm import SamplingParams, TokensPrompt
+
+    params = SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True)
+    return [
+        list(o.outputs[0].token_ids) for o in generate(llm, [TokensPrompt(prompt_token_ids=p) for p in PROMPTS], params)
+    ]
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Uniform, re-fitted, and with per-layer widths."""
+    folder = tmp_path_factory.mktemp("plans")
+    calibration = scoring.calibrate(
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "both")
+    )
+    request = scoring.ScoreRequest(moments=True, threads=1)
+    scoring.score_model(TINY_MATH, calibration, request, folder / "s")
+    made = []
+    for i, wanted in enumerate(
+        (
+            PlanRequest(0.5, metric="rms"),
+            PlanRequest(0.5, metric="rms", compensated=True),
+            PlanRequest(0.4, metric="rms", allocation="global", compensated=True),
+        )
+    ):
+        plan, file = make_plan(score_file.load(folder / "s"), wanted), folder / str(i) / "plan.safetensors"
+        save_plan(plan, file)
+        if wanted.compensated:
+            scoring.compensate_plan(TINY_MATH, calibration, request, folder / "s", file)
+        made.append(file)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(plans: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[list[list[int]]]:
+    """Answers of a fresh engine on the export of every plan, and on the dense model at the end."""
+    folders = [export(TINY_MATH, load_plan(file), tmp_path_factory.mktemp("export") / "c", file).path for file in plans]
+    found = []
+    for folder in [*folders, TINY_MATH]:
+        with engine(folder, SMALL) as llm:
+            found.append(answers(llm))
+    assert all(a != b for a, b in itertools.combinations(found, 2))
+    return found
+
+
+@pytest.fixture(params=["packed", "in place"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Engines as on this CPU, and engines that keep their weights as on CUDA, where they are overwritten."""
+    if request.param == "in place":
+        from vllm import _custom_ops as ops
+        from vllm.model_executor.layers import utils
+
+        monkeypatch.setattr(ops, "_supports_onednn", False)
+        monkeypatch.setattr(utils, "check_cpu_sgl_kernel", lambda *_: False)
+    return str(request.param)
+
+
+@pytest.fixture()
+def running(way: str) -> Iterator[Any]:
+    with engine(TINY_MATH, SMALL) as llm:
+        kept = llm.apply_model(lambda model: model.model.layers[0].mlp.down_proj.weight.numel() > 0)
+        assert kept == [way == "in place"]
+        yield llm
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sequence=st.lists(st.integers(0, 3), min_size=1, max_size=6))
+def test_any_sequence_of_swaps_equals_fresh_engines(
+    running: Any, plans: list[Path], expected: list[list[list[int]]], sequence: list[int]
+) -> None:
+    """3 stands for the dense model."""
+    for step in sequence:
+        swap(running, plans[step]) if step < 3 else restore(running)
+        assert answers(running) == expected[step]
+
+
+def test_the_dense_weights_come_back_bit_for_bit(running: Any, plans: list[Path]) -> None:
+    """By the sum of the FFN's outputs in exact integers: every bit of every output of every layer, for inputs of all
+    sizes.
+    """
+    before = running.collective_rpc(ffn_bits)
+    for file in plans:
+        swap(running, file)
+        assert running.collective_rpc(ffn_bits) != before
+    restore(running)
+    assert running.collective_rpc(ffn_bits) == before
+
+
+def ffn_bits(worker: Any) -> list[str]:
+    x = torch.randn((5, 128), generator=torch.Generator().manual_seed(0))
+    return [hashlib.sha256(layer.mlp(x).numpy().tobytes()).hexdigest() for layer in worker.get_model().model.layers]
+
+
+def test_a_swap_that_fails_halfway_leaves_the_dense_model(
+    plans: list[Path], expected: list[list[list[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        yield next(iter(ffn_tensors(*arguments)))
+        raise UsageError("no more")
+
+    with engine(TINY_MATH, SMALL) as llm:
+        swap(llm, plans[1])
+        monkeypatch.setattr("harness.engine.weight_swap_worker.ffn_tensors", broken)
+        with pytest.raises(MeasurementError, match="cannot be put into the running engine: no more"):
+            swap(llm, plans[0])
+        assert answers(llm) == expected[3]
+
+
+def test_nothing_is_swapped_under_a_request(plans: list[Path], expected: list[list[list[int]]]) -> None:
+    from vllm import SamplingParams, TokensPrompt
+
+    with engine(TINY_MATH, SMALL) as llm:
+        llm.llm_engine.add_request("a", TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=4))
+        llm.llm_engine.step()
+        with pytest.raises(MeasurementError, match="between requests"):
+            swap(llm, plans[0])
+        llm.llm_engine.abort_request(["a"])
+        assert answers(llm) == expected[3]
+
+
+@pytest.mark.thorough
+def test_swaps_do_not_add_up_in_memory(plans: list[Path]) -> None:
+    """Two hundred swaps after a warm-up; keeping one packed copy of the FFN a swap would take 500 MiB."""
+    with engine(TINY_MATH, SMALL) as llm:
+        for i in range(40):
+            swap(llm, plans[i % 3])
+        before = resident_bytes()
+        for i in range(200):
+            swap(llm, plans[i % 3])
+        assert resident_bytes() - before < 32 << 20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected: list[list[list[int]]]) -> None:
+    """vLLM's default outside of the harness; functions cannot be sent to it, names of methods can."""
+    script = Path(__file__).parent / "swap_in_another_process.py"
+    arguments = [str(TINY_MATH), *map(str, plans)]
+    environment = {
+        **os.environ,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    made = subprocess.run([sys.executable, script, *arguments], env=environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert json.loads(made.stdout.splitlines()[-1]) == [*expected, expected[3]]
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("model_type", CASES)
+def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, tmp_path: Path) -> None:
+    dense = build_model(model_type, tmp_path / "dense", tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
+    plan, file = (
+        plan_of(dense, WIDTHS["ragged" if FAMILIES[model_type].own_widths else "uniform"]),
+        tmp_path / "plan.safetensors",
+    )
+    save_plan(plan, file)
+    model = load_pruned(export(dense, plan, tmp_path / "pruned").path, torch.float32)
+    model.generation_config.eos_token_id = None
+    expected = [
+        model.generate(torch.tensor([p]), max_new_tokens=16, do_sample=False)[0, len(p) :].tolist() for p in PROMPTS
+    ]
+    with engine(dense, SMALL) as llm:
+        assert kv_bytes_per_token(llm) == cached_bytes_per_token(
+            dense, "auto"
+        )  # by the engine's own specification, and by formula
+        with swapped(llm, file):
+            assert answers(llm) == expected

@@ -1,0 +1,123 @@
+"""`harness compare` on run directories as a run leaves them: paired by item, refused where the two are not the same
+test.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.main import cli
+from harness.core.errors import UsageError
+from harness.core.statistics import holm, paired_difference
+from harness.evaluation.compare_runs import compare_runs, comparison_table
+
+RIGHT = {"dense": [True] * 9 + [False], "pruned": [True] * 5 + [False] * 5, "random": [True] * 2 + [False] * 8}
+
+
+def make_run(
+    folder: Path, variants: dict[str, list[bool]], dtype: str = "auto", prompt: str = "p", **changes: Any
+) -> Path:
+    rows = []
+    for name, correct in variants.items():
+        samples = folder / "samples" / name / "mini_math.jsonl"
+        samples.parent.mkdir(parents=True)
+        lines = (
+            json.dumps({"doc_id": i, "prompt": f"{prompt} {i}", "correct": right}) for i, right in enumerate(correct)
+        )
+        samples.write_text("\n".join(lines) + "\n")
+        rows.append(
+            {
+                "name": name,
+                "eval": {"mini_math": {"metric": "exact_match", "samples": str(samples.relative_to(folder))}},
+            }
+        )
+    run = {
+        "model": "m",
+        "hardware": {"device": "cpu", "sandbox": "bubblewrap"},
+        "versions": {"vllm": "0.32.0"},
+        "variants": rows,
+    }
+    (folder / "run.json").write_text(json.dumps({**run, **changes}))
+    (folder / "manifest.json").write_text(json.dumps({"settings": {"dtype": dtype}}))
+    return folder
+
+
+def test_variants_are_paired_by_name_and_the_odd_ones_out_with_each_other(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", {"dense": RIGHT["dense"], "pruned": RIGHT["pruned"]})
+    b = make_run(tmp_path / "b", {"dense": RIGHT["dense"], "random": RIGHT["random"]})
+    found = compare_runs([str(a), str(b)])
+    dense, arms = found["comparisons"]
+    assert (dense["difference"], dense["lost"], dense["gained"]) == (0.0, 0, 0)
+    assert (arms["baseline"], arms["variant"]) == (f"{a}:pruned", f"{b}:random")
+    expected = paired_difference(RIGHT["pruned"], RIGHT["random"])
+    assert (arms["difference"], arms["ci_low"], arms["ci_high"], arms["lost"], arms["gained"], arms["mcnemar_p"]) == (
+        expected.difference,
+        expected.ci_low,
+        expected.ci_high,
+        expected.lost,
+        expected.gained,
+        expected.p_value,
+    )
+    assert [c["holm_p"] for c in found["comparisons"]] == holm([1.0, expected.p_value])
+    assert arms["items_needed"] > 10 and found["settings"] == {str(b): {}}
+
+
+def test_one_variant_can_be_named(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", {"dense": RIGHT["dense"], "pruned": RIGHT["pruned"]})
+    (found,) = compare_runs([f"{a}:dense", f"{a}:pruned"])["comparisons"]
+    assert found["difference"] == pytest.approx(-0.4)
+    with pytest.raises(UsageError, match="has no variant 'other'; it has dense, pruned"):
+        compare_runs([str(a), f"{a}:other"])
+
+
+def test_only_items_that_both_answered_count(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a", {"dense": [True] * 10}), make_run(tmp_path / "b", {"dense": [True, False, True]})
+    (found,) = compare_runs([str(a), str(b)])["comparisons"]
+    assert (found["n"], found["lost"]) == (3, 1)
+
+
+def test_another_prompt_for_the_same_item_is_another_test(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a", {"dense": [True]}), make_run(tmp_path / "b", {"dense": [True]}, prompt="q")
+    with pytest.raises(UsageError, match="item 0 of mini_math has another prompt"):
+        compare_runs([str(a), str(b)])
+
+
+def test_another_number_type_or_device_has_to_be_allowed(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a", {"dense": [True]}), make_run(tmp_path / "b", {"dense": [True]}, dtype="bfloat16")
+    with pytest.raises(UsageError, match=r"dtype: auto there, bfloat16 in .*--different"):
+        compare_runs([str(a), str(b)])
+    found = compare_runs([str(a), str(b)], different=True)
+    assert found["settings"] == {str(b): {"dtype": ["auto", "bfloat16"]}}
+    assert "dtype (auto / bfloat16)" in comparison_table(found).note
+
+
+def test_other_versions_are_said_and_not_refused(tmp_path: Path) -> None:
+    a, b = (
+        make_run(tmp_path / "a", {"dense": [True]}),
+        make_run(tmp_path / "b", {"dense": [True]}, versions={"vllm": "0.33.0"}),
+    )
+    assert "vllm (0.32.0 / 0.33.0)" in comparison_table(compare_runs([str(a), str(b)])).note
+
+
+def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path / "a", {"x": [True], "y": [True]}), make_run(tmp_path / "b", {"z": [True]})
+    with pytest.raises(UsageError, match="no variant of the same name"):
+        compare_runs([str(a), str(b)])
+    with pytest.raises(UsageError, match="two runs or more"):
+        compare_runs([str(a)])
+    with pytest.raises(UsageError, match="finish the run first"):
+        compare_runs([str(a), str(tmp_path)])
+
+
+def test_the_command_prints_one_document(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, {"dense": RIGHT[arm]}) for name, arm in (("a", "dense"), ("b", "pruned")))
+    made = CliRunner().invoke(cli, ["compare", str(a), str(b), "--json"])
+    (found,) = json.loads(made.stdout)["comparisons"]
+    assert found["difference"] == pytest.approx(-0.4)
+    (row,) = comparison_table(json.loads(made.stdout)).rows
+    assert row[4] == "-40.0" and row[6:8] == ("4", "0")

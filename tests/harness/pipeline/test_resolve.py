@@ -1,0 +1,71 @@
+"""Which variants a command makes of its settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.settings import load_config
+from harness.core.errors import UsageError
+from harness.pipeline.resolve import resolve, resolve_recovery
+
+
+def config(**options: Any) -> Any:
+    return load_config(None, {"model": "tiny-math", **options})
+
+
+def test_a_run_has_one_arm_and_recovers_it_with_its_control() -> None:
+    plain, recovered = resolve(config()), resolve(config(recover=True))
+    assert plain.variants == ("dense", "selective-obs-refit-0.2") == plain.served
+    assert recovered.variants == (*plain.variants, "dense-recovered", "selective-obs-refit-0.2-recovered")
+    assert json.loads(json.dumps(recovered.settings)) == recovered.settings  # as a manifest gives it back
+    assert (
+        resolve(config(recover=True, steps=7)).settings == recovered.settings
+    )  # its stages follow the recipe by themselves
+    with pytest.raises(UsageError, match="add --recover"):
+        resolve(config(steps=7))
+
+
+def test_arms_become_variants_and_dense_the_control() -> None:
+    spec = resolve_recovery(
+        config(arms="selective,random,reverse,dense", ratio=0.3, seed=7, metric="smd", recover=True)
+    )
+    pruned = ("selective-smd-0.3", "random-0.3-seed7", "reverse-smd-0.3")
+    assert spec.variants == ("dense", *pruned, *(f"{name}-recovered" for name in (*pruned, "dense")))
+    assert [arm.request.metric for arm in spec.arms] == ["smd", None, "smd"]
+    assert spec.score_request.metrics == ("smd",) and not spec.score_request.needs
+
+
+def test_what_was_asked_about_the_metric_is_the_selective_arms() -> None:
+    spec = resolve_recovery(
+        config(
+            arms=("selective", "random", "reverse"), metric="best", sequential=True, allocation="global", recover=True
+        )
+    )
+    selective, random, reverse = (arm.request for arm in spec.arms)
+    assert (selective.metric, selective.compensated, selective.sequential) == ("obs", True, True)
+    assert (random.metric, random.compensated, random.sequential, random.allocation) == (None, False, False, "uniform")
+    assert (reverse.metric, reverse.compensated, reverse.sequential, reverse.allocation) == (
+        "smd",
+        False,
+        False,
+        "global",
+    )
+
+
+def test_without_arms_the_model_is_fine_tuned_as_it_is(ragged_model: Path) -> None:
+    assert resolve_recovery(config(recover=True)).variants == ("dense", "dense-recovered")
+    pruned = config(model=str(ragged_model), task=("mini_math",), recover=True)
+    assert resolve_recovery(pruned).variants == ("pruned", "pruned-recovered")
+    with pytest.raises(UsageError, match="is pruned already; leave out --arms"):
+        resolve_recovery(config(model=str(ragged_model), task=("mini_math",), arms=("dense",), recover=True))
+
+
+def test_a_target_without_training_items_is_refused_before_any_work() -> None:
+    with pytest.raises(UsageError, match="similarity has no training split"):
+        resolve_recovery(config(task=("similarity",), recover=True))
+    assert resolve(config(task=("similarity",))).target.name == "similarity"
+    assert resolve_recovery(config(task=("similarity",), recover=True, data="mine.jsonl")).recovered == ("dense",)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.core.types.evaluation import SampleRecord
+from harness.evaluation.evaluate import summarise
+from harness.evaluation.paired import compare
+from harness.pipeline.run_json import build_run, run_schema
+from tasks.failures import FailureKind
+
+
+def record(i: int, correct: bool, *failures: str, finish: str | None = "stop", n: int | None = 10) -> SampleRecord:
+    unknown = () if finish else ("engine_error", "prompt_truncated", "truncated")
+    return SampleRecord(
+        doc_id=i,
+        prompt="p",
+        text="t",
+        correct=correct,
+        prediction="1",
+        failure=failures[0] if failures else None,
+        failures=failures,
+        finish_reason=finish,
+        n_tokens=n,
+        unknown=unknown,
+    )
+
+
+def test_the_published_schema_is_the_one_of_the_types() -> None:
+    """After a change of types.py it is written anew, as CONTRIBUTING says."""
+    assert json.loads((Path(harness.__path__[0]) / "run.schema.json").read_text()) == json.loads(
+        json.dumps(run_schema())
+    )
+
+
+@pytest.mark.parametrize("given", [["--api-key", "secret"], ["--api-key=secret"]])
+def test_a_key_does_not_get_into_run_json(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["harness", "serve", "my model", *given, "--port", "1"])
+    command = build_run("m", "t", [], [], {}).command
+    assert "secret" not in command
+    assert command.startswith("harness serve 'my model' --api-key") and command.endswith(" --port 1")
+
+
+def test_a_summary_counts_every_kind_and_leaves_wrong_answers_out_of_the_failure_rate() -> None:
+    rows = [
+        record(0, True),
+        record(1, False, "wrong"),
+        record(2, False, "truncated", "no_answer"),
+        record(3, True, "truncated", finish="length"),
+    ]
+    found = summarise("exact_match", rows, 1.0, "s")
+    assert (found.n, found.value, found.failure_rate, found.tokens_per_answer) == (4, 0.5, 0.5, 10.0)
+    assert (found.failures["truncated"], found.failures["no_answer"], found.failures["wrong"]) == (0.5, 0.25, 0.25)
+    assert set(found.failures) == {str(kind) for kind in FailureKind}
+
+
+def test_what_the_engine_did_not_say_is_none() -> None:
+    found = summarise("exact_match", [record(0, True, finish=None, n=None)], 1.0, "s")
+    assert (found.failure_rate, found.tokens_per_answer, found.failures["truncated"], found.failures["empty"]) == (
+        None,
+        None,
+        None,
+        0.0,
+    )
+
+
+def scored(i: int, nll: float, units: int) -> SampleRecord:
+    return replace(record(i, False), correct=None, nll=nll, units=units)
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("perplexity", 1.0), ("bits_per_byte", math.log(2))])
+def test_scored_texts_compare_by_the_difference_of_their_pooled_loss(metric: str, scale: float, tmp_path: Path) -> None:
+    losses = {"dense": [20.0, 33.0, 41.0], "pruned": [22.0, 33.5, 45.0]}
+    for name, values in losses.items():
+        rows = [scored(i, nll, units) for i, (nll, units) in enumerate(zip(values, (10, 12, 20), strict=True))]
+        (tmp_path / "samples" / name).mkdir(parents=True)
+        (tmp_path / "samples" / name / "t.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    found = compare(tmp_path, "dense", "pruned", "t", metric)
+    assert found.difference == pytest.approx((100.5 - 94.0) / 42 / scale)
+    assert found.ci_low < found.difference < found.ci_high and found.mcnemar_p is None and found.n == 3
+
+
+def test_a_summary_of_scored_texts_knows_no_failures() -> None:
+    found = summarise("perplexity", [scored(0, 10.0, 5), scored(1, 30.0, 10)], 1.0, "s")
+    assert (
+        found.value == pytest.approx(math.exp(40 / 15))
+        and found.failure_rate is None
+        and set(found.failures.values()) == {None}
+    )

@@ -1,0 +1,137 @@
+"""What `harness runs` says of a directory is what happened in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import MeasurementError, UsageError
+from harness.core.files import write_json
+from harness.core.run_directory import RunDirectory, locked
+from harness.pipeline.run_list import RunInfo, list_runs, run_lines
+
+COMMAND = "harness run --ratio 0.3 --fresh --out 'a b'"
+
+
+def begun(folder: Path, **settings: object) -> RunDirectory:
+    directory = RunDirectory(folder)
+    folder.mkdir(parents=True)
+    directory.open({"model": "tiny-math", "task": ["mini_math"], **settings}, False, COMMAND)
+    return directory
+
+
+def only(folder: Path) -> RunInfo:
+    (info,) = list_runs(folder)
+    return info
+
+
+def test_of_a_killed_run_it_says_what_it_was_at_and_how_to_go_on(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "r")
+    directory.begin("score")
+    write_json(tmp_path / "r" / "scores.json", {})
+    directory.finish("score", "x", [tmp_path / "r" / "scores.json"])
+    directory.begin("eval dense")
+    info = only(tmp_path)
+    assert (info.state, info.note, info.model, info.task) == (
+        "killed",
+        "at eval dense, 1 stage done",
+        "tiny-math",
+        "mini_math",
+    )
+    assert info.go_on == "harness run --ratio 0.3 --out 'a b'"  # --fresh would start over
+    assert [line.strip() for line in run_lines([info])][1:] == [info.note, f"$ {info.go_on}"]
+
+
+def test_a_run_at_work_holds_its_lock(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "r")
+    with locked(tmp_path / "r"):
+        directory.begin("score")
+        assert only(tmp_path).state == "running" and only(tmp_path).go_on is None
+    assert only(tmp_path).state == "killed"
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "note"),
+    [
+        (MeasurementError("no sandbox\nand more"), "failed", "no sandbox (at score, 0 stages done)"),
+        (KeyboardInterrupt(), "stopped", "stopped by Ctrl-C (at score, 0 stages done)"),
+    ],
+)
+def test_an_error_and_ctrl_c_leave_word(tmp_path: Path, error: BaseException, state: str, note: str) -> None:
+    directory = begun(tmp_path / "r")
+    with pytest.raises(type(error)), directory.working():
+        directory.begin("score")
+        raise error
+    assert (only(tmp_path).state, only(tmp_path).note) == (state, note)
+
+
+def test_a_finished_one_and_one_with_failed_cells(tmp_path: Path) -> None:
+    with begun(tmp_path / "r").working():
+        pass
+    assert (only(tmp_path).state, only(tmp_path).go_on) == ("finished", f"harness report {tmp_path / 'r'}")
+    write_json(tmp_path / "r" / "run.json", {"sweep": {"failed": [{"cell": "a", "reason": "b"}]}})
+    assert only(tmp_path).note == "1 cells failed; the same command tries them again"
+    assert only(tmp_path).go_on == "harness run --ratio 0.3 --out 'a b'"
+
+
+def test_opening_it_again_forgets_how_it_had_ended(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "r")
+    with pytest.raises(MeasurementError), directory.working():
+        raise MeasurementError("x")
+    RunDirectory(tmp_path / "r").open({"model": "tiny-math", "task": ["mini_math"]}, False, "harness run")
+    assert only(tmp_path).state == "killed"
+
+
+def test_it_filters_and_passes_over_what_is_no_run(tmp_path: Path) -> None:
+    begun(tmp_path / "a")
+    with begun(tmp_path / "b", model="qwen-7b", task=["gsm8k_boxed"]).working():
+        pass
+    (tmp_path / "c").mkdir()
+    write_json(tmp_path / "c" / "manifest.json", {"name": "a web app"})
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "manifest.json").write_text("{")
+    assert {Path(info.path).name for info in list_runs(tmp_path)} == {"a", "b"}
+    assert [Path(info.path).name for info in list_runs(tmp_path, model="qwen")] == ["b"]
+    assert [Path(info.path).name for info in list_runs(tmp_path, task="mini_math")] == ["a"]
+    assert [Path(info.path).name for info in list_runs(tmp_path, states=["finished"])] == ["b"]
+    assert [Path(info.path).name for info in list_runs(tmp_path / "a")] == ["a"]
+    with pytest.raises(UsageError, match="is no folder"):
+        list_runs(tmp_path / "none")
+
+
+def test_a_second_start_that_is_killed_is_not_called_finished(tmp_path: Path) -> None:
+    with begun(tmp_path / "r").working():
+        write_json(tmp_path / "r" / "run.json", {})
+    RunDirectory(tmp_path / "r").open({"model": "tiny-math", "task": ["mini_math"]}, False, "harness eval x")
+    assert (only(tmp_path).state, only(tmp_path).note) == ("killed", "between two stages, 0 stages done")
+
+
+def test_what_an_older_version_finished_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    write_json(tmp_path / "r" / "manifest.json", {"schema_version": 1, "settings": {}, "stages": {}})
+    assert only(tmp_path).state == "killed"
+    write_json(tmp_path / "r" / "run.json", {"command": "harness run"})
+    assert only(tmp_path).state == "finished"
+
+
+def test_to_go_on_settings_and_folder_of_then_are_given_and_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r").mkdir()
+    command = "harness serve m --api-key ... --port 1 --api-key=..."
+    RunDirectory(tmp_path / "r").open({}, False, command, {"ratio": "0.3", "task": "a b"})
+    assert only(tmp_path).go_on == "HARNESS_RATIO=0.3 HARNESS_TASK='a b' harness serve m --port 1"
+    here = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    assert str(only(tmp_path).go_on).startswith(f"cd {here} && HARNESS_RATIO=0.3 ")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"command": "harness run 'x"}, {"settings": "abc"}, {"settings": {"task": [1]}}, {"environment": 3}]
+)
+def test_a_damaged_directory_does_not_hide_the_others(tmp_path: Path, odd: dict[str, object]) -> None:
+    begun(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    write_json(tmp_path / "bad" / "manifest.json", {"stages": {}, "settings": {}, "command": "harness run", **odd})
+    assert "good" in {Path(info.path).name for info in list_runs(tmp_path)}

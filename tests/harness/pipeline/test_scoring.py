@@ -1,0 +1,66 @@
+"""Calibration with the model's own answers, and the paper's score on a real language model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from harness.models import registry
+from harness.pipeline import scoring
+from pruning.activations import collect
+from pruning.families import FAMILIES
+from pruning.scores import score
+from tasks.registry import find_task
+from tests.conftest import TINY_MATH
+
+
+@pytest.mark.slow
+def test_own_answers_are_the_models_greedy_ones() -> None:
+    task = find_task("mini_math")
+    calibration = scoring.calibrate(
+        TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "answer", own_answers=True, threads=1)
+    )
+    assert calibration.target_source.endswith("answers by the model itself")
+    model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
+    for item in [i for i in calibration.items if i.target]:
+        prompt = item.token_ids[: item.start]
+        made = model.generate(torch.tensor([prompt]), max_new_tokens=task.max_new_tokens, do_sample=False)[
+            0, len(prompt) :
+        ]
+        text = tokenizer.decode(made, skip_special_tokens=True)
+        assert tokenizer.decode(item.token_ids[item.start : item.stop]) == text
+    given = scoring.calibrate(TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "answer"))
+    assert given.hash != calibration.hash and len(given.items) == len(calibration.items)
+
+
+def test_the_papers_score_on_a_real_model_is_its_definition_in_fp64() -> None:
+    """SmolLM2-135M: mean |silu(gate(x)) up(x)| from the FFN's input, everything in FP64, against FP32 with the hook on
+    down_proj.
+    """
+    path, family = registry.locate("smollm2-135m", "math"), FAMILIES["llama"]
+    calibration = scoring.calibrate(path, "smollm2-135m", find_task("mini_math"), scoring.CalibrationRequest(6))
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    found = score(collect(model, family, calibration), ("smd",))["smd"]
+    model, groups = model.double(), {True: [], False: []}
+    for item in calibration.items:
+        seen: dict[int, np.ndarray] = {}
+
+        def watch(ffn, inputs, layer: int, item=item, seen=seen) -> None:  # type: ignore[no-untyped-def]
+            h = ffn.act_fn(ffn.gate_proj(inputs[0])) * ffn.up_proj(inputs[0])
+            seen[layer] = h[0, item.start : item.stop].abs().mean(0).numpy()
+
+        ffns = [layer.mlp for layer in model.model.layers]
+        hooks = [
+            ffn.register_forward_pre_hook(lambda ffn, inputs, i=i: watch(ffn, inputs, i)) for i, ffn in enumerate(ffns)
+        ]
+        with torch.no_grad():
+            model.model(torch.tensor([item.token_ids]))
+        for hook in hooks:
+            hook.remove()
+        groups[item.target].append(np.stack([seen[i] for i in range(len(seen))]))
+    target, distractor = (np.stack(groups[side]) for side in (True, False))
+    expected = (target.mean(0) - distractor.mean(0)) / (np.concatenate([target, distractor]).std(0) + 1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,243 @@
+"""`harness serve` as a user starts it: a real server under load, its end on SIGTERM and when its engine dies."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import psutil
+import pytest
+
+from harness.core.errors import UsageError
+from harness.engine.vllm_engine import EngineConfig
+from harness.pipeline.run_json import run_schema
+from harness.serving import server
+from harness.serving.server import Address, check_address, command, free_port
+from tests.conftest import TINY_MATH
+
+KEY = {"Authorization": "Bearer secret"}
+TOKENS = 24
+
+
+@dataclass
+class Started:
+    process: subprocess.Popen[str]
+    url: str
+    found: dict[str, Any]
+    folder: Path
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """With the key in the environment, where `ps` does not show it."""
+    line = [
+        sys.executable,
+        "-m",
+        "harness",
+        "serve",
+        str(TINY_MATH),
+        "--port",
+        "0",
+        "--json",
+        "--out",
+        str(folder),
+        *options,
+    ]
+    environment = {**os.environ, "VLLM_API_KEY": "secret"}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    folder = tmp_path_factory.mktemp("serve") / "run"
+    process = start(folder, "--", "--max-num-batched-tokens", "1024")
+    said = ""
+    while not said.rstrip().endswith("}") and process.poll() is None:
+        said += process.stdout.readline()  # type: ignore[union-attr]
+    assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+    found = json.loads(said)
+    yield Started(process, found["url"], found, folder)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_run_json_says_what_the_server_holds(serving: Started) -> None:
+    run = json.loads((serving.folder / "run.json").read_text())
+    jsonschema.validate(run, run_schema())
+    held = run["variants"][0]["serving"]
+    assert (held["mode"], held["concurrency"], held["kv_bytes_per_token"]) == ("online", [], 2 * 2048 // 2)
+    assert (
+        held["kv_capacity_tokens"] == held["kv_blocks"] * 128 == 129 * 512
+    )  # as many sequences of the longest context and one
+    assert held["forecast"] == {}  # vLLM's own options were given, which no formula of ours knows
+    assert (serving.folder / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_only_the_health_check_does_without_the_key_and_nobody_sees_it(serving: Started) -> None:
+    assert httpx.get(serving.url.replace("/v1", "/health")).status_code == 200
+    assert httpx.get(f"{serving.url}/models").status_code == 401
+    root = serving.url.removesuffix("/v1")
+    for path in (
+        "/invocations",
+        "/tokenize",
+        "/generative_scoring",
+        "/v1/completions",
+    ):  # vLLM itself guards only the last
+        body = {"model": "tiny-math", "prompt": "Question:", "max_tokens": 1}
+        assert httpx.post(f"{root}{path}", json=body).status_code == 401
+        assert httpx.post(f"{root}{path}", json=body, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert httpx.get(f"{root}/metrics").status_code == 401
+    assert httpx.get(f"{serving.url}/models", headers=KEY).json()["data"][0]["id"] == "tiny-math"
+    assert all("secret" not in " ".join(process.cmdline()) for process in family(serving.process))
+    assert "secret" not in (serving.folder / "server.log").read_text()
+
+
+async def streamed(client: httpx.AsyncClient, url: str, i: int, cut: bool) -> Any:
+    """Tokens of the answer as the server counts them at its end; several can come in one event."""
+    body = {
+        "model": "tiny-math",
+        "prompt": f"Question: Tom has {i} bags",
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
+    body |= {"max_tokens": 400 if cut else TOKENS, "stream_options": {"include_usage": True}}
+    usage = None
+    async with client.stream("POST", f"{url}/completions", json=body) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                if cut:
+                    return "cut"
+                usage = json.loads(line.removeprefix("data: ")).get("usage") or usage
+    return usage and usage["completion_tokens"]
+
+
+async def posted(client: httpx.AsyncClient, url: str, body: bytes) -> int:
+    return (
+        await client.post(f"{url}/completions", content=body, headers={"Content-Type": "application/json"})
+    ).status_code
+
+
+async def load(url: str) -> Counter[Any]:
+    """200 at once: most are streamed to the end, some hang up midway, some are no JSON, some far too long."""
+    too_long = json.dumps({"model": "tiny-math", "prompt": "word " * 5000, "max_tokens": 8}).encode()
+    async with httpx.AsyncClient(headers=KEY, timeout=120, limits=httpx.Limits(max_connections=250)) as client:
+        kinds = [lambda i: streamed(client, url, i, False)] * 6 + [lambda i: streamed(client, url, i, True)] * 2
+        kinds += [lambda _: posted(client, url, b'{"model": "tiny-math", '), lambda _: posted(client, url, too_long)]  # type: ignore[list-item]
+        return Counter(await asyncio.gather(*(kinds[i % 10](i) for i in range(200))))
+
+
+@pytest.mark.slow
+def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: Started) -> None:
+    assert asyncio.run(load(serving.url)) == {TOKENS: 120, "cut": 40, 400: 40}
+    time.sleep(1)
+    running = httpx.get(serving.url.replace("/v1", "/metrics"), headers=KEY).text
+    waiting = [
+        line
+        for line in running.splitlines()
+        if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting{"))
+    ]
+    assert len(waiting) == 2 and all(
+        float(line.split()[-1]) == 0 for line in waiting
+    )  # whoever hung up takes nothing any more
+    assert asyncio.run(load(serving.url)) == {TOKENS: 120, "cut": 40, 400: 40}
+
+
+@pytest.mark.slow
+def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) -> None:
+    """The last test on this server."""
+    processes = family(serving.process)
+    engine = next(p for p in processes if "EngineCore" in " ".join([*p.cmdline(), p.name()]))
+    engine.kill()
+    assert serving.process.wait(60) == 1
+    said = serving.process.stderr.read()  # type: ignore[union-attr]
+    assert said.splitlines()[-1].startswith("error: vLLM's server died: ")
+    assert "Traceback" not in said
+    assert not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
+def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Signals, tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    while len(family(process)) < 2:
+        time.sleep(0.1)
+    time.sleep(2)
+    processes = family(process)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (0 if sent == signal.SIGTERM else -signal.SIGKILL), said
+    assert not psutil.wait_procs(processes, timeout=60)[1]
+
+
+@pytest.mark.slow
+def test_a_flag_that_vllm_does_not_know_is_an_error_in_one_line(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", "--", "--no-such-flag")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "--no-such-flag" in said.splitlines()[-1]
+
+
+def test_a_port_in_use_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="give another --port"):
+            check_address(Address(port=taken.getsockname()[1]))
+    check_address(Address(port=free_port()))
+
+
+def test_others_can_reach_it_only_with_a_key() -> None:
+    with pytest.raises(UsageError, match="add --api-key"):
+        check_address(Address(host="0.0.0.0", port=free_port()))
+    check_address(Address(host="0.0.0.0", port=free_port(), api_key="secret"))
+
+
+def test_the_line_is_what_vllm_would_be_given_by_hand() -> None:
+    config = EngineConfig("float32", 512, 1 << 26, 16)
+    line = command(TINY_MATH, "tiny", config, Address(port=1, api_key="secret"), ["--seed", "1"])
+    assert line[:3] == ["vllm", "serve", str(TINY_MATH)]
+    assert "secret" not in line
+    given = dict(itertools.pairwise(line))
+    assert (given["--dtype"], given["--max-model-len"], given["--host"], given["--seed"]) == (
+        "float32",
+        "512",
+        "127.0.0.1",
+        "1",
+    )
+    assert "--enforce-eager" in line
+
+
+def test_the_name_that_vllm_serve_asks_for_is_there_even_where_the_wheel_lacks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_lacks_metadata", lambda: True)
+    environment = server._environment(tmp_path, EngineConfig(), Address())
+    code = "import importlib.metadata, sys; print(importlib.metadata.version('vllm'))"
+    made = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": environment["PYTHONPATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert made.stdout.strip() == "0.32.0"

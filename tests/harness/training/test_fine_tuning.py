@@ -1,0 +1,237 @@
+"""From settings to a recovered checkpoint: data, recipe, one process or two, and TRL's own command."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config.settings import RecoveryConfig, load_config
+from harness.core.errors import MeasurementError, StorageError, UsageError
+from harness.models.registry import shape
+from harness.training import fine_tuning
+from harness.training.fine_tuning import (
+    Defaults,
+    data_hash,
+    gather,
+    make_recipe,
+    need_parts,
+    original_of,
+    summary_of,
+    write_checkpoint,
+)
+from harness.training.launch import launch_command, load_job, run_job, save_job
+from pruning.checkpoint import describe, read_record
+from pruning.export import export
+from recovery.cost import cost
+from recovery.trainer import Job, history
+from tasks.registry import TASKS
+from tests.conftest import TINY_MATH, build_model
+from tests.recovery.jobs import RECIPE
+
+DEFAULTS = Defaults(shape("tiny-math", "math"), "math", None, 0)
+
+
+def gathered(folder: Path, *tasks: str, **settings: Any) -> dict[str, Any]:
+    config = load_config(None, {"model": "tiny-math", "steps": 4, "batch": 8, **settings})
+    gather(TINY_MATH, [TASKS[name] for name in tasks or ("mini_math",)], config.recovery, DEFAULTS, folder, config)
+    return summary_of(folder)
+
+
+def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    summary = gathered(tmp_path / "data")
+    assert summary["source"] == "mini_math (train)" and summary["examples"] == 32 and summary["left_out"] == 0
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
+    _, documents = TASKS["mini_math"].module.training("mini_math", 32, 0)
+    lines = (tmp_path / "data" / "train.jsonl").read_text().splitlines()
+    for doc, line in zip(documents, lines, strict=True):
+        expected = f"<|im_start|>user\n{doc['question']}<|im_end|>\n<|im_start|>assistant\n{doc['solution']}<|im_end|>"
+        assert tokenizer.decode(json.loads(line)["input_ids"]) == expected
+
+
+def test_test_items_in_the_data_are_refused(tmp_path: Path) -> None:
+    item = TASKS["mini_facts"].module.load()["test"][3]
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"prompt": f"  {item['question'].upper()}!! ", "completion": "x"}) + "\n")
+    with pytest.raises(UsageError, match=r"1 of 1 training items of mine\.jsonl.* hold a test item"):
+        gathered(tmp_path / "data", "mini_math", "mini_facts", data=str(file))
+    assert not (tmp_path / "data").exists()
+    assert gathered(tmp_path / "data", "mini_math", data=str(file))["examples"] == 1
+
+
+def test_a_task_without_training_items_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="similarity has no training split; give --data"):
+        gathered(tmp_path / "data", "similarity")
+
+
+def test_recipes_follow_settings_then_preset_then_size() -> None:
+    plain = make_recipe(RecoveryConfig(), DEFAULTS, 4800)
+    assert (plain.tuning, plain.steps, plain.batch, plain.precision, plain.processes) == ("full", 300, 16, "float32", 1)
+    assert make_recipe(RecoveryConfig(epochs=2), DEFAULTS, 100).steps == 13
+    paper = make_recipe(RecoveryConfig(), replace(DEFAULTS, preset="paper"), 7473)
+    assert (paper.tuning, paper.learning_rate, paper.batch, paper.micro_batch, paper.lora_dropout) == (
+        "lora",
+        2e-5,
+        8,
+        2,
+        0.1,
+    )
+    assert paper.steps == -(-3 * 7473 // 8) and (paper.lora_rank, paper.lora_alpha) == (16, 32)
+    code = make_recipe(RecoveryConfig(learning_rate=1e-5), replace(DEFAULTS, preset="paper", kind="code"), 160)
+    assert (code.learning_rate, code.steps, code.lora_dropout) == (1e-5, 20, 0.05)
+    assert make_recipe(RecoveryConfig(steps=20), replace(DEFAULTS, preset="paper"), 7473).steps == 20
+    large = make_recipe(RecoveryConfig(), replace(DEFAULTS, shape=shape("qwen-7b", "math")), 4800)
+    assert (large.tuning, large.micro_batch, large.gradient_checkpointing) == ("lora", 2, True)
+
+
+def test_what_does_not_fit_is_refused_before_training(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, expected = make_job(), cost(DEFAULTS.shape, RECIPE, 50)
+    monkeypatch.setattr(fine_tuning, "available_bytes", lambda: 1 << 20)
+    with pytest.raises(MeasurementError, match=r"needs about 0\.0 GiB and 0\.0 GiB are free; give --tuning lora"):
+        fine_tuning.need_room(job, expected)
+    monkeypatch.setattr(fine_tuning, "available_bytes", lambda: 1 << 40)
+    with pytest.raises(StorageError, match="free some disk space"):
+        fine_tuning.need_room(job, replace(expected, disk_bytes=1 << 60))
+
+
+def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Path, random_model: Path) -> None:
+    assert original_of(random_model) == random_model
+    record = read_record(ragged_model)
+    assert record is not None
+    for model, match in ((str(TINY_MATH), "has other weights by now"), ("nowhere-to-be-found", "unknown model")):
+        (ragged_model / "pruning.json").write_text(json.dumps({**record, "model": model}))
+        with pytest.raises(UsageError, match=match):
+            original_of(ragged_model)
+    (ragged_model / "pruning.json").write_text(json.dumps({**record, "model": str(random_model)}))
+    assert original_of(ragged_model) == random_model
+
+
+def test_pruning_a_fine_tuned_model_does_not_make_a_fine_tuned_one(random_model: Path, tmp_path: Path) -> None:
+    from tests.pruning.test_loader import ragged_plan
+
+    trained = tmp_path / "trained"
+    shutil.copytree(random_model, trained)
+    (trained / "recovery.json").write_text("{}")
+    export(trained, ragged_plan(trained), tmp_path / "pruned")
+    assert not (tmp_path / "pruned" / "recovery.json").exists()
+
+
+@given(st.integers(1, 64), st.integers(0, 16), st.sampled_from([None, 1, 2]))
+def test_any_number_of_gpus_shares_any_batch(batch: int, gpus: int, micro: int | None) -> None:
+    with patch.object(fine_tuning, "gpus", lambda: gpus):
+        if micro is None or batch % micro == 0:
+            found = make_recipe(RecoveryConfig(batch=batch, micro_batch=micro), DEFAULTS, 100)
+            assert 1 <= found.processes <= max(1, gpus) and found.accumulation >= 1
+
+
+def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "tensorboard" else real(name, *rest)
+    )
+    task = TASKS["mini_math"]
+    for settings, match in (
+        ({"steps": 5, "epochs": 1.0}, "give one"),
+        ({"data": str(tmp_path / "none.jsonl")}, "cannot be read"),
+        ({"distill": 0.5, "packing": True}, "--packing"),
+        ({"data": "mine.jsonl.gz"}, "cannot be read"),
+        ({"accelerate_config": tmp_path / "none.yaml"}, "does not exist"),
+        ({"report_to": "tensorboard"}, "pip install tensorboard"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            need_parts(RecoveryConfig(**settings), DEFAULTS, task)
+
+
+def test_other_data_under_the_same_name_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    hashes = []
+    for answer in "ab":
+        file.write_text(json.dumps({"prompt": "q", "completion": answer}))
+        hashes.append(data_hash(RecoveryConfig(data=str(file))))
+    assert hashes[0] != hashes[1] != data_hash(RecoveryConfig()) != data_hash(RecoveryConfig(samples=3))
+
+
+def test_a_recovered_checkpoint_keeps_everything_but_the_weights(
+    make_job: Any, ragged_model: Path, tmp_path: Path
+) -> None:
+    state = run_job(make_job(model=ragged_model), 1)
+    out = tmp_path / "out"
+    how = {"source": "somewhere", "tuning": "full", "steps": 6, "batch": 4, "learning_rate": 1e-3, "distill": 0.0}
+    write_checkpoint(ragged_model, state, out, {**how, "end_token": 77})
+    before, after = ({p.name for p in folder.rglob("*") if p.is_file()} for folder in (ragged_model, out))
+    assert after == before | {"recovery.json"}
+    stops = [
+        json.loads((folder / "generation_config.json").read_text())["eos_token_id"] for folder in (ragged_model, out)
+    ]
+    assert stops == [1, [1, 77]]  # the engine stops where an answer was taught to end
+    for name in ("config.json", "pruning.json", "tokenizer.json"):
+        assert (out / name).read_bytes() == (ragged_model / name).read_bytes()
+    assert (
+        describe(out).intermediate_sizes == (70, 33, 51)
+        and "somewhere: 6 steps of 4 examples" in (out / "README.md").read_text()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
+    job = make_job(tuning="lora")
+    ours = history(run_job(job, 1))
+    settings = yaml.safe_load((job.folder / "sft.yaml").read_text())
+    assert settings["learning_rate"] == job.recipe.learning_rate and settings["lora_r"] == job.recipe.lora_rank
+    command = [
+        sys.executable,
+        "-m",
+        "trl.cli.main",
+        "sft",
+        "--config",
+        str(job.folder / "sft.yaml"),
+        "--use_cpu",
+        "true",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = Path(settings["output_dir"]) / f"checkpoint-{job.recipe.steps}" / "trainer_state.json"
+    theirs = [entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry]
+    assert theirs == pytest.approx([entry["loss"] for entry in ours], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["full", pytest.param("lora", marks=pytest.mark.thorough)])  # DDP, and FSDP2
+def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: Path) -> None:
+    """The embedding is the head here; the launched training is whole, and its outcome a plain checkpoint."""
+    model = build_model("qwen2", tmp_path / "tied", tie=True)
+    alone = history(run_job(make_job("alone", model=model, tuning=tuning), 1))
+    state = run_job(make_job("two", model=model, tuning=tuning, processes=2, micro_batch=2), 1)
+    assert [entry["loss"] for entry in history(state)] == pytest.approx([entry["loss"] for entry in alone], rel=1e-3)
+    write_checkpoint(model, state, tmp_path / "out", {"end_token": 1})
+    assert describe(tmp_path / "out").parameters == describe(model).parameters
+
+
+@pytest.mark.slow
+def test_an_error_in_a_launched_process_is_said_in_one_line(make_job: Any) -> None:
+    with pytest.raises(MeasurementError, match=r"the launched training failed: training failed at step \d+: loss nan"):
+        run_job(make_job("two", processes=2, micro_batch=2, steps=12, learning_rate=1e30), 1)
+
+
+def test_the_launch_uses_the_shipped_configuration_or_the_users(make_job: Any, tmp_path: Path) -> None:
+    job: Job = make_job(processes=2, micro_batch=2)
+    assert "fsdp2.yaml" in " ".join(launch_command(job, None)) and "--num_processes 2" in " ".join(
+        launch_command(job, None)
+    )
+    assert str(tmp_path / "mine.yaml") in launch_command(job, tmp_path / "mine.yaml")
+    save_job(job)
+    assert load_job(job.folder / "job.json") == job
