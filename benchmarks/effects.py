@@ -16,7 +16,7 @@ from harness.core.progress import say
 from harness.core.statistics import paired_mean_difference
 from harness.engine.vllm_engine import engines_for, prepare_environment
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_correct
 from harness.models import registry
 from harness.pipeline import scoring
@@ -34,7 +34,7 @@ TASKS = ("mini_math", "mini_facts", "mini_code")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
 @click.option("--ratio", default=0.1, show_default=True)
 @click.option("--metric", default="smd", show_default=True)
-@click.option("--tokens", type=click.Choice(["question", "answer", "both"]), default="both", show_default=True)
+@click.option("--tokens", type=click.Choice(["prompt", "completion", "all"]), default="all", show_default=True)
 @click.option("--task", "tasks", multiple=True, default=TASKS, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
@@ -87,8 +87,8 @@ def evaluate_arm(
     name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int
 ) -> dict[str, float]:
     with engines_for({name: path}, "auto", threads, 512) as engines:
-        exam = Exam(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
-        found = evaluate(engines[name], exam, Sitting(scratch, name))
+        eval_spec = EvalSpec(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
+        found = evaluate(engines[name], eval_spec, VariantEval(scratch, name))
     say(
         f"{name}: "
         + ", ".join(

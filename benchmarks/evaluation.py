@@ -18,7 +18,7 @@ import click
 from harness.engine import lm_eval_model, vllm_engine
 from harness.engine.vllm_engine import engines_for, prepare_environment
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
@@ -58,11 +58,11 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
         def evaluated(number: int) -> tuple[float, int]:
             started = time.perf_counter()
             llm.reset_prefix_cache()
-            run, exam = (
+            run, eval_spec = (
                 Path(name) / str(number),
-                Exam(model_name=model, tasks=(row,), max_model_len=engines.max_model_len, chat=chat, limit=limit),
+                EvalSpec(model_name=model, tasks=(row,), max_model_len=engines.max_model_len, chat=chat, limit=limit),
             )
-            found = evaluate(llm, exam, Sitting(run, "it", fingerprint(path)))[task]
+            found = evaluate(llm, eval_spec, VariantEval(run, "it", fingerprint(path)))[task]
             return time.perf_counter() - started, sum(r["n_tokens"] for r in read_samples(run / found.samples).values())
 
         def bare() -> tuple[float, int]:

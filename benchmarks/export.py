@@ -138,7 +138,7 @@ def main(size: str, ratio: float, repeats: int, folder: Path | None) -> None:
             model=f"qwen-{size}",
             model_hash=fingerprint(source),
             scores_hash="none",
-            tokens="both",
+            tokens="all",
         )
         sync(source)
         pairs = [

@@ -20,7 +20,7 @@ from harness.core.statistics import paired_difference
 from harness.engine.vllm_engine import engines_for, prepare_environment
 from harness.engine.weight_swap import swapped
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_correct
 from harness.models import registry
 from harness.pipeline import scoring
@@ -71,7 +71,7 @@ def main(
     ratios: tuple[float, ...],
     arms: tuple[str, ...],
     tasks: tuple[str, ...],
-    retain: float,
+    general_weight: float,
     samples: int,
     threads: int,
     out: Path | None,
@@ -81,9 +81,9 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         calibration = scoring.calibrate(
-            model, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(samples, "both")
+            model, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(samples, "all")
         )
-        request = scoring.ScoreRequest(("obs", "lape", "taylor"), True, retain, threads)
+        request = scoring.ScoreRequest(("obs", "lape", "taylor"), True, general_weight, threads)
         scoring.score_model(model, calibration, request, folder / "scores")
         with engines_for({"dense": model}, "auto", threads, 512) as engines:
             judge = Judge(engines["dense"], folder, tasks, split)
@@ -96,7 +96,7 @@ def main(
         document = {
             "model": "tiny-math",
             "split": split,
-            "retain": retain,
+            "general_weight": general_weight,
             "samples": samples,
             "rows": rows,
             "minus_smd": [
@@ -146,8 +146,8 @@ class Judge:
     split: str
 
     def __call__(self, name: str) -> dict[str, list[float]]:
-        exam = Exam(name, tuple(find_task(t) for t in self.tasks), 512, chat=True, split=self.split)
-        found = evaluate(self.llm, exam, Sitting(self.folder, name))
+        eval_spec = EvalSpec(name, tuple(find_task(t) for t in self.tasks), 512, chat=True, split=self.split)
+        found = evaluate(self.llm, eval_spec, VariantEval(self.folder, name))
         say(f"{name}: " + ", ".join(f"{task} {100 * result.value:.1f}" for task, result in found.items()))
         return {task: [round(v or 0.0, 4) for v in (r.value, r.ci_low, r.ci_high)] for task, r in found.items()}
 

@@ -21,7 +21,7 @@ from harness.core.progress import say
 from harness.core.types.calibration import CalibrationSet
 from harness.engine.vllm_engine import engines_for, prepare_environment
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.models import registry
 from harness.models.tokenizer import load_tokenizer
 from harness.pipeline import scoring
@@ -64,21 +64,21 @@ def main(
 ) -> None:
     prepare_environment(threads)
     path = registry.locate(model, "math")
-    calibration = scoring.calibrate(
-        path, model, find_task("gsm8k_answers"), scoring.CalibrationRequest(samples, "both")
-    )
+    calibration = scoring.calibrate(path, model, find_task("gsm8k_answers"), scoring.CalibrationRequest(samples, "all"))
     limits = dict(zip(TASKS, (answers, articles), strict=True)) if measured else {}
     document: dict[str, Any] = {"model": model, "samples": samples, "threads": threads, "limits": limits, "rows": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         document["rows"].append({"arm": "dense", "ratio": 0.0, **perplexities(path, folder, limits, threads)})
         scored = {
-            retain: timed_scores(arms, retain, path, calibration, threads, folder)
-            for retain in sorted({retain_of(arm) for arm in arms})
+            general_weight: timed_scores(arms, general_weight, path, calibration, threads, folder)
+            for general_weight in sorted({general_weight_of(arm) for arm in arms})
         }
         for ratio in ratios:
             for arm in arms:
-                checkpoint, seconds = timed_arm(arm, ratio, path, calibration, threads, folder, scored[retain_of(arm)])
+                checkpoint, seconds = timed_arm(
+                    arm, ratio, path, calibration, threads, folder, scored[general_weight_of(arm)]
+                )
                 row = {
                     "arm": arm,
                     "ratio": ratio,
@@ -92,24 +92,24 @@ def main(
     click.echo(json.dumps(document, indent=1))
 
 
-def retain_of(arm: str) -> float:
+def general_weight_of(arm: str) -> float:
     return float(arm.partition("@")[2] or 0)
 
 
 def timed_scores(
-    arms: Sequence[str], retain: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path
+    arms: Sequence[str], general_weight: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path
 ) -> tuple[Path, float]:
     """The scores file with second moments beside it, for all arms with this share of general tokens, and its
     seconds.
     """
-    out, started = folder / f"scores-{retain:g}", time.perf_counter()
-    wanted = [arm for arm in arms if arm != "optipfair" and retain_of(arm) == retain]
+    out, started = folder / f"scores-{general_weight:g}", time.perf_counter()
+    wanted = [arm for arm in arms if arm != "optipfair" and general_weight_of(arm) == general_weight]
     metrics = {"obs" for arm in wanted if arm.startswith("obs")}
     if wanted:
         scoring.score_model(
             model,
             calibration,
-            scoring.ScoreRequest(tuple(metrics), any("+" in arm for arm in wanted), retain, threads),
+            scoring.ScoreRequest(tuple(metrics), any("+" in arm for arm in wanted), general_weight, threads),
             out,
         )
     return out, time.perf_counter() - started
@@ -150,7 +150,7 @@ def pruned(
         scoring.compensate_plan(
             model,
             calibration,
-            scoring.ScoreRequest(moments=True, retain=retain_of(arm), threads=threads),
+            scoring.ScoreRequest(moments=True, general_weight=general_weight_of(arm), threads=threads),
             scores,
             plan_file,
         )
@@ -189,8 +189,8 @@ def perplexities(checkpoint: Path, folder: Path, limits: dict[str, int], threads
         return found
     with engines_for({"it": checkpoint}, "auto", threads, 2048) as engines:
         for task, limit in limits.items():
-            exam = Exam("it", (find_task(task),), 2048, chat=True, limit=limit)
-            result = evaluate(engines["it"], exam, Sitting(folder, "it"))[task]
+            eval_spec = EvalSpec("it", (find_task(task),), 2048, chat=True, limit=limit)
+            result = evaluate(engines["it"], eval_spec, VariantEval(folder, "it"))[task]
             found[task] = [round(value or 0.0, 4) for value in (result.value, result.ci_low, result.ci_high)]
     return found
 

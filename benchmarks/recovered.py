@@ -91,7 +91,11 @@ def summary(outcome: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {key: round(100 * float(value.mean()), 2) for key, value in outcome.items()}
     found["after_by_seed"] = [round(100 * float(value.mean()), 2) for value in outcome["after"]]
     found["share"] = round(float((after - before).mean()) / gap, 3) if gap > 0 else None
-    for name, others in {"gained": [before], "beyond_half": [before, control], "against_control": [control]}.items():
+    for name, others in {
+        "gained": [before],
+        "margin_over_half": [before, control],
+        "against_control": [control],
+    }.items():
         found[name] = [round(100 * value, 2) for value in paired_mean_difference(after, others)]
     return found
 
@@ -116,7 +120,12 @@ def main() -> None:
     }
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     for row in table:
-        print({key: row[key] for key in ("ratio", "arm", "task", "before", "after", "control", "share", "beyond_half")})
+        print(
+            {
+                key: row[key]
+                for key in ("ratio", "arm", "task", "before", "after", "control", "share", "margin_over_half")
+            }
+        )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def main(model: str, task: str, samples: int, repeats: int, threads: int) -> Non
 
     def with_moments() -> None:
         sums = second_moments.Sums(calibration, 0.0, range(len(loaded.model.layers)))
-        collect(loaded, family, calibration, also=sums.observer)
+        collect(loaded, family, calibration, extra_observer=sums.observer)
 
     ways: dict[str, Callable[[], Any]] = {
         "bare": lambda: bare(loaded, calibration),

@@ -68,7 +68,7 @@ def random_plan(path: Path, share: float, file: Path) -> Path:
             model=path.name,
             model_hash=fingerprint(path),
             scores_hash="",
-            tokens="both",
+            tokens="all",
         ),
         file,
     )

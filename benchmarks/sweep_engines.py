@@ -19,11 +19,11 @@ import click
 
 from harness.engine.vllm_engine import config_for, engine, prepare_environment, worker_environment
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from harness.models import registry
 from harness.pipeline import scoring
-from harness.sweeps.cells import Bench, Cell
+from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.workers import LocalWorker, run_cells
 from pruning import score_file
 from pruning.export import export
@@ -41,20 +41,21 @@ from tasks.registry import find_task
 def main(model: str, task: str, points: int, limit: int, threads: int, out: Path | None) -> None:
     prepare_environment(threads)
     path, chosen = registry.locate(model, "math"), find_task(task)
-    exam = Exam(model, (chosen,), 512, chat=True, limit=limit)
+    eval_spec = EvalSpec(model, (chosen,), 512, chat=True, limit=limit)
     settings = config_for(path, "auto", threads, 512)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plans = make_plans(path, model, chosen, points, threads, folder)
         live = timed(
             lambda: by_swap(
-                Bench(model=path, exam=exam, config=settings, run=folder / "live", reference="dense"), plans
+                CellContext(model=path, eval_spec=eval_spec, config=settings, run=folder / "live", reference="dense"),
+                plans,
             )
         )
         processes = timed(lambda: by_process(path, task, limit, threads, plans, folder / "processes"))
         with engine(path, settings) as llm:  # imports, and the operating system's cache of the files
-            evaluate(llm, exam, Sitting(folder, "warm"))
-        engines = timed(lambda: by_export(path, exam, settings, plans, folder / "engines"))
+            evaluate(llm, eval_spec, VariantEval(folder, "warm"))
+        engines = timed(lambda: by_export(path, eval_spec, settings, plans, folder / "engines"))
         same = [texts(folder / "live", plan.stem, task) == texts(folder / "engines", plan.stem, task) for plan in plans]
     found = {"model": model, "task": task, "points": points, "items": limit, "threads": threads}
     seconds = {"live_seconds": live, "process_each_seconds": processes, "engine_each_in_one_process_seconds": engines}
@@ -75,7 +76,7 @@ def make_plans(path: Path, model: str, task: Any, points: int, threads: int, fol
     return files
 
 
-def by_swap(bench: Bench, plans: list[Path]) -> None:
+def by_swap(bench: CellContext, plans: list[Path]) -> None:
     failed: list[Any] = []
     cells = [Cell(plan.stem, plan, plan.stem) for plan in plans]
     start = lambda number: LocalWorker(bench, worker_environment(number, 1))  # noqa: E731
@@ -92,11 +93,11 @@ def by_process(path: Path, task: str, limit: int, threads: int, plans: list[Path
         )
 
 
-def by_export(path: Path, exam: Exam, settings: Any, plans: list[Path], folder: Path) -> None:
+def by_export(path: Path, eval_spec: EvalSpec, settings: Any, plans: list[Path], folder: Path) -> None:
     for plan in plans:
         made = export(path, load_plan(plan), folder / "checkpoint", plan)
         with engine(made.path, settings) as llm:
-            evaluate(llm, exam, Sitting(folder, plan.stem))
+            evaluate(llm, eval_spec, VariantEval(folder, plan.stem))
 
 
 def timed(work: Callable[[], None]) -> float:

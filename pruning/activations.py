@@ -23,7 +23,7 @@ from pruning.calibration import batches
 from pruning.families import Family, submodule
 
 Observer = Callable[[int, Any], None]
-Also = Callable[[bool, Any], Observer | None]
+ExtraObserver = Callable[[bool, Any], Observer | None]
 SAMPLE = 256  # prompts per group whose means are kept one by one, for metrics that need ranks
 _SAVE_EVERY_SECONDS = 60.0
 _TOKEN_STATISTICS = ("mean", "positive", "mean_abs", "mean_square")
@@ -172,7 +172,7 @@ def collect(
     gate: bool = False,
     progress: Callable[[int], None] = lambda _: None,
     partial: Path | None = None,
-    also: Also = lambda _target, _mask: None,
+    extra_observer: ExtraObserver = lambda _target, _mask: None,
 ) -> ActivationStats:
     """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
 
@@ -181,7 +181,7 @@ def collect(
     scored tokens. Raises UnsupportedModelError where weights or activations are not finite."""
     import torch
 
-    need_finite(model)
+    check_finite(model)
     work = list(batches(calibration.items))
     key = f"{calibration.hash} {gate} {model.dtype} {model.device.type}"
     groups, done = _resume(partial, model, family, calibration, key)
@@ -189,7 +189,7 @@ def collect(
     with torch.inference_mode():
         for number, batch in enumerate(work):
             if number >= done:
-                _run_batch(model, family, batch, groups[batch[0].target], gate, also)
+                _run_batch(model, family, batch, groups[batch[0].target], gate, extra_observer)
             progress(len(batch))
             if partial and number >= done and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                 _save_partial(partial, groups, number + 1, key)
@@ -209,10 +209,15 @@ def collect(
 
 
 def _run_batch(
-    model: Any, family: Family, batch: Sequence[CalibrationItem], group: _Group, gate: bool, also: Also
+    model: Any,
+    family: Family,
+    batch: Sequence[CalibrationItem],
+    group: _Group,
+    gate: bool,
+    extra_observer: ExtraObserver,
 ) -> None:
     ids, attention, mask = pad(batch, model.device)
-    seen, other = _Batch(len(submodule(model, family.layers)), mask), also(batch[0].target, mask)
+    seen, other = _Batch(len(submodule(model, family.layers)), mask), extra_observer(batch[0].target, mask)
     with ExitStack() as watching:
         watching.enter_context(observe(model, family, seen.observe))
         if other:
@@ -258,7 +263,7 @@ def _save_partial(partial: Path, groups: dict[bool, _Group], done: int, key: str
     save_arrays(partial, arrays, meta)
 
 
-def need_finite(model: Any) -> None:
+def check_finite(model: Any) -> None:
     import torch
 
     for name, parameter in model.named_parameters():

@@ -35,7 +35,7 @@ def build_calibration(
     ]
     for is_target, name in ((True, "target"), (False, "distractor")):
         if not any(item.target is is_target for item in items):
-            raise UsageError(f"no {name} calibration prompt has {tokens} tokens; choose another --tokens or task")
+            raise UsageError(f"no {name} calibration prompt has {tokens} tokens; choose another --score-tokens or task")
     return CalibrationSet(
         model=model,
         model_hash=model_hash,
@@ -53,7 +53,7 @@ def _item(
     question = question_ids(tokenizer, example, chat) if example.prompt else []
     answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
     ids = (question + answer)[:longest]
-    start, stop = {"question": (0, len(question)), "answer": (len(question), len(ids)), "both": (0, len(ids))}[tokens]
+    start, stop = {"prompt": (0, len(question)), "completion": (len(question), len(ids)), "all": (0, len(ids))}[tokens]
     if not question:
         start, stop = 0, len(ids)
     stop = min(stop, len(ids))

@@ -40,7 +40,7 @@ def shards(model: Path) -> list[Path]:
             raise UnsupportedModelError(
                 f"{model / name} is missing; get the model again (only safetensors weights are read)"
             )
-        _need_whole(model / name)
+        _check_complete(model / name)
     return [model / name for name in names]
 
 
@@ -57,7 +57,7 @@ def _shard_names(model: Path) -> list[str]:
     return names
 
 
-def _need_whole(shard: Path) -> None:
+def _check_complete(shard: Path) -> None:
     """The header against the file's size, so that a cut download is seen before any work is done."""
     try:
         entries, _ = read_entries(shard)
@@ -112,7 +112,7 @@ def sampled_hash(path: Path) -> Any:
     return total
 
 
-def need_one_width(model: Path) -> None:
+def check_uniform_width(model: Path) -> None:
     """Raises UsageError for a checkpoint that has been pruned to a width of its own in every layer."""
     if read_config(model).get("intermediate_sizes"):
         raise UsageError(f"{model} has a width of its own in every layer; prune the model that it was made from")

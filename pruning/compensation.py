@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path
-from harness.core.safetensors_stream import Array, Entry, as_array, read_entries, whole, write_entries
+from harness.core.safetensors_stream import Array, Entry, as_array, iter_blocks, read_entries, write_entries
 from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import down_projection, read_config
 from pruning.families import Family, family_of
@@ -80,7 +80,7 @@ def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, column
     entries = [Entry(_name(layer), dtype, (len(first), width)) for layer, width in enumerate(plan.widths)]
 
     def blocks(entry: Entry) -> Iterator[Array]:
-        yield from whole(_as_bits(columns(int(entry.name.split(".")[1]))))
+        yield from iter_blocks(_as_bits(columns(int(entry.name.split(".")[1]))))
 
     with atomic_path(out) as scratch:
         write_entries(scratch, entries, {"plan_hash": _content_hash(plan_file), "model_hash": plan.model_hash}, blocks)

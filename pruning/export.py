@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import UnsupportedModelError, UsageError
-from harness.core.files import atomic_path, need_disk
+from harness.core.files import atomic_path, check_disk
 from harness.core.safetensors_stream import (
     Array,
     Entry,
     as_array,
     file_bytes,
     finite,
+    gather_blocks,
+    iter_blocks,
     read_entries,
-    taken,
-    whole,
     write_entries,
 )
 from harness.core.types.pruning import Checkpoint, PruningPlan
 from pruning import compensation
-from pruning.checkpoint import INDEX, RECORD, RECOVERED, describe, fingerprint, need_one_width, read_config, shards
+from pruning.checkpoint import INDEX, RECORD, RECOVERED, check_uniform_width, describe, fingerprint, read_config, shards
 from pruning.families import Cut, Family, family_of, shape_of
 from pruning.model_card import model_card
 
@@ -69,7 +69,7 @@ def export(
         raise UsageError(f"{out} is the model itself; give another --out")
     widths = _widths(job.family, plan)
     files = shards(model)
-    need_disk(out, sum(shard.stat().st_size for shard in files))
+    check_disk(out, sum(shard.stat().st_size for shard in files))
     with atomic_path(out, replaces=RECORD) as scratch:
         scratch.mkdir()
         copy_side_files(model, scratch)
@@ -77,13 +77,13 @@ def export(
         for shard in files:
             sizes[shard.name] = _write_shard(shard, scratch / shard.name, job)
             progress(1)
-        _need_all_cut(job, {name for tensors in sizes.values() for name in tensors})
+        _check_all_cut(job, {name for tensors in sizes.values() for name in tensors})
         _write_index(scratch, model, sizes)
         _write_own_files(model, scratch, plan, plan_file, {**config, **widths})
     return describe(out)
 
 
-def foretell(model: Path, plan: PruningPlan) -> Checkpoint:
+def predict_size(model: Path, plan: PruningPlan) -> Checkpoint:
     """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
     job = _Job(family_of(read_config(model)), plan, {})
     parameters = total = 0
@@ -130,7 +130,7 @@ def _job(model: Path, plan: PruningPlan, plan_file: Path | None) -> _Job:
 
 def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> None:
     shape = shape_of(config)
-    need_one_width(model)
+    check_uniform_width(model)
     if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "
@@ -148,7 +148,7 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
     """
     if len(set(plan.widths)) == 1:
         return {family.width_key: plan.widths[0]}
-    if not family.own_widths:
+    if not family.supports_nonuniform_widths:
         raise UsageError(
             f"vLLM cannot run {family.model_type} with a width of its own in every layer; use --allocation uniform"
         )
@@ -211,12 +211,12 @@ def _resized(entry: Entry, job: _Job) -> Entry:
 def _blocks(source: Path, entry: Entry, job: _Job) -> Iterator[Array]:
     array, found = as_array(source, entry), job.family.tensor(entry.name)
     if found is None:
-        return whole(array)
+        return iter_blocks(array)
     cut, layer = found
     if cut == job.family.down_cut and layer in job.columns:
         columns = job.columns[layer]
-        return whole(columns if cut.axis == 1 else np.ascontiguousarray(columns.T))
-    return taken(array, _kept(job.plan, layer, cut), cut.axis)
+        return iter_blocks(columns if cut.axis == 1 else np.ascontiguousarray(columns.T))
+    return gather_blocks(array, _kept(job.plan, layer, cut), cut.axis)
 
 
 def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
@@ -225,7 +225,7 @@ def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
     return np.concatenate([keep + part * plan.intermediate_size for part in range(cut.parts)])
 
 
-def _need_all_cut(job: _Job, written: set[str]) -> None:
+def _check_all_cut(job: _Job, written: set[str]) -> None:
     """A checkpoint with other tensor names would be copied whole under a config that says it is smaller."""
     found = {job.family.tensor(name) for name in written}
     wanted = {
@@ -269,7 +269,7 @@ def record_of(plan: PruningPlan, model: Path) -> dict[str, Any]:
         "protect": plan.protect,
         "seed": plan.seed,
         "sequential": plan.sequential,
-        "retain": plan.retain,
+        "general_weight": plan.general_weight,
         "ratio_requested": plan.ratio,
         "model": plan.model,
         "model_hash": plan.model_hash,

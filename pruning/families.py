@@ -52,7 +52,7 @@ class Family:
     cuts: tuple[Cut, ...] = _GATED
     keys: Mapping[str, str] = field(default_factory=dict)
     tied: bool = False  # where config.json does not say: the embedding is the LM head as well
-    own_widths: bool = True  # False where vLLM cannot run a width of its own in every layer
+    supports_nonuniform_widths: bool = True  # False where vLLM cannot run a width of its own in every layer
 
     @property
     def body(self) -> str:
@@ -122,7 +122,7 @@ FAMILIES: Mapping[str, Family] = {
             (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")),
             _GPT2_KEYS,
             tied=True,
-            own_widths=False,
+            supports_nonuniform_widths=False,
         ),
     )
 }

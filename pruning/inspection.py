@@ -25,7 +25,7 @@ FROM_PROMPTS = (
 _RESAMPLES = 20
 
 
-def whereabouts(scores: FloatArray, share: float = SHARE) -> dict[str, list[float]]:
+def share_per_layer(scores: FloatArray, share: float = SHARE) -> dict[str, list[float]]:
     """The part of every layer's neurons that is among the network's `share` with the highest and with the lowest score.
 
     scores: [layers, intermediate_size]. A layer with more than `share` holds more than its part.

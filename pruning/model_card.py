@@ -34,7 +34,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         model=_public_name(str(record["model"])),
         method=record["method"],
         metric=f", metric `{record['metric']}`" if record["metric"] else "",
-        tokens="question and answer" if record["tokens"] == "both" else record["tokens"],
+        tokens="prompt and completion" if record["tokens"] == "all" else record["tokens"],
         allocation=record["allocation"],
         compensated=_refit(record),
         before=before,
@@ -50,7 +50,7 @@ def _refit(record: Mapping[str, Any]) -> str:
     if not record["compensated"]:
         return ""
     how = " layer after layer" if record["sequential"] else ""
-    general = f", {record['retain']:.0%} general text in what they preserve" if record["retain"] else ""
+    general = f", {record['general_weight']:.0%} general text in what they preserve" if record["general_weight"] else ""
     return f", the remaining down_proj columns re-fitted{how}{general}"
 
 

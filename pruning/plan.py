@@ -134,7 +134,7 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
         protect=request.protect,
         compensated=request.compensated,
         sequential=request.sequential,
-        retain=scores.retain,
+        general_weight=scores.general_weight,
     )
 
 
@@ -244,7 +244,7 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
         "protect": repr(plan.protect),
         "compensated": str(plan.compensated).lower(),
         "sequential": str(plan.sequential).lower(),
-        "retain": repr(plan.retain),
+        "general_weight": repr(plan.general_weight),
     }
     save_arrays(path, {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}, metadata)
 
@@ -271,7 +271,7 @@ def load_plan(path: Path) -> PruningPlan:
             protect=float(meta["protect"]),
             compensated=meta["compensated"] == "true",
             sequential=meta["sequential"] == "true",
-            retain=float(meta["retain"]),
+            general_weight=float(meta["general_weight"]),
         )
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a pruning plan (no {error}); make one with `harness plan`") from error

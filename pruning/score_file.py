@@ -19,7 +19,11 @@ from pruning.inspection import stability
 
 
 def save(
-    stats: ActivationStats, tables: Mapping[str, FloatArray], calibration: CalibrationSet, retain: float, path: Path
+    stats: ActivationStats,
+    tables: Mapping[str, FloatArray],
+    calibration: CalibrationSet,
+    general_weight: float,
+    path: Path,
 ) -> None:
     """`layers.{i}.{metric}` float32 and the moments they came from; the same scores give the same bytes."""
     arrays = {
@@ -35,7 +39,7 @@ def save(
         "target": calibration.target_source,
         "distractors": json.dumps(calibration.distractor_sources),
         "layers": str(len(stats.down_norm)),
-        "retain": repr(retain),
+        "general_weight": repr(general_weight),
         "n_target": str(stats.target.prompts.count),
         "n_distractor": str(stats.distractor.prompts.count),
         "stability": json.dumps(stability(stats)),
@@ -74,7 +78,7 @@ def load(path: Path) -> NeuronScores:
         tokens=tokens,
         calibration_hash=meta["calibration_hash"],
         file_hash=file_hash(path),
-        retain=float(meta["retain"]),
+        general_weight=float(meta["general_weight"]),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harness.core.errors import UsageError
+from harness.core.labels import metric_id, metric_label
 from harness.core.types.arrays import FloatArray
 from harness.core.types.pruning import ActivationStats, GroupStats
 
@@ -55,17 +56,19 @@ def known_metrics() -> list[str]:
 
 
 def describe_metrics() -> tuple[tuple[str, str], ...]:
-    """Name and first line of what each is."""
-    rows = [(name, str(METRICS[name].__doc__).splitlines()[0].rstrip(".:")) for name in METRICS]
+    """The name that users see and the first line of what each is."""
+    rows = [(metric_label(name), str(METRICS[name].__doc__).splitlines()[0].rstrip(".:")) for name in METRICS]
     order = "removal order of the structured optimal brain surgeon on the layer's second moments (pruning/obs.py)"
     return (("best", "obs with re-fitted columns; the default for compression"), *rows, (OBS, order))
 
 
 def check_metric(name: str) -> str:
-    """Raises UsageError for a name that is no metric."""
+    """The metric as files call it, `smd` for S; raises UsageError for a name that is not a metric."""
+    name = metric_id(name)
     if name not in known_metrics():
+        shown = ("best", *map(metric_label, known_metrics()))
         near = difflib.get_close_matches(name, ("best", *known_metrics()), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are best, {', '.join(known_metrics())}"
+        hint = f"did you mean {metric_label(near[0])}?" if near else f"known are {', '.join(shown)}"
         raise UsageError(f"unknown metric {name!r}; {hint}")
     return name
 

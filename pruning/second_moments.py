@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.core.files import atomic_path, need_disk
+from harness.core.files import atomic_path, check_disk
 from harness.core.types.calibration import CalibrationItem, CalibrationSet
 from pruning.activations import Observer, down_weight, observe, pad
 from pruning.calibration import batches
@@ -35,7 +35,7 @@ def measure(
     model: Any,
     family: Family,
     calibration: CalibrationSet,
-    retain: float,
+    general_weight: float,
     folder: Path,
     memory_bytes: float,
     progress: Callable[[int], None] = lambda _: None,
@@ -45,23 +45,25 @@ def measure(
     """
     stack = submodule(model, family.layers)
     width = down_weight(stack[0], family).shape[1]
-    wanted = missing(folder, calibration, retain, len(stack))
-    need_disk(folder, len(wanted) * 4 * width**2)
+    wanted = missing(folder, calibration, general_weight, len(stack))
+    check_disk(folder, len(wanted) * 4 * width**2)
     size = layers_per_pass(len(stack), width, memory_bytes)
     for start in range(0, len(wanted), size):
-        sums = Sums(calibration, retain, wanted[start : start + size])
+        sums = Sums(calibration, general_weight, wanted[start : start + size])
         _accumulate(model, family, calibration, sums, progress)
         sums.save(folder)
 
 
-def missing(folder: Path, calibration: CalibrationSet, retain: float, layers: int) -> list[int]:
+def missing(folder: Path, calibration: CalibrationSet, general_weight: float, layers: int) -> list[int]:
     """The layers whose H is not there, or was measured on something else."""
-    return [layer for layer in range(layers) if stored_key(layer_file(folder, layer)) != key_of(calibration, retain)]
+    return [
+        layer for layer in range(layers) if stored_key(layer_file(folder, layer)) != key_of(calibration, general_weight)
+    ]
 
 
-def key_of(calibration: CalibrationSet, retain: float) -> str:
+def key_of(calibration: CalibrationSet, general_weight: float) -> str:
     """What second moments hang on."""
-    return f"{calibration.hash}-{retain!r}"
+    return f"{calibration.hash}-{general_weight!r}"
 
 
 def passes(layers: int, width: int, memory_bytes: float) -> int:
@@ -73,9 +75,9 @@ class Sums:
     tokens.
     """
 
-    def __init__(self, calibration: CalibrationSet, retain: float, layers: Sequence[int]) -> None:
-        self.key, self.layers = key_of(calibration, retain), tuple(layers)
-        self.weights = _token_weights(calibration, retain)
+    def __init__(self, calibration: CalibrationSet, general_weight: float, layers: Sequence[int]) -> None:
+        self.key, self.layers = key_of(calibration, general_weight), tuple(layers)
+        self.weights = _token_weights(calibration, general_weight)
         self.missing = sum(self.weights[item.target] > 0 for item in calibration.items)  # prompts not seen yet
         self.found: dict[int, Any] = {}
 
@@ -101,7 +103,7 @@ class Sums:
 
 
 def one_pass(
-    model: Any, family: Family, calibration: CalibrationSet, retain: float, folder: Path, memory_bytes: float
+    model: Any, family: Family, calibration: CalibrationSet, general_weight: float, folder: Path, memory_bytes: float
 ) -> Sums | None:
     """Sums for a pass that is made anyway, where all layers fit into `memory_bytes` together; None where they do
     not.
@@ -110,8 +112,8 @@ def one_pass(
     width = down_weight(stack[0], family).shape[1]
     if layers_per_pass(len(stack), width, memory_bytes) < len(stack):
         return None
-    need_disk(folder, len(stack) * 4 * width**2)
-    return Sums(calibration, retain, range(len(stack)))
+    check_disk(folder, len(stack) * 4 * width**2)
+    return Sums(calibration, general_weight, range(len(stack)))
 
 
 def _accumulate(
@@ -129,18 +131,18 @@ def _accumulate(
             progress(len(batch))
 
 
-def _token_weights(calibration: CalibrationSet, retain: float) -> dict[bool, float]:
+def _token_weights(calibration: CalibrationSet, general_weight: float) -> dict[bool, float]:
     """What one token of each group counts in H."""
-    if not 0 <= retain <= 1:
+    if not 0 <= general_weight <= 1:
         raise UsageError(
-            f"retain {retain} is outside [0, 1]; it is the share of general tokens in what pruning must keep"
+            f"retain {general_weight} is outside [0, 1]; it is the share of general tokens in what pruning must keep"
         )
 
     def tokens(items: list[CalibrationItem]) -> int:
         return sum(item.stop - item.start for item in items)
 
     target, general = (tokens([item for item in calibration.items if item.target is side]) for side in (True, False))
-    return {True: (1 - retain) / max(target, 1), False: retain / max(general, 1)}
+    return {True: (1 - general_weight) / max(target, 1), False: general_weight / max(general, 1)}
 
 
 def load(folder: Path, layer: int, device: str = "cpu") -> Any:

@@ -25,13 +25,13 @@ class _Batch:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-class Walk:
+class LayerwiseRefit:
     """Goes through the layers of `model` once, in order, changing its down projections as it goes."""
 
-    def __init__(self, model: Any, family: Family, calibration: CalibrationSet, retain: float) -> None:
-        self.model, self.family, self.calibration, self.retain = model, family, calibration, retain
+    def __init__(self, model: Any, family: Family, calibration: CalibrationSet, general_weight: float) -> None:
+        self.model, self.family, self.calibration, self.general_weight = model, family, calibration, general_weight
         self.stack = submodule(model, family.layers)
-        weights = Sums(calibration, retain, ()).weights
+        weights = Sums(calibration, general_weight, ()).weights
         self.batches = [
             self._start(batch) for batch in batches([item for item in calibration.items if weights[item.target] > 0])
         ]
@@ -58,7 +58,7 @@ class Walk:
 
     def second_moment(self, layer: int) -> Any:
         """H [F, F] float32 of this layer, on what the layers before it give now."""
-        sums = Sums(self.calibration, self.retain, [layer])
+        sums = Sums(self.calibration, self.general_weight, [layer])
         for batch in self.batches:
             add = sums.observer(batch.target, batch.mask)
             assert add is not None

@@ -151,7 +151,7 @@ def read_file(path: Path) -> list[Example]:
     return read_pairs(rows, str(path))
 
 
-def need_no_overlap(examples: Sequence[Example], tested: Iterable[str], source: str) -> None:
+def check_no_overlap(examples: Sequence[Example], tested: Iterable[str], source: str) -> None:
     """Raises UsageError where the text of a test item stands in a training item; `tested`: the test's questions.
 
     Texts are compared by their words, numbers and signs. One of fewer than six of these must be the whole prompt or

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError, UnsupportedModelError
-from harness.core.safetensors_stream import Array, Entry, as_array, finite, read_entries, whole, write_entries
+from harness.core.safetensors_stream import Array, Entry, as_array, finite, iter_blocks, read_entries, write_entries
 
 _ADAPTER = "adapter_model.safetensors"
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -109,13 +109,13 @@ def _blocks(source: Path, entry: Entry, trained: _Trained) -> Iterator[Array]:
 
     found = trained(entry.name, original)
     if found is None:
-        yield from whole(as_array(source, entry))
+        yield from iter_blocks(as_array(source, entry))
         return
     if tuple(found.shape) != entry.shape:
         raise UnsupportedModelError(
             f"{entry.name} was trained as {list(found.shape)} and is {list(entry.shape)}; train again"
         )
-    for block in whole(_bits(found, entry.dtype)):
+    for block in iter_blocks(_bits(found, entry.dtype)):
         if not finite(block, entry.dtype):
             raise MeasurementError(
                 f"{entry.name} is infinite or no number after training; give a lower --learning-rate, and --fresh"

@@ -91,7 +91,7 @@ def states(job: Job) -> list[Path]:
     return [folder for folder in sorted(job.states.glob("checkpoint-*"), key=step_of) if _is_whole(folder)]
 
 
-def sweep(job: Job, inputs: str) -> None:
+def discard_stale_checkpoints(job: Job, inputs: str) -> None:
     """Before a training: only whole states of one on the same `inputs` (any text) can be gone on from, all others are
     removed.
     """
@@ -218,7 +218,7 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
 
         def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
-                need_sane(job, event[1].global_step, float(logs["loss"]), float(logs.get("grad_norm", 0.0)), norms)
+                check_bands(job, event[1].global_step, float(logs["loss"]), float(logs.get("grad_norm", 0.0)), norms)
 
         def on_save(self, *event: Any, **_: Any) -> None:
             if event[1].is_world_process_zero:
@@ -228,7 +228,7 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
     return [Watch()]
 
 
-def need_sane(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
+def check_bands(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
     """Raises MeasurementError for a loss or gradient that is no number, and for gradients that stay a hundred times
     above their median.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import write_text
+from harness.core.run_schema import upgrade
 from reports import flat, model_card, page
 from reports.parts import Section
 from reports.sections import accuracy, claims, cost, failures, neurons, off_target, provenance, recovery, summary
@@ -40,7 +41,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} has no run.json; finish the run first with `harness run --out {folder}`") from error
     except ValueError as error:
         raise UsageError(f"{folder / 'run.json'} is damaged ({error}); run again") from error
-    return run
+    return upgrade(run)
 
 
 def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict[str, Path]:

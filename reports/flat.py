@@ -49,7 +49,7 @@ def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for r in run.get("recoveries", ()):
         named = (*of.get(r["variant"], _unknown(r["variant"])), r["task"])
         yield (*named, "brought back", r["share"], None, None, r["n"])
-        yield (*named, "beyond half", r["beyond_half"], r["ci_low"], r["ci_high"], r["n"])
+        yield (*named, "beyond half", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
     yield from _of_sweep(run)
 
 

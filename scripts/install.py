@@ -58,7 +58,7 @@ def fingerprint() -> str:
 
 def has_cuda() -> bool:
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
+    return bool(tool) and subprocess.run([str(tool), "-L"], capture_output=True).returncode == 0
 
 
 def install_cpu() -> None:

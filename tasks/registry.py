@@ -182,25 +182,25 @@ def find_task(name: str, chat: bool = True) -> Task:
 def calibration(task: Task, n: int, seed: int) -> tuple[str, list[Example]]:
     """Where the training items come from, and `n` of them with worked answers."""
     source, examples = task.module.calibration(task.name, n, seed)
-    return source, _need(examples, task.name)
+    return source, _check_items(examples, task.name)
 
 
 def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
     """General prompts that are not the task: the names of their sources, and `n` of them."""
     sources, examples = task.module.distractors(n, seed)
-    return sources, _need(examples, f"distractors of {task.name}")
+    return sources, _check_items(examples, f"distractors of {task.name}")
 
 
 def training(task: Task, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     """Where the training items come from, and up to `n` of them as documents that grade() takes; UsageError where there
     are none.
     """
-    need_training_items(task)
+    check_training_items(task)
     found: tuple[str, list[dict[str, Any]]] = task.module.training(task.name, n, seed)
     return found
 
 
-def need_training_items(task: Task) -> None:
+def check_training_items(task: Task) -> None:
     """Raises UsageError for a task that has none."""
     if task.training_items == 0:
         raise UsageError(f"{task.name} has no training split; give --data a JSON Lines file or a Hub data set")
@@ -213,7 +213,7 @@ def evaluated_questions(task: Task) -> set[str]:
     return {" ".join(text.split()[:_BEGINNING]) if task.name == "wikitext" else text for text in found}
 
 
-def _need(examples: Sequence[Example], what: str) -> list[Example]:
+def _check_items(examples: Sequence[Example], what: str) -> list[Example]:
     if not examples:
         raise UsageError(f"no calibration items for {what}; check the data set")
     return list(examples)

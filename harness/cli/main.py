@@ -13,14 +13,14 @@ import rich_click as click
 
 from harness.cli.completion import complete_models
 from harness.cli.options import (
-    ANSWERS,
     ARMS,
+    COMPLETIONS,
     CONFIG,
     DEBUG,
     DRY_RUN,
     DTYPE,
-    FRAME,
     FRESH,
+    GENERAL_WEIGHT,
     JSON,
     LIMIT,
     METHOD,
@@ -29,15 +29,15 @@ from harness.cli.options import (
     ONLINE,
     PLANNING,
     PRESET,
+    PROMPT_FORMAT,
     PRUNED_AND_EVALUATED,
     RECOVER,
     RECOVERY,
-    RETAIN,
     SAMPLES,
+    SCORE_TOKENS,
     SERVING,
     TASK,
     THREADS,
-    TOKENS,
     out_option,
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr, visible
@@ -209,10 +209,10 @@ def recover_command(
 @click.argument("model", shell_complete=complete_models)
 @TASK
 @METRIC_SCORED
-@RETAIN
-@TOKENS
-@ANSWERS
-@FRAME
+@GENERAL_WEIGHT
+@SCORE_TOKENS
+@COMPLETIONS
+@PROMPT_FORMAT
 @PRESET
 @SAMPLES
 @THREADS
@@ -318,7 +318,7 @@ def eval_command(
 @click.option("--out", type=_PATH, help="Sample rows to write, one per answer, in the same order.")
 @DEBUG
 def grade_command(answers: Path, task: str, out: Path | None) -> None:
-    """Grade ANSWERS, a JSON Lines file made by any system, with the code of a run.
+    """Grade COMPLETIONS, a JSON Lines file made by any system, with the code of a run.
 
     Rows: `task_id` or `doc_id` (index in the test split), `text` (for code also `completion` or `solution`), optional
     `finish_reason` and `n_tokens`. The last line on standard output is the summary as JSON."""

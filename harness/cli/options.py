@@ -43,17 +43,17 @@ TASK = _option(
     shell_complete=complete_tasks,
     help="Task; may be repeated, the first is the target.  [default: the model's]",
 )
-TOKENS = _option(
+SCORE_TOKENS = _option(
     _SCORING,
-    "--tokens",
-    type=click.Choice(["question", "answer", "both"]),
-    help="Tokens that are scored.  [default: both]",
+    "--score-tokens",
+    type=click.Choice(["prompt", "completion", "all"]),
+    help="Tokens that are scored.  [default: all]",
 )
-ANSWERS = _option(
+COMPLETIONS = _option(
     _SCORING,
-    "--answers",
-    type=click.Choice(["given", "generated"]),
-    help="Worked, or the model's own.  [default: given]",
+    "--completions",
+    type=click.Choice(["reference", "generated"]),
+    help="Worked, or the model's own.  [default: reference]",
 )
 THREADS = _option(_EVALUATION, "--threads", type=int, help="CPU threads.  [default: all cores]")
 FRESH = _option(_RUN, "--fresh", is_flag=True, help="Start over where an existing run directory has other settings.")
@@ -64,10 +64,10 @@ CONFIG = _option(_RUN, "--config", "config_file", type=_PATH, help="YAML file wi
 PRESET = _option(
     _RUN, "--preset", type=click.Choice(["laptop", "paper", "quick"]), help="Settings by name, see `harness presets`."
 )
-FRAME = _option(
+PROMPT_FORMAT = _option(
     _SCORING,
-    "--frame",
-    type=click.Choice(["evaluation", "raw"]),
+    "--prompt-format",
+    type=click.Choice(["evaluation", "plain"]),
     help="Prompts as in the evaluation, or plain.  [default: evaluation]",
 )
 LIMIT = _option(_EVALUATION, "--limit", type=int, help="Items per task.  [default: all]")
@@ -89,8 +89,11 @@ METRIC_SCORED = options(
         _SCORING, "--compensate/--no-compensate", default=None, help="Keep the second moments that a re-fit needs."
     ),
 )
-RETAIN = _option(
-    _SCORING, "--retain", type=float, help="Share of general tokens in what obs and re-fitting preserve.  [default: 0]"
+GENERAL_WEIGHT = _option(
+    _SCORING,
+    "--general-weight",
+    type=float,
+    help="Share of general tokens in what obs and re-fitting preserve.  [default: 0]",
 )
 METHOD = _option(
     _REMOVED,
@@ -106,7 +109,7 @@ PLANNING = options(
         _REMOVED,
         "--metric",
         shell_complete=complete_metrics,
-        help="See `harness metrics`.  [default: best; smd for reverse]",
+        help="See `harness metrics`.  [default: best; S for reverse]",
     ),
     _option(
         _REMOVED,
@@ -166,7 +169,7 @@ SERVING = options(
     _option(_SPEED, "--requests", type=int, help="Requests of a round.  [default: the concurrency, 4 at least]"),
     _option(
         _SPEED,
-        "--natural",
+        "--stop-at-eos",
         is_flag=True,
         default=None,
         help="Answers end by themselves, after --output-tokens at the latest.",
@@ -222,12 +225,14 @@ RECOVERY = options(
         help="Tracker of the training.",
     ),
 )
-PRUNED_AND_EVALUATED = options(RETAIN, TOKENS, ANSWERS, FRAME, PRESET, LIMIT, ITEMS, SAMPLES, DTYPE, THREADS)
+PRUNED_AND_EVALUATED = options(
+    GENERAL_WEIGHT, SCORE_TOKENS, COMPLETIONS, PROMPT_FORMAT, PRESET, LIMIT, ITEMS, SAMPLES, DTYPE, THREADS
+)
 SWEEP_GRID = options(
     _option(
         _GRID,
         "--methods",
-        help="Metrics (best, smd, rms+refit ...), random, reverse.  [default: smd,best,random,reverse]",
+        help="Metrics (best, S, rms+refit ...), random, reverse.  [default: S,best,random,reverse]",
     ),
     _option(_GRID, "--ratios", help="Fractions of FFN neurons to remove, with commas.  [default: 0.05,0.1, ... 0.35]"),
     _option(_GRID, "--seeds", help="Of random pruning, with commas.  [default: 33,42,7]"),

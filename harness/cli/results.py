@@ -68,7 +68,7 @@ def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> No
 
     \b
     harness compare runs/a runs/b
-    harness compare runs/a:dense runs/b:selective-obs-refit-0.2
+    harness compare runs/a:dense runs/b:selective-best-0.2
     """
     from harness.evaluation.compare_runs import compare_runs, comparison_table
 
@@ -134,15 +134,15 @@ def push_command(run: Path, repo: str | None, variant: str | None, private: bool
     harness push runs/mine --to me/qwen-math-pruned --dry-run
     harness push runs/mine --to me/qwen-math-pruned --private
     """
-    from harness.publish.hub import pack, parcel_table, push
+    from harness.publish.hub import prepare_upload, push, upload_table
 
-    parcel = pack(run, variant)
-    repo = repo or parcel.name
-    files = [{"name": file.name, "bytes": file.size_bytes} for file in parcel.files]
-    found = {"repo": repo, "variant": parcel.variant, "licence": parcel.licence, "files": files}
+    upload = prepare_upload(run, variant)
+    repo = repo or upload.name
+    files = [{"name": file.name, "bytes": file.size_bytes} for file in upload.files]
+    found = {"repo": repo, "variant": upload.variant, "licence": upload.licence, "files": files}
     if dry_run:
-        answer(found, as_json, parcel_table(parcel))
+        answer(found, as_json, upload_table(upload))
         return
     with stdout_to_stderr():
-        url = push(parcel, repo, private)
+        url = push(upload, repo, private)
     answer({**found, "url": url} if as_json else {"pushed": url}, as_json)

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from harness.config.yaml_file import YamlFile, read_yaml
 from harness.core.errors import UsageError
+from harness.core.labels import metric_label
+from harness.core.types.calibration import TokenScope
 
 
 class RecoveryConfig(BaseModel):
@@ -56,7 +58,7 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: tuple[str, ...] = Field(default=("smd", "best", "random", "reverse"), min_length=1)
+    methods: tuple[str, ...] = Field(default=("S", "best", "random", "reverse"), min_length=1)
     ratios: tuple[float, ...] = ()
     ratios_by_width: Mapping[int, tuple[float, ...]] = {}
     seeds: tuple[NonNegativeInt, ...] = Field(default=(33, 42, 7), min_length=1)
@@ -75,6 +77,12 @@ class SweepConfig(BaseModel):
     def _one_or_many(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("methods", "recovered")
+    @classmethod
+    def _shown_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """`smd` and `S` are one method."""
+        return tuple("+".join((metric_label(name), *refit)) for name, *refit in (method.split("+") for method in value))
+
 
 class RunConfig(BaseModel):
     """Unknown keys are refused. `None` means: the default that fits the model, the task or the method."""
@@ -86,12 +94,12 @@ class RunConfig(BaseModel):
     ratio: float = 0.2
     method: Literal["selective", "random", "reverse"] = "selective"
     metric: str | None = None
-    tokens: Literal["question", "answer", "both"] = "both"
-    answers: Literal["given", "generated"] = "given"
-    frame: Literal["evaluation", "raw"] = "evaluation"
+    score_tokens: TokenScope = "all"
+    completions: Literal["reference", "generated"] = "reference"
+    prompt_format: Literal["evaluation", "plain"] = "evaluation"
     compensate: bool | None = None
     sequential: bool = False
-    retain: float = Field(default=0.0, ge=0, le=1)
+    general_weight: float = Field(default=0.0, ge=0, le=1)
     allocation: Literal["uniform", "global"] = "uniform"
     min_width: int = Field(default=0, ge=0)
     protect: float = Field(default=0.0, ge=0, lt=1)
@@ -107,7 +115,7 @@ class RunConfig(BaseModel):
     output_tokens: int = Field(default=64, ge=2)
     input_tokens: int | None = Field(default=None, ge=1)
     requests: int | None = Field(default=None, ge=1)
-    natural: bool = False
+    stop_at_eos: bool = False
     recover: bool = False
     arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = ()
     recovery: RecoveryConfig = RecoveryConfig()

@@ -15,9 +15,7 @@ from typing import Any
 from harness.core.errors import StorageError, UsageError, first_line
 from harness.core.files import write_json
 from harness.core.hashing import file_hash
-
-SCHEMA_VERSION = 1
-
+from harness.core.run_schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
 

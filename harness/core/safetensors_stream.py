@@ -118,14 +118,14 @@ def row_blocks(rows: int, row_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def whole(array: Array) -> Iterator[Array]:
+def iter_blocks(array: Array) -> Iterator[Array]:
     """The tensor in blocks."""
     flat = array.reshape(-1)
     for part in row_blocks(len(flat), flat.itemsize):
         yield flat[part]
 
 
-def taken(array: Array, keep: npt.NDArray[np.integer[Any]], axis: int) -> Iterator[Array]:
+def gather_blocks(array: Array, keep: npt.NDArray[np.integer[Any]], axis: int) -> Iterator[Array]:
     """The tensor with only the indices `keep` along `axis` (0 or 1), in blocks."""
     if axis == 0:
         for part in row_blocks(len(keep), int(array[:1].nbytes)):

@@ -15,7 +15,7 @@ from tasks.generation import Generation
 Key = TypeVar("Key", bound=Hashable)
 
 
-def own_answers(
+def generate_answers(
     model: Path,
     prompts: Mapping[Key, Sequence[int]],
     longest: int,

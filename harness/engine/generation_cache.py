@@ -10,7 +10,7 @@ from harness.core.hashing import digest
 from tasks.generation import Generation
 
 
-class Journal:
+class GenerationCache:
     """A JSON Lines file: first what the generations hang on, then one of them a line. A file of anything else is
     started over.
 
@@ -39,7 +39,7 @@ class Journal:
         self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.file.flush()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> GenerationCache:
         return self
 
     def __exit__(self, *exception: object) -> None:

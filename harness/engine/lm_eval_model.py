@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.engine.generation_cache import Journal, key_of
+from harness.engine.generation_cache import GenerationCache, key_of
 from harness.engine.vllm_engine import generate, stream
 from tasks.generation import Generation, Likelihood
 
@@ -21,12 +21,12 @@ _LONGEST_ANSWER = 256  # tokens, where a task does not say
 
 
 @dataclass(frozen=True)
-class Hear:
+class ResponseCallbacks:
     """Who hears of every answer as it comes: the journal, the grader that begins with it at once, and the bar that
     shows how far it is.
     """
 
-    journal: Journal | None = None
+    generation_cache: GenerationCache | None = None
     submit: Callable[[Any, Generation], Any] | None = None
     advance: Callable[[int], None] | None = None
 
@@ -37,7 +37,9 @@ class Hear:
             answer.verdict = self.submit(request.doc, answer)
 
 
-def make_language_model(llm: Any, max_model_len: int, chat: bool, hear: Hear = Hear()) -> Any:
+def make_language_model(
+    llm: Any, max_model_len: int, chat: bool, callbacks: ResponseCallbacks = ResponseCallbacks()
+) -> Any:
     """An lm-eval TemplateLM around a running engine. A chat template brings its own start token."""
     from lm_eval.api.model import TemplateLM
 
@@ -66,7 +68,7 @@ def make_language_model(llm: Any, max_model_len: int, chat: bool, hear: Hear = H
             )
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
-            return answer_requests(llm, self.tok_encode, requests, max_model_len, hear)
+            return answer_requests(llm, self.tok_encode, requests, max_model_len, callbacks)
 
         @property
         def prefix_token_id(self) -> int:
@@ -88,29 +90,33 @@ def make_language_model(llm: Any, max_model_len: int, chat: bool, hear: Hear = H
 
 
 def answer_requests(
-    llm: Any, encode: Encode, requests: Sequence[Any], max_model_len: int, hear: Hear = Hear()
+    llm: Any,
+    encode: Encode,
+    requests: Sequence[Any],
+    max_model_len: int,
+    callbacks: ResponseCallbacks = ResponseCallbacks(),
 ) -> list[str]:
     """Answers in the order asked; a prompt too long for the context is cut on its left and marked."""
-    asked = [_asked(encode, request, max_model_len) for request in requests]
+    asked = [_to_engine_request(encode, request, max_model_len) for request in requests]
     answers = {
         i: known
         for i, one in enumerate(asked)
-        if (known := hear.journal.get(one.key) if hear.journal else None) is not None
+        if (known := callbacks.generation_cache.get(one.key) if callbacks.generation_cache else None) is not None
     }
     for i, answer in answers.items():
-        hear.verdict(requests[i], answer)
+        callbacks.verdict(requests[i], answer)
     left = [i for i in range(len(asked)) if i not in answers]
     for position, output in stream(llm, [asked[i].prompt for i in left], [asked[i].params for i in left]):
         i = left[position]
         answers[i] = _generation(output, asked[i].was_cut)
-        if hear.journal:
-            hear.journal.add(asked[i].key, answers[i])
-        hear.verdict(requests[i], answers[i])
+        if callbacks.generation_cache:
+            callbacks.generation_cache.add(asked[i].key, answers[i])
+        callbacks.verdict(requests[i], answers[i])
     return [answers[i] for i in range(len(asked))]
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _EngineRequest:
     """A request in vLLM's terms."""
 
     prompt: Any
@@ -119,7 +125,7 @@ class _Asked:
     key: str
 
 
-def _asked(encode: Encode, request: Any, max_model_len: int) -> _Asked:
+def _to_engine_request(encode: Encode, request: Any, max_model_len: int) -> _EngineRequest:
     from vllm import SamplingParams, TokensPrompt
 
     context, settings = request.args
@@ -132,7 +138,7 @@ def _asked(encode: Encode, request: Any, max_model_len: int) -> _Asked:
         else {}
     )
     chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, "stop": settings.get("until")}
-    return _Asked(
+    return _EngineRequest(
         TokensPrompt(prompt_token_ids=ids[-room:]),
         SamplingParams(**chosen),
         len(ids) > room,

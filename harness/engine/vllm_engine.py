@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError, first_line
 from harness.core.progress import stage
-from harness.core.types.serving import NUMBER_BYTES
+from harness.core.types.serving import DTYPE_BYTES
 from harness.engine.weight_swap_worker import WORKER
 from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
@@ -126,7 +126,7 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     """
     prepare_environment(config.threads)
     quiet()
-    with _class_kept(model):
+    with _restored_transformers_class(model):
         llm = _start(model, config)
         try:
             yield llm
@@ -171,7 +171,7 @@ def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _class_kept(model: Path) -> Iterator[None]:
+def _restored_transformers_class(model: Path) -> Iterator[None]:
     """vLLM's transformers back end rewrites the class of its model in place; transformers itself could not build one
     afterwards.
     """
@@ -222,7 +222,7 @@ def working_dtype(model: Path, dtype: str) -> str:
 def cached_bytes_per_token(model: Path, dtype: str) -> int:
     """Of keys and values, by formula, at the engine's number type."""
     shape = shape_of(read_config(model))
-    return shape.kv_bytes_per_token // shape.dtype_bytes * NUMBER_BYTES[working_dtype(model, dtype)]
+    return shape.kv_bytes_per_token // shape.dtype_bytes * DTYPE_BYTES[working_dtype(model, dtype)]
 
 
 def _dtype(name: str) -> str:

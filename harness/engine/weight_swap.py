@@ -19,7 +19,7 @@ def swap(llm: Any, plan_file: Path) -> None:
 
     Raises MeasurementError where that is not possible; the engine runs the whole model then. Also, and changing
     nothing, while it answers."""
-    _need_idle(llm)
+    _check_idle(llm)
     try:
         llm.collective_rpc("swap_ffn", args=(llm.llm_engine.vllm_config.model_config.model, str(plan_file)))
     except Exception as error:
@@ -31,12 +31,12 @@ def swap(llm: Any, plan_file: Path) -> None:
 
 def restore(llm: Any) -> None:
     """The model's own weights, bit for bit; raises MeasurementError while the engine answers."""
-    _need_idle(llm)
+    _check_idle(llm)
     llm.collective_rpc("restore_ffn")
     llm.reset_prefix_cache()
 
 
-def _need_idle(llm: Any) -> None:
+def _check_idle(llm: Any) -> None:
     """Half an answer from each of two models belongs to neither, and a cache in use is not emptied."""
     if llm.llm_engine.has_unfinished_requests():
         raise MeasurementError("weights can be swapped only between requests; wait for the running ones")

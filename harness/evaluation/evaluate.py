@@ -17,7 +17,7 @@ from harness.core.files import write_text
 from harness.core.progress import stage
 from harness.core.statistics import likelihood_metric, ratio_mean, wilson
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, UNEXPLAINED, EvalResult, SampleRecord
-from harness.evaluation.lm_eval_requests import Answered, Exam, Sitting, ask, questions, run_lm_eval
+from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests, run_lm_eval
 from harness.evaluation.similarity import similarities
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
 from tasks.grading import Grader
@@ -26,24 +26,24 @@ from tasks.registry import Task
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
 
 
-def evaluate(llm: Any, exam: Exam, sitting: Sitting) -> dict[str, EvalResult]:
+def evaluate(llm: Any, eval_spec: EvalSpec, variant_eval: VariantEval) -> dict[str, EvalResult]:
     """Every task of the exam, asked and graded. Raises MeasurementError where lm-eval fails."""
-    asked = questions(llm, exam)
-    title = f"Evaluating {sitting.variant} on {', '.join(task.name for task in exam.tasks)}"
+    asked = capture_requests(llm, eval_spec)
+    title = f"Evaluating {variant_eval.variant} on {', '.join(task.name for task in eval_spec.tasks)}"
     with Grader() as grader, stage(title, sum(len(question.requests) for question in asked)) as advance:
-        return grade(ask(llm, exam, asked, sitting, grader, advance), exam, sitting)
+        return grade(ask(llm, eval_spec, asked, variant_eval, grader, advance), eval_spec, variant_eval)
 
 
-def grade(answered: Sequence[Answered], exam: Exam, sitting: Sitting) -> dict[str, EvalResult]:
+def grade(answered: Sequence[TaskResponses], eval_spec: EvalSpec, variant_eval: VariantEval) -> dict[str, EvalResult]:
     """lm-eval's verdicts on what the engine has answered; it may go on with something else meanwhile.
 
     Writes <task>.jsonl and lm-eval's own files below run/samples/<variant>.
     """
-    out, kept, run, reference = sitting.samples, sitting.generations, sitting.run, sitting.reference
+    out, kept, run, reference = variant_eval.samples, variant_eval.generations, variant_eval.run, variant_eval.reference
     results, documents = {}, {}
     for found in answered:
         task, started = found.task, time.perf_counter()
-        raw = run_lm_eval(found.replayed(), task, exam)
+        raw = run_lm_eval(found.replayed(), task, eval_spec)
         records = sample_records(task, raw["samples"][task.name])
         path = out / f"{task.name}.jsonl"
         if task.metric == SIMILARITY:
@@ -57,8 +57,8 @@ def grade(answered: Sequence[Answered], exam: Exam, sitting: Sitting) -> dict[st
             task.metric, records, found.seconds + time.perf_counter() - started, str(path.relative_to(run))
         )
         documents[task.name] = raw
-    template = str(answered[0].language_model.tokenizer.chat_template) if exam.chat else None
-    save_lm_eval(documents, exam.model_name, out / "lm_eval", template)
+    template = str(answered[0].language_model.tokenizer.chat_template) if eval_spec.chat else None
+    save_lm_eval(documents, eval_spec.model_name, out / "lm_eval", template)
     shutil.rmtree(kept, ignore_errors=True)
     return results
 

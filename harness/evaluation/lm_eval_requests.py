@@ -17,15 +17,15 @@ from typing import Any
 
 from harness.core.errors import MeasurementError
 from harness.core.hashing import digest
-from harness.engine.generation_cache import Journal
-from harness.engine.lm_eval_model import METHODS, Hear, make_language_model
+from harness.engine.generation_cache import GenerationCache
+from harness.engine.lm_eval_model import METHODS, ResponseCallbacks, make_language_model
 from tasks.data import DATA_DIR
 from tasks.grading import Grader
 from tasks.registry import TASKS_PATH, Task
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSpec:
     """The same for every variant: the tasks, of each the first `limit` items, or of the first task those with the ids
     `items`.
     """
@@ -46,7 +46,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class VariantEval:
     """One variant at the exam.
 
     identity: a hash of the weights; where it is given, generations are kept on disk as they come, and a killed
@@ -68,7 +68,7 @@ class Sitting:
 
 
 @dataclass(frozen=True)
-class Question:
+class TaskRequests:
     """All requests of a task and the method of a language model by which lm-eval puts them."""
 
     task: Task
@@ -77,10 +77,10 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answered:
+class TaskResponses:
     """The engine's answers in the order of the requests. `seconds`: what it took to have them."""
 
-    question: Question
+    question: TaskRequests
     answers: tuple[Any, ...]
     seconds: float
     language_model: Any
@@ -103,56 +103,67 @@ class Answered:
         return self.language_model
 
 
-class _Seen(Exception):
+class _RequestsCaptured(Exception):
     """Carries requests out of lm-eval before anything answers them."""
 
     def __init__(self, method: str, requests: Sequence[Any]) -> None:
         self.method, self.requests = method, tuple(requests)
 
 
-def questions(llm: Any, exam: Exam) -> list[Question]:
+def capture_requests(llm: Any, eval_spec: EvalSpec) -> list[TaskRequests]:
     """What lm-eval will ask, by its own code; the same for every variant of a model."""
-    return [_question(llm, exam, task) for task in exam.tasks]
+    return [_capture(llm, eval_spec, task) for task in eval_spec.tasks]
 
 
-def _question(llm: Any, exam: Exam, task: Task) -> Question:
-    listener = make_language_model(llm, exam.max_model_len, exam.chat)
+def _capture(llm: Any, eval_spec: EvalSpec, task: Task) -> TaskRequests:
+    listener = make_language_model(llm, eval_spec.max_model_len, eval_spec.chat)
 
     def see(method: str, requests: Sequence[Any], **_: Any) -> list[Any]:
-        raise _Seen(method, requests)
+        raise _RequestsCaptured(method, requests)
 
     for method in METHODS:
         setattr(listener, method, partial(see, method))
     try:
-        run_lm_eval(listener, task, exam)
-    except _Seen as seen:
-        return Question(task, seen.method, seen.requests)
+        run_lm_eval(listener, task, eval_spec)
+    except _RequestsCaptured as seen:
+        return TaskRequests(task, seen.method, seen.requests)
     raise MeasurementError(f"lm-eval asks nothing for {task.name}; check the data set")
 
 
 def ask(
     llm: Any,
-    exam: Exam,
-    asked: Sequence[Question],
-    sitting: Sitting,
+    eval_spec: EvalSpec,
+    asked: Sequence[TaskRequests],
+    variant_eval: VariantEval,
     grader: Grader,
     advance: Callable[[int], None] | None = None,
-) -> list[Answered]:
+) -> list[TaskResponses]:
     """The engine's answers to everything; `grader` begins with each as it comes, and `advance` hears of it."""
-    return [_answers(llm, exam, question, sitting, grader, advance) for question in asked]
+    return [_answers(llm, eval_spec, question, variant_eval, grader, advance) for question in asked]
 
 
 def _answers(
-    llm: Any, exam: Exam, question: Question, sitting: Sitting, grader: Grader, advance: Callable[[int], None] | None
-) -> Answered:
+    llm: Any,
+    eval_spec: EvalSpec,
+    question: TaskRequests,
+    variant_eval: VariantEval,
+    grader: Grader,
+    advance: Callable[[int], None] | None,
+) -> TaskResponses:
     task, started = question.task, time.perf_counter()
     with ExitStack() as stack:
-        file = sitting.generations / f"{task.name}.jsonl"
-        journal = stack.enter_context(Journal(file, identity_of(llm, sitting.identity))) if sitting.identity else None
+        file = variant_eval.generations / f"{task.name}.jsonl"
+        generation_cache = (
+            stack.enter_context(GenerationCache(file, identity_of(llm, variant_eval.identity)))
+            if variant_eval.identity
+            else None
+        )
         submit = partial(grader.submit, task.module.grade, task.name) if task.generates else None
-        language_model = make_language_model(llm, exam.max_model_len, exam.chat, Hear(journal, submit, advance))
+        language_model = make_language_model(
+            llm, eval_spec.max_model_len, eval_spec.chat, ResponseCallbacks(generation_cache, submit, advance)
+        )
         answers = getattr(language_model, question.method)(list(question.requests))
-    return Answered(question, tuple(answers), time.perf_counter() - started, language_model)
+    return TaskResponses(question, tuple(answers), time.perf_counter() - started, language_model)
 
 
 def identity_of(llm: Any, weights: str) -> str:
@@ -161,21 +172,21 @@ def identity_of(llm: Any, weights: str) -> str:
     return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])
 
 
-def run_lm_eval(language_model: Any, task: Task, exam: Exam) -> Mapping[str, Any]:
+def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping[str, Any]:
     """What lm-eval's simple_evaluate returns for one task."""
     from lm_eval import simple_evaluate
 
-    _remember()
-    manager, loaded = _loaded(task.name, exam.split, os.environ.get(DATA_DIR))
+    _patch_lm_eval_caches()
+    manager, loaded = _loaded(task.name, eval_spec.split, os.environ.get(DATA_DIR))
     raw = simple_evaluate(
         language_model,
         tasks=[loaded],
         task_manager=manager,
-        apply_chat_template=exam.chat,
+        apply_chat_template=eval_spec.chat,
         log_samples=True,
         bootstrap_iters=0,
         verbosity="ERROR",
-        **exam.chosen(task),
+        **eval_spec.chosen(task),
     )
     if not raw or not raw["samples"].get(task.name):
         raise MeasurementError(f"lm-eval returned no samples for {task.name}; run again with --debug")
@@ -194,7 +205,7 @@ def _loaded(task: str, split: str, _data: str | None) -> tuple[Any, Any]:
 
 
 @functools.cache
-def _remember() -> None:
+def _patch_lm_eval_caches() -> None:
     """lm-eval asks pip for the environment in every call, and compiles a task's template anew for every item: once a
     process will do.
 

@@ -15,8 +15,8 @@ from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.files import write_text
 from harness.core.statistics import wilson
 from harness.core.types.evaluation import EvalResult, SampleRecord
-from harness.engine.generation_cache import Journal
-from harness.engine.lm_eval_model import Hear, make_language_model
+from harness.engine.generation_cache import GenerationCache
+from harness.engine.lm_eval_model import ResponseCallbacks, make_language_model
 from harness.evaluation.evaluate import save_lm_eval, summarise_failures
 from harness.evaluation.lm_eval_requests import identity_of
 from tasks.failures import FailureKind, GradedAnswer, detect
@@ -63,10 +63,10 @@ def evaluate_builtin(
     from lm_eval import simple_evaluate
 
     started, kept = time.perf_counter(), run / "generations" / variant / "lm_eval.jsonl"
-    journal = Journal(kept, identity_of(llm, identity))
+    generation_cache = GenerationCache(kept, identity_of(llm, identity))
     try:
         raw = simple_evaluate(
-            make_language_model(llm, max_model_len, chat, Hear(journal)),
+            make_language_model(llm, max_model_len, chat, ResponseCallbacks(generation_cache)),
             tasks=list(names),
             task_manager=manager,
             limit=limit,
@@ -78,7 +78,7 @@ def evaluate_builtin(
     except Exception as error:  # every data set and task brings its own
         raise MeasurementError(f"lm-eval stopped on {', '.join(names)}: {first_line(error)}") from error
     finally:
-        journal.close()
+        generation_cache.close()
     if not raw or not raw["samples"]:
         raise MeasurementError(f"lm-eval returned no samples for {', '.join(names)}; run again with --debug")
     kept.unlink(missing_ok=True)

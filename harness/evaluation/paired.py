@@ -38,7 +38,7 @@ def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, ta
     )
 
 
-def brought_back(folder: Path, before: str, variant: str, control: str, task: str) -> Recovery:
+def recovered_fraction(folder: Path, before: str, variant: str, control: str, task: str) -> Recovery:
     """On the items that all three answered; the rule is claim 6's of the method."""
     names = (variant, before, control)
     tables = [read_correct(folder / "samples" / name / f"{task}.jsonl") for name in names]
@@ -54,7 +54,7 @@ def brought_back(folder: Path, before: str, variant: str, control: str, task: st
         task=task,
         n=len(shared),
         share=share,
-        beyond_half=difference,
+        margin_over_half=difference,
         ci_low=low,
         ci_high=high,
     )

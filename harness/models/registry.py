@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import StorageError, UsageError
-from harness.core.files import atomic_path, need_disk
+from harness.core.files import atomic_path, check_disk
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
 from pruning.checkpoint import describe, read_config, shards
@@ -248,7 +248,7 @@ def _converted_gguf(source: Path) -> Path:
     """A GGUF file as a BF16 safetensors folder in the cache, converted once."""
     target = cache_folder() / gguf.name_of(source)
     if not (target / "config.json").exists():
-        need_disk(target, 2 * count_parameters(gguf.read_config(source)))
+        check_disk(target, 2 * count_parameters(gguf.read_config(source)))
         with atomic_path(target) as scratch:
             gguf.convert(source, scratch)
     return target

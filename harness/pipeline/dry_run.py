@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.memory import loading_bytes, moments_memory
-from harness.pipeline.resolve import RunSpec
+from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run import defaults_of
 from harness.training.fine_tuning import available_examples, make_recipe
 from pruning.scores import OBS
@@ -22,7 +22,7 @@ _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompt
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
 
-def forecast(spec: RunSpec) -> dict[str, Any]:
+def forecast(spec: ResolvedRun) -> dict[str, Any]:
     """All sizes in bytes. `seconds` is an upper bound from FLOPs at this CPU's matrix speed, None where a GPU would be
     used.
     """
@@ -51,7 +51,7 @@ def forecast(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _second_moments(spec: RunSpec) -> dict[str, int] | None:
+def _second_moments(spec: ResolvedRun) -> dict[str, int] | None:
     """What `obs` and re-fitting need for a time: a [width, width] matrix per layer, on disk; None where they are not
     used.
     """
@@ -66,7 +66,7 @@ def _second_moments(spec: RunSpec) -> dict[str, int] | None:
     }
 
 
-def recovery_cost(spec: RunSpec) -> dict[str, Any] | None:
+def recovery_cost(spec: ResolvedRun) -> dict[str, Any] | None:
     """Of one fine-tuned variant, the widest; None where nothing is fine-tuned."""
     if not spec.recovered:
         return None
@@ -83,7 +83,7 @@ def recovery_cost(spec: RunSpec) -> dict[str, Any] | None:
     }
 
 
-def estimated_seconds(spec: RunSpec) -> float | None:
+def estimated_seconds(spec: ResolvedRun) -> float | None:
     """2 FLOPs per parameter and token: scoring forward, and every answer at its full length."""
     import importlib.util
 
@@ -102,7 +102,7 @@ def estimated_seconds(spec: RunSpec) -> float | None:
     return _START_SECONDS + flops / _flops_per_second()
 
 
-def _second_moment_flops(spec: RunSpec) -> float:
+def _second_moment_flops(spec: ResolvedRun) -> float:
     """H over the target's tokens (2 F^2 each); in FP64, at half the speed, an inverse and a removal order of about 2
     F^3 and a re-fit.
     """

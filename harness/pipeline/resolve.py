@@ -12,13 +12,14 @@ from typing import Any, cast
 from harness.config.settings import RecoveryConfig, RunConfig
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
+from harness.core.labels import arm_label
 from harness.core.types.pruning import Method, ModelShape
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.scores import check_metric
-from tasks.registry import Task, find_task, need_training_items
+from tasks.registry import Task, check_training_items, find_task
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
@@ -37,7 +38,7 @@ _GRID = (
     "output_tokens",
     "input_tokens",
     "requests",
-    "natural",
+    "stop_at_eos",
     "preset",
 )
 
@@ -54,7 +55,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class RunSpec:
+class ResolvedRun:
     """`base`: the name of the model as it was given. `recovered`: variants that are also fine-tuned. `served`: those
     that are timed.
 
@@ -96,7 +97,7 @@ class RunSpec:
         return ScoreRequest(
             metrics=metrics,
             moments=compensated and not config.sequential,
-            retain=config.retain,
+            general_weight=config.general_weight,
             threads=config.threads,
             sequential=config.sequential,
         )
@@ -106,9 +107,9 @@ class RunSpec:
         config = self.config
         return CalibrationRequest(
             samples=config.calibration_samples,
-            tokens=config.tokens,
-            own_answers=config.answers == "generated",
-            raw=config.frame == "raw",
+            tokens=config.score_tokens,
+            generate_completions=config.completions == "generated",
+            plain=config.prompt_format == "plain",
             threads=config.threads,
         )
 
@@ -145,7 +146,7 @@ def recovered_name(variant: str) -> str:
     return f"{variant}-recovered"
 
 
-def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
+def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
     """`harness run`. Checks all that can be checked without weights; raises UsageError for the first thing that is
     wrong.
 
@@ -160,7 +161,7 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
         )
     tasks, shape = tasks_and_shape(config, chat)
     arm = make_arm(config, config.method, shape)
-    return RunSpec(
+    return ResolvedRun(
         config=config,
         model=registry.model_id(config.model, tasks[0].kind),
         tasks=tasks,
@@ -173,7 +174,7 @@ def resolve(config: RunConfig, chat: bool = True) -> RunSpec:
     )
 
 
-def resolve_recovery(config: RunConfig, chat: bool = True) -> RunSpec:
+def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
     """`harness recover`: the model as it is, or the arms that were asked for."""
     tasks, shape = tasks_and_shape(config, chat)
     base = PRUNED if read_record(Path(config.model)) else DENSE
@@ -182,7 +183,7 @@ def resolve_recovery(config: RunConfig, chat: bool = True) -> RunSpec:
         raise UsageError(f"{config.model} is pruned already; leave out --arms, or give the model that it was made from")
     arms = tuple(make_arm(config, method, shape) for method in asked if method != DENSE)
     recovered = tuple(base if method == DENSE else make_arm(config, method, shape).name for method in asked)
-    return RunSpec(
+    return ResolvedRun(
         config=config,
         model=registry.model_id(config.model, tasks[0].kind),
         tasks=tasks,
@@ -238,17 +239,14 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape)
     if config.recover and config.recovery.data in ("task", "generated"):
-        need_training_items(chosen[0])
+        check_training_items(chosen[0])
     return tuple(chosen), shape
 
 
 def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     request = plan_request(config, shape.intermediate_size, method)
     check_request(request, shape.intermediate_size)
-    refit = ("sequential" if config.sequential else "refit") if request.compensated else None
-    kind = "-".join(
-        part for part in (method, request.metric, refit, "global" if config.allocation == "global" else None) if part
-    )
+    kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)
     return Arm(f"{kind}-{config.ratio:g}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.settings import RunConfig, config_yaml, environment_settings
 from harness.core.errors import MeasurementError
-from harness.core.files import need_disk, write_json, write_text
+from harness.core.files import check_disk, write_json, write_text
 from harness.core.hashing import digest
 from harness.core.progress import say, stage
 from harness.core.run_directory import RunDirectory, locked
@@ -23,13 +23,13 @@ from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.training import Recovery, TrainingResult
 from harness.engine import vllm_engine
 from harness.engine.vllm_engine import Engines, engines_for, fit_together
-from harness.evaluation.lm_eval_requests import Exam, Sitting
-from harness.evaluation.paired import brought_back, compare
-from harness.evaluation.similarity import need_packages
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
+from harness.evaluation.paired import compare, recovered_fraction
+from harness.evaluation.similarity import check_packages
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline import scoring
-from harness.pipeline.resolve import DENSE, Arm, RunSpec, recovered_name, resolve, resolve_recovery
+from harness.pipeline.resolve import DENSE, Arm, ResolvedRun, recovered_name, resolve, resolve_recovery
 from harness.pipeline.run_json import (
     build_run,
     calibration_summary,
@@ -43,12 +43,12 @@ from harness.pipeline.run_json import (
     variant,
     write_run,
 )
-from harness.serving.bench import offline_subjects, results
-from harness.serving.timing import in_turns
-from harness.serving.workload import Workload, make_workload, need_context
+from harness.serving.bench import offline_targets, results
+from harness.serving.timing import interleaved
+from harness.serving.workload import Workload, check_context, make_workload
 from harness.training import fine_tuning
 from pruning import compensation, score_file
-from pruning.checkpoint import describe, fingerprint, need_one_width, read_config, shards
+from pruning.checkpoint import check_uniform_width, describe, fingerprint, read_config, shards
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import load_plan, make_plan, save_plan
@@ -61,19 +61,19 @@ _LEAST_SECONDS = 0.5  # of a timed pass: a look beside the evaluation; `harness 
 
 def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
     """The main job; returns the result and the run directory."""
-    return start(config, out, fresh, resolve, Run.everything)
+    return start(config, out, fresh, resolve, Run.run_all)
 
 
 def recover(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
     """Fine-tunes a model as it is, or what pruning makes of it, and evaluates before and after."""
-    return start(config, out, fresh, resolve_recovery, Run.everything)
+    return start(config, out, fresh, resolve_recovery, Run.run_all)
 
 
 def start(
     config: RunConfig,
     out: Path | None,
     fresh: bool,
-    resolver: Callable[[RunConfig, bool], RunSpec],
+    resolver: Callable[[RunConfig, bool], ResolvedRun],
     work: Callable[[Run], RunResult],
 ) -> tuple[RunResult, Path]:
     """Refuses early what cannot be done, then does `work` in a locked run directory."""
@@ -81,14 +81,14 @@ def start(
     vllm_engine.prepare_environment(config.threads)
     model = registry.locate(config.model, spec.target.kind)
     if spec.arms:
-        need_one_width(model)
+        check_uniform_width(model)
     spec = resolver(config, has_chat_template(load_tokenizer(model)))
     folder = out or spec.default_out
-    need_tools(spec.tasks)
+    check_tools(spec.tasks)
     if spec.recovered:
-        fine_tuning.need_parts(config.recovery, defaults_of(spec), spec.target)
+        fine_tuning.check_dependencies(config.recovery, defaults_of(spec), spec.target)
     copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
-    need_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
+    check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
         directory.open(
@@ -99,16 +99,16 @@ def start(
             return work(Run(spec, model, directory)), folder
 
 
-def defaults_of(spec: RunSpec) -> fine_tuning.Defaults:
+def defaults_of(spec: ResolvedRun) -> fine_tuning.Defaults:
     return fine_tuning.Defaults(spec.shape, spec.target.kind, spec.config.preset, spec.config.seed)
 
 
-def need_tools(tasks: Sequence[Task]) -> None:
+def check_tools(tasks: Sequence[Task]) -> None:
     """Says before any work is done that model-written code cannot be run here, or that a package is missing."""
     from tasks import sandbox
 
     if any(task.metric == SIMILARITY for task in tasks):
-        need_packages()
+        check_packages()
     if any(task.kind == "code" for task in tasks) and (reason := sandbox.available()):
         raise MeasurementError(reason)
 
@@ -116,7 +116,7 @@ def need_tools(tasks: Sequence[Task]) -> None:
 class Run:
     """One run directory at work: the stages share the model's path and, once needed, the running engines."""
 
-    def __init__(self, spec: RunSpec, model: Path, directory: RunDirectory) -> None:
+    def __init__(self, spec: ResolvedRun, model: Path, directory: RunDirectory) -> None:
         self.spec, self.model, self.directory = spec, model, directory
         self.path, self.config = directory.path, spec.config
         self.variants = {spec.base: describe(model)}  # in the order of the report
@@ -125,9 +125,9 @@ class Run:
             str, dict[str, Any]
         ] = {}  # what pruning would write beside the weights, of variants that are not on disk
 
-    def everything(self) -> RunResult:
+    def run_all(self) -> RunResult:
         if self.spec.served:
-            need_context(self.model, self.workload)
+            check_context(self.model, self.workload)
         if self.spec.recovered:
             self.gather_training_data()  # first: data that is refused should not cost a scoring
         if self.spec.arms:
@@ -135,13 +135,13 @@ class Run:
         for arm in self.spec.arms:
             self.plan(arm)
             self.export(arm)
-        self.planned()
+        self.delete_second_moments()
         for name in self.spec.recovered:
             self.recover(name)
         self.measure()
         return self.collect()
 
-    def planned(self) -> None:
+    def delete_second_moments(self) -> None:
         """The second moments are large, and of no use once the plans are made."""
         shutil.rmtree(scoring.moments_folder(self._scores), ignore_errors=True)
 
@@ -192,9 +192,9 @@ class Run:
                 title = f"Writing {arm.name}, width {plan.intermediate_size} -> {width_text(plan.widths)}"
                 with stage(title, len(shards(self.model))) as advance:
                     export(self.model, plan, out, file, advance)
-        self._made(arm.name, out, f"export {arm.name}")
+        self._register_checkpoint(arm.name, out, f"export {arm.name}")
 
-    def _made(self, name: str, checkpoint: Path, by_stage: str) -> None:
+    def _register_checkpoint(self, name: str, checkpoint: Path, by_stage: str) -> None:
         self.variants[name] = describe(checkpoint)
         self.identity.setdefault(name, self.directory.output_hash(by_stage))
         self.records.pop(name, None)
@@ -230,7 +230,7 @@ class Run:
                 points = fine_tuning.curve(job, lambda folder, step: self._point(folder, f"{new}-step-{step}"))
                 write_json(place / "curve.json", points)
         shutil.rmtree(job.states, ignore_errors=True)
-        self._made(new, out, f"recover {name}")
+        self._register_checkpoint(new, out, f"recover {name}")
 
     def _point(self, checkpoint: Path, name: str) -> EvalResult:
         """The target's accuracy of a checkpoint on the way; its samples are not kept."""
@@ -239,10 +239,13 @@ class Run:
         with engines_for(
             {name: checkpoint}, self.config.dtype, self.config.threads, self.context, tensor_parallel=parallel
         ) as engines:
-            exam = replace(
-                self.exam(engines.max_model_len), tasks=(self.spec.target,), limit=limit, items=self.spec.items[:limit]
+            eval_spec = replace(
+                self.eval_spec(engines.max_model_len),
+                tasks=(self.spec.target,),
+                limit=limit,
+                items=self.spec.items[:limit],
             )
-            found = self._evaluated(engines, name, exam)[self.spec.target.name]
+            found = self._evaluated(engines, name, eval_spec)[self.spec.target.name]
         shutil.rmtree(self.path / "samples" / name)
         return found
 
@@ -281,11 +284,11 @@ class Run:
         samples, result = self.path / "samples" / name, self.path / "eval" / f"{name}.json"
         with self.stage(f"eval {name}", self.identity[name], [samples, result]) as work:
             if work:
-                found = self._evaluated(engines, name, self.exam(engines.max_model_len))
+                found = self._evaluated(engines, name, self.eval_spec(engines.max_model_len))
                 write_json(result, {task: asdict(value) for task, value in found.items()})
 
-    def exam(self, max_model_len: int) -> Exam:
-        return Exam(
+    def eval_spec(self, max_model_len: int) -> EvalSpec:
+        return EvalSpec(
             model_name=self.spec.model,
             tasks=self.spec.tasks,
             max_model_len=max_model_len,
@@ -294,22 +297,22 @@ class Run:
             items=self.spec.items,
         )
 
-    def _evaluated(self, engines: Engines, name: str, exam: Exam) -> dict[str, EvalResult]:
+    def _evaluated(self, engines: Engines, name: str, eval_spec: EvalSpec) -> dict[str, EvalResult]:
         from harness.evaluation.evaluate import evaluate
 
         llm, reference = engines[name], None if name == self.spec.base else self.spec.base
-        return evaluate(llm, exam, Sitting(self.path, name, fingerprint(engines.models[name]), reference))
+        return evaluate(llm, eval_spec, VariantEval(self.path, name, fingerprint(engines.models[name]), reference))
 
     def serve(self, engines: Engines, names: list[str]) -> None:
         result, config, workload = self.path / "serving.json", self.config, self.workload
         with self.stage("serving", digest([self.identity[name] for name in names]), [result]) as work:
             if work:
-                subjects = offline_subjects(engines, names, workload)
-                passes = in_turns(
-                    {name: s.round for name, s in subjects.items()}, config.concurrency, config.repeats, workload
+                targets = offline_targets(engines, names, workload)
+                passes = interleaved(
+                    {name: s.round for name, s in targets.items()}, config.concurrency, config.repeats, workload
                 )
                 found, ratios = results(
-                    {name: engines.models[name] for name in names}, subjects, passes, config, workload, "offline"
+                    {name: engines.models[name] for name in names}, targets, passes, config, workload, "offline"
                 )
                 save_serving(found, ratios, result)
 
@@ -330,7 +333,7 @@ class Run:
         spec, calibration, neurons = self.spec, {}, None
         if arm := next((arm for arm in spec.arms if arm.name in self.variants), None):
             found = scoring.load_calibration(self._calibration)
-            calibration = calibration_summary(found, arm.request.metric, self.config.retain)
+            calibration = calibration_summary(found, arm.request.metric, self.config.general_weight)
             metrics = {arm.request.metric for arm in spec.arms if arm.request.metric}
             neurons = neuron_summary(self._scores, load_plan(self._place(arm) / "plan.safetensors"), metrics)
         rows = [self._row(name) for name in self.variants]
@@ -401,7 +404,7 @@ class Run:
         control = recovered_name(self.spec.base)
         tasks = [task for task in self.spec.tasks if task.metric not in (*LIKELIHOOD_METRICS, SIMILARITY)]
         return [
-            brought_back(self.path, name, recovered_name(name), control, task.name)
+            recovered_fraction(self.path, name, recovered_name(name), control, task.name)
             for name in self._recovered_arms
             for task in tasks
         ]

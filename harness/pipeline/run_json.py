@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.files import write_json
-from harness.core.run_directory import SCHEMA_VERSION
+from harness.core.labels import metric_label
+from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.statistics import wilson
 from harness.core.types.calibration import CalibrationSet
 from harness.core.types.evaluation import Comparison, EvalResult
@@ -28,7 +29,7 @@ from harness.engine.vllm_engine import device_name
 from harness.evaluation.paired import read_samples
 from pruning import score_file
 from pruning.checkpoint import RECOVERED, read_record
-from pruning.inspection import SHARE, agreement, whereabouts
+from pruning.inspection import SHARE, agreement, share_per_layer
 from pruning.scores import describe_metrics
 from tasks.failures import NOT_GENERATION_FAILURES
 from tasks.sandbox import mode_used
@@ -146,17 +147,17 @@ def neuron_summary(scores_file: Path, plan: PruningPlan, metrics: Set[str]) -> d
     return {
         "share": SHARE,
         "widths": list(plan.widths),
-        "whereabouts": {name: whereabouts(tables[name]) for name in shown},
+        "share_per_layer": {name: share_per_layer(tables[name]) for name in shown},
         "agreement": agreement(tables, 1 - sum(plan.widths) / (plan.intermediate_size * len(plan.widths))),
         "stability": score_file.load_stability(scores_file),
     }
 
 
-def calibration_summary(calibration: CalibrationSet, metric: str | None, retain: float) -> dict[str, Any]:
+def calibration_summary(calibration: CalibrationSet, metric: str | None, general_weight: float) -> dict[str, Any]:
     """`formula`: the metric's own first line, for the report."""
     return {
-        "formula": dict(describe_metrics()).get(str(metric)),
-        "retain": retain,
+        "formula": dict(describe_metrics()).get(metric_label(str(metric))),
+        "general_weight": general_weight,
         "target": calibration.target_source,
         "distractors": list(calibration.distractor_sources),
         "tokens": calibration.tokens,

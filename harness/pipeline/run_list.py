@@ -19,7 +19,7 @@ class RunInfo:
     """`state`: running, finished, failed, stopped (by Ctrl-C) or killed. note: what it does, how far it came, or why it
     ended.
 
-    go_on: what to type next, None while it runs.
+    resume_command: what to type next, None while it runs.
     """
 
     path: str
@@ -30,7 +30,7 @@ class RunInfo:
     updated: str
     stages: int
     command: str
-    go_on: str | None
+    resume_command: str | None
 
 
 def list_runs(
@@ -77,7 +77,7 @@ def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
         updated=updated,
         stages=len(manifest["stages"]),
         command=command,
-        go_on=_go_on(place, manifest, state, note, command),
+        resume_command=_go_on(place, manifest, state, note, command),
     )
 
 
@@ -138,5 +138,5 @@ def run_lines(found: Sequence[RunInfo]) -> list[str]:
         lines.append(
             f"{info.state:<9} {info.path}  {info.updated}  {info.model}{f' on {info.task}' if info.task else ''}"
         )
-        lines += [f"{'':<9} {text}" for text in (info.note, info.go_on and f"$ {info.go_on}") if text]
+        lines += [f"{'':<9} {text}" for text in (info.note, info.resume_command and f"$ {info.resume_command}") if text]
     return lines

@@ -22,21 +22,21 @@ from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
 from harness.engine.vllm_engine import config_for, device_name, engines_for, prepare_environment
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
 from harness.evaluation.verify_export import verify
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline import scoring
 from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
-from harness.pipeline.run import context_length, longest_context, need_tools
+from harness.pipeline.run import check_tools, context_length, longest_context
 from harness.pipeline.run_json import build_run, typed_command, variant, write_run
 from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, cache_of, serving_result
-from harness.serving.workload import Workload, make_workload, need_context
+from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
-from pruning.checkpoint import describe, fingerprint, need_one_width, read_config, shards
+from pruning.checkpoint import check_uniform_width, describe, fingerprint, read_config, shards
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import load_plan, make_plan, save_plan
@@ -50,7 +50,7 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     spec = resolve(config)
     prepare_environment(config.threads)
     model = registry.locate(config.model, spec.target.kind)
-    need_one_width(model)
+    check_uniform_width(model)
     found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     scoring.save_calibration(found, _calibration_file(out))
     stats = scoring.score_model(model, found, spec.score_request, out)
@@ -84,7 +84,11 @@ def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig
     if fingerprint(model) != model_hash:
         raise UsageError(f"{name} has other weights than the model that was scored; score it again")
     request = ScoreRequest(
-        metrics=(), moments=True, retain=loaded.retain, threads=config.threads, sequential=config.sequential
+        metrics=(),
+        moments=True,
+        general_weight=loaded.general_weight,
+        threads=config.threads,
+        sequential=config.sequential,
     )
     scoring.compensate_plan(model, calibration, request, scores, out)
 
@@ -116,7 +120,7 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
     chat = has_chat_template(load_tokenizer(model))
     tasks = [find_task(name, chat) for name in ours]
     check_tasks(tasks, shape_of(read_config(model)))
-    need_tools(tasks)
+    check_tools(tasks)
     row = _row(config.model, model, out)
     with _opened("evaluation", out, config, [model], fresh):
         longest = longest_context(model) if theirs else context_length(model, tasks)
@@ -138,10 +142,10 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
                         fingerprint(model),
                     )
             if ours:
-                exam = Exam(
+                eval_spec = EvalSpec(
                     model_name=config.model, tasks=tuple(tasks), max_model_len=longest, chat=chat, limit=config.limit
                 )
-                found |= evaluate(llm, exam, Sitting(out, row.name, fingerprint(model)))
+                found |= evaluate(llm, eval_spec, VariantEval(out, row.name, fingerprint(model)))
         first = tasks[0].name if names[0] in ours else next(iter(found))
         return _finish(out, config.model, first, [replace(row, eval=found)])
 
@@ -160,7 +164,7 @@ def bench_checkpoints(
     with _opened("measuring", out, config, list(paths.values()), fresh, online=online):
         workload = make_workload(config, next(iter(paths.values())), task)
         for path in paths.values():
-            need_context(path, workload)
+            check_context(path, workload)
         found, ratios = bench(paths, config, workload, out, online)
         return _finish(
             out, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios

@@ -43,7 +43,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class HubUpload:
     """`name`: of the repository, where none is asked for; in the namespace of who is signed in."""
 
     variant: str
@@ -52,7 +52,7 @@ class Parcel:
     files: tuple[Upload, ...]
 
 
-def pack(folder: Path, variant: str | None) -> Parcel:
+def prepare_upload(folder: Path, variant: str | None) -> HubUpload:
     """Every file that would be pushed of a run; raises UsageError where there is no checkpoint, or one that is no
     safetensors.
     """
@@ -73,7 +73,9 @@ def pack(folder: Path, variant: str | None) -> Parcel:
     kept = tuple(Upload(str(path.relative_to(checkpoint)), path) for path in files if path != checkpoint / "README.md")
     licence = front.get("license_name") or front.get("license")
     name = re.sub(r"[^\w.-]+", "-", f"{Path(str(run['model'])).name}-{chosen['name']}").strip("-.")
-    return Parcel(chosen["name"], name, str(licence) if licence else None, (card, *_eval_results(run, chosen), *kept))
+    return HubUpload(
+        chosen["name"], name, str(licence) if licence else None, (card, *_eval_results(run, chosen), *kept)
+    )
 
 
 def _chosen(run: Mapping[str, Any], variant: str | None, folder: Path) -> Mapping[str, Any]:
@@ -124,16 +126,16 @@ def _eval_results(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator
             )
 
 
-def push(parcel: Parcel, repo: str, private: bool) -> str:
+def push(upload: HubUpload, repo: str, private: bool) -> str:
     """Uploads in one commit and returns its address; raises StorageError with the Hub's own word."""
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
-    operations = [CommitOperationAdd(file.name, file.content) for file in parcel.files]
+    operations = [CommitOperationAdd(file.name, file.content) for file in upload.files]
     try:
         api = HfApi(library_name="harness-prune")
         made = api.create_repo(repo, private=private, exist_ok=True)
-        done = api.create_commit(made.repo_id, operations, commit_message=f"{parcel.variant}, by harness")
+        done = api.create_commit(made.repo_id, operations, commit_message=f"{upload.variant}, by harness")
     except LocalTokenNotFoundError as error:
         raise UsageError("not signed in to the Hub; `hf auth login`, or set HF_TOKEN") from error
     except HFValidationError as error:
@@ -143,7 +145,7 @@ def push(parcel: Parcel, repo: str, private: bool) -> str:
     return str(done.commit_url)
 
 
-def parcel_table(parcel: Parcel) -> Table:
-    rows = tuple((file.name, f"{file.size_bytes:,}") for file in parcel.files)
-    note = f"Licence: {parcel.licence or 'none known; give one on the Hub before others use it'}."
-    return Table(f"What would be pushed of {parcel.variant}", ("file", "bytes"), rows, note)
+def upload_table(upload: HubUpload) -> Table:
+    rows = tuple((file.name, f"{file.size_bytes:,}") for file in upload.files)
+    note = f"Licence: {upload.licence or 'none known; give one on the Hub before others use it'}."
+    return Table(f"What would be pushed of {upload.variant}", ("file", "bytes"), rows, note)

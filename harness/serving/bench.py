@@ -13,14 +13,14 @@ from typing import Any
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError
 from harness.core.progress import say, stage
-from harness.core.types.serving import NUMBER_BYTES, ServingResult, ServingRow, SpeedRatio
+from harness.core.types.serving import DTYPE_BYTES, ServingResult, ServingRow, SpeedRatio
 from harness.engine import vllm_engine
 from harness.engine.vllm_engine import EngineConfig, Engines
 from harness.models.tokenizer import load_tokenizer
 from harness.serving import http_client, server
-from harness.serving.process_memory import Footprint, footprint
+from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
-from harness.serving.timing import Pass, Runner, in_turns, offline_round, serving_row, speed_ratios
+from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
 from harness.serving.workload import Workload, model_shape
 from pruning.checkpoint import describe, read_record
 
@@ -38,7 +38,7 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchTarget:
     """One variant that can be asked."""
 
     round: Runner
@@ -50,15 +50,15 @@ def bench(
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     """Engines or servers of all `models` at once, and their memory one after the other."""
     workload = replace(workload, least_seconds=_LEAST_SECONDS)
-    with (_servers if over_http else _engines)(models, config, workload, out) as subjects:
-        passes = in_turns(
-            {name: subject.round for name, subject in subjects.items()}, config.concurrency, config.repeats, workload
+    with (_servers if over_http else _engines)(models, config, workload, out) as targets:
+        passes = interleaved(
+            {name: subject.round for name, subject in targets.items()}, config.concurrency, config.repeats, workload
         )
     memory = {name: found for name, path in models.items() if (found := _footprint(name, path, config, workload))}
-    return results(models, subjects, passes, config, workload, "online" if over_http else "offline", memory)
+    return results(models, targets, passes, config, workload, "online" if over_http else "offline", memory)
 
 
-def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> Footprint | None:
+def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> EngineMemory | None:
     """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
     try:
         with stage(f"Measuring the memory of {name}"):
@@ -70,12 +70,12 @@ def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> 
         return None
 
 
-def offline_subjects(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, Subject]:
+def offline_targets(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, BenchTarget]:
     return {name: _subject(engines[name], workload, engines.configs[name]) for name in names}
 
 
-def _subject(llm: Any, workload: Workload, config: EngineConfig) -> Subject:
-    return Subject(lambda level: offline_round(llm, workload, level), offline_cache(llm, config))
+def _subject(llm: Any, workload: Workload, config: EngineConfig) -> BenchTarget:
+    return BenchTarget(lambda level: offline_round(llm, workload, level), offline_cache(llm, config))
 
 
 def offline_cache(llm: Any, config: EngineConfig) -> Cache:
@@ -100,15 +100,15 @@ def settings_for(models: Mapping[str, Path], config: RunConfig, workload: Worklo
 @contextmanager
 def _engines(
     models: Mapping[str, Path], config: RunConfig, workload: Workload, _out: Path
-) -> Iterator[dict[str, Subject]]:
+) -> Iterator[dict[str, BenchTarget]]:
     with Engines(models, settings_for(models, config, workload), workload.context) as engines:
-        yield offline_subjects(engines, models, workload)
+        yield offline_targets(engines, models, workload)
 
 
 @contextmanager
 def _servers(
     models: Mapping[str, Path], config: RunConfig, workload: Workload, out: Path
-) -> Iterator[dict[str, Subject]]:
+) -> Iterator[dict[str, BenchTarget]]:
     """`vllm serve` on each, asked by vLLM's own client; the requests and the servers' logs are kept in the run
     directory.
     """
@@ -129,11 +129,11 @@ def _servers(
 
 def _served(
     running: server.Server, name: str, path: Path, settings: EngineConfig, workload: Workload, requests: Path
-) -> Subject:
+) -> BenchTarget:
     def ask(level: int) -> Pass:
         return http_client.online_round(running, http_client.arguments(running, name, path, requests, workload, level))
 
-    return Subject(ask, cache_of(running, path, settings))
+    return BenchTarget(ask, cache_of(running, path, settings))
 
 
 def cache_of(running: server.Server, path: Path, settings: EngineConfig) -> Cache:
@@ -145,20 +145,20 @@ def cache_of(running: server.Server, path: Path, settings: EngineConfig) -> Cach
 
 def results(
     models: Mapping[str, Path],
-    subjects: Mapping[str, Subject],
+    targets: Mapping[str, BenchTarget],
     passes: Mapping[str, Sequence[Sequence[Pass]]],
     config: RunConfig,
     workload: Workload,
     mode: str,
-    memory: Mapping[str, Footprint] = {},
+    memory: Mapping[str, EngineMemory] = {},
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     """Each variant's figures, and every one's speed over the first's."""
     found = {}
     for name, path in models.items():
         rows = tuple(serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True))
-        found[name] = serving_result(path, config.dtype, subjects[name].cache, rows, workload, mode, memory.get(name))
+        found[name] = serving_result(path, config.dtype, targets[name].cache, rows, workload, mode, memory.get(name))
     shapes = {name: model_shape(path) for name, path in models.items()}
-    number = NUMBER_BYTES[next(iter(found.values())).dtype]
+    number = DTYPE_BYTES[next(iter(found.values())).dtype]
     return found, speed_ratios({name: result.concurrency for name, result in found.items()}, shapes, workload, number)
 
 
@@ -169,7 +169,7 @@ def serving_result(
     rows: tuple[ServingRow, ...],
     workload: Workload,
     mode: str,
-    memory: Footprint | None = None,
+    memory: EngineMemory | None = None,
 ) -> ServingResult:
     return ServingResult(
         concurrency=rows,
@@ -182,7 +182,7 @@ def serving_result(
         kv_blocks=cache.blocks,
         mode=mode,
         prompts=workload.name,
-        natural=workload.natural,
+        stop_at_eos=workload.stop_at_eos,
         context_tokens=vllm_engine.whole_blocks(workload.context) if workload.prompts else None,
         forecast=_forecast(path, dtype, cache.given_bytes),
         **(asdict(memory) if memory else {}),

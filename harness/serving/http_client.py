@@ -47,7 +47,7 @@ def arguments(
         "--skip-chat-template",
         "--disable-shuffle",
         "--num-prompts",
-        str(len(workload.of_a_round(concurrency))),
+        str(len(workload.requests_for(concurrency))),
         "--max-concurrency",
         str(concurrency),
         "--temperature",
@@ -57,7 +57,7 @@ def arguments(
         "--ready-check-timeout-sec",
         "0",
     ]
-    return found if workload.natural else [*found, "--ignore-eos"]
+    return found if workload.stop_at_eos else [*found, "--ignore-eos"]
 
 
 def online_round(running: Server, line: list[str]) -> Pass:

@@ -18,7 +18,7 @@ from harness.serving.workload import Workload
 
 
 @dataclass(frozen=True)
-class Footprint:
+class EngineMemory:
     """After one round of requests: main memory of the process on a CPU, device memory of its tensors on CUDA; weights
     None on a CPU.
     """
@@ -28,7 +28,7 @@ class Footprint:
     engine_weight_bytes: int | None
 
 
-def footprint(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> Footprint:
+def footprint(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
     """Starts an engine for it; raises MeasurementError where that fails."""
     task = json.dumps(
         {"model": str(model), "config": asdict(config), "workload": asdict(workload), "concurrency": concurrency}
@@ -39,13 +39,13 @@ def footprint(model: Path, config: EngineConfig, workload: Workload, concurrency
     if made.returncode:
         said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
         raise MeasurementError(f"no engine on {model} in a process of its own: {said[-1]}")
-    return Footprint(**json.loads(made.stdout.splitlines()[-1]))
+    return EngineMemory(**json.loads(made.stdout.splitlines()[-1]))
 
 
-def _measured(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> Footprint:
+def _measured(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
     with engine(model, config) as llm:
         offline_round(llm, workload, concurrency)
-        return Footprint(*(_device_bytes() if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
+        return EngineMemory(*(_device_bytes() if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
 
 
 def _device_bytes() -> tuple[int, int]:

@@ -59,7 +59,7 @@ def offline_round(llm: Any, workload: Workload, concurrency: int) -> Pass:
     empty.
     """
     engine, found = llm.llm_engine, Pass()
-    waiting = deque(enumerate(workload.of_a_round(concurrency)))
+    waiting = deque(enumerate(workload.requests_for(concurrency)))
     flying: dict[str, _Flight] = {}
     llm.reset_prefix_cache()
     started, cpu = time.perf_counter(), time.process_time()
@@ -93,11 +93,11 @@ def _parameters(workload: Workload) -> Any:
 
     kind = RequestOutputKind.DELTA
     return SamplingParams(
-        temperature=0.0, max_tokens=workload.output_tokens, ignore_eos=not workload.natural, output_kind=kind
+        temperature=0.0, max_tokens=workload.output_tokens, ignore_eos=not workload.stop_at_eos, output_kind=kind
     )
 
 
-def in_turns(
+def interleaved(
     runners: Mapping[str, Runner], concurrency: Sequence[int], repeats: int, workload: Workload
 ) -> dict[str, list[list[Pass]]]:
     """name -> for each concurrency its passes. Warms every variant up, then A B, B A, A B and so on, so that drift hits
@@ -126,7 +126,7 @@ def _pass(runner: Runner, concurrency: int, rounds: int, workload: Workload) -> 
     found = Pass()
     for _ in range(rounds):
         found += runner(concurrency)
-    if not workload.natural and set(found.answers) != {workload.output_tokens}:
+    if not workload.stop_at_eos and set(found.answers) != {workload.output_tokens}:
         raise MeasurementError(
             f"the engine gave answers of {min(found.answers)} tokens instead of {workload.output_tokens}; give a smaller --output-tokens"
         )
@@ -170,7 +170,7 @@ def speed_ratios(
 ) -> list[SpeedRatio]:
     """Every variant over the first, pair by pair. `number`: bytes of a number at work."""
     (base, before), *others = rows.items()
-    quantities = [name for name in _QUANTITIES if workload.natural or name != "answers_s"]
+    quantities = [name for name in _QUANTITIES if workload.stop_at_eos or name != "answers_s"]
     found = []
     for name, after in others:
         for old, new in zip(before, after, strict=True):

@@ -41,11 +41,11 @@ class Workload:
     name: str
     prompts: tuple[tuple[int, ...], ...]
     output_tokens: int
-    natural: bool = False
+    stop_at_eos: bool = False
     requests: int | None = None
     least_seconds: float = 0.0
 
-    def of_a_round(self, concurrency: int) -> list[tuple[int, ...]]:
+    def requests_for(self, concurrency: int) -> list[tuple[int, ...]]:
         count = self.requests or max(concurrency, _LEAST_REQUESTS)
         return [self.prompts[i % len(self.prompts)] for i in range(count)]
 
@@ -70,7 +70,7 @@ def random_prompts(count: int, tokens: int, vocabulary: int, seed: int = 0) -> t
 def make_workload(config: RunConfig, model: Path, task: Task) -> Workload:
     """The task's own prompts, or random ones where their length is given; as many as go on at a time."""
     count = max(*config.concurrency, config.requests or 0, 4)
-    length = (config.output_tokens, config.natural, config.requests)
+    length = (config.output_tokens, config.stop_at_eos, config.requests)
     if not config.input_tokens:
         return Workload(task.name, tuple(map(tuple, task_prompts(model, task, count))), *length)
     tokenizer = load_tokenizer(model)
@@ -89,7 +89,7 @@ def _as_text(tokenizer: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
     return prompt
 
 
-def need_context(model: Path, workload: Workload) -> None:
+def check_context(model: Path, workload: Workload) -> None:
     """Raises UsageError where prompts and answers are longer than the model can take, or made for another
     vocabulary.
     """

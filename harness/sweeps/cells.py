@@ -14,7 +14,7 @@ from harness.core.types.evaluation import EvalResult
 from harness.engine import weight_swap
 from harness.engine.vllm_engine import EngineConfig, engine, prepare_environment
 from harness.evaluation.evaluate import grade
-from harness.evaluation.lm_eval_requests import Answered, Exam, Sitting, ask, questions
+from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests
 from tasks.grading import Grader
 
 
@@ -30,13 +30,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Bench:
+class CellContext:
     """What all cells share. `run`: the run directory, seen by every worker; `reference`: the variant that others are
     compared with.
     """
 
     model: Path
-    exam: Exam
+    eval_spec: EvalSpec
     config: EngineConfig
     run: Path
     reference: str
@@ -47,29 +47,29 @@ class CellWorker:
     is asked.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: CellContext) -> None:
         prepare_environment(bench.config.threads)
         self.bench = bench
         self._engine = engine(bench.model, bench.config)
         self.llm = self._engine.__enter__()
-        self.questions = questions(self.llm, bench.exam)
+        self.requests = capture_requests(self.llm, bench.eval_spec)
         self.grader, self.graders = Grader(), ThreadPoolExecutor(1, thread_name_prefix="cell")
         self.graded: dict[str, Future[dict[str, EvalResult]]] = {}
 
     def ask(self, cell: Cell) -> None:
         """Generates all answers of a cell and lets the grading begin."""
         reference = None if cell.name == self.bench.reference else self.bench.reference
-        sitting = Sitting(self.bench.run, cell.name, cell.key, reference)
-        shutil.rmtree(sitting.samples, ignore_errors=True)  # of a cell that was killed
+        variant_eval = VariantEval(self.bench.run, cell.name, cell.key, reference)
+        shutil.rmtree(variant_eval.samples, ignore_errors=True)  # of a cell that was killed
         if cell.plan:
             weight_swap.swap(self.llm, cell.plan)
         else:
             weight_swap.restore(self.llm)
-        answered = ask(self.llm, self.bench.exam, self.questions, sitting, self.grader)
-        self.graded[cell.name] = self.graders.submit(self._grade, answered, sitting)
+        answered = ask(self.llm, self.bench.eval_spec, self.requests, variant_eval, self.grader)
+        self.graded[cell.name] = self.graders.submit(self._grade, answered, variant_eval)
 
-    def _grade(self, answered: Sequence[Answered], sitting: Sitting) -> dict[str, EvalResult]:
-        return grade(answered, self.bench.exam, sitting)
+    def _grade(self, answered: Sequence[TaskResponses], variant_eval: VariantEval) -> dict[str, EvalResult]:
+        return grade(answered, self.bench.eval_spec, variant_eval)
 
     def collect(self, cell: Cell) -> dict[str, EvalResult]:
         return self.graded.pop(cell.name).result()

@@ -25,11 +25,10 @@ from harness.core.statistics import (
 from harness.core.types.serving import SpeedRatio
 from harness.core.types.sweep import Claim, Threshold, Verdict
 from harness.core.types.training import Recovery
-from harness.sweeps.curves import Outcomes, Place, difference, is_collapsed, specificity_of, threshold
+from harness.sweeps.curves import GridPoint, Outcomes, difference, is_collapsed, specificity_of, threshold
 from harness.sweeps.grid import NEAR, near
-from pruning.plan import BEST_METRIC
 
-PAPER, BEST, RANDOM, REVERSE = "selective-smd", f"selective-{BEST_METRIC}-refit", "random", "reverse-smd"
+PAPER, BEST, RANDOM, REVERSE = "selective-S", "selective-best", "random", "reverse-S"
 _LEVEL = 0.05
 _ENDLESS = 1_000_000
 _LOW, _HIGH = 0.10, 0.35  # ratios of claim 1
@@ -57,7 +56,7 @@ class Evidence:
     def arm(self, role: str) -> str:
         return self.roles.get(role, role)
 
-    def place(self, role: str, ratio: float) -> Place | None:
+    def place(self, role: str, ratio: float) -> GridPoint | None:
         places = self.outcomes.along(self.arm(role))
         found = near(ratio, [place.ratio for place in places])
         return next((place for place in places if place.ratio == found), None)
@@ -247,11 +246,11 @@ def _smaller_and_faster(e: Evidence) -> Claim:
     if not ratios or written is None:
         return _missing(base, "an arm at 30 % that was written and timed")
     chosen = max((r for r in ratios if r.variant == ratios[0].variant), key=lambda r: r.concurrency)
-    foretold, found = e.sizes[written]
-    line = f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, {foretold[0]:,} and {foretold[1]:,} foretold"
+    predicted, found = e.sizes[written]
+    line = f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, {predicted[0]:,} and {predicted[1]:,} foretold"
     others = [f"{r.ratio:.3f} at {r.concurrency} requests at a time" for r in ratios if r.variant == chosen.variant]
     details: tuple[str, ...] = (line, f"{chosen.variant}: {', '.join(others)}")
-    wrong: Verdict | None = None if foretold == found else "not supported"
+    wrong: Verdict | None = None if predicted == found else "not supported"
     if chosen.ci_low is None or chosen.ci_high is None:
         details = (*details, "one pair: no interval")
         return replace(base, value=chosen.ratio, n=chosen.pairs, verdict=wrong or "cannot say", details=details)
@@ -302,7 +301,7 @@ def _recovers(e: Evidence) -> Claim:
         for r in rest
     )
     verdict: Verdict | None = "supported" if row.ci_low >= 0 else None
-    return _claim(base, (row.beyond_half, row.ci_low, row.ci_high), 0.0, row.n, *lines, verdict=verdict)
+    return _claim(base, (row.margin_over_half, row.ci_low, row.ci_high), 0.0, row.n, *lines, verdict=verdict)
 
 
 def _best(e: Evidence) -> Claim:

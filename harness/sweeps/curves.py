@@ -37,7 +37,7 @@ _DISCORDANT = 0.1  # share of items that changes, where the first ratio shows no
 
 
 @dataclass(frozen=True)
-class Place:
+class GridPoint:
     """One way of pruning at one ratio, over its seeds; the dense model at ratio 0."""
 
     arm: str
@@ -57,8 +57,8 @@ class Outcomes:
 
     run: Path
     metrics: Mapping[str, str]  # task -> metric, the target first
-    dense: Place
-    places: tuple[Place, ...]
+    dense: GridPoint
+    places: tuple[GridPoint, ...]
     right: Mapping[tuple[str, float], Mapping[str, FloatArray]]
     planned: Mapping[str, Sequence[float]] = field(default_factory=dict)  # arm -> ratios, with those that failed
 
@@ -78,7 +78,7 @@ class Outcomes:
     def arms(self) -> list[str]:
         return list(dict.fromkeys(place.arm for place in self.places))
 
-    def of(self, place: Place, task: str) -> FloatArray:
+    def of(self, place: GridPoint, task: str) -> FloatArray:
         """[seeds, items]"""
         return self.right[place.arm, place.ratio][task]
 
@@ -90,7 +90,7 @@ class Outcomes:
         """Ratios that were planned and cannot be judged on."""
         return sorted(set(self.planned.get(arm, ())) - {place.ratio for place in self.places if place.arm == arm})
 
-    def along(self, arm: str) -> list[Place]:
+    def along(self, arm: str) -> list[GridPoint]:
         """By rising ratio."""
         return sorted((place for place in self.places if place.arm == arm), key=lambda place: place.ratio)
 
@@ -99,13 +99,13 @@ def has_right_answers(metric: str) -> bool:
     return metric not in (*LIKELIHOOD_METRICS, SIMILARITY)
 
 
-def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[Place]) -> Outcomes:
+def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[GridPoint]) -> Outcomes:
     """On the items that the dense model answered; every variant has had the same ones."""
-    whole = Place("dense", 0.0, (dense,))
+    whole = GridPoint("dense", 0.0, (dense,))
     tasks = [task for task, metric in metrics.items() if has_right_answers(metric)]
     ids = {task: sorted(_samples(run, dense, task)) for task in tasks}
 
-    def table(place: Place, task: str) -> FloatArray:
+    def table(place: GridPoint, task: str) -> FloatArray:
         rows = [_samples(run, variant, task) for variant in place.variants]
         return np.asarray([[float(seed[i]["correct"]) for i in ids[task]] for seed in rows])
 
@@ -117,14 +117,14 @@ def _samples(run: Path, variant: Variant, task: str) -> Samples:
     return read_samples(run / variant.eval[task].samples)
 
 
-def difference(outcomes: Outcomes, place: Place, task: str) -> Difference:
+def difference(outcomes: Outcomes, place: GridPoint, task: str) -> Difference:
     """Pruned minus dense on a task with right answers: Newcombe's interval for one seed, else over items with seeds
     pooled.
     """
     return difference_over_seeds(outcomes.before(task), outcomes.of(place, task).astype(bool).tolist())[0]
 
 
-def specificity_of(outcomes: Outcomes, place: Place) -> Difference | None:
+def specificity_of(outcomes: Outcomes, place: GridPoint) -> Difference | None:
     """None where there is no other task with right answers."""
     if not outcomes.others:
         return None
@@ -133,7 +133,7 @@ def specificity_of(outcomes: Outcomes, place: Place) -> Difference | None:
     )
 
 
-def is_collapsed(outcomes: Outcomes, place: Place, task: str, chance: float, share: float) -> bool:
+def is_collapsed(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share: float) -> bool:
     """Every seed by itself."""
     dense = float(outcomes.of(outcomes.dense, task).mean())
     return all(collapsed(int(seed.sum()), seed.size, dense, chance, share) for seed in outcomes.of(place, task))
@@ -151,7 +151,7 @@ def sweep_points(outcomes: Outcomes, chance: float, share: float) -> tuple[Sweep
     return tuple(replace(p, holm_p=adjusted.get((p.arm, p.ratio_requested, p.task))) for p in points)
 
 
-def _point(outcomes: Outcomes, place: Place, task: str, chance: float, share: float) -> SweepPoint:
+def _point(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share: float) -> SweepPoint:
     metric, evals = outcomes.metrics[task], [variant.eval[task] for variant in place.variants]
     answered = has_right_answers(metric)
     if answered:
@@ -182,7 +182,7 @@ def _point(outcomes: Outcomes, place: Place, task: str, chance: float, share: fl
     )
 
 
-def _pooled(outcomes: Outcomes, place: Place, task: str) -> tuple[Difference, float | None, Difference]:
+def _pooled(outcomes: Outcomes, place: GridPoint, task: str) -> tuple[Difference, float | None, Difference]:
     """Of scores and likelihoods: items' means over seeds; value, standard deviation over seeds, difference."""
     metric, rows = outcomes.metrics[task], [_samples(outcomes.run, variant, task) for variant in place.variants]
     field = "nll" if metric in LIKELIHOOD_METRICS else "score"

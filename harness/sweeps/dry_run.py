@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from harness.pipeline.dry_run import duration_text, estimated_seconds, recovery_cost, recovery_rows
-from harness.pipeline.resolve import RunSpec
+from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.grid import grid_rows
 from reports.figures import percent
 from reports.parts import Table
 
 
-def forecast_sweep(spec: RunSpec) -> dict[str, Any]:
+def forecast_sweep(spec: ResolvedRun) -> dict[str, Any]:
     """Widths and cells of a sweep; `seconds` as above, with one engine at a time."""
     methods = {arm.kind: len({a.request.seed for a in spec.arms if a.kind == arm.kind}) for arm in spec.arms}
     return {

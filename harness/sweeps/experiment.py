@@ -16,6 +16,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import HarnessError, MeasurementError, UsageError, first_line
 from harness.core.files import write_json
 from harness.core.hashing import digest
+from harness.core.labels import arm_label
 from harness.core.progress import say, stage
 from harness.core.safetensors_stream import data_hash
 from harness.core.types.evaluation import SIMILARITY
@@ -24,16 +25,16 @@ from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.engine import vllm_engine
 from harness.pipeline.resolve import DENSE, Arm, recovered_name
 from harness.pipeline.run import Run, start
-from harness.serving.workload import need_context
+from harness.serving.workload import check_context
 from harness.sweeps import ray_workers as launch_ray
-from harness.sweeps.cells import Bench, Cell
+from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.claims import Evidence, collapse_below, judge
-from harness.sweeps.curves import Place, has_right_answers, read_outcomes, sweep_points, thresholds
+from harness.sweeps.curves import GridPoint, has_right_answers, read_outcomes, sweep_points, thresholds
 from harness.sweeps.grid import resolve_sweep
 from harness.sweeps.speed import measure_speed
 from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
 from pruning import compensation
-from pruning.export import foretell, record_of
+from pruning.export import predict_size, record_of
 from pruning.plan import load_plan
 
 
@@ -41,7 +42,7 @@ def sweep(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, 
     """The whole experiment on one model; returns the result and the run directory. Raises HarnessError where the dense
     model fails.
     """
-    return start(config, out, fresh, resolve_sweep, lambda run: _Sweep(run).everything())
+    return start(config, out, fresh, resolve_sweep, lambda run: _Sweep(run).run_all())
 
 
 _DATA = "recovery data"
@@ -57,10 +58,10 @@ class _Sweep:
     plans: dict[str, Path] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def everything(self) -> RunResult:
+    def run_all(self) -> RunResult:
         run, spec = self.run, self.run.spec
         self._check_devices()
-        need_context(run.model, run.workload)
+        check_context(run.model, run.workload)
         if spec.recovered:
             with self._attempt(_DATA):  # first: data that is refused should not cost a sweep
                 run.gather_training_data()
@@ -68,7 +69,7 @@ class _Sweep:
         for arm in spec.arms:
             with self._attempt(f"plan {arm.name}"):
                 self._plan(arm)
-        run.planned()
+        run.delete_second_moments()
         self._evaluate()
         with self._attempt("serving"):
             timed = {name: self.plans[name] for name in spec.served if name in self.plans and name in run.variants}
@@ -120,12 +121,12 @@ class _Sweep:
         file = run.plan(arm)
         plan = load_plan(file)
         run.records[arm.name] = record_of(plan, run.model)
-        run.variants[arm.name] = foretold = foretell(run.model, plan)
+        run.variants[arm.name] = predicted = predict_size(run.model, plan)
         columns = compensation.columns_file(file)
         run.identity[arm.name] = digest(
             [run.identity[DENSE], data_hash(file), data_hash(columns) if arm.request.compensated else None]
         )
-        self.plans[arm.name], self.sizes[arm.name] = file, (foretold.parameters, foretold.weight_bytes)
+        self.plans[arm.name], self.sizes[arm.name] = file, (predicted.parameters, predicted.weight_bytes)
 
     def _evaluate(self) -> None:
         """Every variant that is planned and was not evaluated yet; those that fail are no variants."""
@@ -179,17 +180,21 @@ class _Sweep:
 
             run_cells(cells, self._starter(bench), workers, done)
 
-    def _bench(self, workers: int) -> Bench:
+    def _bench(self, workers: int) -> CellContext:
         run, config = self.run, self.run.config
         threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
         settings = vllm_engine.config_for(
             run.model, config.dtype, threads, run.context, _SEQUENCES, tensor_parallel=config.sweep.tensor_parallel
         )
-        return Bench(
-            model=run.model, exam=run.exam(run.context), config=settings, run=run.path.absolute(), reference=DENSE
+        return CellContext(
+            model=run.model,
+            eval_spec=run.eval_spec(run.context),
+            config=settings,
+            run=run.path.absolute(),
+            reference=DENSE,
         )
 
-    def _starter(self, bench: Bench) -> Callable[[int], Worker]:
+    def _starter(self, bench: CellContext) -> Callable[[int], Worker]:
         if self.run.config.sweep.launcher == "ray":
             return lambda _number: launch_ray.RayWorker(bench)
         return lambda number: LocalWorker(bench, vllm_engine.worker_environment(number, bench.config.tensor_parallel))
@@ -228,19 +233,18 @@ class _Sweep:
         )
         return run.publish(replace(result, claims=judge(evidence) if judged else (), sweep=summary))
 
-    def _places(self, rows: dict[str, Variant]) -> list[Place]:
+    def _places(self, rows: dict[str, Variant]) -> list[GridPoint]:
         """Arms that differ in the seed alone are one place; a seed that failed is left out."""
         found: dict[tuple[str, float], list[Variant]] = {}
         for arm in self.run.spec.arms:
             if arm.name in rows:
                 found.setdefault((arm.kind, arm.request.ratio), []).append(rows[arm.name])
-        return [Place(kind, ratio, tuple(variants)) for (kind, ratio), variants in found.items()]
+        return [GridPoint(kind, ratio, tuple(variants)) for (kind, ratio), variants in found.items()]
 
 
 def _role(arm: Arm) -> str:
     """The name by which the claims know an arm, however its widths are allotted."""
-    parts = (arm.request.method, arm.request.metric, "refit" if arm.request.compensated else None)
-    return "-".join(part for part in parts if part)
+    return arm_label(arm.request.method, arm.request.metric, arm.request.compensated)
 
 
 def _stage(cell: Cell) -> str:

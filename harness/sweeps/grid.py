@@ -9,7 +9,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
 from harness.models import registry
-from harness.pipeline.resolve import DENSE, Arm, RunSpec, make_arm, read_items, task_names, tasks_and_shape
+from harness.pipeline.resolve import DENSE, Arm, ResolvedRun, make_arm, read_items, task_names, tasks_and_shape
 from pruning.plan import pruned_width
 
 NEAR = 0.01  # of a ratio that a rule names, as the paper's 10.135 % is its 10 %
@@ -17,7 +17,7 @@ WEIGHED_AT = 0.3
 _RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # the paper's, rounded
 
 
-def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:
+def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
     """`harness sweep`. Checks all that can be checked without weights; raises UsageError for the first thing that is
     wrong.
 
@@ -35,7 +35,7 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> RunSpec:
         dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape))
     )
     timed = tuple(arm.name for arm in arms if arm.kind == arms[0].kind and arm.request.seed == arms[0].request.seed)
-    return RunSpec(
+    return ResolvedRun(
         config=config,
         model=registry.model_id(config.model, tasks[0].kind),
         tasks=tasks,
@@ -110,7 +110,7 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
         yield _arm(config, method, ratio, config.sweep.seeds[0] if method == "random" else config.seed, shape).name
 
 
-def grid_rows(spec: RunSpec) -> list[dict[str, Any]]:
+def grid_rows(spec: ResolvedRun) -> list[dict[str, Any]]:
     """One row per ratio: the width of every layer and the parameters left, where all layers have the same."""
     rows = []
     for ratio in dict.fromkeys(arm.request.ratio for arm in spec.arms):

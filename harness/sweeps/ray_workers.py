@@ -16,7 +16,7 @@ from typing import Any
 from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.types.evaluation import EvalResult
 from harness.engine.vllm_engine import EngineConfig
-from harness.sweeps.cells import Bench, Cell, CellWorker
+from harness.sweeps.cells import Cell, CellContext, CellWorker
 from harness.sweeps.workers import WorkerDied
 
 
@@ -55,7 +55,7 @@ def _nodes() -> list[dict[str, float]]:
 class RayActor(CellWorker):
     """A CellWorker in the process of an actor."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: CellContext) -> None:
         if not (bench.run / "manifest.json").exists():
             raise MeasurementError(
                 f"{bench.run} is not seen on this node; put the run directory on storage that all nodes share"
@@ -72,7 +72,7 @@ class RayWorker:
     launcher does.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: CellContext) -> None:
         import ray
 
         actor = ray.remote(concurrency_groups={"engine": 1, "grading": 1})(RayActor)

@@ -11,14 +11,14 @@ from typing import Any
 
 from harness.core.hashing import digest
 from harness.core.types.pruning import ModelShape
-from harness.core.types.serving import NUMBER_BYTES, ServingResult, SpeedRatio
+from harness.core.types.serving import DTYPE_BYTES, ServingResult, SpeedRatio
 from harness.engine import vllm_engine, weight_swap
 from harness.engine.vllm_engine import Engines
 from harness.pipeline.resolve import DENSE
 from harness.pipeline.run import Run
 from harness.pipeline.run_json import read_serving, save_serving
 from harness.serving import bench
-from harness.serving.timing import Pass, in_turns, offline_round, serving_row, speed_ratios
+from harness.serving.timing import Pass, interleaved, offline_round, serving_row, speed_ratios
 from harness.serving.workload import Workload
 from pruning.export import export
 from pruning.plan import load_plan
@@ -77,7 +77,7 @@ def _timer(run: Run) -> Iterator[Callable[[str, Path], Timed]]:
 
 def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
     config, workload, llm = run.config, replace(run.workload, least_seconds=_LEAST_SECONDS), engines[DENSE]
-    passes = in_turns(
+    passes = interleaved(
         swapping_runners(llm, {DENSE: None, name: plan}, workload), config.concurrency, config.repeats, workload
     )
     rows = {
@@ -88,7 +88,7 @@ def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
     dense = bench.serving_result(run.model, config.dtype, cache, rows[DENSE], workload, "offline")
     found = {each: replace(dense, concurrency=rows[each], **_sizes(run, each, dense)) for each in rows}
     shapes = {each: _shape(run, each) for each in rows}
-    return found, speed_ratios(rows, shapes, workload, NUMBER_BYTES[dense.dtype])
+    return found, speed_ratios(rows, shapes, workload, DTYPE_BYTES[dense.dtype])
 
 
 def swapping_runners(
@@ -129,13 +129,13 @@ def _by_export(run: Run, name: str, plan: Path) -> Timed:
     try:
         models = {DENSE: run.model, name: export(run.model, load_plan(plan), scratch, plan).path}
         with Engines(models, bench.settings_for(models, config, workload), workload.context) as engines:
-            subjects = bench.offline_subjects(engines, models, workload)
-            passes = in_turns(
-                {each: subject.round for each, subject in subjects.items()},
+            targets = bench.offline_targets(engines, models, workload)
+            passes = interleaved(
+                {each: subject.round for each, subject in targets.items()},
                 config.concurrency,
                 config.repeats,
                 workload,
             )
-            return bench.results(models, subjects, passes, config, workload, "offline")
+            return bench.results(models, targets, passes, config, workload, "offline")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

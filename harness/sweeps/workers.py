@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from harness.core.errors import MeasurementError, first_line
 from harness.core.progress import say
 from harness.core.types.evaluation import EvalResult
-from harness.sweeps.cells import Bench, Cell, CellWorker
+from harness.sweeps.cells import Cell, CellContext, CellWorker
 
 _PATIENCE = 5  # seconds that a worker has to end by itself
 _TRIES, _BYSTANDER_TRIES = (
@@ -192,7 +192,7 @@ def _as_error(error: BaseException) -> Exception:
 class LocalWorker:
     """A process of this machine with an engine of its own, which ends with this one."""
 
-    def __init__(self, bench: Bench, environment: Mapping[str, str]) -> None:
+    def __init__(self, bench: CellContext, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, bench, dict(environment)))
@@ -244,7 +244,7 @@ class LocalWorker:
             found.set_exception(WorkerDied(f"the worker process ended with exit code {self.process.exitcode}"))
 
 
-def _serve(connection: Connection, bench: Bench, environment: Mapping[str, str]) -> None:
+def _serve(connection: Connection, bench: CellContext, environment: Mapping[str, str]) -> None:
     """The process: cells are asked in its main thread, where the engine is; verdicts are waited for in others."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process

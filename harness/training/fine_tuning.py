@@ -13,14 +13,14 @@ from typing import Any
 
 from harness.config.settings import RecoveryConfig, RunConfig
 from harness.core.errors import MeasurementError, UsageError
-from harness.core.files import atomic_path, need_disk, write_json, write_text
+from harness.core.files import atomic_path, check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
 from harness.core.memory import available_bytes
 from harness.core.progress import say, stage
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Checkpoint, ModelShape
-from harness.engine.generate_answers import own_answers
+from harness.engine.generate_answers import generate_answers
 from harness.engine.vllm_engine import gpus
 from harness.models import registry as model_registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
@@ -70,7 +70,7 @@ class Defaults:
         return config.model_copy(update={key: value for key, value in paper.items() if getattr(config, key) is None})
 
 
-def need_parts(config: RecoveryConfig, defaults: Defaults, task: Task) -> None:
+def check_dependencies(config: RecoveryConfig, defaults: Defaults, task: Task) -> None:
     """Raises UsageError for a missing package or file and for settings that do not go together, before any work is
     done.
     """
@@ -112,7 +112,7 @@ def gather(
     with stage(f"Gathering training data ({config.data})"):
         source, examples = _examples(model, tasks[0], config, defaults.seed, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
-        training_data.need_no_overlap(examples, tested, source)
+        training_data.check_no_overlap(examples, tested, source)
         longest = min(config.max_length, shape_of(read_config(model)).max_position_embeddings)
         found = training_data.build(
             source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest
@@ -161,7 +161,7 @@ def _own_answers(
     tokenizer = load_tokenizer(model)
     chat = has_chat_template(tokenizer)
     prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
-    found = own_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
+    found = generate_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
     with Grader() as grader:
         coming = {i: grader.submit(task.module.grade, task.name, documents[i], text) for i, text in found.items()}
         right = [
@@ -266,11 +266,11 @@ def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig, inputs: str
     inputs: a hash of all that the training hangs on, for going on with a killed one.
     """
     summary = summary_of(job.data)
-    trainer.sweep(job, inputs)
+    trainer.discard_stale_checkpoints(job, inputs)
     shape = replace(shape_of(read_config(before.path)), parameters=before.parameters)
     expected = cost(shape, job.recipe, summary["tokens"] / summary["examples"])
     _announce(job, expected)
-    need_room(job, expected)
+    check_room(job, expected)
     state = run_job(job, run.threads, run.recovery.accelerate_config)
     record = {
         **asdict(job.recipe),
@@ -300,11 +300,11 @@ def _announce(job: Job, expected: Cost) -> None:
     )
 
 
-def need_room(job: Job, expected: Cost) -> None:
+def check_room(job: Job, expected: Cost) -> None:
     """Raises MeasurementError where memory, StorageError where the disk will not do."""
     import torch
 
-    need_disk(job.folder, expected.disk_bytes)
+    check_disk(job.folder, expected.disk_bytes)
     count = max(1, gpus())
     free = (
         sum(torch.cuda.mem_get_info(device)[0] for device in range(count))

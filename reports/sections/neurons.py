@@ -34,13 +34,13 @@ def neuron_tables(run: Mapping[str, Any]) -> list[Table]:
 
 
 def layer_table(neurons: Mapping[str, Any]) -> Table:
-    names = list(neurons["whereabouts"])
+    names = list(neurons["share_per_layer"])
     head = ("layer", "width kept", *(f"{end} {name}" for name in names for end in ("highest", "lowest")))
     rows = [
         (
             str(layer),
             f"{width:,}",
-            *(percent(neurons["whereabouts"][name][end][layer]) for name in names for end in ("highest", "lowest")),
+            *(percent(neurons["share_per_layer"][name][end][layer]) for name in names for end in ("highest", "lowest")),
         )
         for layer, width in enumerate(neurons["widths"])
     ]
@@ -93,7 +93,7 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     neurons = run["neurons"]
     rows = [
         {"layer": layer, "method": _method(name, end), "part": 100 * value}
-        for name, ends in neurons["whereabouts"].items()
+        for name, ends in neurons["share_per_layer"].items()
         for end, values in ends.items()
         for layer, value in enumerate(values)
     ]

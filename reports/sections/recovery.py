@@ -69,7 +69,7 @@ def _brought_back(run: Mapping[str, Any]) -> Table:
             r["task"],
             str(r["n"]),
             percent(r["share"]) if r["share"] is not None else "no clear gap",
-            f"{100 * r['beyond_half']:+.1f}",
+            f"{100 * r['margin_over_half']:+.1f}",
             f"{100 * r['ci_low']:+.1f} to {100 * r['ci_high']:+.1f}",
         )
         for r in run.get("recoveries") or ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.core.types.serving import NUMBER_BYTES
+from harness.core.types.serving import DTYPE_BYTES
 from reports.figures import mebibytes, percent
 from reports.parts import Table
 
@@ -82,7 +82,7 @@ def _how(run: Mapping[str, Any]) -> list[str]:
     if not found.get("prompts"):
         return []
     ways = {"offline": "the engine in one process", "online": "vLLM's server over HTTP, asked by vllm bench serve"}
-    lengths = f"answers {'of at most' if found['natural'] else 'of exactly'} {found['output_tokens']} tokens"
+    lengths = f"answers {'of at most' if found['stop_at_eos'] else 'of exactly'} {found['output_tokens']} tokens"
     said = f"Measured on {found['device']} in {found['dtype']}: {ways[found['mode']]}; prompts: {found['prompts']}; {lengths}."
     gpu = [] if found["device"] == "cuda" else ["Not measured on a GPU."]
     return [said, "Medians of the repeats, variants in turns. all tok/s counts the prompts too.", *gpu]
@@ -212,7 +212,7 @@ def capacity_table(run: Mapping[str, Any]) -> Table:
     for v in run["variants"]:
         if s := v["serving"]:
             forecast = s.get("forecast", {})
-            freed = (run["variants"][0]["parameters"] - v["parameters"]) * NUMBER_BYTES[s["dtype"]]
+            freed = (run["variants"][0]["parameters"] - v["parameters"]) * DTYPE_BYTES[s["dtype"]]
             measured = (
                 f"{s['kv_bytes_per_token']:,}",
                 _count(forecast.get("kv_bytes_per_token")),

@@ -22,7 +22,7 @@ SAMPLES, NEURONS, LAYERS = 12, [0, 1, 5, 77, 200, 311], (0, 3)
 
 def main() -> None:
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(SAMPLES, "both")
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(SAMPLES, "all")
     )
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32).eval()
     found = {"smd": {}, "rms": {}}

@@ -14,7 +14,7 @@ from tests.conftest import TINY_MATH
 @pytest.fixture(scope="session")
 def embedded_scores() -> dict[str, np.ndarray]:
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(12, "both")
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(12, "all")
     )
     model = scoring.load_model(TINY_MATH, threads=1)
     return dict(score(collect(model, FAMILIES["qwen2"], calibration)))

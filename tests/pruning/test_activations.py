@@ -57,7 +57,7 @@ def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None
         model,
         FAMILIES["qwen2"],
         CalibrationSet(
-            model="m", model_hash="weights", target_source="t", distractor_sources=(), tokens="both", items=chosen
+            model="m", model_hash="weights", target_source="t", distractor_sources=(), tokens="all", items=chosen
         ),
     )
     means: dict[bool, list[np.ndarray]] = {True: [], False: []}
@@ -98,7 +98,7 @@ def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monk
         model_hash="weights",
         target_source="t",
         distractor_sources=(),
-        tokens="both",
+        tokens="all",
         items=items([700, 800, 900, 1000], 3),
     )
     whole = collect(model, FAMILIES["qwen2"], chosen)
@@ -122,7 +122,7 @@ def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monk
         FAMILIES["qwen2"],
         chosen,
         partial=tmp_path / "p",
-        also=lambda *_: pytest.fail("a batch was run once more"),
+        extra_observer=lambda *_: pytest.fail("a batch was run once more"),
     )
     np.testing.assert_array_equal(again.target.mean_abs, whole.target.mean_abs)
 
@@ -150,7 +150,7 @@ def test_every_family_is_observed_where_its_row_says(model_type: str, tmp_path: 
         loaded,
         family,
         CalibrationSet(
-            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=items([4, 6], 1)
+            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=items([4, 6], 1)
         ),
         gate=family.gate is not None,
     )
@@ -168,9 +168,7 @@ def test_bf16_forward_keeps_exact_moments(model) -> None:  # type: ignore[no-unt
     stats = collect(
         half,
         FAMILIES["qwen2"],
-        CalibrationSet(
-            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=chosen
-        ),
+        CalibrationSet(model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=chosen),
     )
     for batch in batches([item for item in chosen if item.target]):
         ids, attention, mask = pad(batch, "cpu")
@@ -194,12 +192,12 @@ def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model) -> No
             model_hash="w",
             target_source="t",
             distractor_sources=(),
-            tokens="both",
+            tokens="all",
             items=items([20, 20, 20], 5),
         ),
     )
     sums = Sums(chosen, 0.0, [1])
-    stats = collect(half, FAMILIES["qwen2"], chosen, also=sums.observer)
+    stats = collect(half, FAMILIES["qwen2"], chosen, extra_observer=sums.observer)
     rows, means = [], []
     for batch in batches([item for item in chosen.items if item.target]):
         ids, attention, mask = pad(batch, "cpu")
@@ -239,7 +237,7 @@ def test_nan_in_the_weights_is_refused_by_name(model) -> None:  # type: ignore[n
                     model_hash="weights",
                     target_source="t",
                     distractor_sources=(),
-                    tokens="both",
+                    tokens="all",
                     items=items([3], 0),
                 ),
             )

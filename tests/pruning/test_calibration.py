@@ -21,7 +21,7 @@ def build(tokens: TokenScope, target: list[Example] = TARGET, chat: bool = True)
 
 
 @pytest.mark.parametrize(
-    ("tokens", "text"), [("question", "Mia has 3 apples."), ("answer", "#### 3"), ("both", "Mia has 3 apples.#### 3")]
+    ("tokens", "text"), [("prompt", "Mia has 3 apples."), ("completion", "#### 3"), ("all", "Mia has 3 apples.#### 3")]
 )
 def test_the_scored_tokens_are_the_asked_part(tokens: TokenScope, text: str) -> None:
     item = build(tokens, chat=False).items[0]
@@ -30,7 +30,7 @@ def test_the_scored_tokens_are_the_asked_part(tokens: TokenScope, text: str) -> 
 
 
 def test_the_chat_template_is_the_one_of_the_evaluation() -> None:
-    item = build("question").items[0]
+    item = build("prompt").items[0]
     expected = TOKENIZER.apply_chat_template(
         [{"role": "user", "content": "Mia has 3 apples."}], tokenize=False, add_generation_prompt=True
     )
@@ -38,17 +38,17 @@ def test_the_chat_template_is_the_one_of_the_evaluation() -> None:
 
 
 def test_a_plain_text_is_scored_whole_in_every_scope() -> None:
-    for tokens in ("question", "answer", "both"):
+    for tokens in ("prompt", "completion", "all"):
         text = build(tokens).items[1]
         assert (text.target, text.start, text.stop) == (False, 0, len(text.token_ids))
 
 
 def test_long_prompts_are_capped_and_an_answer_past_the_cap_is_left_out() -> None:
     long = Example("apples " * (MAX_TOKENS + 10), "#### 3")
-    item = build("both", [long], chat=False).items[0]
+    item = build("all", [long], chat=False).items[0]
     assert len(item.token_ids) == item.stop == MAX_TOKENS
-    with pytest.raises(UsageError, match="no target calibration prompt has answer tokens"):
-        build("answer", [long], chat=False)
+    with pytest.raises(UsageError, match="no target calibration prompt has completion tokens"):
+        build("completion", [long], chat=False)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=40), st.integers(60, 300))
@@ -62,16 +62,16 @@ def test_batches_hold_every_item_once_by_group_within_the_budget(spec: list[tupl
 
 
 def test_the_hash_follows_the_content() -> None:
-    assert build("both").hash == build("both").hash != build("answer").hash
+    assert build("all").hash == build("all").hash != build("completion").hash
 
 
 def test_one_changed_word_of_one_prompt_changes_the_hash() -> None:
     other = [Example("Mia has 3 pears.", "#### 3")]
-    assert build("both", other).hash != build("both").hash
+    assert build("all", other).hash != build("all").hash
 
 
-@pytest.mark.parametrize("tokens", ["answer", "both"])
+@pytest.mark.parametrize("tokens", ["completion", "all"])
 def test_a_question_without_an_answer_has_no_answer_tokens(tokens: TokenScope) -> None:
     """As where the model itself answers with nothing."""
     items = build(tokens, [*TARGET, Example("Mia has 4 apples.", "")], chat=False).items
-    assert sum(item.target for item in items) == {"answer": 1, "both": 2}[tokens]
+    assert sum(item.target for item in items) == {"completion": 1, "all": 2}[tokens]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from harness.core.errors import StorageError, UnsupportedModelError, UsageError
 from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import describe, fingerprint, read_record
-from pruning.export import PLAN_COPY, export, foretell
+from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES, shape_of, submodule
 from pruning.plan import save_plan
 from tests.conftest import build_model
@@ -40,7 +40,7 @@ def plan_for(model: Path, width: int = 60, layers: int = 3, size: int = 96, seed
         model="m",
         model_hash=fingerprint(model),
         scores_hash="hash",
-        tokens="both",
+        tokens="all",
     )
 
 
@@ -80,7 +80,7 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
         else 0
     )
     assert made.parameters == shape.parameters - 3 * 36 * (shape.neuron_parameters + biases)
-    assert foretell(folder, plan) == replace(made, path=folder), "to the byte, before anything is written"
+    assert predict_size(folder, plan) == replace(made, path=folder), "to the byte, before anything is written"
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from harness.core.types.pruning import ActivationStats
-from pruning.inspection import FROM_PROMPTS, agreement, overlap, removed_by, stability, whereabouts
+from pruning.inspection import FROM_PROMPTS, agreement, overlap, removed_by, share_per_layer, stability
 from tests.pruning.test_scores import stats_of
 
 
 def test_whereabouts_are_parts_of_layers() -> None:
     scores = np.array([[9.0, 8, 7, 6, 0], [5, 4, 3, 2, 1]])
-    found = whereabouts(scores, share=0.4)
+    found = share_per_layer(scores, share=0.4)
     assert found == {"highest": [0.8, 0.0], "lowest": [0.2, 0.6]}
 
 
 @given(st.integers(1, 5), st.integers(10, 40), st.integers(0, 99))
 def test_all_parts_sum_to_the_share(layers: int, width: int, seed: int) -> None:
     scores = np.random.default_rng(seed).normal(size=(layers, width))
-    for part in whereabouts(scores, 0.2).values():
+    for part in share_per_layer(scores, 0.2).values():
         assert sum(part) * width == pytest.approx(max(1, round(0.2 * scores.size)))
 
 

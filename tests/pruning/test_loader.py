@@ -34,12 +34,12 @@ def ragged_plan(model: Path) -> PruningPlan:
         model="m",
         model_hash=fingerprint(model),
         scores_hash="hash",
-        tokens="both",
+        tokens="all",
         allocation="global",
     )
 
 
-@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.own_widths])
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.supports_nonuniform_widths])
 def test_ragged_equals_masked(model_type: str, tmp_path: Path) -> None:
     dense = build_model(model_type, tmp_path / "dense", shard_size="200KB")
     plan = ragged_plan(dense)

@@ -44,7 +44,7 @@ def scores(width: int = 40, seed: int = 0) -> NeuronScores:
         scores={"smd": table, "rms": table**2, "contrib": np.abs(table)},
         model="m",
         model_hash="weights",
-        tokens="both",
+        tokens="all",
         calibration_hash="calibration",
         file_hash="file",
     )
@@ -123,7 +123,7 @@ def test_equal_scores_fall_to_the_lower_index() -> None:
         scores={"smd": np.zeros((1, 10), np.float32)},
         model="m",
         model_hash="weights",
-        tokens="both",
+        tokens="all",
         calibration_hash="c",
         file_hash="f",
     )
@@ -228,7 +228,7 @@ def test_the_metric_that_a_method_means(
 def test_plans_of_the_same_scores_are_byte_equal_whatever_the_file_is_called(tmp_path: Path) -> None:
     stats = random_stats()
     calibration = CalibrationSet(
-        model="m", model_hash="weights", target_source="t", distractor_sources=("d",), tokens="both", items=()
+        model="m", model_hash="weights", target_source="t", distractor_sources=("d",), tokens="all", items=()
     )
     for name in ("a", "b"):
         score_file.save(stats, score(stats), calibration, 0.0, tmp_path / f"{name}.safetensors")
@@ -245,9 +245,9 @@ def test_a_plan_says_how_its_columns_were_fitted(tmp_path: Path) -> None:
         scores={"rms": np.arange(8.0)[None]},
         model="m",
         model_hash="w",
-        tokens="both",
+        tokens="all",
         calibration_hash="c",
-        retain=0.25,
+        general_weight=0.25,
     )
     plans = [
         make(scores, PlanRequest(0.5, metric="rms", compensated=True, sequential=sequential))
@@ -255,7 +255,7 @@ def test_a_plan_says_how_its_columns_were_fitted(tmp_path: Path) -> None:
     ]
     for number, plan in enumerate(plans):
         save_plan(plan, tmp_path / str(number))
-        assert load_plan(tmp_path / str(number)).sequential is plan.sequential and plan.retain == 0.25
+        assert load_plan(tmp_path / str(number)).sequential is plan.sequential and plan.general_weight == 0.25
     assert (tmp_path / "0").read_bytes() != (tmp_path / "1").read_bytes()
     with pytest.raises(UsageError, match="nothing is re-fitted"):
         make(scores, PlanRequest(0.5, metric="rms", sequential=True))

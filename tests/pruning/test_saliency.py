@@ -37,9 +37,7 @@ def test_taylor_is_gradient_times_weight_summed_over_a_column(model_type: str, t
     found = taylor(
         model,
         family,
-        CalibrationSet(
-            model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=chosen
-        ),
+        CalibrationSet(model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=chosen),
     )
     assert down_weight(submodule(model, family.layers)[0], family).shape[1] == 96
     np.testing.assert_allclose(found, expected / sum(item.target for item in chosen), rtol=1e-4, atol=1e-7)

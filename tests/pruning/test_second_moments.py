@@ -18,7 +18,7 @@ from tests.pruning.test_activations import items
 
 QWEN2 = FAMILIES["qwen2"]
 CALIBRATION = CalibrationSet(
-    model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="both", items=items([30, 12, 25], 2)
+    model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=items([30, 12, 25], 2)
 )
 
 
@@ -27,7 +27,7 @@ def model(random_model: Path):  # type: ignore[no-untyped-def]
     return AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.float32).eval()
 
 
-def naive(model, layer: int, retain: float) -> np.ndarray:  # type: ignore[no-untyped-def]
+def naive(model, layer: int, general_weight: float) -> np.ndarray:  # type: ignore[no-untyped-def]
     rows: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     for item in CALIBRATION.items:
         seen: dict[int, torch.Tensor] = {}
@@ -35,18 +35,20 @@ def naive(model, layer: int, retain: float) -> np.ndarray:  # type: ignore[no-un
             model.model(torch.tensor([item.token_ids]))
         rows[item.target].append(seen[layer][0, item.start : item.stop].double())
     target, general = (torch.cat(rows[side]) for side in (True, False))
-    return ((1 - retain) * target.T @ target / len(target) + retain * general.T @ general / len(general)).numpy()
+    return (
+        (1 - general_weight) * target.T @ target / len(target) + general_weight * general.T @ general / len(general)
+    ).numpy()
 
 
-@pytest.mark.parametrize("retain", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("general_weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("memory", [1e12, 1.0])
-def test_measured_moments_are_the_definition(model, retain: float, memory: float, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    second_moments.measure(model, QWEN2, CALIBRATION, retain, tmp_path, memory)
+def test_measured_moments_are_the_definition(model, general_weight: float, memory: float, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    second_moments.measure(model, QWEN2, CALIBRATION, general_weight, tmp_path, memory)
     for layer in range(3):
         np.testing.assert_allclose(
-            second_moments.load(tmp_path, layer), naive(model, layer, retain), rtol=1e-3, atol=1e-4
+            second_moments.load(tmp_path, layer), naive(model, layer, general_weight), rtol=1e-3, atol=1e-4
         )
-    assert second_moments.missing(tmp_path, CALIBRATION, retain, 3) == []
+    assert second_moments.missing(tmp_path, CALIBRATION, general_weight, 3) == []
     assert second_moments.missing(tmp_path, CALIBRATION, 0.5, 3) == [0, 1, 2]
 
 

@@ -12,7 +12,7 @@ import torch
 from pruning.activations import down_weight, observe
 from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
-from pruning.sequential import Walk
+from pruning.sequential import LayerwiseRefit
 from tests.conftest import build_model
 from tests.pruning.test_second_moments import CALIBRATION
 
@@ -36,7 +36,7 @@ def test_every_layer_is_measured_behind_the_pruned_ones(model_type: str, tmp_pat
     family, fitted = FAMILIES[model_type], torch.randn(64, len(KEEP), generator=torch.Generator().manual_seed(3)) * 0.1
     dense = build_model(model_type, tmp_path / "dense")
     walked, by_hand = (load_pruned(dense, torch.float32) for _ in range(2))
-    walk = Walk(walked, family, CALIBRATION, 0.0)
+    walk = LayerwiseRefit(walked, family, CALIBRATION, 0.0)
     before = naive(by_hand, model_type, 2)
     for layer, module in enumerate(submodule(by_hand, family.layers)):
         np.testing.assert_allclose(walk.second_moment(layer), naive(by_hand, model_type, layer), rtol=1e-3, atol=1e-4)

@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
-from recovery.data import IGNORED, build, end_of_answer, need_no_overlap, read_file, read_pairs
+from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, read_file, read_pairs
 from tests.conftest import TINY_MATH
 
 
@@ -103,7 +103,7 @@ def test_a_test_item_among_the_training_items_is_refused() -> None:
     """Framed, quoted in an answer, in other case and spacing; a short one only where it is the whole."""
     long = "Mia has 12 apples and gets 5 more. How many does she have?"
     clean = [Example("Mia has 13 apples and gets 5 more. How many does she have?", "18"), Example("What is 3*5?", "15")]
-    need_no_overlap(clean, [long, "What is 3+5?", "apples"], "mine")
+    check_no_overlap(clean, [long, "What is 3+5?", "apples"], "mine")
     for leak in (
         Example(f"Question: {long.upper()}\nAnswer:", "17"),
         Example("Write a puzzle.", f"Here:  {long}"),
@@ -111,4 +111,4 @@ def test_a_test_item_among_the_training_items_is_refused() -> None:
         Example("多少个苹果", "3"),
     ):
         with pytest.raises(UsageError, match=r"1 of 3 training items of mine hold a test item, such as '"):
-            need_no_overlap([*clean, leak], [long, "What is 3+5?", "多少个苹果"], "mine")
+            check_no_overlap([*clean, leak], [long, "What is 3+5?", "多少个苹果"], "mine")

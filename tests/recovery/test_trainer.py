@@ -18,7 +18,18 @@ import pytest
 from harness.core.errors import MeasurementError
 from pruning.loader import load_pruned
 from recovery import trainer
-from recovery.trainer import Job, answer_loss, history, last_state, need_sane, seconds, states, step_of, sweep, train
+from recovery.trainer import (
+    Job,
+    answer_loss,
+    check_bands,
+    discard_stale_checkpoints,
+    history,
+    last_state,
+    seconds,
+    states,
+    step_of,
+    train,
+)
 from tests.recovery.jobs import rows
 
 IGNORED = -100
@@ -206,7 +217,7 @@ def test_a_killed_training_goes_on_to_the_same_loss(make_job: MakeJob) -> None:
     (job.states / "checkpoint-39").mkdir()  # as a kill while saving leaves it
     (job.states / "checkpoint-39" / "adapter_model.safetensors").write_bytes(b"half")
     (job.folder / "inputs.txt").write_text("the same")
-    sweep(job, "the same")
+    discard_stale_checkpoints(job, "the same")
     assert not (job.states / "checkpoint-39").exists() and last_state(job) == last
     found = history(fit(job))
     assert [entry["step"] for entry in found] == list(range(1, 41))
@@ -242,27 +253,27 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(
 
 def test_gradients_that_stay_large_stop_and_one_alone_does_not(make_job: MakeJob) -> None:
     job, norms = make_job(), [1.0] * 20
-    need_sane(job, 21, 2.0, 500.0, norms)
+    check_bands(job, 21, 2.0, 500.0, norms)
     for step in range(22, 30):
-        need_sane(job, step, 2.0, 1.0, norms)
+        check_bands(job, step, 2.0, 1.0, norms)
     with pytest.raises(
         MeasurementError, match=r"training failed at step 3\d: gradient norm .*, before 1; no state had been saved yet"
     ):
         for step in range(30, 40):
-            need_sane(job, step, 2.0, 500.0, norms)
+            check_bands(job, step, 2.0, 500.0, norms)
 
 
 def test_falling_gradients_are_no_explosion(make_job: MakeJob) -> None:
     norms: list[float] = []
     for step in range(200):
-        need_sane(make_job(), step, 1.0, 1000 * 0.95**step, norms)
+        check_bands(make_job(), step, 1.0, 1000 * 0.95**step, norms)
     assert len(norms) == 200
 
 
 def test_states_of_another_training_are_not_gone_on_from(make_job: MakeJob) -> None:
     job = make_job()
     fit(job)
-    sweep(job, "something else")
+    discard_stale_checkpoints(job, "something else")
     assert states(job) == [] and seconds(job) == 0
 
 

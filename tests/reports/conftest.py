@@ -70,7 +70,7 @@ def write_samples(folder: Path, run: dict[str, Any], items: int) -> None:
                         i, text.removesuffix(f"#### {i + 1}") if loops else text, not loops, ["loop"] if loops else []
                     )
                 )
-            if v["name"] == "selective-smd-0.3":
+            if v["name"] == "selective-S-0.3":
                 rows[: len(HOSTILE)] = [answer(i, text, False, ["gibberish"]) for i, text in enumerate(HOSTILE)]
             e["wrong_by_kind"] = {
                 kind: sum(kind in row["failures"] for row in rows) / items for kind in ("loop", "gibberish")

@@ -20,14 +20,14 @@ def run() -> dict[str, Any]:
 
 def test_the_hub_reads_the_results_back(run: dict[str, Any]) -> None:
     card = ModelCard(
-        render(run, "selective-smd-0.2", {"license": "apache-2.0", "base_model": "org/base", "tags": ["math"]})
+        render(run, "selective-S-0.2", {"license": "apache-2.0", "base_model": "org/base", "tags": ["math"]})
     )
     assert (
         card.data.license == "apache-2.0"
         and card.data.base_model == "org/base"
         and card.data.tags == ["math", "pruned"]
     )
-    variant = next(v for v in run["variants"] if v["name"] == "selective-smd-0.2")
+    variant = next(v for v in run["variants"] if v["name"] == "selective-S-0.2")
     found = {result.dataset_name: result.metric_value for result in card.data.eval_results or ()}
     assert found == {task: pytest.approx(e["value"], abs=1e-6) for task, e in variant["eval"].items()}
     assert "| mini_math | exact_match | 400 | 99.5 % | 95.2 % |" in card.text and "Prune up to here" not in card.text
@@ -37,7 +37,7 @@ def test_a_path_of_this_machine_stays_here(run: dict[str, Any]) -> None:
     command = (
         "harness run --model /home/ann/models/mine --out '/data/ann smith/x y' --items a/b --config=/home/ann/c.yaml"
     )
-    text = render({**run, "model": "/home/ann/models/mine", "command": command}, "selective-smd-0.2")
+    text = render({**run, "model": "/home/ann/models/mine", "command": command}, "selective-S-0.2")
     assert (
         "ann" not in text
         and "# mine, selective" in text
@@ -48,7 +48,7 @@ def test_a_path_of_this_machine_stays_here(run: dict[str, Any]) -> None:
 
 def test_without_a_name_it_is_the_card_of_the_verdict(run: dict[str, Any]) -> None:
     text = render(run)
-    assert "# tiny-math, selective-obs-refit-0.5" in text and "Prune up to here to lose less than 5 points" in text
+    assert "# tiny-math, selective-best-0.5" in text and "Prune up to here to lose less than 5 points" in text
 
 
 def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any
         True: 1,
         "eval_results": [1],
     }
-    card = ModelCard(render(run, "selective-smd-0.2", front))
+    card = ModelCard(render(run, "selective-S-0.2", front))
     assert card.data.license == "mit" and card.data.pipeline_tag == "text-generation"
     assert {r.dataset_name for r in card.data.eval_results or ()} == {"mini_math", "mini_facts", "mini_code"}
 
@@ -69,7 +69,7 @@ def test_names_are_no_markup(run: dict[str, Any]) -> None:
     hostile = "<img src=x onerror=alert(1)>\n# heading ![i](http://x) `code` a\\|b"
     variants = [{**v, "name": hostile} if v["name"] == "dense" else v for v in run["variants"]]
     text = render(
-        {**run, "model": hostile, "command": f"harness run\n# {hostile}", "variants": variants}, "selective-smd-0.2"
+        {**run, "model": hostile, "command": f"harness run\n# {hostile}", "variants": variants}, "selective-S-0.2"
     )
     body = "\n".join(
         line for line in text.split("---\n", 2)[2].splitlines() if not line.startswith("    ")

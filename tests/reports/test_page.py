@@ -132,7 +132,7 @@ def test_a_click_on_a_failure_kind_shows_such_answers(opened: tuple[Any, list[st
 
 def test_hostile_answers_are_text(opened: tuple[Any, list[str]]) -> None:
     page, heard = opened
-    page.select_option("#variant", "selective-smd-0.3")
+    page.select_option("#variant", "selective-S-0.3")
     page.select_option("#kind", label="gibberish")
     assert f"of {len(HOSTILE)} answers" in found(page)
     for i in range(len(HOSTILE)):

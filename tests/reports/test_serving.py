@@ -40,7 +40,7 @@ SERVING = {
     "kv_blocks": 53,
     "mode": "offline",
     "prompts": "mini_math",
-    "natural": False,
+    "stop_at_eos": False,
     "forecast": {"weight_bytes": 3 << 20, "kv_bytes_per_token": 1024, "kv_capacity_tokens": 6700},
     "engine_weight_bytes": None,
     "resident_bytes": 500 << 20,

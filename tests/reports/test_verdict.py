@@ -24,7 +24,7 @@ def run() -> dict[str, Any]:
 
 def test_of_a_sweep_it_is_what_goes_farthest_without_loss(run: dict[str, Any]) -> None:
     chosen = choice(run)
-    assert chosen is not None and chosen.shown and chosen.variant["name"] == "selective-obs-refit-0.5"
+    assert chosen is not None and chosen.shown and chosen.variant["name"] == "selective-best-0.5"
     far, cost, gain = verdict(run)
     assert far.startswith("Prune up to here to lose less than 5 points: removing 50.0 % of the FFN neurons")
     assert (
@@ -60,7 +60,7 @@ def test_a_sweep_of_which_all_failed_says_so(run: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any], tmp_path: Path, kept: bool) -> None:
     if kept:
-        (tmp_path / "config.yaml").write_text("frame: raw\n")
+        (tmp_path / "config.yaml").write_text("prompt_format: plain\n")
     first, second = commands(run, tmp_path)
     words = shlex.split(first)
     context = copy.deepcopy(cli.commands["run"]).make_context("run", words[2:])  # it remembers having been asked

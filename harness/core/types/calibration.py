@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.core.hashing import digest
 
-TokenScope = Literal["question", "answer", "both"]
+TokenScope = Literal["prompt", "completion", "all"]
 
 
 @dataclass(frozen=True)

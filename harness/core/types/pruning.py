@@ -104,7 +104,7 @@ class NeuronScores:
     tokens: TokenScope
     calibration_hash: str
     file_hash: str = ""
-    retain: float = 0.0  # the share of general tokens in the second moments
+    general_weight: float = 0.0  # the share of general tokens in the second moments
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class PruningPlan:
     protect: float = 0.0
     compensated: bool = False  # re-fitted down_proj columns lie beside the plan
     sequential: bool = False  # re-fitted layer by layer, each on what the layers before it give once pruned
-    retain: float = 0.0
+    general_weight: float = 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ServingResult:
     kv_blocks: int | None = None
     mode: str = "offline"
     prompts: str | None = None
-    natural: bool = False
+    stop_at_eos: bool = False
     context_tokens: int | None = None
     forecast: Mapping[str, int] = field(default_factory=dict)
     engine_weight_bytes: int | None = None

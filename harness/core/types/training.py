@@ -58,7 +58,7 @@ class Recovery:
     right answers.
 
     share: (fine-tuned - before) / (control - before), None where the control is not clearly better than before (95 %).
-    beyond_half: fine-tuned minus the mean of the two others, with its 95 % interval: above 0 where at least half was
+    margin_over_half: fine-tuned minus the mean of the two others, with its 95 % interval: above 0 where at least half was
     brought back."""
 
     variant: str
@@ -67,6 +67,6 @@ class Recovery:
     task: str
     n: int
     share: float | None
-    beyond_half: float
+    margin_over_half: float
     ci_low: float
     ci_high: float

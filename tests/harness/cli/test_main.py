@@ -92,7 +92,7 @@ def test_the_shell_is_offered_commands_models_tasks_and_metrics() -> None:
     assert offered("harness r") == ["recover", "report", "run", "runs"]
     assert offered("harness run --model qwen") == ["qwen-1.5b", "qwen-7b"]
     assert offered("harness eval x --task mini_") == ["mini_math", "mini_facts", "mini_code"]
-    assert offered("harness run --metric sm") == ["smd"]
+    assert offered("harness run --metric S") == ["S"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -117,7 +117,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["run", "--ratio", "1.0"], 2, "outside [0, 1)"),
         (["run", "--ratio", "-0.1"], 2, "outside [0, 1)"),
         (["run", "--ratio", "0.99"], 2, "leaves no neuron of 640 at alignment 16"),
-        (["run", "--metric", "sdm"], 2, "unknown metric 'sdm'; did you mean smd?"),
+        (["run", "--metric", "sdm"], 2, "unknown metric 'sdm'; did you mean S?"),
         (["run", "--limit", "0"], 2, "limit"),
         (["run", "--seed", "-1"], 2, "seed"),
         (["run", "--concurrency", "0"], 2, "concurrency"),

@@ -88,9 +88,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_a_preset_gives_way_to_everything_else(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("calibration_samples: 12\n")
-    assert load_config(None, {}, "paper").metric == "smd" and load_config(None, {}, "paper").frame == "raw"
-    found = load_config(file, {"tokens": "both"}, "paper")
-    assert (found.calibration_samples, found.tokens, found.metric, found.compensate) == (12, "both", "smd", False)
+    assert load_config(None, {}, "paper").metric == "S" and load_config(None, {}, "paper").prompt_format == "plain"
+    found = load_config(file, {"score_tokens": "all"}, "paper")
+    assert (found.calibration_samples, found.score_tokens, found.metric, found.compensate) == (12, "all", "S", False)
 
 
 def test_every_preset_is_valid_and_offered() -> None:

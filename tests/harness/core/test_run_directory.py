@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.core.errors import StorageError, UsageError
-from harness.core.files import atomic_path, load_arrays, need_disk, save_arrays, write_json
+from harness.core.files import atomic_path, check_disk, load_arrays, save_arrays, write_json
 from harness.core.hashing import file_hash
 from harness.core.run_directory import RunDirectory, locked
 from harness.core.safetensors_stream import data_hash
@@ -37,9 +37,9 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_need_disk_refuses_what_cannot_fit(tmp_path: Path) -> None:
-    need_disk(tmp_path / "not" / "there" / "yet", 1)
+    check_disk(tmp_path / "not" / "there" / "yet", 1)
     with pytest.raises(StorageError, match="GiB are free"):
-        need_disk(tmp_path, 1 << 60)
+        check_disk(tmp_path, 1 << 60)
 
 
 def test_arrays_have_the_same_bytes_every_time_and_come_back(tmp_path: Path) -> None:

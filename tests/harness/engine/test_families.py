@@ -31,7 +31,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 WIDTHS = {"uniform": (64, 64, 64), "ragged": (64, 48, 33)}
 # native, fused, transformers back end, no gate
 FEW = [("llama", "uniform"), ("llama", "ragged"), ("phi3", "ragged"), ("olmo2", "ragged"), ("opt", "ragged")]
-ALL = [(name, kind) for name, family in FAMILIES.items() for kind in WIDTHS if kind == "uniform" or family.own_widths]
+ALL = [
+    (name, kind)
+    for name, family in FAMILIES.items()
+    for kind in WIDTHS
+    if kind == "uniform" or family.supports_nonuniform_widths
+]
 CASES = (
     ALL if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
 )  # vLLM inspects each architecture in a process of its own, slowly
@@ -72,7 +77,7 @@ def plan_of(model: Path, widths: tuple[int, ...]) -> PruningPlan:
         model="m",
         model_hash=fingerprint(model),
         scores_hash="hash",
-        tokens="both",
+        tokens="all",
     )
 
 

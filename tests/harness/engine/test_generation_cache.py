@@ -5,40 +5,40 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.generation_cache import Journal, key_of
+from harness.engine.generation_cache import GenerationCache, key_of
 from tasks.generation import Generation
 
 
 def test_generations_come_back_with_what_is_known_of_them(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j", "weights") as journal:
-        journal.add("a", Generation("line\nbreak \u2028 é", {"finish_reason": "length", "n_tokens": 3}))
-        assert journal.get("b") is None
-    with Journal(tmp_path / "j", "weights") as again:
+    with GenerationCache(tmp_path / "j", "weights") as generation_cache:
+        generation_cache.add("a", Generation("line\nbreak \u2028 é", {"finish_reason": "length", "n_tokens": 3}))
+        assert generation_cache.get("b") is None
+    with GenerationCache(tmp_path / "j", "weights") as again:
         assert again.get("a") == "line\nbreak \u2028 é" and again.get("a").meta == {
             "finish_reason": "length",
             "n_tokens": 3,
         }
         again.add("b", Generation("2", {}))
-    with Journal(tmp_path / "j", "weights") as third:
+    with GenerationCache(tmp_path / "j", "weights") as third:
         assert third.get("a") is not None and third.get("b") == "2"
-    with Journal(tmp_path / "j", "other weights") as other:
+    with GenerationCache(tmp_path / "j", "other weights") as other:
         assert other.get("a") is None
 
 
 @given(cut=st.integers(0, 400))
 def test_a_file_cut_anywhere_gives_a_part_of_the_truth(cut: int, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path_factory.mktemp("journal") / "j"
-    with Journal(path, "w") as journal:
+    with GenerationCache(path, "w") as generation_cache:
         for i in range(5):
-            journal.add(str(i), Generation(f"answer {i}", {"n_tokens": i}))
+            generation_cache.add(str(i), Generation(f"answer {i}", {"n_tokens": i}))
     path.write_bytes(path.read_bytes()[:cut])
-    with Journal(path, "w") as again:
+    with GenerationCache(path, "w") as again:
         assert all(
             again.get(key) == f"answer {key}" and again.get(key).meta == {"n_tokens": int(key)} for key in again.known
         )
         again.add("9", Generation("new", {}))
         known = dict(again.known)
-    with Journal(path, "w") as third:
+    with GenerationCache(path, "w") as third:
         assert third.known == known
 
 

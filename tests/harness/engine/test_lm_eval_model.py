@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.engine.lm_eval_model import make_language_model
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
@@ -55,7 +55,9 @@ def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monke
         )  # 62 tokens are scored behind the prefix, the others in the next windows
         assert rolled < first and rolled.n_tokens == len(ids) - 1
         tasks = (find_task("gsm8k_answers"), find_task("wikitext"))
-        results = evaluate(llm, Exam("tiny-math", tasks, 64, chat=False, limit=4), Sitting(tmp_path / "run", "dense"))
+        results = evaluate(
+            llm, EvalSpec("tiny-math", tasks, 64, chat=False, limit=4), VariantEval(tmp_path / "run", "dense")
+        )
     rows = read_samples(tmp_path / "run" / "samples" / "dense" / "gsm8k_answers.jsonl")
     for row in rows.values():
         prompt, whole = (tokenizer(t)["input_ids"] for t in (row["prompt"], row["prompt"] + row["text"]))

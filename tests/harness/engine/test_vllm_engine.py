@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
 from pruning import score_file
 from pruning.export import export
@@ -42,7 +42,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with 20 % of its neurons removed by importance."""
     folder = tmp_path_factory.mktemp("pruned")
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "both")
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "all")
     )
     scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=1), folder / "s")
     plan = make_plan(
@@ -129,6 +129,8 @@ def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl
     tasks = tuple(find_task(name) for name in ("mini_facts", "mini_math", "mini_code"))
     with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         found = evaluate(
-            llm, Exam("pruned", tasks, 512, chat=True, limit=24), Sitting(tmp_path_factory.mktemp("ours"), "pruned")
+            llm,
+            EvalSpec("pruned", tasks, 512, chat=True, limit=24),
+            VariantEval(tmp_path_factory.mktemp("ours"), "pruned"),
         )
     return {task: result.value for task, result in found.items()}

@@ -56,7 +56,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Uniform, re-fitted, and with per-layer widths."""
     folder = tmp_path_factory.mktemp("plans")
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "both")
+        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "all")
     )
     request = scoring.ScoreRequest(moments=True, threads=1)
     scoring.score_model(TINY_MATH, calibration, request, folder / "s")
@@ -200,7 +200,7 @@ def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected:
 def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, tmp_path: Path) -> None:
     dense = build_model(model_type, tmp_path / "dense", tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
     plan, file = (
-        plan_of(dense, WIDTHS["ragged" if FAMILIES[model_type].own_widths else "uniform"]),
+        plan_of(dense, WIDTHS["ragged" if FAMILIES[model_type].supports_nonuniform_widths else "uniform"]),
         tmp_path / "plan.safetensors",
     )
     save_plan(plan, file)

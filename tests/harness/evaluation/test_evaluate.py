@@ -14,7 +14,7 @@ from harness.core.errors import MeasurementError
 from harness.engine import lm_eval_model
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate, grade
-from harness.evaluation.lm_eval_requests import Exam, Sitting, ask, questions
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval, ask, capture_requests
 from harness.evaluation.paired import read_samples
 from pruning.checkpoint import fingerprint
 from tasks.grading import Grader
@@ -32,8 +32,8 @@ def llm() -> Iterator[Any]:
 
 
 def run(llm: Any, folder: Path) -> dict[str, Any]:
-    exam = Exam("lab/tiny-math", TASKS, 256, chat=True, limit=24)
-    return evaluate(llm, exam, Sitting(folder, "dense", fingerprint(TINY_MATH)))
+    eval_spec = EvalSpec("lab/tiny-math", TASKS, 256, chat=True, limit=24)
+    return evaluate(llm, eval_spec, VariantEval(folder, "dense", fingerprint(TINY_MATH)))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_answers_are_graded_once_while_others_are_generated(
     grade = task.grade
     monkeypatch.setattr(task, "grade", lambda *a: seen.append(len(finished)) or grade(*a))
     monkeypatch.setattr(lm_eval_model, "stream", watched)
-    evaluate(llm, Exam("m", (find_task("mini_math"),), 256, chat=True, limit=48), Sitting(tmp_path, "dense"))
+    evaluate(llm, EvalSpec("m", (find_task("mini_math"),), 256, chat=True, limit=48), VariantEval(tmp_path, "dense"))
     assert len(seen) == 48 and min(seen) < 48
 
 
@@ -108,8 +108,8 @@ def test_lm_evals_own_files_say_which_model_and_what(whole: tuple[dict[str, Any]
 def test_the_items_that_are_asked_for_are_the_targets_by_number(
     llm: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    exam = Exam("m", TASKS, 256, chat=True, limit=5, items=(21, 3))
-    found = evaluate(llm, exam, Sitting(tmp_path, "it"))
+    eval_spec = EvalSpec("m", TASKS, 256, chat=True, limit=5, items=(21, 3))
+    found = evaluate(llm, eval_spec, VariantEval(tmp_path, "it"))
     assert (found["mini_code"].n, found["mini_math"].n) == (2, 5)
     some, all_of_them = (
         read_samples(folder / "samples" / name / "mini_code.jsonl")
@@ -119,8 +119,8 @@ def test_the_items_that_are_asked_for_are_the_targets_by_number(
 
 
 def test_answers_are_not_taken_for_other_questions(llm: Any, tmp_path: Path) -> None:
-    exam = Exam("m", (find_task("mini_math"),), 256, chat=True, limit=2)
+    eval_spec = EvalSpec("m", (find_task("mini_math"),), 256, chat=True, limit=2)
     with Grader() as grader:
-        (answered,) = ask(llm, exam, questions(llm, exam), Sitting(tmp_path, "it"), grader)
+        (answered,) = ask(llm, eval_spec, capture_requests(llm, eval_spec), VariantEval(tmp_path, "it"), grader)
         with pytest.raises(MeasurementError, match="in another way the second time"):
-            grade([answered], replace(exam, limit=3), Sitting(tmp_path, "it"))
+            grade([answered], replace(eval_spec, limit=3), VariantEval(tmp_path, "it"))

@@ -9,7 +9,7 @@ import pytest
 
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import compare, read_samples
 from harness.evaluation.similarity import _encoder, similarities
 from tasks.registry import find_task
@@ -64,10 +64,10 @@ def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(
 ) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "data")))
-    exam = Exam("m", (find_task("similarity"),), 512, chat=True)
+    eval_spec = EvalSpec("m", (find_task("similarity"),), 512, chat=True)
     with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
-        dense = evaluate(llm, exam, Sitting(tmp_path, "dense"))["similarity"]
-        again = evaluate(llm, exam, Sitting(tmp_path, "again", reference="dense"))["similarity"]
+        dense = evaluate(llm, eval_spec, VariantEval(tmp_path, "dense"))["similarity"]
+        again = evaluate(llm, eval_spec, VariantEval(tmp_path, "again", reference="dense"))["similarity"]
     assert (dense.value, dense.metric) == (1.0, "similarity") and again.value == pytest.approx(1.0, abs=1e-5)
     rows = read_samples(tmp_path / "samples" / "again" / "similarity.jsonl")
     assert len(rows) == dense.n > 20 and {row["correct"] for row in rows.values()} == {None}

@@ -19,8 +19,8 @@ def config(**options: Any) -> Any:
 
 def test_a_run_has_one_arm_and_recovers_it_with_its_control() -> None:
     plain, recovered = resolve(config()), resolve(config(recover=True))
-    assert plain.variants == ("dense", "selective-obs-refit-0.2") == plain.served
-    assert recovered.variants == (*plain.variants, "dense-recovered", "selective-obs-refit-0.2-recovered")
+    assert plain.variants == ("dense", "selective-best-0.2") == plain.served
+    assert recovered.variants == (*plain.variants, "dense-recovered", "selective-best-0.2-recovered")
     assert json.loads(json.dumps(recovered.settings)) == recovered.settings  # as a manifest gives it back
     assert (
         resolve(config(recover=True, steps=7)).settings == recovered.settings
@@ -33,7 +33,7 @@ def test_arms_become_variants_and_dense_the_control() -> None:
     spec = resolve_recovery(
         config(arms="selective,random,reverse,dense", ratio=0.3, seed=7, metric="smd", recover=True)
     )
-    pruned = ("selective-smd-0.3", "random-0.3-seed7", "reverse-smd-0.3")
+    pruned = ("selective-S-0.3", "random-0.3-seed7", "reverse-S-0.3")
     assert spec.variants == ("dense", *pruned, *(f"{name}-recovered" for name in (*pruned, "dense")))
     assert [arm.request.metric for arm in spec.arms] == ["smd", None, "smd"]
     assert spec.score_request.metrics == ("smd",) and not spec.score_request.needs

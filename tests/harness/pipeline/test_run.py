@@ -21,7 +21,7 @@ from tests.conftest import invoke
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]
-ARM = "selective-obs-refit-0.2"
+ARM = "selective-best-0.2"
 STAGES = {"score", f"plan {ARM}", f"export {ARM}", "eval dense", f"eval {ARM}", "serving"}
 
 
@@ -135,8 +135,8 @@ def test_a_run_whose_terminal_is_closed_goes_on_where_it_stopped(
     assert f"export {ARM}" in done and done < STAGES and not (folder / "run.json").exists()
     (info,) = list_runs(tmp_path)
     assert (info.state, info.stages) == ("killed", len(done)) and "stages done" in info.note
-    assert info.go_on == shlex.join(["harness", *ARGUMENTS, "--out", str(folder)])
-    resumed, messages = finish(command_line(*shlex.split(info.go_on)[1:]))
+    assert info.resume_command == shlex.join(["harness", *ARGUMENTS, "--out", str(folder)])
+    resumed, messages = finish(command_line(*shlex.split(info.resume_command)[1:]))
     assert [info.state for info in list_runs(tmp_path)] == ["finished"]
     assert timeless(resumed) == timeless(whole[1])
     assert (folder / "plan.safetensors").read_bytes() == (whole[0] / "plan.safetensors").read_bytes()

@@ -39,15 +39,15 @@ def test_of_a_killed_run_it_says_what_it_was_at_and_how_to_go_on(tmp_path: Path)
         "tiny-math",
         "mini_math",
     )
-    assert info.go_on == "harness run --ratio 0.3 --out 'a b'"  # --fresh would start over
-    assert [line.strip() for line in run_lines([info])][1:] == [info.note, f"$ {info.go_on}"]
+    assert info.resume_command == "harness run --ratio 0.3 --out 'a b'"  # --fresh would start over
+    assert [line.strip() for line in run_lines([info])][1:] == [info.note, f"$ {info.resume_command}"]
 
 
 def test_a_run_at_work_holds_its_lock(tmp_path: Path) -> None:
     directory = begun(tmp_path / "r")
     with locked(tmp_path / "r"):
         directory.begin("score")
-        assert only(tmp_path).state == "running" and only(tmp_path).go_on is None
+        assert only(tmp_path).state == "running" and only(tmp_path).resume_command is None
     assert only(tmp_path).state == "killed"
 
 
@@ -69,10 +69,10 @@ def test_an_error_and_ctrl_c_leave_word(tmp_path: Path, error: BaseException, st
 def test_a_finished_one_and_one_with_failed_cells(tmp_path: Path) -> None:
     with begun(tmp_path / "r").working():
         pass
-    assert (only(tmp_path).state, only(tmp_path).go_on) == ("finished", f"harness report {tmp_path / 'r'}")
+    assert (only(tmp_path).state, only(tmp_path).resume_command) == ("finished", f"harness report {tmp_path / 'r'}")
     write_json(tmp_path / "r" / "run.json", {"sweep": {"failed": [{"cell": "a", "reason": "b"}]}})
     assert only(tmp_path).note == "1 cells failed; the same command tries them again"
-    assert only(tmp_path).go_on == "harness run --ratio 0.3 --out 'a b'"
+    assert only(tmp_path).resume_command == "harness run --ratio 0.3 --out 'a b'"
 
 
 def test_opening_it_again_forgets_how_it_had_ended(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_to_go_on_settings_and_folder_of_then_are_given_and_no_key(
     (tmp_path / "r").mkdir()
     command = "harness serve m --api-key ... --port 1 --api-key=..."
     RunDirectory(tmp_path / "r").open({}, False, command, {"ratio": "0.3", "task": "a b"})
-    assert only(tmp_path).go_on == "HARNESS_RATIO=0.3 HARNESS_TASK='a b' harness serve m --port 1"
+    assert only(tmp_path).resume_command == "HARNESS_RATIO=0.3 HARNESS_TASK='a b' harness serve m --port 1"
     here = Path.cwd()
     monkeypatch.chdir(tmp_path)
-    assert str(only(tmp_path).go_on).startswith(f"cd {here} && HARNESS_RATIO=0.3 ")
+    assert str(only(tmp_path).resume_command).startswith(f"cd {here} && HARNESS_RATIO=0.3 ")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.conftest import TINY_MATH
 def test_own_answers_are_the_models_greedy_ones() -> None:
     task = find_task("mini_math")
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "answer", own_answers=True, threads=1)
+        TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "completion", generate_completions=True, threads=1)
     )
     assert calibration.target_source.endswith("answers by the model itself")
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32)
@@ -32,7 +32,7 @@ def test_own_answers_are_the_models_greedy_ones() -> None:
         ]
         text = tokenizer.decode(made, skip_special_tokens=True)
         assert tokenizer.decode(item.token_ids[item.start : item.stop]) == text
-    given = scoring.calibrate(TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "answer"))
+    given = scoring.calibrate(TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "completion"))
     assert given.hash != calibration.hash and len(given.items) == len(calibration.items)
 
 

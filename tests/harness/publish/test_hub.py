@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from harness.core.errors import UsageError
 from harness.core.files import write_json
-from harness.publish.hub import pack, push
+from harness.publish.hub import prepare_upload, push
 from pruning.checkpoint import fingerprint
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan, save_plan
@@ -71,7 +71,7 @@ def _scores() -> Any:
         scores={"smd": np.zeros((4, 640), np.float32)},
         model="tiny-math",
         model_hash=fingerprint(TINY_MATH),
-        tokens="both",
+        tokens="all",
         calibration_hash="c",
     )
 
@@ -146,18 +146,18 @@ def test_a_hub_that_is_not_there_is_one_line(run_folder: Path) -> None:
 
 def test_what_cannot_be_pushed_is_refused(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there are checkpoints of random-0\.2-seed1"):
-        pack(run_folder, "dense")
+        prepare_upload(run_folder, "dense")
     write_json(tmp_path / "run.json", {**RUN, "variants": [{**VARIANT, "checkpoint": "gone"}]})
     with pytest.raises(UsageError, match="holds no checkpoint"):
-        pack(tmp_path, None)
+        prepare_upload(tmp_path, None)
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "config.json").write_text("{}")
     (tmp_path / "gone" / ".env").write_text("KEY=x")
     (tmp_path / "gone" / ".git").mkdir()
     (tmp_path / "gone" / ".git" / "config").write_text("x")
-    assert [file.name for file in pack(tmp_path, None).files] == ["README.md", "config.json"]
+    assert [file.name for file in prepare_upload(tmp_path, None).files] == ["README.md", "config.json"]
     (tmp_path / "gone" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UsageError, match=r"pytorch_model\.bin, which can run code"):
-        pack(tmp_path, None)
+        prepare_upload(tmp_path, None)
     with pytest.raises(UsageError):
-        push(pack(run_folder, None), "not/a/repo", False)
+        push(prepare_upload(run_folder, None), "not/a/repo", False)

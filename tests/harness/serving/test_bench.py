@@ -41,7 +41,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model="tiny-math",
         model_hash=fingerprint(TINY_MATH),
         scores_hash="",
-        tokens="both",
+        tokens="all",
     )
     return export(TINY_MATH, plan, tmp_path_factory.mktemp("narrow") / "narrow").path
 
@@ -92,7 +92,7 @@ def test_online_figures_come_from_vllms_own_client_on_a_real_server(
     run = bench(tmp_path / "run", "tiny-math", "--online", "--natural", "--input-tokens", "100")
     s = run["variants"][0]["serving"]
     (row,) = s["concurrency"]
-    assert (s["mode"], s["natural"], s["prompts"][:8]) == ("online", True, "random, ")
+    assert (s["mode"], s["stop_at_eos"], s["prompts"][:8]) == ("online", True, "random, ")
     least, most = (int(number) for number in re.findall(r"\d+", s["prompts"]))
     prompts = row["total_tok_s"] / row["output_tok_s"] * row["tokens_per_answer"] - row["tokens_per_answer"]
     assert least <= prompts <= most + 2  # the server saw the tokens that are named, and what it puts before them

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError
 from harness.core.types.pruning import ModelShape
-from harness.serving.timing import Pass, in_turns, serving_row, speed_ratios
+from harness.serving.timing import Pass, interleaved, serving_row, speed_ratios
 from harness.serving.workload import Workload, random_prompts
 from pruning.families import shape_of
 
@@ -74,7 +74,7 @@ def test_turns_go_there_and_back_after_a_warm_up_of_each_and_a_look_at_the_first
         return ask
 
     runners = {"a": runner("a", 1.0), "b": runner("b", 0.1)}
-    found = in_turns(runners, [1, 8], 3, WORKLOAD)  # type: ignore[arg-type]
+    found = interleaved(runners, [1, 8], 3, WORKLOAD)  # type: ignore[arg-type]
     assert asked == [f"{name}{level}" for level in (1, 8) for name in "ab" + "a" + "abbaab"]
     assert [len(passes) for passes in found["b"]] == [3, 3]
 
@@ -90,7 +90,7 @@ def test_short_passes_are_made_longer_by_the_first_variant_alike_for_all() -> No
         return ask
 
     workload = Workload("task", ((1,),), 3, least_seconds=1.0)
-    found = in_turns({"a": runner("a", 0.3), "b": runner("b", 0.01)}, [1], 2, workload)  # type: ignore[arg-type]
+    found = interleaved({"a": runner("a", 0.3), "b": runner("b", 0.01)}, [1], 2, workload)  # type: ignore[arg-type]
     assert counts == {"a": 2 + 2 * 4, "b": 1 + 2 * 4}
     assert found["a"][0][0].seconds == pytest.approx(1.2)
     assert len(found["b"][0][1].answers) == 8
@@ -98,9 +98,9 @@ def test_short_passes_are_made_longer_by_the_first_variant_alike_for_all() -> No
 
 def test_answers_of_another_length_than_asked_are_no_result() -> None:
     with pytest.raises(MeasurementError, match="answers of 2 tokens instead of 3"):
-        in_turns({"a": lambda _: answered(tokens=2)}, [1], 1, WORKLOAD)
-    natural = Workload("task", ((1,),), 3, natural=True)
-    assert in_turns({"a": lambda _: answered(tokens=2)}, [1], 1, natural)
+        interleaved({"a": lambda _: answered(tokens=2)}, [1], 1, WORKLOAD)
+    stop_at_eos = Workload("task", ((1,),), 3, stop_at_eos=True)
+    assert interleaved({"a": lambda _: answered(tokens=2)}, [1], 1, stop_at_eos)
 
 
 def shape(width: int) -> ModelShape:
@@ -126,8 +126,8 @@ def test_ratios_are_over_pairs_against_the_first_with_the_ideal_beside() -> None
     assert wall.ci_low and wall.ci_high and wall.ci_low < 1.6 < 2.0 < wall.ci_high
     assert cpu.quantity == "output_tok_cpu_s"
     assert wall.ideal_flops > 1 and wall.ideal_bytes > 1
-    natural = speed_ratios(rows, shapes, Workload("task", ((1,),), 3, natural=True), number=4)
-    assert [ratio.quantity for ratio in natural] == ["output_tok_s", "output_tok_cpu_s", "answers_s"]
+    stop_at_eos = speed_ratios(rows, shapes, Workload("task", ((1,),), 3, stop_at_eos=True), number=4)
+    assert [ratio.quantity for ratio in stop_at_eos] == ["output_tok_s", "output_tok_cpu_s", "answers_s"]
 
 
 @given(st.integers(1, 50), st.integers(2, 300), st.integers(5, 1000))
@@ -142,9 +142,9 @@ def test_random_prompts_are_around_the_length_and_within_the_vocabulary(
 
 
 def test_a_round_asks_as_many_as_go_on_at_a_time_and_four_at_least() -> None:
-    assert [len(WORKLOAD.of_a_round(level)) for level in (1, 4, 9)] == [4, 4, 9]
-    assert WORKLOAD.of_a_round(4) == [(1, 2, 3), (4, 5), (1, 2, 3), (4, 5)]
-    assert len(Workload("task", ((1,),), 3, requests=2).of_a_round(9)) == 2
+    assert [len(WORKLOAD.requests_for(level)) for level in (1, 4, 9)] == [4, 4, 9]
+    assert WORKLOAD.requests_for(4) == [(1, 2, 3), (4, 5), (1, 2, 3), (4, 5)]
+    assert len(Workload("task", ((1,),), 3, requests=2).requests_for(9)) == 2
     assert WORKLOAD.prompt_tokens == round(np.mean([3, 2]))
     assert WORKLOAD.context >= 3 + 3
 

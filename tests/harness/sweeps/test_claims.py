@@ -15,7 +15,7 @@ from harness.core.types.run import Variant
 from harness.core.types.serving import SpeedRatio
 from harness.core.types.training import Recovery
 from harness.sweeps.claims import BEST, PAPER, RANDOM, REVERSE, Evidence, judge
-from harness.sweeps.curves import Outcomes, Place
+from harness.sweeps.curves import GridPoint, Outcomes
 from tests.conftest import make_variant
 
 N = 400
@@ -37,13 +37,15 @@ def evidence(levels: Levels, others: Levels | None = None, **more: Any) -> Evide
     for arm, along in levels.items():
         for ratio, level in along.items():
             seeds = [level] if isinstance(level, float) else level
-            places.append(Place(arm, ratio, tuple(variant(f"{arm}-{ratio:g}-{i}", ratio) for i in range(len(seeds)))))
+            places.append(
+                GridPoint(arm, ratio, tuple(variant(f"{arm}-{ratio:g}-{i}", ratio) for i in range(len(seeds))))
+            )
             other = (others or {}).get(arm, {}).get(ratio, 0.95)
             table[arm, ratio] = {
                 "math": np.array([right(value, i) for i, value in enumerate(seeds)]),
                 "facts": np.array([right(other) for _ in seeds]),  # type: ignore[arg-type]
             }
-    dense = Place("dense", 0.0, (variant("dense", 0.0),))
+    dense = GridPoint("dense", 0.0, (variant("dense", 0.0),))
     outcomes = Outcomes(
         run=Path(),
         metrics={"math": "exact_match", "facts": "exact_match"},
@@ -174,7 +176,7 @@ def recovery(half: float, low: float, high: float) -> Recovery:
         task="math",
         n=N,
         share=0.8,
-        beyond_half=half,
+        margin_over_half=half,
         ci_low=low,
         ci_high=high,
     )

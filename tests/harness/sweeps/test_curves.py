@@ -14,7 +14,7 @@ from scipy import stats
 from harness.core.statistics import holm, paired_difference, wilson
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.run import Variant
-from harness.sweeps.curves import Place, read_outcomes, sweep_points, thresholds
+from harness.sweeps.curves import GridPoint, read_outcomes, sweep_points, thresholds
 from tests.conftest import make_variant
 
 METRICS = {"math": "exact_match", "facts": "exact_match", "text": "bits_per_byte"}
@@ -75,7 +75,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for seed in (1, 2)
     ]
     one = write(folder, "smd-0.3", (0.02, 0.9), 1.5, 1)
-    places = [Place("random", 0.1, tuple(seeds[:2])), Place("random", 0.3, tuple(seeds[2:])), Place("smd", 0.3, (one,))]
+    places = [
+        GridPoint("random", 0.1, tuple(seeds[:2])),
+        GridPoint("random", 0.3, tuple(seeds[2:])),
+        GridPoint("smd", 0.3, (one,)),
+    ]
     return read_outcomes(folder, METRICS, dense, places)
 
 

@@ -18,7 +18,7 @@ import pytest
 import harness as package
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.lm_eval_requests import Exam, Sitting
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from pruning.export import export
 from pruning.plan import load_plan
@@ -68,26 +68,26 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     folder, run = whole
     jsonschema.validate(run, json.loads((Path(package.__path__[0]) / "run.schema.json").read_text()))
     assert run == json.loads((folder / "run.json").read_text())
-    arms = ["selective-smd-0.3", "selective-rms-refit-0.3", "random-0.3-seed33", "random-0.3-seed42", "reverse-smd-0.3"]
-    assert [v["name"] for v in run["variants"]] == ["dense", *arms, "selective-smd-0.3-recovered", "dense-recovered"]
+    arms = ["selective-S-0.3", "selective-rms-refit-0.3", "random-0.3-seed33", "random-0.3-seed42", "reverse-S-0.3"]
+    assert [v["name"] for v in run["variants"]] == ["dense", *arms, "selective-S-0.3-recovered", "dense-recovered"]
     assert [v["compensated"] for v in run["variants"][1:4]] == [False, True, False]
     assert len(run["claims"]) == 7 and run["sweep"]["failed"] == [] and run["sweep"]["seconds"] > 1
     assert {(p["arm"], len(p["variants"])) for p in run["sweep"]["points"]} == {
-        ("selective-smd", 1),
+        ("selective-S", 1),
         ("selective-rms-refit", 1),
         ("random", 2),
-        ("reverse-smd", 1),
+        ("reverse-S", 1),
     }
     smd = run["variants"][1]
-    assert smd["checkpoint"] == "arms/selective-smd-0.3/checkpoint" and run["variants"][2]["checkpoint"] is None
+    assert smd["checkpoint"] == "arms/selective-S-0.3/checkpoint" and run["variants"][2]["checkpoint"] is None
     size = (folder / smd["checkpoint"] / "model.safetensors").stat().st_size
     assert {v["weight_bytes"] for v in run["variants"][1:6]} == {size}, "bytes by formula are those that are written"
-    assert [r["variant"] for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"] == ["selective-smd-0.3"]
+    assert [r["variant"] for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"] == ["selective-S-0.3"]
     assert (
         run["claims"][3]["value"] == run["speed_ratios"][0]["ratio"]
         and "parameters and" in run["claims"][3]["details"][0]
     )
-    assert {r["before"] for r in run["recoveries"]} == {"selective-smd-0.3"} and run["claims"][5]["value"] is not None
+    assert {r["before"] for r in run["recoveries"]} == {"selective-S-0.3"} and run["claims"][5]["value"] is not None
 
 
 @pytest.mark.parametrize("arm", ["selective-rms-refit-0.3", "random-0.3-seed42"])
@@ -98,8 +98,10 @@ def test_a_cell_is_what_its_exported_checkpoint_answers(
     plan = folder / "arms" / arm / "plan.safetensors"
     made = export(TINY_MATH, load_plan(plan), tmp_path / "checkpoint", plan)
     with engine(made.path, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
-        exam = Exam("m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24)
-        evaluate(llm, exam, Sitting(tmp_path, "it"))
+        eval_spec = EvalSpec(
+            "m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24
+        )
+        evaluate(llm, eval_spec, VariantEval(tmp_path, "it"))
     for task in ("mini_math", "mini_facts"):
         alone, swapped = (
             read_samples(run / "samples" / name / f"{task}.jsonl") for run, name in ((tmp_path, "it"), (folder, arm))
@@ -113,9 +115,9 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
     written = (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns
     run, stderr = invoke(*SWEEP, "--ratios", "0.3,0.5", "--methods", "smd", "--recovered", "", "--out", str(folder))
     assert "2 of 3 variants: evaluated before, skipped" in stderr and "Evaluating 1 variants" in stderr
-    assert "time selective-smd-0.3: done before" in stderr
+    assert "time selective-S-0.3: done before" in stderr
     assert (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns == written
-    assert [v["name"] for v in run["variants"]] == ["dense", "selective-smd-0.3", "selective-smd-0.5"]
+    assert [v["name"] for v in run["variants"]] == ["dense", "selective-S-0.3", "selective-S-0.5"]
     assert [v["eval"] for v in run["variants"][:2]] == [v["eval"] for v in before["variants"][:2]]
 
 
@@ -154,7 +156,7 @@ def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: 
     assert run.sweep and [(f.cell, f.reason) for f in run.sweep.failed] == [
         ("plan random-0.3-seed1", "ValueError: the dog ate it")
     ]
-    assert [v.name for v in run.variants] == ["dense", "selective-smd-0.3"]
+    assert [v.name for v in run.variants] == ["dense", "selective-S-0.3"]
     assert "missing" in run.claims[0].details[0] and "the dog ate it" in (folder / "report.html").read_text()
     monkeypatch.undo()
     again, _ = sweep(config, tmp_path / "run", False)

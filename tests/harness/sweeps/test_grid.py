@@ -30,9 +30,13 @@ def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> No
     assert {arm.request.seed for arm in found.arms if arm.kind == "random"} == {33, 42, 7}
     assert len(found.arms) == 7 * (1 + 1 + 3 + 1)
     assert [task.name for task in found.tasks] == ["gsm8k_boxed", "bbh_general", "wikitext"]
-    assert found.config.tokens == "question" and found.config.frame == "raw" and found.config.calibration_samples == 800
+    assert (
+        found.config.score_tokens == "prompt"
+        and found.config.prompt_format == "plain"
+        and found.config.calibration_samples == 800
+    )
     at = {"qwen-7b": "0.30405", "qwen-1.5b": "0.3"}[model]
-    assert found.recovered == (f"selective-smd-{at}", f"random-{at}-seed33", "dense")
+    assert found.recovered == (f"selective-S-{at}", f"random-{at}-seed33", "dense")
 
 
 def test_the_papers_other_half_is_one_option_away() -> None:
@@ -43,31 +47,29 @@ def test_the_papers_other_half_is_one_option_away() -> None:
 def test_methods_are_metrics_random_and_reverse() -> None:
     found = spec(methods="smd,best,rms+refit,random,reverse", ratios="0.3,0.1", seeds="1,2")
     assert [arm.name for arm in found.arms] == [
-        "selective-smd-0.1",
-        "selective-smd-0.3",
-        "selective-obs-refit-0.1",
-        "selective-obs-refit-0.3",
+        "selective-S-0.1",
+        "selective-S-0.3",
+        "selective-best-0.1",
+        "selective-best-0.3",
         "selective-rms-refit-0.1",
         "selective-rms-refit-0.3",
         "random-0.1-seed1",
         "random-0.1-seed2",
         "random-0.3-seed1",
         "random-0.3-seed2",
-        "reverse-smd-0.1",
-        "reverse-smd-0.3",
+        "reverse-S-0.1",
+        "reverse-S-0.3",
     ]
     assert [arm.request.compensated for arm in found.arms[:6:2]] == [False, True, True]
-    assert found.served == ("dense", "selective-smd-0.1", "selective-smd-0.3") and found.exported == (
-        "selective-smd-0.3",
-    )
-    assert {arm.request.metric for arm in found.arms if arm.kind == "reverse-smd"} == {"smd"}
+    assert found.served == ("dense", "selective-S-0.1", "selective-S-0.3") and found.exported == ("selective-S-0.3",)
+    assert {arm.request.metric for arm in found.arms if arm.kind == "reverse-S"} == {"smd"}
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"methods": "smd,smdd"}, "unknown metric 'smdd'; did you mean smd"),
-        ({"methods": "smd+fit"}, r"re-fitted is smd\+refit"),
+        ({"methods": "smd,smdd"}, "unknown metric 'smdd'; did you mean S"),
+        ({"methods": "smd+fit"}, r"re-fitted is S\+refit"),
         ({"ratios": "0"}, "ratio above 0"),
         ({"ratios": "1.2"}, "outside"),
         ({"recovered": "best", "methods": "smd"}, "not among the methods"),
@@ -85,7 +87,8 @@ def test_a_grid_may_grow_in_the_same_directory_and_an_exam_may_not() -> None:
     settings = spec(ratios="0.1").settings
     assert settings == spec(ratios="0.1,0.2", methods="smd", seeds="5", workers=2, threads=1).settings
     assert (
-        settings != spec(ratios="0.1", limit=5).settings and settings != spec(ratios="0.1", tokens="question").settings
+        settings != spec(ratios="0.1", limit=5).settings
+        and settings != spec(ratios="0.1", score_tokens="prompt").settings
     )
 
 

@@ -90,5 +90,5 @@ def test_a_sweep_runs_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     run, _ = invoke(
         "sweep", "-m", "tiny-math", "-t", "mini_facts", "-t", "mini_math", *short, *grid, "--out", "run", "--json"
     )
-    assert [v["name"] for v in run["variants"]] == ["dense", "selective-smd-0.3", "selective-smd-0.5"]
+    assert [v["name"] for v in run["variants"]] == ["dense", "selective-S-0.3", "selective-S-0.5"]
     assert run["sweep"]["failed"] == [] and all(v["eval"]["mini_facts"]["n"] == 8 for v in run["variants"])

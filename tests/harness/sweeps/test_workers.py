@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from harness.core.errors import MeasurementError
 from harness.core.types.evaluation import EvalResult
 from harness.engine.vllm_engine import EngineConfig, worker_environment
-from harness.evaluation.lm_eval_requests import Exam
-from harness.sweeps.cells import Bench, Cell
+from harness.evaluation.lm_eval_requests import EvalSpec
+from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.workers import LocalWorker, WorkerDied, run_cells
 from tasks.registry import find_task
 from tests.conftest import TINY_MATH
@@ -211,11 +211,11 @@ def test_a_worker_that_dies_while_it_starts_is_started_once_more() -> None:
     assert len(tries) == 2 and len(outcomes) == 8
 
 
-def bench_in(folder: Path) -> Bench:
-    exam = Exam("tiny-math", (find_task("mini_facts"),), 128, chat=True, limit=8)
-    return Bench(
+def bench_in(folder: Path) -> CellContext:
+    eval_spec = EvalSpec("tiny-math", (find_task("mini_facts"),), 128, chat=True, limit=8)
+    return CellContext(
         model=TINY_MATH,
-        exam=exam,
+        eval_spec=eval_spec,
         config=EngineConfig(max_model_len=128, kv_cache_bytes=1 << 26, threads=1),
         run=folder,
         reference="dense",
@@ -257,7 +257,9 @@ def test_a_killed_process_is_replaced_and_its_cell_done_again(folder: Path) -> N
 @pytest.mark.slow
 def test_an_engine_that_cannot_start_says_why(folder: Path, tmp_path: Path) -> None:
     bench = bench_in(folder)
-    worker = LocalWorker(Bench(model=tmp_path, exam=bench.exam, config=bench.config, run=folder, reference="dense"), {})
+    worker = LocalWorker(
+        CellContext(model=tmp_path, eval_spec=bench.eval_spec, config=bench.config, run=folder, reference="dense"), {}
+    )
     try:
         assert isinstance(worker.started.exception(timeout=120), MeasurementError)
     finally:

@@ -23,10 +23,10 @@ from harness.models.registry import shape
 from harness.training import fine_tuning
 from harness.training.fine_tuning import (
     Defaults,
+    check_dependencies,
     data_hash,
     gather,
     make_recipe,
-    need_parts,
     original_of,
     summary_of,
     write_checkpoint,
@@ -101,10 +101,10 @@ def test_what_does_not_fit_is_refused_before_training(make_job: Any, monkeypatch
     job, expected = make_job(), cost(DEFAULTS.shape, RECIPE, 50)
     monkeypatch.setattr(fine_tuning, "available_bytes", lambda: 1 << 20)
     with pytest.raises(MeasurementError, match=r"needs about 0\.0 GiB and 0\.0 GiB are free; give --tuning lora"):
-        fine_tuning.need_room(job, expected)
+        fine_tuning.check_room(job, expected)
     monkeypatch.setattr(fine_tuning, "available_bytes", lambda: 1 << 40)
     with pytest.raises(StorageError, match="free some disk space"):
-        fine_tuning.need_room(job, replace(expected, disk_bytes=1 << 60))
+        fine_tuning.check_room(job, replace(expected, disk_bytes=1 << 60))
 
 
 def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Path, random_model: Path) -> None:
@@ -152,7 +152,7 @@ def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path: Path, m
         ({"report_to": "tensorboard"}, "pip install tensorboard"),
     ):
         with pytest.raises(UsageError, match=match):
-            need_parts(RecoveryConfig(**settings), DEFAULTS, task)
+            check_dependencies(RecoveryConfig(**settings), DEFAULTS, task)
 
 
 def test_other_data_under_the_same_name_is_seen(tmp_path: Path) -> None:

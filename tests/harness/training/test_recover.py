@@ -54,20 +54,20 @@ def test_every_arm_is_pruned_fine_tuned_and_evaluated(whole: tuple[Path, dict[st
     folder, run = whole
     jsonschema.validate(run, json.loads((Path(package.__path__[0]) / "run.schema.json").read_text()))
     variants = by_name(run)
-    assert list(variants) == ["dense", "selective-smd-0.5", "selective-smd-0.5-recovered", "dense-recovered"]
+    assert list(variants) == ["dense", "selective-S-0.5", "selective-S-0.5-recovered", "dense-recovered"]
     assert [v["recovered"] for v in variants.values()] == [False, False, True, True]
-    before, after = variants["selective-smd-0.5"], variants["selective-smd-0.5-recovered"]
+    before, after = variants["selective-S-0.5"], variants["selective-S-0.5-recovered"]
     assert after["method"] == "selective" and after["intermediate_sizes"] == before["intermediate_sizes"] == [320] * 4
     assert (after["parameters"], after["weight_bytes"]) == (before["parameters"], before["weight_bytes"])
     assert set(after["eval"]) == {"mini_math", "mini_facts"}
-    for name in ("selective-smd-0.5-recovered", "dense-recovered"):
+    for name in ("selective-S-0.5-recovered", "dense-recovered"):
         assert describe(folder / variants[name]["checkpoint"]).parameters == variants[name]["parameters"]
     assert not list(folder.rglob("checkpoint-*"))  # the trainer's own states are gone
 
 
 def test_the_training_is_told(whole: tuple[Path, dict[str, Any]]) -> None:
     _, run = whole
-    training = by_name(run)["selective-smd-0.5-recovered"]["training"]
+    training = by_name(run)["selective-S-0.5-recovered"]["training"]
     assert training["source"] == "mini_math (train)" and training["steps"] == 24 and training["examples"] == 24 * 16
     assert [point["step"] for point in training["loss"]] == list(range(1, 25))
     assert training["loss"][-1]["loss"] < 0.5 * training["loss"][0]["loss"]
@@ -75,10 +75,10 @@ def test_the_training_is_told(whole: tuple[Path, dict[str, Any]]) -> None:
     assert 0 == start["tokens"] < point["tokens"] < training["tokens"] == end["tokens"]
     assert all(p["n"] == 24 and 0 <= p["ci_low"] <= p["value"] <= p["ci_high"] for p in training["curve"])
     values = {name: variant["eval"]["mini_math"]["value"] for name, variant in by_name(run).items()}
-    assert (start["value"], end["value"]) == (values["selective-smd-0.5"], values["selective-smd-0.5-recovered"])
+    assert (start["value"], end["value"]) == (values["selective-S-0.5"], values["selective-S-0.5-recovered"])
     assert (
         training["recipe"]["seed"] == 0
-        and training["expected"]["optimiser_bytes"] == 8 * by_name(run)["selective-smd-0.5"]["parameters"]
+        and training["expected"]["optimiser_bytes"] == 8 * by_name(run)["selective-S-0.5"]["parameters"]
     )
     assert by_name(run)["dense"]["training"] is None
 
@@ -87,25 +87,25 @@ def test_it_is_compared_with_before_with_the_control_and_with_dense(whole: tuple
     folder, run = whole
     pairs = [(c["baseline"], c["variant"]) for c in run["comparisons"] if c["task"] == "mini_math"]
     assert pairs == [
-        ("dense", "selective-smd-0.5"),
-        ("selective-smd-0.5", "selective-smd-0.5-recovered"),
+        ("dense", "selective-S-0.5"),
+        ("selective-S-0.5", "selective-S-0.5-recovered"),
         ("dense", "dense-recovered"),
-        ("dense-recovered", "selective-smd-0.5-recovered"),
-        ("dense", "selective-smd-0.5-recovered"),
+        ("dense-recovered", "selective-S-0.5-recovered"),
+        ("dense", "selective-S-0.5-recovered"),
     ]
     recovery = next(r for r in run["recoveries"] if r["task"] == "mini_math")
     values = {name: variant["eval"]["mini_math"]["value"] for name, variant in by_name(run).items()}
     before, after, control = (
-        values["selective-smd-0.5"],
-        values["selective-smd-0.5-recovered"],
+        values["selective-S-0.5"],
+        values["selective-S-0.5-recovered"],
         values["dense-recovered"],
     )
     assert recovery["share"] == pytest.approx((after - before) / (control - before))
-    assert recovery["beyond_half"] == pytest.approx(after - (before + control) / 2)
-    assert recovery["ci_low"] < recovery["beyond_half"] < recovery["ci_high"]
+    assert recovery["margin_over_half"] == pytest.approx(after - (before + control) / 2)
+    assert recovery["ci_low"] < recovery["margin_over_half"] < recovery["ci_high"]
     text = (folder / "report.md").read_text()
     assert (
-        f"Fine-tuning selective-smd-0.5 on {by_name(run)['selective-smd-0.5-recovered']['training']['tokens']:,} tokens"
+        f"Fine-tuning selective-S-0.5 on {by_name(run)['selective-S-0.5-recovered']['training']['tokens']:,} tokens"
         in text
     )
     for title in ("What fine-tuning brought back", "Fine-tuning", "Accuracy on the way"):
@@ -143,7 +143,7 @@ def figures(run: dict[str, Any]) -> Any:
 @pytest.mark.thorough
 def test_a_pruned_checkpoint_is_fine_tuned_as_it_is(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, run = whole
-    checkpoint = folder / by_name(run)["selective-smd-0.5"]["checkpoint"]
+    checkpoint = folder / by_name(run)["selective-S-0.5"]["checkpoint"]
     arguments = [
         "--task",
         "mini_math",
@@ -197,13 +197,13 @@ def test_run_recovers_the_pruned_model_and_its_control(tmp_path: Path) -> None:
     variants = by_name(found)
     assert list(variants) == [
         "dense",
-        "selective-smd-global-0.2",
+        "selective-S-global-0.2",
         "dense-recovered",
-        "selective-smd-global-0.2-recovered",
+        "selective-S-global-0.2-recovered",
     ]
-    pruned = variants["selective-smd-global-0.2-recovered"]
+    pruned = variants["selective-S-global-0.2-recovered"]
     assert len(set(pruned["intermediate_sizes"])) > 1 and pruned["eval"]["mini_math"]["n"] == 24
     assert pruned["training"]["recipe"]["distill"] == 0.5 and not variants["dense-recovered"]["serving"]
     timed = [name for name, variant in variants.items() if variant["serving"]]
-    assert timed == ["dense", "selective-smd-global-0.2", "selective-smd-global-0.2-recovered"]
+    assert timed == ["dense", "selective-S-global-0.2", "selective-S-global-0.2-recovered"]
     assert {ratio["baseline"] for ratio in found["speed_ratios"]} == {"dense"}

@@ -1,0 +1,33 @@
+"""The names by which users know a way of pruning: in variants, tables, reports and docs."""
+
+from __future__ import annotations
+
+_SHOWN = {"smd": "S"}  # metric in files -> the name that users see, and may give
+
+
+def metric_id(name: str) -> str:
+    """The metric as files call it: the paper's S is stored as smd."""
+    return next((metric for metric, shown in _SHOWN.items() if shown == name), name)
+
+
+def metric_label(metric: str, compensated: bool = False, sequential: bool = False) -> str:
+    """`S` for smd, `best` for obs with re-fitted columns, else the metric and how its columns are re-fitted."""
+    if (metric, compensated, sequential) == ("obs", True, False):
+        return "best"
+    return "-".join(filter(None, (_SHOWN.get(metric, metric), _refit(compensated, sequential))))
+
+
+def arm_label(
+    method: str,
+    metric: str | None,
+    compensated: bool = False,
+    sequential: bool = False,
+    allocation: str | None = None,
+) -> str:
+    """A way of pruning without its ratio and seed: selective-best, reverse-S, random, selective-rms-refit-global."""
+    what = metric_label(metric, compensated, sequential) if metric else _refit(compensated, sequential)
+    return "-".join(filter(None, (method, what, "global" if allocation == "global" else None)))
+
+
+def _refit(compensated: bool, sequential: bool) -> str | None:
+    return None if not compensated else "sequential" if sequential else "refit"
