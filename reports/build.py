@@ -1,5 +1,5 @@
-"""run.json -> report.html, report.md, report.csv and card.md; everything on them is read from that one file and the
-samples it names.
+"""run.json -> report.html, report.md, report.csv and card.md. Every figure is read from that file and the
+sample files it names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reports.sections import accuracy, claims, cost, failures, neurons, off_targ
 from reports.templating import template
 from reports.verdict import commands, sentences
 
-# the order of the report; a new section is a module with a function `section` and a place here
+# in the order of the report; a new section is a module with a function `section` and a line here
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
     claims.section,
     summary.section,
@@ -47,7 +47,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict[str, Path]:
     """Renders each format into the run directory and returns their paths; raises UsageError for an unknown one."""
     if not formats:
-        raise UsageError(f"no format is asked for; give some of {', '.join(FORMATS)}")
+        raise UsageError(f"no format given; choose from {', '.join(FORMATS)}")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
     run = read_run(folder)
@@ -65,7 +65,7 @@ def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict
 
 
 def sections(run: Mapping[str, Any]) -> list[Section]:
-    """Those that have something to show."""
+    """The sections that are not empty."""
     return [found for make in SECTIONS if not (found := make(run)).empty]
 
 

@@ -1,4 +1,4 @@
-"""Numbers of run.json as text, in one form everywhere."""
+"""Numbers of run.json as text, formatted the same everywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def points(value: float) -> str:
 
 
 def measured(metric: str, value: float | None) -> str:
-    """A task's figure: a percentage, or a perplexity, bits per byte and what else is no share as it is."""
+    """A task's value: a percentage, or the number itself for perplexity, bits per byte and other non-shares."""
     if value is None:
         return "unknown"
     return f"{value:,.3f}" if metric in LIKELIHOODS or not 0 <= value <= 1 else percent(value)
@@ -37,7 +37,7 @@ def changed(metric: str, value: float) -> str:
 
 
 def unit(metric: str) -> str:
-    """Of a difference between two values of a metric."""
+    """The unit of a difference between two values of a metric."""
     return _UNITS.get(metric, " points")
 
 
@@ -46,7 +46,7 @@ def mebibytes(value: int) -> str:
 
 
 def interval(comparison: Mapping[str, Any]) -> tuple[str, ...]:
-    """Difference and the ends of its interval as text."""
+    """The difference and its interval's ends as text."""
     return tuple(changed(comparison["metric"], comparison[key]) for key in ("difference", "ci_low", "ci_high"))
 
 
@@ -55,7 +55,7 @@ def widths(sizes: list[int]) -> str:
 
 
 def public_command(text: str) -> str:
-    """A command with only the last part of its absolute paths: where things lie on a machine is nobody's business."""
+    """A command with absolute paths cut to their last part, so that a card does not expose a machine's folders."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -69,12 +69,12 @@ def _public_word(word: str) -> str:
 
 
 def public_path(path: str) -> str:
-    """Of an absolute path its last part; a Hub id and a relative path as they are."""
+    """The last part of an absolute path; Hub ids and relative paths unchanged."""
     return Path(path).name if path.startswith(("/", "~")) else path
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it is, on one line: no markup, no element, no end of a cell."""
+    """Text escaped for Markdown, on one line: no markup, no HTML element, no cell separator."""
     plain = " ".join(str(text).split("\n"))
     for character in "\\|`[":
         plain = plain.replace(character, f"\\{character}")

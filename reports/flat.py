@@ -1,4 +1,4 @@
-"""Every figure of a run as one row: for spreadsheets and data frames."""
+"""Every figure of a run as one row, for spreadsheets and data frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def csv_text(run: Mapping[str, Any]) -> str:
 
 
 def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """variant: or the way of pruning, or the claim, that a figure is of."""
+    """Rows under `HEAD`; the first column is the variant, arm or claim."""
     of = {v["name"]: (v["name"], v["method"], v["metric"], v["ratio_neurons"]) for v in run["variants"]}
     for v in run["variants"]:
         yield from ((*of[v["name"]], *row) for row in _of_variant(v))
@@ -48,8 +48,8 @@ def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         )
     for r in run.get("recoveries", ()):
         named = (*of.get(r["variant"], _unknown(r["variant"])), r["task"])
-        yield (*named, "brought back", r["share"], None, None, r["n"])
-        yield (*named, "beyond half", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
+        yield (*named, "gap recovered", r["share"], None, None, r["n"])
+        yield (*named, "margin over half", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
     yield from _of_sweep(run)
 
 
@@ -113,5 +113,5 @@ def _of_sweep(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
 
 
 def _harmless(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula becomes plain text."""
+    """Quotes text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

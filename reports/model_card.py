@@ -1,4 +1,4 @@
-"""A model card in the Hub's form: what was measured on this checkpoint and on the model it was made from, with
+"""A model card for the Hub: what was measured on this checkpoint and on the model it was made from, with
 intervals.
 """
 
@@ -21,7 +21,7 @@ _KEPT = (
     "base_model",
     "datasets",
     "tags",
-)  # of the original's card
+)  # from the original's card
 
 
 def render(
@@ -52,7 +52,7 @@ def subject(run: Mapping[str, Any], variant: str | None) -> Mapping[str, Any]:
 
 
 def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
-    """Every task's figure before and after, with the paired difference where there is one."""
+    """Every task's result before and after, with the paired difference where there is one."""
     dense = run["variants"][0]
     differences = {
         c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (dense["name"], chosen["name"])
@@ -70,7 +70,7 @@ def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
 
 
 def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mapping[str, Any]) -> str:
-    """YAML of the card's head: what was there, and the results as a model-index."""
+    """The card's front matter: the original's fields, and the results as a model-index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [

@@ -1,5 +1,5 @@
-"""The HTML page: one file, no network. Vega lies in it once, and its policy lets no script run but the two that belong
-to it.
+"""The HTML page: one file, no network. Vega is embedded once; the content security policy allows only the two scripts
+that belong to the page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def render(run: Mapping[str, Any], sections: Sequence[Section], folder: Path) ->
 
 @functools.cache
 def vega() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, out of the package vl-convert; `</script` cannot end it early."""
+    """Vega, Vega-Lite and vega-embed as one script from the package vl-convert, with `</script` escaped."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script").strip()
@@ -46,12 +46,12 @@ def vega() -> str:
 
 def _spec(chart: Chart) -> dict[str, Any]:
     found: dict[str, Any] = chart.spec.to_dict()
-    found.pop("config", None)  # the page's own, by its colour scheme
+    found.pop("config", None)  # the page has its own, by colour scheme
     return found
 
 
 def _script_json(value: Any) -> Markup:
-    """JSON that is data to every parser: nothing in it can end the element that it lies in."""
+    """JSON that no parser takes for markup: nothing in it can close the enclosing element."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 

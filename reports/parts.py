@@ -1,5 +1,5 @@
-"""What a report is made of: sections of sentences, charts and tables. HTML, Markdown and the terminal show the same
-ones.
+"""The parts of a report: sections of sentences, charts and tables. HTML, Markdown and the terminal show the same
+parts.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """`spec`: an altair chart of one view. description: what it shows and where the same figures stand as text.
+    """`spec`: an altair chart of one view. description: what it shows and which table has the same figures.
 
-    picks: a click on a mark shows the answers behind it; the marks' rows name them by `arm`, `removed` and `kind`.
+    picks: clicking a mark shows its answers, identified by the row's `arm`, `removed` and `kind`.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """`name`: the page's anchor. What is long stands behind a click: of `folded`, the tables."""
+    """`name`: the page's anchor. `folded`: long tables that are collapsed at first."""
 
     name: str
     title: str

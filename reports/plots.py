@@ -1,4 +1,4 @@
-"""Altair charts of one view, as wide as the page lets them be; a click on the legend picks a line out."""
+"""Altair charts of one view at the page's full width; clicking the legend highlights a line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def removed() -> Any:
 
 
 def colour(field: str, names: Sequence[str], colours: Mapping[str, str] | None = None) -> Any:
-    """The same name has the same colour in every chart that is given the same names."""
+    """A colour scale that gives each name the same colour in every chart with the same names."""
     import altair as alt
 
     chosen = [(colours or {}).get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""The answers behind a run's figures, small enough to lie in the page: rows for its browser."""
+"""The answers behind a run's figures, cut to a size that fits in the page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from harness.core.repetition import repeated_end
 from harness.core.types.evaluation import UNEXPLAINED
 
-BUDGET_BYTES = 620_000  # of the page, for answers; the rest of its 2 MB is vega and the tables
-_ROWS = (10**9, 400, 200, 100, 50, 25, 10, 3)  # of one variant on one task, tried in turn until they fit
-_HEAD, _TAIL = 1500, 2500  # characters of a long text that are kept
+BUDGET_BYTES = 620_000  # for answers; the rest of the page's 2 MB is vega and the tables
+_ROWS = (10**9, 400, 200, 100, 50, 25, 10, 3)  # per variant and task, tried in order until they fit
+_HEAD, _TAIL = 1500, 2500  # characters kept of a long text
 
 
 def embedded(run: Mapping[str, Any], folder: Path, budget_bytes: int = BUDGET_BYTES) -> str | None:
-    """Base64 of the deflated JSON of `browser_rows`; None where the run has no sample files beside it (any more)."""
+    """Base64 of the deflated JSON of `browser_rows`; None where the sample files are missing."""
     samples = {
         (v["name"], task): rows
         for v in run["variants"]
@@ -71,7 +71,7 @@ def browser_rows(
         if base in own:
             chosen[base] = [
                 row for row in own[base] if row["doc_id"] in wanted
-            ]  # every answer shown has the first model's beside it
+            ]  # so that every answer shown has the first model's beside it
         prompts = {
             row["doc_id"]: _cut(row["prompt"]) for rows in own.values() for row in rows if row["doc_id"] in wanted
         }
@@ -81,7 +81,7 @@ def browser_rows(
 
 
 def _arms(run: Mapping[str, Any]) -> list[list[Any]]:
-    """[way of pruning, % removed, variants, task] of every point of a sweep: what a click on a curve shows."""
+    """[arm, % removed, variants, task] of every point of a sweep, for clicks on a curve."""
     points = run["sweep"]["points"] if run.get("sweep") else ()
     return [[p["arm"], 100 * p["ratio_neurons"], p["variants"], p["task"]] for p in points]
 
@@ -89,7 +89,7 @@ def _arms(run: Mapping[str, Any]) -> list[list[Any]]:
 def _telling(
     rows: Sequence[Mapping[str, Any]], before: Mapping[int, bool | None], most: int
 ) -> Iterator[Mapping[str, Any]]:
-    """At most so many rows: flips and failures first, then the others, each in the order of the items."""
+    """At most `most` rows: flips and failures first, then the others, in item order."""
     if len(rows) <= most:
         yield from rows
         return
@@ -110,6 +110,4 @@ def _row(row: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
 
 def _cut(text: str) -> str:
     left_out = len(text) - _HEAD - _TAIL
-    return (
-        text if left_out <= 0 else f"{text[:_HEAD]}\n[... {left_out:,} characters left out here ...]\n{text[-_TAIL:]}"
-    )
+    return text if left_out <= 0 else f"{text[:_HEAD]}\n[... {left_out:,} characters omitted ...]\n{text[-_TAIL:]}"

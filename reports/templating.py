@@ -1,4 +1,4 @@
-"""The Jinja templates: a name that is missing is an error, and HTML is escaped."""
+"""The Jinja templates: an undefined name is an error, and HTML is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures say: whether to prune and how far, what it costs, what it saves, and the commands that give the
+"""The verdict: whether to prune and how far, what it costs, what it saves, and the commands that produce the
 model.
 """
 
@@ -18,7 +18,7 @@ from reports.sections.serving import serving_sentences
 
 @dataclass(frozen=True)
 class Choice:
-    """The variant that the verdict is about, and how far it was shown to lose less than `margin` (None: no margin was
+    """The variant that the verdict is about, and whether it was shown to lose less than `margin` (None: no margin was
     declared).
     """
 
@@ -28,8 +28,10 @@ class Choice:
 
 
 def choice(run: Mapping[str, Any]) -> Choice | None:
-    """Of a sweep: the way of pruning that goes farthest without loss, there; where none does, the least that was
-    removed. None: nothing was pruned from a dense model here."""
+    """The recommended variant; None where nothing was pruned from a dense model.
+
+    In a sweep: the largest ratio shown to lose less than the margin, or else the smallest ratio.
+    """
     by_name = {v["name"]: v for v in run["variants"]}
     if run.get("sweep"):
         return _of_sweep(run, by_name)
@@ -57,7 +59,7 @@ def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) 
 
 
 def verdict(run: Mapping[str, Any]) -> list[str]:
-    """Three sentences with figures: how far, at what cost, for what gain; of a run that pruned nothing, what it
+    """Three sentences with figures: how far, at what cost, for what gain. For a run that pruned nothing, what it
     measured.
     """
     chosen = choice(run)
@@ -66,15 +68,15 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     if not run.get("sweep"):
         return [*serving_sentences(run), *recovery_sentences(run)]
     if not run["sweep"]["points"]:
-        return ["No pruned variant of this sweep could be evaluated; the reasons stand below Cells that failed."]
+        return ["No pruned variant of this sweep could be evaluated; see Failed cells for the reasons."]
     metric = run["variants"][0]["eval"][run["task"]]["metric"]
     return [
-        f"{run['task']} is measured as {metric}, which knows no right answers: how far to prune is for the curves to say."
+        f"{run['task']} is measured as {metric}, which has no right answers; read from the curves how far to prune."
     ]
 
 
 def sentences(run: Mapping[str, Any]) -> list[str]:
-    """All that can be said in words, for the terminal and Markdown: the verdict, then the claims or speed and recovery
+    """The verdict in sentences, for the terminal and Markdown, then the claims, or speed and recovery
     one by one.
     """
     if run.get("sweep"):
@@ -93,12 +95,16 @@ def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
         f"changes {run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
         f"95 % interval {low} to {high}, n = {target['n']}"
     )
-    removed = f"removing {percent(v['ratio_neurons'])} of the FFN neurons ({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
+    removed = (
+        f"removing {percent(v['ratio_neurons'])} of the FFN neurons "
+        f"({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
+    )
     if chosen.margin is None:
         return f"{removed[0].upper()}{removed[1:]} {change}."
     if not chosen.shown:
         return (
-            f"No ratio tried is shown to lose less than {100 * chosen.margin:g} points: {removed}, the least, {change}."
+            f"No ratio tried is shown to lose less than {100 * chosen.margin:g} "
+            f"points. The smallest, {removed}, {change}."
         )
     return f"Prune up to here to lose less than {100 * chosen.margin:g} points: {removed} {change}."
 
@@ -131,7 +137,7 @@ def _gain(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
 
 
 def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
-    """Of the variant, or of another one of the same widths: speed goes by the widths alone."""
+    """Speed ratios of the variant, or of another variant of the same widths, on which alone speed depends."""
     same = [x["name"] for x in run["variants"] if x["intermediate_sizes"] == v["intermediate_sizes"]]
     known = [
         r
@@ -142,7 +148,7 @@ def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
     for r in known:
         if r["variant"] == timed:
             known_interval = "" if r["ci_low"] is None else f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
-            yield f"{r['ratio']:.2f} times dense{known_interval} at {r['concurrency']} at a time"
+            yield f"{r['ratio']:.2f} times dense{known_interval} at concurrency {r['concurrency']}"
 
 
 def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -156,7 +162,7 @@ def _name(v: Mapping[str, Any]) -> str:
 
 
 def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
-    """How to have the model that the verdict is about, and serve it; nothing where no margin that was declared
+    """The commands that produce the recommended model and serve it; none where no declared margin
     holds.
     """
     chosen = choice(run)

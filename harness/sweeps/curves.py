@@ -100,7 +100,7 @@ def has_right_answers(metric: str) -> bool:
 
 
 def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[GridPoint]) -> Outcomes:
-    """On the items that the dense model answered; every variant has had the same ones."""
+    """On the items that the dense model answered; every variant has had the same parts."""
     whole = GridPoint("dense", 0.0, (dense,))
     tasks = [task for task, metric in metrics.items() if has_right_answers(metric)]
     ids = {task: sorted(_samples(run, dense, task)) for task in tasks}

@@ -1,4 +1,4 @@
-"""Accuracy: of every variant, item by item against dense, and along the ratios of a sweep."""
+"""Accuracy: every variant, item by item against dense, and the curves of a sweep."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def accuracy_table(run: Mapping[str, Any]) -> Table:
         "Accuracy",
         head,
         tuple(rows),
-        "The first task is the target, the others are off-target. Intervals are Wilson's, over texts "
-        "for perplexity and bits per byte (lower is better). failures: any kind but a wrong answer.",
+        "The first task is the target, the others are off-target. Intervals are Wilson's; over texts "
+        "for perplexity and bits per byte (lower is better). failures: any kind except a wrong answer.",
     )
 
 
@@ -99,13 +99,15 @@ def curve_table(run: Mapping[str, Any]) -> Table:
             )
         )
     note = (
-        f"Intervals at 95 %, over items. sd: over {_seeds(run)}. p: exact McNemar for one seed, Student's t over items for several, after "
-        f"Holm over all rows. collapsed: the interval ends below {percent(run['sweep']['collapse_below'])} on the target; others alike. "
-        "specificity: how many points more the target falls than the other tasks do on average."
+        f"Intervals at 95 %, over items. sd: over {_seeds(run)}. p: exact McNemar for one "
+        "seed, Student's t over items for several, after "
+        "Holm over all rows. collapsed: the interval ends below "
+        f"{percent(run['sweep']['collapse_below'])} on the target, and by the same rule elsewhere. "
+        "specificity: how many points more the target loses than the other tasks on average."
     )
     head = (
         "arm",
-        "ratio asked",
+        "ratio requested",
         "of neurons",
         "task",
         "n",
@@ -139,22 +141,25 @@ def _change(p: Mapping[str, Any]) -> str:
 
 def _seeds(run: Mapping[str, Any]) -> str:
     seeds = max((len(p["variants"]) for p in run["sweep"]["points"]), default=1)
-    return f"{seeds} seeds" if seeds > 1 else "seeds, where there is more than one"
+    return f"{seeds} seeds" if seeds > 1 else "seeds, if more than one"
 
 
 def target_table(run: Mapping[str, Any]) -> Table:
-    """Accuracy on the target, a row a ratio and a column a way of pruning."""
+    """Accuracy on the target, one row per ratio and one column per arm."""
     points = [p for p in run["sweep"]["points"] if p["task"] == run["task"]]
     arms, ratios = list(dict.fromkeys(p["arm"] for p in points)), sorted({p["ratio_requested"] for p in points})
     found = {(p["arm"], p["ratio_requested"]): measured(p["metric"], p["value"]) for p in points}
     rows = tuple((percent(ratio), *(found.get((arm, ratio), "") for arm in arms)) for ratio in ratios)
     dense = run["variants"][0]["eval"][run["task"]]
-    note = f"dense: {measured(dense['metric'], dense['value'])}, n = {dense['n']}; means over seeds. Intervals: in Every point."
+    note = (
+        f"dense: {measured(dense['metric'], dense['value'])}, n = {dense['n']}; means over "
+        "seeds. The table Every point has the intervals."
+    )
     return Table(f"{run['task']} {dense['metric']}", ("removed", *arms), rows, note)
 
 
 def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """One panel a task: every variant with its interval."""
+    """One panel per task: every variant with its interval."""
     import altair as alt
 
     names = [v["name"] for v in run["variants"]]
@@ -182,12 +187,12 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
 
 
 def is_share(found: Mapping[str, Any]) -> bool:
-    """Shares with an interval; perplexities and lm-eval's other figures have no place on an axis of percentages."""
+    """Whether a result is a share with an interval; others do not belong on an axis of percentages."""
     return found["metric"] not in LIKELIHOODS and found["ci_low"] is not None and 0 <= found["value"] <= 1
 
 
 def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """One panel a task, one line a way of pruning; accuracy in %, other metrics on their own scale."""
+    """One panel per task, one line per arm; accuracy in %, other metrics on their own scale."""
     import altair as alt
 
     for task, dense in run["variants"][0]["eval"].items():
@@ -195,7 +200,10 @@ def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         scale = alt.Scale(domain=[0, 100]) if share else alt.Scale(type="log")
         title = f"{dense['metric']}{', %' if share else ''}"
         made = bands(curve_rows(run, task), "arm", arms(run), title, scale)
-        what = f"{task}: {dense['metric']} against the share removed, with 95 % bands; the table Every point holds the same figures"
+        what = (
+            f"{task}: {dense['metric']} against the share removed, with 95 % bands; the "
+            "table Every point holds the same figures"
+        )
         yield Chart(f"{task}{' (target)' if task == run['task'] else ''}", what, made)
 
 
@@ -204,7 +212,7 @@ def arms(run: Mapping[str, Any]) -> list[str]:
 
 
 def curve_rows(run: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
-    """Every arm from dense on."""
+    """Every arm, starting from the dense model."""
     dense = run["variants"][0]["eval"][task]
     scale = 1 if dense["metric"] in LIKELIHOODS else 100
     start = [{"arm": arm, "removed": 0.0, **_interval(dense, scale)} for arm in arms(run)]

@@ -1,4 +1,4 @@
-"""The paper's claims with their verdicts, how far each way of pruning can go, and what failed."""
+"""The paper's claims with their verdicts, how far each arm can be pruned, and the cells that failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def section(run: Mapping[str, Any]) -> Section:
 
 
 def sweep_sentences(run: Mapping[str, Any]) -> list[str]:
-    """The claims, a line each."""
+    """One line per claim."""
     return [f"{c['claim']}: {c['verdict']}{_reason(c)}." for c in run.get("claims", ())]
 
 
@@ -53,18 +53,21 @@ def claims_table(run: Mapping[str, Any]) -> Table:
         )
         for c in run["claims"]
     ]
-    head = ("claim", "verdict", "figure with 95 % interval", "which is", "n", "n that would decide")
+    head = ("claim", "verdict", "figure with 95 % interval", "quantity", "n", "n needed")
     return Table(
         "The claims",
         head,
         tuple(rows),
-        "S is the paper's score (smd). n: items of the target; of throughput, pairs of passes.",
+        (
+            "S is the paper's score (smd). n: items of the target, or pairs of passes for "
+            "throughput. n needed: items that would decide."
+        ),
     )
 
 
 def rules_table(run: Mapping[str, Any]) -> Table:
     rows = tuple((c["claim"], c["rule"], "; ".join(c["details"][:_MOST])) for c in run["claims"])
-    return Table("How each claim was judged", ("claim", "rule, fixed before looking", "details"), rows)
+    return Table("How each claim was judged", ("claim", "rule, fixed in advance", "details"), rows)
 
 
 def threshold_table(run: Mapping[str, Any]) -> Table:
@@ -73,7 +76,7 @@ def threshold_table(run: Mapping[str, Any]) -> Table:
             t["arm"],
             percent(t["non_inferior"]),
             f"{100 * t['detectable']:.1f} points",
-            "not looked for"
+            "too few ratios"
             if t["support"] is None
             else "none"
             if t["knee"] is None
@@ -84,14 +87,16 @@ def threshold_table(run: Mapping[str, Any]) -> Table:
     ]
     margin = run["sweep"]["thresholds"][0]["margin"] if rows else 0.0
     note = (
-        f"loses less than {100 * margin:g} points up to: ratios in rising order, each shown by a one-sided 95 % bound, until the first "
-        "that is not; 0 means not shown, not lost. detectable: the loss that so many items find. knee: where two straight pieces fit "
-        "clearly better than one, with its interval over resampled items; it describes, it proves nothing."
+        f"loses less than {100 * margin:g} points up to: ratios are tested in ascending order "
+        "by a one-sided 95 % bound, up to the first "
+        "that fails; 0 means not shown. detectable: the loss that this number of items can "
+        "find. knee: where two straight lines fit "
+        "clearly better than one, with its interval over resampled items; descriptive only."
     )
     head = ("arm", f"loses less than {100 * margin:g} points up to", "detectable", "knee", "resamplings with a knee")
-    return Table("How far one can go", head, tuple(rows), note)
+    return Table("How far each arm can be pruned", head, tuple(rows), note)
 
 
 def failed_table(run: Mapping[str, Any]) -> Table:
     rows = tuple((cell["cell"], cell["reason"]) for cell in run["sweep"]["failed"])
-    return Table("Cells that failed", ("cell", "reason"), rows, "The same command tries them again.")
+    return Table("Failed cells", ("cell", "reason"), rows, "The same command tries them again.")

@@ -1,4 +1,4 @@
-"""What pruning saves: bytes of weights and time, the forecast beside what was measured."""
+"""What pruning saves: bytes of weights and time, predicted and measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.parts import Chart, Section, Table
 from reports.plots import bands, chart, tooltips
 from reports.sections.serving import serving_tables
 
-_MEASURED, _FORECAST = "measured", "forecast"
+_MEASURED, _FORECAST = "measured", "predicted"
 
 
 def section(run: Mapping[str, Any]) -> Section:
@@ -28,7 +28,7 @@ def section(run: Mapping[str, Any]) -> Section:
 
 
 def size_table(run: Mapping[str, Any]) -> Table:
-    """Of the arms that were timed, one for each width."""
+    """The arms that were timed, one row per width."""
     ratios = {(r["variant"], r["concurrency"]): r for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"}
     levels = sorted({level for _, level in ratios})
     rows = []
@@ -53,13 +53,13 @@ def size_table(run: Mapping[str, Any]) -> Table:
         "of parameters",
         "parameters",
         "weights",
-        *(f"tokens per second, {level} at a time" for level in levels),
+        *(f"tokens per second at concurrency {level}" for level in levels),
     )
     return Table(
         "Size and speed",
         head,
         tuple(rows),
-        "Speed over the dense model, in turns, with the 95 % interval over pairs of passes.",
+        "Speed relative to the dense model, interleaved with it, with the 95 % interval over pairs of passes.",
     )
 
 
@@ -72,7 +72,7 @@ def _speed(ratio: Mapping[str, Any] | None) -> str:
 
 
 def _weight_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """Measured: bytes of the files. Forecast: parameters times bytes of a number."""
+    """Measured: bytes of the files. Predicted: parameters times bytes per parameter."""
     import altair as alt
 
     timed = [v for v in run["variants"] if v["serving"]]
@@ -94,24 +94,27 @@ def _weight_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     made = bands(rows, "what", [_MEASURED, _FORECAST], "weights, MiB", alt.Scale(zero=True))
     yield Chart(
         "weights",
-        "Weights in MiB against the share removed, forecast and measured; also in the table Size and speed",
+        "Weights in MiB against the share removed, predicted and measured; also in the table Size and speed",
         made,
     )
 
 
 def _speed_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """Of every number of requests at a time: the ratio of throughputs with its interval, beside the ideal of the
-    forecast.
+    """At every concurrency: the ratio of throughputs with its interval, beside the ideal of the
+    prediction.
     """
     share = {v["name"]: 100 * v["ratio_neurons"] for v in run["variants"]}
     known = [r for r in run.get("speed_ratios", ()) if r["quantity"] == "output_tok_s" and r["variant"] in share]
     for level in sorted({r["concurrency"] for r in known}) if run.get("sweep") else ():
         rows = list(_speed_rows([r for r in known if r["concurrency"] == level], share))
-        what = f"Output tokens per second over dense at {level} requests at a time, forecast and measured; also in the tables of speed"
+        what = (
+            f"Output tokens per second relative to dense at concurrency {level}, "
+            "predicted and measured; also in the speed tables"
+        )
         yield Chart(
-            f"speed, {level} at a time",
+            f"speed at concurrency {level}",
             what,
-            bands(rows, "what", [_MEASURED, _FORECAST], "tokens per second, times dense"),
+            bands(rows, "what", [_MEASURED, _FORECAST], "tokens per second, relative to dense"),
         )
 
 
@@ -126,7 +129,7 @@ def _speed_rows(ratios: Sequence[Mapping[str, Any]], share: Mapping[str, float])
 
 
 def _repeat_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """Of a run: every repeat of every variant as a dot."""
+    """One panel per concurrency of a single run: every repeat of every variant as a dot."""
     import altair as alt
 
     names = [v["name"] for v in run["variants"] if v["serving"]]
@@ -145,13 +148,13 @@ def _repeat_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             .properties(height=36 * len(names) + 40)
             .mark_point(filled=True, size=70, opacity=0.75)
             .encode(
-                x=alt.X("value:Q", title="output tokens per second, one dot a repeat", scale=alt.Scale(zero=True)),
+                x=alt.X("value:Q", title="output tokens per second, one dot per repeat", scale=alt.Scale(zero=True)),
                 y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)),
                 tooltip=tooltips(rows),
             )
         )
         yield Chart(
-            f"{level} at a time",
-            f"Output tokens per second at {level} requests at a time; also in the table Throughput",
+            f"concurrency {level}",
+            f"Output tokens per second at concurrency {level}; also in the table Throughput",
             dots,
         )

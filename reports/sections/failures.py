@@ -1,4 +1,4 @@
-"""Generation failures: by kind, by variant, and along the ratios of a sweep."""
+"""Generation failures: by kind, by variant, and against the ratio in a sweep."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def section(run: Mapping[str, Any]) -> Section:
         charts = (*_rate_charts(run), *_kind_charts(run))
         return Section(
             name="failures",
-            title="How answers fail",
+            title="Failures",
             text=_text(run),
             charts=charts,
             tables=(),
@@ -38,7 +38,7 @@ def section(run: Mapping[str, Any]) -> Section:
         )
     return Section(
         name="failures",
-        title="How answers fail",
+        title="Failures",
         text=_text(run),
         charts=tuple(_bar_charts(run)),
         tables=(variants_table(run),),
@@ -49,7 +49,10 @@ def _text(run: Mapping[str, Any]) -> tuple[str, ...]:
     if not any(e.get("wrong_by_kind") for v in run["variants"] for e in v["eval"].values()):
         return ()
     return (
-        "In the areas every answer is counted once: right, or by its first kind. A click on one shows the answers of that kind.",
+        (
+            "Each answer is counted once in the charts: as right, or by its first failure "
+            "kind. Click an area to see those answers."
+        ),
     )
 
 
@@ -63,12 +66,15 @@ def variants_table(run: Mapping[str, Any]) -> Table:
     kinds = evals[0][2] if evals else {}
     seen = [kind for kind in kinds if any(f[kind] is None or f[kind] > 0 for _, _, f, _ in evals)]
     rows = [(name, task, *(percent(f[kind]) for kind in seen), percent(trap)) for name, task, f, trap in evals]
-    note = "One answer can have several kinds; kinds never seen are left out. trap: the paper's count, answers of at least 1024 tokens."
+    note = (
+        "One answer can have several kinds; kinds that never occurred are omitted. trap: the "
+        "paper's count, answers of at least 1024 tokens."
+    )
     return Table("Failures by kind", ("variant", "task", *seen, "trap"), tuple(rows), note)
 
 
 def ratios_table(run: Mapping[str, Any]) -> Table:
-    """Of the target."""
+    """Failures on the target at every ratio."""
     points = [p for p in run["sweep"]["points"] if p["task"] == run["task"]]
     dense = run["variants"][0]["eval"][run["task"]]
     kinds = [kind for kind in dense["failures"] if any(p["failures"][kind] for p in points) or dense["failures"][kind]]
@@ -87,7 +93,10 @@ def ratios_table(run: Mapping[str, Any]) -> Table:
         )
         for p in points
     ]
-    note = "Means over seeds. One answer can have several kinds; kinds never seen are left out. any: any kind but a wrong answer. "
+    note = (
+        "Means over seeds. One answer can have several kinds; kinds that never occurred are "
+        "omitted. any: any kind except a wrong answer. "
+    )
     note += "trap: the paper's count, answers of at least 1024 tokens."
     return Table(
         f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds, "trap"), tuple(rows) if kinds else (), note
@@ -100,7 +109,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _rate_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """The rate of generation failures against the ratio, of every task where one was seen and all are known."""
+    """The rate of generation failures against the ratio, for tasks where some occurred and all are known."""
     import altair as alt
 
     for task, dense in run["variants"][0]["eval"].items():
@@ -123,7 +132,7 @@ def _rate(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _kind_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """One panel a way of pruning: what became of the target's answers, as areas that fill 100 %."""
+    """One panel per arm: right answers and first failure kinds on the target, as areas that add up to 100 %."""
     import altair as alt
 
     rows = kind_rows(run)
@@ -145,7 +154,7 @@ def _kind_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
                 tooltip=tooltips([{"arm": "", "kind": ""}]),
             )
         )
-        what = f"What became of the answers on {run['task']} after pruning by {arm}, by first kind; the table Failures has all kinds"
+        what = f"Right answers and first failure kinds on {run['task']} for {arm}; the table Failures has all kinds"
         yield Chart(f"{run['task']}: {arm}", what, areas, picks=True)
 
 
@@ -179,7 +188,7 @@ def _share(found: Mapping[str, Any], kind: str) -> float:
 
 
 def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """One panel a task, one bar a variant."""
+    """One panel per task, one bar per variant."""
     import altair as alt
 
     names = [v["name"] for v in run["variants"]]
@@ -211,7 +220,7 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             )
             yield Chart(
                 task,
-                f"What became of the answers on {task}; the table Failures by kind counts every kind",
+                f"Right answers and first failure kinds on {task}; the table Failures by kind counts every kind",
                 bars,
                 picks=True,
             )

@@ -1,4 +1,4 @@
-"""Tables and chart of a run's neurons: where they sit, how far metrics agree, how stable a ranking is."""
+"""The scored neurons: distribution over layers, agreement between metrics, stability of a ranking."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from reports.figures import percent
 from reports.parts import Chart, Section, Table
 from reports.plots import chart, tooltips
 
-_UNIFORM = "With one width for all, every layer loses the same share of its neurons. Drawn is where one ranking over all layers takes them."
+_UNIFORM = (
+    "With uniform widths every layer loses the same share of its neurons. The chart shows where "
+    "one ranking over all layers would remove them."
+)
 
 
 def section(run: Mapping[str, Any]) -> Section:
     if not run.get("neurons"):
-        return Section("neurons", "Where the removed neurons sit")
+        return Section("neurons", "Neurons by layer")
     return Section(
         name="neurons",
-        title="Where the removed neurons sit",
+        title="Neurons by layer",
         text=(_UNIFORM,),
         charts=tuple(_charts(run)),
         tables=(),
@@ -26,7 +29,7 @@ def section(run: Mapping[str, Any]) -> Section:
 
 
 def neuron_tables(run: Mapping[str, Any]) -> list[Table]:
-    """Nothing where the run scored no neurons."""
+    """Empty where the run scored no neurons."""
     neurons = run.get("neurons")
     if not neurons:
         return []
@@ -46,24 +49,28 @@ def layer_table(neurons: Mapping[str, Any]) -> Table:
     ]
     share = percent(neurons["share"], 0)
     note = (
-        f"The part of each layer's neurons that is among the network's {share} with the highest and the lowest score. The highest smd is "
-        "what reverse pruning removes, the lowest what selective pruning by the paper's S removes."
+        f"The share of each layer's neurons among the network's {share} with the highest and "
+        "lowest scores. Reverse pruning removes the "
+        "highest S, selective pruning by S the lowest."
     )
-    return Table("Where the neurons sit", head, tuple(rows), note)
+    return Table("Neurons by layer", head, tuple(rows), note)
 
 
 def agreement_table(neurons: Mapping[str, Any], metric: str) -> Table:
     found = neurons["agreement"]
     names = found["metrics"]
     against = list(dict.fromkeys(name for name in (metric, "smd") if name in names))
-    head = ("metric", *(f"{what} {name}" for name in against for what in ("rank correlation with", "removed also by")))
+    head = ("metric", *(f"{what} {name}" for name in against for what in ("rank correlation with", "also removed by")))
     rows = [
         (name, *(cell for other in against for cell in _agreement(found, names.index(name), names.index(other))))
         for name in names
     ]
     ratio = percent(found["ratio"])
-    note = f"Spearman's rank correlation; and of the {ratio} that both remove, the common part ({ratio} by chance). Means over layers."
-    return Table("How far metrics agree", head, tuple(rows), note)
+    note = (
+        f"Spearman's rank correlation, and the overlap of the {ratio} that each removes "
+        f"({ratio} by chance). Means over layers."
+    )
+    return Table("Agreement between metrics", head, tuple(rows), note)
 
 
 def _agreement(found: Mapping[str, Any], i: int, j: int) -> tuple[str, str]:
@@ -82,12 +89,15 @@ def stability_table(neurons: Mapping[str, Any]) -> Table:
         )
         for name, row in found.items()
     ]
-    note = "Ranking on calibration prompts drawn again (with replacement) against the ranking on all: mean, and the least in brackets."
+    note = (
+        "Ranking on resampled calibration prompts (with replacement) against the ranking "
+        "on all: mean, and the minimum in brackets."
+    )
     return Table("Stability under resampling of the calibration prompts", head, tuple(rows), note)
 
 
 def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """Layer x way of pruning: where one ranking over the whole network would remove, and what each variant of unequal
+    """Layer x arm: where one ranking over the whole network would remove neurons, and what each variant of non-uniform
     widths lost.
     """
     neurons = run["neurons"]
@@ -98,8 +108,8 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         for layer, value in enumerate(values)
     ]
     share = percent(neurons["share"], 0)
-    what = f"Of each layer, the part among the {share} of the network that each ranking removes first; see Where the neurons sit"
-    yield Chart(f"the first {share} that each ranking removes", what, _heat_map(rows, "part of the layer, %"))
+    what = f"Share of each layer among the {share} of the network that each ranking removes first; see Neurons by layer"
+    yield Chart(f"first {share} removed by each ranking", what, _heat_map(rows, "share of the layer, %"))
     uneven = [v for v in run["variants"] if len(set(v["intermediate_sizes"])) > 1]
     if uneven:
         whole = max(max(v["intermediate_sizes"]) for v in run["variants"])

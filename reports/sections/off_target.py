@@ -1,4 +1,4 @@
-"""Off target: what pruning for one task did to the others, and whether it struck the target more than them."""
+"""Off target: what pruning for one task did to the others, and whether the target lost more than they did."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def section(run: Mapping[str, Any]) -> Section:
 
 
 def _text(table: Table) -> tuple[str, ...]:
-    text = "Specificity: how many points more the target falls than the other tasks do on average. Near 0 pruning hurts everything alike."
+    text = (
+        "Specificity: how many points more the target loses than the other tasks on "
+        "average. Near 0, pruning hurts all tasks alike."
+    )
     return (text,) if table.rows and "specificity" in table.head else ()
 
 
@@ -40,7 +43,10 @@ def specificity_charts(run: Mapping[str, Any]) -> tuple[Chart, ...]:
         }
         for p in points
     ]
-    what = "Specificity against the share of neurons removed, with 95 % bands; the table Specificity holds the same figures"
+    what = (
+        "Specificity against the share of neurons removed, with 95 % bands; the "
+        "table Specificity holds the same figures"
+    )
     return (Chart("specificity", what, bands(start + rows, "arm", arms(run), "specificity, points")),)
 
 
@@ -55,7 +61,7 @@ def specificity_table(run: Mapping[str, Any]) -> Table:
 
 
 def changes_table(run: Mapping[str, Any]) -> Table:
-    """Of a single run: the change on every other task beside the target's."""
+    """The change on every task of a single run, the target first."""
     rows = [
         (
             c["variant"],

@@ -1,4 +1,4 @@
-"""Where the figures come from: model, data, formula, seeds, versions, machine and command."""
+"""Provenance: model, data, formula, seeds, versions, hardware and command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reports.parts import Section, Table
 def section(run: Mapping[str, Any]) -> Section:
     return Section(
         name="provenance",
-        title="Where this comes from",
+        title="Provenance",
         text=(),
         charts=(),
         tables=(provenance_table(run),),
@@ -27,7 +27,7 @@ def provenance_table(run: Mapping[str, Any]) -> Table:
         ("created", run["created"]),
         *_calibration_rows(run["calibration"]),
         ("seeds", ", ".join(map(str, sorted(set(run["seeds"])))) or "none"),
-        ("hash of the model", run.get("model_hash") or "not recorded"),
+        ("model hash", run.get("model_hash") or "not recorded"),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
         ("hardware", json.dumps(run["hardware"])),
     ]
@@ -47,7 +47,7 @@ def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("distractors", f"{calibration['n_distractor']} prompts of {', '.join(calibration['distractors'])}"),
         ("tokens scored", calibration["tokens"]),
         ("score", calibration.get("formula") or "none"),
-        ("hash of the calibration", calibration["hash"]),
+        ("calibration hash", calibration["hash"]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What fine-tuning brought back: sentences, tables and charts of the variants that were fine-tuned."""
+"""Recovery: sentences, tables and charts of the fine-tuned variants."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ def trained(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def recovery_sentences(run: Mapping[str, Any]) -> Iterator[str]:
-    """Per fine-tuned variant: before, after, and beside the dense model fine-tuned the same way."""
+    """Per fine-tuned variant: before, after, and against the dense model fine-tuned the same way."""
     changes = {(c["baseline"], c["variant"]): c for c in run["comparisons"] if c["task"] == run["task"]}
     for v in trained(run):
         before = _before(run, v["name"])
         change, control = changes[before["name"], v["name"]], _control(run, v["name"])
         then, now = (measured(change["metric"], x["eval"][run["task"]]["value"]) for x in (before, v))
-        text = f"Fine-tuning {before['name']} on {v['training']['tokens']:,} tokens takes {run['task']} from {then} to {now}: {_said(change)}."
+        text = (
+            f"Fine-tuning {before['name']} on {v['training']['tokens']:,} tokens takes "
+            f"{run['task']} from {then} to {now}: {_said(change)}."
+        )
         if control:
             text += f" Against {control['name']}, trained the same way: {_said(changes[control['name'], v['name']])}."
         yield text
@@ -39,7 +42,7 @@ def _before(run: Mapping[str, Any], recovered: str) -> Mapping[str, Any]:
 
 
 def _control(run: Mapping[str, Any], recovered: str) -> Mapping[str, Any] | None:
-    """The model as it was given, fine-tuned the same way, where this is not it."""
+    """The base model fine-tuned the same way; None for that variant itself."""
     name = f"{run['variants'][0]['name']}-recovered"
     return next((v for v in run["variants"] if v["name"] == name != recovered), None)
 
@@ -48,7 +51,7 @@ def section(run: Mapping[str, Any]) -> Section:
     made = recovery_tables(run)
     return Section(
         name="recovery",
-        title="Fine-tuned again",
+        title="Recovery by fine-tuning",
         text=tuple(recovery_sentences(run)),
         charts=tuple(_charts(run)),
         tables=tuple(made[:1]),
@@ -57,12 +60,12 @@ def section(run: Mapping[str, Any]) -> Section:
 
 
 def recovery_tables(run: Mapping[str, Any]) -> list[Table]:
-    made = [_brought_back(run), _trainings(run), _curves(run)]
+    made = [_gap_recovered(run), _trainings(run), _curves(run)]
     return [table for table in made if table.rows]
 
 
-def _brought_back(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "task", "n", "brought back", "beyond half, points", "95 % interval (paired)")
+def _gap_recovered(run: Mapping[str, Any]) -> Table:
+    head = ("variant", "task", "n", "gap recovered", "margin over half, points", "95 % interval (paired)")
     rows = [
         (
             r["variant"],
@@ -75,10 +78,11 @@ def _brought_back(run: Mapping[str, Any]) -> Table:
         for r in run.get("recoveries") or ()
     ]
     note = (
-        "brought back: (fine-tuned - pruned) / (dense fine-tuned the same way - pruned). beyond half: fine-tuned minus the mean of "
-        "these two; above 0 means that at least half was brought back."
+        "gap recovered: (fine-tuned - pruned) / (dense fine-tuned the same way - pruned). "
+        "margin over half: fine-tuned minus the mean of "
+        "the other two; above 0 means that at least half of the gap was recovered."
     )
-    return Table("What fine-tuning brought back", head, tuple(rows), note)
+    return Table("Gap recovered by fine-tuning", head, tuple(rows), note)
 
 
 def _trainings(run: Mapping[str, Any]) -> Table:
@@ -115,7 +119,10 @@ def _trainings(run: Mapping[str, Any]) -> Table:
         "Fine-tuning",
         head,
         tuple(rows),
-        "Loss in nats per answer token, with a teacher mixed with the divergence from it. Tokens with prompts, the same for all arms.",
+        (
+            "Loss in nats per answer token; with a teacher, mixed with the divergence from it. Tokens "
+            "include prompts and are the same for all arms."
+        ),
     )
 
 
@@ -136,10 +143,10 @@ def _curves(run: Mapping[str, Any]) -> Table:
         if _is_share(run)
     ]
     return Table(
-        "Accuracy on the way",
+        "Accuracy during training",
         head,
         tuple(rows),
-        "On the first n items of the test split only, before, on the way and after; all items stand under Accuracy.",
+        "On the first n items of the test split, before, during and after training; Accuracy has all items.",
     )
 
 
@@ -148,7 +155,7 @@ def _is_share(run: Mapping[str, Any]) -> bool:
 
 
 def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """The loss, then accuracy and failures on the way, against training tokens."""
+    """The loss, then accuracy and failures during training, against training tokens."""
     import altair as alt
 
     names = [v["name"] for v in trained(run)]
@@ -162,7 +169,9 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         lines = _over_tokens(
             rows, names, alt.Y("loss:Q", title="loss, nats per answer token", scale=scale), point=False
         )
-        yield Chart("training loss", "Training loss against tokens; the table Fine-tuning holds its ends", lines)
+        yield Chart(
+            "training loss", "Training loss against tokens; the table Fine-tuning has the first and last", lines
+        )
     for what, title, value in (
         ("accuracy", f"{run['task']}, %", "value"),
         ("failures", "generation failures, %", "failure_rate"),
@@ -176,7 +185,9 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         if points:
             lines = _over_tokens(points, names, alt.Y(f"{what}:Q", title=title, scale=alt.Scale(domain=[0, 100])))
             yield Chart(
-                f"{what} on the way", f"{what} against training tokens; also in the table Accuracy on the way", lines
+                f"{what} during training",
+                f"{what} against training tokens; also in the table Accuracy during training",
+                lines,
             )
 
 

@@ -1,4 +1,4 @@
-"""Speed and memory of the variants: what was measured beside what the formulas had foretold."""
+"""Speed and memory of the variants: measured, beside what the formulas predict."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from reports.figures import mebibytes, percent
 from reports.parts import Table
 
 _UNKNOWN = "not measured"
-_NO_GAIN = 0.02  # an ideal so near to 1 is none
-_NOISY = 0.1  # largest minus smallest repeat, of the median
+_NO_GAIN = 0.02  # an ideal speed-up below 1.02 counts as none
+_NOISY = 0.1  # (largest - smallest repeat) / median
 _QUANTITIES = {
     "output_tok_s": "output tokens per second",
     "output_tok_cpu_s": "output tokens per CPU second",
@@ -25,7 +25,7 @@ def serving_tables(run: Mapping[str, Any]) -> list[Table]:
 
 
 def serving_sentences(run: Mapping[str, Any]) -> list[str]:
-    """Of every variant's speed, with intervals where there is more than one pair."""
+    """Every variant's speed, with intervals where there is more than one pair."""
     found: dict[tuple[str, str], list[str]] = {}
     for r in run.get("speed_ratios", ()):
         if r["quantity"] == "output_tok_s":
@@ -34,7 +34,7 @@ def serving_sentences(run: Mapping[str, Any]) -> list[str]:
                 f"{r['ratio']:.2f}x{known} at {r['concurrency']}"
             )
     return [
-        f"Output tokens per second of {v} against {b}: {', '.join(parts)} requests at a time."
+        f"Output tokens per second of {v} against {b}: {', '.join(parts)} concurrent requests."
         for (v, b), parts in found.items()
     ]
 
@@ -50,9 +50,9 @@ def _rows(run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def throughput_table(run: Mapping[str, Any]) -> Table:
     head = (
         "variant",
-        "at a time",
+        "concurrency",
         "output tok/s",
-        "least to most",
+        "range",
         "all tok/s",
         "output tok per CPU s",
         "tokens per answer",
@@ -77,15 +77,18 @@ def _number(value: float | None, digits: int = 0) -> str:
 
 
 def _how(run: Mapping[str, Any]) -> list[str]:
-    """How it was measured, in sentences."""
+    """How it was measured."""
     found = served(run)[0][1] if served(run) else {}
     if not found.get("prompts"):
         return []
-    ways = {"offline": "the engine in one process", "online": "vLLM's server over HTTP, asked by vllm bench serve"}
+    ways = {"offline": "the engine in one process", "online": "vLLM's server over HTTP, measured by vllm bench serve"}
     lengths = f"answers {'of at most' if found['stop_at_eos'] else 'of exactly'} {found['output_tokens']} tokens"
-    said = f"Measured on {found['device']} in {found['dtype']}: {ways[found['mode']]}; prompts: {found['prompts']}; {lengths}."
+    said = (
+        f"Measured on {found['device']} in {found['dtype']}: {ways[found['mode']]}; "
+        f"prompts: {found['prompts']}; {lengths}."
+    )
     gpu = [] if found["device"] == "cuda" else ["Not measured on a GPU."]
-    return [said, "Medians of the repeats, variants in turns. all tok/s counts the prompts too.", *gpu]
+    return [said, "Medians of the repeats; variants are interleaved. all tok/s includes prompt tokens.", *gpu]
 
 
 def _noise(run: Mapping[str, Any]) -> list[str]:
@@ -97,18 +100,21 @@ def _noise(run: Mapping[str, Any]) -> list[str]:
     if not noisy:
         return []
     return [
-        f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for {', '.join(noisy)}; repeat this on an idle one."
+        (
+            f"The machine was noisy: repeats differ by more than {percent(_NOISY, 0)} for "
+            f"{', '.join(noisy)}; measure again on an idle machine."
+        )
     ]
 
 
 def _waiting(run: Mapping[str, Any]) -> list[str]:
-    """Where not all requests fit the cache at once, those at a time are fewer than was asked for."""
+    """Says where the KV cache cannot hold all concurrent requests, so that some wait."""
     found = [
         (name, s["kv_capacity_tokens"] // s["context_tokens"], s) for name, s in served(run) if s.get("context_tokens")
     ]
     short = [f"{name} {fit}" for name, fit, s in found if any(row["concurrency"] > fit for row in s["concurrency"])]
     return (
-        [f"The KV cache holds so many whole requests at a time, further ones may wait: {', '.join(short)}."]
+        [f"The KV cache holds fewer full-length requests than the concurrency, so some may wait: {', '.join(short)}."]
         if short
         else []
     )
@@ -121,10 +127,10 @@ def latency_table(run: Mapping[str, Any]) -> Table:
         for name, r in _rows(run)
     ]
     note = (
-        "p50 / p90 / p99 in milliseconds over all requests. TTFT: from a request to its first token, waiting included. "
-        "TPOT: mean time per further token of a request. ITL: between two tokens."
+        "p50 / p90 / p99 in milliseconds over all requests. TTFT: time to first token, waiting included. "
+        "TPOT: mean time per output token after the first. ITL: time between two tokens."
     )
-    return Table("Latency", ("variant", "at a time", "TTFT ms", "TPOT ms", "ITL ms"), tuple(rows), note)
+    return Table("Latency", ("variant", "concurrency", "TTFT ms", "TPOT ms", "ITL ms"), tuple(rows), note)
 
 
 def _percentiles(found: Mapping[str, float | None]) -> str:
@@ -135,11 +141,11 @@ def speed_table(run: Mapping[str, Any]) -> Table:
     head = (
         "variant",
         "against",
-        "at a time",
+        "concurrency",
         "of",
         "ratio",
         "95 % interval",
-        "ideal by operations / bytes",
+        "ideal by FLOPs / bytes",
         "of the ideal",
         "of its gain",
     )
@@ -157,15 +163,17 @@ def speed_table(run: Mapping[str, Any]) -> Table:
         for r in run.get("speed_ratios", ())
     ]
     note = (
-        "Ratios are geometric means over pairs of repeats taken one after the other. The ideal is the forecast: operations, or bytes read, "
-        "of all requests from their prompts to their last token, first variant over this one; the larger counts. What the engine does "
-        "besides its matrices is not in it. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1)."
+        "Ratios are geometric means over pairs of consecutive repeats. The ideal is "
+        "the prediction: FLOPs, or bytes read, "
+        "of all requests from prompt to last token, first variant over this one; "
+        "the larger counts. What the engine does "
+        "besides matrix products is not included. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1)."
     )
-    return Table("Speed against the first, forecast and measured", head, tuple(rows), note)
+    return Table("Speed against the first variant, predicted and measured", head, tuple(rows), note)
 
 
 def _shares(ratio: float, ideal: float) -> tuple[str, str]:
-    """Nothing where no gain was to be had."""
+    """Empty where no gain was possible."""
     return (percent(ratio / ideal, 0), percent((ratio - 1) / (ideal - 1), 0)) if ideal > 1 + _NO_GAIN else ("", "")
 
 
@@ -174,7 +182,7 @@ def ratio_interval(ratio: Mapping[str, Any]) -> str:
 
 
 def memory_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "weights", "forecast", "in the engine", "engine's memory", "at most")
+    head = ("variant", "weights", "predicted", "in the engine", "engine's memory", "peak")
     rows = [
         (
             name,
@@ -187,8 +195,9 @@ def memory_table(run: Mapping[str, Any]) -> Table:
         for name, s in served(run)
     ]
     note = (
-        "weights: of the files, beside parameters times bytes. In the engine: as vLLM counts them, on CUDA only. Engine's memory: device "
-        "memory on CUDA, main memory of a process with one engine on a CPU, libraries included."
+        "weights: size of the files, beside parameters times bytes. In the engine: as vLLM "
+        "reports them, on CUDA only. Engine's memory: device "
+        "memory on CUDA; on a CPU, main memory of a process with one engine, libraries included."
     )
     return Table("Memory", head, tuple(rows), note)
 
@@ -198,15 +207,15 @@ def _size(value: int | None) -> str:
 
 
 def capacity_table(run: Mapping[str, Any]) -> Table:
-    """What the freed weights hold instead is the same on every device: it depends on the model alone."""
+    """The tokens gained by freed weights are the same on every device: they depend on the model alone."""
     head = (
         "variant",
         "KV bytes per token",
         "by formula",
         "KV blocks",
-        "tokens in them",
+        "capacity in tokens",
         "forecast",
-        "tokens gained by fewer weights",
+        "tokens gained",
     )
     rows = []
     for v in run["variants"]:
@@ -221,9 +230,10 @@ def capacity_table(run: Mapping[str, Any]) -> Table:
             capacity = (f"{s['kv_capacity_tokens']:,}", _count(forecast.get("kv_capacity_tokens")))
             rows.append((v["name"], *measured, *capacity, f"{freed // s['kv_bytes_per_token']:,}"))
     note = (
-        "KV bytes per token do not change with FFN pruning. The cache was given the same size for all variants here; an engine that takes "
-        "the whole device has room for so many more tokens of context instead of the weights, on any device, where weights and cache are "
-        "of one number type (`harness plan MODEL --device`)."
+        "KV bytes per token do not change with FFN pruning. All variants were given the "
+        "same cache size here; an engine that takes "
+        "the whole device can hold this many more tokens in place of the removed weights, if weights and cache have "
+        "the same dtype (`harness plan MODEL --device`)."
     )
     return Table("KV cache", head, tuple(rows), note)
 

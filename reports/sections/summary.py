@@ -1,4 +1,4 @@
-"""One model against another in a dozen rows, and what the variants weigh."""
+"""The first model against the last in a dozen rows, and the size of every variant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def section(run: Mapping[str, Any]) -> Section:
 
 
 def summary_table(run: Mapping[str, Any]) -> Table:
-    """First variant against the one that matters; for a single variant just its figures."""
+    """The first variant against the outcome; for a single variant just its figures."""
     first, last = run["variants"][0], outcome(run)
     changes = {
         c["task"]: c for c in run["comparisons"] if (c["baseline"], c["variant"]) == (first["name"], last["name"])
@@ -52,7 +52,7 @@ def summary_table(run: Mapping[str, Any]) -> Table:
         speed = f"{after['output_tok_s'] / before['output_tok_s']:.2f}x"
         rows.append(
             (
-                f"output tok/s, {before['concurrency']} at a time",
+                f"output tok/s at concurrency {before['concurrency']}",
                 f"{before['output_tok_s']:.0f}",
                 f"{after['output_tok_s']:.0f}",
                 speed,
@@ -65,7 +65,7 @@ def summary_table(run: Mapping[str, Any]) -> Table:
 
 
 def outcome(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The first pruned variant, fine-tuned where it was; the last variant where nothing was pruned."""
+    """The first pruned variant, or its fine-tuned version; the last variant where nothing was pruned."""
     by_name = {v["name"]: v for v in run["variants"]}
     pruned = next((v for v in run["variants"] if v["method"] != "dense"), run["variants"][-1])
     found: Mapping[str, Any] = by_name.get(f"{pruned['name']}-recovered", pruned)
@@ -85,7 +85,7 @@ def _serving_pairs(first: Any, last: Any) -> list[tuple[Any, Any]]:
 
 
 def size_table(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "FFN width", "ratio asked", "of neurons", "of parameters", "parameters", "weights")
+    head = ("variant", "FFN width", "ratio requested", "of neurons", "of parameters", "parameters", "weights")
     rows = [
         (
             v["name"],

@@ -57,7 +57,7 @@ def answer(doc_id: int, text: str, correct: bool, kinds: list[str]) -> dict[str,
 
 
 def write_samples(folder: Path, run: dict[str, Any], items: int) -> None:
-    """Of every variant: answers that loop more the more was removed; the first of one variant are the hostile ones."""
+    """Of every variant: answers that loop more the more was removed; the first of one variant are the hostile parts."""
     chance = random.Random(0)
     for v in run["variants"]:
         for e in v["eval"].values():

@@ -106,7 +106,7 @@ def test_one_pair_has_no_interval() -> None:
     run["speed_ratios"] = [{**RATIO, "pairs": 1, "ci_low": None, "ci_high": None}]
     assert speed_table(run).rows[0][5] == "unknown, one pair"
     assert serving_sentences(run) == [
-        "Output tokens per second of pruned against dense: 1.25x at 8 requests at a time."
+        "Output tokens per second of pruned against dense: 1.25x at 8 concurrent requests."
     ]
 
 
@@ -140,7 +140,7 @@ def test_a_run_from_before_the_figures_were_added_still_renders() -> None:
 def test_requests_that_do_not_fit_the_cache_are_not_called_at_a_time() -> None:
     run = run_of(ROW)
     run["variants"][0]["serving"]["context_tokens"] = 1000  # 6 of them in 6784 tokens
-    assert "further ones may wait: dense 6." in serving_tables(run)[0].note
+    assert "some may wait: dense 6." in serving_tables(run)[0].note
     run["variants"][0]["serving"]["context_tokens"] = 800
     assert "may wait" not in serving_tables(run)[0].note
 

@@ -47,7 +47,7 @@ def test_where_nothing_is_shown_nothing_is_recommended(run: dict[str, Any], tmp_
 def test_a_target_without_right_answers_says_so_and_keeps_its_claims(run: dict[str, Any]) -> None:
     run["sweep"]["thresholds"], run["variants"][0]["eval"]["mini_math"]["metric"] = [], "perplexity"
     assert verdict(run) == [
-        "mini_math is measured as perplexity, which knows no right answers: how far to prune is for the curves to say."
+        "mini_math is measured as perplexity, which has no right answers; read from the curves how far to prune."
     ]
     assert len(sentences(run)) == 1 + len(run["claims"])
 

@@ -54,7 +54,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What fine-tuning brought back of one task, beside the control, the base model fine-tuned the same way; shares of
+    """Gap recovered by fine-tuning of one task, beside the control, the base model fine-tuned the same way; shares of
     right answers.
 
     share: (fine-tuned - before) / (control - before), None where the control is not clearly better than before (95 %).

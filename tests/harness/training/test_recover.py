@@ -108,7 +108,7 @@ def test_it_is_compared_with_before_with_the_control_and_with_dense(whole: tuple
         f"Fine-tuning selective-S-0.5 on {by_name(run)['selective-S-0.5-recovered']['training']['tokens']:,} tokens"
         in text
     )
-    for title in ("What fine-tuning brought back", "Fine-tuning", "Accuracy on the way"):
+    for title in ("Gap recovered by fine-tuning", "Fine-tuning", "Accuracy during training"):
         assert f"## {title}" in text
     assert "Training loss" in (folder / "report.html").read_text()
 
