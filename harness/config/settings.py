@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,61 +21,102 @@ from harness.core.labels import metric_label
 from harness.core.types.calibration import TokenScope
 
 
+def _split_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class RecoveryConfig(BaseModel):
-    """How a checkpoint is fine-tuned. `data`: task, generated (the dense model's own right answers), a .jsonl file, or
-    a Hub data set.
-    """
+    """How a checkpoint is fine-tuned."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str = "task"
-    tuning: Literal["lora", "full"] | None = None
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    samples: int | None = Field(default=None, ge=1)
-    batch: int | None = Field(default=None, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    max_length: int = Field(default=1024, ge=8)
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
-    lora_dropout: float | None = Field(default=None, ge=0, lt=1)
-    distill: float = Field(default=0.0, ge=0, le=1)
-    packing: bool = False
-    gradient_checkpointing: bool | None = None
-    curve: int = Field(default=3, ge=0)
-    processes: int | None = Field(default=None, ge=1)
-    accelerate_config: Path | None = None
-    report_to: Literal["trackio", "wandb", "mlflow", "tensorboard"] | None = None
+    data: str = Field(
+        "task",
+        description="Training data: task (its training split), generated (the dense model's own correct answers), "
+        "a .jsonl file, or a Hub dataset.",
+    )
+    tuning: Literal["lora", "full"] | None = Field(
+        None, description="Weights to train. Default: full up to a billion parameters, else lora."
+    )
+    steps: int | None = Field(None, ge=1, description="Optimiser steps. Default: 300.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training examples, instead of --steps.")
+    samples: int | None = Field(None, ge=1, description="Training examples. Default: as many as the steps need.")
+    batch: int | None = Field(None, ge=1, description="Examples per optimiser step, over all devices. Default: 16.")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="Examples per forward pass on one device. Default: all of them, 2 above a billion parameters.",
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate. Default: 2e-4 for LoRA; for full tuning 5e-4 to 1e-5, by size."
+    )
+    max_length: int = Field(1024, ge=8, description="Longest training example, in tokens.")
+    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scaling; updates are multiplied by alpha / rank.")
+    lora_dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout in the LoRA layers, a probability. Default: 0.05."
+    )
+    distill: float = Field(
+        0.0, ge=0, le=1, description="Weight in the loss of the KL divergence from the dense model, in [0, 1]."
+    )
+    packing: bool = Field(False, description="Pack several examples into one row of --max-length tokens.")
+    gradient_checkpointing: bool | None = Field(
+        None, description="Recompute activations to save memory. Default: above a billion parameters."
+    )
+    curve: int = Field(3, ge=0, description="Evaluations of the target task during the training.")
+    processes: int | None = Field(
+        None, ge=1, description="Training processes, launched by accelerate. Default: one per GPU."
+    )
+    accelerate_config: Path | None = Field(
+        None, description="Accelerate's YAML file. Default: FSDP2, or DDP for LoRA, on several GPUs."
+    )
+    report_to: Literal["trackio", "wandb", "mlflow", "tensorboard"] | None = Field(
+        None, description="Tracker that records the training. Default: none."
+    )
 
 
 class SweepConfig(BaseModel):
-    """Methods x ratios x seeds. methods: random, reverse, or a metric (best, smd, rms+refit) for selective pruning.
-
-    ratios_by_width: intermediate_size -> ratios, where `ratios` is not given. off_target: beside a single task, instead
-    of its own. recovered: which of the methods, and dense, are fine-tuned at `recovery_ratios`. margin: of
-    non-inferiority, a fraction of all items."""
+    """The grid of a sweep: methods x ratios x seeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: tuple[str, ...] = Field(default=("S", "best", "random", "reverse"), min_length=1)
-    ratios: tuple[float, ...] = ()
-    ratios_by_width: Mapping[int, tuple[float, ...]] = {}
-    seeds: tuple[NonNegativeInt, ...] = Field(default=(33, 42, 7), min_length=1)
-    off_target: tuple[str, ...] = ()
-    recovered: tuple[str, ...] = ()
-    recovery_ratios: tuple[float, ...] = (0.3,)
-    margin: float = Field(default=0.05, gt=0, lt=1)
-    collapse_share: float = Field(default=0.1, ge=0, le=1)
-    chance: float = Field(default=0.0, ge=0, le=1)
-    launcher: Literal["local", "ray"] = "local"
-    workers: int | None = Field(default=None, ge=1)
-    tensor_parallel: int = Field(default=1, ge=1)
+    methods: tuple[str, ...] = Field(
+        ("S", "best", "random", "reverse"),
+        min_length=1,
+        description="What to remove: random, reverse, or for selective pruning a metric (best, S, rms+refit).",
+    )
+    ratios: tuple[float, ...] = Field(
+        (), description="Fractions of FFN neurons to remove. Default: 0.05 to 0.35 in steps of 0.05, or the preset's."
+    )
+    ratios_by_width: Mapping[int, tuple[float, ...]] = Field(
+        {}, description="Ratios for each intermediate_size, used unless `ratios` is given."
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field((33, 42, 7), min_length=1, description="Seeds of random pruning.")
+    off_target: tuple[str, ...] = Field(
+        (), description="Tasks evaluated beside a single --task. Default: those that belong to the task."
+    )
+    recovered: tuple[str, ...] = Field(
+        (), description="Methods whose variants are also fine-tuned; dense is the control. Default: none."
+    )
+    recovery_ratios: tuple[float, ...] = Field((0.3,), description="Ratios at which --recovered variants are made.")
+    margin: float = Field(
+        0.05, gt=0, lt=1, description="Non-inferiority margin: a loss of accuracy that counts as none, a fraction."
+    )
+    collapse_share: float = Field(
+        0.1, ge=0, le=1, description="Accuracy below this fraction of the dense model's counts as collapsed."
+    )
+    chance: float = Field(0.0, ge=0, le=1, description="Accuracy by guessing on the target task, a fraction.")
+    launcher: Literal["local", "ray"] = Field(
+        "local", description="Where the engines run: processes on this machine, or actors of a Ray cluster."
+    )
+    workers: int | None = Field(
+        None, ge=1, description="Engines at a time. Default: one per set of --tensor-parallel GPUs, 1 on a CPU."
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs per engine.")
 
-    @field_validator("methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    _one_or_many = field_validator(
+        "methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before"
+    )(_split_commas)
 
     @field_validator("methods", "recovered")
     @classmethod
@@ -85,56 +126,93 @@ class SweepConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Unknown keys are refused. `None` means: the default that fits the model, the task or the method."""
+    """Every setting of a run. Unknown keys are refused. `None` means: the default that fits the model, the task or the
+    method.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = "tiny-math"
-    task: tuple[str, ...] = ()
-    ratio: float = 0.2
-    method: Literal["selective", "random", "reverse"] = "selective"
-    metric: str | None = None
-    score_tokens: TokenScope = "all"
-    completions: Literal["reference", "generated"] = "reference"
-    prompt_format: Literal["evaluation", "plain"] = "evaluation"
-    compensate: bool | None = None
-    sequential: bool = False
-    general_weight: float = Field(default=0.0, ge=0, le=1)
-    allocation: Literal["uniform", "global"] = "uniform"
-    min_width: int = Field(default=0, ge=0)
-    protect: float = Field(default=0.0, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-    align: int | None = Field(default=None, ge=1)
-    limit: int | None = Field(default=None, ge=1)
-    items: Path | None = None
-    calibration_samples: int = Field(default=160, ge=1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    concurrency: tuple[PositiveInt, ...] = Field(default=(1, 32), min_length=1)
-    repeats: int = Field(default=3, ge=1)
-    output_tokens: int = Field(default=64, ge=2)
-    input_tokens: int | None = Field(default=None, ge=1)
-    requests: int | None = Field(default=None, ge=1)
-    stop_at_eos: bool = False
-    recover: bool = False
-    arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = ()
-    recovery: RecoveryConfig = RecoveryConfig()
-    sweep: SweepConfig = SweepConfig()
-    preset: str | None = None
+    model: str = Field("tiny-math", description="Alias, local folder, GGUF file or Hub id.")
+    task: tuple[str, ...] = Field(
+        (), description="Task; the first is the target. Default: the model's, with its off-target tasks."
+    )
+    ratio: float = Field(0.2, description="Fraction of FFN neurons to remove, in [0, 1).")
+    method: Literal["selective", "random", "reverse"] = Field(
+        "selective", description="Neurons to remove: the lowest scored, random ones, or the highest scored."
+    )
+    metric: str | None = Field(
+        None, description="Score of a neuron, see `harness metrics`. Default: best; S with --method reverse."
+    )
+    score_tokens: TokenScope = Field("all", description="Tokens of the calibration prompts that are scored.")
+    completions: Literal["reference", "generated"] = Field(
+        "reference", description="Answers scored with the prompts: the data set's, or the model's own."
+    )
+    prompt_format: Literal["evaluation", "plain"] = Field(
+        "evaluation", description="Calibration prompts as in the evaluation, or the plain question."
+    )
+    compensate: bool | None = Field(
+        None, description="Re-fit the remaining columns of down_proj. Default: only with the metric best."
+    )
+    sequential: bool = Field(
+        False, description="Re-fit layer by layer, each on the activations of the pruned layers before it."
+    )
+    general_weight: float = Field(
+        0.0, ge=0, le=1, description="Weight of general text in what obs and re-fitting preserve, in [0, 1]."
+    )
+    allocation: Literal["uniform", "global"] = Field(
+        "uniform", description="Same width in every layer, or one ranking over all layers."
+    )
+    min_width: int = Field(
+        0, ge=0, description="With --allocation global, least neurons of a layer; 0 is an eighth of the width."
+    )
+    protect: float = Field(
+        0.0, ge=0, lt=1, description="Fraction of neurons with the largest contribution that always stay, in [0, 1)."
+    )
+    seed: int = Field(0, ge=0, description="Seed of random pruning.")
+    align: int | None = Field(
+        None,
+        ge=1,
+        description="Pruned widths are rounded down to a multiple. Default: 128, or 16 for widths below 1024.",
+    )
+    limit: int | None = Field(None, ge=1, description="Test items per task. Default: all.")
+    items: Path | None = Field(
+        None, description="JSON list of the target's item numbers to evaluate. Default: the first --limit."
+    )
+    calibration_samples: int = Field(
+        160, ge=1, description="Calibration prompts of the target; general ones are twice as many."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads. Default: all cores.")
+    concurrency: tuple[PositiveInt, ...] = Field(
+        (1, 32), min_length=1, description="Simultaneous requests when speed is measured."
+    )
+    repeats: int = Field(3, ge=1, description="Timed repeats per variant.")
+    output_tokens: int = Field(64, ge=2, description="Tokens generated per timed request.")
+    input_tokens: int | None = Field(
+        None, ge=1, description="Tokens of random prompts to time. Default: the task's own prompts."
+    )
+    requests: int | None = Field(
+        None, ge=1, description="Requests per timed repeat. Default: the concurrency, at least 4."
+    )
+    stop_at_eos: bool = Field(False, description="Let timed answers end by themselves, at --output-tokens at most.")
+    recover: bool = Field(False, description="Also fine-tune the pruned model, and the dense one as a control.")
+    arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = Field(
+        (), description="Prune the model in each of these ways first; dense is not pruned. Default: as it is."
+    )
+    recovery: RecoveryConfig = Field(RecoveryConfig(), description="How a checkpoint is fine-tuned.")
+    sweep: SweepConfig = Field(SweepConfig(), description="The grid of a sweep.")
+    preset: str | None = Field(None, description="Settings by name, see `harness presets`. Default: none.")
+
+    _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(_split_commas)
 
     @field_validator("ratio")
     @classmethod
     def _fraction(cls, value: float) -> float:
         if not 0 <= value < 1:
-            raise ValueError(
-                f"ratio {value} is outside [0, 1); it is the fraction of FFN neurons to remove, 0.2 for 20 %"
-            )
+            raise ValueError(f"{value} is outside [0, 1); it is the fraction of FFN neurons to remove, 0.2 for 20 %")
         return value
-
-    @field_validator("task", "concurrency", "arms", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
 
 
 _NESTED: Mapping[str, type[BaseModel]] = {"recovery": RecoveryConfig, "sweep": SweepConfig}
@@ -157,6 +235,30 @@ def preset_summaries() -> dict[str, str]:
     return {name: preset_text(name).split("\n", 1)[0].lstrip("# ") for name in presets()}
 
 
+# pydantic's kind of error -> what is said about the value that was given
+_WORDS = {
+    "greater_than_equal": "{given} is below {ge}",
+    "greater_than": "{given} is not above {gt}",
+    "less_than_equal": "{given} is above {le}",
+    "less_than": "{given} is not below {lt}",
+    "literal_error": "{given} is not {expected}",
+    "too_short": "the list is empty; give at least one",
+    "model_type": "{given} is not a section of settings",
+    "mapping_type": "{given} is not a mapping",
+    "dict_type": "{given} is not a mapping",
+    "tuple_type": "{given} is not a list",
+    "string_type": "{given} is not text",
+    "path_type": "{given} is not a path",
+    "bool_type": "{given} is neither true nor false",
+    "bool_parsing": "{given} is neither true nor false",
+    "int_type": "{given} is not a whole number",
+    "int_from_float": "{given} is not a whole number",
+    "int_parsing": "{given} is not a whole number",
+    "int_parsing_size": "{given} is too large",
+    "finite_number": "{given} is not a finite number",
+    "float_type": "{given} is not a number",
+    "float_parsing": "{given} is not a number",
+}
 NameCheck = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 
 
@@ -188,7 +290,7 @@ def load_config(
     try:
         config = RunConfig(**{**merged, "preset": preset})
     except ValidationError as error:
-        problems += [_problem(e, sources) for e in error.errors()]
+        problems += [_problem(e, sources) for e in _innermost(error.errors())]
     problems += [f"{sources.place((key,))}: {problem}" for key, problem in (names(merged) if names else ())]
     if problems or config is None:
         raise UsageError(f"bad settings: {'; '.join(problems)}")
@@ -229,15 +331,30 @@ class _Sources:
 
 
 def _problem(error: Any, sources: _Sources) -> str:
-    """One wrong setting: where it was given, its name, what is wrong with it, and what may have been meant."""
-    keys = tuple(map(str, error["loc"]))
-    text = error["msg"].removeprefix("Value error, ")
+    """One wrong setting: where it was given, and what is wrong with it or what may have been meant."""
+    keys = tuple(key for key in error["loc"] if isinstance(key, str))
+    place = sources.place(tuple(map(str, error["loc"])))
     if error["type"] == "extra_forbidden":
         section = _NESTED.get(keys[0]) if len(keys) > 1 else None
         near = difflib.get_close_matches(keys[-1], (section or RunConfig).model_fields, n=1)
         text = "no such setting" + (f", did you mean {near[0]}?" if near else "; `harness config show` lists all")
-        return f"{sources.file.place(keys) or sources.place(keys)}: {'.'.join(keys)}: {text}"
-    return f"{sources.place(keys)}: {'.'.join(keys)}: {text[:1].lower()}{text[1:]}"
+        return f"{sources.file.place(keys) or place}: {'.'.join(keys)}: {text}"
+    named = place if place.startswith(("--", "HARNESS_")) else f"{place}: {'.'.join(keys)}"
+    return f"{named}: {_what_is_wrong(error)}"
+
+
+def _innermost(errors: Sequence[Any]) -> list[Any]:
+    """Without "the list is empty" where pydantic left out an item that was wrong."""
+    places = [error["loc"] for error in errors]
+    return [e for e in errors if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in places)]
+
+
+def _what_is_wrong(error: Any) -> str:
+    given, text = error["input"], _WORDS.get(error["type"])
+    if text is None:
+        return str(error["msg"]).removeprefix("Value error, ")
+    shown = given if isinstance(given, int | float) else repr(given)
+    return text.format(given=shown, **error.get("ctx", {}))
 
 
 def environment_settings() -> dict[str, str]:
