@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LIKELIHOODS = ("perplexity", "bits_per_byte")  # lower is better, no share of right answers
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+
 _UNITS = {"perplexity": "", "bits_per_byte": " bits per byte"}  # of a difference; points otherwise
 
 
@@ -20,11 +21,17 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where there is no value, or one is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
 def measured(metric: str, value: float | None) -> str:
     """A task's value: a percentage, or the number itself for perplexity, bits per byte and other non-shares."""
     if value is None:
         return "unknown"
-    return f"{value:,.3f}" if metric in LIKELIHOODS or not 0 <= value <= 1 else percent(value)
+    return f"{value:,.3f}" if metric in LIKELIHOOD_METRICS or not 0 <= value <= 1 else percent(value)
 
 
 def changed(metric: str, value: float) -> str:

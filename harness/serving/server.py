@@ -5,7 +5,6 @@ itself.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.metadata
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError
+from harness.core.processes import end_with_parent
 from harness.engine.vllm_engine import EngineConfig, engine_arguments
 from harness.serving.api_key_middleware import NEEDS_KEY
 
@@ -32,8 +32,6 @@ _STOPPING = 30.0  # seconds that a server has to end by itself
 _DIRECT = urllib.request.build_opener(
     urllib.request.ProxyHandler({})
 )  # a proxy knows nothing of this machine's own addresses
-_LIBC = ctypes.CDLL(None)
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def running(
             stdin=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=end_with_parent,
         )
         server = Server(process, address, log)
         try:
@@ -223,10 +221,6 @@ def _lacks_metadata() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return True
     return False
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def cache_facts(server: Server) -> tuple[int, int]:

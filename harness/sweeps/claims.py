@@ -27,6 +27,7 @@ from harness.core.types.sweep import Claim, Threshold, Verdict
 from harness.core.types.training import Recovery
 from harness.sweeps.curves import GridPoint, Outcomes, difference, is_collapsed, specificity_of, threshold
 from harness.sweeps.grid import NEAR, near
+from reports.figures import percent, points
 
 PAPER, BEST, RANDOM, REVERSE = "selective-S", "selective-best", "random", "reverse-S"
 _LEVEL = 0.05
@@ -139,9 +140,9 @@ def _above_random(e: Evidence, arm: str, base: Claim) -> Claim:
     _, worst, _ = min(found, key=lambda row: row[1][0])
     n = e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
     lines = (
-        f"{_percent(r)}: {_points(d)}, p = {p:.2g} after Holm" for (r, d, _), p in zip(found, adjusted, strict=True)
+        f"{percent(r)}: {_points(d)}, p = {p:.2g} after Holm" for (r, d, _), p in zip(found, adjusted, strict=True)
     )
-    absent = [f"missing: {_percent(ratio)}" for ratio in sorted(gone)]
+    absent = [f"missing: {percent(ratio)}" for ratio in sorted(gone)]
     claim = _claim(base, worst, 0.0, n, *absent, *lines, verdict=verdict)
     open_ones = [
         _needed(figure, 0.0, n, _LEVEL / len(found)) for (_, figure, _), ok in zip(found, shown, strict=True) if not ok
@@ -170,7 +171,7 @@ def _against_random(e: Evidence, arm: str) -> list[tuple[float, Difference, floa
 def _reverse_collapses(e: Evidence) -> Claim:
     base = _blank(
         "2. Removing the 10 % most selective neurons makes the target collapse, and it more than the other tasks",
-        f"at 10 % reverse (S) the accuracy's 95 % interval ends below max({_percent(e.chance)}, {_percent(e.collapse_share)} of dense), "
+        f"at 10 % reverse (S) the accuracy's 95 % interval ends below max({percent(e.chance)}, {percent(e.collapse_share)} of dense), "
         "and specificity is above 0",
         "specificity",
         "points",
@@ -182,7 +183,7 @@ def _reverse_collapses(e: Evidence) -> Claim:
     right, below = e.outcomes.of(place, e.outcomes.target)[0], collapse_below(e)
     n, (low, high) = right.size, wilson(int(right.sum()), right.size)
     gone, kept = is_collapsed(e.outcomes, place, e.outcomes.target, e.chance, e.collapse_share), low >= below
-    accuracy = f"accuracy {_percent(right.mean())} ({_percent(low)} to {_percent(high)}), gone below {_percent(below)}"
+    accuracy = f"accuracy {percent(right.mean())} ({percent(low)} to {percent(high)}), gone below {percent(below)}"
     if kept:
         return _claim(base, specific, 0.0, n, accuracy, verdict="not supported")
     found = _claim(base, specific, 0.0, n, accuracy)
@@ -217,7 +218,7 @@ def _retained(e: Evidence, arm: str, base: Claim) -> Claim:
         return _missing(base, f"{arm} at 30 %, and a dense model that answers anything right")
     pruned = e.outcomes.of(place, e.outcomes.target)[0]
     change = difference(e.outcomes, place, e.outcomes.target)
-    line = f"{_percent(dense.mean())} -> {_percent(pruned.mean())}, {_points(change)}"
+    line = f"{percent(dense.mean())} -> {percent(pruned.mean())}, {_points(change)}"
     return _claim(base, _ratio(pruned.tolist(), dense.tolist(), change), _HALF, dense.size, line)
 
 
@@ -269,7 +270,7 @@ def _knee(e: Evidence) -> Claim:
     found, n = threshold(e.outcomes, e.arm(PAPER), e.margin), e.outcomes.of(e.outcomes.dense, e.outcomes.target).size
     if found.support is None:
         return _missing(base, f"{PAPER} at four ratios or more")
-    details = (threshold_line(found), f"a knee in {_percent(found.support)} of the resamplings")
+    details = (threshold_line(found), f"a knee in {percent(found.support)} of the resamplings")
     if found.knee is None or found.knee_low is None or found.knee_high is None:
         return replace(base, verdict="not supported", n=n, details=("no knee: a straight line does as well", *details))
     figure, (low, high) = (found.knee, found.knee_low, found.knee_high), _KNEE
@@ -280,7 +281,7 @@ def _knee(e: Evidence) -> Claim:
 
 
 def threshold_line(found: Threshold) -> str:
-    return f"loses less than {100 * found.margin:g} points up to {_percent(found.non_inferior)} removed, as far as can be shown"
+    return f"loses less than {100 * found.margin:g} points up to {percent(found.non_inferior)} removed, as far as can be shown"
 
 
 def _recovers(e: Evidence) -> Claim:
@@ -297,7 +298,7 @@ def _recovers(e: Evidence) -> Claim:
         return _missing(base, f"{PAPER} at 30 % and dense, both fine-tuned")
     rest = [r for r in e.recoveries if r.task == e.outcomes.target]
     lines = (
-        f"{r.before}: {'gap too small to share' if r.share is None else _percent(r.share) + ' of the gap brought back'}"
+        f"{r.before}: {'gap too small to share' if r.share is None else percent(r.share) + ' of the gap brought back'}"
         for r in rest
     )
     verdict: Verdict | None = "supported" if row.ci_low >= 0 else None
@@ -321,10 +322,6 @@ def _best(e: Evidence) -> Claim:
     return replace(kept, verdict=verdict, n_needed=n_needed, details=(*kept.details, *above.details))
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.4g} %"
-
-
 def _points(figure: Difference) -> str:
-    value, low, high = figure
-    return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    value, low, high = map(points, figure)
+    return f"{value} points ({low} to {high})"

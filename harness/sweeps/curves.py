@@ -30,6 +30,7 @@ from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, EvalRe
 from harness.core.types.run import Variant
 from harness.core.types.sweep import SweepPoint, Threshold
 from harness.evaluation.paired import Samples, compare_samples, read_samples
+from reports.figures import mean
 
 _ABLE = 0.1  # accuracy, by the lower end of its interval, from which a task counts as one that the dense model can do
 _FEWEST = 5  # ratios, dense among them, with which a knee is looked for
@@ -173,12 +174,12 @@ def _point(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share
         high,
         *change,
         None,
-        _mean([e.failure_rate for e in evals]),
+        mean([e.failure_rate for e in evals]),
         _failures(evals),
         is_collapsed(outcomes, place, task, chance, share) if answered else None,
         specificity_of(outcomes, place) if task == outcomes.target and answered else None,
-        _mean([e.failure_low for e in evals]),
-        _mean([e.failure_high for e in evals]),
+        mean([e.failure_low for e in evals]),
+        mean([e.failure_high for e in evals]),
     )
 
 
@@ -186,27 +187,21 @@ def _pooled(outcomes: Outcomes, place: GridPoint, task: str) -> tuple[Difference
     """Of scores and likelihoods: items' means over seeds; value, standard deviation over seeds, difference."""
     metric, rows = outcomes.metrics[task], [_samples(outcomes.run, variant, task) for variant in place.variants]
     field = "nll" if metric in LIKELIHOOD_METRICS else "score"
-    mean: dict[int, dict[str, Any]] = {
+    averaged: dict[int, dict[str, Any]] = {
         i: {**row, field: float(np.mean([seed[i][field] for seed in rows]))} for i, row in rows[0].items()
     }
-    values = [mean[i][field] for i in sorted(mean)]
-    units = [mean[i]["units"] or 1 for i in sorted(mean)]
+    values = [averaged[i][field] for i in sorted(averaged)]
+    units = [averaged[i]["units"] or 1 for i in sorted(averaged)]
     value = likelihood_metric(metric, values, units) if field == "nll" else ratio_mean(values, [1] * len(values))
     sd = float(np.std([variant.eval[task].value for variant in place.variants], ddof=1)) if len(rows) > 1 else None
     change = compare_samples(
-        _samples(outcomes.run, outcomes.dense.variants[0], task), mean, "dense", place.arm, task, metric
+        _samples(outcomes.run, outcomes.dense.variants[0], task), averaged, "dense", place.arm, task, metric
     )
     return value, sd, (change.difference, change.ci_low, change.ci_high)
 
 
 def _failures(evals: Sequence[EvalResult]) -> dict[str, float | None]:
-    return {kind: _mean([e.failures[kind] for e in evals]) for kind in evals[0].failures}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one is unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    return {kind: mean([e.failures[kind] for e in evals]) for kind in evals[0].failures}
 
 
 def thresholds(outcomes: Outcomes, margin: float) -> tuple[Threshold, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.core.errors import HarnessError, MeasurementError
 from harness.core.files import write_json, write_text
+from harness.core.processes import end_with_parent
 from harness.core.progress import stage
 from harness.engine.vllm_engine import gpus, prepare_environment, quiet
 from pruning.loader import load_pruned
@@ -79,18 +80,10 @@ def _launch(job: Job, command: list[str], threads: int | None) -> None:
     error = job.folder / _ERROR
     error.unlink(missing_ok=True)
     each = max(1, (threads or os.cpu_count() or 1) // job.recipe.processes)
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(each)}, preexec_fn=_end_with_parent)
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(each)}, preexec_fn=end_with_parent)
     if done.returncode:
         said = error.read_text(encoding="utf-8") if error.exists() else "its processes' messages stand above"
         raise MeasurementError(f"the launched training failed: {said}")
-
-
-def _end_with_parent() -> None:
-    """SIGTERM for the launcher, which ends its workers, when this process dies, however it dies (Linux)."""
-    import ctypes
-    import signal
-
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _train(job: Job, threads: int | None) -> Path:

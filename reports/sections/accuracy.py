@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reports.figures import LIKELIHOODS, changed, interval, measured, percent
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from reports.figures import changed, interval, measured, percent
 from reports.parts import Chart, Section, Table
 from reports.plots import bands, chart, colour, tooltips
 
@@ -131,7 +132,7 @@ def _valued(found: Mapping[str, Any]) -> tuple[str, str]:
 def _spread(point: Mapping[str, Any]) -> str:
     if point["sd"] is None:
         return ""
-    return f"{point['sd']:.3f}" if point["metric"] in LIKELIHOODS else f"{100 * point['sd']:.1f}"
+    return f"{point['sd']:.3f}" if point["metric"] in LIKELIHOOD_METRICS else f"{100 * point['sd']:.1f}"
 
 
 def _change(p: Mapping[str, Any]) -> str:
@@ -188,7 +189,7 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
 
 def is_share(found: Mapping[str, Any]) -> bool:
     """Whether a result is a share with an interval; others do not belong on an axis of percentages."""
-    return found["metric"] not in LIKELIHOODS and found["ci_low"] is not None and 0 <= found["value"] <= 1
+    return found["metric"] not in LIKELIHOOD_METRICS and found["ci_low"] is not None and 0 <= found["value"] <= 1
 
 
 def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
@@ -196,7 +197,7 @@ def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     import altair as alt
 
     for task, dense in run["variants"][0]["eval"].items():
-        share = dense["metric"] not in LIKELIHOODS
+        share = dense["metric"] not in LIKELIHOOD_METRICS
         scale = alt.Scale(domain=[0, 100]) if share else alt.Scale(type="log")
         title = f"{dense['metric']}{', %' if share else ''}"
         made = bands(curve_rows(run, task), "arm", arms(run), title, scale)
@@ -214,7 +215,7 @@ def arms(run: Mapping[str, Any]) -> list[str]:
 def curve_rows(run: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
     """Every arm, starting from the dense model."""
     dense = run["variants"][0]["eval"][task]
-    scale = 1 if dense["metric"] in LIKELIHOODS else 100
+    scale = 1 if dense["metric"] in LIKELIHOOD_METRICS else 100
     start = [{"arm": arm, "removed": 0.0, **_interval(dense, scale)} for arm in arms(run)]
     found = (p for p in run["sweep"]["points"] if p["task"] == task)
     return start + [{"arm": p["arm"], "removed": 100 * p["ratio_neurons"], **_interval(p, scale)} for p in found]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reports.figures import LIKELIHOODS, percent
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from reports.figures import mean, percent
 from reports.parts import Chart, Section, Table
 from reports.plots import REMOVED, bands, chart, colour, tooltips
 from reports.sections.accuracy import arms
@@ -61,7 +62,7 @@ def variants_table(run: Mapping[str, Any]) -> Table:
         (v["name"], task, e["failures"], e.get("trap_rate"))
         for v in run["variants"]
         for task, e in v["eval"].items()
-        if e["metric"] not in LIKELIHOODS
+        if e["metric"] not in LIKELIHOOD_METRICS
     ]
     kinds = evals[0][2] if evals else {}
     seen = [kind for kind in kinds if any(f[kind] is None or f[kind] > 0 for _, _, f, _ in evals)]
@@ -89,7 +90,7 @@ def ratios_table(run: Mapping[str, Any]) -> Table:
             percent(p["ratio_requested"]),
             percent(p["failure_rate"]),
             *(percent(p["failures"][kind]) for kind in kinds),
-            percent(_mean([traps[name] for name in p["variants"]])),
+            percent(mean([traps[name] for name in p["variants"]])),
         )
         for p in points
     ]
@@ -101,11 +102,6 @@ def ratios_table(run: Mapping[str, Any]) -> Table:
     return Table(
         f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds, "trap"), tuple(rows) if kinds else (), note
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _rate_charts(run: Mapping[str, Any]) -> Iterator[Chart]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.figures import LIKELIHOODS, changed, percent, unit
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from reports.figures import changed, percent, unit
 from reports.parts import Chart, Section, Table
 from reports.plots import bands
 from reports.sections.accuracy import arms
@@ -67,7 +68,7 @@ def changes_table(run: Mapping[str, Any]) -> Table:
             c["variant"],
             c["baseline"],
             c["task"] + (" (target)" if c["task"] == run["task"] else ""),
-            changed(c["metric"], c["difference"]) + ("" if c["metric"] in LIKELIHOODS else unit(c["metric"])),
+            changed(c["metric"], c["difference"]) + ("" if c["metric"] in LIKELIHOOD_METRICS else unit(c["metric"])),
             f"{changed(c['metric'], c['ci_low'])} to {changed(c['metric'], c['ci_high'])}",
         )
         for c in run["comparisons"]

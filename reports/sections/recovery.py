@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reports.figures import LIKELIHOODS, interval, measured, percent, unit
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from reports.figures import interval, measured, percent, unit
 from reports.parts import Chart, Section, Table
 from reports.plots import chart, colour, tooltips
 
@@ -151,7 +152,7 @@ def _curves(run: Mapping[str, Any]) -> Table:
 
 
 def _is_share(run: Mapping[str, Any]) -> bool:
-    return run["variants"][0]["eval"][run["task"]]["metric"] not in LIKELIHOODS
+    return run["variants"][0]["eval"][run["task"]]["metric"] not in LIKELIHOOD_METRICS
 
 
 def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:

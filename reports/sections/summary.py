@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reports.figures import LIKELIHOODS, interval, measured, mebibytes, percent, widths
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from reports.figures import interval, measured, mebibytes, percent, widths
 from reports.parts import Section, Table
 
 
@@ -44,7 +45,7 @@ def summary_table(run: Mapping[str, Any]) -> Table:
                 difference,
             )
         )
-        if metric not in LIKELIHOODS:
+        if metric not in LIKELIHOOD_METRICS:
             rows.append(
                 (f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), "")
             )

@@ -87,7 +87,7 @@ def test_selective_has_to_beat_random_at_every_ratio() -> None:
     assert claim(1, evidence({PAPER: along(0.8)})).verdict == "cannot say"
     failed = evidence({PAPER: {**along(0.8)}, RANDOM: {r: v for r, v in along([0.5]).items() if r != 0.2}})
     failed = replace(failed, outcomes=replace(failed.outcomes, planned={PAPER: RATIOS, RANDOM: RATIOS}))
-    assert claim(1, failed).verdict == "cannot say" and "missing: 20 %" in claim(1, failed).details[0]
+    assert claim(1, failed).verdict == "cannot say" and "missing: 20.0 %" in claim(1, failed).details[0]
 
 
 def test_arms_are_known_by_what_they_are() -> None:
@@ -107,7 +107,7 @@ def test_reverse_has_to_collapse_and_to_be_specific() -> None:
         table["facts"][:] = 0.0  # type: ignore[index]
     assert claim(2, unable).value is None, "a task that the dense model cannot do has nothing to lose"
     nearly = claim(2, evidence({REVERSE: {0.1: 0.08}}, {REVERSE: {0.1: 0.93}}))
-    assert nearly.verdict == "cannot say" and nearly.n_needed > N and "gone below 9 %" in nearly.details[0]
+    assert nearly.verdict == "cannot say" and nearly.n_needed > N and "gone below 9.0 %" in nearly.details[0]
 
 
 def test_a_substantial_part_is_half_of_what_dense_has() -> None:
