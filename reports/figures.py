@@ -61,8 +61,12 @@ def widths(sizes: list[int]) -> str:
     return str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
 
 
-def public_command(text: str) -> str:
-    """A command with absolute paths cut to their last part, so that a card does not expose a machine's folders."""
+def public_command(text: str | None) -> str:
+    """A command with absolute paths cut to their last part, so that a card does not expose a machine's folders.
+    Empty for a run without a command, which Python code started.
+    """
+    if text is None:
+        return ""
     try:
         words = shlex.split(text)
     except ValueError:

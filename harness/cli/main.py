@@ -39,6 +39,7 @@ from harness.cli.options import (
     TASK,
     THREADS,
     out_option,
+    typed_command,
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr, visible
 from harness.cli.results import (
@@ -149,7 +150,7 @@ def run_command(
         _show_forecast(config, resolve, as_json)
         return
     with stdout_to_stderr():
-        _, folder = run(config, out, fresh)
+        _, folder = run(config, out, fresh, typed_command())
     show_run(folder, as_json)
 
 
@@ -201,7 +202,7 @@ def recover_command(
         _show_forecast(config, resolve_recovery, as_json)
         return
     with stdout_to_stderr():
-        _, folder = recover(config, out, fresh)
+        _, folder = recover(config, out, fresh, typed_command())
     show_run(folder, as_json)
 
 
@@ -308,7 +309,9 @@ def eval_command(
 
     folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
     with stdout_to_stderr():
-        evaluate_checkpoint(load_config(None, {**options, "model": model}), folder, fresh, include_path)
+        evaluate_checkpoint(
+            load_config(None, {**options, "model": model}), folder, fresh, include_path, typed_command()
+        )
     show_run(folder, as_json)
 
 
@@ -355,7 +358,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
         config = load_config(
             None, {**options, "model": models[0]}, defaults={"concurrency": (1, 8, 32, 128), "repeats": 5}
         )
-        bench_checkpoints(config, models, out, fresh, online)
+        bench_checkpoints(config, models, out, fresh, online, typed_command())
     show_run(out, as_json)
 
 
@@ -408,7 +411,8 @@ def serve_command(
     folder = out or Path("runs") / f"serve-{row_name(checkpoint)}"
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         with stdout_to_stderr():
-            running = stack.enter_context(serving_checkpoint(config, address, extra, folder, fresh, max_model_len))
+            serving = serving_checkpoint(config, address, extra, folder, fresh, max_model_len, command=typed_command())
+            running = stack.enter_context(serving)
         found = {
             "url": f"{address.url}/v1",
             "model": row_name(checkpoint),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +262,24 @@ SWEEP = options(
         _GRID, "--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"
     ),
 )
+
+
+def typed_command(arguments: Sequence[str] | None = None) -> str:
+    """The command line of this process, for manifest.json and run.json.
+
+    Args:
+        arguments: What follows the program's name; None: this process's own.
+
+    Returns:
+        A line that a shell would read as the same command, with the value of --api-key replaced by "...".
+    """
+    shown = list(sys.argv[1:] if arguments is None else arguments)
+    for i, argument in enumerate(shown):
+        if argument == "--api-key" and i + 1 < len(shown):
+            shown[i + 1] = "..."
+        elif argument.startswith("--api-key="):
+            shown[i] = "--api-key=..."
+    return shlex.join(["harness", *shown])
 
 
 def out_option(default: str, **settings: Any) -> Callable[[Any], Any]:

@@ -21,6 +21,7 @@ from harness.cli.options import (
     SWEEP,
     TASK,
     out_option,
+    typed_command,
 )
 from harness.cli.output import answer, show_sweep, stdout_to_stderr
 
@@ -68,7 +69,7 @@ def sweep_command(
         _show_grid(config, as_json)
         return
     with stdout_to_stderr():
-        found, folder = sweep(config, out, fresh)
+        found, folder = sweep(config, out, fresh, typed_command())
     show_sweep(folder, as_json)
     if found.sweep and found.sweep.failed:
         count = len(found.sweep.failed)

@@ -64,11 +64,23 @@ class RunDirectory:
         self.started, self.before = time.monotonic(), 0.0
 
     def open(
-        self, settings: dict[str, Any], fresh: bool, command: str = "", environment: Mapping[str, str] = {}
+        self,
+        settings: dict[str, Any],
+        fresh: bool,
+        command: str | None = None,
+        environment: Mapping[str, str] = {},
     ) -> None:
-        """Reads the manifest; refuses a directory that holds something else or was made with other settings.
+        """Reads the manifest, or writes the first one.
 
-        `command`, `environment`: what was typed, and the settings around it, for who finds the directory later.
+        Args:
+            settings: What the directory is bound to; a run with other settings is refused.
+            fresh: Empty the directory first.
+            command: The command line as it was typed, None where Python code calls.
+            environment: The HARNESS_ variables that were set.
+
+        Raises:
+            UsageError: The directory holds something else, or a run with other settings.
+            StorageError: The manifest is damaged.
         """
         if fresh:
             self.clear()
@@ -86,7 +98,7 @@ class RunDirectory:
             raise UsageError(
                 f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out"
             )
-        self._sweep()
+        self._remove_leftovers()
         started = {
             "command": command,
             "environment": dict(environment),
@@ -151,16 +163,20 @@ class RunDirectory:
         """That it has taken to come so far, over all its starts."""
         return float(self.manifest.get("seconds", 0.0))
 
+    @property
+    def command(self) -> str | None:
+        """The command line of the present start, None where Python code called."""
+        command = self.manifest.get("command")
+        return str(command) if command else None
+
     def output_hash(self, stage: str) -> str:
         """One hash over a finished stage's outputs, for the inputs of the next."""
         return hashlib.sha256(
             json.dumps(self.manifest["stages"][stage]["outputs"], sort_keys=True).encode()
         ).hexdigest()[:16]
 
-    def _sweep(self) -> None:
-        """Removes the scratch folders of atomic_path that a killed run left; the lock says that nobody else is
-        writing.
-        """
+    def _remove_leftovers(self) -> None:
+        """Removes the scratch folders of atomic_path that a killed run left; the lock keeps other writers out."""
         for leftover in [p for p in self.path.rglob(".*.*") if p.is_dir()]:
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -39,7 +39,6 @@ from harness.pipeline.run_json import (
     read_serving,
     read_training,
     save_serving,
-    typed_command,
     variant,
     write_run,
 )
@@ -59,20 +58,21 @@ _SEQUENCES = 128  # at a time, in an evaluation
 _LEAST_SECONDS = 0.5  # of a timed pass: a look beside the evaluation; `harness bench` takes its time
 
 
-def run(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
+def run(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
     """The main job; returns the result and the run directory."""
-    return start(config, out, fresh, resolve, Run.run_all)
+    return start(config, out, fresh, command, resolve, Run.run_all)
 
 
-def recover(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
+def recover(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
     """Fine-tunes a model as it is, or what pruning makes of it, and evaluates before and after."""
-    return start(config, out, fresh, resolve_recovery, Run.run_all)
+    return start(config, out, fresh, command, resolve_recovery, Run.run_all)
 
 
 def start(
     config: RunConfig,
     out: Path | None,
     fresh: bool,
+    command: str | None,
     resolver: Callable[[RunConfig, bool], ResolvedRun],
     work: Callable[[Run], RunResult],
 ) -> tuple[RunResult, Path]:
@@ -91,9 +91,7 @@ def start(
     check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     with locked(folder):
         directory = RunDirectory(folder)
-        directory.open(
-            {**spec.settings, "fingerprint": fingerprint(model)}, fresh, typed_command(), environment_settings()
-        )
+        directory.open({**spec.settings, "fingerprint": fingerprint(model)}, fresh, command, environment_settings())
         with directory.working():
             write_text(folder / "config.yaml", config_yaml(config))
             return work(Run(spec, model, directory)), folder
@@ -347,6 +345,7 @@ class Run:
             self._recoveries(),
             self._serving[1],
             self.identity[spec.base],
+            self.directory.command,
         )
 
     def _row(self, name: str) -> Variant:

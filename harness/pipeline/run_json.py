@@ -8,8 +8,6 @@ import json
 import os
 import platform
 import re
-import shlex
-import sys
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
@@ -107,6 +105,7 @@ def build_run(
     recoveries: Sequence[Recovery] = (),
     speed_ratios: Sequence[SpeedRatio] = (),
     model_hash: str | None = None,
+    command: str | None = None,
 ) -> RunResult:
     """The variants with where, when and by what they were measured."""
     return RunResult(
@@ -116,7 +115,7 @@ def build_run(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),
         hardware=hardware(),
-        command=typed_command(),
+        command=command,
         seeds=tuple(v.seed for v in variants if v.seed is not None),
         calibration=calibration,
         variants=tuple(variants),
@@ -126,18 +125,6 @@ def build_run(
         neurons=neurons,
         model_hash=model_hash,
     )
-
-
-def typed_command(arguments: Sequence[str] | None = None) -> str:
-    """The command of this process as it was typed, but for a key."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    shown = list(arguments)
-    for i, argument in enumerate(arguments):
-        if argument == "--api-key" and i + 1 < len(shown):
-            shown[i + 1] = "..."
-        elif argument.startswith("--api-key="):
-            shown[i] = "--api-key=..."
-    return shlex.join(["harness", *shown])
 
 
 def neuron_summary(scores_file: Path, plan: PruningPlan, metrics: Set[str]) -> dict[str, Any]:

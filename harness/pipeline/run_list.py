@@ -29,7 +29,7 @@ class RunInfo:
     task: str
     updated: str
     stages: int
-    command: str
+    command: str | None
     resume_command: str | None
 
 
@@ -76,7 +76,7 @@ def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
         task=", ".join(task) if isinstance(task, list) else str(task),
         updated=updated,
         stages=len(manifest["stages"]),
-        command=command,
+        command=command or None,
         resume_command=_go_on(place, manifest, state, note, command),
     )
 

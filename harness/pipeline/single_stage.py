@@ -30,7 +30,7 @@ from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline import scoring
 from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
 from harness.pipeline.run import check_tools, context_length, longest_context
-from harness.pipeline.run_json import build_run, typed_command, variant, write_run
+from harness.pipeline.run_json import build_run, variant, write_run
 from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, cache_of, serving_result
@@ -107,7 +107,9 @@ def prune(model: str, plan_file: Path, out: Path, verified: bool = False, thread
     return found
 
 
-def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path: Path | None = None) -> RunResult:
+def evaluate_checkpoint(
+    config: RunConfig, out: Path, fresh: bool, include_path: Path | None = None, command: str | None = None
+) -> RunResult:
     """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of
     `include_path`.
     """
@@ -122,7 +124,7 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
     check_tasks(tasks, shape_of(read_config(model)))
     check_tools(tasks)
     row = _row(config.model, model, out)
-    with _opened("evaluation", out, config, [model], fresh):
+    with _opened("evaluation", out, config, [model], fresh, command) as directory:
         longest = longest_context(model) if theirs else context_length(model, tasks)
         with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
             llm = engines[row.name]
@@ -147,11 +149,16 @@ def evaluate_checkpoint(config: RunConfig, out: Path, fresh: bool, include_path:
                 )
                 found |= evaluate(llm, eval_spec, VariantEval(out, row.name, fingerprint(model)))
         first = tasks[0].name if names[0] in ours else next(iter(found))
-        return _finish(out, config.model, first, [replace(row, eval=found)])
+        return _finish(directory, config.model, first, [replace(row, eval=found)])
 
 
 def bench_checkpoints(
-    config: RunConfig, names: Sequence[str], out: Path, fresh: bool, online: bool = False
+    config: RunConfig,
+    names: Sequence[str],
+    out: Path,
+    fresh: bool,
+    online: bool = False,
+    command: str | None = None,
 ) -> RunResult:
     """Throughput, latency and memory of several models on the same requests, in turns; one given twice says what noise
     does.
@@ -161,19 +168,25 @@ def bench_checkpoints(
     paths = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
     given = dict(zip(paths, names, strict=True))
     rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
-    with _opened("measuring", out, config, list(paths.values()), fresh, online=online):
+    with _opened("measuring", out, config, list(paths.values()), fresh, command, online=online) as directory:
         workload = make_workload(config, next(iter(paths.values())), task)
         for path in paths.values():
             check_context(path, workload)
         found, ratios = bench(paths, config, workload, out, online)
         return _finish(
-            out, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios
+            directory, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios
         )
 
 
 @contextmanager
 def serving_checkpoint(
-    config: RunConfig, address: server.Address, extra: Sequence[str], out: Path, fresh: bool, max_model_len: int | None
+    config: RunConfig,
+    address: server.Address,
+    extra: Sequence[str],
+    out: Path,
+    fresh: bool,
+    max_model_len: int | None,
+    command: str | None = None,
 ) -> Iterator[server.Server]:
     """vLLM's server on one checkpoint, answering; run.json says what it holds.
 
@@ -190,7 +203,7 @@ def serving_checkpoint(
     settings = config_for(path, config.dtype, config.threads, longest)
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
-    with _opened("serving", out, config, [path], fresh):
+    with _opened("serving", out, config, [path], fresh, command) as directory:
         say(shlex.join(server.command(path, row.name, settings, address, extra)))
         with ExitStack() as stack:
             with stage("Starting vLLM's server"):
@@ -203,7 +216,7 @@ def serving_checkpoint(
             found = replace(
                 found, prompts=None, forecast={} if extra else found.forecast
             )  # it knows nothing of vLLM's own options
-            _finish(out, config.model, task_names(config)[0], [replace(row, serving=found)])
+            _finish(directory, config.model, task_names(config)[0], [replace(row, serving=found)])
             yield running
 
 
@@ -227,21 +240,25 @@ def _row(name: str, path: Path, out: Path) -> Variant:
 
 
 @contextmanager
-def _opened(what: str, out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, **more: Any) -> Iterator[None]:
+def _opened(
+    what: str, out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, command: str | None, **more: Any
+) -> Iterator[RunDirectory]:
     """The run directory, locked, with word of how the work in it ended."""
     settings = {**config.model_dump(mode="json"), **more, "fingerprints": [fingerprint(path) for path in paths]}
     with locked(out):
         directory = RunDirectory(out)
-        directory.open(settings, fresh, typed_command(), environment_settings())
+        directory.open(settings, fresh, command, environment_settings())
         with directory.working():
             directory.begin(what)
-            yield
+            yield directory
 
 
-def _finish(out: Path, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()) -> RunResult:
+def _finish(
+    directory: RunDirectory, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()
+) -> RunResult:
     from reports.build import write_reports
 
-    result = build_run(model, task, rows, [], {}, speed_ratios=ratios)
-    write_run(result, out)
-    write_reports(out)
+    result = build_run(model, task, rows, [], {}, speed_ratios=ratios, command=directory.command)
+    write_run(result, directory.path)
+    write_reports(directory.path)
     return result

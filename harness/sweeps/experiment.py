@@ -38,11 +38,11 @@ from pruning.export import predict_size, record_of
 from pruning.plan import load_plan
 
 
-def sweep(config: RunConfig, out: Path | None, fresh: bool) -> tuple[RunResult, Path]:
+def sweep(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
     """The whole experiment on one model; returns the result and the run directory. Raises HarnessError where the dense
     model fails.
     """
-    return start(config, out, fresh, resolve_sweep, lambda run: _Sweep(run).run_all())
+    return start(config, out, fresh, command, resolve_sweep, lambda run: _Sweep(run).run_all())
 
 
 _DATA = "recovery data"

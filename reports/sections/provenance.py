@@ -23,7 +23,7 @@ def section(run: Mapping[str, Any]) -> Section:
 def provenance_table(run: Mapping[str, Any]) -> Table:
     rows = [
         ("model", run["model"]),
-        ("command", run["command"]),
+        ("command", run["command"] or "none, a call from Python"),
         ("created", run["created"]),
         *_calibration_rows(run["calibration"]),
         ("seeds", ", ".join(map(str, sorted(set(run["seeds"])))) or "none"),

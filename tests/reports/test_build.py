@@ -110,6 +110,11 @@ def test_a_pipe_does_not_break_a_markdown_table(tmp_path: Path) -> None:
     assert "harness run \\| tee log" in rendered(tmp_path, run)[1]
 
 
+def test_a_run_without_a_command_says_so(tmp_path: Path) -> None:
+    page, text = rendered(tmp_path, {**copy.deepcopy(RUN), "command": None})[:2]
+    assert all("none, a call from Python" in document for document in (page, text))
+
+
 def test_the_verdict_says_what_run_json_says() -> None:
     run = copy.deepcopy(RUN)
     pruned = {

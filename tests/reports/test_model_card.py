@@ -46,6 +46,11 @@ def test_a_path_of_this_machine_stays_here(run: dict[str, Any]) -> None:
     )
 
 
+def test_a_run_without_a_command_shows_none(run: dict[str, Any]) -> None:
+    text = render({**run, "command": None}, "selective-S-0.2")
+    assert "None" not in text and "on cpu.\n" in text and "on cpu:\n\n    harness" in render(run)
+
+
 def test_without_a_name_it_is_the_card_of_the_verdict(run: dict[str, Any]) -> None:
     text = render(run)
     assert "# tiny-math, selective-best-0.5" in text and "Prune up to here to lose less than 5 points" in text

@@ -45,7 +45,7 @@ class RunResult:
     created: str
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
-    command: str
+    command: str | None  # None where Python code called
     seeds: tuple[int, ...]
     calibration: Mapping[str, Any]
     variants: tuple[Variant, ...]

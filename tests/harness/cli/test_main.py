@@ -18,6 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from harness.cli.main import cli, main
+from harness.cli.options import typed_command
 
 
 def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -256,3 +257,10 @@ def test_models_and_tasks_are_listed() -> None:
     assert {row["name"] for row in json.loads(harness("tasks", "--json").stdout)} >= {"mini_math", "gsm8k_boxed"}
     path = Path(harness("tasks", "--path").stdout.strip())
     assert (path / "mini_math" / "mini_math.yaml").exists()
+
+
+@pytest.mark.parametrize("given", [["--api-key", "secret"], ["--api-key=secret"]])
+def test_a_key_does_not_get_into_run_json(given: list[str]) -> None:
+    command = typed_command(["serve", "my model", *given, "--port", "1"])
+    assert "secret" not in command
+    assert command.startswith("harness serve 'my model' --api-key") and command.endswith(" --port 1")

@@ -38,12 +38,8 @@ def test_the_published_schema_is_the_one_of_the_types() -> None:
     )
 
 
-@pytest.mark.parametrize("given", [["--api-key", "secret"], ["--api-key=secret"]])
-def test_a_key_does_not_get_into_run_json(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["harness", "serve", "my model", *given, "--port", "1"])
-    command = build_run("m", "t", [], [], {}).command
-    assert "secret" not in command
-    assert command.startswith("harness serve 'my model' --api-key") and command.endswith(" --port 1")
+def test_a_call_from_python_has_no_command() -> None:
+    assert build_run("m", "t", [], [], {}).command is None
 
 
 def test_a_summary_counts_every_kind_and_leaves_wrong_answers_out_of_the_failure_rate() -> None:

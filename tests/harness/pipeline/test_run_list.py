@@ -127,6 +127,12 @@ def test_to_go_on_settings_and_folder_of_then_are_given_and_no_key(
     assert str(only(tmp_path).resume_command).startswith(f"cd {here} && HARNESS_RATIO=0.3 ")
 
 
+def test_a_run_that_python_started_has_no_command(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    RunDirectory(tmp_path / "r").open({"model": "tiny-math"}, False)
+    assert (only(tmp_path).state, only(tmp_path).command, only(tmp_path).resume_command) == ("killed", None, None)
+
+
 @pytest.mark.parametrize(
     "odd", [{"command": "harness run 'x"}, {"settings": "abc"}, {"settings": {"task": [1]}}, {"environment": 3}]
 )
