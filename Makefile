@@ -1,41 +1,57 @@
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: run test thorough install lock format bench-scoring effects families smollm2-math recovery sweep
+.DEFAULT_GOAL := help
+.PHONY: help run check test thorough lint install install-dev lock generate format \
+	bench-scoring effects smollm2-math recovery sweep families
 
-run: install       ## the main job on the embedded model
+help:                     ## this list
+	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: install              ## the main job on the embedded model
 	$(BIN)/harness run
 
-test: install      ## lint, types, imports, tests
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+check: lint               ## format, lint, types, imports and the quick tests: the loop while working
+	$(BIN)/python -m pytest -m "not slow and not thorough"
+
+test: lint                ## the same with the tests that start vLLM
 	$(BIN)/python scripts/run_tests.py
 
-thorough: install  ## the same, with the tests that are long
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+thorough: lint            ## the same with the tests that are long, as CI does
 	$(BIN)/python scripts/run_tests.py -m ""
 
-install:
+lint: install-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+install:                  ## what running needs, into .venv
 	@$(PYTHON) scripts/install.py
 
-format: install
+install-dev:              ## that and what development needs
+	@$(PYTHON) scripts/install.py dev
+
+lock: install-dev         ## both locks from .venv, after changing a version there with pip
+	$(BIN)/python -m scripts.lock
+
+generate: install-dev     ## the generated files: docs/commands.md, run.schema.json
+	$(BIN)/python -m scripts.write_commands
+	$(BIN)/python -m scripts.write_schema
+
+format: install-dev       ## format and lint, repaired
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-lock:
-	$(BIN)/python scripts/lock.py
-
-bench-scoring: install   ## scoring against the bare forward pass
+bench-scoring: install    ## scoring against the bare forward pass
 	$(BIN)/python benchmarks/scoring.py
 
-effects: install         ## the paper's effects on the embedded model, test split
+effects: install          ## the paper's effects on the embedded model, test split
 	$(BIN)/python benchmarks/effects.py --split test
 
-smollm2-math: install    ## a 135M model with a real task accuracy, 15 to 50 minutes on two cores
+smollm2-math: install-dev ## a 135M model with a real task accuracy, 15 to 50 minutes on two cores
 	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math
 
-recovery: install        ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds
+recovery: install         ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds
 	$(BIN)/python benchmarks/recovered.py
 
-sweep: install           ## the whole experiment on the embedded model, with the claims judged
+sweep: install            ## the whole experiment on the embedded model, with the claims judged
 	$(BIN)/harness sweep --preset laptop --out runs/laptop
 
-families: install        ## every architecture on vLLM, uniform and per-layer widths
+families: install-dev     ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest -m "" tests/harness/engine/test_families.py tests/harness/engine/test_weight_swap.py

