@@ -99,7 +99,7 @@ def unmet(wanted: Iterable[Wanted], pins: Mapping[str, str]) -> list[str]:
     return [
         f"{asker} asks for {requirement}, here is {version}"
         for asker, requirement, version in with_pins
-        if not requirement.specifier.contains(version, prereleases=True)
+        if not requirement.specifier.contains(version)
     ]
 
 
