@@ -145,7 +145,7 @@ def write_vllm_metadata(of_vllm: str) -> None:
 
 def check() -> None:
     """The imports that fail where a build does not fit."""
-    names = "torch, vllm, lm_eval, transformers.models.qwen2, harness.cli"
+    names = "torch, vllm, lm_eval, transformers.models.qwen2, harness.cli.main"
     subprocess.run([str(PYTHON), "-c", f"import {names}"], check=True, stdout=subprocess.DEVNULL)
 
 
