@@ -2,7 +2,8 @@
 
 Selective, reverse and random pruning (three seeds) with the paper's S at one ratio, alignment 1, each a real export on
 its own vLLM engine; then the comparisons of the model card. The model was chosen on the validation split with this
-script."""
+script.
+"""
 
 from __future__ import annotations
 

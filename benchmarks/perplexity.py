@@ -4,7 +4,8 @@ python benchmarks/perplexity.py --out docs/perplexity.json     (needs HARNESS_DA
 
 An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration
 texts). Every arm is an export with alignment 1, scored by vLLM. seconds: from loading the model to the saved
-checkpoint, for one ratio."""
+checkpoint, for one ratio.
+"""
 
 from __future__ import annotations
 

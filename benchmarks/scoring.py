@@ -2,7 +2,8 @@
 
 Aims: at most 1.05 times the bare pass, and at least 3 times as fast as a hook on the FFN that runs gate_proj and
 up_proj again, on all prompts padded to the longest, through the LM head. The second moments of every layer are timed
-beside it."""
+beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Seconds of a live swap, and resident memory over many: `benchmarks/swap.py --model smollm2-135m`.
 
 Aims: at most 0.5 s for SmolLM2-135M on two cores, no growth. Neurons go at random; the first swap also takes the
-model's hash."""
+model's hash.
+"""
 
 from __future__ import annotations
 

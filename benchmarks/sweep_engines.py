@@ -2,7 +2,8 @@
 
 All evaluate the same plans on the same items with as many threads, one after the other: a sweep's worker, from the
 start of its process to the last verdict; a process and an engine for each exported checkpoint, as `harness eval` does;
-and an engine each within one process that is warm."""
+and an engine each within one process that is warm.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Streaming statistics of FFN activations, read by a forward-pre-hook on the down projection.
 
 h_j = act(gate_proj(x)_j) * up_proj(x)_j is already the input of down_proj, so nothing is computed twice; the LM head is
-not run."""
+not run.
+"""
 
 from __future__ import annotations
 
@@ -174,11 +175,17 @@ def collect(
     partial: Path | None = None,
     extra_observer: ExtraObserver = lambda _target, _mask: None,
 ) -> ActivationStats:
-    """Runs the body of `model` over the calibration set; `progress` gets the number of prompts done in each batch.
+    """Runs the body of `model` over the calibration set and returns its activation statistics.
 
-    gate: also how often each gate is open, for `lape`. partial: a file that keeps what is done, so that a killed
-    scoring goes on; the caller removes it. also: gives another observer for a batch, from its group and its mask of
-    scored tokens. Raises UnsupportedModelError where weights or activations are not finite."""
+    Args:
+        gate: Also measure how often each gate is open, for `lape`.
+        progress: Called with the number of prompts in each finished batch.
+        partial: A file that keeps what is done, so that a killed scoring resumes; the caller removes it.
+        extra_observer: Returns another observer for a batch, given its group and its mask of scored tokens.
+
+    Raises:
+        UnsupportedModelError: Weights or activations are not finite.
+    """
     import torch
 
     check_finite(model)

@@ -1,7 +1,6 @@
-"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept] and the plan's
-hash.
+"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept], plan hash.
 
-Beside plan.safetensors lies compensation.safetensors, beside any other NAME lies NAME.compensation.safetensors.
+Beside plan.safetensors lies compensation.safetensors; beside any other NAME lies NAME.compensation.safetensors.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def columns_file(plan_file: Path) -> Path:
 
 
 def _content_hash(plan_file: Path) -> str:
-    """Of the content alone: a plan may be renamed together with its columns."""
+    """A hash of the content alone, so that a plan may be renamed together with its columns."""
     return hashlib.sha256(plan_file.read_bytes()).hexdigest()[:16]
 
 
@@ -44,7 +43,7 @@ def compensate(
 ) -> Path:
     """Re-fits every layer's kept columns on `second_moment(layer)`, in order, and writes them beside the plan.
 
-    In the checkpoint's own dtype. `done` hears of every layer's indices and columns before the next layer begins.
+    The columns have the checkpoint's dtype. `done(layer, keep, fitted)` is called before the next layer begins.
     """
     family = family_of(read_config(model))
 
@@ -69,9 +68,7 @@ def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
 
 
 def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, columns: Callable[[int], Any]) -> Path:
-    """One layer in memory at a time; `columns(layer)` gives [hidden, kept] in the dtype of the model's down
-    projection.
-    """
+    """Writes the columns with one layer in memory at a time; `columns(layer)` returns [hidden, kept] in the model's dtype."""
     out = columns_file(plan_file)
     first = down_projection(model, family, 0)
     dtype = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}[
@@ -100,9 +97,7 @@ def _as_bits(tensor: Any) -> Array:
 
 
 def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
-    """Layer -> memory-mapped columns as unsigned integers, None for a plan without; raises UsageError where they do not
-    fit.
-    """
+    """Layer -> memory-mapped columns as unsigned integers; None for a plan without. Raises UsageError if they do not fit."""
     if not plan.compensated:
         return None
     path = columns_file(plan_file)

@@ -1,6 +1,4 @@
-"""What the scores say as a whole: where the neurons sit, how far metrics agree, how much hangs on the choice of
-prompts. Pure.
-"""
+"""Properties of the scores: distribution over layers, agreement between metrics, stability under resampling. Pure."""
 
 from __future__ import annotations
 
@@ -26,9 +24,9 @@ _RESAMPLES = 20
 
 
 def share_per_layer(scores: FloatArray, share: float = SHARE) -> dict[str, list[float]]:
-    """The part of every layer's neurons that is among the network's `share` with the highest and with the lowest score.
+    """The share of every layer's neurons among the network's `share` with the highest and with the lowest scores.
 
-    scores: [layers, intermediate_size]. A layer with more than `share` holds more than its part.
+    scores: [layers, intermediate_size]. A layer above `share` is over-represented.
     """
     count = max(1, round(share * scores.size))
     order = np.argsort(scores, axis=None, kind="stable")
@@ -41,10 +39,10 @@ def _per_layer(flat: Any, scores: FloatArray) -> list[float]:
 
 
 def agreement(tables: Mapping[str, FloatArray], ratio: float) -> dict[str, Any]:
-    """Spearman's rank correlation and overlap of the removed sets of every pair of metrics, means over layers.
+    """Spearman's rank correlation and overlap of the removed sets for every pair of metrics, means over layers.
 
-    overlap: the part of the neurons that one metric removes at `ratio` that the other removes too; by chance it is
-    `ratio`."""
+    overlap: share of the neurons removed by one metric at `ratio` that the other removes too; by chance it is `ratio`.
+    """
     names = sorted(tables)
     ranks = {name: ranks_of(tables[name]) for name in names}
     removed = {name: removed_by(tables[name], ratio) for name in names}
@@ -78,16 +76,17 @@ def removed_by(scores: FloatArray, ratio: float) -> Any:
 
 
 def overlap(a: Any, b: Any) -> float:
-    """Of equally large sets: the common part of one of them; 1 where nothing is removed."""
+    """The common share of two equally large sets; 1 where nothing is removed."""
     return float((a & b).sum() / a.sum()) if a.any() else 1.0
 
 
 def stability(stats: ActivationStats, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """How much a ranking changes when the calibration prompts are drawn again, with replacement, from those there are.
+    """How much a ranking changes when the calibration prompts are resampled with replacement.
 
-    metric -> {"rank_correlation": [mean, least], "overlap": {ratio: [mean, least]}}, resampled against the ranking of
-    all prompts; from the at most 256 prompts of each group whose means were kept. Metrics of single tokens and of
-    second moments are left out."""
+    Returns metric -> {"rank_correlation": [mean, min], "overlap": {ratio: [mean, min]}}, each resampled ranking against
+    the ranking of all prompts. It uses the at most 256 prompts per group whose means were kept. Metrics over tokens and
+    of second moments are omitted.
+    """
     rng = np.random.default_rng(seed)
     counts = {
         target: _counts(rng, len(group.sample), resamples)
@@ -106,7 +105,7 @@ def _counts(rng: np.random.Generator, n: int, resamples: int) -> FloatArray:
 
 
 def _rankings(stats: ActivationStats, layer: int, counts: Mapping[bool, FloatArray]) -> dict[str, FloatArray]:
-    """metric -> [1 + resamples, F] of one layer: the resamples stand where the metrics expect layers."""
+    """metric -> [1 + resamples, F] of one layer, with the resamples in place of the layers."""
 
     def group(of: GroupStats, drawn: FloatArray) -> GroupStats:
         values = of.sample[:, layer].astype(np.float64)

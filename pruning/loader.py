@@ -1,4 +1,4 @@
-"""Checkpoints with a width of its own in every layer, in transformers: stock `from_pretrained` knows one width only."""
+"""Checkpoints with non-uniform widths in transformers, whose `from_pretrained` knows only one width."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The layer writes W h. Without the neurons R, the best W' on the kept neurons K minimises E||W h - W' h_K||^2, which is
 W'_K = W_K + W_R H_RK H_KK^-1 with H = E[h h^T]; removing neuron j alone costs ||W_j||^2 / [H^-1]_jj (Hassibi and Stork
-1993; per column as in ZipLM, arXiv 2302.04089, and SlimGPT, arXiv 2412.18110). All of it in FP64."""
+1993; per column as in ZipLM, arXiv 2302.04089, and SlimGPT, arXiv 2412.18110). All of it in FP64.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def _factor(second_moment: Any, damping: float, keep: Any = None) -> Any:
     indefinite.
 
     H is summed in FP32: a few massive, perfectly correlated activations can push eigenvalues below zero. Raises
-    MeasurementError where no damping helps."""
+    MeasurementError where no damping helps.
+    """
     import torch
 
     mean = float(second_moment.diagonal().double().mean())
@@ -53,7 +55,8 @@ def removal_order(
 
     weight: W [hidden, F]; second_moment: H [F, F]. Each step removes the neuron with the least ||W_j||^2 / P_jj of the
     current compensated W and P = H_KK^-1. Exact within a pool of candidates; W and P themselves are brought up to date
-    once per block: P -= P_:R P_RR^-1 P_R:, W -= W_R P_RR^-1 P_R:."""
+    once per block: P -= P_:R P_RR^-1 P_R:, W -= W_R P_RR^-1 P_R:.
+    """
     import torch
 
     inverse = torch.cholesky_inverse(_factor(second_moment, damping))
@@ -75,7 +78,8 @@ def removal_scores(weight: Any, second_moment: Any, damping: float = DAMPING) ->
     at least.
 
     The greedy losses made monotone and divided by E||W h||^2, so that they compare over layers; the last to go scores
-    highest."""
+    highest.
+    """
     order, losses = removal_order(weight, second_moment, weight.shape[1], damping)
     exact = second_moment.to(weight.device)
     energy = float(((weight.float() @ exact) * weight.float()).sum())
@@ -99,7 +103,8 @@ def _greedy(gram: Any, inverse: Any, count: int) -> tuple[Any, Any]:
     """Exact greedy removal inside a pool: gram G = W^T W and P of its neurons; returns positions and losses.
 
     Removing p turns W_j into W_j - c_j W_p and P into P - P_pp c c^T, with c = P_p / P_pp. Only the diagonals of G and
-    P are kept up to date; a row is brought up to date, from the removals before it, when its neuron is removed."""
+    P are kept up to date; a row is brought up to date, from the removals before it, when its neuron is removed.
+    """
     import torch
 
     norms, spread = gram.diagonal().clone(), inverse.diagonal().clone()

@@ -29,10 +29,10 @@ def default_alignment(intermediate_size: int) -> int:
 
 
 def choose_metric(method: Method, metric: str | None, compensate: bool | None) -> tuple[str | None, bool]:
-    """The metric and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
+    """The metric, and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
 
-    Compression asks what the task can do without (`best`), reverse pruning what is specific to it (smd), random asks
-    nothing."""
+    By default selective pruning uses `best`, what the task can do without, and reverse pruning S, what is specific to it.
+    """
     if method == "random":
         return None, bool(compensate)
     name = metric or {"selective": "best", "reverse": "smd"}[method]
@@ -63,8 +63,12 @@ def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What to remove. `protect`: the share of neurons with the largest contribution that stay whatever the metric
-    says.
+    """What to remove.
+
+    Attributes:
+        protect: Share of the neurons with the largest contribution that stay whatever the metric says.
+        compensated: Re-fit the remaining down_proj columns.
+        sequential: Re-fit each layer on the output of the pruned layers before it.
     """
 
     ratio: float
@@ -80,7 +84,7 @@ class PlanRequest:
 
 
 def check_request(request: PlanRequest, intermediate_size: int) -> None:
-    """Raises UsageError for what cannot be planned, before anything is scored."""
+    """Raises UsageError for a request that cannot be planned, before anything is scored."""
     uniform = pruned_width(intermediate_size, request.ratio, request.alignment)
     if not 0 <= request.protect < 1:
         raise UsageError(
@@ -103,9 +107,10 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
 
 
 def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
-    """selective removes the lowest scores, reverse the highest, random any; uniform or per-layer widths.
+    """Removes the lowest scores (selective), the highest (reverse) or any (random), with uniform or per-layer widths.
 
-    Raises UsageError where the scores lack the metric or the widths cannot be had.
+    Raises:
+        UsageError: The scores lack the metric, or the widths are impossible.
     """
     table = (
         next(iter(scores.scores.values()))
@@ -147,7 +152,7 @@ def _scores_of(scores: Mapping[str, FloatArray], metric: str) -> FloatArray:
 
 
 def _worth(scores: FloatArray, method: Method, seed: tuple[int, int]) -> FloatArray:
-    """What decides who stays, higher first: the score, its negative, or a random rank."""
+    """The order in which neurons stay, highest first: the score, its negative, or a random rank."""
     if method == "random":
         worth = np.empty(len(scores))
         worth[np.random.default_rng(seed).permutation(len(scores))] = np.arange(len(scores), 0, -1)
@@ -176,9 +181,7 @@ def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
 
 
 def _comparable(ranked: FloatArray, request: PlanRequest) -> FloatArray:
-    """Scores on one scale over the layers: as they are where the metric has no unit, else standardised per layer as in
-    FLAP.
-    """
+    """Scores on one scale over the layers: unchanged for a metric without unit, else standardised per layer as in FLAP."""
     if request.metric in UNIT_FREE:
         return ranked
     held = np.where(np.isinf(ranked), np.nan, ranked)
@@ -192,7 +195,8 @@ def global_widths(scores: FloatArray, total: int, alignment: int, min_width: int
     """One ranking over all layers: neurons in steps of `alignment` go to the layer whose next ones are worth most.
 
     Every width is a multiple of the alignment, at least `min_width` (at least an eighth of the layer), at most the
-    layer, and they sum to at most `total`. Raises UsageError where the floor alone is above it."""
+    layer, and they sum to at most `total`. Raises UsageError where the floor alone is above it.
+    """
     layers, size = scores.shape
     floor = _floor(total // layers, size, alignment, min_width)
     steps = size // alignment
@@ -250,7 +254,7 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
 
 
 def load_plan(path: Path) -> PruningPlan:
-    """Reads and checks a plan; raises UsageError where the file is no plan or its indices are not sorted and unique."""
+    """Reads and checks a plan; raises UsageError if the file is not a plan or its indices are not sorted and unique."""
     arrays, meta = load_arrays(path, "harness plan")
     try:
         keep = tuple(arrays[f"layers.{i}.keep"] for i in range(int(meta["layers"])))

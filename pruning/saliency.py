@@ -1,4 +1,4 @@
-"""First-order saliency through autograd: what the loss would change by if a neuron fell silent."""
+"""First-order saliency by autograd: how much the loss would change if a neuron were removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def taylor(
 
     The sum is that of gradient times weight over down_proj's column j (LLM-Pruner, arXiv 2305.11627); L is the prompt's
     summed next-token loss on its scored tokens. No weight gets a gradient, so memory is that of one batch's
-    activations."""
+    activations.
+    """
     import torch
 
     layers = len(submodule(model, family.layers))

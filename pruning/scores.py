@@ -2,7 +2,8 @@
 
 A new metric is one function with its source in the docstring, decorated with @metric("name"). Notation: T the task's
 prompts, D the distractors, m_ij the mean over prompt i's tokens of |h_j|, mu and sigma its mean and population standard
-deviation over prompts, E a mean over tokens, W_j column j of down_proj."""
+deviation over prompts, E a mean over tokens, W_j column j of down_proj.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +166,8 @@ def language_activation_probability_entropy(stats: ActivationStats) -> FloatArra
     0).
 
     Tang et al., arXiv 2402.16438, who keep the low-entropy neurons of every language; the sign is ours, since theirs
-    has no direction."""
+    has no direction.
+    """
     assert stats.target.gate_open is not None and stats.distractor.gate_open is not None
     p = np.stack([stats.target.gate_open, stats.distractor.gate_open])
     share = p / np.maximum(p.sum(axis=0), np.finfo(float).tiny)
@@ -184,7 +186,8 @@ def root_mean_square_contribution(stats: ActivationStats) -> FloatArray:
     """sqrt(E_T h_j^2) * ||W_j||.
 
     The root mean square of what neuron j writes into the residual stream: Wanda's |W| * ||X|| (arXiv 2306.11695), taken
-    over a whole column. Which neurons the task needs."""
+    over a whole column. Which neurons the task needs.
+    """
     return np.sqrt(stats.target.mean_square) * stats.down_norm
 
 

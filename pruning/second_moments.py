@@ -55,14 +55,14 @@ def measure(
 
 
 def missing(folder: Path, calibration: CalibrationSet, general_weight: float, layers: int) -> list[int]:
-    """The layers whose H is not there, or was measured on something else."""
+    """The layers whose H has not been measured, or was measured on something else."""
     return [
         layer for layer in range(layers) if stored_key(layer_file(folder, layer)) != key_of(calibration, general_weight)
     ]
 
 
 def key_of(calibration: CalibrationSet, general_weight: float) -> str:
-    """What second moments hang on."""
+    """Identifies what second moments were measured on."""
     return f"{calibration.hash}-{general_weight!r}"
 
 
@@ -71,8 +71,9 @@ def passes(layers: int, width: int, memory_bytes: float) -> int:
 
 
 class Sums:
-    """H [F, F] float32 of `layers` as batches go by: (1 - retain) E_T[h h^T] + retain E_D[h h^T] over the scored
-    tokens.
+    """H [F, F] float32 of `layers`, accumulated over batches: (1 - w) E_T[h h^T] + w E_D[h h^T] over the scored tokens.
+
+    w is `general_weight`, the share of the general (distractor) tokens.
     """
 
     def __init__(self, calibration: CalibrationSet, general_weight: float, layers: Sequence[int]) -> None:
@@ -82,7 +83,7 @@ class Sums:
         self.found: dict[int, Any] = {}
 
     def observer(self, target: bool, mask: Any) -> Observer | None:
-        """What adds a batch with this mask of scored tokens; None where its group does not count."""
+        """The observer that adds a batch with this mask of scored tokens; None where its group has weight 0."""
         weight, scored = self.weights[target], mask.bool()
         if weight == 0:
             return None
@@ -96,7 +97,7 @@ class Sums:
         return add
 
     def save(self, folder: Path) -> None:
-        """One file per layer; nothing where prompts are missing, as after a resumed pass."""
+        """Writes one file per layer; nothing where prompts are missing, as after a resumed pass."""
         while self.found and not self.missing:
             layer, second_moment = self.found.popitem()
             _save(layer_file(folder, layer), second_moment, self.key)
@@ -105,9 +106,7 @@ class Sums:
 def one_pass(
     model: Any, family: Family, calibration: CalibrationSet, general_weight: float, folder: Path, memory_bytes: float
 ) -> Sums | None:
-    """Sums for a pass that is made anyway, where all layers fit into `memory_bytes` together; None where they do
-    not.
-    """
+    """Sums for a pass that is made anyway, if all layers fit into `memory_bytes` together; None if they do not."""
     stack = submodule(model, family.layers)
     width = down_weight(stack[0], family).shape[1]
     if layers_per_pass(len(stack), width, memory_bytes) < len(stack):
@@ -132,10 +131,10 @@ def _accumulate(
 
 
 def _token_weights(calibration: CalibrationSet, general_weight: float) -> dict[bool, float]:
-    """What one token of each group counts in H."""
+    """The weight of one token of each group in H."""
     if not 0 <= general_weight <= 1:
         raise UsageError(
-            f"retain {general_weight} is outside [0, 1]; it is the share of general tokens in what pruning must keep"
+            f"general weight {general_weight} is outside [0, 1]; it is the share of general tokens in what pruning must keep"
         )
 
     def tokens(items: list[CalibrationItem]) -> int:
@@ -160,7 +159,7 @@ def _save(path: Path, second_moment: Any, key: str) -> None:
 
 
 def stored_key(path: Path) -> str | None:
-    """The key in a file's metadata; None where there is no such file, or it is damaged."""
+    """The key in a file's metadata; None where the file is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

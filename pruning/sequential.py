@@ -1,7 +1,8 @@
-"""Second moments layer by layer through the model as pruned so far: each layer sees what the layers before it now give.
+"""Second moments layer by layer through the pruned model: each layer sees the outputs of the pruned layers before it.
 
 The hidden states of all calibration tokens are kept between layers (tokens * hidden_size floats), so every layer runs
-twice, once to be measured and once pruned (the walk of SparseGPT, arXiv 2301.00774, and SlimGPT, arXiv 2412.18110)."""
+twice, once to be measured and once pruned (as in SparseGPT, arXiv 2301.00774, and SlimGPT, arXiv 2412.18110).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from pruning.second_moments import Sums
 
 @dataclass
 class _Batch:
-    """Hidden states before the next layer, and with what else every layer was called."""
+    """Hidden states before the next layer, and the other arguments with which every layer was called."""
 
     target: bool
     mask: Any
@@ -26,7 +27,7 @@ class _Batch:
 
 
 class LayerwiseRefit:
-    """Goes through the layers of `model` once, in order, changing its down projections as it goes."""
+    """Goes through the layers of `model` once, in order, and replaces their down projections."""
 
     def __init__(self, model: Any, family: Family, calibration: CalibrationSet, general_weight: float) -> None:
         self.model, self.family, self.calibration, self.general_weight = model, family, calibration, general_weight
@@ -37,7 +38,7 @@ class LayerwiseRefit:
         ]
 
     def _start(self, batch: Any) -> _Batch:
-        """One dense pass: the first layer's input and every layer's other arguments."""
+        """One dense pass that records the first layer's input and every layer's other arguments."""
         import torch
 
         ids, attention, mask = pad(batch, self.model.device)
@@ -57,7 +58,7 @@ class LayerwiseRefit:
         return _Batch(batch[0].target, mask, first, others)
 
     def second_moment(self, layer: int) -> Any:
-        """H [F, F] float32 of this layer, on what the layers before it give now."""
+        """H [F, F] float32 of this layer, given the pruned layers before it."""
         sums = Sums(self.calibration, self.general_weight, [layer])
         for batch in self.batches:
             add = sums.observer(batch.target, batch.mask)
@@ -67,7 +68,7 @@ class LayerwiseRefit:
         return sums.found[layer]
 
     def prune(self, layer: int, keep: Any, fitted: Any) -> None:
-        """Sets the layer's down projection to the re-fitted columns [hidden, kept], the rest to zero, and moves on."""
+        """Sets the layer's down projection to the re-fitted columns [hidden, kept] and the rest to zero, then advances."""
         import torch
 
         with torch.inference_mode():

@@ -3,7 +3,8 @@ family.
 
 A checkpoint with widths of its own per layer keeps its model_type, says FFNPruned<Architecture> in `architectures` and
 lists `intermediate_sizes`. The registered class is vLLM's own, with the FFN's linear layers built again at the right
-width."""
+width.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training will take, before it starts: tokens, memory, disk and floating-point operations."""
+"""What a training will take, estimated before it starts: tokens, memory, disk and FLOPs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ACTIVATIONS = 34
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes are over all processes; `memory_bytes` is the sum of the others but the disk's. An estimate."""
+    """An estimate over all processes; `memory_bytes` is the sum of all bytes except the disk's."""
 
     tokens: int
     steps: int
@@ -36,7 +36,7 @@ class Cost:
 
 
 def lora_parameters(shape: ModelShape, rank: int) -> int:
-    """rank * (inputs + outputs) of every projection of every layer, the query being as wide as the model."""
+    """rank * (inputs + outputs) of every projection of every layer; queries are as wide as the model."""
     h, kv = shape.hidden_size, shape.num_key_value_heads * shape.head_dim
     matrices = shape.neuron_parameters // h  # of the FFN: three with a gate
     attention = 2 * (h + h) + 2 * (h + kv)
@@ -44,10 +44,16 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
 
 
 def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
-    """`row_tokens`: of an average row, unpacked. A distilling teacher's weights count among the weights.
+    """Estimates a training.
 
-    Adapters are trained with a copy of everything per process; whole weights, gradients and moments are spread over the
-    processes."""
+    Adapters are trained with a full copy per process; full weights, gradients and moments are sharded over processes.
+
+    Args:
+        row_tokens: Tokens of an average row, unpacked.
+
+    Returns:
+        The estimate; a teacher's weights count among the weights.
+    """
     row_tokens = recipe.max_length if recipe.packing else row_tokens
     tokens = round(recipe.steps * recipe.batch * row_tokens)
     copies = recipe.processes if recipe.tuning == "lora" else 1
@@ -70,9 +76,7 @@ def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
 
 
 def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
-    """Checkpointing keeps a layer's input and one layer's activations. Half of the tokens are taken to be answers,
-    which have logits.
-    """
+    """Bytes of activations. Checkpointing keeps each layer's input and one layer's activations; half of the tokens have logits."""
     at_once = recipe.micro_batch * recipe.processes * row_tokens * (1.0 if recipe.packing else _PADDED)
     width = 2 if recipe.precision == "bfloat16" else 4
     layer = at_once * (shape.hidden_size * _ACTIVATIONS * width / 2 + _adapter_inputs(shape, recipe))
@@ -83,16 +87,12 @@ def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
 
 
 def _adapter_inputs(shape: ModelShape, recipe: Recipe) -> int:
-    """Bytes a token and layer: every adapter keeps its input in FP32, and once more with its mask where there is
-    dropout.
-    """
+    """Bytes per token and layer: every adapter keeps its input in FP32, and a second copy with its mask under dropout."""
     inputs = 6 * shape.hidden_size + shape.intermediate_size
     return inputs * (_FP32 + (_FP32 + 1) * bool(recipe.lora_dropout)) if recipe.tuning == "lora" else 0
 
 
 def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:
-    """2 a parameter and token forward, 2 back to the activations, 2 to the weights that are trained; a teacher and
-    recomputing add 2.
-    """
+    """2 FLOPs per parameter and token forward, 2 back to activations, 2 to trained weights; a teacher and recomputing add 2 each."""
     each = 6 if recipe.tuning == "full" else 4
     return float(shape.parameters) * tokens * (each + 2 * recipe.gradient_checkpointing + 2 * bool(recipe.distill))

@@ -155,7 +155,8 @@ def check_no_overlap(examples: Sequence[Example], tested: Iterable[str], source:
     """Raises UsageError where the text of a test item stands in a training item; `tested`: the test's questions.
 
     Texts are compared by their words, numbers and signs. One of fewer than six of these must be the whole prompt or
-    answer."""
+    answer.
+    """
     whole, heads = set[_Words](), defaultdict[_Words, set[_Words]](set)
     for text in tested:
         words = _words(text)

@@ -1,6 +1,4 @@
-"""A trained state back into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's own
-dtype.
-"""
+"""Merges a trained state into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's dtype."""
 
 from __future__ import annotations
 
@@ -16,15 +14,18 @@ from harness.core.safetensors_stream import Array, Entry, as_array, finite, iter
 _ADAPTER = "adapter_model.safetensors"
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
-_PREFIX = "base_model.model."  # of a tensor in peft's files
+_PREFIX = "base_model.model."  # of tensor names in peft files
 
 
 def merge(shards: Sequence[Path], state: Path, out: Path) -> None:
-    """Writes every shard anew into the folder `out` with what was trained: the adapter of `state` added, or its
-    weights.
+    """Writes every shard to the folder `out` with what was trained: the adapter of `state` added, or its weights.
 
-    An adapter adds alpha / r * B A to a weight (Hu et al. 2021, arXiv 2106.09685). Raises MeasurementError where a
-    trained weight is no number, UnsupportedModelError where the state does not fit the shards."""
+    An adapter adds alpha / r * B A to a weight (Hu et al. 2021, arXiv 2106.09685).
+
+    Raises:
+        MeasurementError: A trained weight is not finite.
+        UnsupportedModelError: The state does not fit the shards.
+    """
     with ExitStack() as stack:
         trained = _open_adapter(state, stack) if (state / _ADAPTER).exists() else _open_weights(state, stack)
         for shard in shards:
@@ -36,13 +37,13 @@ def merge(shards: Sequence[Path], state: Path, out: Path) -> None:
 
 
 class _Trained:
-    """What a state says about a checkpoint's tensors, each read when it is asked for."""
+    """A state's changes to a checkpoint's tensors, each read on demand."""
 
     def __init__(self, tensors: dict[str, Any], adapter: dict[str, Any] | None = None) -> None:
         self.tensors, self.adapter, self.used = tensors, adapter, set[str]()
 
     def __call__(self, name: str, original: Any) -> Any:
-        """The trained FP32 tensor, None where the original stays."""
+        """The trained FP32 tensor; None where the original stays."""
         found = next((key for key in self._keys(name) if key in self.tensors), None)
         if found is None:
             return None
@@ -54,14 +55,12 @@ class _Trained:
         )
 
     def _keys(self, name: str) -> list[str]:
-        """As it stands, below the body that older checkpoints leave out of their names, or as the embedding that a head
-        is tied to.
-        """
+        """Names under which a state may hold a tensor: as it is, below a body prefix that older checkpoints omit, or tied."""
         tied = [key for key in self.tensors if key.endswith(_EMBEDDINGS)] if name in _HEADS and not self.adapter else []
         return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox")), *tied]
 
     def unused(self) -> list[str]:
-        """A tied head, which a sharded training stores beside its embedding, is not missed."""
+        """Trained tensors that no shard has; a tied head, which sharded training stores beside its embedding, is allowed."""
         return sorted(key for key in self.tensors.keys() - self.used if key not in _HEADS)
 
 
@@ -118,7 +117,7 @@ def _blocks(source: Path, entry: Entry, trained: _Trained) -> Iterator[Array]:
     for block in iter_blocks(_bits(found, entry.dtype)):
         if not finite(block, entry.dtype):
             raise MeasurementError(
-                f"{entry.name} is infinite or no number after training; give a lower --learning-rate, and --fresh"
+                f"{entry.name} is not finite after training; give a lower --learning-rate, and --fresh"
             )
         yield block
 

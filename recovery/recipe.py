@@ -1,4 +1,4 @@
-"""How a checkpoint is trained: every setting that decides the result, resolved before anything starts."""
+"""How a checkpoint is trained: every setting that decides the result, resolved before training starts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Tuning = Literal["lora", "full"]
 SMALL, _TINY = 1_000_000_000, 10_000_000  # parameters
 _LEARNING_RATES = {"lora": 2e-4, "tiny": 5e-4, "small": 2e-4, "large": 1e-5}
 _SAVES_PER_PART = 3
-WARMUP = 0.05  # of the steps
-LEAST_RATE = 0.05  # of the learning rate, at the end
+WARMUP = 0.05  # share of the steps
+LEAST_RATE = 0.05  # share of the learning rate at the end
 # arXiv 2604.27115: LoRA r 16, alpha 32 on every projection; by the kind of the task
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "math": {
@@ -40,11 +40,16 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """`batch`: examples per optimiser step, over all processes; `micro_batch`: of them at a time on one device.
+    """All settings of a training.
 
-    distill: weight of the Kullback-Leibler term to the dense model's next-token distribution, in [0, 1]. precision: of
-    the activations; weights that are trained are always FP32. curve: evaluations on the way. max_grad_norm: where
-    gradients are clipped."""
+    Attributes:
+        batch: Examples per optimiser step over all processes.
+        micro_batch: Examples per forward pass on one device.
+        distill: Weight in [0, 1] of the Kullback-Leibler term to the dense model's next-token distribution.
+        precision: dtype of the activations; trained weights are always FP32.
+        curve: Evaluations during training.
+        max_grad_norm: Gradients are clipped to this norm.
+    """
 
     tuning: Tuning
     learning_rate: float
@@ -75,18 +80,18 @@ class Recipe:
 
     @property
     def save_every(self) -> int:
-        """Steps between two states on disk: a few between two points of the curve."""
+        """Steps between two states on disk: a few per part of the curve."""
         return max(1, math.ceil(self.steps / (_SAVES_PER_PART * (self.curve + 1))))
 
     @property
     def curve_steps(self) -> tuple[int, ...]:
-        """After which steps the accuracy is measured, beside before the first and after the last one."""
+        """The steps after which accuracy is measured, in addition to before the first and after the last."""
         points = (self.save_every * _SAVES_PER_PART * (i + 1) for i in range(self.curve))
         return tuple(step for step in points if step < self.steps)
 
 
 def default_tuning(parameters: int) -> Tuning:
-    """All weights where a billion of them or fewer are to be trained, else LoRA as in the paper."""
+    """All weights up to a billion parameters, else LoRA as in the paper."""
     return "full" if parameters <= SMALL else "lora"
 
 
@@ -97,13 +102,13 @@ def default_learning_rate(tuning: Tuning, parameters: int) -> float:
 
 
 def default_micro_batch(batch: int, processes: int, parameters: int) -> int:
-    """Everything at a time for a small model; two, as in the paper, for a large one."""
+    """The whole batch for a small model; two, as in the paper, for a large one."""
     share = max(1, batch // processes)
     return share if parameters <= SMALL else math.gcd(share, 2)
 
 
 def default_processes(batch: int, micro_batch: int | None, gpus: int) -> int:
-    """As many of the GPUs as can share a batch evenly, one where there is none."""
+    """As many of the GPUs as can share a batch evenly; one without a GPU."""
     return next(
         count for count in range(max(1, gpus), 0, -1) if count == 1 or batch % (count * (micro_batch or 1)) == 0
     )
@@ -114,10 +119,10 @@ def steps_of(epochs: float, examples: int, batch: int) -> int:
 
 
 def check(recipe: Recipe) -> Recipe:
-    """Raises UsageError for settings that do not go together."""
+    """Raises UsageError for settings that contradict each other."""
     if recipe.accumulation * recipe.micro_batch * recipe.processes != recipe.batch:
         raise UsageError(
-            f"--batch {recipe.batch} is no multiple of {recipe.processes} processes times --micro-batch {recipe.micro_batch}; change one"
+            f"--batch {recipe.batch} is not a multiple of {recipe.processes} processes times --micro-batch {recipe.micro_batch}; change one"
         )
     if recipe.distill and recipe.packing:
         raise UsageError("--distill compares with the dense model sequence by sequence; leave out --packing")
@@ -125,7 +130,7 @@ def check(recipe: Recipe) -> Recipe:
 
 
 def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The recipe in the words of TRL's SFTConfig."""
+    """The recipe as arguments of TRL's SFTConfig."""
     return {
         "output_dir": str(folder),
         "learning_rate": recipe.learning_rate,
@@ -151,9 +156,7 @@ def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def lora_settings(recipe: Recipe) -> dict[str, Any]:
-    """In the words of peft's LoraConfig: every linear layer but the head, which for Llama-like models are the paper's
-    seven.
-    """
+    """The recipe as arguments of peft's LoraConfig: every linear layer except the head, the paper's seven for Llama."""
     return {
         "r": recipe.lora_rank,
         "lora_alpha": recipe.lora_alpha,
@@ -163,9 +166,7 @@ def lora_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def trl_command(recipe: Recipe, model: Path, data: Path, folder: Path) -> dict[str, Any]:
-    """What `trl sft --config` needs to train the same way; a distillation term and widths per layer are not in its
-    words.
-    """
+    """The settings with which `trl sft --config` trains the same way, except distillation and non-uniform widths."""
     lora = {
         "use_peft": True,
         "lora_r": recipe.lora_rank,
@@ -178,5 +179,5 @@ def trl_command(recipe: Recipe, model: Path, data: Path, folder: Path) -> dict[s
 
 
 def load_dtype(recipe: Recipe) -> str:
-    """Weights that stay as they are can be BF16; trained ones are FP32."""
+    """dtype of the loaded weights: frozen ones can be BF16, trained ones are FP32."""
     return "bfloat16" if recipe.tuning == "lora" and recipe.precision == "bfloat16" else "float32"

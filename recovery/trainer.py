@@ -1,6 +1,4 @@
-"""One training with TRL's SFTTrainer: it goes on from the last whole state, watches loss and gradients, and leaves
-states on disk.
-"""
+"""Training with TRL's SFTTrainer: resumes from the last complete state, checks loss and gradients, saves states."""
 
 from __future__ import annotations
 
@@ -19,21 +17,23 @@ from harness.core.errors import MeasurementError
 from harness.core.files import write_json, write_text
 from recovery.recipe import Recipe, lora_settings, sft_settings
 
-_STATE = "trainer_state.json"  # the last file that the trainer writes into a state
+_STATE = "trainer_state.json"  # the last file of a state that the trainer writes
 _CLOCK, _INPUTS = "seconds.json", "inputs.txt"
 _RESUMING = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
-_EXPLOSION, _REMEMBERED, _LASTING, _ENOUGH = (
-    100.0,
-    55,
-    5,
-    10,
-)  # times; steps looked at, of them the last, and the least before those
+_EXPLOSION = 100.0  # times the earlier median that counts as exploded
+_WINDOW = 55  # steps that are compared
+_RECENT = 5  # of them, the last, which must all be large
+_LEAST_EARLIER = 10  # earlier steps needed for a comparison
 
 
 @dataclass(frozen=True)
 class Job:
-    """`folder`: where states, log and settings are kept; `data`: a folder with train.jsonl, rows of input_ids and
-    labels.
+    """One training.
+
+    Attributes:
+        folder: Where states, log and settings are kept.
+        data: A folder with train.jsonl, rows of input_ids and labels.
+        teacher: The dense model to distil from; None without distillation.
     """
 
     folder: Path
@@ -50,9 +50,10 @@ class Job:
 def train(
     job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Callable[[int], None] = lambda _: None
 ) -> Path:
-    """Trains `model` to the last step of the recipe and returns the folder of its final state (adapter or all weights).
+    """Trains `model` to the recipe's last step and returns the folder of its final state (adapter or all weights).
 
-    Raises MeasurementError where the loss is no number or the gradients explode; the states before are kept.
+    Raises:
+        MeasurementError: The loss is not finite, or the gradients explode; earlier states are kept.
     """
     from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback
@@ -82,19 +83,17 @@ def train(
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     final = last_state(job)
     if final is None or step_of(final) < job.recipe.steps:
-        raise MeasurementError(f"training ended before step {job.recipe.steps}; run the same command again to go on")
+        raise MeasurementError(f"training ended before step {job.recipe.steps}; run the same command again to resume")
     return final
 
 
 def states(job: Job) -> list[Path]:
-    """Whole states, oldest first."""
-    return [folder for folder in sorted(job.states.glob("checkpoint-*"), key=step_of) if _is_whole(folder)]
+    """Complete states, oldest first."""
+    return [folder for folder in sorted(job.states.glob("checkpoint-*"), key=step_of) if _is_complete(folder)]
 
 
 def discard_stale_checkpoints(job: Job, inputs: str) -> None:
-    """Before a training: only whole states of one on the same `inputs` (any text) can be gone on from, all others are
-    removed.
-    """
+    """Removes what a training cannot resume from: incomplete states, and states of a training on other `inputs` (any text)."""
     bound = job.folder / _INPUTS
     if not bound.exists() or bound.read_text(encoding="utf-8") != inputs:
         shutil.rmtree(job.states, ignore_errors=True)
@@ -106,7 +105,7 @@ def discard_stale_checkpoints(job: Job, inputs: str) -> None:
             shutil.rmtree(folder)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     try:
         return bool(json.loads((folder / _STATE).read_text(encoding="utf-8"))["global_step"])
     except (OSError, ValueError, KeyError):
@@ -119,7 +118,7 @@ def last_state(job: Job) -> Path | None:
 
 
 def seconds(job: Job) -> float:
-    """Spent in training up to the last state, over all goes."""
+    """Seconds spent in training up to the last state, over all starts."""
     file = job.folder / _CLOCK
     return float(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else 0.0
 
@@ -147,9 +146,7 @@ def _adapter(recipe: Recipe) -> Any:
 
 
 def _trainer_class(teacher: Any, distill: float) -> Any:
-    """SFTTrainer; with our loss on a CPU, where its tiled one takes two thirds of a step, and where a teacher needs the
-    logits.
-    """
+    """SFTTrainer, with our loss on a CPU, where its tiled loss takes two thirds of a step, and with a teacher."""
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
     class Trainer(SFTTrainer):
@@ -171,7 +168,8 @@ def _trainer_class(teacher: Any, distill: float) -> Any:
 def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: Any = None) -> Any:
     """Mean over the answer's tokens of (1 - distill) * cross entropy + distill * KL(teacher, model), in nats.
 
-    items: how many tokens the mean is over, those of `inputs` where None.
+    Args:
+        items: Tokens to average over; those of `inputs` if None.
     """
     import torch
     from torch.nn.functional import cross_entropy, kl_div, log_softmax
@@ -192,9 +190,7 @@ def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: An
 
 @contextmanager
 def _head_only_at(model: Any, asked: Any) -> Any:
-    """The head sees only these positions, [batch, length] -> [1, positions]; scaling and capping of logits stay the
-    model's own.
-    """
+    """Limits the LM head to these positions, [batch, length] -> [1, positions]; the model still scales and caps its logits."""
     head = getattr(model, "module", model).get_output_embeddings()  # below DistributedDataParallel
     handle = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][asked][None], *arguments[1:]))
     try:
@@ -209,7 +205,7 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
     norms: list[float] = []
     before, started = seconds(job), time.perf_counter()
 
-    class Watch(TrainerCallback):  # event: the settings, the state, the control
+    class Watch(TrainerCallback):  # event: settings, state, control
         def on_train_begin(self, *event: Any, **_: Any) -> None:
             advance(event[1].global_step)
 
@@ -229,19 +225,18 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
 
 
 def check_bands(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
-    """Raises MeasurementError for a loss or gradient that is no number, and for gradients that stay a hundred times
-    above their median.
+    """Raises MeasurementError where loss or gradient is not finite, or gradients stay a hundred times above their median.
 
-    One large gradient alone is clipped and harmless. `norms`: of the steps before; this one's is added.
+    A single large gradient is clipped and harmless. `norms`: the norms of earlier steps, to which this one is added.
     """
     norms.append(norm)
-    before, now = norms[-_REMEMBERED:-_LASTING], norms[-_LASTING:]
-    exploded = len(before) >= _ENOUGH and median(now) > _EXPLOSION * median(before)
+    before, now = norms[-_WINDOW:-_RECENT], norms[-_RECENT:]
+    exploded = len(before) >= _LEAST_EARLIER and median(now) > _EXPLOSION * median(before)
     if math.isfinite(loss) and math.isfinite(norm) and not exploded:
         return
     good = []
     for state in states(job):
-        if step_of(state) < step - (_LASTING if exploded else 1):  # a later loss was still sane
+        if step_of(state) < step - (_RECENT if exploded else 1):  # before the loss or gradient went wrong
             good.append(state)
         else:
             shutil.rmtree(state, ignore_errors=True)
@@ -256,7 +251,7 @@ def check_bands(job: Job, step: int, loss: float, norm: float, norms: list[float
 
 
 def thin_out(job: Job) -> None:
-    """The last two states can be gone on from; of the others the curve's keep their weights, the rest goes."""
+    """Keeps the last two states resumable, the weights alone of the curve's states, and removes the others."""
     for folder in states(job)[:-2]:
         if step_of(folder) not in job.recipe.curve_steps:
             shutil.rmtree(folder)

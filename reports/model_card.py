@@ -28,7 +28,8 @@ def render(
     run: Mapping[str, Any], variant: str | None = None, front: Mapping[str, Any] | None = None, made: str = ""
 ) -> str:
     """The card of one variant (None: the one of the verdict). front: what the checkpoint's own card says on top, its
-    licence above all; made: its text on how it was made."""
+    licence above all; made: its text on how it was made.
+    """
     chosen = subject(run, variant)
     return template("card.md.j2").render(
         run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])},

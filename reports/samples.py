@@ -53,7 +53,8 @@ def browser_rows(
     """kinds: names; tasks: name -> {prompts: {item: text}, total: answers, variants: {name: rows}}.
 
     A row: item, text, right (1, 0, null), kinds seen (indices, the first by precedence first), tokens, start of the
-    loop or -1."""
+    loop or -1.
+    """
     base = run["variants"][0]["name"]
     seen = (
         kind

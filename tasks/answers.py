@@ -151,7 +151,8 @@ def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) 
     """The last marked text that is a number, by the first finder that has one.
 
     truncated: the text was cut by the token limit, so a mark that was still open at its end may hold half a number and
-    is none."""
+    is none.
+    """
     text = text[-_LONGEST_TEXT:]
     following = _NEXT_QUESTION.search(text, 1)  # a base model goes on with questions of its own
     if following and (found := _marked(text[: following.start()], finders, False)) is not None:

@@ -4,7 +4,8 @@ bounded.
 A loop is an exactly periodic end: at least 3 repeats and 48 bytes (so that 48 tokens of any tokenizer are enough),
 period at most 1365 characters. Or much repetition anywhere: at least 64 tokens, seq-rep-4 >= 0.7 (Welleck et al., arXiv
 1908.04319) and zlib ratio >= 3 (the measure of Whisper, arXiv 2212.04356, which flags 2.4). Chosen so that no reference
-solution of HumanEval and MBPP and no reference answer of GSM8K is one."""
+solution of HumanEval and MBPP and no reference answer of GSM8K is one.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def is_gibberish(text: str) -> bool:
     5 % of them.
 
     Chinese and Japanese count as one script, as do Latin, Greek and mathematical letters. Ours; for texts of at least
-    20 characters."""
+    20 characters.
+    """
     seen = Counter(text)
     shown = {character: count for character, count in seen.items() if not character.isspace()}
     total = sum(shown.values())

@@ -3,7 +3,8 @@ function's body.
 
 What is kept: imports, definitions and what they need; what is dropped: prose, usage examples, the model's own asserts,
 definitions that are cut off. Of several definitions of the entry point the last complete one counts. Python's own
-parser decides, and nothing is run."""
+parser decides, and nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def find_program(text: str, entry_point: str, prompt: str = "", truncated: bool 
     prompt: what the model was to complete, a function's head behind imports and helpers; "" where it was asked in
     words. truncated: the token limit cut the text, so that a second definition at its end may be half of one. Code that
     is incomplete is returned as it is, so that running it says syntax_error; code that defines other things only, so
-    that it says no_entry_point."""
+    that it says no_entry_point.
+    """
     code = _at_the_margin(_code(text[:_LONGEST], entry_point), entry_point)
     if not code.strip():
         return None

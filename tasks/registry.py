@@ -29,7 +29,8 @@ class Task:
 
     `training_items`: how many there are to train on, None for a stream without end, 0 where there are none.
     `generates`: False where texts are scored; `max_new_tokens` is then what a window of text may be longer than a
-    prompt."""
+    prompt.
+    """
 
     name: str
     folder: str
@@ -48,7 +49,8 @@ class Task:
         extract() alike.
 
         Where it can be trained on: training(name, n, seed) gives documents, example(name, doc) one as the evaluation
-        asks it, and answered."""
+        asks it, and answered.
+        """
         return importlib.import_module(f"tasks.{self.folder}.task")
 
 

@@ -10,7 +10,8 @@ environment, no new processes or programs, system calls that a computation does 
 time, files and output bounded, nothing left for the next program. In mode landlock, where no namespaces can be made:
 the same but for the file system, of which the interpreter's folders and nothing else can be read and nothing written,
 though names and sizes of files can be asked. Does not protect against bugs of the kernel or of the hardware, nor hide
-the machine's kind, load or clock. Where neither works, nothing is run."""
+the machine's kind, load or clock. Where neither works, nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits
 
     "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout, memory,
     crash. Safe to call from several threads. Raises MeasurementError where no sandbox can be started: code is never run
-    without one."""
+    without one.
+    """
     return _pool().run({"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)})
 
 

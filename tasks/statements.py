@@ -39,7 +39,8 @@ def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
     on those.
 
     A statement that calls the entry point, waits for input or ends the program is never kept, nor one that reads what
-    nothing kept makes."""
+    nothing kept makes.
+    """
     names = {id(node): _names(node) for node in nodes}
     kept = {id(node) for node in nodes if isinstance(node, _DEFINITIONS) and _is_wanted_anyway(node, entry_point)}
     functions = {

@@ -1,10 +1,10 @@
-"""Every error a user can cause: one line that says what, where, and what to do."""
+"""The errors that users can cause. Each message is one line: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 def first_line(error: BaseException) -> str:
-    """Of what another library says, as much as belongs into one line of ours."""
+    """The first line of another library's error message."""
     return next(iter(str(error).strip().splitlines()), repr(error))
 
 
@@ -29,4 +29,4 @@ class StorageError(HarnessError):
 
 
 class MeasurementError(HarnessError):
-    """The engine or an evaluation gave something that cannot be a result."""
+    """The engine or an evaluation returned something that cannot be a result."""

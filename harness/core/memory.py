@@ -1,4 +1,4 @@
-"""What fits: free memory of this machine or its GPUs, and the number type in which a model can be scored here."""
+"""Free memory of this machine or its GPUs, and the dtype in which a model can be scored here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Main memory that can be had now: the kernel's estimate, which counts page cache, within the limit of this
-    container.
-    """
+    """Main memory that is available: the kernel's estimate, which counts page cache, capped by this container's limit."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     kernel = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
     free = kernel if kernel is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
@@ -23,7 +21,7 @@ def available_bytes() -> int:
 
 
 def _container_bytes(otherwise: int) -> int:
-    """memory.max - memory.current of the control group (version 2), page cache that can be dropped added back."""
+    """memory.max - memory.current of the control group (version 2), plus page cache that can be dropped."""
     try:
         limit, used = (_CGROUP / "memory.max").read_text().strip(), int((_CGROUP / "memory.current").read_text())
         statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
@@ -33,9 +31,7 @@ def _container_bytes(otherwise: int) -> int:
 
 
 def scoring_dtype(parameters: int) -> str:
-    """BF16 on CUDA. On a CPU FP32 where the weights fit, else BF16; raises MeasurementError where not even that
-    fits.
-    """
+    """BF16 on CUDA; on a CPU FP32 if the weights fit, else BF16. Raises MeasurementError if not even that fits."""
     import torch
 
     if torch.cuda.is_available():
@@ -50,7 +46,7 @@ def scoring_dtype(parameters: int) -> str:
 
 
 def loading_bytes(parameters: int) -> int:
-    """Of the weights while they are scored; as many as BF16 takes where not even that fits."""
+    """Bytes of the weights while they are scored; those of BF16 where not even that fits."""
     try:
         return parameters * (4 if scoring_dtype(parameters) == "float32" else 2)
     except MeasurementError:
@@ -58,9 +54,9 @@ def loading_bytes(parameters: int) -> int:
 
 
 def moments_memory(model_bytes: int = 0) -> float:
-    """Bytes that second moments may take at a time beside a model of `model_bytes` that is yet to be loaded.
+    """Bytes that second moments may take at once, beside a model of `model_bytes` that is yet to be loaded.
 
-    Half of what is free, on the fullest of several GPUs times their number.
+    Half of what is free: on CUDA, the free memory of the fullest GPU times the number of GPUs.
     """
     import torch
 

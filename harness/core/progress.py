@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: on standard error, with rich on a terminal and plain lines elsewhere."""
+"""Progress on standard error: rich bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The periodic end of a text: what the detector of loops finds and the report marks."""
+"""The periodic end of a text, which the loop detector looks for and the report marks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ WINDOW = 4096  # characters of the end that are looked at, so that a period has 
 
 @dataclass(frozen=True)
 class RepeatedEnd:
-    """text[start:] repeats its first `period` characters, the last time perhaps in part."""
+    """text[start:] repeats its first `period` characters; the last repetition may be incomplete."""
 
     start: int
     period: int
 
 
 def repeated_end(text: str) -> RepeatedEnd | None:
-    """The longest exactly periodic end of the text, trailing white space left out or in; None under 3 repeats or 48
-    bytes.
+    """The longest exactly periodic end of the text, with or without trailing white space; None under 3 repeats or 48 bytes.
 
-    Every end against its smallest period, which the failure function of the reversed text gives (Knuth et al. 1977).
-    Linear time."""
+    Tests every suffix against its smallest period, given by the failure function of the reversed text (Knuth et al.
+    1977). Linear time.
+    """
     found = [end for variant in dict.fromkeys((text, text.rstrip())) if (end := _periodic_tail(variant))]
     return min(found, key=lambda end: end.start, default=None)
 
@@ -42,7 +42,7 @@ def _periodic_tail(text: str) -> RepeatedEnd | None:
 
 
 def _extended(text: str, start: int, period: int) -> RepeatedEnd:
-    """To where the repetition began, also before the window."""
+    """Moves the start to where the repetition begins, which may be before the window."""
     while start > 0 and text[start - 1] == text[start - 1 + period]:
         start -= 1
     return RepeatedEnd(start, period)

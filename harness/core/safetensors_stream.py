@@ -2,7 +2,8 @@
 library.
 
 The format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data
-(huggingface/safetensors)."""
+(huggingface/safetensors).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure functions: arrays in, numbers out. Intervals are two-sided at 95 % unless told otherwise."""
+"""Pure functions: arrays in, numbers out. Intervals are two-sided at 95 % unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from harness.core.types.arrays import FloatArray
 
@@ -17,13 +15,13 @@ Difference = tuple[float, float, float]  # with the two ends of its interval
 
 
 def wilson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), by statsmodels.
+    """Wilson's score interval of a proportion (Wilson 1927), by scipy.
 
     Raises ValueError where n is 0 or successes lie outside [0, n].
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"wilson needs 0 <= successes <= n and n > 0, got {successes} of {n}")
-    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    low, high = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
 
 
@@ -45,7 +43,8 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool], confidence: float = 
 
     The interval is Newcombe's hybrid score interval for paired proportions (Newcombe 1998, Statistics in Medicine
     17:2635, method 10), which holds its coverage at small n and at 0 or n discordant items, where the normal one does
-    not. Raises ValueError where the lengths differ or are 0."""
+    not. Raises ValueError where the lengths differ or are 0.
+    """
     x, y = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if x.shape != y.shape or x.size == 0:
         raise ValueError(f"paired_difference needs two equally long, non-empty sequences, got {x.size} and {y.size}")
@@ -97,11 +96,19 @@ def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -
 def paired_mean_difference(
     a: Sequence[float], b: Sequence[Sequence[float]], confidence: float = _CONFIDENCE
 ) -> tuple[float, float, float]:
-    """Mean over items of a_i - mean_s b_si with its interval: one arm against several seeds of another, items as
-    clusters.
+    """Mean over items of a_i - mean_s b_si with its interval: one arm against several seeds of another, items as clusters.
 
-    a: [items]; b: [seeds, items]. Student's t on the per-item differences. Returns (difference, low, high).
-    Raises ValueError where the shapes differ or there are fewer than two items.
+    Student's t on the per-item differences.
+
+    Args:
+        a: [items].
+        b: [seeds, items].
+
+    Returns:
+        (difference, low, high).
+
+    Raises:
+        ValueError: The shapes differ, or there are fewer than two items.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 2:
@@ -116,10 +123,13 @@ def paired_mean_difference(
 def paired_ratio(
     a: Sequence[float], b: Sequence[float], confidence: float = _CONFIDENCE
 ) -> tuple[float, float | None, float | None]:
-    """b / a over pairs taken one after the other: the geometric mean with its interval, Student's t on the logarithms.
+    """b / a over pairs of consecutive measurements: the geometric mean, with Student's t on the logarithms.
 
-    Returns (ratio, low, high), of one pair (ratio, None, None), as nothing is known of its spread.
-    Raises ValueError where the lengths differ or a value is not positive.
+    Returns:
+        (ratio, low, high); (ratio, None, None) for one pair, whose spread is unknown.
+
+    Raises:
+        ValueError: The lengths differ, or a value is not positive.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if x.shape != y.shape or x.size == 0 or min(x.min(), y.min()) <= 0:
@@ -136,10 +146,10 @@ def paired_ratio(
 def ratio_mean(
     values: Sequence[float], units: Sequence[float], confidence: float = _CONFIDENCE
 ) -> tuple[float, float, float]:
-    """sum(values) / sum(units) over clusters with its interval: the ratio estimator (Cochran 1977, section 6.3),
-    Student's t.
+    """sum(values) / sum(units) over clusters with its interval: the ratio estimator (Cochran 1977, section 6.3), Student's t.
 
-    Raises ValueError where the lengths differ, there are fewer than two clusters, or the units sum to nothing.
+    Raises:
+        ValueError: The lengths differ, there are fewer than two clusters, or the units sum to 0.
     """
     y, x = np.asarray(values, dtype=float), np.asarray(units, dtype=float)
     if y.shape != x.shape or y.size < 2 or x.sum() <= 0:
@@ -161,9 +171,7 @@ def likelihood_metric(metric: str, nll: Sequence[float], units: Sequence[int]) -
 
 
 def paired_mean_p_value(a: Sequence[float], b: Sequence[Sequence[float]]) -> float:
-    """Two-sided p-value of `paired_mean_difference`: Student's t on the per-item differences, 1 where all of them are
-    0.
-    """
+    """Two-sided p-value of `paired_mean_difference`: Student's t on the per-item differences; 1 where all are 0."""
     per_item = np.asarray(a, dtype=float) - np.asarray(b, dtype=float).mean(axis=0)
     if not per_item.any():
         return 1.0
@@ -173,10 +181,11 @@ def paired_mean_p_value(a: Sequence[float], b: Sequence[Sequence[float]]) -> flo
 def difference_over_seeds(
     before: Sequence[bool], after: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE
 ) -> tuple[Difference, float]:
-    """after [seeds, items] minus before [items]: (difference, low, high), and its p-value.
+    """after [seeds, items] minus before [items]: ((difference, low, high), p-value).
 
-    The interval's ends are the means of the seeds' own (`paired_difference`), as in `over_seeds`. p: exact McNemar for
-    one seed, Student's t on the items' means for several."""
+    The ends of the interval are the means of the seeds' own (`paired_difference`), as in `over_seeds`. The p-value is
+    McNemar's exact one for a single seed, Student's t on the items' means for several.
+    """
     each = [paired_difference(before, seed, confidence) for seed in after]
     value, low, high = (
         float(np.mean([getattr(found, end) for found in each])) for end in ("difference", "ci_low", "ci_high")
@@ -188,15 +197,20 @@ def difference_over_seeds(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values over a family (Holm 1979), by statsmodels, in the order given."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    """Holm's adjusted p-values over a family, in the order given (Holm 1979, Scand. J. Statist. 6:65).
+
+    The i-th smallest of m p-values (i from 0) is multiplied by m - i; the results are made monotone and capped at 1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return [float(value) for value in adjusted]
 
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Accuracy over seeds on the same items: its mean, the standard deviation over seeds (None for one), the interval
-    over items.
-    """
+    """Accuracy over seeds on the same items: mean, standard deviation over seeds (None for one), interval over items."""
 
     seeds: int
     mean: float
@@ -206,10 +220,11 @@ class SeedSummary:
 
 
 def over_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE) -> SeedSummary:
-    """outcomes: [seeds, items]. The same items are asked under every seed, so that seeds do not count as more items.
+    """Summary of outcomes [seeds, items]. All seeds share the items, so seeds do not count as more items.
 
-    The ends of the interval are the means of the seeds' own Wilson intervals: as wide as one seed's, and sound near 0
-    and 1, where an interval from the spread of items that are all alike would have no width."""
+    The ends of the interval are the means of the seeds' own Wilson intervals. These are sound near 0 and 1, where an
+    interval from the spread of identical items would have no width.
+    """
     table = np.asarray(outcomes, dtype=bool)
     per_seed = table.mean(axis=1)
     low, high = np.mean([wilson(int(seed.sum()), seed.size, confidence) for seed in table], axis=0)
@@ -218,10 +233,11 @@ def over_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = _CONFIDEN
 
 
 def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, confidence: float = _CONFIDENCE) -> float:
-    """Smallest paired difference that n items find with this power, where a share `discordant` of them changes.
+    """Smallest paired difference that n items find with this power, if a share `discordant` of them changes.
 
     (z_(1 - alpha/2) + z_power) * sqrt(discordant / n), the normal approximation of McNemar's test (Connor 1987,
-    Biometrics 43:207, without its small term in the difference itself)."""
+    Biometrics 43:207, without its small term in the difference itself).
+    """
     return float((stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)) * np.sqrt(discordant / n))
 
 
@@ -232,9 +248,7 @@ def items_needed(effect: float, discordant: float, power: float = 0.8, confidenc
 
 
 def collapsed(right: int, n: int, dense: float, chance: float = 0.0, share: float = 0.1) -> bool:
-    """Whether accuracy is gone: the upper end of its 95 % Wilson interval lies below max(chance, share * dense
-    accuracy).
-    """
+    """Whether accuracy has collapsed: the upper end of its 95 % Wilson interval is below max(chance, share * dense)."""
     return wilson(right, n)[1] < max(chance, share * dense)
 
 
@@ -243,9 +257,14 @@ def non_inferiority_threshold(
 ) -> float:
     """The largest ratio up to which accuracy is shown to fall by less than `margin`; 0 where not even the first is.
 
-    arms: (ratio, outcomes [seeds, items] on dense's items). Ratios are tested in rising order, each by its lower
-    one-sided 95 % bound of the paired difference against -margin, until the first that fails: a fixed sequence needs no
-    correction (Maurer et al. 1995)."""
+    Ratios are tested in ascending order, each by the lower one-sided 95 % bound of the paired difference against
+    -margin, until the first that fails. A fixed sequence needs no correction (Maurer et al. 1995).
+
+    Args:
+        arms: (ratio, outcomes [seeds, items] on the same items as `dense`).
+        dense: Outcomes of the dense model, [items].
+        margin: The loss that still counts as none, a share of all items.
+    """
     reached = 0.0
     for ratio, outcomes in sorted(arms, key=lambda arm: arm[0]):
         (_, low, _), _ = difference_over_seeds(dense, outcomes, confidence=0.9)
@@ -257,10 +276,12 @@ def non_inferiority_threshold(
 
 @dataclass(frozen=True)
 class Knee:
-    """Where a curve bends down: the ratio and its bootstrap interval, None where one straight line does as well.
+    """Where a curve bends down: the ratio and its bootstrap interval; None where a straight line fits as well.
 
-    bic_gain: how much lower the hinge's BIC is than the line's. support: share of bootstrap samples in which there is a
-    knee."""
+    Attributes:
+        bic_gain: How much lower the hinge's BIC is than the line's.
+        support: Share of bootstrap samples with a knee.
+    """
 
     ratio: float | None
     ci_low: float | None
@@ -274,12 +295,18 @@ _GRID = 61
 
 
 def knee(ratios: Sequence[float], outcomes: Sequence[Sequence[float]], samples: int = 2000, seed: int = 0) -> Knee:
-    """A hinge a + b r + c max(0, r - k) against a line: least squares, k on a grid from the second to the last but one
-    ratio.
+    """A hinge a + b r + c max(0, r - k) against a line: least squares, k on a grid from the second to the last but one ratio.
 
-    outcomes: [ratios, items], ratio 0 being the dense model. A knee needs a BIC lower by 6 and c < 0. Items are
-    resampled, the same for all ratios, as the arms share them. Descriptive: a smooth curve bends somewhere, too. Raises
-    ValueError for fewer than five ratios, or ones that do not rise."""
+    A knee needs a BIC lower by 6 and c < 0. Items are resampled, the same ones for all ratios, since the arms share
+    them. Descriptive only: a smooth curve bends somewhere, too.
+
+    Args:
+        ratios: Ascending, the first is 0 (the dense model).
+        outcomes: [ratios, items].
+
+    Raises:
+        ValueError: Fewer than five ratios, or ratios that do not ascend.
+    """
     x, table = np.asarray(ratios, dtype=float), np.asarray(outcomes, dtype=float)
     if len(x) < 5 or (np.diff(x) <= 0).any() or table.ndim != 2 or len(table) != len(x):
         raise ValueError(f"knee needs at least five rising ratios and [ratios, items], got {len(x)} and {table.shape}")
@@ -295,9 +322,7 @@ def knee(ratios: Sequence[float], outcomes: Sequence[Sequence[float]], samples: 
 
 
 def _hinges(x: FloatArray, curves: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Best k of every curve and its gain in BIC over a line, -inf where the curve does not bend down. curves: [samples,
-    ratios].
-    """
+    """Best k of every curve and its gain in BIC over a line; -inf where the curve does not bend down. curves: [samples, ratios]."""
     n, grid = len(x), np.linspace(x[1], x[-2], _GRID)
     line = _residual(np.column_stack([np.ones(n), x]), curves)
     best, where, down = np.full(len(curves), np.inf), np.zeros(len(curves)), np.zeros(len(curves), dtype=bool)
@@ -312,17 +337,21 @@ def _hinges(x: FloatArray, curves: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _residual(design: FloatArray, curves: FloatArray) -> FloatArray:
-    """Sum of squares that a linear model leaves of each curve; never 0, of which there is no logarithm."""
+    """Residual sum of squares of each curve; kept above 0 for the logarithm."""
     fitted = design @ np.linalg.lstsq(design, curves.T, rcond=None)[0]
     return np.asarray(((curves.T - fitted) ** 2).sum(axis=0) + 1e-9)
 
 
 def specificity(target: Difference, others: Sequence[Difference]) -> Difference:
-    """How much more the target falls than the mean of the other tasks under one removal, above 0 if it does.
+    """How much more the target falls than the mean of the other tasks under the same removal; above 0 if it does.
 
-    target, others: pruned minus dense, with the ends of its interval. Different tasks have different items, so the
-    intervals are combined as those of independent estimates, by their distances from the estimate (MOVER: Zou and
-    Donner 2008, Statistics in Medicine 27:1693)."""
+    The tasks have different items, so the intervals are combined as for independent estimates, by their distances from
+    the estimate (MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693).
+
+    Args:
+        target: Pruned minus dense on the target, with its interval.
+        others: The same for every other task.
+    """
     down = sum((value - low) ** 2 for value, low, _ in others) / len(others) ** 2
     up = sum((high - value) ** 2 for value, _, high in others) / len(others) ** 2
     difference = sum(value for value, _, _ in others) / len(others) - target[0]

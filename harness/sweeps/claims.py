@@ -43,7 +43,8 @@ class Evidence:
     written.
 
     chance, collapse_share, margin: settings of the sweep. roles: PAPER, BEST ... -> the arm that is it, where it has
-    another name."""
+    another name.
+    """
 
     outcomes: Outcomes
     speed_ratios: Sequence[SpeedRatio]

@@ -1,7 +1,8 @@
 """`harness sweep`: score once, plan all arms, evaluate them on live engines, time, fine-tune, and judge the claims.
 
 A cell that fails is recorded with its reason and the rest goes on. A finished one is not done again as long as what it
-is made of is the same, so that a killed sweep goes on and a grid can grow."""
+is made of is the same, so that a killed sweep goes on and a grid can grow.
+"""
 
 from __future__ import annotations
 

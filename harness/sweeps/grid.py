@@ -22,7 +22,8 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
     wrong.
 
     Of the arms, the first method's are timed beside the dense model: speed goes by the widths, which are the same for
-    all."""
+    all.
+    """
     names = task_names(config)
     if len(names) == 1 and config.sweep.off_target:
         config = config.model_copy(update={"task": (*names, *config.sweep.off_target)})

@@ -4,7 +4,8 @@ target task.
 One raw example: input: Is the following sentence plausible? "Elias Lindholm beat the buzzer."    target: no
 
 Eight tasks that need neither code nor arithmetic. A tenth of the items, by the hash of their text, is evaluated; the
-rest may serve as distractors, so that nothing evaluated is ever calibrated on."""
+rest may serve as distractors, so that nothing evaluated is ever calibrated on.
+"""
 
 from __future__ import annotations
 

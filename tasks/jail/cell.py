@@ -1,7 +1,8 @@
 """The outer side of a sandbox: starts the server inside it and talks to one candidate at a time.
 
 Nothing that comes back is trusted: lines are bounded, values are rebuilt from base types (values.py), and a candidate
-that is late, loud or gone has an ending from the list of failure kinds."""
+that is late, loud or gone has an ending from the list of failure kinds.
+"""
 
 from __future__ import annotations
 

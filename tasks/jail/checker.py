@@ -2,7 +2,8 @@
 
 Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT`; one job a line on standard input, one verdict
 a line on standard output. It is a process of its own because tests work on what the candidate returned: a value that
-keeps them busy is ended from outside."""
+keeps them busy is ended from outside.
+"""
 
 from __future__ import annotations
 

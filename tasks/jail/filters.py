@@ -2,7 +2,8 @@
 
 A candidate may compute, read what is readable and start threads. It may not start processes or programs, signal or
 trace others, open sockets or create memory that no limit counts. Numbers: <asm/unistd.h> of x86_64 and of the generic
-table (aarch64)."""
+table (aarch64).
+"""
 
 import ctypes
 import os

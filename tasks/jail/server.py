@@ -3,7 +3,8 @@ socket.
 
 Started as `python -S -s -c SOURCE MODE`, with the control socket as standard input. Over the control socket comes one
 candidate's socket at a time, then one byte to end it; back goes its status as one line of JSON. The candidate process
-never holds the control socket."""
+never holds the control socket.
+"""
 
 import gc
 import json

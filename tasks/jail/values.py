@@ -2,7 +2,8 @@
 
 Used on both sides of the sandbox's wall, so it needs nothing but the standard library. Only base types cross, read with
 the base type's own methods: what a subclass overrides (`__eq__`, `__iter__`) is left behind. Everything else is opaque,
-a number that stands for it."""
+a number that stands for it.
+"""
 
 import json
 import math

@@ -7,7 +7,8 @@ One raw example (shortened):
     test_list: assert remove_Occ("hello","l") == "heo" ...    code: def remove_Occ(s,ch): ...
 
 Trap: the function's name stands only in the assertions, and the reference defines helpers too: the entry point is the
-first name in the first assertion that the reference defines. The file has Windows line ends."""
+first name in the first assertion that the reference defines. The file has Windows line ends.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ One raw example (prompt, answer):
     Oslo
 
 Each fact is asked in several wordings. Two of them, chosen by the fact's hash, are kept for validation and test, so a
-test question is a wording of a known fact that was never seen, and no normalised text stands in two splits."""
+test question is a wording of a known fact that was never seen, and no normalised text stands in two splits.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ One raw example:
 
 The paper's off-target control (arXiv 2604.27115): BERTScore F1 on questions, SBERT cosine on conversation, against the
 dense model's own answers. There is no reference answer in the data; harness/evaluation/similarity.py compares once both
-models have answered."""
+models have answered.
+"""
 
 from __future__ import annotations
 

@@ -71,5 +71,5 @@ def test_layers_per_pass_for_7b() -> None:
 
 
 def test_a_share_outside_is_refused(model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(UsageError, match=r"retain 1\.5"):
+    with pytest.raises(UsageError, match=r"general weight 1\.5"):
         second_moments.measure(model, QWEN2, CALIBRATION, 1.5, tmp_path, 1e12)

@@ -49,7 +49,7 @@ def test_default_micro_batches_always_fit_the_batch(batch: int, processes: int, 
 
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(UsageError, match="--batch 6 is no multiple of 2 processes times --micro-batch 2"):
+    with pytest.raises(UsageError, match="--batch 6 is not a multiple of 2 processes times --micro-batch 2"):
         check(replace(RECIPE, batch=6, processes=2, micro_batch=2))
     with pytest.raises(UsageError, match="--packing"):
         check(replace(RECIPE, distill=0.5, packing=True))

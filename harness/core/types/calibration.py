@@ -1,4 +1,4 @@
-"""Calibration prompts: what the neurons are scored on."""
+"""Calibration prompts, on which neurons are scored."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ TokenScope = Literal["prompt", "completion", "all"]
 
 @dataclass(frozen=True)
 class Example:
-    """A task item as text: the question in the task's own frame, the worked answer, the system message where the task
-    has one.
-    """
+    """A task item as text: the prompt in the task's format, the worked answer, and the system message if there is one."""
 
     prompt: str
     answer: str
@@ -23,7 +21,7 @@ class Example:
 
 @dataclass(frozen=True)
 class CalibrationItem:
-    """`token_ids` of one prompt; statistics are taken over positions [start, stop)."""
+    """One tokenised prompt; statistics are taken over positions [start, stop) of `token_ids`."""
 
     target: bool
     token_ids: tuple[int, ...]
@@ -33,7 +31,13 @@ class CalibrationItem:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """`model_hash`: the fingerprint of the folder that is scored."""
+    """The prompts on which a model is scored.
+
+    Attributes:
+        model_hash: Fingerprint of the model folder.
+        target_source: Where the target prompts come from; `distractor_sources`, the others.
+        tokens: Which tokens are scored: prompt, completion or all.
+    """
 
     model: str
     model_hash: str

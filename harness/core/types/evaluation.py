@@ -1,4 +1,4 @@
-"""What an evaluation gives: sample records, results, paired comparisons."""
+"""Results of an evaluation: sample records, results per task, paired comparisons."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ UNEXPLAINED = "unexplained"  # in wrong_by_kind: an answer that is not right, wi
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One answered item. `failures` holds every kind seen, `failure` the first by precedence, both without judging
-    accuracy.
+    """One answered item, or one scored text.
 
-    `unknown`: kinds that nobody could see, as truncation where no finish_reason came along. doc_id None: not of the
-    test split.
-
-    Where a text was scored instead: `correct` None, `nll` its negative log likelihood in nats, `units` its tokens or
-    bytes."""
+    Attributes:
+        doc_id: Index in the test split; None for an item that is not in it.
+        failure: The first failure kind by precedence.
+        failures: Every failure kind that was detected, whether or not the answer is right.
+        unknown: Kinds that could not be detected, such as truncation without a finish_reason.
+        nll: Negative log likelihood in nats where a text was scored; `correct` is None then.
+        units: Tokens or bytes of a scored text.
+        score: Similarity to the dense model's answer, for the task similarity.
+    """
 
     doc_id: int | None
     prompt: str
@@ -36,13 +39,18 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Accuracy with a 95 % Wilson interval, and how often each failure kind was seen (multi-label; None where unknown).
+    """One variant on one task: the metric with a 95 % interval, and the rate of every failure kind.
 
-    metric perplexity or bits_per_byte: lower is better, the interval is over texts, no failure is known.
-
-    `samples`: path relative to the run directory. trap_rate: the paper's own "trap", answers of at least 1024 tokens.
-    wrong_by_kind: the first kind by precedence of every answer that is not right; with `value` these shares sum to 1.
-    failure_low, failure_high: Wilson's interval of failure_rate.
+    Attributes:
+        metric: exact_match, pass@1, similarity or a metric of lm-eval; for perplexity and bits_per_byte lower is better.
+        ci_low, ci_high: Wilson's interval for shares, over texts for likelihood metrics; None where lm-eval gives no
+            standard error.
+        failures: Failure kind -> rate. An answer can have several kinds. None: unknown.
+        failure_rate: Rate of any kind except wrong, runtime_error, timeout and memory, with Wilson's interval
+            failure_low, failure_high.
+        samples: Path of the sample file, relative to the run directory.
+        trap_rate: The paper's "trap": answers of at least 1024 tokens.
+        wrong_by_kind: The first failure kind of every answer that is not right; with `value` these shares sum to 1.
     """
 
     n: int
@@ -63,10 +71,13 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pruned minus dense on the same items of one task, with a 95 % interval and both flip counts.
+    """`variant` minus `baseline` on the same items of one task, with a 95 % interval.
 
-    `difference`: of the accuracy; for perplexity of the nats per token (its logarithm), for bits_per_byte of the bits.
-    Flips and test are None there."""
+    Attributes:
+        difference: Of accuracy as a share; for perplexity of nats per token, for bits_per_byte of bits.
+        lost: Items that became wrong; `gained`, that became right. None for likelihood metrics.
+        mcnemar_p: p-value of McNemar's exact test; None for likelihood metrics.
+    """
 
     variant: str
     baseline: str

@@ -1,4 +1,4 @@
-"""From activations to a checkpoint: shapes, statistics, scores, plans."""
+"""From activations to a checkpoint: model shape, statistics, scores, plan."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ Allocation = Literal["uniform", "global"]
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The numbers of a decoder that decide its size. `neuron_parameters`: weights that one FFN neuron takes, biases
-    aside.
+    """The numbers of a decoder that determine its size.
+
+    Attributes:
+        parameters: All parameters.
+        neuron_parameters: Weights per FFN neuron, biases not counted.
+        dtype_bytes: Bytes per parameter.
+        tied: Whether the embedding is also the LM head.
     """
 
     model_type: str
@@ -58,11 +63,18 @@ class Moments:
 
 @dataclass(frozen=True)
 class GroupStats:
-    """One group of calibration prompts; float64 [layers, intermediate_size] but for `sample`.
+    """Statistics of one group of calibration prompts; float64 [layers, intermediate_size] except `sample`.
 
-    prompts: moments over prompts of m_ij = mean over tokens of |h_j|. Means over all scored tokens: mean_abs |h|, mean
-    h, mean_square h^2, positive h > 0, gate_open gate > 0 (None where not asked for). sample: m_ij of at most 256
-    prompts, float32 [prompts, layers, intermediate_size]."""
+    Attributes:
+        prompts: Moments over prompts of m_ij, the mean over tokens of |h_j|.
+        tokens: Scored tokens.
+        mean_abs: Mean of |h| over scored tokens.
+        mean: Mean of h.
+        mean_square: Mean of h^2.
+        positive: Share of tokens with h > 0.
+        gate_open: Share of tokens with gate > 0; None where it was not measured.
+        sample: m_ij of at most 256 prompts, float32 [prompts, layers, intermediate_size].
+    """
 
     prompts: Moments
     tokens: int
@@ -75,7 +87,7 @@ class GroupStats:
 
     @property
     def variance(self) -> FloatArray:
-        """Of h over tokens."""
+        """Variance of h over tokens."""
         return np.maximum(self.mean_square - self.mean**2, 0.0)
 
 
@@ -83,8 +95,9 @@ class GroupStats:
 class ActivationStats:
     """Streaming statistics of a model's FFN activations h (the input of down_proj) over a calibration set.
 
-    down_norm: Euclidean norm of down_proj's column j. saliency: |h dL/dh| (None where not asked for).
-    Both float64 [layers, intermediate_size].
+    Attributes:
+        down_norm: Euclidean norm of column j of down_proj; float64 [layers, intermediate_size].
+        saliency: |h dL/dh|, float64 [layers, intermediate_size]; None where it was not measured.
     """
 
     target: GroupStats
@@ -96,7 +109,11 @@ class ActivationStats:
 
 @dataclass(frozen=True)
 class NeuronScores:
-    """metric -> float32 [layers, intermediate_size]; higher means more worth keeping for the task."""
+    """Metric -> float32 [layers, intermediate_size]; a higher score means more worth keeping for the task.
+
+    Attributes:
+        general_weight: Share of general tokens in the second moments.
+    """
 
     scores: Mapping[str, FloatArray]
     model: str
@@ -109,7 +126,13 @@ class NeuronScores:
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """Which neurons stay: one sorted array of unique indices per layer. The whole truth of what is removed."""
+    """The neurons that stay: one sorted array of unique indices per layer. It fully determines what is removed.
+
+    Attributes:
+        intermediate_size: Width before pruning.
+        compensated: Whether re-fitted down_proj columns lie beside the plan.
+        sequential: Whether each layer was re-fitted on the output of the pruned layers before it.
+    """
 
     keep: tuple[IndexArray, ...]
     intermediate_size: int  # before pruning

@@ -1,4 +1,4 @@
-"""The values that pass between the stages: frozen, saved, and carrying the hash of what they came from."""
+"""The result of a run: its variants and everything measured on them, as written to run.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,22 @@ from harness.core.types.training import Recovery, TrainingResult
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a run: the dense model or one pruned from it. Field names are the contract of run.json."""
+    """One row of a run: the dense model, or a model pruned from it. Field names are the contract of run.json.
+
+    Attributes:
+        method: dense, selective, random or reverse.
+        metric: The metric as files call it; smd is the paper's S.
+        tokens: Tokens that were scored: prompt, completion or all.
+        alignment: Widths are multiples of it.
+        allocation: uniform, the same width in every layer, or global, one ranking over all layers.
+        compensated: Whether the remaining down_proj columns were re-fitted.
+        recovered: Whether the variant was fine-tuned.
+        ratio_requested: The share of FFN neurons to remove.
+        ratio_neurons: The share of FFN neurons removed.
+        ratio_parameters: The share of all parameters removed.
+        intermediate_sizes: FFN width of every layer.
+        checkpoint: Path relative to run.json; None where no checkpoint was written.
+    """
 
     name: str
     method: str
@@ -39,6 +54,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class RunResult:
+    """Everything a run found, with where, when and by which command.
+
+    Attributes:
+        task: Name of the target task, a key of every variant's `eval`.
+        command: The command line; None for a call from Python.
+        model_hash: Fingerprint of the model folder that was pruned.
+        neurons: Distribution of the scored neurons over layers, agreement between metrics, stability (see
+            pruning/inspection.py).
+    """
+
     schema_version: int
     model: str
     task: str

@@ -1,4 +1,4 @@
-"""What a measurement of serving gives: rows, results and ratios, as they stand in run.json."""
+"""Results of a serving benchmark: rows per concurrency, totals per variant, and speed ratios, as in run.json."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class ServingRow:
-    """Medians over the repeats; latencies in milliseconds, {"p50": .., "p90": .., "p99": ..} over all requests of all
-    repeats.
+    """One variant at one concurrency: medians over the repeats.
 
-    ttft_ms: from the arrival of a request to its first token. tpot_ms: (last token - first token) / (tokens - 1) of a
-    request. itl_ms: between two outputs of a request, which is one token but for speculative decoding.
-    output_tok_cpu_s: output tokens per second of CPU time of the engine, on all cores. spread: (largest - smallest) /
-    median of output_tok_s_repeats."""
+    Attributes:
+        concurrency: Requests in flight at the same time.
+        output_tok_s: Output tokens per second; `output_tok_s_repeats` has every repeat.
+        ttft_ms: Time from a request's arrival to its first token in milliseconds, {"p50", "p90", "p99"} over all
+            requests of all repeats.
+        tpot_ms: (last token - first token) / (tokens - 1) of a request in milliseconds; None where no answer has more
+            than one token.
+        itl_ms: Time between two outputs of a request in milliseconds.
+        total_tok_s: Tokens per second, prompt tokens included.
+        output_tok_cpu_s: Output tokens per second of the engine's CPU time over all cores.
+        answers_s_repeats: Answers per second of every repeat, where answers end at the end-of-text token.
+        requests: Requests in one repeat.
+        spread: (largest - smallest) / median of `output_tok_s_repeats`.
+    """
 
     concurrency: int
     output_tok_s: float
@@ -36,13 +45,20 @@ class ServingRow:
 
 @dataclass(frozen=True)
 class ServingResult:
-    """How fast a variant answers and what it takes. `mode`: offline, the engine in one process, or online, vLLM's
-    server over HTTP.
+    """Speed and memory of one variant. None or empty: not measured.
 
-    output_tokens: of every answer, the most where `natural` says that answers end by themselves. weight_bytes: of the
-    files; engine_weight_bytes: as the engine counts them, on CUDA. context_tokens: the most that a request took, in
-    whole blocks. resident, peak: of one engine on this variant alone. forecast: the same by formula, from the config.
-    None and nothing: not measured."""
+    Attributes:
+        weight_bytes: Size of the weight files.
+        kv_bytes_per_token: Keys and values of one token.
+        kv_capacity_tokens: Tokens that the KV cache holds.
+        output_tokens: Tokens of every answer; the maximum where `stop_at_eos` is true.
+        mode: "offline", the engine in one process, or "online", vLLM's server over HTTP.
+        prompts: Where the prompts come from.
+        context_tokens: The most tokens that a request takes, in whole blocks of the cache.
+        forecast: The same quantities by formula, from the config.
+        engine_weight_bytes: Weights as the engine reports them, on CUDA.
+        resident_bytes: Memory of one engine with this variant alone; `peak_bytes` at its peak.
+    """
 
     concurrency: tuple[ServingRow, ...]
     weight_bytes: int
@@ -64,11 +80,14 @@ class ServingResult:
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """`variant` over `baseline` in `quantity`: the geometric mean over pairs of neighbouring repeats, with its 95 %
-    interval.
+    """Speed of `variant` divided by that of `baseline`: geometric mean over pairs of neighbouring repeats, 95 % interval.
 
-    quantity: output_tok_s, output_tok_cpu_s or, where answers end by themselves, answers_s. ideal: by floating-point
-    operations and by bytes read (harness/serving/roofline.py)."""
+    Attributes:
+        quantity: output_tok_s, output_tok_cpu_s, or answers_s where answers end at the end-of-text token.
+        pairs: Pairs of repeats; with one pair there is no interval.
+        ideal_flops: The ratio that floating-point operations would allow (harness/serving/roofline.py).
+        ideal_bytes: The ratio that bytes read would allow.
+    """
 
     variant: str
     baseline: str

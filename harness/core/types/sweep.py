@@ -1,4 +1,4 @@
-"""What a sweep finds: points of its curves, thresholds, claims and what failed, as they stand in run.json."""
+"""Results of a sweep: points of the curves, thresholds, claims and failed cells, as in run.json."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ Verdict = Literal["supported", "not supported", "cannot say"]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim about pruning, the rule by which it is judged, and the figure that decides, with its 95 % interval.
+    """A claim about pruning, the rule by which it is judged, and the deciding figure with its 95 % interval.
 
-    figure: what `value` is. unit: points (a difference of shares), share, factor or ratio. n: items or pairs behind it;
-    n_needed: how many would decide where nothing can be said, None where no number would. details: what stands behind
-    or beside it, in sentences."""
+    Attributes:
+        rule: The rule in words, fixed before the data were seen.
+        figure: What `value` is.
+        unit: points (a difference of shares), share, factor or ratio.
+        n: Items or pairs behind the figure.
+        n_needed: How many would decide an open verdict; None where no number would.
+        details: Further figures, one sentence each.
+    """
 
     claim: str
     rule: str
@@ -32,11 +37,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One way of pruning at one ratio on one task, over its seeds; against the dense model on the same items.
+    """One arm at one ratio on one task, over its seeds, compared with the dense model on the same items.
 
-    arm: method, metric and re-fitting, without ratio and seed. sd: over seeds, None for one. Intervals are over items,
-    95 %. For a likelihood metric there is no collapse. failure_low, failure_high: of failure_rate, 95 %. specificity:
-    how much more the target falls than the mean of the other tasks, of the target."""
+    Attributes:
+        arm: The way of pruning without ratio and seed, such as selective-best.
+        variants: The variants behind the point, one per seed.
+        sd: Standard deviation over seeds; None for one seed.
+        ci_low, ci_high: 95 % interval over items.
+        difference: Value minus the dense model's, with its 95 % interval.
+        holm_p: p-value of the difference after Holm over all points.
+        failure_rate: Rate of generation failures; failure_low and failure_high are its 95 % interval.
+        collapsed: Whether accuracy counts as lost; None for a likelihood metric.
+        specificity: How many points more the target lost than the mean of the other tasks, with its interval; target
+            only.
+    """
 
     arm: str
     ratio_requested: float
@@ -63,11 +77,15 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Threshold:
-    """How far an arm can go on the target. non_inferior: the largest ratio (of neurons) up to which less than `margin`
-    is lost, shown.
+    """How far an arm can be pruned without loss on the target.
 
-    detectable: the loss that so many items find. knee: None where one straight line does as well; support: share of
-    resamplings with one."""
+    Attributes:
+        margin: The loss that still counts as none, as a share of all items.
+        non_inferior: The largest ratio of neurons up to which less than `margin` is shown to be lost; 0 if not shown.
+        detectable: The loss that this number of items can find with 80 % power.
+        knee: The ratio at which the curve bends down, with its interval; None where a straight line fits as well.
+        support: Share of resamplings with a knee; None where there are too few ratios.
+    """
 
     arm: str
     margin: float
@@ -81,14 +99,19 @@ class Threshold:
 
 @dataclass(frozen=True)
 class FailedCell:
+    """A cell of the sweep that failed, and why."""
+
     cell: str
     reason: str
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """`collapse_below`: the accuracy below which the target counts as gone. seconds: of all stages, those done before
-    included.
+    """Everything a sweep adds to a run.
+
+    Attributes:
+        collapse_below: The accuracy below which the target counts as collapsed.
+        seconds: Duration of all stages, those of earlier starts included.
     """
 
     points: tuple[SweepPoint, ...]

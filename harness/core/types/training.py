@@ -1,4 +1,4 @@
-"""What fine-tuning gives: loss, accuracy during training, and what was recovered."""
+"""Results of fine-tuning: loss, accuracy during training, and the gap recovered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LossPoint:
-    """After `step` optimiser steps and `tokens` tokens (prompts included); loss in nats per answer token."""
+    """Training loss after an optimiser step.
+
+    Attributes:
+        tokens: Tokens seen so far, prompts included.
+        loss: Nats per answer token.
+    """
 
     step: int
     tokens: int
@@ -20,9 +25,7 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The target's accuracy before, on the way or after, on the first `n` items, its 95 % interval and the rate of
-    generation failures.
-    """
+    """The target's accuracy before, during or after training, on the first `n` items, with its 95 % interval."""
 
     step: int
     tokens: int
@@ -35,8 +38,14 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a variant was fine-tuned. `recipe`: every setting; `expected`: the forecast of tokens, bytes and FLOPs made
-    before it.
+    """How a variant was fine-tuned.
+
+    Attributes:
+        source: Where the training examples come from.
+        left_out: Examples whose prompt leaves no room for an answer.
+        answer_tokens: Tokens that count in the loss, per pass over the examples.
+        recipe: Every setting of the training.
+        expected: The estimate of tokens, bytes and FLOPs made before training.
     """
 
     source: str
@@ -54,12 +63,15 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Gap recovered by fine-tuning of one task, beside the control, the base model fine-tuned the same way; shares of
-    right answers.
+    """How much of the loss fine-tuning recovered on one task, relative to the base model fine-tuned the same way.
 
-    share: (fine-tuned - before) / (control - before), None where the control is not clearly better than before (95 %).
-    margin_over_half: fine-tuned minus the mean of the two others, with its 95 % interval: above 0 where at least half was
-    brought back."""
+    Attributes:
+        before: The variant that was fine-tuned.
+        control: The base model, fine-tuned the same way.
+        share: (variant - before) / (control - before); None where the control is not clearly better than before (95 %).
+        margin_over_half: Accuracy of the variant minus the mean of before and control, with its 95 % interval; above 0
+            where at least half of the gap was recovered.
+    """
 
     variant: str
     before: str
