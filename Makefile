@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run check test thorough lint install install-dev lock generate format \
+.PHONY: help run check test thorough lint install install-dev lock generate docs format \
 	bench-scoring effects smollm2-math recovery sweep families
 
 help:                     ## this list
@@ -31,9 +31,14 @@ install-dev:              ## that and what development needs
 lock: install-dev         ## both locks from .venv, after changing a version there with pip
 	$(BIN)/python -m scripts.lock
 
-generate: install-dev     ## the generated files: docs/commands.md, run.schema.json
+generate: install-dev     ## every generated file: command pages, list of decisions, figure, schema
 	$(BIN)/python -m scripts.write_commands
+	$(BIN)/python -m scripts.write_decisions
+	$(BIN)/python -m scripts.make_figures
 	$(BIN)/python -m scripts.write_schema
+
+docs: install-dev         ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: install-dev       ## format and lint, repaired
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
