@@ -18,7 +18,7 @@ import pytest
 
 from harness.cli.main import cli
 from scripts.write_commands import PAGE, text
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

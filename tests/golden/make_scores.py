@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.pipeline import scoring
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 SAMPLES, NEURONS, LAYERS = 12, [0, 1, 5, 77, 200, 311], (0, 3)
 

@@ -8,7 +8,7 @@ from pruning.activations import collect
 from pruning.families import FAMILIES
 from pruning.scores import score
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import UnsupportedModelError
-from harness.core.types.calibration import CalibrationItem, CalibrationSet
+from harness.core.types.calibration import CalibrationSet
 from pruning.activations import collect, down_weight, merge, moments_of, observe, pad
 from pruning.calibration import batches
 from pruning.families import FAMILIES, submodule
 from pruning.second_moments import Sums
-from tests.conftest import build_model
+from tests.support.calibration import items
+from tests.support.models import build_model
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**31))
@@ -36,16 +37,6 @@ def model(random_model: Path):  # type: ignore[no-untyped-def]
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.float32).eval()
-
-
-def items(lengths: list[int], seed: int) -> tuple[CalibrationItem, ...]:
-    rng = np.random.default_rng(seed)
-    made = []
-    for i, length in enumerate([*lengths, *lengths]):
-        start = int(rng.integers(0, length))
-        stop = int(rng.integers(start + 1, length + 1))
-        made.append(CalibrationItem(i < len(lengths), tuple(map(int, rng.integers(0, 1000, length))), start, stop))
-    return tuple(made)
 
 
 @settings(max_examples=10, deadline=None)

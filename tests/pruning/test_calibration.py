@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from harness.core.errors import UsageError
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 from pruning.calibration import MAX_TOKENS, batches, build_calibration
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 TOKENIZER = AutoTokenizer.from_pretrained(TINY_MATH)
 TARGET = [Example("Mia has 3 apples.", "#### 3")]

@@ -13,29 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from harness.core.errors import UsageError
-from harness.core.types.pruning import PruningPlan
 from pruning import compensation, second_moments
 from pruning.activations import observe
 from pruning.export import export
 from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
 from pruning.obs import refit
-from pruning.plan import load_plan, save_plan
-from tests.conftest import build_model
-from tests.pruning.test_export import plan_for
-from tests.pruning.test_second_moments import CALIBRATION
-
-
-def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, PruningPlan, Path]:
-    """Dense folder, plan and plan file with the re-fitted columns beside it."""
-    dense = build_model(model_type, root / "dense", tie=True)
-    plan = replace(plan_for(dense, width=width), compensated=True)
-    plan_file = root / "plan.safetensors"
-    save_plan(plan, plan_file)
-    model = load_pruned(dense, torch.float32)
-    second_moments.measure(model, FAMILIES[model_type], CALIBRATION, 0.0, root / "moments", 1e12)
-    compensation.compensate(dense, plan, plan_file, lambda layer: second_moments.load(root / "moments", layer))
-    return dense, load_plan(plan_file), plan_file
+from pruning.plan import save_plan
+from tests.support.calibration import CALIBRATION
+from tests.support.pruned import compensated
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gpt2", "opt"])

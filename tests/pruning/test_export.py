@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,41 +17,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from harness.core.errors import StorageError, UnsupportedModelError, UsageError
-from harness.core.types.pruning import PruningPlan
-from pruning.checkpoint import describe, fingerprint, read_record
+from pruning.checkpoint import describe, read_record
 from pruning.export import PLAN_COPY, export, predict_size
-from pruning.families import FAMILIES, shape_of, submodule
+from pruning.families import FAMILIES, shape_of
 from pruning.plan import save_plan
-from tests.conftest import build_model
-
-
-def plan_for(model: Path, width: int = 60, layers: int = 3, size: int = 96, seed: int = 1) -> PruningPlan:
-    rng = np.random.default_rng(seed)
-    keep = tuple(np.sort(rng.permutation(size)[:width]).astype(np.int32) for _ in range(layers))
-    return PruningPlan(
-        keep=keep,
-        intermediate_size=size,
-        method="random",
-        metric=None,
-        ratio=1 - width / size,
-        seed=seed,
-        alignment=1,
-        model="m",
-        model_hash=fingerprint(model),
-        scores_hash="hash",
-        tokens="all",
-    )
-
-
-def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    family = FAMILIES[model.config.model_type]
-    for layer, keep in zip(submodule(model, family.layers), plan.keep, strict=True):
-        mask = torch.zeros(plan.intermediate_size)
-        mask[torch.from_numpy(keep).long()] = 1
-        submodule(layer, family.down).register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask,))
-    with torch.no_grad():
-        return model(ids).logits
+from tests.support.models import build_model
+from tests.support.pruned import masked_logits, plan_for
 
 
 def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:

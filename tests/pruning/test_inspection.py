@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from harness.core.types.pruning import ActivationStats
 from pruning.inspection import FROM_PROMPTS, agreement, overlap, removed_by, share_per_layer, stability
-from tests.pruning.test_scores import stats_of
+from tests.support.activations import stats_of
 
 
 def test_whereabouts_are_parts_of_layers() -> None:

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.core.types.pruning import PruningPlan
-from pruning.checkpoint import describe, fingerprint
+from pruning.checkpoint import describe
 from pruning.export import export
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
-from tests.conftest import build_model
-from tests.pruning.test_export import masked_logits
-
-
-def ragged_plan(model: Path) -> PruningPlan:
-    keep = tuple(
-        np.sort(np.random.default_rng(i).permutation(96)[:width]).astype(np.int32)
-        for i, width in enumerate((70, 33, 51))
-    )
-    return PruningPlan(
-        keep=keep,
-        intermediate_size=96,
-        method="random",
-        metric=None,
-        ratio=0.4,
-        seed=0,
-        alignment=1,
-        model="m",
-        model_hash=fingerprint(model),
-        scores_hash="hash",
-        tokens="all",
-        allocation="global",
-    )
+from tests.support.models import build_model
+from tests.support.pruned import masked_logits, ragged_plan
 
 
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.supports_nonuniform_widths])

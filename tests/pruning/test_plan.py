@@ -22,7 +22,7 @@ from pruning.plan import (
 )
 from pruning.plan import make_plan as make
 from pruning.scores import score
-from tests.pruning.test_scores import random_stats
+from tests.support.activations import random_stats
 
 PAPER = {
     18944: [

@@ -13,8 +13,8 @@ from harness.core.types.calibration import CalibrationSet
 from pruning.activations import down_weight
 from pruning.families import FAMILIES, submodule
 from pruning.saliency import taylor
-from tests.conftest import build_model
-from tests.pruning.test_activations import items
+from tests.support.calibration import items
+from tests.support.models import build_model
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gemma2", "opt", "gpt2"])

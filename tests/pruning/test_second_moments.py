@@ -10,16 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.core.errors import UsageError
-from harness.core.types.calibration import CalibrationSet
 from pruning import second_moments
 from pruning.activations import observe
 from pruning.families import FAMILIES
-from tests.pruning.test_activations import items
+from tests.support.calibration import CALIBRATION
 
 QWEN2 = FAMILIES["qwen2"]
-CALIBRATION = CalibrationSet(
-    model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=items([30, 12, 25], 2)
-)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pruning.activations import down_weight, observe
 from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
 from pruning.sequential import LayerwiseRefit
-from tests.conftest import build_model
-from tests.pruning.test_second_moments import CALIBRATION
+from tests.support.calibration import CALIBRATION
+from tests.support.models import build_model
 
 KEEP = torch.arange(0, 96, 2)
 

@@ -11,8 +11,8 @@ from pruning.checkpoint import describe, read_config
 from pruning.families import shape_of
 from recovery.cost import cost, lora_parameters
 from recovery.recipe import lora_settings
-from tests.conftest import TINY_MATH
-from tests.recovery.jobs import RECIPE
+from tests.support.models import TINY_MATH
+from tests.support.training import RECIPE
 
 SHAPE = replace(shape_of(read_config(TINY_MATH)), parameters=describe(TINY_MATH).parameters)
 

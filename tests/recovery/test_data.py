@@ -11,7 +11,7 @@ import pytest
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
 from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, read_file, read_pairs
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,8 @@ from harness.core.errors import MeasurementError, UnsupportedModelError
 from pruning.checkpoint import describe, shards
 from pruning.loader import load_pruned
 from recovery.merge import merge
-from recovery.recipe import lora_settings
-from tests.conftest import build_model
-from tests.recovery.jobs import RECIPE
+from tests.support.models import build_model
+from tests.support.training import RECIPE, with_adapter
 
 PROMPT = [[5, 17, 400, 31, 8, 99]]
 
@@ -26,23 +25,6 @@ def logits(model: Any) -> Any:
 
     with torch.no_grad():
         return model(torch.tensor(PROMPT)).logits
-
-
-def with_adapter(folder: Path, state: Path) -> Any:
-    """The model with a random adapter, which is also saved to `state`."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model = get_peft_model(
-        load_pruned(folder, torch.float32), LoraConfig(**lora_settings(RECIPE), task_type="CAUSAL_LM")
-    ).eval()
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(state)
-    return model
 
 
 def merged(folder: Path, state: Path, out: Path) -> Path:

@@ -20,7 +20,7 @@ from recovery.recipe import (
     sft_settings,
     steps_of,
 )
-from tests.recovery.jobs import RECIPE
+from tests.support.training import RECIPE
 
 
 @given(st.integers(1, 5000), st.integers(0, 6))

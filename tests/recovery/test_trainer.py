@@ -30,7 +30,7 @@ from recovery.trainer import (
     step_of,
     train,
 )
-from tests.recovery.jobs import rows
+from tests.support.training import rows
 
 IGNORED = -100
 MakeJob = Callable[..., Job]
@@ -110,7 +110,7 @@ def test_distillation_adds_the_divergence_from_the_teacher(models: tuple[Any, An
 def test_scaled_and_capped_logits_stay_the_models_own(tmp_path: Path) -> None:
     import torch
 
-    from tests.conftest import build_model
+    from tests.support.models import build_model
 
     for family in ("gemma2", "granite"):
         model = load_pruned(build_model(family, tmp_path / family), torch.float32)

@@ -13,52 +13,7 @@ import pytest
 from harness.core.errors import UsageError
 from reports.build import write_reports
 from reports.verdict import verdict
-
-EVAL = {
-    "n": 100,
-    "metric": "exact_match",
-    "value": 0.9,
-    "ci_low": 0.8256,
-    "ci_high": 0.9448,
-    "failures": {"truncated": None, "wrong": 0.1},
-    "failure_rate": None,
-    "tokens_per_answer": None,
-    "seconds": 1.0,
-    "samples": "s",
-}
-VARIANT = {
-    "name": "dense",
-    "method": "dense",
-    "metric": None,
-    "tokens": None,
-    "alignment": None,
-    "allocation": None,
-    "compensated": False,
-    "seed": None,
-    "recovered": False,
-    "ratio_requested": 0.0,
-    "ratio_neurons": 0.0,
-    "ratio_parameters": 0.0,
-    "intermediate_sizes": [96, 96],
-    "parameters": 1000,
-    "weight_bytes": 2000,
-    "checkpoint": None,
-    "eval": {"mini_math": EVAL},
-    "serving": None,
-}
-RUN: dict[str, Any] = {
-    "schema_version": 1,
-    "model": "m",
-    "task": "mini_math",
-    "created": "now",
-    "versions": {"torch": "2"},
-    "hardware": {"device": "cpu"},
-    "command": "harness run",
-    "seeds": [],
-    "calibration": {},
-    "variants": [VARIANT],
-    "comparisons": [],
-}
+from tests.support.runs import EVAL, RUN, VARIANT
 
 
 def rendered(tmp_path: Path, run: dict[str, Any]) -> tuple[str, str]:

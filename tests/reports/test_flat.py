@@ -9,8 +9,7 @@ import json
 import pytest
 
 from reports.flat import HEAD, csv_text
-from tests.reports.conftest import EXAMPLE
-from tests.reports.test_build import RUN, VARIANT
+from tests.support.runs import EXAMPLE, RUN, VARIANT
 
 
 def test_a_sweeps_figures_are_all_there_unrounded() -> None:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from reports.model_card import render
-from tests.reports.conftest import EXAMPLE
+from tests.support.runs import EXAMPLE
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from reports.build import read_run, write_reports
 from reports.figures import measured, percent
-from tests.reports.conftest import EXAMPLE, HOSTILE, write_samples
+from tests.support.runs import EXAMPLE, HOSTILE, write_samples
 
 SEEN = "[...document.querySelectorAll('#answers .row')].length"
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.samples import embedded
-from tests.reports.conftest import answer
-from tests.reports.test_build import EVAL, RUN, VARIANT
+from tests.support.runs import EVAL, RUN, VARIANT, answer
 
 
 def run_with(folder: Path, **rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reports.sections.serving import capacity_table, memory_table, serving_sentences, serving_tables, speed_table
-from tests.reports.test_build import RUN, VARIANT
+from tests.support.runs import RUN, VARIANT
 
 LATENCY = {"p50": 1.0, "p90": 2.0, "p99": 3.25}
 ROW = {

@@ -12,8 +12,7 @@ import pytest
 
 from harness.cli.main import cli
 from reports.verdict import choice, commands, sentences, verdict
-from tests.reports.conftest import EXAMPLE
-from tests.reports.test_build import RUN
+from tests.support.runs import EXAMPLE, RUN
 
 
 @pytest.fixture

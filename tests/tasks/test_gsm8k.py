@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from pruning.calibration import question_ids
 from tasks.gsm8k.task import SYSTEM, grade
 from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_task
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 FORMS = ("gsm8k_boxed", "gsm8k_cot")
 pytestmark = pytest.mark.usefixtures("data_folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,9 @@ import yaml
 
 from harness.core.errors import UsageError
 from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_task
+from tests.support.data import OURS, needs_data
 
-needs_data = pytest.mark.skipif(
-    "HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, GSM8K is not at hand"
-)
 LOCAL = [name for name in TASKS if name != "wikitext"]  # whose training split is not among the local files
-OURS = ("mini_math", "mini_facts", "mini_code")
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in LOCAL]
 ANSWERED = [name for name in LOCAL if TASKS[name].generates and name != "similarity"]  # which has no right answers
 GENERATING = [row for row in ROWS if row.values[0] in ANSWERED]

@@ -13,8 +13,8 @@ from harness.core.errors import UsageError
 from pruning.calibration import question_ids
 from tasks.registry import TASKS, TASKS_PATH, evaluated_questions, training
 from tasks.splits import normalised
-from tests.conftest import TINY_MATH
-from tests.tasks.test_registry import OURS, needs_data
+from tests.support.data import OURS, needs_data
+from tests.support.models import TINY_MATH
 
 TRAINABLE = [name for name, task in TASKS.items() if task.training_items != 0]
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in TRAINABLE]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from harness.cli.main import cli, main
+from harness.cli.main import cli
 from harness.cli.options import typed_command
+from tests.support.cli import harness, in_a_process
 
 
 def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -27,30 +25,6 @@ def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 COMMANDS = dict(commands(cli))
-
-
-def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The console script's own function in this process, which saves the imports: exit code and what it wrote where."""
-    before, where, typed, code = dict(os.environ), Path.cwd(), sys.argv, 0
-    os.environ.update(environment)
-    os.chdir(cwd or where)
-    sys.argv = ["harness", *arguments]
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        finally:
-            sys.argv = typed
-            os.chdir(where)
-            os.environ.clear()
-            os.environ.update(before)
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
-
-
-def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, env={**os.environ, **environment})
 
 
 def test_a_real_process_says_the_same() -> None:

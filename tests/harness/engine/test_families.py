@@ -17,18 +17,16 @@ import pytest
 import torch
 
 from harness.core.errors import UsageError
-from harness.core.types.pruning import PruningPlan
 from harness.training.fine_tuning import write_checkpoint
 from pruning import vllm_plugin
-from pruning.checkpoint import fingerprint
 from pruning.export import export
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
-from tests.conftest import build_model
-from tests.recovery.test_merge import with_adapter
+from tests.support.models import build_model
+from tests.support.pruned import WIDTHS, plan_of
+from tests.support.training import with_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
-WIDTHS = {"uniform": (64, 64, 64), "ragged": (64, 48, 33)}
 # native, fused, transformers back end, no gate
 FEW = [("llama", "uniform"), ("llama", "ragged"), ("phi3", "ragged"), ("olmo2", "ragged"), ("opt", "ragged")]
 ALL = [
@@ -61,24 +59,6 @@ for name, folder in folders.items():
         found[name] = repr(error)[:2000]
 json.dump(found, open(sys.argv[2], "w"))
 """
-
-
-def plan_of(model: Path, widths: tuple[int, ...]) -> PruningPlan:
-    rng = np.random.default_rng(1)
-    keep = tuple(np.sort(rng.permutation(96)[:width]).astype(np.int32) for width in widths)
-    return PruningPlan(
-        keep=keep,
-        intermediate_size=96,
-        method="random",
-        metric=None,
-        ratio=0.4,
-        seed=0,
-        alignment=1,
-        model="m",
-        model_hash=fingerprint(model),
-        scores_hash="hash",
-        tokens="all",
-    )
 
 
 @pytest.fixture(scope="module")

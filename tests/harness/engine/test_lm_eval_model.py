@@ -16,8 +16,8 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
-from tests.tasks.conftest import make_data_folder
+from tests.support.data import make_data_folder
+from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
 

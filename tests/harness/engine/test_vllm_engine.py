@@ -22,7 +22,7 @@ from pruning.plan import PlanRequest, make_plan
 from tasks.mini_facts.task import items as fact_items
 from tasks.mini_math.task import items as math_items
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH, build_model
+from tests.support.models import TINY_MATH, build_model
 
 pytestmark = pytest.mark.slow
 STOCK = """

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError, UsageError
-from harness.engine.vllm_engine import EngineConfig, cached_bytes_per_token, engine, generate, kv_bytes_per_token
+from harness.engine.vllm_engine import cached_bytes_per_token, engine, kv_bytes_per_token
 from harness.engine.weight_swap import restore, swap, swapped
 from harness.pipeline import scoring
 from pruning import score_file
@@ -30,25 +29,14 @@ from pruning.families import FAMILIES
 from pruning.loader import load_pruned
 from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH, build_model
-from tests.harness.engine.test_families import WIDTHS, plan_of
+from tests.support import engines
+from tests.support.engines import PROMPTS, SMALL, answers
+from tests.support.models import TINY_MATH, build_model
+from tests.support.pruned import WIDTHS, plan_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
-SMALL = EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)
-PROMPTS = [
-    [int(t) for t in np.random.default_rng(i).integers(2, 1000, 40 + 70 * i)] for i in range(4)
-]  # up to 250 tokens, blocks of 128
 FEW = ("phi3", "opt", "gpt2", "smollm3")  # fused, no gate with biases, transposed, transformers back end
 CASES = tuple(FAMILIES) if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
-
-
-def answers(llm: Any) -> list[list[int]]:
-    from vllm import SamplingParams, TokensPrompt
-
-    params = SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True)
-    return [
-        list(o.outputs[0].token_ids) for o in generate(llm, [TokensPrompt(prompt_token_ids=p) for p in PROMPTS], params)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +169,7 @@ def resident_bytes() -> int:
 
 def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected: list[list[list[int]]]) -> None:
     """vLLM's default outside of the harness; functions cannot be sent to it, names of methods can."""
-    script = Path(__file__).parent / "swap_in_another_process.py"
+    script = Path(engines.__file__).with_name("swap_in_another_process.py")
     arguments = [str(TINY_MATH), *map(str, plans)]
     environment = {
         **os.environ,

@@ -19,7 +19,7 @@ from harness.evaluation.paired import read_samples
 from pruning.checkpoint import fingerprint
 from tasks.grading import Grader
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
 TASKS = (find_task("mini_code"), find_task("mini_math"))

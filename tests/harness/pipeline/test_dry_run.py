@@ -8,7 +8,7 @@ from harness.core.types.pruning import Checkpoint
 from harness.pipeline.dry_run import forecast
 from harness.pipeline.resolve import resolve
 from pruning.checkpoint import describe
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 
 def test_the_forecast_of_the_embedded_model_is_what_its_files_hold() -> None:

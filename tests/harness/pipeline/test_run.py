@@ -17,7 +17,7 @@ import pytest
 
 import harness as package
 from harness.pipeline.run_list import list_runs
-from tests.conftest import invoke
+from tests.support.cli import invoke
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]

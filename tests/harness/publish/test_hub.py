@@ -21,9 +21,9 @@ from harness.publish.hub import prepare_upload, push
 from pruning.checkpoint import fingerprint
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan, save_plan
-from tests.conftest import TINY_MATH
-from tests.harness.publish.hub_stand_in import hub
-from tests.reports.test_build import EVAL, RUN, VARIANT
+from tests.support.hub_server import hub
+from tests.support.models import TINY_MATH
+from tests.support.runs import EVAL, RUN, VARIANT
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ import pytest
 from harness.core.errors import MeasurementError, UsageError
 from harness.publish import trackers
 from harness.publish.trackers import TRACKERS, series, track
-from tests.reports.conftest import EXAMPLE
-from tests.reports.test_build import RUN, VARIANT
+from tests.support.runs import EXAMPLE, RUN, VARIANT
 
 
 @pytest.fixture

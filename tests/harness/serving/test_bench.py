@@ -21,7 +21,7 @@ from harness.pipeline.run_json import run_schema
 from harness.pipeline.single_stage import _apart
 from pruning.checkpoint import describe, fingerprint
 from pruning.export import export
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 pytestmark = [pytest.mark.slow]
 OPTIONS = ["--concurrency", "2", "--repeats", "2", "--output-tokens", "8", "--threads", "1", "--json"]

@@ -26,7 +26,7 @@ from harness.serving.roofline import (
 )
 from pruning.checkpoint import describe, read_config
 from pruning.families import FAMILIES, shape_of
-from tests.conftest import TINY_MATH, build_model
+from tests.support.models import TINY_MATH, build_model
 
 CONTEXT = 37
 TIED = ("gemma2", "gemma3_text", "smollm3")

@@ -27,7 +27,7 @@ from harness.engine.vllm_engine import EngineConfig
 from harness.pipeline.run_json import run_schema
 from harness.serving import server
 from harness.serving.server import Address, check_address, command, free_port
-from tests.conftest import TINY_MATH
+from tests.support.models import TINY_MATH
 
 KEY = {"Authorization": "Bearer secret"}
 TOKENS = 24

@@ -16,7 +16,7 @@ from harness.core.types.serving import SpeedRatio
 from harness.core.types.training import Recovery
 from harness.sweeps.claims import BEST, PAPER, RANDOM, REVERSE, Evidence, judge
 from harness.sweeps.curves import GridPoint, Outcomes
-from tests.conftest import make_variant
+from tests.support.runs import make_variant
 
 N = 400
 RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)

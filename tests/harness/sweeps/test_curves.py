@@ -15,7 +15,7 @@ from harness.core.statistics import holm, paired_difference, wilson
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.run import Variant
 from harness.sweeps.curves import GridPoint, read_outcomes, sweep_points, thresholds
-from tests.conftest import make_variant
+from tests.support.runs import make_variant
 
 METRICS = {"math": "exact_match", "facts": "exact_match", "text": "bits_per_byte"}
 RNG = np.random.default_rng(3)

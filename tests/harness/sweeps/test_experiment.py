@@ -23,7 +23,8 @@ from harness.evaluation.paired import read_samples
 from pruning.export import export
 from pruning.plan import load_plan
 from tasks.registry import find_task
-from tests.conftest import TINY_MATH, invoke
+from tests.support.cli import invoke
+from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]

@@ -14,8 +14,8 @@ from harness.core.types.evaluation import EvalResult
 from harness.sweeps.cells import Cell
 from harness.sweeps.ray_workers import RayWorker, connect, default_workers
 from harness.sweeps.workers import run_cells
-from tests.conftest import invoke
-from tests.harness.sweeps.test_workers import bench_in
+from tests.support.cli import invoke
+from tests.support.sweeps import bench_in
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")

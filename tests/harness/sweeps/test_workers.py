@@ -19,12 +19,10 @@ from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError
 from harness.core.types.evaluation import EvalResult
-from harness.engine.vllm_engine import EngineConfig, worker_environment
-from harness.evaluation.lm_eval_requests import EvalSpec
+from harness.engine.vllm_engine import worker_environment
 from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.workers import LocalWorker, WorkerDied, run_cells
-from tasks.registry import find_task
-from tests.conftest import TINY_MATH
+from tests.support.sweeps import bench_in
 
 CELLS = [Cell(str(i), None, f"key{i}") for i in range(8)]
 
@@ -209,17 +207,6 @@ def test_a_worker_that_dies_while_it_starts_is_started_once_more() -> None:
     outcomes: dict[str, Any] = {}
     run_cells(CELLS, unlucky, 1, lambda cell, found: outcomes.__setitem__(cell.name, found))
     assert len(tries) == 2 and len(outcomes) == 8
-
-
-def bench_in(folder: Path) -> CellContext:
-    eval_spec = EvalSpec("tiny-math", (find_task("mini_facts"),), 128, chat=True, limit=8)
-    return CellContext(
-        model=TINY_MATH,
-        eval_spec=eval_spec,
-        config=EngineConfig(max_model_len=128, kv_cache_bytes=1 << 26, threads=1),
-        run=folder,
-        reference="dense",
-    )
 
 
 @pytest.fixture(scope="module")

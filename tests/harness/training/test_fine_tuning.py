@@ -37,8 +37,8 @@ from pruning.export import export
 from recovery.cost import cost
 from recovery.trainer import Job, history
 from tasks.registry import TASKS
-from tests.conftest import TINY_MATH, build_model
-from tests.recovery.jobs import RECIPE
+from tests.support.models import TINY_MATH, build_model
+from tests.support.training import RECIPE
 
 DEFAULTS = Defaults(shape("tiny-math", "math"), "math", None, 0)
 
@@ -120,7 +120,7 @@ def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Pa
 
 
 def test_pruning_a_fine_tuned_model_does_not_make_a_fine_tuned_one(random_model: Path, tmp_path: Path) -> None:
-    from tests.pruning.test_loader import ragged_plan
+    from tests.support.pruned import ragged_plan
 
     trained = tmp_path / "trained"
     shutil.copytree(random_model, trained)

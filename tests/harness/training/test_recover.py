@@ -18,7 +18,7 @@ import pytest
 
 import harness as package
 from pruning.checkpoint import describe
-from tests.conftest import invoke
+from tests.support.cli import invoke
 
 pytestmark = pytest.mark.slow
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]

@@ -12,7 +12,7 @@ from harness.engine.weight_swap_worker import WORKER
 if __name__ == "__main__":
     from vllm import LLM
 
-    from tests.harness.engine.test_weight_swap import SMALL, answers
+    from tests.support.engines import SMALL, answers
 
     model, *plans = map(Path, sys.argv[1:])
     llm = LLM(

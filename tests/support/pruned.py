@@ -1,0 +1,84 @@
+"""Plans for the random models, and what a pruned model has to be equal to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from harness.core.types.pruning import PruningPlan
+from pruning import compensation, second_moments
+from pruning.checkpoint import fingerprint
+from pruning.families import FAMILIES, submodule
+from pruning.loader import load_pruned
+from pruning.plan import load_plan, save_plan
+from tests.support.calibration import CALIBRATION
+from tests.support.models import build_model
+
+
+def plan_keeping(model: Path, keep: Sequence[np.ndarray], size: int = 96, **changes: Any) -> PruningPlan:
+    """A plan for a random model that keeps these neurons of every layer."""
+    plan = PruningPlan(
+        keep=tuple(np.sort(indices).astype(np.int32) for indices in keep),
+        intermediate_size=size,
+        method="random",
+        metric=None,
+        ratio=0.4,
+        seed=0,
+        alignment=1,
+        model="m",
+        model_hash=fingerprint(model),
+        scores_hash="hash",
+        tokens="all",
+    )
+    return replace(plan, **changes)
+
+
+def plan_for(model: Path, width: int = 60, layers: int = 3, size: int = 96, seed: int = 1) -> PruningPlan:
+    """One width in every layer."""
+    rng = np.random.default_rng(seed)
+    keep = [rng.permutation(size)[:width] for _ in range(layers)]
+    return plan_keeping(model, keep, size, ratio=1 - width / size, seed=seed)
+
+
+def ragged_plan(model: Path) -> PruningPlan:
+    """A width of its own in every layer."""
+    keep = [np.random.default_rng(i).permutation(96)[:width] for i, width in enumerate((70, 33, 51))]
+    return plan_keeping(model, keep, allocation="global")
+
+
+WIDTHS = {"uniform": (64, 64, 64), "ragged": (64, 48, 33)}
+
+
+def plan_of(model: Path, widths: tuple[int, ...]) -> PruningPlan:
+    """These widths in the layers."""
+    rng = np.random.default_rng(1)
+    return plan_keeping(model, [rng.permutation(96)[:width] for width in widths])
+
+
+def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    family = FAMILIES[model.config.model_type]
+    for layer, keep in zip(submodule(model, family.layers), plan.keep, strict=True):
+        mask = torch.zeros(plan.intermediate_size)
+        mask[torch.from_numpy(keep).long()] = 1
+        submodule(layer, family.down).register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask,))
+    with torch.no_grad():
+        return model(ids).logits
+
+
+def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, PruningPlan, Path]:
+    """Dense folder, plan and plan file with the re-fitted columns beside it."""
+    dense = build_model(model_type, root / "dense", tie=True)
+    plan = replace(plan_for(dense, width=width), compensated=True)
+    plan_file = root / "plan.safetensors"
+    save_plan(plan, plan_file)
+    model = load_pruned(dense, torch.float32)
+    second_moments.measure(model, FAMILIES[model_type], CALIBRATION, 0.0, root / "moments", 1e12)
+    compensation.compensate(dense, plan, plan_file, lambda layer: second_moments.load(root / "moments", layer))
+    return dense, load_plan(plan_file), plan_file
