@@ -16,7 +16,6 @@ from harness.config.settings import (
 from harness.core.errors import UsageError
 from harness.pipeline.resolve import name_problems
 
-
 FIELDS = {
     name: field
     for model in (RunConfig, RecoveryConfig, SweepConfig)
