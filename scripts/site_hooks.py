@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "CITATION.cff",
     "harness/*.schema.json",
     "harness/models/embedded/*/README.md",
     "reports/example/*/report.*",
@@ -25,7 +26,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links by their place in the repository become links by their place in the site."""
-    if page.file.src_uri in ("CONTRIBUTING.md", "CHANGELOG.md"):
+    """Links by their place in the repository become links by their place in the site; the README is its first page."""
+    name = page.file.src_uri
+    if name == "README.md":
+        markdown = (ROOT / "README.md").read_text(encoding="utf-8") + "\n#" + markdown
+    if name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         return markdown.replace("](docs/", "](")
-    return markdown if "/" in page.file.src_uri else markdown.replace("](../", "](")
+    return markdown if "/" in name else markdown.replace("](../", "](")
