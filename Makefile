@@ -31,10 +31,11 @@ install-dev:              ## that and what development needs
 lock: install-dev         ## both locks from .venv, after changing a version there with pip
 	$(BIN)/python -m scripts.lock
 
-generate: install-dev     ## every generated file: command pages, list of decisions, figure, schema
+generate: install-dev     ## every generated file: commands.md, decisions, figure, README's table, schema
 	$(BIN)/python -m scripts.write_commands
 	$(BIN)/python -m scripts.write_decisions
 	$(BIN)/python -m scripts.make_figures
+	$(BIN)/python -m scripts.write_results
 	$(BIN)/python -m scripts.write_schema
 
 docs: install-dev         ## the documentation as a site, in build/site
@@ -52,7 +53,7 @@ effects: install          ## the paper's effects on the embedded model, test spl
 smollm2-math: install-dev ## a 135M model with a real task accuracy, 15 to 50 minutes on two cores
 	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math
 
-recovery: install         ## what fine-tuning brings back on the embedded model: 4 arms, 2 ratios, 3 seeds
+recovery: install         ## what fine-tuning recovers on the embedded model: 4 arms, 2 ratios, 3 seeds
 	$(BIN)/python benchmarks/recovered.py
 
 sweep: install            ## the whole experiment on the embedded model, with the claims judged

@@ -25,7 +25,8 @@ def rows(example: str) -> Iterator[dict[str, Any]]:
     run = json.loads((ROOT / "reports" / "example" / example / "run.json").read_text(encoding="utf-8"))
     for row in curve_rows(run, run["task"]):
         if row["arm"] in ARMS:
-            yield row | {"arm": ARMS[row["arm"]][0], "removed": round(row["removed"], 1)}
+            rounded = {key: round(row[key], 2) for key in ("removed", "value", "low", "high")}
+            yield {"arm": ARMS[row["arm"]][0], **rounded}
 
 
 def panel(example: str, title: str, first: bool) -> Any:

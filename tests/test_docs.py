@@ -10,18 +10,51 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from harness.cli.main import cli
-from scripts.write_commands import PAGE, text
+from scripts import make_figures, write_commands, write_decisions, write_results
+from scripts.make_figures import FIGURE
+from scripts.write_commands import PAGE
 from tests.support.models import TINY_MATH
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+TEXTS = sorted([*PAGES, *(ROOT / "docs" / "adr").glob("*.md")])
+FOLDERS = "harness|pruning|tasks|recovery|reports|scripts|benchmarks|tests|docs"
+RETIRED = (
+    "hangs on",
+    "hears of",
+    "is no folder",
+    "for a time",
+    "in turns",
+    "brought back",
+    "brings back",
+    "bring back",
+    "foretold",
+    "beyond half",
+    "where asked",
+    "goes on where",
+    "number type",
+    "selective-smd",
+    "selective-obs",
+    "reverse-smd",
+    "--tokens ",
+    "--answers ",
+    "--frame ",
+    "--retain ",
+    "--natural ",
+    "pip install harness-prune",
+    'pip install "harness-prune',
+)
 SMALL = {  # the same commands, on less
     "HARNESS_LIMIT": "12",
     "HARNESS_CALIBRATION_SAMPLES": "16",
@@ -78,8 +111,54 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
-def test_the_help_pages_are_todays() -> None:
-    assert PAGE.read_text(encoding="utf-8") == text(), "run python scripts/write_commands.py"
+@pytest.mark.parametrize(
+    "written", [write_commands, write_decisions, write_results], ids=lambda module: module.__name__
+)
+def test_generated_pages_are_todays(written: ModuleType) -> None:
+    assert written.PAGE.read_text(encoding="utf-8") == written.text(), "run make generate"
+
+
+def test_the_figure_holds_every_point_of_the_examples() -> None:
+    labels = set(re.findall(r'aria-label="[^"]*?: ([^"]*)"', FIGURE.read_text(encoding="utf-8")))
+    for row in (row for example in make_figures.EXAMPLES for row in make_figures.rows(example)):
+        removed, value, low, high = (f"{row[key]:g}" for key in ("removed", "value", "low", "high"))
+        assert f"{removed}; low: {low}; high: {high}; arm: {row['arm']}" in labels
+        assert any(re.fullmatch(rf"{removed}; [^:]*: {value}; arm: {row['arm']}", label) for label in labels)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_the_import_rule_of_the_page_is_the_one_that_is_checked(page: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (rule,) = (one for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+    assert "```text\n" + "\n".join(rule["layers"]) + "\n```" in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(rf"(?<![\w/])(?:{FOLDERS})/[\w/]*\.\w+", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if page != PAGE], ids=lambda page: page.name)
+def test_no_page_uses_a_retired_word(page: Path) -> None:
+    words = page.read_text(encoding="utf-8").lower()
+    assert not [word for word in RETIRED if word in words]
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    """In strict mode: every link and anchor between pages leads somewhere."""
+    pytest.importorskip("mkdocs", reason="needs mkdocs-material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    options = (tmp_path / "site" / "commands.html").read_text(encoding="utf-8")
+    assert 'id="option-ratio"' in options and (tmp_path / "site" / "reports/example/laptop/report.html").exists()
 
 
 def test_the_metric_of_the_page_on_extending_works() -> None:
