@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# a worker a core; one that starts engines takes 1 to 2 GiB
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 .DEFAULT_GOAL := help
 .PHONY: help run check test thorough lint install install-dev lock generate docs format \
 	bench-scoring effects smollm2-math recovery sweep families
@@ -11,13 +13,13 @@ run: install              ## the main job on the embedded model
 	$(BIN)/harness run
 
 check: lint               ## format, lint, types, imports and the quick tests: the loop while working
-	$(BIN)/python -m pytest -m "not slow and not thorough"
+	$(PYTEST) --tier quick
 
 test: lint                ## the same with the tests that start vLLM
-	$(BIN)/python scripts/run_tests.py
+	$(PYTEST)
 
 thorough: lint            ## the same with the tests that are long, as CI does
-	$(BIN)/python scripts/run_tests.py -m ""
+	$(PYTEST) --tier all
 
 lint: install-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -60,4 +62,4 @@ sweep: install            ## the whole experiment on the embedded model, with th
 	$(BIN)/harness sweep --preset laptop --out runs/laptop
 
 families: install-dev     ## every architecture on vLLM, uniform and per-layer widths
-	HARNESS_ALL_FAMILIES=1 $(BIN)/pytest -m "" tests/harness/engine/test_families.py tests/harness/engine/test_weight_swap.py
+	HARNESS_ALL_FAMILIES=1 $(PYTEST) --tier all tests/harness/engine/test_families.py tests/harness/engine/test_weight_swap.py

@@ -1,20 +1,99 @@
-"""Tiny random models of every family, built once, on disk as a user's would be."""
+"""What every test has: a folder of its own, an environment without traces of this machine, a tier; and models to
+work on.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
-from tests.support.models import build_model
+from tests.support.isolation import isolate, remove
+from tests.support.models import TINY_MATH, build_model
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
+HOME = isolate()
+
+TIERS = {"quick": {"slow", "thorough"}, "default": {"thorough"}, "all": set()}  # tier: marks that it leaves out
+SLOW_FIXTURES = {"tiny_engine", "chromium"}
+
+hypothesis.settings.register_profile(
+    "tests", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True
+)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier",
+        choices=list(TIERS),
+        default="default",
+        help="quick: nothing that starts an engine, a browser or another process; default: that too; all: long second "
+        "ways to the same ground as well",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what the tier does, and gives tests on one engine, else those of a module, to one worker; slow ones
+    first.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SLOW_FIXTURES:
+            item.add_marker("slow")
+        if item.get_closest_marker("xdist_group") is None:
+            group = "engine" if "tiny_engine" in fixtures else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
+    left_out = TIERS[config.getoption("tier")]
+    parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        parts[not left_out & {mark.name for mark in item.iter_markers()}].append(item)
+    config.hook.pytest_deselected(items=parts[False])
+    items[:] = sorted(parts[True], key=_order)
+
+
+def _order(item: pytest.Item) -> int:
+    group = item.get_closest_marker("xdist_group")
+    return 0 if group and group.args[0] == "engine" else 1 if item.get_closest_marker("slow") else 2
+
+
+def pytest_unconfigure() -> None:
+    remove(HOME)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where fixtures of a session or module work."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("session"))
+    yield
+    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test works in a folder of its own, and what it does to the environment ends with it."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine() -> Iterator[Any]:
+    """vLLM on the embedded model, one for all tests that only need some engine."""
+    from harness.engine.vllm_engine import EngineConfig, engine
+
+    with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
+        yield llm
 
 
 @pytest.fixture(scope="session")

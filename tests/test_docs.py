@@ -189,11 +189,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     prompts = [{"doc_id": i, "text": "#### 7"} for i in range(3)]
     assert find_task("mini_math").items >= 3
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
-    before, kept = Path.cwd(), dict(os.environ)
-    os.chdir(folder)
+    kept = dict(os.environ)
     os.environ.update(SMALL, TRACKIO_DIR=str(folder / "trackio"), NO_COLOR="1")
     yield folder
-    os.chdir(before)
     os.environ.clear()
     os.environ.update(kept)
 
@@ -201,7 +199,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-def test_every_command_in_an_sh_block_does_what_it_says(page: Path, place: Path) -> None:
+def test_every_command_in_an_sh_block_does_what_it_says(
+    page: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
     for line in blocks(page):
         command, _, file = line.partition(" > ")
         words = shlex.split(command)

@@ -123,7 +123,7 @@ def test_to_go_on_settings_and_folder_of_then_are_given_and_no_key(
     RunDirectory(tmp_path / "r").open({}, False, command, {"ratio": "0.3", "task": "a b"})
     assert only(tmp_path).resume_command == "HARNESS_RATIO=0.3 HARNESS_TASK='a b' harness serve m --port 1"
     here = Path.cwd()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path / "r")
     assert str(only(tmp_path).resume_command).startswith(f"cd {here} && HARNESS_RATIO=0.3 ")
 
 
