@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.jsonl import numbered_rows
 from harness.core.types.calibration import Example
 
 IGNORED = -100  # a label that has no part in the loss
@@ -105,12 +105,11 @@ def end_of_answer(tokenizer: Any, chat: bool) -> list[int]:
     return [int(tokenizer.eos_token_id)]
 
 
-def read_pairs(rows: Iterable[dict[str, Any]], where: str) -> list[Example]:
-    """Rows of any instruction data set: `messages`, or a known pair of columns; raises UsageError for others."""
-    return [_pair(row, f"{where}, row {number}") for number, row in enumerate(rows, 1)]
+def pair(row: Mapping[str, Any], where: str) -> Example:
+    """Prompt and answer of a row of any instruction data set: `messages`, or a known pair of columns.
 
-
-def _pair(row: dict[str, Any], where: str) -> Example:
+    Raises UsageError that begins with `where` for a row that has neither.
+    """
     if turns := row.get("messages"):
         try:
             said = [(turn["role"], turn["content"]) for turn in turns]
@@ -136,19 +135,8 @@ def _pair(row: dict[str, Any], where: str) -> Example:
 
 
 def read_file(path: Path) -> list[Example]:
-    """A JSON Lines file; raises UsageError naming the line that is none."""
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); give --data a JSON Lines file") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{path}, line {number} is no JSON object; mend it or leave it out") from error
-    return read_pairs(rows, str(path))
+    """Prompts and answers of a JSON Lines file; raises UsageError that names the line that cannot be used."""
+    return [pair(row, f"{path}, line {number}") for number, row in numbered_rows(path)]
 
 
 def check_no_overlap(examples: Sequence[Example], tested: Iterable[str], source: str) -> None:

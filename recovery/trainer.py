@@ -15,6 +15,8 @@ from typing import Any
 
 from harness.core.errors import MeasurementError
 from harness.core.files import write_json, write_text
+from harness.core.jsonl import read_rows
+from recovery.data import FILE
 from recovery.recipe import Recipe, lora_settings, sft_settings
 
 _STATE = "trainer_state.json"  # the last file of a state that the trainer writes
@@ -63,7 +65,7 @@ def train(
     if last and step_of(last) >= job.recipe.steps:
         return last
     disable_progress_bars()
-    rows = [json.loads(line) for line in (job.data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(job.data / FILE)
     settings = SFTConfig(
         **sft_settings(job.recipe, job.states),
         disable_tqdm=True,

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UsageError
+from harness.core.jsonl import read_rows
 from harness.core.repetition import repeated_end
 from harness.core.types.evaluation import UNEXPLAINED
 
@@ -38,9 +40,8 @@ def embedded(run: Mapping[str, Any], folder: Path, budget_bytes: int = BUDGET_BY
 def _read(file: Path) -> list[dict[str, Any]]:
     """Rows of answers, by item; none for texts that were scored only, and of a file that is not there."""
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-        rows = [json.loads(line) for line in lines if line]
-    except (OSError, ValueError):
+        rows = read_rows(file)
+    except UsageError:
         return []
     return sorted(
         (row for row in rows if row["nll"] is None and row["doc_id"] is not None), key=lambda row: row["doc_id"]

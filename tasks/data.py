@@ -4,13 +4,13 @@ project.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
 from tasks.splits import split_of
 from tasks.wikitext.articles import articles, halves
@@ -27,11 +27,6 @@ def local_file(name: str) -> Path | None:
     if not path.exists():
         raise UsageError(f"{path} is missing; put it there, or unset {DATA_DIR} to use the Hub")
     return path
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
@@ -54,7 +49,7 @@ def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
         first, second = _squad(), _conversations()
         names = ("SQuAD", "everyday-Conversational-cleaned")
     else:
-        rows = [Example(row["input"], str(row["target"])) for row in read_jsonl(questions)]
+        rows = [Example(row["input"], str(row["target"])) for row in read_rows(questions)]
         first = [row for row in rows if split_of(row.prompt) == "train"]
         second = [Example("", text) for text in paragraphs()]
         names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UsageError
 from harness.core.hashing import digest
+from harness.core.jsonl import read_rows, to_line
 from tasks.generation import Generation
 
 
@@ -36,7 +37,7 @@ class GenerationCache:
         self._write({"key": key, "text": str(generation), "meta": generation.meta})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.file.write(to_line(line))
         self.file.flush()
 
     def __enter__(self) -> GenerationCache:
@@ -56,18 +57,7 @@ def key_of(prompt: list[int], settings: dict[str, Any]) -> str:
 
 def _read(path: Path, identity: str) -> dict[str, Generation]:
     try:
-        first, *lines = path.read_text(encoding="utf-8", errors="replace").split(
-            "\n"
-        )  # splitlines would cut at U+2028 too
-        if json.loads(first) != {"identity": identity}:
-            return {}
-    except (OSError, ValueError):
+        first, *rows = read_rows(path, cut_short=True)
+    except (UsageError, ValueError):  # no such file; no first row
         return {}
-    found = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-            found[row["key"]] = Generation(row["text"], row["meta"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
+    return {row["key"]: Generation(row["text"], row["meta"]) for row in rows} if first == {"identity": identity} else {}

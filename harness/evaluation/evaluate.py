@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError
-from harness.core.files import write_text
+from harness.core.jsonl import read_rows, write_rows
 from harness.core.progress import stage
 from harness.core.statistics import likelihood_metric, ratio_mean, wilson
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, UNEXPLAINED, EvalResult, SampleRecord
@@ -52,7 +51,7 @@ def grade(answered: Sequence[TaskResponses], eval_spec: EvalSpec, variant_eval: 
                 for sample in sorted(raw["samples"][task.name], key=lambda sample: int(sample["doc_id"]))
             ]
             records = _compared(records, kinds, run / "samples" / reference / path.name if reference else None)
-        write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
+        write_rows(path, map(asdict, records))
         results[task.name] = summarise(
             task.metric, records, found.seconds + time.perf_counter() - started, str(path.relative_to(run))
         )
@@ -67,10 +66,7 @@ def _compared(records: Sequence[SampleRecord], kinds: Sequence[str], reference: 
     """With their likeness to the reference's answers to the same items."""
     if reference is None:
         return [replace(record, correct=None, score=1.0) for record in records]
-    texts = {
-        row["doc_id"]: row["text"]
-        for row in map(json.loads, filter(None, reference.read_text(encoding="utf-8").split("\n")))
-    }
+    texts = {row["doc_id"]: row["text"] for row in read_rows(reference)}
     scores = similarities(kinds, [record.text for record in records], [texts[record.doc_id] for record in records])
     return [replace(record, correct=None, score=score) for record, score in zip(records, scores, strict=True)]
 

@@ -4,7 +4,6 @@ the data set.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.core.files import write_text
+from harness.core.jsonl import numbered_rows, write_rows
 from harness.core.progress import stage
-from harness.core.types.evaluation import SIMILARITY, SampleRecord
+from harness.core.types.evaluation import SIMILARITY
 from harness.evaluation.evaluate import graded_record, summarise
 from tasks import sandbox
 from tasks.failures import FINISH_REASONS
@@ -58,7 +57,7 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
             advance(1)
     records = [graded_record(row.doc_id, _prompt(row.doc), answer) for row, answer in zip(rows, graded, strict=True)]
     if out:
-        write_text(out, "".join(_line(row, record) for row, record in zip(rows, records, strict=True)))
+        write_rows(out, ({**row.ids, **asdict(record)} for row, record in zip(rows, records, strict=True)))
     found = asdict(summarise(task.metric, records, 0.0, str(out or "")))
     return {
         "task": task.name,
@@ -66,10 +65,6 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
         **{key: value for key, value in found.items() if key not in ("seconds", "samples")},
         **_sandbox(task),
     }
-
-
-def _line(row: Row, record: SampleRecord) -> str:
-    return json.dumps({**row.ids, **asdict(record)}, ensure_ascii=False) + "\n"
 
 
 def _sandbox(task: Task) -> dict[str, str]:
@@ -89,30 +84,11 @@ def _rows(task: Task, source: Path) -> Iterator[Row]:
         for index, doc in enumerate(docs)
         if "task_id" in doc
     }
-    for number, line in enumerate(_lines(source), 1):
-        if line.strip():
-            where = f"{source}, line {number}"
-            raw = _object(line, where)
-            doc_id, doc = _document(raw, test, named, where, task.name)
-            ids = {key: raw[key] for key in ("task_id",) if key in raw}
-            yield Row(doc_id, ids, doc, _generation(raw, where))
-
-
-def _lines(source: Path) -> list[str]:
-    try:
-        return source.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source} cannot be read ({error}); give a JSON Lines file") from error
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON ({str(error).splitlines()[0]}); each line is one object") from error
-    if not isinstance(raw, dict):
-        raise UsageError(f"{where} is not a JSON object; each line is one object with `task_id` or `doc_id` and `text`")
-    return raw
+    for number, raw in numbered_rows(source):
+        where = f"{source}, line {number}"
+        doc_id, doc = _document(raw, test, named, where, task.name)
+        ids = {key: raw[key] for key in ("task_id",) if key in raw}
+        yield Row(doc_id, ids, doc, _generation(raw, where))
 
 
 def _key(task_id: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError, first_line
-from harness.core.files import write_text
+from harness.core.jsonl import write_rows
 from harness.core.statistics import wilson
 from harness.core.types.evaluation import EvalResult, SampleRecord
 from harness.engine.generation_cache import GenerationCache
@@ -99,7 +98,7 @@ def _result(task: str, raw: Mapping[str, Any], run: Path, variant: str, seconds:
     per_item = [sample.get(metric) for sample in samples]
     records = [_record(sample, value) for sample, value in zip(samples, per_item, strict=True)]
     path = run / "samples" / variant / f"{task}.jsonl"
-    write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
+    write_rows(path, map(asdict, records))
     rates, failure_rate, tokens, trap_rate = summarise_failures(records)
     low, high = _interval(per_item, value, error)
     where = str(path.relative_to(run))

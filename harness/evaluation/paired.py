@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.core.jsonl import read_rows
 from harness.core.statistics import paired_difference, paired_mean_difference, ratio_mean
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
 from harness.core.types.training import Recovery
@@ -61,8 +61,7 @@ def recovered_fraction(folder: Path, before: str, variant: str, control: str, ta
 
 
 def read_samples(path: Path) -> dict[int, dict[str, Any]]:
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line)
-    return {row["doc_id"]: row for row in rows}
+    return {row["doc_id"]: row for row in read_rows(path)}
 
 
 def read_correct(path: Path) -> dict[int, bool]:

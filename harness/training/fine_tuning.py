@@ -15,6 +15,7 @@ from harness.config.settings import RecoveryConfig, RunConfig
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path, check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
+from harness.core.jsonl import write_rows
 from harness.core.memory import available_bytes
 from harness.core.progress import say, stage
 from harness.core.types.calibration import Example
@@ -125,7 +126,7 @@ def gather(
     }
     with atomic_path(folder, replaces=_SUMMARY) as scratch:
         scratch.mkdir()
-        write_text(scratch / training_data.FILE, "".join(json.dumps(row) + "\n" for row in found.rows))
+        write_rows(scratch / training_data.FILE, found.rows)
         write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
 
 
@@ -151,7 +152,8 @@ def _examples(model: Path, task: Task, config: RecoveryConfig, seed: int, run: R
 
 
 def _of_hub(name: str) -> list[Example]:
-    return training_data.read_pairs(hub_rows(name, None, "train"), name)
+    rows = hub_rows(name, None, "train")
+    return [training_data.pair(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)]
 
 
 def _own_answers(

@@ -14,8 +14,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import hub_rows, local_file, paragraphs, read_jsonl
+from tasks.data import hub_rows, local_file, paragraphs
 from tasks.failures import GradedAnswer
 from tasks.grading import result_row
 from tasks.splits import Split, normalised, split_of
@@ -38,7 +39,7 @@ _STATED = re.compile(r"answer is:?[ \t]*([^\n]{1,200})", re.I)
 def rows() -> list[dict[str, Any]]:
     file = local_file("bbh_general.jsonl")
     if file:
-        return read_jsonl(file)
+        return read_rows(file)
     return [row for task in _TASKS for row in hub_rows("lukaemon/bbh", task, "test")]
 
 

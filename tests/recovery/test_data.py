@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
-from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, read_file, read_pairs
+from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, pair, read_file
 from tests.support.models import TINY_MATH
 
 
@@ -86,17 +86,17 @@ def test_rows_of_known_shapes_are_read_and_others_refused(tmp_path: Path) -> Non
         Example("sort\n\n3, 1", "1, 3"),
     ]
     file.write_text('{"prompt": "q", "completion": "a"}\n{"prompt": ')
-    with pytest.raises(UsageError, match="line 2 is no JSON object"):
+    with pytest.raises(UsageError, match="line 2 is not JSON"):
         read_file(file)
     with pytest.raises(UsageError, match="row 1 has the columns text"):
-        read_pairs([{"text": "q"}], "org/set")
+        pair({"text": "q"}, "org/set, row 1")
     for bad in (
         [*turns, *turns[1:]],
         [{"from": "user", "value": "q"}],
         [*turns[:2], {"role": "assistant", "content": None}],
     ):
         with pytest.raises(UsageError, match="one user turn"):
-            read_pairs([{"messages": bad}], "org/set")
+            pair({"messages": bad}, "org/set, row 1")
 
 
 def test_a_test_item_among_the_training_items_is_refused() -> None:

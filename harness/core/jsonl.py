@@ -1,0 +1,71 @@
+"""JSON Lines: one JSON object a line. A line ends at "\\n" only: U+2028, U+0085 and form feeds are part of a text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UsageError, first_line
+from harness.core.files import write_text
+
+_FORM = "a JSON Lines file has one JSON object on each line"
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """One row as text with its "\\n". Escapes what UTF-8 cannot hold (lone surrogates)."""
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(row)
+    return text + "\n"
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes all rows at once: `path` never holds a part of them."""
+    write_text(path, "".join(map(to_line, rows)))
+
+
+def read_rows(path: Path, cut_short: bool = False) -> list[dict[str, Any]]:
+    """All rows of a file; see `numbered_rows`."""
+    return [row for _, row in numbered_rows(path, cut_short)]
+
+
+def numbered_rows(path: Path, cut_short: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers (from 1) and rows of a file; blank lines are skipped, *.gz is unpacked.
+
+    Args:
+        path: UTF-8, with or without a byte order mark.
+        cut_short: the file may end in the middle of a line, because its writer was killed. Reading then stops before
+            the first bad line.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is not a JSON object (unless cut_short).
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = _parse(line, f"{path}, line {number}")
+                except UsageError:
+                    if cut_short:
+                        return
+                    raise
+                yield number, row
+    except (OSError, EOFError) as error:
+        raise UsageError(f"{path} cannot be read ({first_line(error)}); {_FORM}") from error
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON ({first_line(error)}); {_FORM}") from error
+    if not isinstance(row, dict):
+        raise UsageError(f"{where} is not a JSON object; {_FORM}")
+    return row
