@@ -68,7 +68,9 @@ def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
 
 
 def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, columns: Callable[[int], Any]) -> Path:
-    """Writes the columns with one layer in memory at a time; `columns(layer)` returns [hidden, kept] in the model's dtype."""
+    """Writes the columns with one layer in memory at a time; `columns(layer)` returns [hidden, kept] in the model's
+    dtype.
+    """
     out = columns_file(plan_file)
     first = down_projection(model, family, 0)
     dtype = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}[
@@ -97,7 +99,9 @@ def _as_bits(tensor: Any) -> Array:
 
 
 def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
-    """Layer -> memory-mapped columns as unsigned integers; None for a plan without. Raises UsageError if they do not fit."""
+    """Layer -> memory-mapped columns as unsigned integers; None for a plan without. Raises UsageError if they do not
+    fit.
+    """
     if not plan.compensated:
         return None
     path = columns_file(plan_file)

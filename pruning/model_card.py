@@ -41,7 +41,10 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         after=widths[0] if uniform else f"{min(widths)} to {max(widths)}, a width of its own in every layer",
         loading="vLLM and transformers load it as it is."
         if uniform
-        else "vLLM loads it where harness-prune is installed (it registers the architecture); in Python: `pruning.loader.load_pruned`.",
+        else (
+            "vLLM loads it where harness-prune is installed (it registers the architecture); "
+            "in Python: `pruning.loader.load_pruned`."
+        ),
         original=original or "None.",
     )
 

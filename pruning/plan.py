@@ -31,7 +31,8 @@ def default_alignment(intermediate_size: int) -> int:
 def choose_metric(method: Method, metric: str | None, compensate: bool | None) -> tuple[str | None, bool]:
     """The metric, and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
 
-    By default selective pruning uses `best`, what the task can do without, and reverse pruning S, what is specific to it.
+    By default selective pruning uses `best`, what the task can do without, and reverse pruning S, what is specific to
+    it.
     """
     if method == "random":
         return None, bool(compensate)
@@ -100,7 +101,8 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
         )
     if round(request.protect * intermediate_size) > uniform:
         raise UsageError(
-            f"protect {request.protect} keeps more than the width {uniform} that ratio {request.ratio} leaves; lower one"
+            f"protect {request.protect} keeps more than the width {uniform} that "
+            f"ratio {request.ratio} leaves; lower one"
         )
     if request.allocation == "global":
         _floor(uniform, intermediate_size, request.alignment, request.min_width)
@@ -181,7 +183,9 @@ def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
 
 
 def _comparable(ranked: FloatArray, request: PlanRequest) -> FloatArray:
-    """Scores on one scale over the layers: unchanged for a metric without unit, else standardised per layer as in FLAP."""
+    """Scores on one scale over the layers: unchanged for a metric without unit, else standardised per layer as in
+    FLAP.
+    """
     if request.metric in UNIT_FREE:
         return ranked
     held = np.where(np.isinf(ranked), np.nan, ranked)

@@ -134,7 +134,8 @@ def _token_weights(calibration: CalibrationSet, general_weight: float) -> dict[b
     """The weight of one token of each group in H."""
     if not 0 <= general_weight <= 1:
         raise UsageError(
-            f"general weight {general_weight} is outside [0, 1]; it is the share of general tokens in what pruning must keep"
+            f"general weight {general_weight} is outside [0, 1]; it is the share of "
+            "general tokens in what pruning must keep"
         )
 
     def tokens(items: list[CalibrationItem]) -> int:

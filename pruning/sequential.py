@@ -68,7 +68,9 @@ class LayerwiseRefit:
         return sums.found[layer]
 
     def prune(self, layer: int, keep: Any, fitted: Any) -> None:
-        """Sets the layer's down projection to the re-fitted columns [hidden, kept] and the rest to zero, then advances."""
+        """Sets the layer's down projection to the re-fitted columns [hidden, kept] and the rest to zero, then
+        advances.
+        """
         import torch
 
         with torch.inference_mode():

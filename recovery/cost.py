@@ -76,7 +76,9 @@ def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
 
 
 def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
-    """Bytes of activations. Checkpointing keeps each layer's input and one layer's activations; half of the tokens have logits."""
+    """Bytes of activations. Checkpointing keeps each layer's input and one layer's activations; half of the tokens have
+    logits.
+    """
     at_once = recipe.micro_batch * recipe.processes * row_tokens * (1.0 if recipe.packing else _PADDED)
     width = 2 if recipe.precision == "bfloat16" else 4
     layer = at_once * (shape.hidden_size * _ACTIVATIONS * width / 2 + _adapter_inputs(shape, recipe))
@@ -87,12 +89,16 @@ def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
 
 
 def _adapter_inputs(shape: ModelShape, recipe: Recipe) -> int:
-    """Bytes per token and layer: every adapter keeps its input in FP32, and a second copy with its mask under dropout."""
+    """Bytes per token and layer: every adapter keeps its input in FP32, and a second copy with its mask under
+    dropout.
+    """
     inputs = 6 * shape.hidden_size + shape.intermediate_size
     return inputs * (_FP32 + (_FP32 + 1) * bool(recipe.lora_dropout)) if recipe.tuning == "lora" else 0
 
 
 def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:
-    """2 FLOPs per parameter and token forward, 2 back to activations, 2 to trained weights; a teacher and recomputing add 2 each."""
+    """2 FLOPs per parameter and token forward, 2 back to activations, 2 to trained weights; a teacher and recomputing
+    add 2 each.
+    """
     each = 6 if recipe.tuning == "full" else 4
     return float(shape.parameters) * tokens * (each + 2 * recipe.gradient_checkpointing + 2 * bool(recipe.distill))

@@ -1,4 +1,6 @@
-"""Merges a trained state into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's dtype."""
+"""Merges a trained state into a plain checkpoint: tensor by tensor, summed in FP32, stored in the checkpoint's
+dtype.
+"""
 
 from __future__ import annotations
 
@@ -55,12 +57,16 @@ class _Trained:
         )
 
     def _keys(self, name: str) -> list[str]:
-        """Names under which a state may hold a tensor: as it is, below a body prefix that older checkpoints omit, or tied."""
+        """Names under which a state may hold a tensor: as it is, below a body prefix that older checkpoints omit, or
+        tied.
+        """
         tied = [key for key in self.tensors if key.endswith(_EMBEDDINGS)] if name in _HEADS and not self.adapter else []
         return [name, *(f"{body}.{name}" for body in ("transformer", "model", "gpt_neox")), *tied]
 
     def unused(self) -> list[str]:
-        """Trained tensors that no shard has; a tied head, which sharded training stores beside its embedding, is allowed."""
+        """Trained tensors that no shard has; a tied head, which sharded training stores beside its embedding, is
+        allowed.
+        """
         return sorted(key for key in self.tensors.keys() - self.used if key not in _HEADS)
 
 

@@ -122,7 +122,8 @@ def check(recipe: Recipe) -> Recipe:
     """Raises UsageError for settings that contradict each other."""
     if recipe.accumulation * recipe.micro_batch * recipe.processes != recipe.batch:
         raise UsageError(
-            f"--batch {recipe.batch} is not a multiple of {recipe.processes} processes times --micro-batch {recipe.micro_batch}; change one"
+            f"--batch {recipe.batch} is not a multiple of {recipe.processes} processes times "
+            f"--micro-batch {recipe.micro_batch}; change one"
         )
     if recipe.distill and recipe.packing:
         raise UsageError("--distill compares with the dense model sequence by sequence; leave out --packing")

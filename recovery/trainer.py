@@ -95,7 +95,9 @@ def states(job: Job) -> list[Path]:
 
 
 def discard_stale_checkpoints(job: Job, inputs: str) -> None:
-    """Removes what a training cannot resume from: incomplete states, and states of a training on other `inputs` (any text)."""
+    """Removes what a training cannot resume from: incomplete states, and states of a training on other `inputs` (any
+    text).
+    """
     bound = job.folder / _INPUTS
     if not bound.exists() or bound.read_text(encoding="utf-8") != inputs:
         shutil.rmtree(job.states, ignore_errors=True)
@@ -192,7 +194,9 @@ def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: An
 
 @contextmanager
 def _head_only_at(model: Any, asked: Any) -> Any:
-    """Limits the LM head to these positions, [batch, length] -> [1, positions]; the model still scales and caps its logits."""
+    """Limits the LM head to these positions, [batch, length] -> [1, positions]; the model still scales and caps its
+    logits.
+    """
     head = getattr(model, "module", model).get_output_embeddings()  # below DistributedDataParallel
     handle = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][asked][None], *arguments[1:]))
     try:
@@ -227,7 +231,8 @@ def _callbacks(job: Job, advance: Callable[[int], None]) -> list[Any]:
 
 
 def check_bands(job: Job, step: int, loss: float, norm: float, norms: list[float]) -> None:
-    """Raises MeasurementError where loss or gradient is not finite, or gradients stay a hundred times above their median.
+    """Raises MeasurementError where loss or gradient is not finite, or gradients stay a hundred times above their
+    median.
 
     A single large gradient is clipped and harmless. `norms`: the norms of earlier steps, to which this one is added.
     """

@@ -13,7 +13,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Main memory that is available: the kernel's estimate, which counts page cache, capped by this container's limit."""
+    """Main memory that is available: the kernel's estimate, which counts page cache, capped by this container's
+    limit.
+    """
     lines = Path("/proc/meminfo").read_text().splitlines()
     kernel = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
     free = kernel if kernel is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

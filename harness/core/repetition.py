@@ -17,7 +17,8 @@ class RepeatedEnd:
 
 
 def repeated_end(text: str) -> RepeatedEnd | None:
-    """The longest exactly periodic end of the text, with or without trailing white space; None under 3 repeats or 48 bytes.
+    """The longest exactly periodic end of the text, with or without trailing white space; None under 3 repeats or 48
+    bytes.
 
     Tests every suffix against its smallest period, given by the failure function of the reversed text (Knuth et al.
     1977). Linear time.

@@ -96,7 +96,8 @@ def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -
 def paired_mean_difference(
     a: Sequence[float], b: Sequence[Sequence[float]], confidence: float = _CONFIDENCE
 ) -> tuple[float, float, float]:
-    """Mean over items of a_i - mean_s b_si with its interval: one arm against several seeds of another, items as clusters.
+    """Mean over items of a_i - mean_s b_si with its interval: one arm against several seeds of another, items as
+    clusters.
 
     Student's t on the per-item differences.
 
@@ -113,7 +114,8 @@ def paired_mean_difference(
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 2:
         raise ValueError(
-            f"paired_mean_difference needs [items] and [seeds, items] with two items or more, got {x.shape} and {y.shape}"
+            "paired_mean_difference needs [items] and [seeds, items] with two items "
+            f"or more, got {x.shape} and {y.shape}"
         )
     per_item = x - y.mean(axis=0)
     half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * per_item.std(ddof=1) / np.sqrt(x.size)
@@ -146,7 +148,8 @@ def paired_ratio(
 def ratio_mean(
     values: Sequence[float], units: Sequence[float], confidence: float = _CONFIDENCE
 ) -> tuple[float, float, float]:
-    """sum(values) / sum(units) over clusters with its interval: the ratio estimator (Cochran 1977, section 6.3), Student's t.
+    """sum(values) / sum(units) over clusters with its interval: the ratio estimator (Cochran 1977, section 6.3),
+    Student's t.
 
     Raises:
         ValueError: The lengths differ, there are fewer than two clusters, or the units sum to 0.
@@ -210,7 +213,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Accuracy over seeds on the same items: mean, standard deviation over seeds (None for one), interval over items."""
+    """Accuracy over seeds on the same items: mean, standard deviation over seeds (None for one), interval over
+    items.
+    """
 
     seeds: int
     mean: float
@@ -295,7 +300,8 @@ _GRID = 61
 
 
 def knee(ratios: Sequence[float], outcomes: Sequence[Sequence[float]], samples: int = 2000, seed: int = 0) -> Knee:
-    """A hinge a + b r + c max(0, r - k) against a line: least squares, k on a grid from the second to the last but one ratio.
+    """A hinge a + b r + c max(0, r - k) against a line: least squares, k on a grid from the second to the last but one
+    ratio.
 
     A knee needs a BIC lower by 6 and c < 0. Items are resampled, the same ones for all ratios, since the arms share
     them. Descriptive only: a smooth curve bends somewhere, too.
@@ -322,7 +328,9 @@ def knee(ratios: Sequence[float], outcomes: Sequence[Sequence[float]], samples: 
 
 
 def _hinges(x: FloatArray, curves: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Best k of every curve and its gain in BIC over a line; -inf where the curve does not bend down. curves: [samples, ratios]."""
+    """Best k of every curve and its gain in BIC over a line; -inf where the curve does not bend down. curves: [samples,
+    ratios].
+    """
     n, grid = len(x), np.linspace(x[1], x[-2], _GRID)
     line = _residual(np.column_stack([np.ones(n), x]), curves)
     best, where, down = np.full(len(curves), np.inf), np.zeros(len(curves)), np.zeros(len(curves), dtype=bool)

@@ -1,6 +1,4 @@
-"""The cells of a sweep and who evaluates them: one engine whose FFN weights are swapped, grading one cell while the
-next is generated.
-"""
+"""The cells of a sweep and their worker: one engine whose FFN weights are swapped; grading overlaps with generation."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ from tasks.grading import Grader
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant to evaluate: the model as it is, or pruned by the plan in a file. `key`: a hash of the weights that
-    come out.
+    """One variant to evaluate: the dense model, or pruned by the plan in a file. `key`: a hash of the resulting
+    weights.
     """
 
     name: str
@@ -31,8 +29,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellContext:
-    """What all cells share. `run`: the run directory, seen by every worker; `reference`: the variant that others are
-    compared with.
+    """What all cells share. `run`: the run directory, visible to every worker; `reference`: the variant to compare
+    with.
     """
 
     model: Path
@@ -43,33 +41,31 @@ class CellContext:
 
 
 class CellWorker:
-    """`ask` uses the engine, `collect` does not: it waits for the verdicts on what was asked last, while the next cell
-    is asked.
-    """
+    """`ask` uses the engine; `collect` waits for the verdicts on a cell, while the next one is at the engine."""
 
-    def __init__(self, bench: CellContext) -> None:
-        prepare_environment(bench.config.threads)
-        self.bench = bench
-        self._engine = engine(bench.model, bench.config)
+    def __init__(self, context: CellContext) -> None:
+        prepare_environment(context.config.threads)
+        self.context = context
+        self._engine = engine(context.model, context.config)
         self.llm = self._engine.__enter__()
-        self.requests = capture_requests(self.llm, bench.eval_spec)
+        self.requests = capture_requests(self.llm, context.eval_spec)
         self.grader, self.graders = Grader(), ThreadPoolExecutor(1, thread_name_prefix="cell")
         self.graded: dict[str, Future[dict[str, EvalResult]]] = {}
 
     def ask(self, cell: Cell) -> None:
-        """Generates all answers of a cell and lets the grading begin."""
-        reference = None if cell.name == self.bench.reference else self.bench.reference
-        variant_eval = VariantEval(self.bench.run, cell.name, cell.key, reference)
+        """Generates all answers of a cell and starts grading them."""
+        reference = None if cell.name == self.context.reference else self.context.reference
+        variant_eval = VariantEval(self.context.run, cell.name, cell.key, reference)
         shutil.rmtree(variant_eval.samples, ignore_errors=True)  # of a cell that was killed
         if cell.plan:
             weight_swap.swap(self.llm, cell.plan)
         else:
             weight_swap.restore(self.llm)
-        answered = ask(self.llm, self.bench.eval_spec, self.requests, variant_eval, self.grader)
+        answered = ask(self.llm, self.context.eval_spec, self.requests, variant_eval, self.grader)
         self.graded[cell.name] = self.graders.submit(self._grade, answered, variant_eval)
 
     def _grade(self, answered: Sequence[TaskResponses], variant_eval: VariantEval) -> dict[str, EvalResult]:
-        return grade(answered, self.bench.eval_spec, variant_eval)
+        return grade(answered, self.context.eval_spec, variant_eval)
 
     def collect(self, cell: Cell) -> dict[str, EvalResult]:
         return self.graded.pop(cell.name).result()

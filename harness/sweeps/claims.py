@@ -1,7 +1,6 @@
-"""The claims of the paper (arXiv 2604.27115), judged by rules that were written before looking; and the same for the
-best metric.
+"""The claims of the paper (arXiv 2604.27115), judged by rules fixed before the data were seen; the same for `best`.
 
-All intervals are at 95 %, paired where items are shared. The paper's score S is the metric smd.
+All intervals are at 95 %, paired where items are shared. S is the metric smd.
 """
 
 from __future__ import annotations
@@ -39,11 +38,12 @@ _KNEE = (0.15, 0.20)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the claims are judged on. sizes: variant -> (parameters, bytes) by formula and as written, of what was
-    written.
+    """What the claims are judged on.
 
-    chance, collapse_share, margin: settings of the sweep. roles: PAPER, BEST ... -> the arm that is it, where it has
-    another name.
+    Attributes:
+        sizes: Variant -> ((parameters, bytes) by formula, (parameters, bytes) as written), for written checkpoints.
+        chance: Accuracy by chance; collapse_share and margin are settings of the sweep too.
+        roles: PAPER, BEST ... -> the arm in that role, if it has another name.
     """
 
     outcomes: Outcomes
@@ -65,15 +65,13 @@ class Evidence:
 
 
 def judge(evidence: Evidence) -> tuple[Claim, ...]:
-    """The paper's six, and a seventh for the best metric; one without the cells that it needs says which are
-    missing.
-    """
+    """The paper's six claims and a seventh for `best`; a claim without the cells it needs names the missing ones."""
     rules = (_selective_beats_random, _reverse_collapses, _keeps_half, _smaller_and_faster, _knee, _recovers, _best)
     return tuple(rule(evidence) for rule in rules)
 
 
 def _claim(base: Claim, figure: Difference, aim: float, n: int, *details: str, verdict: Verdict | None = None) -> Claim:
-    """The figure against `aim`, above which the claim holds."""
+    """The claim with its figure, which must exceed `aim`."""
     value, low, high = figure
     found = verdict or ("supported" if low > aim else "not supported" if high <= aim else "cannot say")
     needed = _needed(figure, aim, n) if found == "cannot say" else None
@@ -81,8 +79,8 @@ def _claim(base: Claim, figure: Difference, aim: float, n: int, *details: str, v
 
 
 def _needed(figure: Difference, aim: float, n: int, level: float = _LEVEL) -> int | None:
-    """Items with which so large a distance from `aim` would be seen with 80 % power, by the width of the interval at
-    hand.
+    """Items at which this distance from `aim` would be found with 80 % power, given the width of the present
+    interval.
     """
     value, low, high = figure
     if math.isclose(value, aim) or high <= low or n < 2:
@@ -92,7 +90,7 @@ def _needed(figure: Difference, aim: float, n: int, level: float = _LEVEL) -> in
 
 
 def _needed_for_collapse(accuracy: float, n: int, below: float) -> int | None:
-    """Items with which the same accuracy's interval would end below; None where it never does."""
+    """Items at which an interval around the same accuracy would end below; None where it never does."""
     while accuracy < below and n < _ENDLESS:
         n += max(1, n // 50)
         if wilson(round(accuracy * n), n)[1] < below:
@@ -157,7 +155,7 @@ def _above_random(e: Evidence, arm: str, base: Claim) -> Claim:
 
 
 def _against_random(e: Evidence, arm: str) -> list[tuple[float, Difference, float]]:
-    """Ratio, arm minus random, p-value; on the target."""
+    """(ratio, arm minus random, p-value) on the target."""
     found = []
     others = {place.ratio: place for place in e.outcomes.along(e.arm(RANDOM))}
     for place in e.outcomes.along(e.arm(arm)):
@@ -172,7 +170,8 @@ def _against_random(e: Evidence, arm: str) -> list[tuple[float, Difference, floa
 def _reverse_collapses(e: Evidence) -> Claim:
     base = _blank(
         "2. Removing the 10 % most selective neurons makes the target collapse, and it more than the other tasks",
-        f"at 10 % reverse (S) the accuracy's 95 % interval ends below max({percent(e.chance)}, {percent(e.collapse_share)} of dense), "
+        "at 10 % reverse (S) the accuracy's 95 % interval ends below "
+        f"max({percent(e.chance)}, {percent(e.collapse_share)} of dense), "
         "and specificity is above 0",
         "specificity",
         "points",
@@ -224,9 +223,7 @@ def _retained(e: Evidence, arm: str, base: Claim) -> Claim:
 
 
 def _ratio(after: list[float], before: list[float], change: Difference) -> Difference:
-    """after / before with the wider of two intervals: the ratio estimator's has no width where all items agree,
-    Newcombe's has.
-    """
+    """after / before with the wider of two intervals: the ratio estimator's has no width where all items agree."""
     value, low, high = ratio_mean(after, before)
     share = sum(before) / len(before)
     return value, max(0.0, min(low, 1 + change[1] / share)), max(high, 1 + change[2] / share)
@@ -235,7 +232,7 @@ def _ratio(after: list[float], before: list[float], change: Difference) -> Diffe
 def _smaller_and_faster(e: Evidence) -> Claim:
     base = _blank(
         "4. Parameters and memory fall as computed, and throughput rises",
-        "what is written at 30 % has the parameters and bytes of the formula; tokens per second over dense above 1",
+        "the checkpoint at 30 % has the parameters and bytes of the formula; tokens per second over dense above 1",
         "throughput",
         "factor",
     )
@@ -249,8 +246,11 @@ def _smaller_and_faster(e: Evidence) -> Claim:
         return _missing(base, "an arm at 30 % that was written and timed")
     chosen = max((r for r in ratios if r.variant == ratios[0].variant), key=lambda r: r.concurrency)
     predicted, found = e.sizes[written]
-    line = f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, {predicted[0]:,} and {predicted[1]:,} foretold"
-    others = [f"{r.ratio:.3f} at {r.concurrency} requests at a time" for r in ratios if r.variant == chosen.variant]
+    line = (
+        f"{written}: {found[0]:,} parameters and {found[1]:,} bytes written, "
+        f"{predicted[0]:,} and {predicted[1]:,} predicted"
+    )
+    others = [f"{r.ratio:.3f} at {r.concurrency} concurrent requests" for r in ratios if r.variant == chosen.variant]
     details: tuple[str, ...] = (line, f"{chosen.variant}: {', '.join(others)}")
     wrong: Verdict | None = None if predicted == found else "not supported"
     if chosen.ci_low is None or chosen.ci_high is None:
@@ -262,7 +262,10 @@ def _smaller_and_faster(e: Evidence) -> Claim:
 def _knee(e: Evidence) -> Claim:
     base = _blank(
         "5. Accuracy bends down at a ratio of 15 to 20 %",
-        "the interval of the knee of selective (S) lies within 15 to 20 %; not supported where there is no knee or it lies outside",
+        (
+            "the interval of the knee of selective (S) lies within 15 to 20 %; not supported "
+            "where there is no knee or it lies outside"
+        ),
         "knee",
         "ratio",
     )
@@ -273,7 +276,7 @@ def _knee(e: Evidence) -> Claim:
         return _missing(base, f"{PAPER} at four ratios or more")
     details = (threshold_line(found), f"a knee in {percent(found.support)} of the resamplings")
     if found.knee is None or found.knee_low is None or found.knee_high is None:
-        return replace(base, verdict="not supported", n=n, details=("no knee: a straight line does as well", *details))
+        return replace(base, verdict="not supported", n=n, details=("no knee: a straight line fits as well", *details))
     figure, (low, high) = (found.knee, found.knee_low, found.knee_high), _KNEE
     inside, outside = low <= found.knee_low and found.knee_high <= high, found.knee_high < low or found.knee_low > high
     verdict: Verdict = "supported" if inside else "not supported" if outside else "cannot say"
@@ -282,14 +285,17 @@ def _knee(e: Evidence) -> Claim:
 
 
 def threshold_line(found: Threshold) -> str:
-    return f"loses less than {100 * found.margin:g} points up to {percent(found.non_inferior)} removed, as far as can be shown"
+    return f"loses less than {100 * found.margin:g} points up to {percent(found.non_inferior)} removed, as far as shown"
 
 
 def _recovers(e: Evidence) -> Claim:
     base = _blank(
-        "6. Fine-tuning brings back much of what was lost",
-        "at 30 % selective (S), fine-tuned minus the middle of pruned and dense fine-tuned the same way: lower end at least 0",
-        "beyond half of the way",
+        "6. Fine-tuning recovers much of the loss",
+        (
+            "at 30 % selective (S), fine-tuned minus the mean of pruned and dense "
+            "fine-tuned the same way: lower end at least 0"
+        ),
+        "margin over half of the gap",
         "points",
     )
     place = e.place(PAPER, _AT)
@@ -299,8 +305,7 @@ def _recovers(e: Evidence) -> Claim:
         return _missing(base, f"{PAPER} at 30 % and dense, both fine-tuned")
     rest = [r for r in e.recoveries if r.task == e.outcomes.target]
     lines = (
-        f"{r.before}: {'gap too small to share' if r.share is None else percent(r.share) + ' of the gap brought back'}"
-        for r in rest
+        f"{r.before}: {'no clear gap' if r.share is None else percent(r.share) + ' of the gap recovered'}" for r in rest
     )
     verdict: Verdict | None = "supported" if row.ci_low >= 0 else None
     return _claim(base, (row.margin_over_half, row.ci_low, row.ci_high), 0.0, row.n, *lines, verdict=verdict)
@@ -308,8 +313,8 @@ def _recovers(e: Evidence) -> Claim:
 
 def _best(e: Evidence) -> Claim:
     base = _blank(
-        "The best metric instead of S: above random, and keeps a substantial part",
-        "the rules of 1 and 3 with the best metric and re-fitted columns",
+        "`best` instead of S: above random, and keeps a substantial part",
+        "the rules of 1 and 3 for `best`",
         "retained accuracy at 30 %",
         "share",
     )

@@ -1,5 +1,5 @@
-"""A sweep's curves: accuracy and failures against the ratio for every way of pruning, out of the sample files of its
-run directory.
+"""A sweep's curves: accuracy and failures against the ratio for every arm, from the sample files of its run
+directory.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from harness.core.types.sweep import SweepPoint, Threshold
 from harness.evaluation.paired import Samples, compare_samples, read_samples
 from reports.figures import mean
 
-_ABLE = 0.1  # accuracy, by the lower end of its interval, from which a task counts as one that the dense model can do
-_FEWEST = 5  # ratios, dense among them, with which a knee is looked for
-_DISCORDANT = 0.1  # share of items that changes, where the first ratio shows none
+_ABLE = 0.1  # the dense model can do a task if its accuracy's interval starts at or above this
+_FEWEST = 5  # ratios, dense included, that a knee needs
+_DISCORDANT = 0.1  # assumed share of changed items where the first ratio has none
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One way of pruning at one ratio, over its seeds; the dense model at ratio 0."""
+    """One arm at one ratio, over its seeds; the dense model is at ratio 0."""
 
     arm: str
-    ratio: float  # as asked
+    ratio: float  # as requested
     variants: tuple[Variant, ...]
 
     @property
@@ -52,8 +52,13 @@ class GridPoint:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What every variant answered. `right`: place -> task -> right or wrong [seeds, items], of the tasks with right
-    answers.
+    """What every variant answered.
+
+    Attributes:
+        metrics: Task -> metric, the target first.
+        places: All points of the grid.
+        right: (arm, ratio) -> task -> right or wrong, [seeds, items], for the tasks with right answers.
+        planned: Arm -> requested ratios, failed ones included.
     """
 
     run: Path
@@ -69,9 +74,7 @@ class Outcomes:
 
     @property
     def others(self) -> list[str]:
-        """Off-target tasks with right answers that the dense model can give: where it cannot, nothing is left to
-        fall.
-        """
+        """Off-target tasks with right answers on which the dense model has something to lose."""
         answered = [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
         return [task for task in answered if wilson(sum(self.before(task)), len(self.before(task)))[0] >= _ABLE]
 
@@ -80,19 +83,19 @@ class Outcomes:
         return list(dict.fromkeys(place.arm for place in self.places))
 
     def of(self, place: GridPoint, task: str) -> FloatArray:
-        """[seeds, items]"""
+        """Right or wrong at a point of the grid, [seeds, items]."""
         return self.right[place.arm, place.ratio][task]
 
     def before(self, task: str) -> list[bool]:
-        """The dense model's."""
+        """The dense model's outcomes, [items]."""
         return [bool(value) for value in self.of(self.dense, task)[0]]
 
     def missing(self, arm: str) -> list[float]:
-        """Ratios that were planned and cannot be judged on."""
+        """Ratios that were planned and have no result."""
         return sorted(set(self.planned.get(arm, ())) - {place.ratio for place in self.places if place.arm == arm})
 
     def along(self, arm: str) -> list[GridPoint]:
-        """By rising ratio."""
+        """The points of an arm by ascending ratio."""
         return sorted((place for place in self.places if place.arm == arm), key=lambda place: place.ratio)
 
 
@@ -101,7 +104,7 @@ def has_right_answers(metric: str) -> bool:
 
 
 def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[GridPoint]) -> Outcomes:
-    """On the items that the dense model answered; every variant has had the same parts."""
+    """Reads the outcomes on the items that the dense model answered; every variant has answered the same items."""
     whole = GridPoint("dense", 0.0, (dense,))
     tasks = [task for task, metric in metrics.items() if has_right_answers(metric)]
     ids = {task: sorted(_samples(run, dense, task)) for task in tasks}
@@ -126,7 +129,7 @@ def difference(outcomes: Outcomes, place: GridPoint, task: str) -> Difference:
 
 
 def specificity_of(outcomes: Outcomes, place: GridPoint) -> Difference | None:
-    """None where there is no other task with right answers."""
+    """Specificity at a point; None where no other task has right answers."""
     if not outcomes.others:
         return None
     return specificity(
@@ -135,13 +138,13 @@ def specificity_of(outcomes: Outcomes, place: GridPoint) -> Difference | None:
 
 
 def is_collapsed(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share: float) -> bool:
-    """Every seed by itself."""
+    """Whether accuracy collapsed for every seed."""
     dense = float(outcomes.of(outcomes.dense, task).mean())
     return all(collapsed(int(seed.sum()), seed.size, dense, chance, share) for seed in outcomes.of(place, task))
 
 
 def sweep_points(outcomes: Outcomes, chance: float, share: float) -> tuple[SweepPoint, ...]:
-    """Of every place and task; p-values adjusted by Holm over all of those with right answers."""
+    """One result per point and task; p-values are adjusted by Holm over all tasks with right answers."""
     found = [(place, task) for place in outcomes.places for task in outcomes.metrics]
     tested = [(place, task) for place, task in found if has_right_answers(outcomes.metrics[task])]
     p_values = holm(
@@ -184,7 +187,7 @@ def _point(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share
 
 
 def _pooled(outcomes: Outcomes, place: GridPoint, task: str) -> tuple[Difference, float | None, Difference]:
-    """Of scores and likelihoods: items' means over seeds; value, standard deviation over seeds, difference."""
+    """For scores and likelihoods, items' means over seeds: value, standard deviation over seeds, difference."""
     metric, rows = outcomes.metrics[task], [_samples(outcomes.run, variant, task) for variant in place.variants]
     field = "nll" if metric in LIKELIHOOD_METRICS else "score"
     averaged: dict[int, dict[str, Any]] = {
@@ -205,7 +208,7 @@ def _failures(evals: Sequence[EvalResult]) -> dict[str, float | None]:
 
 
 def thresholds(outcomes: Outcomes, margin: float) -> tuple[Threshold, ...]:
-    """How far every arm can go on the target."""
+    """How far every arm can be pruned on the target."""
     return (
         tuple(threshold(outcomes, arm, margin) for arm in outcomes.arms)
         if has_right_answers(outcomes.metrics[outcomes.target])
@@ -218,7 +221,7 @@ def threshold(outcomes: Outcomes, arm: str, margin: float) -> Threshold:
     dense = outcomes.before(target)
     whole = [
         p for p in places if p.ratio < min(outcomes.missing(arm), default=1.0)
-    ]  # the sequence ends where one is not known
+    ]  # the fixed sequence ends at a missing ratio
     reached = non_inferiority_threshold(
         [(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in whole], dense, margin
     )

@@ -167,7 +167,10 @@ class _Sweep:
         wanted = config.workers or count(config.tensor_parallel)
         bench, workers = self._bench(wanted), min(wanted, len(cells))
         run.directory.begin(f"eval of {len(cells)} variants")
-        title = f"Evaluating {len(cells)} variants on {', '.join(task.name for task in run.spec.tasks)}, {workers} at a time"
+        title = (
+            f"Evaluating {len(cells)} variants on "
+            f"{', '.join(task.name for task in run.spec.tasks)}, {workers} at a time"
+        )
         with stage(title, len(cells)) as advance:
 
             def done(cell: Cell, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep will do: its grid of arms, out of methods, ratios and seeds, before any weights are touched."""
+"""What a sweep will do: its grid of arms from methods, ratios and seeds, before any weights are touched."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from harness.models import registry
 from harness.pipeline.resolve import DENSE, Arm, ResolvedRun, make_arm, read_items, task_names, tasks_and_shape
 from pruning.plan import pruned_width
 
-NEAR = 0.01  # of a ratio that a rule names, as the paper's 10.135 % is its 10 %
+NEAR = 0.01  # distance from a ratio that a rule names: the paper's 10 % is 10.135 %
 WEIGHED_AT = 0.3
 _RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # the paper's, rounded
 
 
 def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
-    """`harness sweep`. Checks all that can be checked without weights; raises UsageError for the first thing that is
-    wrong.
+    """Resolves `harness sweep`: every check that needs no weights.
 
-    Of the arms, the first method's are timed beside the dense model: speed goes by the widths, which are the same for
-    all.
+    The first method's arms are timed beside the dense model, since speed depends on the widths alone.
+
+    Raises:
+        UsageError: For the first setting that is wrong.
     """
     names = task_names(config)
     if len(names) == 1 and config.sweep.off_target:
@@ -52,14 +53,14 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
 
 
 def _exported(arms: Sequence[Arm], timed: Sequence[str], recovered: Sequence[str]) -> tuple[str, ...]:
-    """What is fine-tuned, and of the timed arms the one at 30 %, or the last, to hold its size against the formula."""
+    """Arms that are written: those to be fine-tuned, and the timed arm at 30 %, or the last, to check its size."""
     ratios = {arm.request.ratio: arm.name for arm in arms if arm.name in timed}
     weighed = ratios[near(WEIGHED_AT, list(ratios)) or max(ratios)]
     return tuple(dict.fromkeys((weighed, *(name for name in recovered if name != DENSE))))
 
 
 def ratios_of(config: RunConfig, shape: ModelShape) -> tuple[float, ...]:
-    """In rising order, without 0, which is the dense model."""
+    """The ratios in ascending order without 0, which is the dense model."""
     chosen = config.sweep.ratios or config.sweep.ratios_by_width.get(shape.intermediate_size) or _RATIOS
     found = tuple(sorted({ratio for ratio in chosen if ratio != 0}))
     if not found:
@@ -68,7 +69,7 @@ def ratios_of(config: RunConfig, shape: ModelShape) -> tuple[float, ...]:
 
 
 def near(ratio: float, among: Sequence[float]) -> float | None:
-    """The one that stands for `ratio`, None where there is none."""
+    """The ratio that is meant by `ratio`; None where none is close enough."""
     best = min(among, key=lambda other: abs(other - ratio), default=None)
     return best if best is not None and abs(best - ratio) <= NEAR else None
 
@@ -94,7 +95,7 @@ def _arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelSh
 
 
 def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[str]:
-    """Of a random method, the first seed's."""
+    """Names of the arms to fine-tune; for random, those of the first seed."""
     if method == DENSE:
         yield DENSE
         return
@@ -112,7 +113,7 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
 
 
 def grid_rows(spec: ResolvedRun) -> list[dict[str, Any]]:
-    """One row per ratio: the width of every layer and the parameters left, where all layers have the same."""
+    """One row per ratio: the width of every layer and the parameters left, if all layers have the same width."""
     rows = []
     for ratio in dict.fromkeys(arm.request.ratio for arm in spec.arms):
         request = next(arm.request for arm in spec.arms if arm.request.ratio == ratio)

@@ -1,7 +1,6 @@
-"""Cells on a Ray cluster: one actor per worker with an engine on GPUs of its own. The run directory has to be seen by
-every node.
+"""Cells on a Ray cluster: one actor per worker with an engine on its own GPUs. All nodes must see the run directory.
 
-RAY_ADDRESS names a cluster that is there; without it Ray starts one on this machine.
+RAY_ADDRESS names an existing cluster; without it Ray starts one on this machine.
 """
 
 from __future__ import annotations
@@ -21,8 +20,11 @@ from harness.sweeps.workers import WorkerDied
 
 
 def connect() -> None:
-    """To the cluster, once; raises UsageError where Ray is not installed, MeasurementError where the cluster cannot be
-    reached.
+    """Connects to the cluster once.
+
+    Raises:
+        UsageError: Ray is not installed.
+        MeasurementError: The cluster cannot be reached.
     """
     try:
         import ray
@@ -39,7 +41,7 @@ def connect() -> None:
 
 
 def default_workers(tensor_parallel: int) -> int:
-    """One per set of GPUs of the whole cluster; without GPUs one per node."""
+    """One worker per set of GPUs of the whole cluster; without GPUs one per node."""
     import ray
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -55,28 +57,26 @@ def _nodes() -> list[dict[str, float]]:
 class RayActor(CellWorker):
     """A CellWorker in the process of an actor."""
 
-    def __init__(self, bench: CellContext) -> None:
-        if not (bench.run / "manifest.json").exists():
+    def __init__(self, context: CellContext) -> None:
+        if not (context.run / "manifest.json").exists():
             raise MeasurementError(
-                f"{bench.run} is not seen on this node; put the run directory on storage that all nodes share"
+                f"{context.run} is not seen on this node; put the run directory on storage that all nodes share"
             )
-        if not (bench.model / "config.json").exists():
+        if not (context.model / "config.json").exists():
             raise MeasurementError(
-                f"{bench.model} is not seen on this node; put the model on storage that all nodes share"
+                f"{context.model} is not seen on this node; put the model on storage that all nodes share"
             )
-        super().__init__(bench)
+        super().__init__(context)
 
 
 class RayWorker:
-    """An actor. It is asked in one thread of its process and graded in another, and is not started again by Ray: the
-    launcher does.
-    """
+    """An actor. One thread of its process runs the engine, another grades. The launcher restarts it, not Ray."""
 
-    def __init__(self, bench: CellContext) -> None:
+    def __init__(self, context: CellContext) -> None:
         import ray
 
         actor = ray.remote(concurrency_groups={"engine": 1, "grading": 1})(RayActor)
-        self.actor = actor.options(max_restarts=0, **_resources(bench.config)).remote(bench)
+        self.actor = actor.options(max_restarts=0, **_resources(context.config)).remote(context)
         self.started: Future[None] = _future(self.actor.__ray_ready__.remote(), lambda _: None)
 
     def ask(self, cell: Cell) -> Future[None]:
@@ -93,9 +93,10 @@ class RayWorker:
 
 
 def _resources(config: EngineConfig) -> dict[str, Any]:
-    """GPUs where the cluster has any, else cores; which devices an actor sees is Ray's business.
+    """GPUs if the cluster has any, else cores; Ray decides which devices an actor sees.
 
-    Raises MeasurementError where no node has so many, for which Ray would wait without a word.
+    Raises:
+        MeasurementError: No node has that many; Ray would wait for them silently.
     """
     nodes = _nodes()
     shared = {key: value for key, value in os.environ.items() if key.startswith(("HARNESS_", "HF_"))}
@@ -112,7 +113,7 @@ def _resources(config: EngineConfig) -> dict[str, Any]:
 
 
 def _future(reference: Any, value: Callable[[Any], Any]) -> Future[Any]:
-    """Ray's as one of ours, with a death told from a failure."""
+    """Ray's reference as a Future; tells a dead actor from a failed call."""
     found: Future[Any] = Future()
 
     def wait() -> None:
@@ -135,7 +136,7 @@ def _future(reference: Any, value: Callable[[Any], Any]) -> Future[Any]:
 
 
 def _death(error: Exception) -> Exception:
-    """Of an actor that could not be made, Ray's last line says why."""
+    """The error of a dead actor; for one that could not be created, Ray's last line has the reason."""
     text = str(error).strip()
     if "creation task" in text:
         return MeasurementError(text.splitlines()[-1].rpartition("Error: ")[2])

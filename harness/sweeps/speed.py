@@ -1,4 +1,4 @@
-"""Throughput along the widths of a sweep, each arm beside the dense model on the same requests, in turns."""
+"""Throughput against the width in a sweep: each arm beside the dense model on the same requests, interleaved."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from harness.serving.workload import Workload
 from pruning.export import export
 from pruning.plan import load_plan
 
-_LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
+_LEAST_SECONDS = 0.3  # of a pass: many short pairs are more precise than few long ones
 Timed = tuple[dict[str, ServingResult], list[SpeedRatio]]  # the dense model and one arm
 
 
 def measure_speed(run: Run, plans: Mapping[str, Path], attempt: Callable[[str], AbstractContextManager[None]]) -> None:
-    """Writes serving.json, from a file for each arm. `attempt`: around what may fail for one arm alone."""
+    """Writes serving.json from one file per arm. `attempt` wraps what may fail for one arm alone."""
     with _timer(run) as timed:
         for name, plan in plans.items():
             with attempt(f"time {name}"), run.stage(f"time {name}", _inputs(run, name), [_file(run, name)]) as work:
@@ -63,8 +63,8 @@ def _inputs(run: Run, name: str) -> str:
 
 @contextmanager
 def _timer(run: Run) -> Iterator[Callable[[str, Path], Timed]]:
-    """On a CPU one engine is packed anew at every width; on CUDA, where a live swap leaves the width, each arm is
-    exported for a time.
+    """On a CPU one engine is repacked at every width; on CUDA, where a swap keeps the width, each arm is exported
+    temporarily.
     """
     if vllm_engine.device_name() == "cuda":
         yield lambda name, plan: _by_export(run, name, plan)
@@ -94,7 +94,7 @@ def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
 def swapping_runners(
     llm: Any, plans: Mapping[str, Path | None], workload: Workload
 ) -> dict[str, Callable[[int], Pass]]:
-    """One engine as several subjects; putting another one's weights in is not timed."""
+    """One engine as several bench targets; swapping weights is not timed."""
     inside: list[str | None] = [None]
 
     def ask(name: str, level: int) -> Pass:
@@ -124,7 +124,7 @@ def _shape(run: Run, name: str) -> ModelShape:
 
 
 def _by_export(run: Run, name: str, plan: Path) -> Timed:
-    """Beside the dense model, on the device together."""
+    """Times an exported arm beside the dense model, both on the device."""
     config, workload, scratch = run.config, run.workload, run.path / "timed" / name
     try:
         models = {DENSE: run.model, name: export(run.model, load_plan(plan), scratch, plan).path}

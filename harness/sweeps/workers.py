@@ -1,4 +1,6 @@
-"""Cells to workers: each has one cell at the engine and one being graded; a dead worker's cells go to another one."""
+"""Distributes cells over workers: each has one cell at its engine and one being graded. A dead worker's cells are
+retried.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,14 @@ from harness.core.progress import say
 from harness.core.types.evaluation import EvalResult
 from harness.sweeps.cells import Cell, CellContext, CellWorker
 
-_PATIENCE = 5  # seconds that a worker has to end by itself
-_TRIES, _BYSTANDER_TRIES = (
-    2,
-    5,
-)  # of a cell whose worker died: what kills two workers is the cell, or very often the one after it
+_PATIENCE = 5  # seconds for a worker to end on request
+_TRIES = 2  # of a cell whose worker died
+_BYSTANDER_TRIES = 5  # of a cell that was being graded when its worker died: another cell may be the reason
 Outcome = dict[str, EvalResult] | Exception
 
 
 class Worker(Protocol):
-    """Where cells are evaluated: a process here, an actor of Ray's. Futures fail with WorkerDied where it is gone."""
+    """Evaluates cells: a local process or a Ray actor. Its futures fail with WorkerDied once it is gone."""
 
     started: Future[None]
 
@@ -40,15 +40,22 @@ class Worker(Protocol):
 
 
 class WorkerDied(Exception):
-    """Not the cell's fault, as far as one can see."""
+    """The worker is gone; the cell it worked on may not be the reason."""
 
 
 def run_cells(
     cells: Sequence[Cell], start: Callable[[int], Worker], workers: int, done: Callable[[Cell, Outcome], None]
 ) -> None:
-    """Every cell by one of `workers` workers; `done` hears of each, one at a time, what came out or what went wrong.
+    """Evaluates every cell on one of `workers` workers.
 
-    Raises MeasurementError where no worker can be started, and whatever `done` raises.
+    Args:
+        cells: What to evaluate.
+        start: Starts the worker with this number.
+        workers: Workers at the same time.
+        done: Called with every cell and its results or error, one call at a time.
+
+    Raises:
+        MeasurementError: No worker can be started. Whatever `done` raises is raised too.
     """
     waiting = _Waiting(cells, done)
     slots = [
@@ -60,7 +67,7 @@ def run_cells(
     try:
         for slot in slots:
             slot.join()
-    except BaseException:  # Ctrl-C: nothing is begun any more, and nobody writes once this is raised
+    except BaseException:  # Ctrl-C: start nothing more, and let nothing write after this is raised
         waiting.ended = True
         for worker in list(waiting.workers):
             worker.stop()
@@ -74,7 +81,7 @@ def run_cells(
 
 
 class _Waiting:
-    """The cells that nobody has yet, and what was tried. `ended`: nobody can hear of further cells."""
+    """The cells that no worker has taken, and the failures so far. `ended`: no further outcome may be reported."""
 
     def __init__(self, cells: Sequence[Cell], done: Callable[[Cell, Outcome], None]) -> None:
         self.queue: queue.SimpleQueue[Cell] = queue.SimpleQueue()
@@ -103,11 +110,11 @@ class _Waiting:
                 self.ended, self.error = True, error
 
     def died(self, cell: Cell, error: WorkerDied) -> None:
-        """At this cell."""
+        """The worker died on this cell."""
         self._again(cell, error, self.deaths, _TRIES)
 
     def died_beside(self, cell: Cell, error: WorkerDied) -> None:
-        """Beside another one, which may have been the reason."""
+        """The worker died on another cell, which may have been the reason."""
         self._again(cell, error, self.bystander, _BYSTANDER_TRIES)
 
     def _again(self, cell: Cell, error: WorkerDied, counted: dict[str, int], tries: int) -> None:
@@ -119,7 +126,7 @@ class _Waiting:
 
 
 def _slot(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> None:
-    """A worker, and another one in its place where it dies or fails."""
+    """Runs a worker, and a new one whenever it dies or fails."""
     while waiting.left():
         worker = _started(number, start, waiting)
         if worker is None:
@@ -130,7 +137,7 @@ def _slot(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> Non
 
 
 def _started(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> Worker | None:
-    """None where it cannot be had; one that died on the way may have been unlucky."""
+    """A started worker; None where none can be had. One that dies while starting is tried again."""
     for _ in range(_TRIES):
         worker, error = None, None
         try:
@@ -152,16 +159,14 @@ def _started(number: int, start: Callable[[int], Worker], waiting: _Waiting) -> 
 
 
 def _drive(worker: Worker, waiting: _Waiting) -> None:
-    """Gives the worker a cell after the other, until none is left, it dies, or it fails: then its engine may be
-    broken.
-    """
+    """Gives the worker one cell at a time until none is left, it dies, or it fails: its engine may be broken then."""
     grading: tuple[Cell, Future[dict[str, EvalResult]]] | None = None
     while cell := waiting.take():
         asked = worker.ask(cell)
         alive, grading = _finish(grading, waiting), None
         error = asked.exception()
         if isinstance(error, WorkerDied):
-            (waiting.died if alive else waiting.died_beside)(cell, error)  # two cells lost: nobody knows at which
+            (waiting.died if alive else waiting.died_beside)(cell, error)  # two cells lost: either may be the reason
             return
         if error:
             waiting.done(cell, _as_error(error))
@@ -173,7 +178,7 @@ def _drive(worker: Worker, waiting: _Waiting) -> None:
 
 
 def _finish(grading: tuple[Cell, Future[dict[str, EvalResult]]] | None, waiting: _Waiting) -> bool:
-    """Whether the worker is still there."""
+    """Collects the graded cell; returns whether the worker is still alive."""
     if grading is None:
         return True
     cell, graded = grading
@@ -190,12 +195,12 @@ def _as_error(error: BaseException) -> Exception:
 
 
 class LocalWorker:
-    """A process of this machine with an engine of its own, which ends with this one."""
+    """A process of this machine with its own engine; it ends with this process."""
 
-    def __init__(self, bench: CellContext, environment: Mapping[str, str]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, bench, dict(environment)))
+    def __init__(self, context: CellContext, environment: Mapping[str, str]) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.connection, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(theirs, context, dict(environment)))
         self.process.start()  # no daemon: those may not have the children that an engine on several devices has
         theirs.close()
         self.started: Future[None] = Future()
@@ -244,8 +249,8 @@ class LocalWorker:
             found.set_exception(WorkerDied(f"the worker process ended with exit code {self.process.exitcode}"))
 
 
-def _serve(connection: Connection, bench: CellContext, environment: Mapping[str, str]) -> None:
-    """The process: cells are asked in its main thread, where the engine is; verdicts are waited for in others."""
+def _serve(connection: Connection, context: CellContext, environment: Mapping[str, str]) -> None:
+    """The worker process: cells run in its main thread, where the engine is; verdicts are awaited in other threads."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -261,7 +266,7 @@ def _serve(connection: Connection, bench: CellContext, environment: Mapping[str,
             connection.send((method, None if method == "start" else value, error))
         return value
 
-    worker = answer("start", lambda: CellWorker(bench))
+    worker = answer("start", lambda: CellWorker(context))
     while worker and (order := connection.recv()) is not None:
         method, cell = order
         work = partial(getattr(worker, method), cell)
@@ -274,7 +279,7 @@ def _serve(connection: Connection, bench: CellContext, environment: Mapping[str,
 
 
 def _end_with_parent() -> None:
-    """A killed sweep leaves nobody behind who still writes into its directory."""
+    """Ends this worker when its parent is killed, so that it does not write into the run directory any more."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

@@ -1,5 +1,5 @@
 """MBPP (Austin et al. 2021, arXiv 2108.07732, CC BY 4.0): short descriptions with three assertions, asked with three
-worked parts.
+worked ones.
 
 One raw example (shortened):
 

@@ -12,7 +12,9 @@ TokenScope = Literal["prompt", "completion", "all"]
 
 @dataclass(frozen=True)
 class Example:
-    """A task item as text: the prompt in the task's format, the worked answer, and the system message if there is one."""
+    """A task item as text: the prompt in the task's format, the worked answer, and the system message if there is
+    one.
+    """
 
     prompt: str
     answer: str

@@ -80,7 +80,8 @@ class ServingResult:
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """Speed of `variant` divided by that of `baseline`: geometric mean over pairs of neighbouring repeats, 95 % interval.
+    """Speed of `variant` divided by that of `baseline`: geometric mean over pairs of neighbouring repeats, 95 %
+    interval.
 
     Attributes:
         quantity: output_tok_s, output_tok_cpu_s, or answers_s where answers end at the end-of-text token.

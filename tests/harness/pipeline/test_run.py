@@ -146,7 +146,7 @@ def test_a_run_whose_terminal_is_closed_goes_on_where_it_stopped(
 
 
 def test_the_config_that_a_run_keeps_repeats_it(whole: tuple[Path, dict[str, Any]]) -> None:
-    """All stages are known as done: to a run directory, the settings are the same parts."""
+    """All stages are known as done: to a run directory, the settings are the same ones."""
     _, said = invoke("run", "--config", str(whole[0] / "config.yaml"), "--out", str(whole[0]), "--json")
     assert said.count("done before, skipped") == len(STAGES)
 
