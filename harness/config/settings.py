@@ -31,47 +31,55 @@ class RecoveryConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str = Field(
-        "task",
+        default="task",
         description="Training data: task (its training split), generated (the dense model's own correct answers), "
         "a .jsonl file, or a Hub dataset.",
     )
     tuning: Literal["lora", "full"] | None = Field(
-        None, description="Weights to train. Default: full up to a billion parameters, else lora."
+        default=None, description="Weights to train. Default: full up to a billion parameters, else lora."
     )
-    steps: int | None = Field(None, ge=1, description="Optimiser steps. Default: 300.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the training examples, instead of --steps.")
-    samples: int | None = Field(None, ge=1, description="Training examples. Default: as many as the steps need.")
-    batch: int | None = Field(None, ge=1, description="Examples per optimiser step, over all devices. Default: 16.")
+    steps: int | None = Field(default=None, ge=1, description="Optimiser steps. Default: 300.")
+    epochs: float | None = Field(
+        default=None, gt=0, description="Passes over the training examples, instead of --steps."
+    )
+    samples: int | None = Field(
+        default=None, ge=1, description="Training examples. Default: as many as the steps need."
+    )
+    batch: int | None = Field(
+        default=None, ge=1, description="Examples per optimiser step, over all devices. Default: 16."
+    )
     micro_batch: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Examples per forward pass on one device. Default: all of them, 2 above a billion parameters.",
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate. Default: 2e-4 for LoRA; for full tuning 5e-4 to 1e-5, by size."
+        default=None,
+        gt=0,
+        description="Peak learning rate. Default: 2e-4 for LoRA; for full tuning 5e-4 to 1e-5, by size.",
     )
-    max_length: int = Field(1024, ge=8, description="Longest training example, in tokens.")
-    lora_rank: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
-    lora_alpha: int = Field(32, ge=1, description="LoRA scaling; updates are multiplied by alpha / rank.")
+    max_length: int = Field(default=1024, ge=8, description="Longest training example, in tokens.")
+    lora_rank: int = Field(default=16, ge=1, description="Rank of the LoRA matrices.")
+    lora_alpha: int = Field(default=32, ge=1, description="LoRA scaling; updates are multiplied by alpha / rank.")
     lora_dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout in the LoRA layers, a probability. Default: 0.05."
+        default=None, ge=0, lt=1, description="Dropout in the LoRA layers, a probability. Default: 0.05."
     )
     distill: float = Field(
-        0.0, ge=0, le=1, description="Weight in the loss of the KL divergence from the dense model, in [0, 1]."
+        default=0.0, ge=0, le=1, description="Weight in the loss of the KL divergence from the dense model, in [0, 1]."
     )
-    packing: bool = Field(False, description="Pack several examples into one row of --max-length tokens.")
+    packing: bool = Field(default=False, description="Pack several examples into one row of --max-length tokens.")
     gradient_checkpointing: bool | None = Field(
-        None, description="Recompute activations to save memory. Default: above a billion parameters."
+        default=None, description="Recompute activations to save memory. Default: above a billion parameters."
     )
-    curve: int = Field(3, ge=0, description="Evaluations of the target task during the training.")
+    curve: int = Field(default=3, ge=0, description="Evaluations of the target task during the training.")
     processes: int | None = Field(
-        None, ge=1, description="Training processes, launched by accelerate. Default: one per GPU."
+        default=None, ge=1, description="Training processes, launched by accelerate. Default: one per GPU."
     )
     accelerate_config: Path | None = Field(
-        None, description="Accelerate's YAML file. Default: FSDP2, or DDP for LoRA, on several GPUs."
+        default=None, description="Accelerate's YAML file. Default: FSDP2, or DDP for LoRA, on several GPUs."
     )
     report_to: Literal["trackio", "wandb", "mlflow", "tensorboard"] | None = Field(
-        None, description="Tracker that records the training. Default: none."
+        default=None, description="Tracker that records the training. Default: none."
     )
 
 
@@ -81,38 +89,44 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: tuple[str, ...] = Field(
-        ("S", "best", "random", "reverse"),
+        default=("S", "best", "random", "reverse"),
         min_length=1,
         description="What to remove: random, reverse, or for selective pruning a metric (best, S, rms+refit).",
     )
     ratios: tuple[float, ...] = Field(
-        (), description="Fractions of FFN neurons to remove. Default: 0.05 to 0.35 in steps of 0.05, or the preset's."
+        default=(),
+        description="Fractions of FFN neurons to remove. Default: 0.05 to 0.35 in steps of 0.05, or the preset's.",
     )
     ratios_by_width: Mapping[int, tuple[float, ...]] = Field(
-        {}, description="Ratios for each intermediate_size, used unless `ratios` is given."
+        default={}, description="Ratios for each intermediate_size, used unless `ratios` is given."
     )
-    seeds: tuple[NonNegativeInt, ...] = Field((33, 42, 7), min_length=1, description="Seeds of random pruning.")
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(33, 42, 7), min_length=1, description="Seeds of random pruning.")
     off_target: tuple[str, ...] = Field(
-        (), description="Tasks evaluated beside a single --task. Default: those that belong to the task."
+        default=(), description="Tasks evaluated beside a single --task. Default: those that belong to the task."
     )
     recovered: tuple[str, ...] = Field(
-        (), description="Methods whose variants are also fine-tuned; dense is the control. Default: none."
+        default=(), description="Methods whose variants are also fine-tuned; dense is the control. Default: none."
     )
-    recovery_ratios: tuple[float, ...] = Field((0.3,), description="Ratios at which --recovered variants are made.")
+    recovery_ratios: tuple[float, ...] = Field(
+        default=(0.3,), description="Ratios at which --recovered variants are made."
+    )
     margin: float = Field(
-        0.05, gt=0, lt=1, description="Non-inferiority margin: a loss of accuracy that counts as none, a fraction."
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Non-inferiority margin: a loss of accuracy that counts as none, a fraction.",
     )
     collapse_share: float = Field(
-        0.1, ge=0, le=1, description="Accuracy below this fraction of the dense model's counts as collapsed."
+        default=0.1, ge=0, le=1, description="Accuracy below this fraction of the dense model's counts as collapsed."
     )
-    chance: float = Field(0.0, ge=0, le=1, description="Accuracy by guessing on the target task, a fraction.")
+    chance: float = Field(default=0.0, ge=0, le=1, description="Accuracy by guessing on the target task, a fraction.")
     launcher: Literal["local", "ray"] = Field(
-        "local", description="Where the engines run: processes on this machine, or actors of a Ray cluster."
+        default="local", description="Where the engines run: processes on this machine, or actors of a Ray cluster."
     )
     workers: int | None = Field(
-        None, ge=1, description="Engines at a time. Default: one per set of --tensor-parallel GPUs, 1 on a CPU."
+        default=None, ge=1, description="Engines at a time. Default: one per set of --tensor-parallel GPUs, 1 on a CPU."
     )
-    tensor_parallel: int = Field(1, ge=1, description="GPUs per engine.")
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs per engine.")
 
     _one_or_many = field_validator(
         "methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before"
@@ -132,78 +146,83 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("tiny-math", description="Alias, local folder, GGUF file or Hub id.")
+    model: str = Field(default="tiny-math", description="Alias, local folder, GGUF file or Hub id.")
     task: tuple[str, ...] = Field(
-        (), description="Task; the first is the target. Default: the model's, with its off-target tasks."
+        default=(), description="Task; the first is the target. Default: the model's, with its off-target tasks."
     )
-    ratio: float = Field(0.2, description="Fraction of FFN neurons to remove, in [0, 1).")
+    ratio: float = Field(default=0.2, description="Fraction of FFN neurons to remove, in [0, 1).")
     method: Literal["selective", "random", "reverse"] = Field(
-        "selective", description="Neurons to remove: the lowest scored, random ones, or the highest scored."
+        default="selective", description="Neurons to remove: the lowest scored, random ones, or the highest scored."
     )
     metric: str | None = Field(
-        None, description="Score of a neuron, see `harness metrics`. Default: best; S with --method reverse."
+        default=None, description="Score of a neuron, see `harness metrics`. Default: best; S with --method reverse."
     )
-    score_tokens: TokenScope = Field("all", description="Tokens of the calibration prompts that are scored.")
+    score_tokens: TokenScope = Field(default="all", description="Tokens of the calibration prompts that are scored.")
     completions: Literal["reference", "generated"] = Field(
-        "reference", description="Answers scored with the prompts: the data set's, or the model's own."
+        default="reference", description="Answers scored with the prompts: the data set's, or the model's own."
     )
     prompt_format: Literal["evaluation", "plain"] = Field(
-        "evaluation", description="Calibration prompts as in the evaluation, or the plain question."
+        default="evaluation", description="Calibration prompts as in the evaluation, or the plain question."
     )
     compensate: bool | None = Field(
-        None, description="Re-fit the remaining columns of down_proj. Default: only with the metric best."
+        default=None, description="Re-fit the remaining columns of down_proj. Default: only with the metric best."
     )
     sequential: bool = Field(
-        False, description="Re-fit layer by layer, each on the activations of the pruned layers before it."
+        default=False, description="Re-fit layer by layer, each on the activations of the pruned layers before it."
     )
     general_weight: float = Field(
-        0.0, ge=0, le=1, description="Weight of general text in what obs and re-fitting preserve, in [0, 1]."
+        default=0.0, ge=0, le=1, description="Weight of general text in what obs and re-fitting preserve, in [0, 1]."
     )
     allocation: Literal["uniform", "global"] = Field(
-        "uniform", description="Same width in every layer, or one ranking over all layers."
+        default="uniform", description="Same width in every layer, or one ranking over all layers."
     )
     min_width: int = Field(
-        0, ge=0, description="With --allocation global, least neurons of a layer; 0 is an eighth of the width."
+        default=0, ge=0, description="With --allocation global, least neurons of a layer; 0 is an eighth of the width."
     )
     protect: float = Field(
-        0.0, ge=0, lt=1, description="Fraction of neurons with the largest contribution that always stay, in [0, 1)."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of neurons with the largest contribution that always stay, in [0, 1).",
     )
-    seed: int = Field(0, ge=0, description="Seed of random pruning.")
+    seed: int = Field(default=0, ge=0, description="Seed of random pruning.")
     align: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Pruned widths are rounded down to a multiple. Default: 128, or 16 for widths below 1024.",
     )
-    limit: int | None = Field(None, ge=1, description="Test items per task. Default: all.")
+    limit: int | None = Field(default=None, ge=1, description="Test items per task. Default: all.")
     items: Path | None = Field(
-        None, description="JSON list of the target's item numbers to evaluate. Default: the first --limit."
+        default=None, description="JSON list of the target's item numbers to evaluate. Default: the first --limit."
     )
     calibration_samples: int = Field(
-        160, ge=1, description="Calibration prompts of the target; general ones are twice as many."
+        default=160, ge=1, description="Calibration prompts of the target; general ones are twice as many."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
+        default="auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads. Default: all cores.")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads. Default: all cores.")
     concurrency: tuple[PositiveInt, ...] = Field(
-        (1, 32), min_length=1, description="Simultaneous requests when speed is measured."
+        default=(1, 32), min_length=1, description="Simultaneous requests when speed is measured."
     )
-    repeats: int = Field(3, ge=1, description="Timed repeats per variant.")
-    output_tokens: int = Field(64, ge=2, description="Tokens generated per timed request.")
+    repeats: int = Field(default=3, ge=1, description="Timed repeats per variant.")
+    output_tokens: int = Field(default=64, ge=2, description="Tokens generated per timed request.")
     input_tokens: int | None = Field(
-        None, ge=1, description="Tokens of random prompts to time. Default: the task's own prompts."
+        default=None, ge=1, description="Tokens of random prompts to time. Default: the task's own prompts."
     )
     requests: int | None = Field(
-        None, ge=1, description="Requests per timed repeat. Default: the concurrency, at least 4."
+        default=None, ge=1, description="Requests per timed repeat. Default: the concurrency, at least 4."
     )
-    stop_at_eos: bool = Field(False, description="Let timed answers end by themselves, at --output-tokens at most.")
-    recover: bool = Field(False, description="Also fine-tune the pruned model, and the dense one as a control.")
+    stop_at_eos: bool = Field(
+        default=False, description="Let timed answers end by themselves, at --output-tokens at most."
+    )
+    recover: bool = Field(default=False, description="Also fine-tune the pruned model, and the dense one as a control.")
     arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = Field(
-        (), description="Prune the model in each of these ways first; dense is not pruned. Default: as it is."
+        default=(), description="Prune the model in each of these ways first; dense is not pruned. Default: as it is."
     )
-    recovery: RecoveryConfig = Field(RecoveryConfig(), description="How a checkpoint is fine-tuned.")
-    sweep: SweepConfig = Field(SweepConfig(), description="The grid of a sweep.")
-    preset: str | None = Field(None, description="Settings by name, see `harness presets`. Default: none.")
+    recovery: RecoveryConfig = Field(default=RecoveryConfig(), description="How a checkpoint is fine-tuned.")
+    sweep: SweepConfig = Field(default=SweepConfig(), description="The grid of a sweep.")
+    preset: str | None = Field(default=None, description="Settings by name, see `harness presets`. Default: none.")
 
     _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(_split_commas)
 
