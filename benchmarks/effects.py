@@ -15,7 +15,8 @@ import click
 
 from harness.core.progress import say
 from harness.core.statistics import paired_mean_difference
-from harness.engine.vllm_engine import engines_for, prepare_environment
+from harness.engine.library_settings import prepare_environment
+from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_correct

@@ -16,7 +16,8 @@ from typing import Any
 import click
 
 from harness.engine import lm_eval_model, vllm_engine
-from harness.engine.vllm_engine import engines_for, prepare_environment
+from harness.engine.library_settings import prepare_environment
+from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples

@@ -16,7 +16,8 @@ import numpy as np
 import psutil
 
 from harness.core.types.pruning import PruningPlan
-from harness.engine.vllm_engine import config_for, engine, prepare_environment
+from harness.engine.library_settings import prepare_environment
+from harness.engine.vllm_engine import config_for, engine
 from harness.engine.weight_swap import restore, swap
 from harness.models import registry
 from pruning.checkpoint import fingerprint, read_config

@@ -18,7 +18,8 @@ from typing import Any
 
 import click
 
-from harness.engine.vllm_engine import config_for, engine, prepare_environment, worker_environment
+from harness.engine.library_settings import prepare_environment
+from harness.engine.vllm_engine import config_for, engine, worker_environment
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples

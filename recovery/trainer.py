@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +57,13 @@ def train(
     Raises:
         MeasurementError: The loss is not finite, or the gradients explode; earlier states are kept.
     """
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig  # type: ignore[attr-defined]
 
     last = last_state(job)
     if last and step_of(last) >= job.recipe.steps:
         return last
-    disable_progress_bars()
     rows = read_rows(job.data / FILE)
     settings = SFTConfig(
         **sft_settings(job.recipe, job.states),
@@ -73,20 +72,35 @@ def train(
         dataloader_pin_memory=not _on_cpu(),
         include_num_input_tokens_seen="non_padding",
     )
-    trainer = _trainer_class(teacher, job.recipe.distill)(
-        model=model,
-        args=settings,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=_adapter(job.recipe),
-        callbacks=_callbacks(job, advance),
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with _no_progress_bars():
+        trainer = _trainer_class(teacher, job.recipe.distill)(
+            model=model,
+            args=settings,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=_adapter(job.recipe),
+            callbacks=_callbacks(job, advance),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     final = last_state(job)
     if final is None or step_of(final) < job.recipe.steps:
         raise MeasurementError(f"training ended before step {job.recipe.steps}; run the same command again to resume")
     return final
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Of datasets, whose setting is the whole process's."""
+    from datasets import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+
+    shown = is_progress_bar_enabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def states(job: Job) -> list[Path]:

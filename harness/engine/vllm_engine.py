@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from typing import Any
 from harness.core.errors import MeasurementError, first_line
 from harness.core.progress import stage
 from harness.core.types.serving import DTYPE_BYTES
+from harness.engine.library_settings import library_settings, torch_functions
 from harness.engine.weight_swap_worker import WORKER
 from pruning.checkpoint import read_config, shards
 from pruning.families import shape_of
@@ -26,14 +25,6 @@ _LARGEST_BLOCK = 128  # tokens; vLLM's on a CPU, smaller on CUDA
 _REQUESTS = itertools.count()
 _LARGEST_CPU_CACHE = 2 << 30
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, about
-_SILENCE = {
-    "VLLM_CONFIGURE_LOGGING": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-}
 
 
 @dataclass(frozen=True)
@@ -51,17 +42,6 @@ class EngineConfig:
     threads: int | None = None
     prefix_caching: bool = True
     tensor_parallel: int = 1
-
-
-def prepare_environment(threads: int | None = None) -> None:
-    """To be called before torch is imported: one process, no telemetry, no hub for local files, OpenMP threads as
-    given.
-    """
-    os.environ.update(_SILENCE)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if threads or "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
 
 
 def device_name() -> str:
@@ -124,9 +104,7 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the
     checkpoint.
     """
-    prepare_environment(config.threads)
-    quiet()
-    with _restored_transformers_class(model):
+    with library_settings(config.threads), torch_functions(), _restored_transformers_class(model):
         llm = _start(model, config)
         try:
             yield llm
@@ -227,15 +205,6 @@ def cached_bytes_per_token(model: Path, dtype: str) -> int:
 
 def _dtype(name: str) -> str:
     return name if name != "auto" else ("float32" if device_name() == "cpu" else "auto")
-
-
-def quiet() -> None:
-    """Only errors of the libraries below; --debug shows their tracebacks anyway."""
-    import torch  # noqa: F401  # it sets its own level when it is imported
-
-    warnings.simplefilter("ignore")
-    for name in ("vllm", "transformers", "torch", "lm_eval", "datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def generate(llm: Any, prompts: Sequence[Any], params: Any) -> list[Any]:

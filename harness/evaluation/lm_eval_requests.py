@@ -8,8 +8,8 @@ import functools
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from harness.core.errors import MeasurementError
 from harness.core.hashing import digest
 from harness.engine.generation_cache import GenerationCache
+from harness.engine.library_settings import replaced
 from harness.engine.lm_eval_model import METHODS, ResponseCallbacks, make_language_model
 from tasks.data import DATA_DIR
 from tasks.grading import Grader
@@ -176,18 +177,18 @@ def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping
     """What lm-eval's simple_evaluate returns for one task."""
     from lm_eval import simple_evaluate
 
-    _patch_lm_eval_caches()
     manager, loaded = _loaded(task.name, eval_spec.split, os.environ.get(DATA_DIR))
-    raw = simple_evaluate(
-        language_model,
-        tasks=[loaded],
-        task_manager=manager,
-        apply_chat_template=eval_spec.chat,
-        log_samples=True,
-        bootstrap_iters=0,
-        verbosity="ERROR",
-        **eval_spec.chosen(task),
-    )
+    with lm_eval_caches():
+        raw = simple_evaluate(
+            language_model,
+            tasks=[loaded],
+            task_manager=manager,
+            apply_chat_template=eval_spec.chat,
+            log_samples=True,
+            bootstrap_iters=0,
+            verbosity="ERROR",
+            **eval_spec.chosen(task),
+        )
     if not raw or not raw["samples"].get(task.name):
         raise MeasurementError(f"lm-eval returned no samples for {task.name}; run again with --debug")
     return dict(raw)
@@ -204,22 +205,27 @@ def _loaded(task: str, split: str, _data: str | None) -> tuple[Any, Any]:
     return manager, loaded
 
 
-@functools.cache
-def _patch_lm_eval_caches() -> None:
+@contextmanager
+def lm_eval_caches() -> Iterator[None]:
     """lm-eval asks pip for the environment in every call, and compiles a task's template anew for every item: once a
-    process will do.
-
-    Of a small model on a CPU, that took as long as its answers.
+    process will do. With a small model on a CPU, that took as long as its answers.
     """
     from lm_eval import evaluator, utils
     from torch.utils import collect_env
 
-    def no_commit() -> None:
-        """lm-eval asks git about the folder that somebody happens to be in, which complains aloud where it is no
-        repository.
-        """
+    environment, template = _cached_functions()
+    with (
+        # it asks git about the current folder, which complains aloud where that is no repository
+        replaced(evaluator, get_git_commit_hash=lambda: None),
+        replaced(collect_env, get_pretty_env_info=environment),
+        replaced(utils.env, from_string=template),
+    ):
+        yield
 
-    evaluator.get_git_commit_hash = no_commit
 
-    collect_env.get_pretty_env_info = functools.cache(collect_env.get_pretty_env_info)
-    utils.env.from_string = functools.lru_cache(utils.env.from_string)
+@functools.cache
+def _cached_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    from lm_eval import utils
+    from torch.utils import collect_env
+
+    return functools.cache(collect_env.get_pretty_env_info), functools.lru_cache(utils.env.from_string)

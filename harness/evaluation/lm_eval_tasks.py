@@ -17,7 +17,7 @@ from harness.core.types.evaluation import EvalResult, SampleRecord
 from harness.engine.generation_cache import GenerationCache
 from harness.engine.lm_eval_model import ResponseCallbacks, make_language_model
 from harness.evaluation.evaluate import save_lm_eval, summarise_failures
-from harness.evaluation.lm_eval_requests import identity_of
+from harness.evaluation.lm_eval_requests import identity_of, lm_eval_caches
 from tasks.failures import FailureKind, GradedAnswer, detect
 
 _OF_TEXT = {  # the kinds that show in any generated text, whatever the task
@@ -64,16 +64,17 @@ def evaluate_builtin(
     started, kept = time.perf_counter(), run / "generations" / variant / "lm_eval.jsonl"
     generation_cache = GenerationCache(kept, identity_of(llm, identity))
     try:
-        raw = simple_evaluate(
-            make_language_model(llm, max_model_len, chat, ResponseCallbacks(generation_cache)),
-            tasks=list(names),
-            task_manager=manager,
-            limit=limit,
-            apply_chat_template=chat,
-            log_samples=True,
-            bootstrap_iters=1000,
-            verbosity="ERROR",
-        )
+        with lm_eval_caches():
+            raw = simple_evaluate(
+                make_language_model(llm, max_model_len, chat, ResponseCallbacks(generation_cache)),
+                tasks=list(names),
+                task_manager=manager,
+                limit=limit,
+                apply_chat_template=chat,
+                log_samples=True,
+                bootstrap_iters=1000,
+                verbosity="ERROR",
+            )
     except Exception as error:  # every data set and task brings its own
         raise MeasurementError(f"lm-eval stopped on {', '.join(names)}: {first_line(error)}") from error
     finally:

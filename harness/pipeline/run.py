@@ -21,7 +21,6 @@ from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Compar
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.training import Recovery, TrainingResult
-from harness.engine import vllm_engine
 from harness.engine.vllm_engine import Engines, engines_for, fit_together
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import compare, recovered_fraction
@@ -78,7 +77,6 @@ def start(
 ) -> tuple[RunResult, Path]:
     """Refuses early what cannot be done, then does `work` in a locked run directory."""
     spec = resolver(config, True)
-    vllm_engine.prepare_environment(config.threads)
     model = registry.locate(config.model, spec.target.kind)
     if spec.arms:
         check_uniform_width(model)

@@ -20,7 +20,8 @@ from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import NeuronScores
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
-from harness.engine.vllm_engine import config_for, device_name, engines_for, prepare_environment
+from harness.engine.library_settings import library_settings
+from harness.engine.vllm_engine import config_for, device_name, engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
@@ -48,7 +49,6 @@ def score(config: RunConfig, out: Path) -> dict[str, Any]:
     needs.
     """
     spec = resolve(config)
-    prepare_environment(config.threads)
     model = registry.locate(config.model, spec.target.kind)
     check_uniform_width(model)
     found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
@@ -101,7 +101,6 @@ def prune(model: str, plan_file: Path, out: Path, verified: bool = False, thread
         made = export(source, loaded, out, plan_file, advance)
     found: dict[str, Any] = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
     if verified:
-        prepare_environment(threads)
         with stage("Verifying with transformers and vLLM"):
             found["verified"] = verify(source, loaded, plan_file, out, threads)
     return found
@@ -113,7 +112,6 @@ def evaluate_checkpoint(
     """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of
     `include_path`.
     """
-    prepare_environment(config.threads)
     names = task_names(config)
     ours = [name for name in names if is_task(name)]
     theirs = [name for name in names if name not in ours]
@@ -163,7 +161,6 @@ def bench_checkpoints(
     """Throughput, latency and memory of several models on the same requests, in turns; one given twice says what noise
     does.
     """
-    prepare_environment(config.threads)
     task = find_task(task_names(config)[0])
     paths = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
     given = dict(zip(paths, names, strict=True))
@@ -195,7 +192,6 @@ def serving_checkpoint(
     server.check_address(address)
     if any(option.startswith("--api-key") for option in extra):
         raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
-    prepare_environment(config.threads)
     path = registry.locate(config.model, find_task(task_names(config)[0]).kind)
     row = _row(config.model, path, out)
     whole = shape_of(read_config(path)).max_position_embeddings
@@ -203,7 +199,7 @@ def serving_checkpoint(
     settings = config_for(path, config.dtype, config.threads, longest)
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
-    with _opened("serving", out, config, [path], fresh, command) as directory:
+    with library_settings(config.threads), _opened("serving", out, config, [path], fresh, command) as directory:
         say(shlex.join(server.command(path, row.name, settings, address, extra)))
         with ExitStack() as stack:
             with stage("Starting vLLM's server"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.core.types.evaluation import EvalResult
 from harness.engine import weight_swap
-from harness.engine.vllm_engine import EngineConfig, engine, prepare_environment
+from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import grade
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests
 from tasks.grading import Grader
@@ -44,7 +44,6 @@ class CellWorker:
     """`ask` uses the engine; `collect` waits for the verdicts on a cell, while the next one is at the engine."""
 
     def __init__(self, context: CellContext) -> None:
-        prepare_environment(context.config.threads)
         self.context = context
         self._engine = engine(context.model, context.config)
         self.llm = self._engine.__enter__()

@@ -18,7 +18,8 @@ from harness.core.errors import HarnessError, MeasurementError
 from harness.core.files import write_json, write_text
 from harness.core.processes import end_with_parent
 from harness.core.progress import stage
-from harness.engine.vllm_engine import gpus, prepare_environment, quiet
+from harness.engine.library_settings import library_settings
+from harness.engine.vllm_engine import gpus
 from pruning.loader import load_pruned
 from recovery import trainer
 from recovery.recipe import Recipe, load_dtype, trl_command
@@ -37,7 +38,8 @@ def run_job(job: Job, threads: int | None, accelerate_config: Path | None = None
     if (
         job.recipe.processes == 1 and gpus() <= 1 and accelerate_config is None
     ):  # TRL refuses one process that sees several GPUs
-        return _train(job, threads)
+        with library_settings(threads):
+            return _train(job, threads)
     command = launch_command(job, accelerate_config)
     write_text(job.folder / "launch.sh", "\n".join(("#!/bin/sh", shlex.join(command), "")))
     _launch(job, command, threads)
@@ -92,14 +94,12 @@ def _train(job: Job, threads: int | None) -> Path:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     gc.collect()
     torch.cuda.empty_cache()  # of an arm or an engine before; does nothing without a GPU
-    quiet()
-    tokenizer = _tokenizer(job.model)
     dtype = getattr(torch, load_dtype(job.recipe))
     teacher = load_pruned(job.teacher, dtype).requires_grad_(False) if job.teacher else None
     if teacher is not None and torch.cuda.is_available():
         teacher = teacher.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     with stage(f"Training {job.folder.name} for {job.recipe.steps} steps", job.recipe.steps) as advance:
-        return trainer.train(job, load_pruned(job.model, dtype).train(), tokenizer, teacher, advance)
+        return trainer.train(job, load_pruned(job.model, dtype).train(), _tokenizer(job.model), teacher, advance)
 
 
 def _tokenizer(model: Path) -> Any:
@@ -127,9 +127,9 @@ def load_job(path: Path) -> Job:
 def main(path: Path) -> None:
     """What every launched process runs."""
     job, threads = load_job(path), int(os.environ.get("OMP_NUM_THREADS", "1"))
-    prepare_environment(threads)
     try:
-        _train(job, threads)
+        with library_settings(threads):
+            _train(job, threads)
     except HarnessError as error:
         write_text(job.folder / _ERROR, str(error))
         sys.exit(error.exit_code)
