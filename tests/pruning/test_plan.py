@@ -259,3 +259,39 @@ def test_a_plan_says_how_its_columns_were_fitted(tmp_path: Path) -> None:
     assert (tmp_path / "0").read_bytes() != (tmp_path / "1").read_bytes()
     with pytest.raises(UsageError, match="nothing is re-fitted"):
         make(scores, PlanRequest(0.5, metric="rms", sequential=True))
+
+
+def layers_of_other_scale(metric: str) -> tuple[NeuronScores, NeuronScores]:
+    """The same scores, and once more with every layer in a unit of its own."""
+    table = np.random.default_rng(5).gamma(2.0, 1.0, (3, 64)).astype(np.float32)
+    scaled = table * np.array([[1.0], [1000.0], [0.01]], np.float32) + np.array([[0.0], [7.0], [1.0]], np.float32)
+    return tuple(  # type: ignore[return-value]
+        NeuronScores(
+            scores={metric: values}, model="m", model_hash="w", tokens="all", calibration_hash="c", file_hash="f"
+        )
+        for values in (table, scaled)
+    )
+
+
+def test_a_layers_unit_does_not_decide_how_many_of_its_neurons_stay() -> None:
+    """RMS has the unit of what a layer writes: layers are put on one scale before they are ranked together."""
+    plain, scaled = layers_of_other_scale("rms")
+    widths = [make_plan(table, 0.5, "selective", "rms", 0, 1, allocation="global").widths for table in (plain, scaled)]
+    assert widths[0] == widths[1] and min(widths[0]) > 20
+
+
+def test_the_unit_free_metric_is_ranked_as_it_is() -> None:
+    """S has no unit: a layer whose neurons all score higher keeps more of them."""
+    _, scaled = layers_of_other_scale("smd")
+    first, second, third = make_plan(scaled, 0.5, "selective", "smd", 0, 1, allocation="global").widths
+    assert second == 64 and first + third == 32
+
+
+def test_standardised_layers_are_ranked_by_standard_deviations_above_their_mean() -> None:
+    """FLAP's scale, (score - mean) / standard deviation of the layer; no floor binds and nothing is aligned."""
+    table, _ = layers_of_other_scale("rms")
+    values = table.scores["rms"].astype(np.float64)
+    standard = (values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True)
+    plan = make_plan(table, 0.5, "selective", "rms", 0, 1, allocation="global")
+    best = np.sort(np.argsort(-standard.ravel(), kind="stable")[: 3 * 32])
+    assert [layer * 64 + int(i) for layer, keep in enumerate(plan.keep) for i in keep] == best.tolist()

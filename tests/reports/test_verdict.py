@@ -77,3 +77,30 @@ def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any
 
 def test_a_single_model_is_told_by_what_was_measured() -> None:
     assert verdict(copy.deepcopy(RUN)) == [] and choice(RUN) is None and commands(RUN, Path()) == []
+
+
+def beside(run: dict[str, Any], name: str, value: float) -> None:
+    """Another arm, as far as the recommended one and with another accuracy there."""
+    points = run["sweep"]["points"]
+    best = next(p for p in points if p["variants"] == ["selective-best-0.5"] and p["task"] == run["task"])
+    variant = next(v for v in run["variants"] if v["name"] == "selective-best-0.5")
+    run["variants"].append({**copy.deepcopy(variant), "name": f"{name}-0.5"})
+    points.append({**best, "arm": name, "variants": [f"{name}-0.5"], "value": value})
+    run["sweep"]["thresholds"].append({**run["sweep"]["thresholds"][0], "arm": name, "non_inferior": 0.5})
+
+
+def test_of_arms_that_go_as_far_the_better_one_is_recommended(run: dict[str, Any]) -> None:
+    beside(run, "worse", 0.96)
+    assert choice(run).variant["name"] == "selective-best-0.5"  # type: ignore[union-attr]
+    beside(run, "better", 0.999)
+    assert choice(run).variant["name"] == "better-0.5"  # type: ignore[union-attr]
+
+
+def test_where_nothing_is_shown_the_smallest_ratio_at_its_best_is_told(run: dict[str, Any]) -> None:
+    for threshold in run["sweep"]["thresholds"]:
+        threshold["non_inferior"] = 0.0
+    points = [p for p in run["sweep"]["points"] if p["task"] == run["task"] and not p["arm"].startswith("reverse")]
+    least = min(p["ratio_neurons"] for p in points)
+    best = max((p for p in points if p["ratio_neurons"] == least), key=lambda p: p["value"])
+    chosen = choice(run)
+    assert chosen is not None and not chosen.shown and chosen.variant["name"] == best["variants"][0]

@@ -8,7 +8,7 @@ import pickle
 import pytest
 import yaml
 
-from tasks.failures import DETECTORS, FailureKind, GradedAnswer, detect, lm_eval_metrics
+from tasks.failures import DETECTORS, NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect, lm_eval_metrics
 from tasks.generation import Generation
 from tasks.registry import TASKS_PATH
 
@@ -63,3 +63,22 @@ def test_a_generation_is_a_string_that_keeps_its_meta_when_pickled() -> None:
     text = Generation("hello", {"finish_reason": "length"})
     copy = pickle.loads(pickle.dumps(text))
     assert copy == "hello" and isinstance(copy, str) and copy.meta == {"finish_reason": "length"}
+
+
+def test_which_kinds_count_as_failures_of_the_generation() -> None:
+    """docs/evaluation.md: the text itself is at fault, or no answer came; a wrong program is an answer."""
+    counted = {kind for kind in FailureKind if kind not in NOT_GENERATION_FAILURES}
+    assert counted == {
+        "engine_error",
+        "prompt_truncated",
+        "empty",
+        "loop",
+        "truncated",
+        "gibberish",
+        "no_answer",
+        "no_code",
+        "syntax_error",
+        "no_entry_point",
+        "crash",
+    }
+    assert {"wrong", "runtime_error", "timeout", "memory"} == NOT_GENERATION_FAILURES

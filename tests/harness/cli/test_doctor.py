@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.cli import doctor
 from harness.cli.doctor import Finding, examine
 
 
@@ -41,3 +44,11 @@ def test_no_sandbox_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sandbox, "available", lambda: "bubblewrap is missing")
     assert findings()["sandbox"].todo == "bubblewrap is missing"
+
+
+@pytest.mark.parametrize(("free_gib", "verdict"), [(0.5, "note"), (4.9, "note"), (5.1, "ok"), (900, "ok")])
+def test_little_free_disk_is_noted(free_gib: float, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below 5 GiB the embedded model's own runs may not fit."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free_gib * 2**30)))
+    found = {finding.what: finding for finding in doctor._disk(Path())}["disk"]
+    assert (found.verdict, bool(found.todo)) == (verdict, verdict == "note")

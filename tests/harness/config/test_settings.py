@@ -181,3 +181,15 @@ def test_names_that_there_are_not_are_told_with_their_lines_beside_the_rest(tmp_
     ):
         assert f"{file}:{place}: {what}" in said
     assert "unknown metric 'rmss'" in said
+
+
+def test_a_section_of_a_preset_is_merged_with_the_files_and_not_replaced(tmp_path: Path) -> None:
+    """Of recovery and sweep, what the file and the options leave out is the preset's."""
+    preset = load_config(None, {}, "laptop")
+    file = tmp_path / "run.yaml"
+    file.write_text("preset: laptop\nrecovery: {steps: 7}\nsweep: {workers: 1}\n")
+    found = load_config(file, {"seeds": "4"})
+    changed = {"recovery": {"steps": 7}, "sweep": {"workers": 1, "seeds": (4,)}}
+    for section, values in changed.items():
+        expected = getattr(preset, section).model_copy(update=values)
+        assert getattr(found, section) == expected != type(expected)(**values)

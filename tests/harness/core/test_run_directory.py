@@ -159,3 +159,40 @@ def test_seconds_add_up_over_starts(tmp_path: Path) -> None:
     again.started -= 10
     again.finish("two", "x", [])
     assert 110 <= again.seconds < 150
+
+
+def test_what_a_killed_run_was_writing_is_removed_when_it_goes_on(tmp_path: Path) -> None:
+    """Scratch folders of atomic writes, at any depth; not the lock, nor what has been written."""
+    RunDirectory(tmp_path).open({}, fresh=False)
+    left = [tmp_path / ".plan.abc123", tmp_path / "arms" / "a" / ".checkpoint.x1"]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("x")
+    kept = [tmp_path / "arms" / "a" / "plan", tmp_path / ".lock", tmp_path / ".hidden"]
+    for path in kept:
+        path.write_text("whole")
+    RunDirectory(tmp_path).open({}, fresh=False)
+    assert not any(folder.exists() for folder in left) and all(path.read_text() == "whole" for path in kept)
+
+
+def test_a_clearing_that_is_killed_can_be_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest says that the folder is a run's: while anything else is left, it has to be there."""
+    RunDirectory(tmp_path).open({"a": 1}, fresh=False)
+    for name in ("a.json", "z.json", "samples/dense/t.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    real, left = Path.unlink, [3]
+
+    def dying(self: Path, missing_ok: bool = False) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", dying)
+    with pytest.raises(KeyboardInterrupt):
+        RunDirectory(tmp_path).clear()
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json"]
+    RunDirectory(tmp_path).open({"b": 2}, fresh=True)
+    assert RunDirectory(tmp_path).path.joinpath("manifest.json").exists()

@@ -366,3 +366,50 @@ def test_pairs_of_nothing_or_of_different_lengths_are_refused() -> None:
     for first, seeds in (([1.0, 0.0], [[1.0]]), ([1.0], [[1.0]])):
         with pytest.raises(ValueError, match=r"\[seeds, items\] with two items or more"):
             paired_mean_difference(first, seeds)
+
+
+def newcombe(a: list[bool], b: list[bool]) -> tuple[float, float]:
+    """Method 10 of Newcombe 1998, from the correlation of the two outcomes and Wilson's roots by bisection."""
+    n, x, y = len(a), np.array(a, float), np.array(b, float)
+    phi = 0.0 if 0 in (x.std(), y.std()) else float(np.corrcoef(x, y)[0, 1])
+    spread = n**2 * sqrt(x.mean() * (1 - x.mean()) * y.mean() * (1 - y.mean()))  # sqrt of the margins' product
+    if phi > 0:
+        phi = max(0.0, phi - n / 2 / spread)  # the continuity correction, never below 0
+    ends = [wilson_by_bisection(int(v.sum()), n) for v in (y, x)]
+    (down_b, up_b), (down_a, up_a) = (
+        (v.mean() - low, high - v.mean()) for v, (low, high) in zip((y, x), ends, strict=True)
+    )
+    difference = y.mean() - x.mean()
+    low = difference - sqrt(max(0.0, down_b**2 - 2 * phi * down_b * up_a + up_a**2))
+    return low, difference + sqrt(max(0.0, down_a**2 - 2 * phi * down_a * up_b + up_b**2))
+
+
+def wilson_by_bisection(k: int, n: int) -> tuple[float, float]:
+    """Where |k/n - p| = z sqrt(p (1 - p) / n), below and above k/n."""
+    z, share = 1.959963984540054, k / n
+
+    def outside(p: float) -> bool:
+        return abs(share - p) >= z * sqrt(p * (1 - p) / n)
+
+    ends = []
+    for far, near in ((0.0, share), (1.0, share)):
+        for _ in range(60):
+            middle = (far + near) / 2
+            far, near = (middle, near) if outside(middle) else (far, middle)
+        ends.append(near)
+    return ends[0], ends[1]
+
+
+@given(outcomes)
+def test_paired_interval_is_method_10_with_its_continuity_correction(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    found = paired_difference(a, b)
+    assert (found.ci_low, found.ci_high) == pytest.approx(newcombe(a, b), abs=1e-6)
+
+
+def test_the_continuity_correction_widens_the_interval() -> None:
+    """40 right and 40 wrong both times, 10 changed each way: phi is 0.6, corrected (1500 - 50) / 2500 = 0.58."""
+    a = [True] * 40 + [False] * 40 + [True] * 10 + [False] * 10
+    b = [True] * 40 + [False] * 40 + [False] * 10 + [True] * 10
+    half = 1.959963984540054 * sqrt(25 / 100 / (100 + 1.959963984540054**2))  # Wilson's, at one half
+    assert paired_difference(a, b).ci_high == pytest.approx(half * sqrt(2 - 2 * 0.58), abs=1e-9)

@@ -69,3 +69,13 @@ def test_a_target_without_training_items_is_refused_before_any_work() -> None:
         resolve_recovery(config(task=("similarity",), recover=True))
     assert resolve(config(task=("similarity",))).target.name == "similarity"
     assert resolve_recovery(config(task=("similarity",), recover=True, data="mine.jsonl")).recovered == ("dense",)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("rms", "rms"), ("best", "smd"), (None, "smd")])
+def test_a_reverse_arm_beside_others_follows_the_metric_and_best_is_none_for_it(
+    asked: str | None, expected: str
+) -> None:
+    """The metric best comes with a re-fit, which a reverse arm has not; there S takes its place."""
+    found = resolve_recovery(config(arms=("selective", "reverse"), metric=asked, recover=True))
+    assert found.arms[1].request.metric == expected
+    assert resolve(config(method="reverse", metric=asked)).arms[0].request.metric in (expected, "obs")
