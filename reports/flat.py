@@ -1,13 +1,13 @@
-"""Every figure of a run as one row, for spreadsheets and data frames."""
+"""report.csv: every figure of a run as one row."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-HEAD = ("variant", "method", "metric", "ratio_neurons", "task", "quantity", "value", "ci_low", "ci_high", "n")
+from harness.core.run_rows import HEAD, rows
 
 
 def csv_text(run: Mapping[str, Any]) -> str:
@@ -17,99 +17,6 @@ def csv_text(run: Mapping[str, Any]) -> str:
     for row in rows(run):
         writer.writerow(["" if value is None else _harmless(value) for value in row])
     return out.getvalue()
-
-
-def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Rows under `HEAD`; the first column is the variant, arm or claim."""
-    of = {v["name"]: (v["name"], v["method"], v["metric"], v["ratio_neurons"]) for v in run["variants"]}
-    for v in run["variants"]:
-        yield from ((*of[v["name"]], *row) for row in _of_variant(v))
-    for c in run["comparisons"]:
-        what = f"difference from {c['baseline']}"
-        yield (
-            *of.get(c["variant"], _unknown(c["variant"])),
-            c["task"],
-            what,
-            c["difference"],
-            c["ci_low"],
-            c["ci_high"],
-            c["n"],
-        )
-    for r in run.get("speed_ratios", ()):
-        what = f"{r['quantity']} over {r['baseline']} at {r['concurrency']}"
-        yield (
-            *of.get(r["variant"], _unknown(r["variant"])),
-            None,
-            what,
-            r["ratio"],
-            r["ci_low"],
-            r["ci_high"],
-            r["pairs"],
-        )
-    for r in run.get("recoveries", ()):
-        named = (*of.get(r["variant"], _unknown(r["variant"])), r["task"])
-        yield (*named, "gap recovered", r["share"], None, None, r["n"])
-        yield (*named, "margin over half", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
-    yield from _of_sweep(run)
-
-
-def _unknown(name: str) -> tuple[Any, ...]:
-    return (name, None, None, None)
-
-
-def _of_variant(v: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """task, quantity, value, ci_low, ci_high, n."""
-    for task, e in v["eval"].items():
-        yield (task, e["metric"], e["value"], e["ci_low"], e["ci_high"], e["n"])
-        yield (task, "failure_rate", e["failure_rate"], e.get("failure_low"), e.get("failure_high"), e["n"])
-        yield from ((task, name, e.get(name), None, None, e["n"]) for name in ("trap_rate", "tokens_per_answer"))
-        yield from ((task, f"failure:{kind}", rate, None, None, e["n"]) for kind, rate in e["failures"].items())
-    yield from ((None, name, v[name], None, None, None) for name in ("parameters", "weight_bytes"))
-    for r in v["serving"]["concurrency"] if v["serving"] else ():
-        yield (None, f"output_tok_s at {r['concurrency']}", r["output_tok_s"], None, None, r["repeats"])
-        for name in ("ttft_ms", "tpot_ms"):
-            yield from (
-                (None, f"{name} {p} at {r['concurrency']}", x, None, None, r["repeats"])
-                for p, x in (r.get(name) or {}).items()
-            )
-    for name in ("kv_bytes_per_token", "kv_capacity_tokens", "resident_bytes", "peak_bytes") if v["serving"] else ():
-        yield (None, name, v["serving"].get(name), None, None, None)
-
-
-def _of_sweep(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Means over seeds, thresholds and claims."""
-    sweep = run.get("sweep") or {"points": (), "thresholds": ()}
-    for p in sweep["points"]:
-        named = (p["arm"], None, None, p["ratio_neurons"], p["task"])
-        yield (*named, f"{p['metric']}, mean over seeds", p["value"], p["ci_low"], p["ci_high"], p["n"])
-        yield (
-            *named,
-            "failure_rate, mean over seeds",
-            p["failure_rate"],
-            p.get("failure_low"),
-            p.get("failure_high"),
-            p["n"],
-        )
-        yield (*named, "difference from dense", p["difference"], p["difference_low"], p["difference_high"], p["n"])
-        yield from ((*named, name, p[name], None, None, p["n"]) for name in ("sd", "holm_p"))
-        yield (*named, "specificity", *(p["specificity"] or (None, None, None)), p["n"])
-    for t in sweep["thresholds"]:
-        named = (t["arm"], None, None, None, run["task"])
-        yield (*named, f"ratio that loses less than {t['margin']:g}", t["non_inferior"], None, None, None)
-        yield (*named, "knee", t["knee"], t["knee_low"], t["knee_high"], None)
-    for c in run.get("claims", ()):
-        yield (
-            c["claim"],
-            None,
-            None,
-            None,
-            run["task"],
-            f"{c['figure']}: {c['verdict']}",
-            c["value"],
-            c["ci_low"],
-            c["ci_high"],
-            c["n"],
-        )
 
 
 def _harmless(value: Any) -> Any:

@@ -9,10 +9,13 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from harness.core.errors import UsageError
 from harness.core.files import write_json
 from harness.core.labels import metric_label
 from harness.core.run_schema import SCHEMA_VERSION
@@ -175,7 +178,7 @@ def variant(
 
 
 def write_run(result: RunResult, folder: Path) -> None:
-    write_json(folder / "run.json", asdict(result))
+    write_json(folder / "run.json", {key: value for key, value in asdict(result).items() if key != "folder"})
 
 
 def versions() -> dict[str, str]:
@@ -219,6 +222,24 @@ def _gpu_names() -> Sequence[str]:
 
 def run_schema() -> dict[str, Any]:
     """The JSON Schema of run.json, published in the package as harness/run.schema.json."""
-    from pydantic import TypeAdapter
+    schema = _adapter().json_schema()
+    del schema["properties"]["folder"]
+    return schema
 
-    return TypeAdapter(RunResult).json_schema()
+
+def load_run(path: Path) -> RunResult:
+    """Reads a run directory, or its run.json, of any schema version; raises UsageError where there is none."""
+    from reports.build import read_run
+
+    folder = path.parent if path.name == "run.json" else path
+    try:
+        return replace(_adapter().validate_python(read_run(folder)), folder=folder)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UsageError(
+            f"{folder / 'run.json'} is damaged at {where} ({error.errors()[0]['msg']}); run again"
+        ) from error
+
+
+def _adapter() -> TypeAdapter[RunResult]:
+    return TypeAdapter(RunResult)

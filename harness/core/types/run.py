@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from harness.core.run_rows import HEAD, rows
 from harness.core.types.evaluation import Comparison, EvalResult
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.sweep import Claim, SweepSummary
@@ -62,6 +64,7 @@ class RunResult:
         model_hash: Fingerprint of the model folder that was pruned.
         neurons: Distribution of the scored neurons over layers, agreement between metrics, stability (see
             pruning/inspection.py).
+        folder: The run directory.
     """
 
     schema_version: int
@@ -81,3 +84,13 @@ class RunResult:
     sweep: SweepSummary | None = None
     model_hash: str | None = None  # the fingerprint of the folder that was pruned
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability
+    folder: Path | None = None  # the run directory; not in run.json, which may be moved
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Every figure as one flat row: what pandas.DataFrame takes, and what report.csv holds.
+
+        Returns:
+            Dicts with the keys variant, method, metric, ratio_neurons, task, quantity, value, ci_low, ci_high and n;
+            a value is None where it was not measured.
+        """
+        return [dict(zip(HEAD, row, strict=True)) for row in rows(asdict(self))]
