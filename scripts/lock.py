@@ -45,7 +45,10 @@ Wanted = tuple[str, Requirement]  # who asks, and for what
 
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    wanted = halves(project, lambda name: importlib.metadata.requires(name) or ())
+    try:
+        wanted = halves(project, lambda name: importlib.metadata.requires(name) or ())
+    except importlib.metadata.PackageNotFoundError as error:
+        sys.exit(f"error: {error.name} is needed and not installed; install it with pip, then lock again")
     pins = {half: {name: importlib.metadata.version(name) for name in names_of(wanted[half])} for half in LOCKS}
     if wrong := unmet([*wanted["run"], *wanted["dev"]], {**pins["dev"], **pins["run"]}):
         sys.exit("\n".join(["error: versions do not fit together; install others with pip, then lock again", *wrong]))
