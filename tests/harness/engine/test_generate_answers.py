@@ -1,0 +1,58 @@
+"""Which prompts are asked and for how many tokens, with an engine that only says what it was asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.engine import generate_answers as module
+from tests.support.models import TINY_MATH
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """(prompt, settings) of every request; answers come in reverse order and hold their prompt."""
+    seen: list[Any] = []
+
+    @contextmanager
+    def engines(*_: Any, **__: Any) -> Iterator[dict[str, None]]:
+        yield {"dense": None}
+
+    def stream(_: Any, prompts: list[Any], params: list[Any]) -> Iterator[tuple[int, Any]]:
+        seen.extend(zip(prompts, params, strict=True))
+        for position in reversed(range(len(prompts))):
+            ids = prompts[position]["prompt_token_ids"]
+            text = SimpleNamespace(text=f"answer to {ids[0]}", finish_reason="stop", token_ids=[1, 2])
+            yield position, SimpleNamespace(outputs=[text])
+
+    monkeypatch.setattr(module, "engines_for", engines)
+    monkeypatch.setattr(module, "stream", stream)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace, TokensPrompt=dict))  # type: ignore[arg-type]
+    return seen
+
+
+def test_answers_belong_to_their_prompts_whatever_the_order(asked: list[Any]) -> None:
+    found = module.generate_answers(TINY_MATH, {"a": [5], "b": [7, 7]}, 10, 1)
+    assert {key: str(answer) for key, answer in found.items()} == {"a": "answer to 5", "b": "answer to 7"}
+    assert found["a"].meta == {"finish_reason": "stop", "n_tokens": 2}
+    assert [params.max_tokens for _, params in asked] == [10, 10] and asked[0][1].temperature == 0.0
+
+
+def test_an_answer_ends_with_the_context_and_a_prompt_that_fills_it_is_left_out(asked: list[Any]) -> None:
+    """The embedded model's context is 512 tokens."""
+    prompts = {length: [length] * length for length in (300, 508, 511, 512, 600)}
+    found = module.generate_answers(TINY_MATH, prompts, 100, 1)
+    assert list(found) == [300, 508, 511]
+    assert [params.max_tokens for _, params in asked] == [100, 4, 1]
+
+
+def test_samples_have_a_seed_each_and_the_texts_that_end_them(asked: list[Any]) -> None:
+    module.generate_answers(TINY_MATH, {i: [i + 1] for i in range(3)}, 5, 1, temperature=0.7, seed=40, stop=("\n",))
+    assert [(params.seed, params.temperature, params.stop) for _, params in asked] == [
+        (40 + i, 0.7, ["\n"]) for i in range(3)
+    ]
