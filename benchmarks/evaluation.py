@@ -23,7 +23,7 @@ from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
-from harness.pipeline.run import context_length
+from harness.pipeline.run_context import context_length
 from pruning.checkpoint import fingerprint
 from tasks.registry import find_task
 

@@ -57,7 +57,7 @@ def interval(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(changed(comparison["metric"], comparison[key]) for key in ("difference", "ci_low", "ci_high"))
 
 
-def widths(sizes: list[int]) -> str:
+def widths(sizes: Sequence[int]) -> str:
     return str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from harness.core.errors import StorageError, UsageError, first_line
 from harness.core.files import write_json
 from harness.core.hashing import file_hash
+from harness.core.progress import say
 from harness.core.run_schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
@@ -109,6 +110,23 @@ class RunDirectory:
         self.manifest |= {"settings": settings, **started}
         self.before = self.seconds
         write_json(file, self.manifest)
+
+    @contextmanager
+    def stage(self, name: str, inputs: str, outputs: list[Path]) -> Iterator[bool]:
+        """A step of a run: yields whether there is work to do, and records it as finished once it is done.
+
+        Args:
+            name: Its name in the manifest.
+            inputs: A hash of everything that the outputs depend on.
+            outputs: The files and folders that it writes, below the run directory.
+        """
+        if self.finished(name, inputs):
+            say(f"{name}: done before, skipped")
+            yield False
+            return
+        self.begin(name)
+        yield True
+        self.finish(name, inputs, outputs)
 
     def begin(self, stage: str) -> None:
         """Notes what is being done, so that a kill leaves word of it."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.core.memory import loading_bytes, moments_memory
 from harness.pipeline.resolve import ResolvedRun
-from harness.pipeline.run import defaults_of
+from harness.pipeline.run_context import defaults_of
 from harness.training.fine_tuning import available_examples, make_recipe
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes, layers_per_pass, passes

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from harness.core.labels import metric_label
 from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.statistics import wilson
 from harness.core.types.calibration import CalibrationSet
-from harness.core.types.evaluation import Comparison, EvalResult
+from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Checkpoint, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
-from harness.core.types.training import CurvePoint, LossPoint, Recovery, TrainingResult
+from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
 from harness.engine.vllm_engine import device_name
 from harness.evaluation.paired import read_samples
 from pruning import score_file
@@ -95,22 +96,20 @@ def curve_end(folder: Path, variant: str, task: str, n: int, step: int, tokens: 
     rows = [row for i, row in sorted(read_samples(folder / "samples" / variant / f"{task}.jsonl").items())][:n]
     right = sum(row["correct"] for row in rows)
     failed = sum(bool(set(row["failures"]) - set(map(str, NOT_GENERATION_FAILURES))) for row in rows)
-    return CurvePoint(step, tokens, len(rows), right / len(rows), *wilson(right, len(rows)), failed / len(rows))
+    low, high = wilson(right, len(rows))
+    return CurvePoint(
+        step=step,
+        tokens=tokens,
+        n=len(rows),
+        value=right / len(rows),
+        ci_low=low,
+        ci_high=high,
+        failure_rate=failed / len(rows),
+    )
 
 
-def build_run(
-    model: str,
-    task: str,
-    variants: Sequence[Variant],
-    comparisons: Sequence[Comparison],
-    calibration: Mapping[str, Any],
-    neurons: Mapping[str, Any] | None = None,
-    recoveries: Sequence[Recovery] = (),
-    speed_ratios: Sequence[SpeedRatio] = (),
-    model_hash: str | None = None,
-    command: str | None = None,
-) -> RunResult:
-    """The variants with where, when and by what they were measured."""
+def build_run(model: str, task: str, variants: Sequence[Variant], command: str | None) -> RunResult:
+    """A result of these variants, with when, where and with which versions they were measured, and nothing else yet."""
     return RunResult(
         schema_version=SCHEMA_VERSION,
         model=model,
@@ -120,13 +119,9 @@ def build_run(
         hardware=hardware(),
         command=command,
         seeds=tuple(v.seed for v in variants if v.seed is not None),
-        calibration=calibration,
+        calibration={},
         variants=tuple(variants),
-        comparisons=tuple(comparisons),
-        recoveries=tuple(recoveries),
-        speed_ratios=tuple(speed_ratios),
-        neurons=neurons,
-        model_hash=model_hash,
+        comparisons=(),
     )
 
 
@@ -177,8 +172,15 @@ def variant(
     )
 
 
-def write_run(result: RunResult, folder: Path) -> None:
-    write_json(folder / "run.json", {key: value for key, value in asdict(result).items() if key != "folder"})
+def publish(result: RunResult, folder: Path) -> None:
+    """Writes run.json and the reports."""
+    from reports.build import write_reports
+
+    document = {key: value for key, value in asdict(result).items() if key != "folder"}
+    write_json(folder / "run.json", document)
+    write_reports(folder)
+    with suppress(OSError):  # not empty: an evaluation was not finished
+        (folder / "generations").rmdir()
 
 
 def versions() -> dict[str, str]:

@@ -30,8 +30,9 @@ from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline import scoring
 from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
-from harness.pipeline.run import check_tools, context_length, longest_context
-from harness.pipeline.run_json import build_run, variant, write_run
+from harness.pipeline.run import check_tools
+from harness.pipeline.run_context import context_length, longest_context
+from harness.pipeline.run_json import build_run, publish, variant
 from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, cache_of, serving_result
@@ -252,9 +253,6 @@ def _opened(
 def _finish(
     directory: RunDirectory, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()
 ) -> RunResult:
-    from reports.build import write_reports
-
-    result = build_run(model, task, rows, [], {}, speed_ratios=ratios, command=directory.command)
-    write_run(result, directory.path)
-    write_reports(directory.path)
+    result = replace(build_run(model, task, rows, directory.command), speed_ratios=tuple(ratios))
+    publish(result, directory.path)
     return result

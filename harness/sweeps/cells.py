@@ -26,6 +26,11 @@ class Cell:
     plan: Path | None
     key: str
 
+    @property
+    def stage(self) -> str:
+        """The name of its evaluation in the manifest."""
+        return f"eval {self.name}"
+
 
 @dataclass(frozen=True)
 class CellContext:

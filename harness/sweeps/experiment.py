@@ -1,260 +1,288 @@
 """`harness sweep`: score once, plan all arms, evaluate them on live engines, time, fine-tune, and judge the claims.
 
-A cell that fails is recorded with its reason and the rest goes on. A finished one is not done again as long as what it
-is made of is the same, so that a killed sweep goes on and a grid can grow.
+A cell that fails is recorded with its reason and the rest continues. A finished cell is not repeated as long as what it
+depends on is the same, so a killed sweep resumes and a grid can grow.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config.settings import RunConfig
 from harness.core.errors import HarnessError, MeasurementError, UsageError, first_line
-from harness.core.files import write_json
 from harness.core.hashing import digest
 from harness.core.labels import arm_label
-from harness.core.progress import say, stage
-from harness.core.safetensors_stream import data_hash
+from harness.core.progress import say
+from harness.core.progress import stage as progress_bar
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.engine import vllm_engine
-from harness.pipeline.resolve import DENSE, Arm, recovered_name
-from harness.pipeline.run import Run, start
+from harness.pipeline import stages
+from harness.pipeline.collect import collect
+from harness.pipeline.resolve import DENSE, Arm
+from harness.pipeline.run import start
+from harness.pipeline.run_context import RunContext, VariantState
+from harness.pipeline.run_files import eval_file, samples_folder
+from harness.pipeline.run_json import publish
 from harness.serving.workload import check_context
-from harness.sweeps import ray_workers as launch_ray
+from harness.sweeps import ray_workers
 from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.claims import Evidence, collapse_below, judge
 from harness.sweeps.curves import GridPoint, has_right_answers, read_outcomes, sweep_points, thresholds
 from harness.sweeps.grid import resolve_sweep
 from harness.sweeps.speed import measure_speed
 from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
-from pruning import compensation
-from pruning.export import predict_size, record_of
-from pruning.plan import load_plan
-
-
-def sweep(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
-    """The whole experiment on one model; returns the result and the run directory. Raises HarnessError where the dense
-    model fails.
-    """
-    return start(config, out, fresh, command, resolve_sweep, lambda run: _Sweep(run).run_all())
-
 
 _DATA = "recovery data"
 _SEQUENCES = 256  # at a time, in a worker's engine
 
 
+def sweep(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
+    """Methods x ratios x seeds on one model.
+
+    Args:
+        config: All settings; the grid is in `config.sweep`.
+        out: The run directory; None: runs/sweep-MODEL-TASK.
+        fresh: Start over, rather than resume what is in the directory.
+        command: The command line, for run.json; None where Python code calls.
+
+    Returns:
+        The result, as in run.json, and the run directory. Cells that failed are in `result.sweep.failed`.
+
+    Raises:
+        HarnessError: The settings are wrong, or the dense model could not be evaluated.
+    """
+    return start(config, out, fresh, command, resolve_sweep, run_all)
+
+
 @dataclass
-class _Sweep:
-    """A run directory at work on a grid of arms. sizes: variant -> (parameters, bytes) by formula."""
+class Failures:
+    """Why cells failed: cell -> reason."""
 
-    run: Run
-    failed: dict[str, str] = field(default_factory=dict)
-    plans: dict[str, Path] = field(default_factory=dict)
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def run_all(self) -> RunResult:
-        run, spec = self.run, self.run.spec
-        self._check_devices()
-        check_context(run.model, run.workload)
-        if spec.recovered:
-            with self._attempt(_DATA):  # first: data that is refused should not cost a sweep
-                run.gather_training_data()
-        run.score()
-        for arm in spec.arms:
-            with self._attempt(f"plan {arm.name}"):
-                self._plan(arm)
-        run.delete_second_moments()
-        self._evaluate()
-        with self._attempt("serving"):
-            timed = {name: self.plans[name] for name in spec.served if name in self.plans and name in run.variants}
-            measure_speed(run, timed, self._attempt)
-        for arm in spec.arms:
-            if arm.name in (spec.exported or ()) and arm.name in run.variants:
-                with self._attempt(f"export {arm.name}"):
-                    run.export(arm)
-        for name in spec.recovered:
-            self._recover(name)
-        return self._collect()
-
-    def _recover(self, name: str) -> None:
-        run = self.run
-        if name not in run.variants or _DATA in self.failed:
-            return  # noted already
-        with self._attempt(f"recover {name}"):
-            if name in run.records:
-                raise MeasurementError("its checkpoint was not written")
-            run.recover(name)
-            run.evaluate_alone(recovered_name(name))
-        if f"recover {name}" in self.failed:
-            run.variants.pop(recovered_name(name), None)
-
-    def _check_devices(self) -> None:
-        """Raises UsageError for more engines than there are GPUs for; Ray counts its own."""
-        config, gpus = self.run.config.sweep, vllm_engine.gpus()
-        if gpus and config.launcher == "local" and (config.workers or 1) * config.tensor_parallel > gpus:
-            raise UsageError(
-                f"--workers and --tensor-parallel ask for more than the {gpus} GPUs that are here; give less"
-            )
+    reasons: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def _attempt(self, cell: str) -> Iterator[None]:
-        """What goes wrong inside is the cell's fate, not the sweep's."""
+    def attempt(self, cell: str) -> Iterator[None]:
+        """An error inside fails this cell only, not the sweep."""
         try:
             yield
         except Exception as error:
-            self._note(cell, error)
+            self.note(cell, error)
 
-    def _note(self, cell: str, error: Exception) -> None:
-        self.failed[cell] = (
-            first_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {first_line(error)}"
-        )
-        say(f"{cell} failed: {self.failed[cell]}")
-
-    def _plan(self, arm: Arm) -> None:
-        run = self.run
-        file = run.plan(arm)
-        plan = load_plan(file)
-        run.records[arm.name] = record_of(plan, run.model)
-        run.variants[arm.name] = predicted = predict_size(run.model, plan)
-        columns = compensation.columns_file(file)
-        run.identity[arm.name] = digest(
-            [run.identity[DENSE], data_hash(file), data_hash(columns) if arm.request.compensated else None]
-        )
-        self.plans[arm.name], self.sizes[arm.name] = file, (predicted.parameters, predicted.weight_bytes)
-
-    def _evaluate(self) -> None:
-        """Every variant that is planned and was not evaluated yet; those that fail are no variants."""
-        run = self.run
-        cells = [Cell(name, self._absolute_plan(name), self._key(name)) for name in run.variants]
-        left = [cell for cell in cells if not run.directory.finished(_stage(cell), cell.key)]
-        if len(left) < len(cells):
-            say(f"{len(cells) - len(left)} of {len(cells)} variants: evaluated before, skipped")
-        compared = any(task.metric == SIMILARITY for task in run.spec.tasks)
-        first = (
-            [cell for cell in left if cell.name == DENSE] if compared else []
-        )  # its answers are what others are compared with
-        for batch in (first, [cell for cell in left if cell not in first]):
-            if batch:
-                self._run_batch(batch)
-        for cell in cells:
-            if _stage(cell) in self.failed:
-                del run.variants[cell.name]
-        if DENSE not in run.variants:
-            raise MeasurementError(f"the dense model could not be evaluated: {self.failed[_stage(cells[0])]}")
-
-    def _absolute_plan(self, name: str) -> Path | None:
-        """A worker may have another current folder."""
-        return self.plans[name].absolute() if name in self.plans else None
-
-    def _key(self, name: str) -> str:
-        """What a variant's answers hang on, beside the exam that the directory is bound to."""
-        config, versions = self.run.config, importlib.metadata.version("vllm")
-        return digest([self.run.identity[name], self.run.context, vllm_engine.device_name(), config.dtype, versions])
-
-    def _run_batch(self, cells: Sequence[Cell]) -> None:
-        run, config = self.run, self.run.config.sweep
-        vllm_engine.release_device()
-        if config.launcher == "ray":
-            launch_ray.connect()
-        count = launch_ray.default_workers if config.launcher == "ray" else _default_workers
-        wanted = config.workers or count(config.tensor_parallel)
-        bench, workers = self._bench(wanted), min(wanted, len(cells))
-        run.directory.begin(f"eval of {len(cells)} variants")
-        title = (
-            f"Evaluating {len(cells)} variants on "
-            f"{', '.join(task.name for task in run.spec.tasks)}, {workers} at a time"
-        )
-        with stage(title, len(cells)) as advance:
-
-            def done(cell: Cell, outcome: Outcome) -> None:
-                advance(1)
-                if isinstance(outcome, Exception):
-                    self._note(_stage(cell), outcome)
-                    return
-                result = run.path / "eval" / f"{cell.name}.json"
-                write_json(result, {task: asdict(value) for task, value in outcome.items()})
-                run.directory.finish(_stage(cell), cell.key, [run.path / "samples" / cell.name, result])
-
-            run_cells(cells, self._starter(bench), workers, done)
-
-    def _bench(self, workers: int) -> CellContext:
-        run, config = self.run, self.run.config
-        threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-        settings = vllm_engine.config_for(
-            run.model, config.dtype, threads, run.context, _SEQUENCES, tensor_parallel=config.sweep.tensor_parallel
-        )
-        return CellContext(
-            model=run.model,
-            eval_spec=run.eval_spec(run.context),
-            config=settings,
-            run=run.path.absolute(),
-            reference=DENSE,
-        )
-
-    def _starter(self, bench: CellContext) -> Callable[[int], Worker]:
-        if self.run.config.sweep.launcher == "ray":
-            return lambda _number: launch_ray.RayWorker(bench)
-        return lambda number: LocalWorker(bench, vllm_engine.worker_environment(number, bench.config.tensor_parallel))
-
-    def _collect(self) -> RunResult:
-        run, config = self.run, self.run.config.sweep
-        result = run.result()
-        rows = {row.name: row for row in result.variants}
-        metrics = {task.name: task.metric for task in run.spec.tasks}
-        planned: dict[str, list[float]] = {}
-        for arm in run.spec.arms:
-            planned.setdefault(arm.kind, []).append(arm.request.ratio)
-        outcomes = replace(read_outcomes(run.path, metrics, rows[DENSE], self._places(rows)), planned=planned)
-        written = {
-            name: (rows[name].parameters, rows[name].weight_bytes)
-            for name in self.sizes
-            if name in rows and rows[name].checkpoint
-        }
-        evidence = Evidence(
-            outcomes=outcomes,
-            speed_ratios=result.speed_ratios,
-            recoveries=result.recoveries,
-            sizes={name: (self.sizes[name], found) for name, found in written.items()},
-            chance=config.chance,
-            collapse_share=config.collapse_share,
-            margin=config.margin,
-            roles={_role(arm): arm.kind for arm in run.spec.arms},
-        )
-        judged = has_right_answers(run.spec.target.metric)
-        summary = SweepSummary(
-            points=sweep_points(outcomes, config.chance, config.collapse_share),
-            thresholds=thresholds(outcomes, config.margin),
-            failed=tuple(FailedCell(cell, reason) for cell, reason in self.failed.items()),
-            collapse_below=collapse_below(evidence) if judged else 0.0,
-            seconds=run.directory.seconds,
-        )
-        return run.publish(replace(result, claims=judge(evidence) if judged else (), sweep=summary))
-
-    def _places(self, rows: dict[str, Variant]) -> list[GridPoint]:
-        """Arms that differ in the seed alone are one place; a seed that failed is left out."""
-        found: dict[tuple[str, float], list[Variant]] = {}
-        for arm in self.run.spec.arms:
-            if arm.name in rows:
-                found.setdefault((arm.kind, arm.request.ratio), []).append(rows[arm.name])
-        return [GridPoint(kind, ratio, tuple(variants)) for (kind, ratio), variants in found.items()]
+    def note(self, cell: str, error: Exception) -> None:
+        expected = isinstance(error, HarnessError)
+        self.reasons[cell] = first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"
+        say(f"{cell} failed: {self.reasons[cell]}")
 
 
-def _role(arm: Arm) -> str:
-    """The name by which the claims know an arm, however its widths are allotted."""
-    return arm_label(arm.request.method, arm.request.metric, arm.request.compensated)
+def run_all(run: RunContext) -> RunResult:
+    """Every stage in its order, each cell for itself."""
+    spec, failures = run.spec, Failures()
+    _check_devices(run.config)
+    check_context(run.model, run.workload)
+    if spec.recovered:
+        with failures.attempt(_DATA):  # first: data that is refused should not cost a sweep
+            stages.gather_training_data(run)
+    planned = _plan_all(run, failures)
+    evaluated = _evaluate(run, planned, failures)
+    with failures.attempt("serving"):
+        timed = [state for state in evaluated if state.plan and state.name in spec.served]
+        measure_speed(run, timed, failures.attempt)
+    written = [_export(run, state, failures) for state in evaluated]
+    variants = [*written, *_recover(run, written, failures)]
+    result = _judged(run, collect(run.directory, spec, variants), planned, failures)
+    publish(result, run.path)
+    return result
 
 
-def _stage(cell: Cell) -> str:
-    return f"eval {cell.name}"
+def _check_devices(config: RunConfig) -> None:
+    """Raises UsageError for more local engines than there are GPUs for; Ray counts its own."""
+    sweep, gpus = config.sweep, vllm_engine.gpus()
+    if gpus and sweep.launcher == "local" and (sweep.workers or 1) * sweep.tensor_parallel > gpus:
+        raise UsageError(f"--workers and --tensor-parallel ask for more than the {gpus} GPUs that are here; give less")
+
+
+def _plan_all(run: RunContext, failures: Failures) -> list[VariantState]:
+    """The dense model and every arm that can be planned."""
+    stages.score(run)
+    planned = [run.base]
+    for arm in run.spec.arms:
+        with failures.attempt(f"plan {arm.name}"):
+            planned.append(stages.plan(run, arm))
+    stages.delete_second_moments(run)
+    return planned
+
+
+def _export(run: RunContext, state: VariantState, failures: Failures) -> VariantState:
+    """Writes the checkpoints that the sweep needs; every other variant stays a plan."""
+    if state.name in (run.spec.exported or ()):
+        with failures.attempt(f"export {state.name}"):
+            return stages.export(run, state)
+    return state
+
+
+def _recover(run: RunContext, written: Sequence[VariantState], failures: Failures) -> list[VariantState]:
+    """The variants that were fine-tuned and evaluated."""
+    if _DATA in failures.reasons:
+        return []
+    by_name, recovered = {state.name: state for state in written}, []
+    for before in (by_name[name] for name in run.spec.recovered if name in by_name):
+        with failures.attempt(f"recover {before.name}"):
+            if before.record:
+                raise MeasurementError("its checkpoint was not written")
+            state = stages.recover(run, before)
+            stages.evaluate_alone(run, state)
+            recovered.append(state)
+    return recovered
+
+
+def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failures) -> list[VariantState]:
+    """Evaluates every planned variant that was not evaluated yet.
+
+    Returns:
+        The planned variants without those that failed.
+
+    Raises:
+        MeasurementError: The dense model failed, to which every other one is compared.
+    """
+    cells = [Cell(state.name, state.plan and state.plan.absolute(), _key(run, state)) for state in planned]
+    left = [cell for cell in cells if not run.directory.finished(cell.stage, cell.key)]
+    if len(left) < len(cells):
+        say(f"{len(cells) - len(left)} of {len(cells)} variants: evaluated before, skipped")
+    compared = any(task.metric == SIMILARITY for task in run.spec.tasks)
+    first = [cell for cell in left if compared and cell.name == DENSE]  # others are compared with its answers
+    for batch in (first, [cell for cell in left if cell not in first]):
+        if batch:
+            _run_batch(run, batch, failures)
+    failed = {cell.name: failures.reasons[cell.stage] for cell in cells if cell.stage in failures.reasons}
+    if DENSE in failed:
+        raise MeasurementError(f"the dense model could not be evaluated: {failed[DENSE]}")
+    return [state for state in planned if state.name not in failed]
+
+
+def _key(run: RunContext, state: VariantState) -> str:
+    """A hash of what a variant's answers depend on, besides the settings that the directory is bound to."""
+    version = importlib.metadata.version("vllm")
+    return digest([state.identity, run.max_model_len, vllm_engine.device_name(), run.config.dtype, version])
+
+
+def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:
+    sweep = run.config.sweep
+    vllm_engine.release_device()
+    if sweep.launcher == "ray":
+        ray_workers.connect()
+    default = ray_workers.default_workers if sweep.launcher == "ray" else _default_workers
+    wanted = sweep.workers or default(sweep.tensor_parallel)
+    context, workers = _cell_context(run, wanted), min(wanted, len(cells))
+    run.directory.begin(f"eval of {len(cells)} variants")
+    tasks = ", ".join(task.name for task in run.spec.tasks)
+    title = f"Evaluating {len(cells)} variants on {tasks}, {workers} at a time"
+    with progress_bar(title, len(cells)) as advance:
+
+        def done(cell: Cell, outcome: Outcome) -> None:
+            advance(1)
+            if isinstance(outcome, Exception):
+                failures.note(cell.stage, outcome)
+                return
+            file = eval_file(run.path, cell.name)
+            stages.save_eval(outcome, file)
+            run.directory.finish(cell.stage, cell.key, [samples_folder(run.path, cell.name), file])
+
+        run_cells(cells, _worker_starter(context, sweep.launcher), workers, done)
+
+
+def _cell_context(run: RunContext, workers: int) -> CellContext:
+    config = run.config
+    threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
+    settings = vllm_engine.config_for(
+        run.model, config.dtype, threads, run.max_model_len, _SEQUENCES, tensor_parallel=config.sweep.tensor_parallel
+    )
+    return CellContext(
+        model=run.model,
+        eval_spec=run.eval_spec(run.max_model_len),
+        config=settings,
+        run=run.path.absolute(),
+        reference=DENSE,
+    )
+
+
+def _worker_starter(context: CellContext, launcher: str) -> Callable[[int], Worker]:
+    if launcher == "ray":
+        return lambda _number: ray_workers.RayWorker(context)
+    parallel = context.config.tensor_parallel
+    return lambda number: LocalWorker(context, vllm_engine.worker_environment(number, parallel))
 
 
 def _default_workers(tensor_parallel: int) -> int:
-    """One per set of GPUs; on a CPU one, as every engine holds the model."""
+    """One per set of GPUs; on a CPU one, since every engine holds the model."""
     return max(1, vllm_engine.gpus() // tensor_parallel)
+
+
+def _judged(run: RunContext, result: RunResult, planned: Sequence[VariantState], failures: Failures) -> RunResult:
+    """The result with curves, thresholds and claims."""
+    config, rows = run.config.sweep, {row.name: row for row in result.variants}
+    evidence = _evidence(run, result, rows, planned)
+    judged = has_right_answers(run.spec.target.metric)
+    summary = SweepSummary(
+        points=sweep_points(evidence.outcomes, config.chance, config.collapse_share),
+        thresholds=thresholds(evidence.outcomes, config.margin),
+        failed=tuple(FailedCell(cell, reason) for cell, reason in failures.reasons.items()),
+        collapse_below=collapse_below(evidence) if judged else 0.0,
+        seconds=run.directory.seconds,
+    )
+    return replace(result, claims=judge(evidence) if judged else (), sweep=summary)
+
+
+def _evidence(
+    run: RunContext, result: RunResult, rows: Mapping[str, Variant], planned: Sequence[VariantState]
+) -> Evidence:
+    config, arms = run.config.sweep, run.spec.arms
+    metrics = {task.name: task.metric for task in run.spec.tasks}
+    ratios = {
+        kind: [arm.request.ratio for arm in arms if arm.kind == kind] for kind in {arm.kind: None for arm in arms}
+    }
+    outcomes = read_outcomes(run.path, metrics, rows[DENSE], _grid_points(arms, rows))
+    return Evidence(
+        outcomes=replace(outcomes, planned=ratios),
+        speed_ratios=result.speed_ratios,
+        recoveries=result.recoveries,
+        sizes=_sizes(planned, rows),
+        chance=config.chance,
+        collapse_share=config.collapse_share,
+        margin=config.margin,
+        roles={_role(arm): arm.kind for arm in arms},
+    )
+
+
+def _sizes(
+    planned: Sequence[VariantState], rows: Mapping[str, Variant]
+) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """Arm -> (parameters, bytes) by formula and as written, of the arms whose checkpoint was written."""
+    return {
+        state.name: (
+            (state.checkpoint.parameters, state.checkpoint.weight_bytes),
+            (rows[state.name].parameters, rows[state.name].weight_bytes),
+        )
+        for state in planned
+        if state.plan and state.name in rows and rows[state.name].checkpoint
+    }
+
+
+def _grid_points(arms: Sequence[Arm], rows: Mapping[str, Variant]) -> list[GridPoint]:
+    """Arms that differ only in the seed are one point; a seed that failed is left out."""
+    points: dict[tuple[str, float], list[Variant]] = {}
+    for arm in arms:
+        if arm.name in rows:
+            points.setdefault((arm.kind, arm.request.ratio), []).append(rows[arm.name])
+    return [GridPoint(kind, ratio, tuple(variants)) for (kind, ratio), variants in points.items()]
+
+
+def _role(arm: Arm) -> str:
+    """The name by which the claims know an arm, whatever its allocation of widths."""
+    return arm_label(arm.request.method, arm.request.metric, arm.request.compensated)

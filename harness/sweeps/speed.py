@@ -1,11 +1,12 @@
-"""Throughput against the width in a sweep: each arm beside the dense model on the same requests, interleaved."""
+"""Throughput along the widths of a sweep, each arm beside the dense model on the same requests, interleaved."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from harness.core.types.serving import DTYPE_BYTES, ServingResult, SpeedRatio
 from harness.engine import vllm_engine, weight_swap
 from harness.engine.vllm_engine import Engines
 from harness.pipeline.resolve import DENSE
-from harness.pipeline.run import Run
+from harness.pipeline.run_context import RunContext, VariantState
+from harness.pipeline.run_files import serving_file
 from harness.pipeline.run_json import read_serving, save_serving
 from harness.serving import bench
 from harness.serving.timing import Pass, interleaved, offline_round, serving_row, speed_ratios
@@ -23,78 +25,88 @@ from harness.serving.workload import Workload
 from pruning.export import export
 from pruning.plan import load_plan
 
-_LEAST_SECONDS = 0.3  # of a pass: many short pairs are more precise than few long ones
+_LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
 Timed = tuple[dict[str, ServingResult], list[SpeedRatio]]  # the dense model and one arm
 
 
-def measure_speed(run: Run, plans: Mapping[str, Path], attempt: Callable[[str], AbstractContextManager[None]]) -> None:
-    """Writes serving.json from one file per arm. `attempt` wraps what may fail for one arm alone."""
+def measure_speed(
+    run: RunContext, arms: Sequence[VariantState], attempt: Callable[[str], AbstractContextManager[None]]
+) -> None:
+    """Times every arm beside the dense model; writes serving.json, from a file for each arm.
+
+    Args:
+        run: The sweep's run directory.
+        arms: The planned variants to time.
+        attempt: A context for what may fail for one arm alone.
+    """
     with _timer(run) as timed:
-        for name, plan in plans.items():
-            with attempt(f"time {name}"), run.stage(f"time {name}", _inputs(run, name), [_file(run, name)]) as work:
+        for arm in arms:
+            file = _file(run, arm)
+            with attempt(_stage(arm)), run.directory.stage(_stage(arm), _inputs(run, arm), [file]) as work:
                 if work:
-                    save_serving(*timed(name, plan), _file(run, name))
-    found: dict[str, ServingResult] = {}
+                    save_serving(*timed(arm), file)
+    variants: dict[str, ServingResult] = {}
     ratios: list[SpeedRatio] = []
-    for name in plans:
-        if run.directory.finished(f"time {name}", _inputs(run, name)):
-            variants, faster = read_serving(_file(run, name))
-            found, ratios = {**variants, **found}, [*ratios, *faster]
-    save_serving(found, ratios, run.path / "serving.json")
+    for arm in arms:
+        if run.directory.finished(_stage(arm), _inputs(run, arm)):
+            results, faster = read_serving(_file(run, arm))
+            variants, ratios = {**results, **variants}, [*ratios, *faster]
+    save_serving(variants, ratios, serving_file(run.path))
 
 
-def _file(run: Run, name: str) -> Path:
-    return run.path / "timed" / f"{name}.json"
+def _stage(arm: VariantState) -> str:
+    return f"time {arm.name}"
 
 
-def _inputs(run: Run, name: str) -> str:
-    config = run.config
+def _file(run: RunContext, arm: VariantState) -> Path:
+    return run.path / "timed" / f"{arm.name}.json"
+
+
+def _inputs(run: RunContext, arm: VariantState) -> str:
+    config, workload = run.config, asdict(run.workload)
     return digest(
-        [
-            run.identity[DENSE],
-            run.identity[name],
-            asdict(run.workload),
-            config.concurrency,
-            config.repeats,
-            config.threads,
-        ]
+        [run.base.identity, arm.identity, workload, config.concurrency, config.repeats, config.threads],
     )
 
 
 @contextmanager
-def _timer(run: Run) -> Iterator[Callable[[str, Path], Timed]]:
-    """On a CPU one engine is repacked at every width; on CUDA, where a swap keeps the width, each arm is exported
-    temporarily.
+def _timer(run: RunContext) -> Iterator[Callable[[VariantState], Timed]]:
+    """On a CPU one engine takes the weights of every width in turn; on CUDA, where a swap leaves the width, each arm
+    is exported for the time of its measurement.
     """
     if vllm_engine.device_name() == "cuda":
-        yield lambda name, plan: _by_export(run, name, plan)
+        yield lambda arm: _by_export(run, arm)
         return
     models = {DENSE: run.model}
     settings = bench.settings_for(models, run.config, run.workload)
     with Engines(models, settings, run.workload.context) as engines:
-        yield lambda name, plan: _by_swap(run, engines, name, plan)
+        yield lambda arm: _by_swap(run, engines, arm)
 
 
-def _by_swap(run: Run, engines: Engines, name: str, plan: Path) -> Timed:
+def _by_swap(run: RunContext, engines: Engines, arm: VariantState) -> Timed:
     config, workload, llm = run.config, replace(run.workload, least_seconds=_LEAST_SECONDS), engines[DENSE]
-    passes = interleaved(
-        swapping_runners(llm, {DENSE: None, name: plan}, workload), config.concurrency, config.repeats, workload
-    )
+    runners = swapping_runners(llm, {DENSE: None, arm.name: arm.plan}, workload)
+    passes = interleaved(runners, config.concurrency, config.repeats, workload)
     rows = {
-        each: tuple(serving_row(*level) for level in zip(config.concurrency, found, strict=True))
-        for each, found in passes.items()
+        name: tuple(serving_row(*level) for level in zip(config.concurrency, of_variant, strict=True))
+        for name, of_variant in passes.items()
     }
     cache = bench.offline_cache(llm, engines.configs[DENSE])
     dense = bench.serving_result(run.model, config.dtype, cache, rows[DENSE], workload, "offline")
-    found = {each: replace(dense, concurrency=rows[each], **_sizes(run, each, dense)) for each in rows}
-    shapes = {each: _shape(run, each) for each in rows}
-    return found, speed_ratios(rows, shapes, workload, DTYPE_BYTES[dense.dtype])
+    shapes = {DENSE: _shape(run, run.base), arm.name: _shape(run, arm)}
+    narrow = replace(
+        dense,
+        concurrency=rows[arm.name],
+        weight_bytes=arm.checkpoint.weight_bytes,
+        forecast={**dense.forecast, "weight_bytes": shapes[arm.name].parameters * shapes[arm.name].dtype_bytes},
+    )
+    return {DENSE: dense, arm.name: narrow}, speed_ratios(rows, shapes, workload, DTYPE_BYTES[dense.dtype])
 
 
 def swapping_runners(
     llm: Any, plans: Mapping[str, Path | None], workload: Workload
 ) -> dict[str, Callable[[int], Pass]]:
-    """One engine as several bench targets; swapping weights is not timed."""
+    """One engine as several variants; the time to swap their weights is not measured."""
     inside: list[str | None] = [None]
 
     def ask(name: str, level: int) -> Pass:
@@ -104,38 +116,27 @@ def swapping_runners(
             inside[0] = name
         return offline_round(llm, workload, level)
 
-    return {name: lambda level, name=name: ask(name, level) for name in plans}  # type: ignore[misc]
+    return {name: partial(ask, name) for name in plans}
 
 
-def _sizes(run: Run, name: str, dense: ServingResult) -> dict[str, Any]:
-    made, shape = run.variants[name], _shape(run, name)
-    return {
-        "weight_bytes": made.weight_bytes,
-        "forecast": {**dense.forecast, "weight_bytes": shape.parameters * shape.dtype_bytes},
-    }
-
-
-def _shape(run: Run, name: str) -> ModelShape:
-    widths = run.variants[name].intermediate_sizes
-    whole = replace(run.spec.shape, parameters=run.variants[DENSE].parameters)
+def _shape(run: RunContext, state: VariantState) -> ModelShape:
+    widths = state.checkpoint.intermediate_sizes
+    whole = replace(run.spec.shape, parameters=run.base.checkpoint.parameters)
     return replace(
         whole, parameters=whole.pruned_parameters(widths), intermediate_size=round(sum(widths) / len(widths))
     )
 
 
-def _by_export(run: Run, name: str, plan: Path) -> Timed:
-    """Times an exported arm beside the dense model, both on the device."""
-    config, workload, scratch = run.config, run.workload, run.path / "timed" / name
+def _by_export(run: RunContext, arm: VariantState) -> Timed:
+    """Beside the dense model, on the device together."""
+    config, workload, scratch = run.config, run.workload, run.path / "timed" / arm.name
+    assert arm.plan is not None
     try:
-        models = {DENSE: run.model, name: export(run.model, load_plan(plan), scratch, plan).path}
+        models = {DENSE: run.model, arm.name: export(run.model, load_plan(arm.plan), scratch, arm.plan).path}
         with Engines(models, bench.settings_for(models, config, workload), workload.context) as engines:
             targets = bench.offline_targets(engines, models, workload)
-            passes = interleaved(
-                {each: subject.round for each, subject in targets.items()},
-                config.concurrency,
-                config.repeats,
-                workload,
-            )
+            runners = {name: target.round for name, target in targets.items()}
+            passes = interleaved(runners, config.concurrency, config.repeats, workload)
             return bench.results(models, targets, passes, config, workload, "offline")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

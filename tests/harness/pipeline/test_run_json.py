@@ -40,7 +40,7 @@ def test_the_published_schema_is_the_one_of_the_types() -> None:
 
 
 def test_a_call_from_python_has_no_command() -> None:
-    assert build_run("m", "t", [], [], {}).command is None
+    assert build_run("m", "t", [], None).command is None
 
 
 def test_a_summary_counts_every_kind_and_leaves_wrong_answers_out_of_the_failure_rate() -> None:

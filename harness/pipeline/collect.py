@@ -1,0 +1,133 @@
+"""The result of a run, read from the files that its stages wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.core.run_directory import RunDirectory
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
+from harness.core.types.run import RunResult, Variant
+from harness.core.types.serving import ServingResult, SpeedRatio
+from harness.core.types.training import Recovery, TrainingResult
+from harness.evaluation.paired import compare, recovered_fraction
+from harness.pipeline import scoring
+from harness.pipeline.resolve import DENSE, ResolvedRun, recovered_name
+from harness.pipeline.run_context import VariantState
+from harness.pipeline.run_files import (
+    calibration_file,
+    eval_file,
+    plan_file,
+    scores_file,
+    serving_file,
+    training_folder,
+)
+from harness.pipeline.run_json import (
+    build_run,
+    calibration_summary,
+    curve_end,
+    neuron_summary,
+    read_eval,
+    read_serving,
+    read_training,
+    variant,
+)
+from pruning.plan import load_plan
+
+
+def collect(directory: RunDirectory, spec: ResolvedRun, variants: Sequence[VariantState]) -> RunResult:
+    """The result of a run or of a sweep.
+
+    Args:
+        directory: The run directory; every figure is read from its files.
+        spec: What the run was asked to do.
+        variants: The variants that were made and evaluated, the base first, in the order of the report.
+    """
+    run, names = directory.path, {state.name for state in variants}
+    serving, speed_ratios = _serving(run, spec)
+    rows = [_row(run, spec, state, serving.get(state.name)) for state in variants]
+    calibration, neurons = _scoring(run, spec, names)
+    return replace(
+        build_run(spec.model, spec.target.name, rows, directory.command),
+        comparisons=tuple(_comparisons(run, spec, names)),
+        recoveries=tuple(_recoveries(run, spec, names)),
+        speed_ratios=tuple(speed_ratios),
+        calibration=calibration,
+        neurons=neurons,
+        model_hash=variants[0].identity,
+    )
+
+
+def _scoring(run: Path, spec: ResolvedRun, names: Set[str]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The summaries of calibration and neurons, by the first arm that was made; empty without one."""
+    arm = next((arm for arm in spec.arms if arm.name in names), None)
+    if arm is None:
+        return {}, None
+    calibration = scoring.load_calibration(calibration_file(run))
+    metrics = {arm.request.metric for arm in spec.arms if arm.request.metric}
+    plan = load_plan(plan_file(run, spec, arm))
+    return (
+        calibration_summary(calibration, arm.request.metric, spec.config.general_weight),
+        neuron_summary(scores_file(run), plan, metrics),
+    )
+
+
+def _row(run: Path, spec: ResolvedRun, state: VariantState, serving: ServingResult | None) -> Variant:
+    written = state.name != DENSE and state.record is None
+    relative = os.path.relpath(state.checkpoint.path, run) if written else None
+    before = next((name for name in spec.recovered if recovered_name(name) == state.name), None)
+    return replace(
+        variant(state.name, state.checkpoint, relative, state.record),
+        eval=read_eval(eval_file(run, state.name)),
+        serving=serving,
+        training=_training(run, spec, before) if before else None,
+    )
+
+
+def _serving(run: Path, spec: ResolvedRun) -> tuple[Mapping[str, ServingResult], Sequence[SpeedRatio]]:
+    file = serving_file(run)
+    return read_serving(file) if spec.served and file.exists() else ({}, [])
+
+
+def _training(run: Path, spec: ResolvedRun, before: str) -> TrainingResult:
+    """Its curve begins and ends with the finished variants, on the same items as the points between them."""
+    training, task = read_training(training_folder(run, before)), spec.target.name
+    if not training.curve:
+        return training
+    n, after = training.curve[0].n, recovered_name(before)
+    first = curve_end(run, before, task, n, step=0, tokens=0)
+    last = curve_end(run, after, task, n, step=training.steps, tokens=training.tokens)
+    return replace(training, curve=(first, *training.curve, last))
+
+
+def _comparisons(run: Path, spec: ResolvedRun, names: Set[str]) -> Iterator[Comparison]:
+    for before, after in _pairs(spec):
+        if {before, after} <= names:
+            for task in spec.tasks:
+                yield compare(run, before, after, task.name, task.metric)
+
+
+def _pairs(spec: ResolvedRun) -> Iterator[tuple[str, str]]:
+    """(baseline, variant): pruned against the base; recovered against what it was before, against the recovered base
+    and against the base.
+    """
+    recovered_arms = [recovered_name(name) for name in spec.recovered if name != spec.base]
+    yield from ((spec.base, arm.name) for arm in spec.arms)
+    yield from ((name, recovered_name(name)) for name in spec.recovered)
+    if spec.base in spec.recovered:
+        yield from ((recovered_name(spec.base), name) for name in recovered_arms)
+    yield from ((spec.base, name) for name in recovered_arms)
+
+
+def _recoveries(run: Path, spec: ResolvedRun, names: Set[str]) -> Iterator[Recovery]:
+    """Of every recovered arm, where the base was recovered too, on the tasks that have right answers."""
+    control = recovered_name(spec.base)
+    arms = [name for name in spec.recovered if name != spec.base and recovered_name(name) in names]
+    tasks = [task for task in spec.tasks if task.metric not in (*LIKELIHOOD_METRICS, SIMILARITY)]
+    if control in names:
+        for name in arms:
+            for task in tasks:
+                yield recovered_fraction(run, name, recovered_name(name), control, task.name)

@@ -1,0 +1,99 @@
+"""What the stages of a run share (RunContext) and what they return (VariantState)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.settings import RunConfig
+from harness.core.run_directory import RunDirectory
+from harness.core.types.pruning import Checkpoint
+from harness.evaluation.lm_eval_requests import EvalSpec
+from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.pipeline.resolve import ResolvedRun
+from harness.serving.workload import Workload, make_workload
+from harness.training import fine_tuning
+from pruning.checkpoint import describe, fingerprint, read_config
+from pruning.families import shape_of
+from tasks.registry import Task
+
+_LEAST_SECONDS = 0.5  # of a timed pass; short, since a run times beside its evaluation; `harness bench` takes 2 s
+
+
+@dataclass(frozen=True)
+class VariantState:
+    """A variant as far as a run has made it.
+
+    checkpoint: its sizes, and its folder once it is written. identity: a hash of what its weights are made from; every
+    measurement of it depends on this. plan: the plan that it is pruned by, None for the others. record: what pruning
+    would write beside the weights, None once they are written.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    identity: str
+    plan: Path | None = None
+    record: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A locked run directory with the resolved configuration and the model of the run."""
+
+    spec: ResolvedRun
+    model: Path
+    directory: RunDirectory
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    @property
+    def config(self) -> RunConfig:
+        return self.spec.config
+
+    @functools.cached_property
+    def base(self) -> VariantState:
+        """The model as it was given, to which every other variant is compared."""
+        return VariantState(self.spec.base, describe(self.model), fingerprint(self.model))
+
+    @functools.cached_property
+    def chat(self) -> bool:
+        return has_chat_template(load_tokenizer(self.model))
+
+    @functools.cached_property
+    def workload(self) -> Workload:
+        return replace(make_workload(self.config, self.model, self.spec.target), least_seconds=_LEAST_SECONDS)
+
+    @functools.cached_property
+    def max_model_len(self) -> int:
+        """Tokens: enough for the tasks and for the requests that are timed."""
+        return max(context_length(self.model, self.spec.tasks), self.workload.context if self.spec.served else 0)
+
+    def eval_spec(self, max_model_len: int) -> EvalSpec:
+        return EvalSpec(
+            model_name=self.spec.model,
+            tasks=self.spec.tasks,
+            max_model_len=max_model_len,
+            chat=self.chat,
+            limit=self.config.limit,
+            items=self.spec.items,
+        )
+
+
+def defaults_of(spec: ResolvedRun) -> fine_tuning.Defaults:
+    """What decides the fine-tuning settings that were not given."""
+    return fine_tuning.Defaults(spec.shape, spec.target.kind, spec.config.preset, spec.config.seed)
+
+
+def context_length(model: Path, tasks: Sequence[Task]) -> int:
+    """Tokens of prompt and answer that the tasks need, at most what the model can take."""
+    return min(longest_context(model), max(task.max_new_tokens for task in tasks) + 1024)
+
+
+def longest_context(model: Path, most: int = 4096) -> int:
+    """Tokens that the model can take, at most `most`."""
+    return min(most, shape_of(read_config(model)).max_position_embeddings)

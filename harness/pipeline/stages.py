@@ -1,0 +1,188 @@
+"""The stages of a run. The manifest records each; one that has run on the same inputs is skipped if its outputs are
+still what it wrote.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from harness.core.files import write_json
+from harness.core.hashing import digest
+from harness.core.progress import stage as progress_bar
+from harness.core.safetensors_stream import data_hash
+from harness.core.types.evaluation import EvalResult
+from harness.engine.vllm_engine import Engines, engines_for
+from harness.evaluation.evaluate import evaluate as evaluate_tasks
+from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
+from harness.pipeline import scoring
+from harness.pipeline.resolve import Arm, recovered_name
+from harness.pipeline.run_context import RunContext, VariantState, defaults_of
+from harness.pipeline.run_files import (
+    calibration_file,
+    eval_file,
+    plan_file,
+    samples_folder,
+    scores_file,
+    serving_file,
+    training_data_folder,
+    training_folder,
+)
+from harness.pipeline.run_json import save_serving
+from harness.serving.bench import offline_targets, results
+from harness.serving.timing import interleaved
+from harness.training import fine_tuning
+from pruning import compensation, score_file
+from pruning.checkpoint import describe, fingerprint, shards
+from pruning.export import export as write_checkpoint
+from pruning.export import predict_size, record_of
+from pruning.plan import load_plan, make_plan, save_plan
+from recovery.trainer import Job
+from reports.figures import widths
+
+_SEQUENCES = 128  # at a time, in an evaluation
+
+
+def score(run: RunContext) -> None:
+    """Scores every FFN neuron of the model; writes the scores and the calibration set."""
+    spec, calibration, scores = run.spec, calibration_file(run.path), scores_file(run.path)
+    request = spec.score_request
+    inputs = digest([spec.settings, request.metrics, request.moments, run.base.identity])
+    with run.directory.stage("score", inputs, [calibration, scores]) as work:
+        if work:
+            prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
+            scoring.save_calibration(prompts, calibration)
+            scoring.score_model(run.model, prompts, request, scores)
+
+
+def plan(run: RunContext, arm: Arm) -> VariantState:
+    """Decides which neurons an arm keeps; its sizes are known from then on, its checkpoint is not written."""
+    file = plan_file(run.path, run.spec, arm)
+    columns = compensation.columns_file(file) if arm.request.compensated else None
+    inputs = digest([run.directory.output_hash("score"), asdict(arm.request)])
+    with run.directory.stage(f"plan {arm.name}", inputs, [file, *([columns] if columns else [])]) as work:
+        if work:
+            scores = scores_file(run.path)
+            save_plan(make_plan(score_file.load(scores), arm.request), file)
+            if columns:
+                calibration = scoring.load_calibration(calibration_file(run.path))
+                scoring.compensate_plan(run.model, calibration, run.spec.score_request, scores, file)
+    made = load_plan(file)
+    identity = digest([run.base.identity, data_hash(file), data_hash(columns) if columns else None])
+    return VariantState(arm.name, predict_size(run.model, made), identity, file, record_of(made, run.model))
+
+
+def delete_second_moments(run: RunContext) -> None:
+    """They take much disk and are not needed once the plans are made."""
+    shutil.rmtree(scoring.moments_folder(scores_file(run.path)), ignore_errors=True)
+
+
+def export(run: RunContext, planned: VariantState) -> VariantState:
+    """Writes the checkpoint of a planned variant, beside its plan."""
+    file = planned.plan
+    assert file is not None, f"{planned.name} has no plan"
+    out = file.parent / "checkpoint"
+    with run.directory.stage(f"export {planned.name}", planned.identity, [out]) as work:
+        if work:
+            made = load_plan(file)
+            title = f"Writing {planned.name}, width {made.intermediate_size} -> {widths(made.widths)}"
+            with progress_bar(title, len(shards(run.model))) as advance:
+                write_checkpoint(run.model, made, out, file, advance)
+    return replace(planned, checkpoint=describe(out), record=None)
+
+
+def gather_training_data(run: RunContext) -> None:
+    folder, spec, config = training_data_folder(run.path), run.spec, run.config
+    inputs = digest([spec.settings, config.seed, fine_tuning.data_hash(config.recovery), run.base.identity])
+    with run.directory.stage("recovery data", inputs, [folder]) as work:
+        if work:
+            fine_tuning.gather(run.model, spec.tasks, config.recovery, defaults_of(spec), folder, config)
+
+
+def recover(run: RunContext, before: VariantState) -> VariantState:
+    """Fine-tunes a variant whose checkpoint is written, and measures its accuracy on the way."""
+    new = recovered_name(before.name)
+    folder, out = training_folder(run.path, before.name), run.path / "recovered" / before.name
+    job = _training_job(run, before, folder)
+    trained, measured = f"recover {before.name}", f"curve {before.name}"
+    inputs = digest([before.identity, run.directory.output_hash("recovery data"), job.recipe.hash])
+    with run.directory.stage(trained, inputs, [out, folder / "training.json"]) as work:
+        if work:
+            fine_tuning.recover(job, before.checkpoint, out, run.config, inputs)
+    with run.directory.stage(measured, run.directory.output_hash(trained), [folder / "curve.json"]) as work:
+        if work:
+            points = fine_tuning.curve(job, lambda path, step: _curve_point(run, path, f"{new}-step-{step}"))
+            write_json(folder / "curve.json", points)
+    shutil.rmtree(job.states, ignore_errors=True)
+    return VariantState(new, describe(out), run.directory.output_hash(trained))
+
+
+def _training_job(run: RunContext, before: VariantState, folder: Path) -> Job:
+    """Its paths are absolute, since training runs in a process of its own."""
+    data = training_data_folder(run.path)
+    recipe = fine_tuning.recipe_for(run.config.recovery, defaults_of(run.spec), data)
+    return Job(
+        folder=folder.absolute(),
+        model=before.checkpoint.path.absolute(),
+        data=data.absolute(),
+        recipe=recipe,
+        teacher=fine_tuning.original_of(run.model) if recipe.distill else None,
+    )
+
+
+def _curve_point(run: RunContext, checkpoint: Path, name: str) -> EvalResult:
+    """The target's accuracy of a checkpoint during training; its samples are not kept."""
+    target = run.spec.target
+    limit = min(run.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
+    config, parallel = run.config, run.config.sweep.tensor_parallel
+    with engines_for(
+        {name: checkpoint}, config.dtype, config.threads, run.max_model_len, tensor_parallel=parallel
+    ) as engines:
+        whole = run.eval_spec(engines.max_model_len)
+        eval_spec = replace(whole, tasks=(target,), limit=limit, items=run.spec.items[:limit])
+        result = _evaluated(run, engines, name, eval_spec)[target.name]
+    shutil.rmtree(samples_folder(run.path, name))
+    return result
+
+
+def open_engines(run: RunContext, variants: Sequence[VariantState]) -> Engines:
+    """One engine per variant, side by side, with room for the evaluation and for the timed requests."""
+    paths = {state.name: state.checkpoint.path for state in variants}
+    sequences, parallel = max(_SEQUENCES, *run.config.concurrency), run.config.sweep.tensor_parallel
+    return engines_for(paths, run.config.dtype, run.config.threads, run.max_model_len, sequences, parallel)
+
+
+def evaluate(run: RunContext, variant: VariantState, engines: Engines) -> None:
+    samples, result = samples_folder(run.path, variant.name), eval_file(run.path, variant.name)
+    with run.directory.stage(f"eval {variant.name}", variant.identity, [samples, result]) as work:
+        if work:
+            save_eval(_evaluated(run, engines, variant.name, run.eval_spec(engines.max_model_len)), result)
+
+
+def evaluate_alone(run: RunContext, variant: VariantState) -> None:
+    with open_engines(run, [variant]) as engines:
+        evaluate(run, variant, engines)
+
+
+def save_eval(result: Mapping[str, EvalResult], file: Path) -> None:
+    write_json(file, {task: asdict(value) for task, value in result.items()})
+
+
+def _evaluated(run: RunContext, engines: Engines, name: str, eval_spec: EvalSpec) -> dict[str, EvalResult]:
+    reference = None if name == run.spec.base else run.spec.base
+    variant_eval = VariantEval(run.path, name, fingerprint(engines.models[name]), reference)
+    return evaluate_tasks(engines[name], eval_spec, variant_eval)
+
+
+def serve(run: RunContext, variants: Sequence[VariantState], engines: Engines) -> None:
+    """Times the variants side by side on the same requests; writes serving.json."""
+    file, config, workload = serving_file(run.path), run.config, run.workload
+    with run.directory.stage("serving", digest([state.identity for state in variants]), [file]) as work:
+        if work:
+            models = {state.name: engines.models[state.name] for state in variants}
+            targets = offline_targets(engines, list(models), workload)
+            runners = {name: target.round for name, target in targets.items()}
+            passes = interleaved(runners, config.concurrency, config.repeats, workload)
+            save_serving(*results(models, targets, passes, config, workload, "offline"), file)
