@@ -124,7 +124,8 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
 
 def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.config.settings import load_config
-    from harness.pipeline.run import Run
+    from harness.pipeline import stages
+    from harness.pipeline.run_context import RunContext, VariantState
     from harness.sweeps.experiment import sweep
 
     options = {
@@ -145,14 +146,14 @@ def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: 
         "output_tokens": 4,
     }
     config = load_config(None, {**options, **grid})
-    real = Run.plan
+    real = stages.plan
 
-    def broken(self: Run, arm: Any) -> Path:
+    def broken(run: RunContext, arm: Any) -> VariantState:
         if arm.kind == "random":
             raise ValueError("the dog ate it\nall of it")
-        return real(self, arm)
+        return real(run, arm)
 
-    monkeypatch.setattr(Run, "plan", broken)
+    monkeypatch.setattr(stages, "plan", broken)
     run, folder = sweep(config, tmp_path / "run", False)
     assert run.sweep and [(f.cell, f.reason) for f in run.sweep.failed] == [
         ("plan random-0.3-seed1", "ValueError: the dog ate it")
