@@ -1,0 +1,24 @@
+"""Prunes FFN neurons of task-specific language models and measures what that changes. The functions are in
+`harness.api`; none of the libraries below is imported before one of them is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.api import bench, evaluate, load_run, plan, prune, recover, run, score, sweep
+
+__all__ = ["bench", "evaluate", "load_run", "plan", "prune", "recover", "run", "score", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from harness import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -280,6 +280,7 @@ def load_plan(path: Path) -> PruningPlan:
             compensated=meta["compensated"] == "true",
             sequential=meta["sequential"] == "true",
             general_weight=float(meta["general_weight"]),
+            path=path,
         )
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a pruning plan (no {error}); make one with `harness plan`") from error

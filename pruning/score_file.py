@@ -79,6 +79,9 @@ def load(path: Path) -> NeuronScores:
         calibration_hash=meta["calibration_hash"],
         file_hash=file_hash(path),
         general_weight=float(meta["general_weight"]),
+        n_target=int(meta["n_target"]),
+        n_distractor=int(meta["n_distractor"]),
+        path=path,
     )
 
 

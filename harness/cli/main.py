@@ -222,12 +222,13 @@ def recover_command(
 @DEBUG
 def score_command(model: str, preset: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """Score MODEL's FFN neurons on a task."""
+    from harness import api
     from harness.config.settings import load_config
-    from harness.pipeline import single_stage
 
     with stdout_to_stderr():
-        found = single_stage.score(load_config(None, {**options, "model": model}, preset), out)
-    answer(found, as_json)
+        found = api.score(metrics=(), out=out, config=load_config(None, {**options, "model": model}, preset))
+    counts = {"n_target": found.n_target, "n_distractor": found.n_distractor}
+    answer({"scores": str(out), "hash": found.file_hash, **counts}, as_json)
 
 
 @cli.command("plan")
@@ -253,21 +254,23 @@ def plan_command(
     harness plan qwen-7b --device 24GiB
     harness plan qwen-7b --device A100-80 --context 4096 --ratio 0.25
     """
+    from harness import api
     from harness.config.settings import load_config
-    from harness.pipeline import single_stage
 
     if device:
         from harness.pipeline.device_table import device_table, on_device
 
         with stdout_to_stderr():
-            found = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
-        answer(found, as_json, device_table(found))
+            table = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
+        answer(table, as_json, device_table(table))
         return
     if out is None:
         raise click.UsageError("--out is missing; give the plan.safetensors to write")
     with stdout_to_stderr():
-        found = single_stage.plan(scores, load_config(None, options), out)
-    answer(found, as_json)
+        found = api.plan(scores, out=out, config=load_config(None, options))
+    widths = list(found.widths) if len(set(found.widths)) > 1 else found.widths[0]
+    names = {"method": found.method, "metric": found.metric, "compensated": found.compensated}
+    answer({"plan": str(out), "intermediate_size": [found.intermediate_size, widths], **names}, as_json)
 
 
 @cli.command("prune")
@@ -280,10 +283,17 @@ def plan_command(
 @DEBUG
 def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int | None, as_json: bool) -> None:
     """Write the smaller checkpoint of MODEL that PLAN describes."""
-    from harness.pipeline import single_stage
+    from harness import api
+    from harness.pipeline.single_stage import verify_checkpoint
+    from pruning.plan import load_plan
 
     with stdout_to_stderr():
-        found = single_stage.prune(model, plan, out, verify, threads)
+        loaded = load_plan(plan)
+        made = api.prune(model, loaded, out)
+        found: dict[str, Any] = {"checkpoint": str(out)}
+        found |= {"parameters": made.parameters, "weight_bytes": made.weight_bytes}
+        if verify:
+            found["verified"] = verify_checkpoint(model, loaded, out, threads)
     answer(found, as_json)
 
 

@@ -287,17 +287,19 @@ def load_config(
     preset: str | None = None,
     defaults: Mapping[str, Any] = {},
     names: NameCheck | None = None,
+    option: str = "--{}",
 ) -> RunConfig:
     """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong
     setting and its place.
 
     Settings of the recovery and of a sweep stand below `recovery` and `sweep` in a file, and by their bare names
     elsewhere. names: what else is asked of the merged values, as whether there is such a model; it gives pairs of a
-    setting and what is wrong."""
+    setting and what is wrong. option: how errors name one of `options`."""
     sources = _Sources(
         read_yaml(file),
         environment_settings(),
         {key: value for key, value in options.items() if value not in (None, ())},
+        option,
     )
     preset = preset or sources.environment.get("preset") or sources.file.values.get("preset")
     problems = list(sources.file.problems)
@@ -337,13 +339,14 @@ class _Sources:
     file: YamlFile
     environment: Mapping[str, Any]
     given: Mapping[str, Any]
+    option: str
 
     def place(self, keys: tuple[str, ...]) -> str:
         """As the user knows it: an option, a variable, a line of the file."""
         nested = len(keys) > 1 and _INNER.get(keys[1]) == keys[0]
         name = keys[1] if nested else keys[0]
         if name in self.given and (nested or name not in _NESTED):
-            return f"--{name.replace('_', '-')}"
+            return self.option.format(name.replace("_", "-") if self.option.startswith("--") else name)
         if name in self.environment:
             return f"HARNESS_{name.upper()}"
         return self.file.place(keys) or ("preset" if name != "preset" else "--preset")
@@ -358,7 +361,7 @@ def _problem(error: Any, sources: _Sources) -> str:
         near = difflib.get_close_matches(keys[-1], (section or RunConfig).model_fields, n=1)
         text = "no such setting" + (f", did you mean {near[0]}?" if near else "; `harness config show` lists all")
         return f"{sources.file.place(keys) or place}: {'.'.join(keys)}: {text}"
-    named = place if place.startswith(("--", "HARNESS_")) else f"{place}: {'.'.join(keys)}"
+    named = place if place.startswith((sources.option.split("{")[0], "HARNESS_")) else f"{place}: {'.'.join(keys)}"
     return f"{named}: {_what_is_wrong(error)}"
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from harness.config.settings import RunConfig, environment_settings
 from harness.core.errors import UsageError
-from harness.core.hashing import file_hash
 from harness.core.progress import say, stage
 from harness.core.run_directory import RunDirectory, locked
 from harness.core.types.evaluation import EvalResult
-from harness.core.types.pruning import NeuronScores
+from harness.core.types.pruning import Checkpoint, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
 from harness.engine.library_settings import library_settings
@@ -41,43 +40,70 @@ from pruning import score_file
 from pruning.checkpoint import check_uniform_width, describe, fingerprint, read_config, shards
 from pruning.export import export
 from pruning.families import shape_of
-from pruning.plan import load_plan, make_plan, save_plan
+from pruning.plan import choose_metric, make_plan, save_plan
 from tasks.registry import find_task, is_task
 
 
-def score(config: RunConfig, out: Path) -> dict[str, Any]:
-    """Writes `out`, the calibration beside it, and with `obs` or `--compensate` the second moments that `plan`
-    needs.
+def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronScores:
+    """Scores one model's FFN neurons on one task.
+
+    Args:
+        config: Model, task, and what the calibration prompts are.
+        out: The scores.safetensors to write; the calibration lies beside it, and the layers' second moments where a
+            metric or the re-fitting needs them.
+        metrics: What `plan` may be asked for later, "best" among them; empty: the metric of `config`.
+
+    Returns:
+        The scores of these metrics and of those that come with every scoring.
     """
     spec = resolve(config)
+    request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
     check_uniform_width(model)
     found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     scoring.save_calibration(found, _calibration_file(out))
-    stats = scoring.score_model(model, found, spec.score_request, out)
-    counts = {"n_target": stats.target.prompts.count, "n_distractor": stats.distractor.prompts.count}
-    return {"scores": str(out), "hash": file_hash(out), **counts}
+    scoring.score_model(model, found, request, out)
+    return score_file.load(out)
+
+
+def _score_request(metrics: Sequence[str], request: ScoreRequest) -> ScoreRequest:
+    chosen = [choose_metric("selective", metric, None) for metric in metrics]
+    if not chosen:
+        return request
+    names = tuple(sorted({str(name) for name, _ in chosen}))
+    return replace(request, metrics=names, moments=request.moments or any(refit for _, refit in chosen))
 
 
 def _calibration_file(scores: Path) -> Path:
     return scores.with_name(f"{scores.name}.calibration.json")
 
 
-def plan(scores: Path, config: RunConfig, out: Path) -> dict[str, Any]:
-    loaded = score_file.load(scores)
-    width = next(iter(loaded.scores.values())).shape[1]
-    request = plan_request(config, width)
-    made = make_plan(loaded, request)
+def plan(scores: NeuronScores, config: RunConfig, out: Path) -> PruningPlan:
+    """Decides which neurons stay, and re-fits the columns that remain where the metric or `config` asks for it.
+
+    Args:
+        scores: As read from their file.
+        config: Ratio, method, metric, seed and what else concerns the plan.
+        out: The plan.safetensors to write; re-fitted columns lie beside it.
+
+    Raises:
+        UsageError: The scores lack the metric, or what re-fitting needs.
+    """
+    request = plan_request(config, next(iter(scores.scores.values())).shape[1])
+    made = replace(make_plan(scores, request), path=out)
     save_plan(made, out)
     if request.compensated:
-        _compensate(loaded, scores, out, config)
-    found = {"intermediate_size": [width, list(made.widths) if len(set(made.widths)) > 1 else made.widths[0]]}
-    return {"plan": str(out), **found, "method": made.method, "metric": made.metric, "compensated": made.compensated}
+        with library_settings(config.threads):
+            _compensate(scores, out, config)
+    return made
 
 
-def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig) -> None:
+def _compensate(loaded: NeuronScores, out: Path, config: RunConfig) -> None:
     """With the model that was scored, by the name that the scores carry, on the prompts that were scored."""
-    file, name, model_hash = _calibration_file(scores), loaded.model, loaded.model_hash
+    scores, name, model_hash = loaded.path, loaded.model, loaded.model_hash
+    if scores is None:
+        raise UsageError("these scores are in no file, and re-fitting needs what lies beside it; score the model again")
+    file = _calibration_file(scores)
     calibration = scoring.load_calibration(file) if file.exists() else None
     if calibration is None or calibration.hash != loaded.calibration_hash:
         raise UsageError(f"{file} is missing or not what {scores} was made from; score again, or give --no-compensate")
@@ -94,17 +120,24 @@ def _compensate(loaded: NeuronScores, scores: Path, out: Path, config: RunConfig
     scoring.compensate_plan(model, calibration, request, scores, out)
 
 
-def prune(model: str, plan_file: Path, out: Path, verified: bool = False, threads: int | None = None) -> dict[str, Any]:
-    """Writes the checkpoint and, where asked, holds it against the masked model in transformers and vLLM."""
-    loaded = load_plan(plan_file)
-    source = registry.locate(model, registry.kind_of(model, loaded.model))
+def prune(model: str, plan: PruningPlan, out: Path) -> Checkpoint:
+    """Writes the smaller checkpoint of `model`, completely or not at all."""
+    source = registry.locate(model, registry.kind_of(model, plan.model))
     with stage(f"Writing {out}", len(shards(source))) as advance:
-        made = export(source, loaded, out, plan_file, advance)
-    found: dict[str, Any] = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
-    if verified:
-        with stage("Verifying with transformers and vLLM"):
-            found["verified"] = verify(source, loaded, plan_file, out, threads)
-    return found
+        return export(source, plan, out, plan.path, advance)
+
+
+def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: Path, threads: int | None) -> dict[str, Any]:
+    """Compares a checkpoint, in transformers and in vLLM, with `model` whose other neurons are masked.
+
+    Raises:
+        MeasurementError: Logits or tokens differ by more than rounding.
+    """
+    source = registry.locate(model, registry.kind_of(model, plan.model))
+    with library_settings(threads), stage("Verifying with transformers and vLLM"):
+        return verify(
+            source, plan, plan.path or checkpoint, checkpoint, threads
+        )  # the file matters for re-fitted columns
 
 
 def evaluate_checkpoint(

@@ -122,6 +122,9 @@ class NeuronScores:
     calibration_hash: str
     file_hash: str = ""
     general_weight: float = 0.0  # the share of general tokens in the second moments
+    n_target: int = 0  # prompts of the task that were scored
+    n_distractor: int = 0
+    path: Path | None = None  # their file; calibration and second moments lie beside it
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class PruningPlan:
     compensated: bool = False  # re-fitted down_proj columns lie beside the plan
     sequential: bool = False  # re-fitted layer by layer, each on what the layers before it give once pruned
     general_weight: float = 0.0
+    path: Path | None = None  # its file; re-fitted columns lie beside it
 
     @property
     def widths(self) -> tuple[int, ...]:

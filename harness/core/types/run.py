@@ -64,7 +64,6 @@ class RunResult:
         model_hash: Fingerprint of the model folder that was pruned.
         neurons: Distribution of the scored neurons over layers, agreement between metrics, stability (see
             pruning/inspection.py).
-        folder: The run directory.
     """
 
     schema_version: int

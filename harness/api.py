@@ -1,0 +1,404 @@
+"""The Python API: `import harness`, then `harness.run(...)` or one stage at a time; the command line calls the same.
+
+Models are aliases (`harness models`), Hub ids, paths, or what `prune` returned; scores and plans are what the stage
+before returned, or their files. Settings that are not named here are given as keywords too: they are the fields of
+`harness.config.settings.RunConfig`, those of `recovery` and `sweep` by their bare names. One that is not given comes
+from HARNESS_<FIELD> in the environment, then from the default, as on the command line. Keywords that several share:
+
+    out: the file or the run directory to write. None: in a temporary folder that is deleted when the process ends.
+    fresh: start over, rather than resume what is in the run directory.
+    config: settings as a RunConfig or a YAML file; keywords win.
+    command: the command line, for run.json; None from Python.
+    settings: any further field of RunConfig, preset=... among them.
+
+Errors are HarnessErrors (`harness.core.errors`): UsageError for a wrong argument, before any work; MeasurementError and
+StorageError for what failed later. After a call the process is as it was (`harness.engine.library_settings`).
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from harness.config.settings import RunConfig, load_config
+from harness.core.errors import UsageError
+from harness.core.types.evaluation import EvalResult
+from harness.core.types.pruning import Checkpoint, Method, NeuronScores, PruningPlan
+from harness.core.types.run import RunResult
+from harness.engine.library_settings import library_settings
+
+Model = str | Path | Checkpoint
+Names = str | Sequence[str]
+Config = RunConfig | str | Path
+AUTO = "auto"  # as `out`: the folder below ./runs that the command line takes
+
+
+def score(
+    model: Model | None = None,
+    task: Names | None = None,
+    *,
+    metrics: Names = ("best",),
+    out: str | Path | None = None,
+    config: Config | None = None,
+    **settings: Any,
+) -> NeuronScores:
+    """Scores every FFN neuron of a model on a task.
+
+    Args:
+        model: The dense model. Default: the embedded tiny-math.
+        task: The task whose prompts are the target. Default: the one that the model's alias is for.
+        metrics: What `plan` may be asked for later; those that need no more than activations always come along.
+        out: The scores.safetensors to write; calibration and second moments lie beside it.
+        settings: As calibration_samples=320.
+
+    Returns:
+        metric -> float32 [layers, intermediate_size]; higher means more worth keeping.
+
+    Raises:
+        UsageError: A name that does not exist, or a setting that does not fit the model.
+
+    Example: `scores = harness.score("tiny-math", task="mini_math", metrics=("smd",))`
+    """
+    from harness.pipeline import single_stage
+
+    found = _settings(config, {"model": model, "task": task, **settings})
+    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    with library_settings(found.threads):
+        return single_stage.score(found, _out(out, "scores.safetensors"), wanted)
+
+
+def plan(
+    scores: NeuronScores | str | Path,
+    ratio: float | None = None,
+    *,
+    method: Method | None = None,
+    metric: str | None = None,
+    out: str | Path | None = None,
+    config: Config | None = None,
+    **settings: Any,
+) -> PruningPlan:
+    """Decides which neurons stay in every layer.
+
+    Args:
+        scores: From `score`, or their file.
+        ratio: Fraction of FFN neurons to remove, in [0, 1). Default: 0.2.
+        method: selective, random or reverse. Default: selective.
+        metric: The ranking. Default: best for selective, which also re-fits the columns that remain.
+        out: The plan.safetensors to write.
+        settings: As seed=7, align=64 or allocation="global".
+
+    Returns:
+        keep: one sorted int32 array of indices per layer.
+
+    Raises:
+        UsageError: The scores lack the metric, or the widths cannot be had.
+
+    Example: `plan = harness.plan(scores, ratio=0.2, metric="smd")`
+    """
+    from harness.pipeline import single_stage
+    from pruning import score_file
+
+    found = _settings(config, {"ratio": ratio, "method": method, "metric": metric, **settings})
+    loaded = scores if isinstance(scores, NeuronScores) else score_file.load(Path(scores))
+    return single_stage.plan(loaded, found, _out(out, "plan.safetensors"))
+
+
+def prune(
+    model: Model,
+    plan: PruningPlan | str | Path,
+    out: str | Path | None = None,
+    *,
+    verify: bool = False,
+    threads: int | None = None,
+) -> Checkpoint:
+    """Writes the smaller checkpoint of a model, a folder that transformers and vLLM load.
+
+    Args:
+        model: The dense model that was scored.
+        plan: From `plan`, or its file.
+        out: The folder to write.
+        verify: Compare it, in transformers and in vLLM, with the dense model whose other neurons are masked.
+        threads: CPU threads of that comparison. Default: all.
+
+    Returns:
+        Its path and sizes.
+
+    Raises:
+        UsageError: The plan is another model's.
+        MeasurementError: Logits or tokens differ by more than rounding.
+
+    Example: `checkpoint = harness.prune("tiny-math", plan, out="checkpoint")`
+    """
+    from harness.pipeline import single_stage
+    from pruning.plan import load_plan
+
+    loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))
+    made = single_stage.prune(_name(model), loaded, _out(out, "checkpoint"))
+    if verify:
+        single_stage.verify_checkpoint(_name(model), loaded, made.path, threads)
+    return made
+
+
+def evaluate(
+    model: Model | None = None,
+    tasks: Names | None = None,
+    *,
+    limit: int | None = None,
+    include_path: str | Path | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    config: Config | None = None,
+    command: str | None = None,
+    **settings: Any,
+) -> dict[str, EvalResult]:
+    """Evaluates one model, dense or pruned, through lm-eval on a vLLM engine.
+
+    Args:
+        model: The model. Default: the embedded tiny-math.
+        tasks: Ours (`harness tasks`), or any task, group or leaderboard of lm-eval.
+        limit: Items per task. Default: all.
+        include_path: Folder with lm-eval YAML files of your own tasks.
+        out: Where the answers, run.json and the report are kept.
+        settings: dtype, threads.
+
+    Returns:
+        task -> accuracy with its 95 % interval, and how often each kind of failure was seen.
+
+    Raises:
+        UsageError: A task that does not exist, or that does not fit the model's context.
+
+    Example: `harness.evaluate(checkpoint, tasks=["mini_math"], limit=100)["mini_math"].value`
+    """
+    from harness.pipeline.single_stage import evaluate_checkpoint
+
+    found = _settings(config, {"model": model, "task": tasks, "limit": limit, **settings}, check_names=False)
+    where = Path(include_path) if include_path else None
+    with library_settings(found.threads):
+        result = evaluate_checkpoint(found, _out(out, "run"), fresh, where, command)
+    return dict(result.variants[0].eval)
+
+
+def bench(
+    models: Model | Sequence[Model],
+    task: str | None = None,
+    *,
+    online: bool = False,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    config: Config | None = None,
+    command: str | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Times models side by side on the same requests: throughput, latency and memory.
+
+    Args:
+        models: One or more; ratios are against the first. The same model twice shows what noise does.
+        task: Whose prompts are sent. Default: the one that the first model's alias is for.
+        online: Over HTTP through vLLM's server, rather than within the process.
+        settings: concurrency (default 1, 8, 32, 128), repeats (default 5),
+            output_tokens, input_tokens, requests, stop_at_eos, dtype, threads.
+
+    Returns:
+        variants[i].serving and speed_ratios.
+
+    Raises:
+        UsageError: Requests that do not fit a model's context.
+
+    Example: `harness.bench(["tiny-math", checkpoint], concurrency=(1, 8)).speed_ratios`
+    """
+    from harness.pipeline.single_stage import bench_checkpoints
+
+    several = models if isinstance(models, list | tuple) else [cast(Model, models)]
+    names = [_name(model) for model in several]
+    defaults = {"concurrency": (1, 8, 32, 128), "repeats": 5}
+    found = _settings(config, {"task": task, **settings}, defaults).model_copy(update={"model": names[0]})
+    folder = _out(out, "run")
+    with library_settings(found.threads):
+        return replace(bench_checkpoints(found, names, folder, fresh, online, command), folder=folder)
+
+
+def run(
+    model: Model | None = None,
+    task: Names | None = None,
+    *,
+    ratio: float | None = None,
+    method: Method | None = None,
+    metric: str | None = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    config: Config | None = None,
+    command: str | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Scores, prunes, evaluates and times one model, as `harness run` does.
+
+    Args:
+        model: The dense model. Default: the embedded tiny-math.
+        task: The target task, or several, the target first. Default: the one that the model's alias is for.
+        ratio: Fraction of FFN neurons to remove, in [0, 1). Default: 0.2.
+        method: selective, random or reverse. Default: selective.
+        metric: The ranking. Default: best.
+        limit: Items per task. Default: all.
+        out: "auto": ./runs/MODEL-TASK-VARIANT.
+        settings: As recover=True or calibration_samples=320.
+
+    Returns:
+        What run.json holds; `folder` is the run directory, with checkpoint, answers and report.
+
+    Raises:
+        UsageError: A name that does not exist, or a setting that does not fit the model.
+        MeasurementError: A stage failed; the same call resumes.
+
+    Example: `result = harness.run("tiny-math", task="mini_math", ratio=0.2)`
+    """
+    from harness.pipeline.run import run as run_pipeline
+
+    given = {"ratio": ratio, "method": method, "metric": metric, "limit": limit}
+    found = _settings(config, {"model": model, "task": task, **given, **settings})
+    return _started(run_pipeline, found, out, fresh, command)
+
+
+def recover(
+    model: Model | None = None,
+    task: Names | None = None,
+    *,
+    arms: Names | None = None,
+    ratio: float | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    config: Config | None = None,
+    command: str | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Fine-tunes a checkpoint and evaluates it before and after, as `harness recover` does.
+
+    Args:
+        model: A dense model or a checkpoint. Default: the embedded tiny-math.
+        task: The task whose training split is used. Default: the one that the model's alias is for.
+        arms: Ways of pruning the model first: selective, random, reverse; dense: the model itself, the control.
+        ratio: Fraction of FFN neurons to remove, with arms. Default: 0.2.
+        out: "auto": ./runs/MODEL-TASK-recovered.
+        settings: As steps=300 or tuning="lora".
+
+    Returns:
+        What run.json holds; `recoveries` says how much of the loss came back.
+
+    Raises:
+        UsageError: A name that does not exist, or data that cannot be used.
+        MeasurementError: The training failed; the same call resumes.
+
+    Example: `harness.recover(checkpoint, task="mini_math", steps=300)`
+    """
+    from harness.pipeline.run import recover as recover_pipeline
+
+    given = {"arms": arms, "ratio": ratio}
+    found = _settings(config, {"model": model, "task": task, **given, **settings})
+    found = found.model_copy(update={"recover": True})
+    return _started(recover_pipeline, found, out, fresh, command)
+
+
+def sweep(
+    model: Model | None = None,
+    task: Names | None = None,
+    *,
+    methods: Names | None = None,
+    ratios: Sequence[float] | None = None,
+    seeds: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    config: Config | None = None,
+    command: str | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Methods x ratios x seeds on one model, as `harness sweep` does: curves, thresholds, and the claims judged.
+
+    Args:
+        model: The dense model. Default: the embedded tiny-math.
+        task: The target task, or several, the target first. Default: the one that the model's alias is for.
+        methods: random, reverse, or a metric for selective pruning. Default: S, best, random, reverse.
+        ratios: Fractions of FFN neurons to remove. Default: by the model's width.
+        seeds: Of random pruning. Default: 33, 42, 7.
+        out: "auto": ./runs/sweep-MODEL-TASK.
+        settings: As workers=2.
+
+    Returns:
+        What run.json holds; `sweep.points` are the curves, `sweep.failed` the cells that failed.
+
+    Raises:
+        UsageError: A name that does not exist, or a setting that does not fit the model.
+        MeasurementError: The dense model could not be evaluated.
+
+    Example: `harness.sweep("tiny-math", methods=["smd", "random"], ratios=[0.1, 0.2]).sweep.points`
+    """
+    from harness.sweeps.experiment import sweep as sweep_experiment
+
+    given = {"methods": methods, "ratios": ratios, "seeds": seeds}
+    found = _settings(config, {"model": model, "task": task, **given, **settings})
+    return _started(sweep_experiment, found, out, fresh, command)
+
+
+def load_run(path: str | Path) -> RunResult:
+    """Reads a run directory, or its run.json, of any version.
+
+    Args:
+        path: The directory, or the file in it.
+
+    Returns:
+        The result as dataclasses; `to_rows()` makes it a table.
+
+    Raises:
+        UsageError: There is no run.json that can be read.
+
+    Example: `pandas.DataFrame(harness.load_run("runs/mine").to_rows())`
+    """
+    from harness.pipeline.run_json import load_run as load
+
+    return load(Path(path))
+
+
+Pipeline = Callable[[RunConfig, Path | None, bool, str | None], tuple[RunResult, Path]]
+
+
+def _started(work: Pipeline, config: RunConfig, out: str | Path | None, fresh: bool, command: str | None) -> RunResult:
+    with library_settings(config.threads):
+        result, folder = work(config, None if out == AUTO else _out(out, "run"), fresh, command)
+    return replace(result, folder=folder)
+
+
+def _settings(
+    config: Config | None, keywords: Mapping[str, Any], defaults: Mapping[str, Any] = {}, check_names: bool = True
+) -> RunConfig:
+    """`config` with the keywords that are given; raises UsageError for every one that is wrong."""
+    from harness.pipeline.resolve import name_problems
+
+    given = {name: value for name, value in keywords.items() if value is not None}
+    if "model" in given:
+        given["model"] = _name(given["model"])
+    names = name_problems if check_names else None
+    if not isinstance(config, RunConfig):
+        file = Path(config) if config else None
+        return load_config(file, given, given.pop("preset", None), defaults, names, "argument {}")
+    if given:
+        return load_config(None, {**config.model_dump(), **given}, config.preset, defaults, names, "argument {}")
+    if problems := [f"{name}: {problem}" for name, problem in (names(config.model_dump()) if names else ())]:
+        raise UsageError(f"bad settings: {'; '.join(problems)}")
+    return config
+
+
+def _name(model: Model) -> str:
+    return str(model.path if isinstance(model, Checkpoint) else model)
+
+
+def _out(out: str | Path | None, name: str) -> Path:
+    return Path(out) if out else Path(tempfile.mkdtemp(dir=_temporary().name)) / name
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """For as long as the process lives; one folder per call in it."""
+    return tempfile.TemporaryDirectory(prefix="harness-")
