@@ -27,6 +27,7 @@ def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 COMMANDS = dict(commands(cli))
 
 
+@pytest.mark.slow
 def test_a_real_process_says_the_same() -> None:
     for arguments in ((), ("run", "--ratio", "2"), ("runn",), ("models", "--json")):
         real, here = in_a_process(*arguments), harness(*arguments)
@@ -57,6 +58,7 @@ def test_alone_it_explains_itself() -> None:
     assert all(" ".join(name).split()[0] in found.stdout for name in COMMANDS) and "harness doctor" in found.stdout
 
 
+@pytest.mark.slow
 def test_the_shell_is_offered_commands_models_tasks_and_metrics() -> None:
     def offered(words: str) -> list[str]:
         found = in_a_process(
@@ -129,6 +131,7 @@ def test_other_architectures_damaged_and_weightless_models_are_refused(edited_co
     assert [p.name for p in folder.iterdir()] == ["config.json"]
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in in_a_process("run", "--ratio", "2", "--debug").stderr
 
@@ -154,6 +157,7 @@ def test_a_dry_run_speaks_to_people_too() -> None:
     assert result.returncode == 0 and result.stdout == "" and "640 -> 512" in result.stderr
 
 
+@pytest.mark.slow
 def test_score_plan_prune_one_by_one(tmp_path: Path) -> None:
     """The three commands on the embedded model; the paper's S keeps other neurons than the importance does."""
     scored = harness(

