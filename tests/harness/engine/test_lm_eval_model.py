@@ -2,24 +2,95 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.engine.lm_eval_model import make_language_model
+from harness.engine import lm_eval_model
+from harness.engine.generation_cache import GenerationCache
+from harness.engine.lm_eval_model import ResponseCallbacks, answer_requests, make_language_model
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
+from tasks.generation import Generation
 from tasks.registry import find_task
 from tests.support.data import make_data_folder
 from tests.support.models import TINY_MATH
 
-pytestmark = pytest.mark.slow
+
+@pytest.fixture
+def vllm_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's request types as plain values, as importing it takes longer than what is asked here."""
+    names = SimpleNamespace(SamplingParams=SimpleNamespace, TokensPrompt=dict)
+    monkeypatch.setitem(sys.modules, "vllm", names)  # type: ignore[arg-type]
+
+
+def request_of(longest: int, **settings: Any) -> Any:
+    return SimpleNamespace(args=("question", {"max_gen_toks": longest, "until": ["\n"], **settings}), doc={})
+
+
+@pytest.mark.usefixtures("vllm_names")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(length=st.integers(1, 300), longest=st.integers(1, 200), context=st.integers(8, 128))
+def test_prompt_and_answer_fit_the_context_and_the_end_of_the_prompt_stays(
+    length: int, longest: int, context: int
+) -> None:
+    ids = list(range(length))
+    found = lm_eval_model._to_engine_request(lambda _: ids, request_of(longest), context)
+    prompt = found.prompt["prompt_token_ids"]
+    assert len(prompt) + found.params.max_tokens <= context and found.params.max_tokens >= 1
+    assert prompt == ids[length - len(prompt) :] and found.was_cut is (len(prompt) < length)
+    if length + longest <= context:
+        assert not found.was_cut and found.params.max_tokens == longest
+    if found.was_cut:
+        assert len(prompt) == max(context - longest, context // 2), "it gives way to the answer, to half the context"
+    else:
+        assert found.params.max_tokens == min(longest, context - length)
+
+
+@pytest.mark.usefixtures("vllm_names")
+def test_answers_are_greedy_unless_the_task_samples() -> None:
+    def params(**settings: Any) -> Any:
+        return lm_eval_model._to_engine_request(lambda _: [1], request_of(5, **settings), 64).params
+
+    assert vars(params()) == {"temperature": 0.0, "max_tokens": 5, "stop": ["\n"]}
+    assert params(temperature=0.7, top_p=0.9).temperature == 0.0, "as lm-eval has it without do_sample"
+    sampled = params(do_sample=True, temperature=0.7, top_p=0.9)
+    assert (sampled.temperature, sampled.top_p) == (0.7, 0.9)
+
+
+@pytest.mark.usefixtures("vllm_names")
+def test_what_was_generated_before_is_not_asked_and_all_is_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three prompts, of which one is kept; the engine answers the others in reverse."""
+    asked: list[list[int]] = []
+
+    def stream(_: Any, prompts: list[Any], __: Any) -> Iterator[tuple[int, Any]]:
+        asked.extend(prompt["prompt_token_ids"] for prompt in prompts)
+        for position in reversed(range(len(prompts))):
+            text = SimpleNamespace(text=f"new {asked[position][0]}", finish_reason="stop", token_ids=[1])
+            yield position, SimpleNamespace(outputs=[text])
+
+    monkeypatch.setattr(lm_eval_model, "stream", stream)
+    requests = [SimpleNamespace(args=(str(i), {"max_gen_toks": 4}), doc=i) for i in range(3)]
+    heard, steps = [], []
+    with GenerationCache(tmp_path / "kept", "w") as kept:
+        known = lm_eval_model._to_engine_request(lambda text: [int(text)], requests[1], 64).key
+        kept.add(known, Generation("old 1", {}))
+        callbacks = ResponseCallbacks(kept, lambda doc, answer: heard.append((doc, str(answer))), steps.append)
+        found = answer_requests(None, lambda text: [int(text)], requests, 64, callbacks)
+    assert found == ["new 0", "old 1", "new 2"] and asked == [[0], [2]]
+    assert sorted(heard) == [(0, "new 0"), (1, "old 1"), (2, "new 2")] and steps == [1, 1, 1]
 
 
 def log_likelihood(model: Any, ids: list[int], start: int) -> float:
@@ -29,6 +100,7 @@ def log_likelihood(model: Any, ids: list[int], start: int) -> float:
     return float(sum(scores[i - 1, ids[i]] for i in range(start, len(ids))))
 
 
+@pytest.mark.slow
 def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
     make_data_folder(tmp_path)
