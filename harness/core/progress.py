@@ -25,8 +25,16 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def stage(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Announces a stage, shows a bar while it runs, and how long it took; yields a function that advances the bar."""
+def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Announces some work, shows a bar while it goes on, and says how long it took.
+
+    Args:
+        title: What is being done.
+        total: How many items there are; None where nobody counts them.
+
+    Yields:
+        A function that advances the bar by so many items.
+    """
     started = time.perf_counter()
     if console.is_terminal:
         columns = (

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.engine.vllm_engine import engines_for, stream
 from pruning.checkpoint import read_config
 from pruning.families import shape_of
@@ -31,7 +31,7 @@ def generate_answers(
     room = min(context, max(map(len, prompts.values()), default=0) + longest)
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
     title = f"Answers to {len(asked)} prompts by the model itself"
-    with engines_for({"dense": model}, "auto", threads, room) as engines, stage(title, len(asked)) as advance:
+    with engines_for({"dense": model}, "auto", threads, room) as engines, progress_bar(title, len(asked)) as advance:
         from vllm import SamplingParams, TokensPrompt
 
         params = [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError, first_line
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.core.types.serving import DTYPE_BYTES
 from harness.engine.library_settings import library_settings, torch_functions
 from harness.engine.weight_swap_worker import WORKER
@@ -332,6 +332,6 @@ class Engines:
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.running:
-            with stage(f"Starting vLLM on {name}"):
+            with progress_bar(f"Starting vLLM on {name}"):
                 self.running[name] = self.stack.enter_context(engine(self.models[name], self.configs[name]))
         return self.running[name]

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError
 from harness.core.jsonl import read_rows, write_rows
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.core.statistics import likelihood_metric, ratio_mean, wilson
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, UNEXPLAINED, EvalResult, SampleRecord
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests, run_lm_eval
@@ -29,7 +29,7 @@ def evaluate(llm: Any, eval_spec: EvalSpec, variant_eval: VariantEval) -> dict[s
     """Every task of the exam, asked and graded. Raises MeasurementError where lm-eval fails."""
     asked = capture_requests(llm, eval_spec)
     title = f"Evaluating {variant_eval.variant} on {', '.join(task.name for task in eval_spec.tasks)}"
-    with Grader() as grader, stage(title, sum(len(question.requests) for question in asked)) as advance:
+    with Grader() as grader, progress_bar(title, sum(len(question.requests) for question in asked)) as advance:
         return grade(ask(llm, eval_spec, asked, variant_eval, grader, advance), eval_spec, variant_eval)
 
 

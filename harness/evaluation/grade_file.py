@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.jsonl import numbered_rows, write_rows
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.core.types.evaluation import SIMILARITY
 from harness.evaluation.evaluate import graded_record, summarise
 from tasks import sandbox
@@ -51,7 +51,7 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
     if not rows:
         raise UsageError(f"{source} holds no rows")
     graded = []
-    with stage(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
+    with progress_bar(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
         for answer in grade_all(task.module.grade, task.name, [(row.doc, row.text) for row in rows]):
             graded.append(answer)
             advance(1)

@@ -15,7 +15,7 @@ import numpy as np
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import load_arrays, save_arrays, write_json
 from harness.core.memory import moments_memory, scoring_dtype
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 from harness.core.types.pruning import ActivationStats
@@ -130,7 +130,7 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
     if "gate" in request.needs and family.gate is None:
         raise UsageError(f"{family.model_type} has no gate, which lape needs; choose another --metric")
     partial, sums = out.with_name(f"{out.name}.partial"), _sums(loaded, family, calibration, request, out)
-    with stage(f"Scoring {layers} layers on {prompts} prompts", prompts) as advance:
+    with progress_bar(f"Scoring {layers} layers on {prompts} prompts", prompts) as advance:
         stats = collect(
             loaded,
             family,
@@ -141,7 +141,7 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
             sums.observer if sums else lambda _target, _mask: None,
         )
     if "gradient" in request.needs:
-        with stage("Gradients on the task's prompts", calibration.count(True)) as advance:
+        with progress_bar("Gradients on the task's prompts", calibration.count(True)) as advance:
             stats = replace(stats, saliency=taylor(loaded, family, calibration, advance))
     tables = score(stats)
     if "second moments" in request.needs:
@@ -151,7 +151,7 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
             del sums
         _measure_moments(loaded, family, calibration, request, folder)
     if OBS in request.metrics:
-        with stage(f"Removal order of {layers} layers", layers) as advance, _enough_memory():
+        with progress_bar(f"Removal order of {layers} layers", layers) as advance, _enough_memory():
             tables[OBS] = _removal_scores(loaded, family, calibration, request.general_weight, folder, advance)
     score_file.save(stats, tables, calibration, request.general_weight, out)
     partial.unlink(missing_ok=True)
@@ -198,7 +198,7 @@ def compensate_plan(
         _measure_moments(
             load_model(model, request.threads), family_of(read_config(model)), calibration, request, folder
         )
-    with stage(f"Re-fitting {layers} layers", layers) as advance, _enough_memory():
+    with progress_bar(f"Re-fitting {layers} layers", layers) as advance, _enough_memory():
 
         def done(layer: int, keep: Any, fitted: Any) -> None:
             if request.sequential:
@@ -247,7 +247,7 @@ def _measure_moments(
             (1 - request.general_weight if item.target else request.general_weight) > 0 for item in calibration.items
         )
         prompts = counted * second_moments.passes(len(missing), width, memory)
-        with stage(f"Second moments of {len(missing)} layers", prompts) as advance:
+        with progress_bar(f"Second moments of {len(missing)} layers", prompts) as advance:
             second_moments.measure(model, family, calibration, request.general_weight, folder, memory, advance)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.settings import RunConfig, environment_settings
 from harness.core.errors import UsageError
-from harness.core.progress import say, stage
+from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, locked
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Checkpoint, NeuronScores, PruningPlan
@@ -123,7 +123,7 @@ def _compensate(loaded: NeuronScores, out: Path, config: RunConfig) -> None:
 def prune(model: str, plan: PruningPlan, out: Path) -> Checkpoint:
     """Writes the smaller checkpoint of `model`, completely or not at all."""
     source = registry.locate(model, registry.kind_of(model, plan.model))
-    with stage(f"Writing {out}", len(shards(source))) as advance:
+    with progress_bar(f"Writing {out}", len(shards(source))) as advance:
         return export(source, plan, out, plan.path, advance)
 
 
@@ -134,7 +134,7 @@ def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: Path, threads: 
         MeasurementError: Logits or tokens differ by more than rounding.
     """
     source = registry.locate(model, registry.kind_of(model, plan.model))
-    with library_settings(threads), stage("Verifying with transformers and vLLM"):
+    with library_settings(threads), progress_bar("Verifying with transformers and vLLM"):
         return verify(
             source, plan, plan.path or checkpoint, checkpoint, threads
         )  # the file matters for re-fitted columns
@@ -162,7 +162,7 @@ def evaluate_checkpoint(
             llm = engines[row.name]
             found: dict[str, EvalResult] = {}
             if theirs:
-                with stage(f"Evaluating {row.name} on {', '.join(theirs)}"):
+                with progress_bar(f"Evaluating {row.name} on {', '.join(theirs)}"):
                     found |= evaluate_builtin(
                         llm,
                         config.model,
@@ -236,7 +236,7 @@ def serving_checkpoint(
     with library_settings(config.threads), _opened("serving", out, config, [path], fresh, command) as directory:
         say(shlex.join(server.command(path, row.name, settings, address, extra)))
         with ExitStack() as stack:
-            with stage("Starting vLLM's server"):
+            with progress_bar("Starting vLLM's server"):
                 running = stack.enter_context(
                     server.running(path, row.name, settings, address, out / "server.log", extra)
                 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.core.files import write_json
 from harness.core.hashing import digest
-from harness.core.progress import stage as progress_bar
+from harness.core.progress import progress_bar
 from harness.core.safetensors_stream import data_hash
 from harness.core.types.evaluation import EvalResult
 from harness.engine.vllm_engine import Engines, engines_for

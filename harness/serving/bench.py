@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError
-from harness.core.progress import say, stage
+from harness.core.progress import progress_bar, say
 from harness.core.types.serving import DTYPE_BYTES, ServingResult, ServingRow, SpeedRatio
 from harness.engine import vllm_engine
 from harness.engine.vllm_engine import EngineConfig, Engines
@@ -61,7 +61,7 @@ def bench(
 def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> EngineMemory | None:
     """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
     try:
-        with stage(f"Measuring the memory of {name}"):
+        with progress_bar(f"Measuring the memory of {name}"):
             return footprint(
                 path, settings_for({name: path}, config, workload)[name], workload, max(config.concurrency)
             )
@@ -119,7 +119,7 @@ def _servers(
         found = {}
         for name, path in models.items():
             address = server.Address(port=server.free_port())
-            with stage(f"Starting vLLM's server on {name}"):
+            with progress_bar(f"Starting vLLM's server on {name}"):
                 running = stack.enter_context(
                     server.running(path, name, settings[name], address, out / f"server-{name}.log")
                 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.errors import MeasurementError
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.core.statistics import paired_ratio, percentiles
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingRow, SpeedRatio
@@ -106,7 +106,7 @@ def interleaved(
     Raises MeasurementError where answers of a fixed length are shorter.
     """
     found: dict[str, list[list[Pass]]] = {name: [] for name in runners}
-    with stage(f"Measuring {', '.join(runners)} in turns", len(concurrency) * len(runners) * repeats) as advance:
+    with progress_bar(f"Measuring {', '.join(runners)} in turns", len(concurrency) * len(runners) * repeats) as advance:
         for level in concurrency:
             for runner in runners.values():
                 runner(level)

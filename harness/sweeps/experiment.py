@@ -17,8 +17,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import HarnessError, MeasurementError, UsageError, first_line
 from harness.core.hashing import digest
 from harness.core.labels import arm_label
-from harness.core.progress import say
-from harness.core.progress import stage as progress_bar
+from harness.core.progress import progress_bar, say
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary

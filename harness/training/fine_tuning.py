@@ -17,7 +17,7 @@ from harness.core.files import atomic_path, check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
 from harness.core.jsonl import write_rows
 from harness.core.memory import available_bytes
-from harness.core.progress import say, stage
+from harness.core.progress import progress_bar, say
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Checkpoint, ModelShape
@@ -110,7 +110,7 @@ def gather(
     config = defaults.fill(config)
     tokenizer = load_tokenizer(model)
     chat = has_chat_template(tokenizer)
-    with stage(f"Gathering training data ({config.data})"):
+    with progress_bar(f"Gathering training data ({config.data})"):
         source, examples = _examples(model, tasks[0], config, defaults.seed, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
         training_data.check_no_overlap(examples, tested, source)
@@ -280,7 +280,7 @@ def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig, inputs: str
         "examples": summary["examples"],
         "end_token": summary["end_token"],
     }
-    with stage(f"Merging into {out.name}"):
+    with progress_bar(f"Merging into {out.name}"):
         write_checkpoint(before.path, state, out, record)
     history = trainer.history(state)
     told = {key: value for key, value in summary.items() if key != "end_token"}

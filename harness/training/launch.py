@@ -17,7 +17,7 @@ from typing import Any
 from harness.core.errors import HarnessError, MeasurementError
 from harness.core.files import write_json, write_text
 from harness.core.processes import end_with_parent
-from harness.core.progress import stage
+from harness.core.progress import progress_bar
 from harness.engine.library_settings import library_settings
 from harness.engine.vllm_engine import gpus
 from pruning.loader import load_pruned
@@ -98,7 +98,7 @@ def _train(job: Job, threads: int | None) -> Path:
     teacher = load_pruned(job.teacher, dtype).requires_grad_(False) if job.teacher else None
     if teacher is not None and torch.cuda.is_available():
         teacher = teacher.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-    with stage(f"Training {job.folder.name} for {job.recipe.steps} steps", job.recipe.steps) as advance:
+    with progress_bar(f"Training {job.folder.name} for {job.recipe.steps} steps", job.recipe.steps) as advance:
         return trainer.train(job, load_pruned(job.model, dtype).train(), _tokenizer(job.model), teacher, advance)
 
 

@@ -50,7 +50,7 @@ def test_a_terminal_is_not_told_what_to_do(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_stage_shows_no_bar_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "console", Console(stderr=True, width=80))
-    with progress.stage("Scoring", 10) as advance:
+    with progress.progress_bar("Scoring", 10) as advance:
         advance(3)
     assert capsys.readouterr().err.startswith("Scoring ...\nScoring: 0.0 s")
 
@@ -60,6 +60,6 @@ def test_a_stage_shows_how_far_it_is_and_how_long_it_will_take_on_a_terminal(mon
 
     screen = io.StringIO()
     monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=100))
-    with progress.stage("Scoring", 10) as advance:
+    with progress.progress_bar("Scoring", 10) as advance:
         advance(3)
     assert "3/10" in screen.getvalue() and "-:--:--" in screen.getvalue()
