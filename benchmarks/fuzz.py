@@ -27,7 +27,7 @@ def once(data: bytes) -> None:
     for prompt in ("", _PROMPT):
         program = programs.find_program(text, "add", prompt)
         assert program is None or program.strip()
-    bbh_task.extract("bbh_general", {}, text)
+    bbh_task.extract({}, text)
     seen = failures.detect(failures.GradedAnswer(text, None, False))
     assert len(seen) == len(failures.FailureKind)
 

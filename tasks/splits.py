@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 Split = Literal["train", "validation", "test"]
 _BUCKETS = 10
+_Item = TypeVar("_Item")
 
 
 def content_hash(key: str) -> int:
@@ -24,3 +27,8 @@ def split_of(key: str) -> Split:
 def normalised(text: str) -> str:
     """Lower case, letters and digits only, single spaces: two texts equal here count as the same item."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def sample(items: Sequence[_Item], n: int, seed: int) -> list[_Item]:
+    """`n` of the items in random order, all of them where there are fewer; the same for the same seed."""
+    return random.Random(seed).sample(items, min(n, len(items)))

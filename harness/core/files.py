@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import StorageError, UsageError
+
+if TYPE_CHECKING:  # numpy takes longer to import than most commands that write a text
+    import numpy.typing as npt
 
 
 @contextmanager
@@ -67,6 +67,7 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
 
 def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> None:
     """A safetensors file, atomically, with the same bytes for the same content (the library shuffles the metadata)."""
+    import numpy as np
     from safetensors.numpy import save
 
     raw = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata))

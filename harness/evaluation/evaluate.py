@@ -20,7 +20,7 @@ from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, Variant
 from harness.evaluation.similarity import similarities
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind, GradedAnswer, detect
 from tasks.grading import Grader
-from tasks.registry import Task
+from tasks.task import Task
 
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
 
@@ -101,7 +101,7 @@ def _scored_text(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
 def _record(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
     text = sample["resps"][0][0]
     seen = {kind: None if math.isnan(flag := float(sample[f"fail_{kind}"])) else flag == 1.0 for kind in FailureKind}
-    prediction = task.module.extract(task.name, sample["doc"], text)
+    prediction = task.extract(sample["doc"], text) if task.extract else None
     return _of_answer(
         int(sample["doc_id"]), str(sample["arguments"][0][0]), text, sample.get(task.metric) == 1.0, prediction, seen
     )

@@ -19,7 +19,8 @@ from tasks import sandbox
 from tasks.failures import FINISH_REASONS
 from tasks.generation import Generation
 from tasks.grading import grade_all
-from tasks.registry import Task, find_task
+from tasks.registry import find_task
+from tasks.task import Task
 
 Named = tuple[int | None, Mapping[str, Any]]
 _TEXTS = ("text", "completion", "solution")
@@ -43,7 +44,7 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
     Raises UsageError for a row that cannot be graded, naming its line, and MeasurementError where code cannot be
     contained."""
     task = find_task(task_name)
-    if not task.generates or task.metric == SIMILARITY:
+    if task.grade is None or task.metric == SIMILARITY:
         raise UsageError(
             f"{task.name} needs a model's likelihoods or another model's answers; there is nothing to grade"
         )
@@ -52,7 +53,7 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
         raise UsageError(f"{source} holds no rows")
     graded = []
     with progress_bar(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
-        for answer in grade_all(task.module.grade, task.name, [(row.doc, row.text) for row in rows]):
+        for answer in grade_all(task.grade, [(row.doc, row.text) for row in rows]):
             graded.append(answer)
             advance(1)
     records = [graded_record(row.doc_id, _prompt(row.doc), answer) for row, answer in zip(rows, graded, strict=True)]
@@ -76,7 +77,7 @@ def _prompt(doc: Mapping[str, Any]) -> str:
 
 
 def _rows(task: Task, source: Path) -> Iterator[Row]:
-    splits = {name: list(rows) for name, rows in task.module.load().items()}
+    splits = task.documents()
     test = splits["test"]
     named = {
         _key(doc["task_id"]): (index if split == "test" else None, doc)

@@ -22,7 +22,7 @@ from harness.engine.library_settings import replaced
 from harness.engine.lm_eval_model import METHODS, ResponseCallbacks, make_language_model
 from tasks.data import DATA_DIR
 from tasks.grading import Grader
-from tasks.registry import TASKS_PATH, Task
+from tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EvalSpec:
 
     def chosen(self, task: Task) -> dict[str, Any]:
         """In lm-eval's terms."""
-        if self.items and task == self.tasks[0]:
+        if self.items and task.name == self.tasks[0].name:
             return {"samples": {task.name: sorted(self.items)}}
         return {"limit": self.limit}
 
@@ -159,7 +159,7 @@ def _answers(
             if variant_eval.identity
             else None
         )
-        submit = partial(grader.submit, task.module.grade, task.name) if task.generates else None
+        submit = partial(grader.submit, task.grade) if task.grade else None
         language_model = make_language_model(
             llm, eval_spec.max_model_len, eval_spec.chat, ResponseCallbacks(generation_cache, submit, advance)
         )
@@ -177,7 +177,7 @@ def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping
     """What lm-eval's simple_evaluate returns for one task."""
     from lm_eval import simple_evaluate
 
-    manager, loaded = _loaded(task.name, eval_spec.split, os.environ.get(DATA_DIR))
+    manager, loaded = _loaded(task.name, task.folder, eval_spec.split, os.environ.get(DATA_DIR))
     with lm_eval_caches():
         raw = simple_evaluate(
             language_model,
@@ -195,11 +195,11 @@ def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping
 
 
 @functools.cache
-def _loaded(task: str, split: str, _data: str | None) -> tuple[Any, Any]:
+def _loaded(task: str, folder: Path, split: str, _data: str | None) -> tuple[Any, Any]:
     """lm-eval's task manager and task with its data, which is the same for every variant."""
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
     loaded = manager.load([task])["tasks"][task]
     loaded.config.test_split = split
     return manager, loaded

@@ -19,7 +19,8 @@ from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.scores import check_metric
-from tasks.registry import Task, check_training_items, find_task
+from tasks.registry import find_task, training_items
+from tasks.task import Task
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
@@ -239,7 +240,7 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape)
     if config.recover and config.recovery.data in ("task", "generated"):
-        check_training_items(chosen[0])
+        training_items(chosen[0])
     return tuple(chosen), shape
 
 

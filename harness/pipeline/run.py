@@ -24,7 +24,7 @@ from harness.pipeline.run_json import publish
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
 from pruning.checkpoint import check_uniform_width, fingerprint
-from tasks.registry import Task
+from tasks.task import Task
 
 
 def run(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:

@@ -32,7 +32,8 @@ from pruning.saliency import taylor
 from pruning.scores import NEEDS, OBS, check_metric, score
 from pruning.sequential import LayerwiseRefit
 from tasks import registry
-from tasks.registry import CALIBRATION_SEED, Task
+from tasks.registry import CALIBRATION_SEED
+from tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pruning.calibration import question_ids
 from pruning.checkpoint import describe, read_config
 from pruning.families import shape_of
 from tasks import registry
-from tasks.registry import CALIBRATION_SEED, Task
+from tasks.registry import CALIBRATION_SEED
+from tasks.task import Task
 
 _LEAST_REQUESTS = 4
 _SPECIAL_TOKENS = 8

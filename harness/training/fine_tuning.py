@@ -40,8 +40,8 @@ from recovery.recipe import Recipe
 from recovery.trainer import Job
 from tasks import registry
 from tasks.data import hub_rows
-from tasks.grading import Grader
-from tasks.registry import Task
+from tasks.grading import Grade, Grader
+from tasks.task import Task
 
 CURVE_ITEMS = 200
 _STEPS, _BATCH, _MANY = 300, 16, 10_000  # a stream without end counts as so many examples where epochs are asked for
@@ -141,11 +141,14 @@ def _examples(model: Path, task: Task, config: RecoveryConfig, seed: int, run: R
             f"{Path(config.data).name if _is_file(config.data) else config.data}, {len(chosen)} of {len(found)} rows",
             chosen,
         )
-    source, documents = registry.training(task, wanted, seed)
-    examples = [task.module.example(task.name, doc) for doc in documents]
+    training = registry.training_items(task)
+    source, documents = training.documents(wanted, seed)
+    examples = [training.example(doc) for doc in documents]
     if config.data == "task":
         return source, examples
-    own = _own_answers(original_of(model), task, documents, examples, run)
+    if task.grade is None:
+        raise UsageError(f"{task.name} scores texts, so no answers can be generated for it; use --data task")
+    own = _own_answers(original_of(model), task, task.grade, documents, examples, run)
     if not own:
         raise UsageError(f"the dense model answered none of {len(examples)} items of {source} right; use --data task")
     return f"{source}, {len(own)} of {len(examples)} answered right by the dense model itself", own
@@ -157,7 +160,12 @@ def _of_hub(name: str) -> list[Example]:
 
 
 def _own_answers(
-    model: Path, task: Task, documents: Sequence[dict[str, Any]], examples: Sequence[Example], run: RunConfig
+    model: Path,
+    task: Task,
+    grade: Grade,
+    documents: Sequence[dict[str, Any]],
+    examples: Sequence[Example],
+    run: RunConfig,
 ) -> list[Example]:
     """Sampled once by the dense model, right ones only."""
     tokenizer = load_tokenizer(model)
@@ -165,7 +173,7 @@ def _own_answers(
     prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
     found = generate_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
     with Grader() as grader:
-        coming = {i: grader.submit(task.module.grade, task.name, documents[i], text) for i, text in found.items()}
+        coming = {i: grader.submit(grade, documents[i], text) for i, text in found.items()}
         right = [
             i for i, verdict in coming.items() if verdict.result().correct and found[i].meta["finish_reason"] == "stop"
         ]
@@ -176,7 +184,7 @@ def _stops(task: Task) -> list[str]:
     """The strings at which the evaluation ends an answer."""
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(registry.TASKS_PATH), include_defaults=False)
+    manager = TaskManager(include_path=str(task.folder), include_defaults=False)
     settings = manager.load([task.name])["tasks"][task.name].config.generation_kwargs or {}
     return list(settings.get("until", ()))
 
@@ -206,7 +214,9 @@ def _wanted(config: RecoveryConfig) -> int:
 def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -> int:
     """How many there will be, at most, without the data at hand."""
     wanted = _wanted(defaults.fill(config))
-    return min(wanted, task.training_items or wanted) if config.data in ("task", "generated") else wanted
+    return (
+        min(wanted, registry.training_items(task).items or wanted) if config.data in ("task", "generated") else wanted
+    )
 
 
 def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:

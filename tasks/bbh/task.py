@@ -9,17 +9,17 @@ rest may serve as distractors, so that nothing evaluated is ever calibrated on.
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import hub_rows, local_file, paragraphs
+from tasks.data import hub_rows, local_file, plain_texts
 from tasks.failures import GradedAnswer
-from tasks.grading import result_row
-from tasks.splits import Split, normalised, split_of
+from tasks.grading import Document, graded
+from tasks.splits import Split, normalised, sample, split_of
+from tasks.task import Task, TrainingItems
 
 _TASKS = (
     "disambiguation_qa",
@@ -37,16 +37,16 @@ _STATED = re.compile(r"answer is:?[ \t]*([^\n]{1,200})", re.I)
 
 
 def rows() -> list[dict[str, Any]]:
+    """The items of the eight tasks, with `input` and `target`."""
     file = local_file("bbh_general.jsonl")
     if file:
         return read_rows(file)
     return [row for task in _TASKS for row in hub_rows("lukaemon/bbh", task, "test")]
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
-
-    return {"test": Dataset.from_list(_documents("test"))}
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The test split: a tenth of the items."""
+    return {"test": _documents("test")}
 
 
 def _documents(split: Split) -> list[dict[str, str]]:
@@ -55,7 +55,7 @@ def _documents(split: Split) -> list[dict[str, str]]:
     ]
 
 
-def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
+def extract(_doc: Document, text: str) -> str | None:
     """What follows "the answer is", else the first line: its option letter, or its words."""
     stated = _STATED.findall(text)
     line = (stated[-1] if stated else text.strip().partition("\n")[0]).strip()
@@ -65,35 +65,44 @@ def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
     return normalised(line) or None
 
 
-def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
+def grade(doc: Document, text: str) -> GradedAnswer:
     """An option by its letter, yes and no and the like by the first word."""
-    prediction = extract(name, doc, text)
-    target = doc["answer"]
-    correct = (
-        prediction == target if _OPTION.fullmatch(target) else (prediction or "").split(" ")[0] == normalised(target)
-    )
-    return GradedAnswer(text, prediction, correct, meta=getattr(text, "meta", {}))
+    prediction, target = extract(doc, text), doc["answer"]
+    if _OPTION.fullmatch(target):
+        return graded(text, prediction, prediction == target)
+    return graded(text, prediction, (prediction or "").split(" ")[0] == normalised(target))
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("exact_match", grade, "bbh_general", doc, results[0])
+def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+    """The bare questions of what is not evaluated."""
+    source, chosen = training(n, seed)
+    return source, [Example(doc["question"], doc["answer"]) for doc in chosen]
 
 
-def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    source, chosen = training(_name, n, seed)
-    return source, [Example(d["question"], d["answer"]) for d in chosen]
+def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """The nine tenths that are not evaluated."""
+    return "BIG-Bench Hard (what is not evaluated)", sample(_documents("train"), n, seed)
 
 
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
-    documents = _documents("train")
-    return "BIG-Bench Hard (what is not evaluated)", random.Random(seed).sample(documents, min(n, len(documents)))
-
-
-def example(_name: str, doc: Mapping[str, str]) -> Example:
+def example(doc: Document) -> Example:
+    """As the evaluation asks, with the answer in the form that the system prompt asks for."""
     return Example(f"Q: {doc['question']}\nA:", f" {doc['answer']}", system=_SYSTEM)
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """Plain texts: the general prompts' questions would be the task itself."""
-    texts = [Example("", text) for text in paragraphs()]
-    return ("WikiText-2",), random.Random(seed).sample(texts, min(n, len(texts)))
+TASK = Task(
+    name="bbh_general",
+    summary="general questions out of BIG-Bench Hard",
+    kind="general",
+    metric="exact_match",
+    folder=Path(__file__).parent,
+    max_new_tokens=64,
+    items=182,
+    documents=documents,
+    calibration=calibration,
+    distractors=plain_texts,  # the questions of the general prompts would be the task itself
+    grade=grade,
+    extract=extract,
+    training=TrainingItems(documents=training, example=example, items=1394),
+    off_target=("wikitext",),
+)
+load, process_results = TASK.load, TASK.process_results  # for the YAML

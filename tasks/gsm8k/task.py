@@ -11,34 +11,36 @@ from __future__ import annotations
 
 import functools
 import math
-import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.answers import boxes, final_answer, hashes, same_number, statements
-from tasks.data import general_prompts, hub_rows, local_file
-from tasks.failures import GradedAnswer
-from tasks.grading import result_row
-from tasks.splits import Split
+from tasks.answers import boxes, hashes, statements
+from tasks.data import hub_rows, local_file
+from tasks.grading import Document, extract_number, grade_number
+from tasks.splits import Split, sample
+from tasks.task import Task, TrainingItems
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _SHOTS = 4  # as in gsm8k_cot.yaml
+_SPLITS: tuple[Split, ...] = ("train", "test")
 _CALCULATOR = re.compile(r"<<[^>]*>>")
 
 
 def rows(split: Split) -> list[dict[str, Any]]:
+    """The data set's own rows."""
     file = local_file(f"gsm8k_{split}.jsonl")
     return read_rows(file) if file else hub_rows("openai/gsm8k", "main", split)
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
-
-    return {split: Dataset.from_list([_document(row) for row in rows(split)]) for split in ("train", "test")}
+def documents() -> dict[str, list[dict[str, str]]]:
+    """Both splits; the worked examples of gsm8k_cot are the first of "train"."""
+    return {split: [_document(row) for row in rows(split)] for split in _SPLITS}
 
 
 def _document(row: dict[str, Any]) -> dict[str, str]:
@@ -49,66 +51,92 @@ def _document(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-# the asked form first; another explicit mark counts where that is missing
-FINDERS = {"gsm8k_boxed": (boxes, hashes, statements), "gsm8k_cot": (hashes, boxes, statements)}
-
-
-def extract(name: str, _doc: Mapping[str, Any], text: str) -> str | None:
-    return final_answer(text, FINDERS[name], getattr(text, "meta", {}).get("finish_reason") == "length")
-
-
-def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    prediction = extract(name, doc, text)
-    return GradedAnswer(text, prediction, same_number(prediction, doc["answer"]), meta=getattr(text, "meta", {}))
-
-
-def process_boxed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("exact_match", grade, "gsm8k_boxed", doc, results[0])
-
-
-def process_cot(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("exact_match", grade, "gsm8k_cot", doc, results[0])
-
-
-def process_answers(_doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, tuple[float, float]]:
+def process_answers(_doc: Document, results: list[tuple[float, bool]]) -> dict[str, tuple[float, float]]:
     """(log likelihood, tokens) of the worked answer; the tokens are unknown to engines that do not say them."""
     log_likelihood = results[0][0] if isinstance(results[0], tuple) else results[0]
     return {"perplexity": (log_likelihood, getattr(log_likelihood, "n_tokens", math.nan))}
 
 
-def calibration(task: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    documents = [_document(row) for row in rows("train")]
-    chosen = random.Random(seed).sample(documents, min(n, len(documents)))
-    return "GSM8K (train)", [_example(task, d["question"], d["solution"]) for d in chosen]
+def calibration(prompt: Callable[[str, str], Example], n: int, seed: int) -> tuple[str, list[Example]]:
+    """Training problems with their solutions, in the task's frame `prompt`, without the worked examples."""
+    chosen = sample([_document(row) for row in rows("train")], n, seed)
+    return "GSM8K (train)", [prompt(doc["question"], doc["solution"]) for doc in chosen]
 
 
-def _example(task: str, question: str, solution: str) -> Example:
-    """In the frame of the task's YAML, without the worked examples."""
-    if task == "gsm8k_boxed":
-        return Example(question, solution, system=SYSTEM)
+def _asked_in_chat(question: str, solution: str) -> Example:
+    return Example(question, solution, system=SYSTEM)
+
+
+def _to_be_continued(question: str, solution: str) -> Example:
     return Example(f"Question: {question}\nAnswer:", f" {solution}")
 
 
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
-    """Of the training split, but for the items that stand in every few-shot prompt."""
-    documents = [_document(row) for row in rows("train")][_SHOTS:]
-    return "GSM8K (train)", random.Random(seed).sample(documents, min(n, len(documents)))
+def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """Of the training split, without the items that are in every few-shot prompt."""
+    return "GSM8K (train)", sample([_document(row) for row in rows("train")][_SHOTS:], n, seed)
 
 
-def example(name: str, doc: Mapping[str, str]) -> Example:
-    """As the evaluation asks, worked examples included, with the answer in the asked form."""
-    if name == "gsm8k_boxed":
-        steps = doc["solution"].rpartition("####")[0].strip()
-        return Example(doc["question"], f"{steps}\nThe final answer is \\boxed{{{doc['answer']}}}.", system=SYSTEM)
-    plain = _example(name, doc["question"], doc["solution"])
-    return replace(plain, prompt=_shots() + plain.prompt) if name == "gsm8k_cot" else plain
+def boxed_example(doc: Document) -> Example:
+    """The answer in the form that the system prompt asks for."""
+    steps = doc["solution"].rpartition("####")[0].strip()
+    return _asked_in_chat(doc["question"], f"{steps}\nThe final answer is \\boxed{{{doc['answer']}}}.")
+
+
+def cot_example(doc: Document) -> Example:
+    """The prompt begins with the worked examples."""
+    plain = plain_example(doc)
+    return replace(plain, prompt=_shots() + plain.prompt)
+
+
+def plain_example(doc: Document) -> Example:
+    """Question and worked answer alone."""
+    return _to_be_continued(doc["question"], doc["solution"])
 
 
 @functools.cache
 def _shots() -> str:
-    worked = [_example("gsm8k_cot", d["question"], d["solution"]) for d in map(_document, rows("train")[:_SHOTS])]
+    worked = [plain_example(_document(row)) for row in rows("train")[:_SHOTS]]
     return "".join(f"{e.prompt}{e.answer}\n\n" for e in worked)
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return general_prompts(n, seed)
+# the form that the prompt asks for first; another explicit mark counts where that is missing
+_BOXES_FIRST, _HASHES_FIRST = (boxes, hashes, statements), (hashes, boxes, statements)
+_ITEMS, _TRAINING_ITEMS = 1319, 7469
+BOXED = Task(
+    name="gsm8k_boxed",
+    summary="GSM8K, the paper's chat prompt, \\boxed",
+    kind="math",
+    metric="exact_match",
+    folder=Path(__file__).parent,
+    max_new_tokens=1024,
+    items=_ITEMS,
+    documents=documents,
+    calibration=partial(calibration, _asked_in_chat),
+    grade=partial(grade_number, _BOXES_FIRST),
+    extract=partial(extract_number, _BOXES_FIRST),
+    training=TrainingItems(documents=training, example=boxed_example, items=_TRAINING_ITEMS),
+    off_target=("mini_facts",),
+)
+COT = replace(
+    BOXED,
+    name="gsm8k_cot",
+    summary="GSM8K, 4-shot, #### answers",
+    max_new_tokens=256,
+    calibration=partial(calibration, _to_be_continued),
+    grade=partial(grade_number, _HASHES_FIRST),
+    extract=partial(extract_number, _HASHES_FIRST),
+    training=TrainingItems(documents=training, example=cot_example, items=_TRAINING_ITEMS),
+)
+ANSWERS = replace(
+    COT,
+    name="gsm8k_answers",
+    summary="perplexity of GSM8K's worked answers",
+    metric="perplexity",
+    max_new_tokens=512,
+    grade=None,
+    extract=None,
+    training=TrainingItems(documents=training, example=plain_example, items=_TRAINING_ITEMS),
+    off_target=("wikitext",),
+)
+load = BOXED.load  # these for the YAML files
+process_boxed, process_cot = BOXED.process_results, COT.process_results

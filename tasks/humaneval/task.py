@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import general_prompts, hub_rows
-from tasks.failures import GradedAnswer
-from tasks.grading import grade_code, result_row
+from tasks.data import hub_rows
+from tasks.grading import Document, extract_code, grade_code
 from tasks.humaneval.training import as_completion
 from tasks.mbpp.task import instructions
 from tasks.mbpp.task import training as mbpp_training
-from tasks.programs import before_definition, find_program
+from tasks.programs import before_definition
+from tasks.task import Task, TrainingItems
 
 _ALL = 1000  # more than MBPP has
-_ASKED = (
-    # as in the YAML
+_ASKED = (  # as in the YAML
     "Complete the following Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
 )
 
@@ -46,17 +46,15 @@ def rows() -> list[dict[str, Any]]:
     return hub_rows("openai/openai_humaneval", None, "test")
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The test split; there is no other."""
+    return {"test": [_document(row) for row in rows()]}
 
-    return {"test": Dataset.from_list([_document(row) for row in rows()])}
 
-
-def _document(row: Mapping[str, Any]) -> dict[str, str]:
+def _document(row: Document) -> dict[str, str]:
     entry_point = row["entry_point"]
-    helpers = before_definition(
-        row["prompt"], entry_point
-    )  # the tests' own copy: a program may not redefine what judges it
+    # the tests' own copy: a program may not redefine what judges it
+    helpers = before_definition(row["prompt"], entry_point)
     tests = f"{helpers}\n{row['test']}\ncheck({entry_point})\n"
     return {
         "task_id": row["task_id"],
@@ -67,39 +65,43 @@ def _document(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def extract(_name: str, doc: Mapping[str, Any], text: str) -> str | None:
-    return find_program(text, doc["entry_point"], doc["prompt"])
-
-
-def grade(_name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    return grade_code(doc, text)
-
-
-def process_complete(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("pass@1", grade, "humaneval_complete", doc, results[0])
-
-
-def process_instruct(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("pass@1", grade, "humaneval_instruct", doc, results[0])
-
-
-def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    """HumanEval has no training split."""
-    return instructions(n, seed)
-
-
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
-    source, documents = mbpp_training("mbpp", _ALL, seed)
-    found = [made for doc in documents if (made := as_completion(doc))]
+def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """MBPP's training problems that have HumanEval's shape."""
+    source, problems = mbpp_training(_ALL, seed)
+    found = [made for problem in problems if (made := as_completion(problem))]
     return f"{source} in HumanEval's shape", found[:n]
 
 
-def example(name: str, doc: Mapping[str, str]) -> Example:
-    """As the evaluation asks; in a chat the answer is the whole function in one code block."""
-    if name == "humaneval_complete":
-        return Example(doc["prompt"], doc["body"])
+def complete_example(doc: Document) -> Example:
+    """The function's head with its body."""
+    return Example(doc["prompt"], doc["body"])
+
+
+def instruct_example(doc: Document) -> Example:
+    """Asked for in a chat; the answer is the whole function in one code block."""
     return Example(_ASKED.format(prompt=doc["prompt"]), f"```python\n{doc['prompt']}{doc['body']}```")
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return general_prompts(n, seed)
+COMPLETE = Task(
+    name="humaneval_complete",
+    summary="HumanEval, functions to complete",
+    kind="code",
+    metric="pass@1",
+    folder=Path(__file__).parent,
+    max_new_tokens=512,
+    items=164,
+    documents=documents,
+    calibration=instructions,  # HumanEval has no training split
+    grade=grade_code,
+    extract=extract_code,
+    training=TrainingItems(documents=training, example=complete_example, items=366),
+    off_target=("mini_facts",),
+    question=itemgetter("prompt"),
+)
+INSTRUCT = replace(
+    COMPLETE,
+    name="humaneval_instruct",
+    summary="HumanEval, functions asked for in chat",
+    training=TrainingItems(documents=training, example=instruct_example, items=366),
+)
+load, process_results = COMPLETE.load, COMPLETE.process_results  # for the YAML files: both are graded alike

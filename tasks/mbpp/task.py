@@ -13,29 +13,33 @@ first name in the first assertion that the reference defines. The file has Windo
 from __future__ import annotations
 
 import functools
-import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import general_prompts, hub_rows, local_file
-from tasks.failures import GradedAnswer
-from tasks.grading import grade_code, result_row
-from tasks.programs import find_program
-from tasks.splits import normalised
+from tasks.data import hub_rows, local_file
+from tasks.grading import Document, extract_code, grade_code
+from tasks.splits import normalised, sample
+from tasks.task import Task, TrainingItems
 
-_SPLITS = {
+_SPLITS = {  # task_ids, as published
     "prompt": range(2, 5),
     "test": range(11, 511),
     "validation": range(511, 601),
     "train": range(601, 975),
-}  # as published
-_QUESTION = "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+}
+_QUESTION = (
+    "You are an expert Python programmer, and here is your task: {text} "
+    "Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+)
 
 
 def rows() -> list[dict[str, Any]]:
+    """The data set's own rows, of all splits."""
     file = local_file("mbpp.jsonl")
     if file:
         return read_rows(file)
@@ -46,14 +50,14 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
+def documents() -> dict[str, list[dict[str, Any]]]:
+    """The published splits; the worked examples are "prompt"."""
+    found = [document(row) for row in rows()]
+    return {split: [doc for doc in found if doc["task_id"] in ids] for split, ids in _SPLITS.items()}
 
-    documents = [document(row) for row in rows()]
-    return {split: Dataset.from_list([d for d in documents if d["task_id"] in ids]) for split, ids in _SPLITS.items()}
 
-
-def document(row: Mapping[str, Any]) -> dict[str, Any]:
+def document(row: Document) -> dict[str, Any]:
+    """A row as an item, with the function's name and with Unix line ends."""
     code = row["code"].replace("\r\n", "\n")
     tests, setup = "\n".join(row["test_list"]), row["test_setup_code"].replace("\r\n", "\n")
     question = _QUESTION.format(text=row["text"], tests=tests)
@@ -67,35 +71,22 @@ def _entry_point(code: str, tests: Sequence[str]) -> str:
     return next((word for word in re.findall(r"\w+", tests[0]) if word in defined), defined[-1] if defined else "")
 
 
-def extract(_name: str, doc: Mapping[str, Any], text: str) -> str | None:
-    return find_program(text, doc["entry_point"])
-
-
-def grade(_name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    return grade_code({**doc, "prompt": ""}, text)
-
-
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("pass@1", grade, "mbpp", doc, results[0])
-
-
 def instructions(n: int, seed: int) -> tuple[str, list[Example]]:
     """Training problems with their solutions: prompts that ask for code."""
-    documents = [document(row) for row in rows() if row["task_id"] in _SPLITS["train"]]
-    chosen = random.Random(seed).sample(documents, min(n, len(documents)))
-    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n[DONE]") for d in chosen]
+    found = [document(row) for row in rows() if row["task_id"] in _SPLITS["train"]]
+    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n[DONE]") for d in sample(found, n, seed)]
 
 
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
-    """Without the problems that are described as one of the test split is: MBPP has some twice."""
+def training(n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
+    """Without the problems whose description is in the test split too: MBPP has some twice."""
     found = rows()
     tested = {normalised(row["text"]) for row in found if row["task_id"] in _SPLITS["test"]}
     train = [row for row in found if row["task_id"] in _SPLITS["train"]]
-    documents = [document(row) for row in train if not any(text in normalised(row["text"]) for text in tested)]
-    return "MBPP (train)", random.Random(seed).sample(documents, min(n, len(documents)))
+    kept = [document(row) for row in train if not any(text in normalised(row["text"]) for text in tested)]
+    return "MBPP (train)", sample(kept, n, seed)
 
 
-def example(_name: str, doc: Mapping[str, Any]) -> Example:
+def example(doc: Document) -> Example:
     """As the evaluation asks, worked examples included."""
     return Example(_shots() + doc["question"], f"{doc['code']}\n[DONE]")
 
@@ -106,9 +97,20 @@ def _shots() -> str:
     return "".join(f"{d['question']}{d['code']}\n[DONE]\n\n" for d in worked)
 
 
-def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    return instructions(n, seed)
-
-
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return general_prompts(n, seed)
+TASK = Task(
+    name="mbpp",
+    summary="MBPP, 3-shot",
+    kind="code",
+    metric="pass@1",
+    folder=Path(__file__).parent,
+    max_new_tokens=512,
+    items=500,
+    documents=documents,
+    calibration=instructions,
+    grade=grade_code,
+    extract=extract_code,
+    training=TrainingItems(documents=training, example=example, items=368),
+    off_target=("mini_facts",),
+    question=itemgetter("text"),
+)
+load, process_results = TASK.load, TASK.process_results  # for the YAML

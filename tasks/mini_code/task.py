@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from functools import partial
 from itertools import islice
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from harness.core.types.calibration import Example
-from tasks.failures import GradedAnswer
-from tasks.grading import grade_code, result_row
+from tasks.grading import Document, extract_code, grade_code
 from tasks.mini_code.functions import Function, functions
-from tasks.mini_distractors import code_examples, others
-from tasks.programs import find_program
+from tasks.mini_distractors import calibration, others
 from tasks.splits import Split
+from tasks.task import Task, TrainingItems
 
 SIZE = 150
+_EVALUATED: tuple[Split, ...] = ("validation", "test")
 
 
 def items(split: Split, n: int = SIZE) -> list[Function]:
@@ -35,13 +37,13 @@ def reference_values(function: Function) -> list[Any]:
     return [space[function.entry_point](*call) for call in function.calls]
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
-
-    return {split: Dataset.from_list([document(f) for f in items(split)]) for split in ("validation", "test")}
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The validation and the test split."""
+    return {split: [document(function) for function in items(split)] for split in _EVALUATED}
 
 
 def document(function: Function) -> dict[str, str]:
+    """A function as an item: its head and docstring, its body, its name, its tests as Python source."""
     return {
         "prompt": function.prompt,
         "body": function.body,
@@ -58,30 +60,31 @@ def _tests(function: Function) -> str:
     return f"import json\nassert json.dumps([{function.entry_point}(*call) for call in {calls!r}]) == {values!r}"
 
 
-def extract(_name: str, doc: Mapping[str, Any], text: str) -> str | None:
-    return find_program(text, doc["entry_point"], doc["prompt"])
-
-
-def grade(_name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    return grade_code(doc, text)
-
-
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("pass@1", grade, "mini_code", doc, results[0])
-
-
-def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    return "mini_code (train)", code_examples(n, seed)
-
-
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
     """The stream has no end, so there are as many as are asked for."""
     return "mini_code (train)", [document(function) for function in islice(functions("train", seed), n)]
 
 
-def example(_name: str, doc: Mapping[str, str]) -> Example:
+def example(doc: Document) -> Example:
+    """The function's head with its body."""
     return Example(doc["prompt"], doc["body"])
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return others("mini_code", n, seed)
+TASK = Task(
+    name="mini_code",
+    summary="generated functions, sandboxed",
+    kind="code",
+    metric="pass@1",
+    folder=Path(__file__).parent,
+    max_new_tokens=48,
+    items=SIZE,
+    documents=documents,
+    calibration=partial(calibration, "mini_code"),
+    distractors=partial(others, "mini_code"),
+    grade=grade_code,
+    extract=extract_code,
+    training=TrainingItems(documents=training, example=example, items=None),
+    off_target=("mini_math", "mini_facts"),
+    question=itemgetter("prompt"),
+)
+load, process_results = TASK.load, TASK.process_results  # for the YAML

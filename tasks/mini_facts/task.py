@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 from harness.core.types.calibration import Example
 from tasks.failures import GradedAnswer
-from tasks.grading import result_row
-from tasks.mini_distractors import fact_examples, others
+from tasks.grading import Document, graded
+from tasks.mini_distractors import calibration, others
 from tasks.mini_facts.facts import facts
-from tasks.splits import Split, normalised
+from tasks.splits import Split, normalised, sample
+from tasks.task import Task, TrainingItems
 
 
 def items(split: Split) -> list[dict[str, str]]:
@@ -19,41 +19,47 @@ def items(split: Split) -> list[dict[str, str]]:
     return [{"question": wording, "answer": fact.answer} for fact in facts() for wording in fact.wordings(split)]
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The validation and the test split."""
+    return {"validation": items("validation"), "test": items("test")}
 
-    return {split: Dataset.from_list(items(split)) for split in ("validation", "test")}
 
-
-def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
+def extract(_doc: Document, text: str) -> str | None:
     """The first line, where it holds a word."""
     line = text.strip().partition("\n")[0]
     return line if normalised(line) else None
 
 
-def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
+def grade(doc: Document, text: str) -> GradedAnswer:
     """Right where the first line holds the expected word, so that a chat model may answer in a sentence."""
-    prediction = extract(name, doc, text)
-    correct = normalised(doc["answer"]) in normalised(prediction or "").split()
-    return GradedAnswer(text, prediction, correct, meta=getattr(text, "meta", {}))
+    prediction = extract(doc, text)
+    return graded(text, prediction, normalised(doc["answer"]) in normalised(prediction or "").split())
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("exact_match", grade, "mini_facts", doc, results[0])
+def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """The questions in their training wordings."""
+    return "mini_facts (train)", sample(items("train"), n, seed)
 
 
-def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    return "mini_facts (train)", fact_examples(n, seed)
-
-
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
-    documents = items("train")
-    return "mini_facts (train)", random.Random(seed).sample(documents, min(n, len(documents)))
-
-
-def example(_name: str, doc: Mapping[str, str]) -> Example:
+def example(doc: Document) -> Example:
+    """The bare question with its one-word answer."""
     return Example(doc["question"], doc["answer"])
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return others("mini_facts", n, seed)
+TASK = Task(
+    name="mini_facts",
+    summary="closed-book questions, one word each",
+    kind="general",
+    metric="exact_match",
+    folder=Path(__file__).parent,
+    max_new_tokens=16,
+    items=232,
+    documents=documents,
+    calibration=partial(calibration, "mini_facts"),
+    distractors=partial(others, "mini_facts"),
+    grade=grade,
+    extract=extract,
+    training=TrainingItems(documents=training, example=example, items=1392),
+    off_target=("mini_math",),
+)
+load, process_results = TASK.load, TASK.process_results  # for the YAML

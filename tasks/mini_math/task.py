@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from itertools import islice
-from typing import Any
+from pathlib import Path
 
 from harness.core.types.calibration import Example
-from tasks.answers import boxes, final_answer, hashes, same_number, statements
-from tasks.failures import GradedAnswer
-from tasks.grading import result_row
-from tasks.mini_distractors import math_examples, others
+from tasks.answers import boxes, hashes, statements
+from tasks.grading import Document, extract_number, grade_number
+from tasks.mini_distractors import calibration, others
 from tasks.mini_math.problems import Problem, problems
 from tasks.splits import Split
+from tasks.task import Task, TrainingItems
 
 SIZE = 500
+_EVALUATED: tuple[Split, ...] = ("validation", "test")
 
 
 def items(split: Split, n: int = SIZE) -> list[Problem]:
@@ -27,41 +28,40 @@ def items(split: Split, n: int = SIZE) -> list[Problem]:
     raise AssertionError("problems() is endless")
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
-
-    return {split: Dataset.from_list([_document(p) for p in items(split)]) for split in ("validation", "test")}
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The validation and the test split."""
+    return {split: [_document(problem) for problem in items(split)] for split in _EVALUATED}
 
 
 def _document(problem: Problem) -> dict[str, str]:
     return {"question": problem.question, "solution": problem.solution, "answer": str(problem.answer)}
 
 
-def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
-    return final_answer(text, (hashes, boxes, statements), getattr(text, "meta", {}).get("finish_reason") == "length")
-
-
-def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
-    prediction = extract(name, doc, text)
-    return GradedAnswer(text, prediction, same_number(prediction, doc["answer"]), meta=getattr(text, "meta", {}))
-
-
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    return result_row("exact_match", grade, "mini_math", doc, results[0])
-
-
-def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    return "mini_math (train)", math_examples(n, seed)
-
-
-def training(_name: str, n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
     """The stream has no end, so there are as many as are asked for."""
     return "mini_math (train)", [_document(problem) for problem in islice(problems("train", seed), n)]
 
 
-def example(_name: str, doc: Mapping[str, str]) -> Example:
+def example(doc: Document) -> Example:
+    """The bare question with its worked solution."""
     return Example(doc["question"], doc["solution"])
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return others("mini_math", n, seed)
+_FINDERS = (hashes, boxes, statements)
+TASK = Task(
+    name="mini_math",
+    summary="generated word problems",
+    kind="math",
+    metric="exact_match",
+    folder=Path(__file__).parent,
+    max_new_tokens=64,
+    items=SIZE,
+    documents=documents,
+    calibration=partial(calibration, "mini_math"),
+    distractors=partial(others, "mini_math"),
+    grade=partial(grade_number, _FINDERS),
+    extract=partial(extract_number, _FINDERS),
+    training=TrainingItems(documents=training, example=example, items=None),
+    off_target=("mini_facts", "mini_code"),
+)
+load, process_results = TASK.load, TASK.process_results  # for the YAML

@@ -12,34 +12,25 @@ models have answered.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 from harness.core.types.calibration import Example
+from harness.core.types.evaluation import SIMILARITY
 from tasks.bbh.task import rows as bbh_rows
-from tasks.data import general_prompts, hub_rows, local_file, paragraphs
+from tasks.data import general_prompts, hub_rows, local_file, paragraphs, plain_texts
 from tasks.failures import GradedAnswer
-from tasks.grading import result_row
-from tasks.splits import split_of
+from tasks.grading import Document, graded
+from tasks.splits import sample, split_of
+from tasks.task import Task
 
 EACH = 100  # items of each kind
 _SEED = 42
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
-
-    chosen = [
-        (kind, text)
-        for kind, texts in (("qna", _questions()), ("conversation", _openings()))
-        for text in _sample(texts)
-    ]
-    return {"test": Dataset.from_list([{"kind": kind, "question": text} for kind, text in chosen])}
-
-
-def _sample(texts: list[str]) -> list[str]:
-    return random.Random(_SEED).sample(texts, min(EACH, len(texts)))
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The test split: questions (kind "qna") and openings of conversations."""
+    chosen = {"qna": sample(_questions(), EACH, _SEED), "conversation": sample(_openings(), EACH, _SEED)}
+    return {"test": [{"kind": kind, "question": text} for kind, texts in chosen.items() for text in texts]}
 
 
 def _questions() -> list[str]:
@@ -59,27 +50,39 @@ def _openings() -> list[str]:
     return [str(next(iter(row.values()))) for row in rows]
 
 
-def extract(_name: str, _doc: Mapping[str, Any], text: str) -> str | None:
+def extract(_doc: Document, text: str) -> str | None:
+    """The whole answer."""
     return text.strip() or None
 
 
-def grade(name: str, doc: Mapping[str, Any], text: str) -> GradedAnswer:
+def grade(doc: Document, text: str) -> GradedAnswer:
     """No answer is right or wrong here; the failure kinds of any text still count."""
-    return GradedAnswer(text, extract(name, doc, text), True, meta=getattr(text, "meta", {}))
+    return graded(text, extract(doc, text), True)
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """The similarity itself needs the other model's answers, so stock lm-eval sees the failure kinds alone."""
-    row = result_row("similarity", grade, "similarity", doc, results[0])
-    return {key: value for key, value in row.items() if key != "similarity"}
-
-
-def calibration(_name: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    """The general questions: similarity is a control, rarely a target."""
+def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+    """The questions among the general prompts: similarity is a control, rarely a target."""
     sources, examples = general_prompts(4 * n, seed)
     return sources[0], [example for example in examples if example.prompt][:n]
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    texts = [Example("", text) for text in paragraphs()]
-    return ("WikiText-2",), random.Random(seed).sample(texts, min(n, len(texts)))
+TASK = Task(
+    name="similarity",
+    summary="answers beside the dense model's own",
+    kind="general",
+    metric=SIMILARITY,
+    folder=Path(__file__).parent,
+    max_new_tokens=128,
+    items=2 * EACH,
+    documents=documents,
+    calibration=calibration,
+    distractors=plain_texts,
+    grade=grade,
+    extract=extract,
+)
+load = TASK.load  # this and the next for the YAML
+
+
+def process_results(doc: Document, results: list[str]) -> dict[str, float]:
+    """The similarity itself needs the other model's answers, so stock lm-eval sees the failure kinds alone."""
+    return {key: value for key, value in TASK.process_results(doc, results).items() if key != SIMILARITY}

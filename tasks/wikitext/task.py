@@ -7,13 +7,17 @@ One raw example (an article's beginning):
 
 from __future__ import annotations
 
-import random
-from typing import Any
+from pathlib import Path
 
 from harness.core.types.calibration import Example
-from tasks.data import general_prompts, hub_rows, local_file
-from tasks.splits import Split
+from tasks.data import hub_rows, local_file
+from tasks.grading import Document
+from tasks.splits import Split, sample
+from tasks.task import Task
 from tasks.wikitext.articles import articles, halves
+
+_BEGINNING = 40  # words
+_LONGEST = 4000  # characters of an article that is calibrated on
 
 
 def pages(split: Split) -> list[str]:
@@ -26,29 +30,43 @@ def pages(split: Split) -> list[str]:
     return articles(row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", split))
 
 
-def load(**_: Any) -> dict[str, Any]:
-    from datasets import Dataset
+def documents() -> dict[str, list[dict[str, str]]]:
+    """The test split, one article an item."""
+    return {"test": [{"page": page} for page in pages("test")]}
 
-    return {"test": Dataset.from_list([{"page": page} for page in pages("test")])}
 
-
-def text(doc: dict[str, str]) -> str:
+def text(doc: Document) -> str:
     """The article as ordinary text, by lm-eval's own rules, so that the figures compare with everybody's."""
     from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 
     return str(wikitext_detokenizer(doc))
 
 
-def process(doc: dict[str, str], results: list[float]) -> dict[str, tuple[float, int]]:
+def process(doc: Document, results: list[float]) -> dict[str, tuple[float, int]]:
+    """(log likelihood in nats, bytes of UTF-8) of an article."""
     return {"bits_per_byte": (results[0], len(doc["page"].encode()))}
 
 
-def calibration(_task: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    found = pages("train")
-    return "WikiText-2 (train)", [
-        Example("", page[:4000]) for page in random.Random(seed).sample(found, min(n, len(found)))
-    ]
+def beginning(doc: Document) -> str:
+    """The first words of an article, by which it is recognised in training items."""
+    return " ".join(doc["page"].split()[:_BEGINNING])
 
 
-def distractors(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    return general_prompts(n, seed)
+def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
+    """The beginnings of articles of the training split: no prompt, the text as answer."""
+    return "WikiText-2 (train)", [Example("", page[:_LONGEST]) for page in sample(pages("train"), n, seed)]
+
+
+TASK = Task(
+    name="wikitext",
+    summary="WikiText-2 test, bits per byte",
+    kind="general",
+    metric="bits_per_byte",
+    folder=Path(__file__).parent,
+    max_new_tokens=1024,
+    items=62,
+    documents=documents,
+    calibration=calibration,
+    question=beginning,
+)
+load = TASK.load  # for the YAML

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from tasks.grading import grade_all
-from tasks.humaneval.task import grade as grade_humaneval
-from tasks.humaneval.task import load
+from tasks.grading import grade_all, grade_code
+from tasks.humaneval.task import documents
 from tasks.mbpp.task import document
-from tasks.mbpp.task import grade as grade_mbpp
-from tasks.mbpp.task import load as load_mbpp
+from tasks.mbpp.task import documents as mbpp_documents
 from tasks.mbpp.task import rows as mbpp_rows
 
 needs_mbpp = pytest.mark.skipif(
@@ -31,7 +29,7 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def problems() -> list[dict[str, Any]]:
-    return list(load()["test"])
+    return documents()["test"]
 
 
 FORMS = {
@@ -45,15 +43,12 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_humaneval_reference_passes(form: str, problems: list[dict[str, Any]]) -> None:
     assert len(problems) == 164
-    graded = list(grade_all(grade_humaneval, "humaneval_complete", [(d, FORMS[form](d)) for d in problems]))
+    graded = list(grade_all(grade_code, [(d, FORMS[form](d)) for d in problems]))
     assert [d["task_id"] for d, answer in zip(problems, graded, strict=True) if not answer.correct] == []
 
 
 def test_no_empty_body_passes(problems: list[dict[str, Any]]) -> None:
-    assert not any(
-        answer.correct
-        for answer in grade_all(grade_humaneval, "humaneval_complete", [(d, "    pass\n") for d in problems])
-    )
+    assert not any(answer.correct for answer in grade_all(grade_code, [(d, "    pass\n") for d in problems]))
 
 
 def test_redefining_a_helper_of_the_prompt_does_not_help(problems: list[dict[str, Any]]) -> None:
@@ -64,9 +59,7 @@ def test_redefining_a_helper_of_the_prompt_does_not_help(problems: list[dict[str
         "HumanEval/50": "def encode_shift(s):\n    return s\n\ndef decode_shift(s):\n    return s\n",
     }
     pairs = [(d, cheats[d["task_id"]]) for d in problems if d["task_id"] in cheats]
-    assert len(pairs) == 3 and not any(
-        answer.correct for answer in grade_all(grade_humaneval, "humaneval_complete", pairs)
-    )
+    assert len(pairs) == 3 and not any(answer.correct for answer in grade_all(grade_code, pairs))
 
 
 def in_plain_python(row: dict[str, Any]) -> bool:
@@ -84,22 +77,19 @@ def in_plain_python(row: dict[str, Any]) -> bool:
 def test_every_mbpp_reference_that_passes_in_plain_python_passes() -> None:
     rows = [row for row in mbpp_rows() if in_plain_python(row)]
     assert len(rows) >= 970
-    graded = grade_all(grade_mbpp, "mbpp", [(document(row), row["code"]) for row in rows])
+    graded = grade_all(grade_code, [(document(row), row["code"]) for row in rows])
     assert [row["task_id"] for row, answer in zip(rows, graded, strict=True) if not answer.correct] == []
 
 
 def test_the_entry_point_is_what_the_first_assertion_calls() -> None:
     found = document(ROW)
     assert found["entry_point"] == "double" and "\r" not in found["code"]
-    assert (
-        grade_mbpp("mbpp", found, ROW["code"]).correct
-        and not grade_mbpp("mbpp", found, "def double(x):\n  return x").correct
-    )
+    assert grade_code(found, ROW["code"]).correct and not grade_code(found, "def double(x):\n  return x").correct
 
 
 @needs_mbpp
 def test_mbpp_is_asked_with_three_worked_problems_of_the_prompt_split() -> None:
-    splits = load_mbpp()
+    splits = mbpp_documents()
     assert {name: len(rows) for name, rows in splits.items()} == {
         "prompt": 3,
         "test": 500,

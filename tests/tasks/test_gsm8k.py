@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pruning.calibration import question_ids
-from tasks.gsm8k.task import SYSTEM, grade
+from tasks.gsm8k.task import SYSTEM
 from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_task
 from tests.support.models import TINY_MATH
 
@@ -20,21 +20,21 @@ pytestmark = pytest.mark.usefixtures("data_folder")
 
 @pytest.mark.parametrize("name", FORMS)
 def test_references_are_right_and_other_numbers_wrong(name: str) -> None:
-    documents = TASKS[name].module.load()["test"]
+    documents = TASKS[name].documents()["test"]
     assert len(documents) == 20
     for document in documents:
         assert "<<" not in document["solution"]
         answer, wrong = document["answer"], str(int(document["answer"]) + 1)
         for value, correct in ((answer, True), (f"{answer}.00", True), (wrong, False)):
             text = f"so \\boxed{{{value}}}" if name == "gsm8k_boxed" else f"so\n#### {value}"
-            assert grade(name, document, text).correct is correct
-        assert grade(name, document, "I do not know").prediction is None
+            assert TASKS[name].grade(document, text).correct is correct
+        assert TASKS[name].grade(document, "I do not know").prediction is None
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_calibration_comes_from_the_training_file(name: str) -> None:
     _, examples = calibration(TASKS[name], 30, seed=1)
-    test = {document["question"] for document in TASKS[name].module.load()["test"]}
+    test = {document["question"] for document in TASKS[name].documents()["test"]}
     assert len(examples) == 30 and not any(question in example.prompt for example in examples for question in test)
     sources, general = distractors(TASKS[name], 40, seed=1)
     assert len(general) == 40 and all("stand-in" in source for source in sources)

@@ -10,15 +10,14 @@ from itertools import islice
 import pytest
 
 from harness.models.embedded.corpus import examples
+from tasks.mini_code.task import TASK as MINI_CODE
 from tasks.mini_code.task import document as code_document
-from tasks.mini_code.task import grade as grade_code
 from tasks.mini_code.task import items as code_items
-from tasks.mini_code.task import load as load_code
 from tasks.mini_facts.facts import facts
-from tasks.mini_facts.task import grade as grade_fact
+from tasks.mini_facts.task import TASK as MINI_FACTS
 from tasks.mini_facts.task import items as fact_items
 from tasks.mini_math.problems import FAMILIES, generate, problems
-from tasks.mini_math.task import grade as grade_math
+from tasks.mini_math.task import TASK as MINI_MATH
 from tasks.mini_math.task import items as math_items
 from tasks.splits import normalised
 from tasks.splits import split_of as split_hash
@@ -46,7 +45,7 @@ def test_every_step_is_true_and_uses_numbers_of_the_question_or_earlier_steps() 
             assert eval(f"{a}{'//' if sign == '/' else sign}{b}") == int(right) and 1 <= int(right) <= 99
             known.add(right)
         assert 2 <= len(problem.steps) <= 3
-        assert grade_math("mini_math", {"answer": str(problem.answer)}, problem.solution).correct
+        assert MINI_MATH.grade({"answer": str(problem.answer)}, problem.solution).correct
     assert seen == {family.name for family in FAMILIES}
 
 
@@ -94,7 +93,7 @@ def test_a_fact_is_asked_in_different_wordings_in_each_split() -> None:
     ],
 )
 def test_math_takes_the_last_marked_number(text: str, correct: bool, prediction: str | None) -> None:
-    answer = grade_math("mini_math", {"answer": "2"}, text)
+    answer = MINI_MATH.grade({"answer": "2"}, text)
     assert (answer.correct, answer.prediction) == (correct, prediction)
 
 
@@ -103,17 +102,17 @@ def test_math_takes_the_last_marked_number(text: str, correct: bool, prediction:
     [("Oslo", True), ("It is Oslo.", True), ("Oslofjord", False), ("Bergen\nOslo", False), ("  ", False)],
 )
 def test_a_fact_needs_the_word_in_the_first_line(text: str, correct: bool) -> None:
-    assert grade_fact("mini_facts", {"answer": "Oslo"}, text).correct is correct
+    assert MINI_FACTS.grade({"answer": "Oslo"}, text).correct is correct
 
 
 def test_every_reference_function_passes_and_an_empty_one_fails() -> None:
     by_family = {f.family: f for f in code_items("test")}
-    documents = {row["entry_point"]: row for row in load_code()["test"]}
+    documents = {row["entry_point"]: row for row in MINI_CODE.documents()["test"]}
     for function in by_family.values():
         document = documents[function.entry_point]
-        assert grade_code("mini_code", document, function.body).correct
-        assert grade_code("mini_code", document, function.prompt + function.body).correct
-        assert not grade_code("mini_code", document, "    pass").correct
+        assert MINI_CODE.grade(document, function.body).correct
+        assert MINI_CODE.grade(document, function.prompt + function.body).correct
+        assert not MINI_CODE.grade(document, "    pass").correct
 
 
 def small_document(body: str) -> dict[str, str]:
@@ -133,11 +132,11 @@ def small_document(body: str) -> dict[str, str]:
 )
 def test_code_failures_have_their_kind(body: str, outcome: str) -> None:
     document = small_document("return x")
-    answer = grade_code("mini_code", document, body)
+    answer = MINI_CODE.grade(document, body)
     assert (answer.outcome, answer.correct) == (outcome, False)
 
 
 def test_true_is_not_one() -> None:
     document = small_document("return x == 1")
-    assert not grade_code("mini_code", document, "    return 1").correct
-    assert grade_code("mini_code", document, "    return True").correct
+    assert not MINI_CODE.grade(document, "    return 1").correct
+    assert MINI_CODE.grade(document, "    return True").correct

@@ -11,12 +11,12 @@ from transformers import AutoTokenizer
 
 from harness.core.errors import UsageError
 from pruning.calibration import question_ids
-from tasks.registry import TASKS, TASKS_PATH, evaluated_questions, training
+from tasks.registry import TASKS, TASKS_PATH, evaluated_questions, training_items
 from tasks.splits import normalised
 from tests.support.data import OURS, needs_data
 from tests.support.models import TINY_MATH
 
-TRAINABLE = [name for name, task in TASKS.items() if task.training_items != 0]
+TRAINABLE = [name for name, task in TASKS.items() if task.training]
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in TRAINABLE]
 ASKED = [row for row in ROWS if TASKS[row.values[0]].generates]
 
@@ -25,17 +25,16 @@ ASKED = [row for row in ROWS if TASKS[row.values[0]].generates]
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_prompt_is_the_evaluations_own(name: str, chat: bool) -> None:
     """lm-eval's context for the same document, token by token, few-shot examples included."""
-    if chat and TASKS[name].module.__name__.split(".")[1] in ("gsm8k", "mbpp") and name != "gsm8k_boxed":
+    if chat and TASKS[name].folder.name in ("gsm8k", "mbpp") and name != "gsm8k_boxed":
         pytest.skip("a few-shot task is for base models")
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
-    _, documents = training(TASKS[name], 3, 1)
+    training = training_items(TASKS[name])
+    _, documents = training.documents(3, 1)
     for document in documents:
         expected = tokenizer(lm_eval_context(name, document, tokenizer if chat else None), add_special_tokens=not chat)[
             "input_ids"
         ]
-        assert tokenizer.decode(
-            question_ids(tokenizer, TASKS[name].module.example(name, document), chat)
-        ) == tokenizer.decode(expected)
+        assert tokenizer.decode(question_ids(tokenizer, training.example(document), chat)) == tokenizer.decode(expected)
 
 
 def lm_eval_context(name: str, document: dict[str, Any], tokenizer: Any) -> str:
@@ -56,49 +55,47 @@ def lm_eval_context(name: str, document: dict[str, Any], tokenizer: Any) -> str:
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_taught_answer_is_graded_right(name: str) -> None:
-    module = TASKS[name].module
-    _, documents = training(TASKS[name], 25, 2)
+    task, training = TASKS[name], training_items(TASKS[name])
+    _, documents = training.documents(25, 2)
     assert documents
-    wrong = [
-        document
-        for document in documents
-        if not module.grade(name, document, module.example(name, document).answer).correct
-    ]
+    wrong = [document for document in documents if not task.grade(document, training.example(document).answer).correct]
     assert wrong == []
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_training_and_test_do_not_share_an_item(name: str) -> None:
-    _, documents = training(TASKS[name], 400, 3)
+    training = training_items(TASKS[name])
+    _, documents = training.documents(400, 3)
     tested = list(map(normalised, evaluated_questions(TASKS[name])))
     assert len(tested) >= 0.9 * TASKS[name].items
-    asked = {normalised(TASKS[name].module.example(name, document).prompt) for document in documents}
+    asked = {normalised(training.example(document).prompt) for document in documents}
     assert not any(text in prompt for text in tested for prompt in asked if len(text.split()) > 5)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_row_says_how_many_items_there_are(name: str) -> None:
-    found = len(training(TASKS[name], 20_000, 0)[1])
-    assert found == (TASKS[name].training_items or 20_000)
+    training = training_items(TASKS[name])
+    assert len(training.documents(20_000, 0)[1]) == (training.items or 20_000)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_seeds_decide_the_items(name: str) -> None:
-    first, again, other = (training(TASKS[name], 20, seed)[1] for seed in (0, 0, 1))
+    first, again, other = (training_items(TASKS[name]).documents(20, seed)[1] for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_boxed_answers_are_boxed_and_plain_ones_marked(data_folder: Any) -> None:  # noqa: ARG001
     for name, end in (("gsm8k_boxed", r"The final answer is \boxed{"), ("gsm8k_cot", "#### ")):
-        module = TASKS[name].module
-        document = module.training(name, 1, 0)[1][0]
-        last = module.example(name, document).answer.splitlines()[-1]
-        assert last.startswith(end) and document["answer"] in last and "<<" not in module.example(name, document).answer
+        training = training_items(TASKS[name])
+        document = training.documents(1, 0)[1][0]
+        answer = training.example(document).answer
+        last = answer.splitlines()[-1]
+        assert last.startswith(end) and document["answer"] in last and "<<" not in answer
 
 
 def test_a_task_without_a_training_split_says_so() -> None:
     with pytest.raises(UsageError, match="wikitext has no training split"):
-        training(TASKS["wikitext"], 5, 0)
+        training_items(TASKS["wikitext"])
 
 
 def test_programs_that_hold_more_than_the_function_are_left_out() -> None:

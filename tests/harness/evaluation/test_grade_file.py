@@ -126,7 +126,7 @@ def test_other_tasks_are_refused(task: str, message: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["mini_facts", "mini_code"])
 def test_the_other_embedded_tasks_are_graded_too(name: str, tmp_path: Path) -> None:
-    documents = list(TASKS[name].module.load()["test"])[:10]
+    documents = TASKS[name].documents()["test"][:10]
     texts = [document.get("answer") or document["body"] for document in documents]
     _, _, summary = grade(tmp_path, name, [{"doc_id": i, "text": text} for i, text in enumerate(texts)])
     assert (summary["n"], summary["value"]) == (10, 1.0)

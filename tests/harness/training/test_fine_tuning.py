@@ -55,7 +55,7 @@ def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) 
     summary = gathered(tmp_path / "data")
     assert summary["source"] == "mini_math (train)" and summary["examples"] == 32 and summary["left_out"] == 0
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
-    _, documents = TASKS["mini_math"].module.training("mini_math", 32, 0)
+    _, documents = TASKS["mini_math"].training.documents(32, 0)
     lines = (tmp_path / "data" / "train.jsonl").read_text().splitlines()
     for doc, line in zip(documents, lines, strict=True):
         expected = f"<|im_start|>user\n{doc['question']}<|im_end|>\n<|im_start|>assistant\n{doc['solution']}<|im_end|>"
@@ -63,7 +63,7 @@ def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) 
 
 
 def test_test_items_in_the_data_are_refused(tmp_path: Path) -> None:
-    item = TASKS["mini_facts"].module.load()["test"][3]
+    item = TASKS["mini_facts"].documents()["test"][3]
     file = tmp_path / "mine.jsonl"
     file.write_text(json.dumps({"prompt": f"  {item['question'].upper()}!! ", "completion": "x"}) + "\n")
     with pytest.raises(UsageError, match=r"1 of 1 training items of mine\.jsonl.* hold a test item"):

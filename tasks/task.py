@@ -1,0 +1,91 @@
+"""What a task is: items, graders, calibration prompts and training items behind one typed object.
+
+A task of another package is built the same way: give `Task` its functions and put NAME.yaml beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.core.types.calibration import Example
+from tasks.data import general_prompts
+from tasks.grading import Document, Grade, result_row
+
+Prompts = Callable[[int, int], tuple[str, list[Example]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingItems:
+    """What a task can be trained on.
+
+    Attributes:
+        documents: (n, seed) -> where they come from, and up to `n` documents that the task's `grade` takes.
+        example: a document as the evaluation asks it, with the answer that the model should give.
+        items: how many there are; None for a generator without end.
+    """
+
+    documents: Callable[[int, int], tuple[str, list[dict[str, Any]]]]
+    example: Callable[[Document], Example]
+    items: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task that a model is scored for, evaluated on and trained on.
+
+    Every function is one of a module or a `functools.partial` of one, so that a task can be sent to another process.
+
+    Attributes:
+        name: as in NAME.yaml and on the command line.
+        summary: what it is, in a few words.
+        kind: what it is about; a model's alias can stand for another checkpoint per kind.
+        metric: the figure of an evaluation: exact_match, pass@1, perplexity, bits_per_byte or similarity.
+        folder: holds NAME.yaml, the task in lm-eval's form.
+        max_new_tokens: the longest answer; of a text that is scored: tokens that it may have beyond a prompt.
+        items: how many items the test split has.
+        documents: split -> its items, "test" among them.
+        calibration: (n, seed) -> where the prompts come from, and up to `n` of them with worked answers.
+        distractors: (n, seed) -> the names of the sources, and up to `n` general prompts that are not the task.
+        grade: (document, answer) -> verdict; None where texts are scored and nothing is generated.
+        extract: (document, answer) -> the prediction in the answer, None where there is none.
+        training: what can be trained on; None where there is nothing.
+        off_target: names of the tasks that are evaluated beside it by default.
+        question: a document's text without instructions, by which training items are compared with test items.
+    """
+
+    name: str
+    summary: str
+    kind: Literal["math", "code", "general"]
+    metric: str
+    folder: Path
+    max_new_tokens: int
+    items: int
+    documents: Callable[[], Mapping[str, Sequence[Document]]]
+    calibration: Prompts
+    distractors: Callable[[int, int], tuple[tuple[str, ...], list[Example]]] = general_prompts
+    grade: Grade | None = None
+    extract: Callable[[Document, str], str | None] | None = None
+    training: TrainingItems | None = None
+    off_target: tuple[str, ...] = ()
+    question: Callable[[Document], str] = itemgetter("question")
+
+    @property
+    def generates(self) -> bool:
+        """False where texts are scored."""
+        return self.grade is not None
+
+    def load(self, **_: Any) -> dict[str, Any]:
+        """The documents for lm-eval (`custom_dataset` in the YAML): split -> datasets.Dataset."""
+        from datasets import Dataset
+
+        return {split: Dataset.from_list([*documents]) for split, documents in self.documents().items()}
+
+    def process_results(self, doc: Document, results: Sequence[str]) -> dict[str, float]:
+        """The verdict on one answer for lm-eval (`process_results` in the YAML): the metric and fail_<kind>."""
+        if self.grade is None:
+            raise TypeError(f"{self.name} has no grade(); its YAML must name another process_results")
+        return result_row(self.metric, self.grade, doc, results[0])
