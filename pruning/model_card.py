@@ -6,32 +6,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_CARD = """---
-{front}
----
-# {name}, {share:.1%} of the FFN neurons removed
+from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, ModelCard, inherited, render, split
 
-Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric}, scored on {tokens} tokens,
+_MADE = """Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric}, scored on {tokens} tokens,
 allocation {allocation}{compensated}. FFN width {before} -> {after}.
 
-{loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`.
-This card makes no claim about quality: measure it on your task.
-
-## The original's own card
-
-{original}
-"""
+{loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`."""
+_AS_USUAL = "vLLM and transformers load it as it is."
+_BY_PLUGIN = (
+    "vLLM loads it where harness-prune is installed (it registers the architecture); "
+    "in Python: `pruning.loader.load_pruned`."
+)
 
 
 def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) -> str:
-    before = record["dense_intermediate_size"]
-    front, original = _split(model / "README.md")
-    uniform = len(set(widths)) == 1
-    return _CARD.format(
-        front=_front_matter(front, str(record["model"])),
-        name=Path(str(record["model"])).name,
-        share=1 - sum(widths) / (before * len(widths)),
-        model=_public_name(str(record["model"])),
+    """The card of a pruned checkpoint.
+
+    Args:
+        record: pruning.json.
+        widths: intermediate_size of each layer after pruning.
+        model: the folder of the original, whose card is taken over: licence, language and tags, and its text.
+    """
+    before, name, uniform = record["dense_intermediate_size"], str(record["model"]), len(set(widths)) == 1
+    readme = model / "README.md"
+    front, original = split(readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else "")
+    made = _MADE.format(
+        model=_public_name(name),
         method=record["method"],
         metric=f", metric `{record['metric']}`" if record["metric"] else "",
         tokens="prompt and completion" if record["tokens"] == "all" else record["tokens"],
@@ -39,13 +39,15 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         compensated=_refit(record),
         before=before,
         after=widths[0] if uniform else f"{min(widths)} to {max(widths)}, a width of its own in every layer",
-        loading="vLLM and transformers load it as it is."
-        if uniform
-        else (
-            "vLLM loads it where harness-prune is installed (it registers the architecture); "
-            "in Python: `pruning.loader.load_pruned`."
-        ),
-        original=original or "None.",
+        loading=_AS_USUAL if uniform else _BY_PLUGIN,
+    )
+    base = {"base_model": name} if _is_hub_id(name) else {}
+    return render(
+        ModelCard(
+            front={**inherited(front, "pruned"), **base},
+            title=f"{Path(name).name}, {1 - sum(widths) / (before * len(widths)):.1%} of the FFN neurons removed",
+            sections={MADE: made, QUALITY: NO_CLAIM, ORIGINAL: original or "None."},
+        )
     )
 
 
@@ -57,17 +59,6 @@ def _refit(record: Mapping[str, Any]) -> str:
     return f", the remaining down_proj columns re-fitted{how}{general}"
 
 
-def _split(readme: Path) -> tuple[str, str]:
-    """Front matter and body of the original's README.md."""
-    if not readme.exists():
-        return "", ""
-    text = readme.read_text(encoding="utf-8", errors="replace")
-    if not text.startswith("---\n") or "\n---" not in text[4:]:
-        return "", text.strip()
-    front, _, body = text[4:].partition("\n---")
-    return front, body.strip()
-
-
 def _public_name(model: str) -> str:
     """A Hub id as it is; of a folder only its name, not where it lies on somebody's machine."""
     return model if _is_hub_id(model) else Path(model).name
@@ -75,24 +66,3 @@ def _public_name(model: str) -> str:
 
 def _is_hub_id(model: str) -> bool:
     return model.count("/") == 1 and not model.startswith(("/", ".")) and not Path(model).exists()
-
-
-def _front_matter(front: str, model: str) -> str:
-    """The original's licence, language and tags stay; what it was made from is added where it is a Hub id."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(front) or {}
-    except yaml.YAMLError:
-        values = {}
-    values = values if isinstance(values, dict) else {}
-    kept = {
-        key: value
-        for key, value in values.items()
-        if key in ("license", "license_name", "license_link", "language", "tags")
-    }
-    tags = kept.get("tags")
-    kept["tags"] = sorted({*(map(str, tags) if isinstance(tags, list) else ()), "pruned"})
-    if _is_hub_id(model):
-        kept["base_model"] = model
-    return str(yaml.safe_dump(kept, sort_keys=True).strip())

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_SECTION = """# Fine-tuned
+from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, TUNED, ModelCard, read, render
 
-{tuning} on {source}: {steps} steps of {batch} examples, learning rate {learning_rate:g}{distilled}; merged into plain weights, which
-load like those before. Every setting: `recovery.json`. This card makes no claim about quality: measure it on your task.
-
-"""
+_TUNED = """{tuning} on {source}: {steps} steps of {batch} examples, learning rate {learning_rate:g}{distilled};
+merged into plain weights, which load like those before. Every setting: `recovery.json`."""
 
 
-def recovered_card(card: str, record: Mapping[str, Any]) -> str:
-    """The section goes between the front matter and the rest; an unfinished record (a state on the way) gives the card
-    as it was.
+def recovered_card(text: str, record: Mapping[str, Any]) -> str:
+    """The card of a fine-tuned checkpoint.
+
+    Args:
+        text: the card of the checkpoint before, "" where it had none.
+        record: recovery.json; one without `source` is of an unfinished training and changes nothing.
     """
     if "source" not in record:
-        return card
-    front, rest = "", card
-    if card.startswith("---\n") and "\n---\n" in card[4:]:
-        end = card.index("\n---\n", 4) + 5
-        front, rest = card[:end], card[end:]
+        return text
+    before = read(text)
     tuning = "LoRA" if record["tuning"] == "lora" else "All weights"
     distilled = (
         f", {record['distill']:.0%} of the loss towards the dense model's distribution" if record["distill"] else ""
     )
-    return front + _SECTION.format(**{**record, "tuning": tuning, "distilled": distilled}) + rest
+    tuned = _TUNED.format(**{**record, "tuning": tuning, "distilled": distilled})
+    sections = {
+        MADE: before.sections.get(MADE, ""),
+        TUNED: "\n\n".join(filter(None, (before.sections.get(TUNED), tuned))),
+        QUALITY: NO_CLAIM,
+        ORIGINAL: before.sections.get(ORIGINAL, ""),
+    }
+    return render(ModelCard(before.front, before.title or "Fine-tuned model", sections))

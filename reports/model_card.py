@@ -4,38 +4,30 @@ intervals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reports.figures import interval, measured, mebibytes, percent, public_command, public_path, unit, widths
+from harness.core import model_card as core
+from harness.core.model_card import QUALITY, ModelCard, inherited
+from reports.figures import interval, markdown, measured, mebibytes, percent, public_command, public_path, unit, widths
 from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict
 
-_KEPT = (
-    "license",
-    "license_name",
-    "license_link",
-    "language",
-    "base_model",
-    "datasets",
-    "tags",
-)  # from the original's card
 
+def render(run: Mapping[str, Any], variant: str | None = None, own: ModelCard | None = None) -> str:
+    """The card of one variant, with what was measured.
 
-def render(
-    run: Mapping[str, Any], variant: str | None = None, front: Mapping[str, Any] | None = None, made: str = ""
-) -> str:
-    """The card of one variant (None: the one of the verdict). front: what the checkpoint's own card says on top, its
-    licence above all; made: its text on how it was made.
+    Args:
+        run: run.json.
+        variant: its name; None for the one of the verdict.
+        own: the checkpoint's own card, whose licence and text on how it was made are taken over.
     """
-    chosen = subject(run, variant)
-    return template("card.md.j2").render(
+    chosen, own = subject(run, variant), own or ModelCard()
+    body = template("card.md.j2").render(
         run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])},
         chosen=chosen,
-        made=made,
-        front=front_matter(run, chosen, front or {}),
         width=widths(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]),
         of_parameters=percent(chosen["ratio_parameters"]),
@@ -43,6 +35,9 @@ def render(
         table=results_table(run, chosen),
         verdict=verdict(run) if choice(run) and subject(run, None) is chosen else [],
     )
+    title = f"{markdown(public_path(str(run['model'])))}, {markdown(chosen['name'])}"
+    made = {name: text for name, text in own.sections.items() if name != QUALITY}  # this card has figures
+    return core.render(ModelCard(front_matter(run, chosen, own.front), title, {"": body, **made}))
 
 
 def subject(run: Mapping[str, Any], variant: str | None) -> Mapping[str, Any]:
@@ -70,7 +65,7 @@ def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
     return Table("Results", head, tuple(rows))
 
 
-def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mapping[str, Any]) -> str:
+def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mapping[str, Any]) -> dict[str, Any]:
     """The card's front matter: the original's fields, and the results as a model-index."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -87,14 +82,10 @@ def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mappi
         for task, e in chosen["eval"].items()
     ]
     kept: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    kept |= {key: value for key, value in front.items() if key in _KEPT}
-    kept["tags"] = sorted(
-        {*_tags(kept.get("tags")), "pruned"} if chosen["method"] != "dense" else _tags(kept.get("tags"))
-    )
+    kept |= inherited(front, *(["pruned"] if chosen["method"] != "dense" else []))
+    if base := front.get("base_model"):
+        kept["base_model"] = base
     name = Path(str(run["model"])).name
     data = ModelCardData(**kept, model_name=f"{name}, {chosen['name']}", eval_results=results or None)
-    return str(data.to_yaml())
-
-
-def _tags(found: Any) -> set[str]:
-    return set(map(str, found)) if isinstance(found, Sequence) and not isinstance(found, str) else set()
+    found: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from harness.core import model_card
 from harness.core.errors import StorageError, UsageError, first_line
 from reports.build import read_run
 from reports.model_card import render, subject
@@ -23,7 +24,6 @@ _BENCHMARKS = {
     "gsm8k_cot": ("openai/gsm8k", "gsm8k"),
 }  # those that the Hub lists, in %
 _HARMFUL = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py")  # may run code where they are loaded
-_NO_CLAIM = "This card makes no claim about quality: measure it on your task."  # what a card says that has no figures
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ def prepare_upload(folder: Path, variant: str | None) -> HubUpload:
         raise UsageError(
             f"{checkpoint} has {', '.join(harmful)}, which can run code where it is loaded; push safetensors only"
         )
-    front, made = split_card(checkpoint / "README.md")
-    card = Upload("README.md", render(run, chosen["name"], front, made))
-    kept = tuple(Upload(str(path.relative_to(checkpoint)), path) for path in files if path != checkpoint / "README.md")
-    licence = front.get("license_name") or front.get("license")
+    readme = checkpoint / "README.md"
+    own = model_card.read(readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else "")
+    card = Upload("README.md", render(run, chosen["name"], own))
+    kept = tuple(Upload(str(path.relative_to(checkpoint)), path) for path in files if path != readme)
+    licence = own.front.get("license_name") or own.front.get("license")
     name = re.sub(r"[^\w.-]+", "-", f"{Path(str(run['model'])).name}-{chosen['name']}").strip("-.")
     return HubUpload(
         chosen["name"], name, str(licence) if licence else None, (card, *_eval_results(run, chosen), *kept)
@@ -88,20 +89,6 @@ def _chosen(run: Mapping[str, Any], variant: str | None, folder: Path) -> Mappin
     recommended = subject(run, None)["name"]
     found: Mapping[str, Any] = written[variant or (recommended if recommended in written else next(iter(written)))]
     return found
-
-
-def split_card(readme: Path) -> tuple[dict[str, Any], str]:
-    """Front matter and text of a checkpoint's own card."""
-    text = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
-    if not text.startswith("---\n"):
-        return {}, text
-    front, _, body = text[4:].partition("\n---\n")
-    try:
-        values = yaml.safe_load(front)
-    except yaml.YAMLError:
-        values = None
-    own = re.sub(r"^# .*\n", "", body.strip(), count=1).replace(_NO_CLAIM, "")
-    return (values if isinstance(values, dict) else {}), f"## How it was made\n\n{own.strip()}"
 
 
 def _hidden(path: Path) -> bool:

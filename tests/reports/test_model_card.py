@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from harness.core.model_card import ModelCard as ModelCardText
 from reports.model_card import render
 from tests.support.runs import EXAMPLE
 
@@ -20,7 +21,11 @@ def run() -> dict[str, Any]:
 
 def test_the_hub_reads_the_results_back(run: dict[str, Any]) -> None:
     card = ModelCard(
-        render(run, "selective-S-0.2", {"license": "apache-2.0", "base_model": "org/base", "tags": ["math"]})
+        render(
+            run,
+            "selective-S-0.2",
+            ModelCardText({"license": "apache-2.0", "base_model": "org/base", "tags": ["math"]}),
+        )
     )
     assert (
         card.data.license == "apache-2.0"
@@ -65,7 +70,7 @@ def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any
         True: 1,
         "eval_results": [1],
     }
-    card = ModelCard(render(run, "selective-S-0.2", front))
+    card = ModelCard(render(run, "selective-S-0.2", ModelCardText(front)))
     assert card.data.license == "mit" and card.data.pipeline_tag == "text-generation"
     assert {r.dataset_name for r in card.data.eval_results or ()} == {"mini_math", "mini_facts", "mini_code"}
 
