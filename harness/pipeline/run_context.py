@@ -18,7 +18,7 @@ from harness.serving.workload import Workload, make_workload
 from harness.training import fine_tuning
 from pruning.checkpoint import describe, fingerprint, read_config
 from pruning.families import shape_of
-from tasks.registry import Task
+from tasks.task import Task
 
 _LEAST_SECONDS = 0.5  # of a timed pass; short, since a run times beside its evaluation; `harness bench` takes 2 s
 
