@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.support.models import TINY_MATH, build_model
 HOME = isolate()
 
 TIERS = {"quick": {"slow", "thorough"}, "default": {"thorough"}, "all": set()}  # tier: marks that it leaves out
-SLOW_FIXTURES = {"tiny_engine", "chromium"}
+SLOW_FIXTURES = {"tiny_engine", "chromium", "random_model", "embedded_scores"}
+_SLOW_THROUGHOUT = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
 hypothesis.settings.register_profile(
     "tests", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True
@@ -36,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="quick: nothing that starts an engine, a browser or another process; default: that too; all: long second "
         "ways to the same ground as well",
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In the quick tier, a module that is slow throughout is not even imported."""
+    if config.getoption("tier") != "quick" or collection_path.suffix != ".py":
+        return None
+    return True if _SLOW_THROUGHOUT.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,6 +23,8 @@ from pruning.plan import save_plan
 from tests.support.calibration import CALIBRATION
 from tests.support.pruned import compensated
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gpt2", "opt"])
 def test_the_export_holds_the_refitted_columns(model_type: str, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from pruning.plan import save_plan
 from tests.support.models import build_model
 from tests.support.pruned import masked_logits, plan_for
 
+pytestmark = pytest.mark.slow
+
 
 def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():

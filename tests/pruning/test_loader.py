@@ -15,6 +15,8 @@ from pruning.loader import load_pruned
 from tests.support.models import build_model
 from tests.support.pruned import masked_logits, ragged_plan
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.supports_nonuniform_widths])
 def test_ragged_equals_masked(model_type: str, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from pruning.saliency import taylor
 from tests.support.calibration import items
 from tests.support.models import build_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gemma2", "opt", "gpt2"])
 def test_taylor_is_gradient_times_weight_summed_over_a_column(model_type: str, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from pruning.activations import observe
 from pruning.families import FAMILIES
 from tests.support.calibration import CALIBRATION
 
+pytestmark = pytest.mark.slow
+
 QWEN2 = FAMILIES["qwen2"]
 
 

@@ -16,6 +16,8 @@ from pruning.sequential import LayerwiseRefit
 from tests.support.calibration import CALIBRATION
 from tests.support.models import build_model
 
+pytestmark = pytest.mark.slow
+
 KEEP = torch.arange(0, 96, 2)
 
 

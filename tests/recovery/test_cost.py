@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from tests.support.training import RECIPE
 SHAPE = replace(shape_of(read_config(TINY_MATH)), parameters=describe(TINY_MATH).parameters)
 
 
+@pytest.mark.slow
 def test_adapter_parameters_are_pefts(rank: int = 6) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -26,6 +28,7 @@ def test_adapter_parameters_are_pefts(rank: int = 6) -> None:
     assert lora_parameters(SHAPE, rank) == adapted.get_nb_trainable_parameters()[0]
 
 
+@pytest.mark.slow
 def test_optimiser_and_gradient_bytes_are_adamws() -> None:
     import torch
     from transformers import AutoModelForCausalLM

@@ -17,6 +17,8 @@ from recovery.merge import merge
 from tests.support.models import build_model
 from tests.support.training import RECIPE, with_adapter
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [[5, 17, 400, 31, 8, 99]]
 
 

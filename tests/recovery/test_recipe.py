@@ -79,6 +79,7 @@ def test_small_models_are_trained_whole_and_large_ones_by_adapters() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+@pytest.mark.slow
 def test_trl_takes_every_setting(tmp_path: Path) -> None:
     from trl import SFTConfig
 

@@ -32,6 +32,8 @@ from recovery.trainer import (
 )
 from tests.support.training import rows
 
+pytestmark = pytest.mark.slow
+
 IGNORED = -100
 MakeJob = Callable[..., Job]
 

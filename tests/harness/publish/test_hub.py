@@ -83,6 +83,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_every_file_arrives_and_the_card_is_true(run_folder: Path) -> None:
     with hub() as there:
         found = command(
@@ -108,6 +109,7 @@ def test_every_file_arrives_and_the_card_is_true(run_folder: Path) -> None:
     assert "hf_secret" not in found.stdout + found.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_every_file_and_sends_nothing(run_folder: Path) -> None:
     with hub() as there:
         found = command(
@@ -121,6 +123,7 @@ def test_a_dry_run_names_every_file_and_sends_nothing(run_folder: Path) -> None:
     assert shown["licence"] == "apache-2.0" and shown["variant"] == "random-0.2-seed1"
 
 
+@pytest.mark.slow
 def test_without_a_name_it_is_called_after_model_and_variant(run_folder: Path) -> None:
     with hub() as there:
         found = command(str(run_folder), "--json", HF_ENDPOINT=there.url, HF_HUB_OFFLINE="0")
@@ -128,6 +131,7 @@ def test_without_a_name_it_is_called_after_model_and_variant(run_folder: Path) -
     assert list(there.repositories) == ["me/tiny-math-random-0.2-seed1"]
 
 
+@pytest.mark.slow
 def test_what_the_hub_says_is_said_in_one_line(run_folder: Path) -> None:
     with hub() as there:
         found = command(str(run_folder), "--to", "me/refused", HF_ENDPOINT=there.url, HF_HUB_OFFLINE="0")
@@ -135,6 +139,7 @@ def test_what_the_hub_says_is_said_in_one_line(run_folder: Path) -> None:
     assert "the Hub did not take me/refused" in found.stderr.splitlines()[-1] and "403" in found.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_not_there_is_one_line(run_folder: Path) -> None:
     found = command(str(run_folder), "--to", "me/x", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
     assert (

@@ -57,6 +57,7 @@ def counted_flops(path: Path, prompt: int, output: int) -> int:
     return int(counter.get_total_flops())
 
 
+@pytest.mark.slow
 def test_operations_are_those_that_torch_counts(model: Path) -> None:
     """Within norms, rotary angles and biases, which are no matrix products; eager attention also multiplies what the
     mask hides.
@@ -69,6 +70,7 @@ def test_operations_are_those_that_torch_counts(model: Path) -> None:
     assert decode_work(shape, 1, prompt + 6, 4).flops == pytest.approx(more - less, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_round_reads_the_matrices_in_every_step_and_the_cache_of_what_came_before(model: Path) -> None:
     shape, prompt, output = shape_at(model), 9, 6
     steps = [decode_work(shape, 3, prompt + i, 4).read_bytes for i in range(1, output)]
@@ -76,6 +78,7 @@ def test_a_round_reads_the_matrices_in_every_step_and_the_cache_of_what_came_bef
     assert round_work(shape, 3, prompt, output, 4).read_bytes == first + sum(steps)
 
 
+@pytest.mark.slow
 def test_bytes_read_are_those_of_the_matrices_and_of_the_cache(model: Path) -> None:
     shape, tensors = shape_at(model), load_file(model / "model.safetensors")
     read = sum(t.numel() * 4 for name, t in tensors.items() if shape.tied or "embed_tokens" not in name)
