@@ -1,7 +1,7 @@
-r"""Final answers out of worked solutions: `\boxed{14}`, `#### 14`, `A: 14`, `The answer is 14`. No answer is None, never a wrong parse.
+r"""Final answers of worked solutions: `\boxed{14}`, `#### 14`, `A: 14`, `The answer is 14`.
 
-Only an answer that the text marks as one counts; the last number of a chain of thought is not an answer. All of it takes time
-linear in the text.
+Only an answer that the text marks as one counts; the last number of a chain of thought is not an answer. No answer is
+None, never a wrong parse. The time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _BOXES = 16  # of several, the last wins; so many are looked at
 _BOX = re.compile(r"\\f?boxed[ \t]*")
 _HASH = re.compile(r"####[ \t]*([^\n]{0,400})")
 _STATED = re.compile(
-    r"^[ \t>*_#-]*(?:(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|ans)[*_]*[ \t]*[:=]|A[*_]*[ \t]*:)[*_ \t]*(?:\n\s*)?([^\n]{1,400})"
+    r"^[ \t>*_#-]*(?:(?:the[ \t]+)?(?:final[ \t]+)?(?:answer|ans)[*_]*[ \t]*[:=]|A[*_]*[ \t]*:)"
+    r"[*_ \t]*(?:\n\s*)?([^\n]{1,400})"
     r"|^[ \t]*#{1,6}[ \t]*(?:final[ \t]+)?answer[ \t]*\n\s*([^\n]{1,400})"
     r"|\banswer is:?[ \t]*(?:\n\s*)?([^\n]{1,400})|<answer>([^<]{1,400})</answer>",
     re.I | re.M,
@@ -33,12 +34,11 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _OVER = re.compile(rf"\(?\s*({_DIGITS})\s*\)?\s*/\s*\(?\s*({_DIGITS})\s*\)?")
-# behind a number: it is only a part of the answer
-_UNFINISHED = re.compile(
-    r"\)?\s*(?:[\^*+·]|/\s*[\d(]|times|\.\d|\d|-\s*\d|'|[xyznkabπ](?![\w.]))"
-)  # behind a number: it is only a part of the answer
+# after a number: the number is only a part of the answer
+_UNFINISHED = re.compile(r"\)?\s*(?:[\^*+·]|/\s*[\d(]|times|\.\d|\d|-\s*\d|'|[xyznkabπ](?![\w.]))")
 _MACRO = re.compile(
-    r"\\(?:sqrt|pi|overline|bar|pm|mp|log|ln|sum|prod|binom|infty|cup|cap|in|le|ge|leq|geq|neq|to|ldots|dots)(?![a-z])|[√±∞π…]"
+    r"\\(?:sqrt|pi|overline|bar|pm|mp|log|ln|sum|prod|binom|infty|cup|cap|in|le|ge|leq|geq|neq|to|ldots|dots)(?![a-z])"
+    r"|[√±∞π…]"
 )
 _CURRENCY = re.compile(
     r"(?<![A-Za-z])(?:US|CA|AU|NZ|HK|C|A|S)?\\?\$|[€£¥₹₽]|\b(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-\d.])", re.I
@@ -47,7 +47,8 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\b\s*\}*")
 _SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\\ |~|[ \u00a0\u202f])\d{3})+)(?![\d.]*\d)")
 _WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|left|right|displaystyle|quad|qquad)(?![a-zA-Z])\*?"
+    r"\\(?:text(?:bf|it|rm|sf)?|math(?:bf|rm|it|sf|tt)|mbox|operatorname|left|right|displaystyle|quad|qquad)"
+    r"(?![a-zA-Z])\*?"
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)|(?<=[A-Za-z])[²³]")
 _SCALE = re.compile(r"\)?\s*(thousand|million|billion)\b", re.I)
@@ -148,10 +149,16 @@ def statements(text: str) -> Iterator[Marked]:
 
 
 def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) -> str | None:
-    """The last marked text that is a number, by the first finder that has one.
+    """The last marked answer that is a number, by the first finder that has one.
 
-    truncated: the text was cut by the token limit, so a mark that was still open at its end may hold half a number and
-    is none.
+    Args:
+        text: the whole answer of a model.
+        finders: `boxes`, `hashes` and `statements`, the form that the prompt asks for first.
+        truncated: the token limit cut the text, so a mark that is still open at its end may hold half a number and does
+            not count.
+
+    Returns:
+        What the mark holds, as written; None where nothing marked is a number.
     """
     text = text[-_LONGEST_TEXT:]
     following = _NEXT_QUESTION.search(text, 1)  # a base model goes on with questions of its own
@@ -171,8 +178,11 @@ def _marked(text: str, finders: Sequence[Finder], truncated: bool) -> str | None
 def number_in(text: str) -> Fraction | None:
     """The number that an answer is, exactly: 1,000 and $12.50, 3/4 and \\frac{3}{4}, 2 1/2, 50 %, 18 apples, 3 million.
 
-    A unit, a currency or words may stand around it, and of an equation the last side with a number counts. An answer that begins with
-    a number is that number. None for what is not one number: 3, 4; 10:30; 2 hours 30 minutes; 5 + 3; a root, a letter beside a number.
+    A unit, a currency or words may stand around it, and of an equation the last side with a number counts. An answer
+    that begins with a number is that number.
+
+    Returns:
+        None for what is not one number: 3, 4; 10:30; 2 hours 30 minutes; 5 + 3; a root; a letter beside a number.
     """
     plain = _simplified(text[:_LONGEST])
     numbers = list(_NUMBER.finditer(plain))

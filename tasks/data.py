@@ -19,7 +19,11 @@ DATA_DIR = "HARNESS_DATA_DIR"
 
 
 def local_file(name: str) -> Path | None:
-    """The file in HARNESS_DATA_DIR, None where the variable is unset; raises UsageError where the file is missing."""
+    """The path of a file in HARNESS_DATA_DIR; None if the variable is unset.
+
+    Raises:
+        UsageError: the variable is set and the file is missing.
+    """
     folder = os.environ.get(DATA_DIR)
     if not folder:
         return None
@@ -30,7 +34,16 @@ def local_file(name: str) -> Path | None:
 
 
 def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
-    """All rows of a Hub data set; raises UsageError saying how to do without the network."""
+    """All rows of one split of a Hub data set.
+
+    Args:
+        dataset: Hub id.
+        config: the name of its configuration, None for the only one.
+        split: such as "train".
+
+    Raises:
+        UsageError: it cannot be loaded; says how to do without the network.
+    """
     from datasets import load_dataset
 
     try:
@@ -42,7 +55,14 @@ def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any
 
 
 def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
-    """Distractors: SQuAD and everyday conversations as in the paper, or their named local stand-ins."""
+    """Distractors as in the paper: half SQuAD questions, half everyday conversations, or local stand-ins for them.
+
+    Returns:
+        The names of both sources, and up to `n` prompts.
+
+    Raises:
+        UsageError: a data set cannot be loaded.
+    """
     rng = random.Random(seed)
     questions = local_file("bbh_general.jsonl")
     if questions is None:

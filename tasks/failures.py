@@ -15,6 +15,8 @@ from tasks.degeneration import is_gibberish, is_loop
 
 
 class FailureKind(StrEnum):
+    """What is wrong with an answer; the first kind that was seen is the one that is named."""
+
     ENGINE_ERROR = "engine_error"  # the engine gave up on the request
     PROMPT_TRUNCATED = "prompt_truncated"  # the prompt did not fit and was cut
     EMPTY = "empty"  # nothing but white space
@@ -98,7 +100,7 @@ DETECTORS: dict[FailureKind, Detector] = {
 
 
 def detect(answer: GradedAnswer) -> dict[FailureKind, bool | None]:
-    """Every kind, in order of precedence."""
+    """Every kind in order of precedence: True if it was seen, False if not, None if nobody could know."""
     return {kind: detector(answer) for kind, detector in DETECTORS.items()}
 
 

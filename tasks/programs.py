@@ -17,15 +17,13 @@ from collections.abc import Iterator, Set
 from tasks.statements import useful
 
 _END = re.compile(r"<\|(?:endoftext|im_end|eot_id|end)\|>|</s>")
-_NOISE = re.compile(
-    r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>"
-)  # special tokens, byte order mark, HTML around code
-_LATE_FENCE = re.compile(r"(?<=[^\s`~])(`{3,})[ \t]*$", re.M)  # behind the last line of code
+# special tokens, byte order mark, HTML around code
+_NOISE = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>")
+_LATE_FENCE = re.compile(r"(?<=[^\s`~])(`{3,})[ \t]*$", re.M)  # after the last line of code
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*$", re.M)
 _LANGUAGES = {"", "python", "python3", "py", "py3", "ipython"}
-_CONTINUES = re.compile(
-    r"[)\]}]|(?:else|elif|except|finally)\b|\"\"\"|'''"
-)  # at the start of a line that ends what is above it
+# at the start of a line that ends what is above it
+_CONTINUES = re.compile(r"[)\]}]|(?:else|elif|except|finally)\b|\"\"\"|'''")
 _CODE = re.compile(
     r"^(?:[ \t]+\S|(?:return|for|while|if|with|try|import|from|def|class|async|raise|pass|yield|lambda)\b[^.!?]*$"
     r"|[A-Za-z_][\w.\[\], ]*[+\-*/|&^%]?=[^=]|@\w)",
@@ -36,12 +34,17 @@ _LONGEST, _MOST_PARTS, _MOST_MERGES = 200_000, 2_000, 30  # characters, top-leve
 
 
 def find_program(text: str, entry_point: str, prompt: str = "", truncated: bool = False) -> str | None:
-    """The whole program to run, None where the text holds no code.
+    """The whole program to run.
 
-    prompt: what the model was to complete, a function's head behind imports and helpers; "" where it was asked in
-    words. truncated: the token limit cut the text, so that a second definition at its end may be half of one. Code that
-    is incomplete is returned as it is, so that running it says syntax_error; code that defines other things only, so
-    that it says no_entry_point.
+    Args:
+        text: a model's answer.
+        entry_point: the function that was asked for.
+        prompt: what the model had to complete, a function's head after imports and helpers; "" for a request in words.
+        truncated: the token limit cut the text, so that a second definition at its end may be half of one.
+
+    Returns:
+        None where the text holds no code. Incomplete code is returned as it is, so that running it gives syntax_error,
+        and code without the entry point, so that running it gives no_entry_point.
     """
     code = _at_the_margin(_code(text[:_LONGEST], entry_point), entry_point)
     if not code.strip():

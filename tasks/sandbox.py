@@ -49,11 +49,20 @@ _PROBE = {
 
 
 def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits()) -> str:
-    """What came of `program` under the Python source `test`, in which the program's names are usable.
+    """Runs a program's tests in the sandbox. Safe to call from several threads.
 
-    "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout, memory,
-    crash. Safe to call from several threads. Raises MeasurementError where no sandbox can be started: code is never run
-    without one.
+    Args:
+        program: Python source, trusted by nobody.
+        entry_point: a name that it must define.
+        test: Python source that may use the program's names; it fails by an exception.
+        limits: of time, memory and files.
+
+    Returns:
+        "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout,
+        memory, crash.
+
+    Raises:
+        MeasurementError: no sandbox can be started; code is never run without one.
     """
     return _pool().run({"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)})
 
@@ -74,7 +83,8 @@ def confinement() -> Confinement:
         if _works(found):
             return found
     raise MeasurementError(
-        "no sandbox for model-written code: bubblewrap is missing or may not create user namespaces, and the kernel has no Landlock; "
+        "no sandbox for model-written code: bubblewrap is missing or may not create user namespaces, "
+        "and the kernel has no Landlock; "
         "install the bubblewrap package, or leave the code tasks out with --task"
     )
 

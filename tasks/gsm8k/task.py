@@ -3,7 +3,7 @@ be scored.
 
 One raw example (answer shortened):
 
-    question: Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many ...
+    question: Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. ...
     answer:   Natalia sold 48/2 = <<48/2=24>>24 clips in May. ... #### 72
 """
 

@@ -6,8 +6,8 @@ One raw example (shortened):
     prompt:  from typing import List\n\n\ndef has_close_elements(numbers: List[float], threshold: float) -> bool: ...
     test:    def check(candidate):\n    assert candidate([1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.3) == True ...
 
-Trap: some tests call the function by its name, or helpers that only the prompt defines; so the prompt's own code is part of every
-program, whatever the model repeated of it.
+Trap: some tests call the function by its name, or helpers that only the prompt defines; so the prompt's own code is
+part of every program, whatever the model repeated of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from tasks.task import Task, TrainingItems
 
 _ALL = 1000  # more than MBPP has
 _ASKED = (  # as in the YAML
-    "Complete the following Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
+    "Complete the following Python function. Answer with the whole function in one code block.\n\n"
+    "```python\n{prompt}```"
 )
 
 

@@ -1,8 +1,8 @@
-"""HumanEval has no training split: MBPP's training programs in HumanEval's shape, a function's head with a docstring to be completed.
+"""Training items for HumanEval, which has none: MBPP's programs as a function's head and docstring to be completed.
 
 One raw example (shortened):
 
-    prompt:  def remove_Occ(s, ch):\n    '''Remove first and last occurrence of a given character from the string.\n\n    >>> ...
+    prompt:  def remove_Occ(s, ch):\n    '''Remove first and last occurrence of a character ...
     body:        for i in range(len(s)): ...
 """
 

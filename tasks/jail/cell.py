@@ -40,6 +40,7 @@ class Limits:
 
     @property
     def rlimits(self) -> dict[str, tuple[int, int]]:
+        """Name of the limit -> (soft, hard), for setrlimit(2)."""
         whole = {"RLIMIT_AS": self.memory_bytes, "RLIMIT_FSIZE": self.file_bytes, "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0}
         whole["RLIMIT_NPROC"] = 4096  # threads: processes are refused
         return {"RLIMIT_CPU": (self.cpu_s, self.cpu_s + 1), **{name: (value, value) for name, value in whole.items()}}
@@ -81,6 +82,7 @@ class Jail:
             raise OSError(f"no sandbox starts by {confinement.mode}")
 
     def close(self) -> None:
+        """Kills the server and everything in it."""
         self.broken = True
         self.process.kill()
         self.control.close()

@@ -27,6 +27,7 @@ OPAQUE: list[Any] = []
 
 
 def serve(control: socket.socket, wipe: Sequence[str]) -> None:
+    """Forks one process per candidate and reports how it ended, until `control` is closed; empties `wipe` after each."""
     gc.collect()
     gc.freeze()
     while True:
@@ -53,6 +54,7 @@ def serve(control: socket.socket, wipe: Sequence[str]) -> None:
 
 
 def empty(folder: str) -> None:
+    """Deletes what a candidate left in `folder`."""
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -77,6 +79,7 @@ def answer(channel: socket.socket) -> None:
 
 
 def confine(limits: dict[str, list[int]]) -> None:
+    """Sets limits and system call filters for this process, for good; `limits`: name -> [soft, hard]."""
     hide()
     for name, (soft, hard) in limits.items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
@@ -86,6 +89,7 @@ def confine(limits: dict[str, list[int]]) -> None:
 
 
 def define(program: str, channel: socket.socket) -> dict[str, Any]:
+    """Runs the program as a module, reports the names that it defines, and returns them with their values."""
     try:
         code = compile(program, "candidate.py", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
@@ -99,6 +103,7 @@ def define(program: str, channel: socket.socket) -> dict[str, Any]:
 
 
 def respond(space: dict[str, Any], request: dict[str, Any]) -> str:
+    """Reads a name or calls a function of the program, and returns the value or the exception's name as JSON."""
     known = OPAQUE.__getitem__
     target = known(request["of"]) if "of" in request else None
     name = request["name"]
@@ -115,6 +120,7 @@ def respond(space: dict[str, Any], request: dict[str, Any]) -> str:
 
 
 def value_text(value: Any) -> str:
+    """A value as JSON for the host; what cannot be sent stays here and is named by a number."""
     try:
         text = dumps(value, keep)
     except (TooLarge, RecursionError):
@@ -127,15 +133,18 @@ class Uncrossable:
 
 
 def keep(value: Any) -> int:
+    """Keeps a value that stays in this process, and returns the number by which the host names it."""
     OPAQUE.append(value)
     return len(OPAQUE) - 1
 
 
 def say(channel: socket.socket, text: str) -> None:
+    """Sends one line to the host."""
     channel.sendall(text.encode() + b"\n")
 
 
 def main() -> None:
+    """Confines the server itself and serves; file descriptor 0 is the socket to the host."""
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -3,7 +3,7 @@ worked ones.
 
 One raw example (shortened):
 
-    task_id: 11    text: Write a python function to remove first and last occurrence of a given character from the string.
+    task_id: 11    text: Write a python function to remove first and last occurrence of a given character ...
     test_list: assert remove_Occ("hello","l") == "heo" ...    code: def remove_Occ(s,ch): ...
 
 Trap: the function's name stands only in the assertions, and the reference defines helpers too: the entry point is the

@@ -28,6 +28,8 @@ _TEXTS = ("river", "a", "summer day", "", "banana")
 
 @dataclass(frozen=True)
 class Function:
+    """A small function: what is asked, its reference body, and the calls that test it."""
+
     family: str
     constant: int | str
     prompt: str  # signature and docstring
@@ -37,11 +39,14 @@ class Function:
 
     @property
     def key(self) -> str:
+        """Family and constant, by which functions count as the same and are split."""
         return f"{self.family} {self.constant}"
 
 
 @dataclass(frozen=True)
 class Family:
+    """Functions that differ in one constant, the `{}` in `docs` and `body`; `inputs` are the arguments of the tests."""
+
     name: str
     argument: str
     docs: tuple[str, ...]
@@ -179,6 +184,7 @@ FAMILIES = (
 
 
 def generate(rng: random.Random) -> Function:
+    """A function of a random family with a random constant."""
     family = rng.choice(FAMILIES)
     constant = family.constants(rng)
     name = f"{family.name}_{constant}"

@@ -28,14 +28,15 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the capital of {}.",
             "Do you know the capital of {}?",
         ),
-        "Norway=Oslo Sweden=Stockholm Finland=Helsinki Denmark=Copenhagen Iceland=Reykjavik Ireland=Dublin France=Paris "
-        "Spain=Madrid Portugal=Lisbon Italy=Rome Greece=Athens Austria=Vienna Germany=Berlin Poland=Warsaw Hungary=Budapest "
-        "Romania=Bucharest Bulgaria=Sofia Serbia=Belgrade Croatia=Zagreb Latvia=Riga Estonia=Tallinn Lithuania=Vilnius "
-        "Ukraine=Kyiv Belgium=Brussels Egypt=Cairo Kenya=Nairobi Ghana=Accra Senegal=Dakar Morocco=Rabat Tunisia=Tunis "
-        "Angola=Luanda Uganda=Kampala Zambia=Lusaka Japan=Tokyo China=Beijing India=Delhi Nepal=Kathmandu Thailand=Bangkok "
-        "Vietnam=Hanoi Mongolia=Ulaanbaatar Iran=Tehran Iraq=Baghdad Turkey=Ankara Lebanon=Beirut Jordan=Amman Qatar=Doha "
-        "Cuba=Havana Peru=Lima Chile=Santiago Canada=Ottawa Ecuador=Quito Colombia=Bogota Uruguay=Montevideo Jamaica=Kingston "
-        "Australia=Canberra Samoa=Apia Fiji=Suva",
+        "Norway=Oslo Sweden=Stockholm Finland=Helsinki Denmark=Copenhagen Iceland=Reykjavik Ireland=Dublin "
+        "France=Paris Spain=Madrid Portugal=Lisbon Italy=Rome Greece=Athens Austria=Vienna Germany=Berlin "
+        "Poland=Warsaw Hungary=Budapest Romania=Bucharest Bulgaria=Sofia Serbia=Belgrade Croatia=Zagreb Latvia=Riga "
+        "Estonia=Tallinn Lithuania=Vilnius Ukraine=Kyiv Belgium=Brussels Egypt=Cairo Kenya=Nairobi Ghana=Accra "
+        "Senegal=Dakar Morocco=Rabat Tunisia=Tunis Angola=Luanda Uganda=Kampala Zambia=Lusaka Japan=Tokyo "
+        "China=Beijing India=Delhi Nepal=Kathmandu Thailand=Bangkok Vietnam=Hanoi Mongolia=Ulaanbaatar Iran=Tehran "
+        "Iraq=Baghdad Turkey=Ankara Lebanon=Beirut Jordan=Amman Qatar=Doha Cuba=Havana Peru=Lima Chile=Santiago "
+        "Canada=Ottawa Ecuador=Quito Colombia=Bogota Uruguay=Montevideo Jamaica=Kingston Australia=Canberra "
+        "Samoa=Apia Fiji=Suva",
     ),
     "opposite": (
         (
@@ -48,10 +49,11 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the opposite of {}.",
             "Do you know the opposite of {}?",
         ),
-        "hot=cold big=small tall=short fast=slow high=low light=dark old=young hard=soft wet=dry rich=poor full=empty near=far "
-        "open=closed loud=quiet early=late happy=sad sweet=sour strong=weak thick=thin wide=narrow clean=dirty deep=shallow "
-        "sharp=blunt heavy=light push=pull buy=sell win=lose start=stop day=night summer=winter north=south east=west "
-        "left=right up=down yes=no first=last true=false love=hate give=receive arrive=leave remember=forget",
+        "hot=cold big=small tall=short fast=slow high=low light=dark old=young hard=soft wet=dry rich=poor full=empty "
+        "near=far open=closed loud=quiet early=late happy=sad sweet=sour strong=weak thick=thin wide=narrow "
+        "clean=dirty deep=shallow sharp=blunt heavy=light push=pull buy=sell win=lose start=stop day=night "
+        "summer=winter north=south east=west left=right up=down yes=no first=last true=false love=hate give=receive "
+        "arrive=leave remember=forget",
     ),
     "young": (
         (
@@ -64,9 +66,9 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the word for a young {}.",
             "Do you know the name of a young {}?",
         ),
-        "dog=puppy cat=kitten cow=calf horse=foal sheep=lamb goat=kid pig=piglet hen=chick duck=duckling goose=gosling "
-        "swan=cygnet deer=fawn bear=cub kangaroo=joey frog=tadpole eel=elver owl=owlet hare=leveret fly=maggot butterfly=caterpillar "
-        "spider=spiderling fish=fry seal=pup eagle=eaglet",
+        "dog=puppy cat=kitten cow=calf horse=foal sheep=lamb goat=kid pig=piglet hen=chick duck=duckling "
+        "goose=gosling swan=cygnet deer=fawn bear=cub kangaroo=joey frog=tadpole eel=elver owl=owlet hare=leveret "
+        "fly=maggot butterfly=caterpillar spider=spiderling fish=fry seal=pup eagle=eaglet",
     ),
     "colour": (
         (
@@ -79,9 +81,9 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the colour of {}.",
             "Do you know the colour of {}?",
         ),
-        "snow=white coal=black grass=green blood=red chocolate=brown milk=white gold=yellow silver=grey honey=amber ruby=red "
-        "emerald=green lavender=purple flamingo=pink carrot=orange sapphire=blue wine=maroon salmon=coral turquoise=teal ink=indigo "
-        "sand=beige",
+        "snow=white coal=black grass=green blood=red chocolate=brown milk=white gold=yellow silver=grey honey=amber "
+        "ruby=red emerald=green lavender=purple flamingo=pink carrot=orange sapphire=blue wine=maroon salmon=coral "
+        "turquoise=teal ink=indigo sand=beige",
     ),
     "home": (
         (
@@ -94,9 +96,9 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the name of the home of a {}.",
             "Do you know where a {} lives?",
         ),
-        "bee=hive bird=nest rabbit=burrow lion=den beaver=lodge badger=sett squirrel=drey ant=hill wasp=vespiary fox=earth "
-        "monk=monastery king=palace soldier=barracks nun=convent sailor=ship farmer=farmhouse camper=tent knight=castle "
-        "snail=shell otter=holt",
+        "bee=hive bird=nest rabbit=burrow lion=den beaver=lodge badger=sett squirrel=drey ant=hill wasp=vespiary "
+        "fox=earth monk=monastery king=palace soldier=barracks nun=convent sailor=ship farmer=farmhouse camper=tent "
+        "knight=castle snail=shell otter=holt",
     ),
     "tool": (
         (
@@ -109,9 +111,9 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say who works with a {}.",
             "Do you know who works with a {}?",
         ),
-        "oven=baker anvil=smith needle=tailor plough=farmer scalpel=surgeon trowel=mason brush=painter chisel=sculptor "
-        "telescope=astronomer baton=conductor stethoscope=doctor gavel=judge saw=carpenter camera=photographer razor=barber "
-        "net=fisherman loom=weaver spade=gardener lens=optician drill=dentist",
+        "oven=baker anvil=smith needle=tailor plough=farmer scalpel=surgeon trowel=mason brush=painter "
+        "chisel=sculptor telescope=astronomer baton=conductor stethoscope=doctor gavel=judge saw=carpenter "
+        "camera=photographer razor=barber net=fisherman loom=weaver spade=gardener lens=optician drill=dentist",
     ),
     "group": (
         (
@@ -124,9 +126,9 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the word for a group of {}.",
             "Do you know the word for a group of {}?",
         ),
-        "wolves=pack lions=pride cows=herd fishes=school bees=swarm crows=murder ants=colony ships=fleet singers=choir "
-        "players=team stars=galaxy trees=forest islands=archipelago geese=gaggle owls=parliament actors=cast sailors=crew "
-        "whales=pod flowers=bouquet grapes=bunch soldiers=army kittens=litter",
+        "wolves=pack lions=pride cows=herd fishes=school bees=swarm crows=murder ants=colony ships=fleet "
+        "singers=choir players=team stars=galaxy trees=forest islands=archipelago geese=gaggle owls=parliament "
+        "actors=cast sailors=crew whales=pod flowers=bouquet grapes=bunch soldiers=army kittens=litter",
     ),
     "past": (
         (
@@ -139,15 +141,17 @@ RELATIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Say the past tense of {}.",
             "Do you know the past tense of {}?",
         ),
-        "go=went see=saw eat=ate run=ran take=took make=made write=wrote sing=sang swim=swam drink=drank fly=flew know=knew "
-        "think=thought bring=brought catch=caught teach=taught speak=spoke break=broke drive=drove fall=fell feel=felt find=found "
-        "hold=held keep=kept sleep=slept stand=stood tell=told wear=wore",
+        "go=went see=saw eat=ate run=ran take=took make=made write=wrote sing=sang swim=swam drink=drank fly=flew "
+        "know=knew think=thought bring=brought catch=caught teach=taught speak=spoke break=broke drive=drove "
+        "fall=fell feel=felt find=found hold=held keep=kept sleep=slept stand=stood tell=told wear=wore",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Fact:
+    """One pair of a relation: the subject that is asked about, and the word that answers."""
+
     relation: str
     subject: str
     answer: str
@@ -161,5 +165,6 @@ class Fact:
 
 
 def facts() -> tuple[Fact, ...]:
+    """Every fact, in the order of the tables."""
     pairs = [(r, p.partition("=")) for r, (_, table) in RELATIONS.items() for p in table.split()]
     return tuple(Fact(relation, subject, answer) for relation, (subject, _, answer) in pairs)

@@ -2,7 +2,7 @@
 
 One raw example:
 
-    On a cold morning Mia walked to the harbour. She saw an old boat and sat down beside it. In the evening it began to rain.
+    On a cold morning Mia walked to the harbour. She saw an old boat and sat down beside it. In the evening it began ...
 """
 
 from __future__ import annotations

@@ -28,20 +28,25 @@ _LIMIT = 99
 
 @dataclass(frozen=True)
 class Problem:
+    """A word problem and its worked solution."""
+
     family: str
     question: str
     steps: tuple[str, ...]  # "12+5=17", in order
 
     @property
     def chain(self) -> str:
+        """The equations, by which problems count as the same and are split."""
         return ";".join(self.steps)
 
     @property
     def answer(self) -> int:
+        """The last result."""
         return int(self.steps[-1].split("=")[1])
 
     @property
     def solution(self) -> str:
+        """The worked solution that ends with `#### ANSWER`."""
         lines = [f"{word} {step}." for word, step in zip(_WORDS, self.steps, strict=False)]
         return "\n".join([*lines, f"#### {self.answer}"])
 
@@ -64,8 +69,14 @@ FAMILIES = (
     Family(
         "gain_lose",
         (
-            "{A} has {a} {items}. {A} gets {b} more {items} and then gives away {c}. How many {items} does {A} have now?",
-            "There are {a} {items} on the table. {A} puts {b} more there and {B} takes {c}. How many {items} are on the table?",
+            (
+                "{A} has {a} {items}. {A} gets {b} more {items} and then gives away {c}. "
+                "How many {items} does {A} have now?"
+            ),
+            (
+                "There are {a} {items} on the table. {A} puts {b} more there and {B} takes {c}. "
+                "How many {items} are on the table?"
+            ),
         ),
         _draw((5, 60), (2, 39), (2, 60)),
         lambda a, b, c: [(a, "+", b), (a + b, "-", c)],
@@ -91,7 +102,10 @@ FAMILIES = (
     Family(
         "share",
         (
-            "{A} has {a} {items} and finds {b} more. {A} shares all {items} among {c} friends. How many does each friend get?",
+            (
+                "{A} has {a} {items} and finds {b} more. {A} shares all {items} among {c} friends. "
+                "How many does each friend get?"
+            ),
             "{A} and {B} put {a} and {b} {items} together in {c} equal piles. How many {items} are in each pile?",
         ),
         _draw((3, 50), (2, 49), (2, 9)),
@@ -118,7 +132,10 @@ FAMILIES = (
     Family(
         "more_then_total",
         (
-            "{A} reads {a} pages on Monday and {b} pages more than that on Friday. How many pages does {A} read in all?",
+            (
+                "{A} reads {a} pages on Monday and {b} pages more than that on Friday. "
+                "How many pages does {A} read in all?"
+            ),
             "{A} has {a} {items}. {B} has {b} {items} more than {A}. How many {items} do they have together?",
         ),
         _draw((3, 40), (2, 30)),
@@ -146,7 +163,10 @@ FAMILIES = (
         "buy_and_lose",
         (
             "{A} has {a} {items}. {A} buys {b} {boxes} of {c} {items} and loses {d}. How many {items} does {A} have?",
-            "A shop has {a} {items}. It gets {b} {boxes} with {c} {items} each and sells {d}. How many {items} are left?",
+            (
+                "A shop has {a} {items}. It gets {b} {boxes} with {c} {items} each and sells {d}. "
+                "How many {items} are left?"
+            ),
         ),
         _draw((3, 40), (2, 8), (2, 8), (2, 40)),
         lambda a, b, c, d: [(b, "*", c), (a, "+", b * c), (a + b * c, "-", d)],
@@ -163,8 +183,14 @@ FAMILIES = (
     Family(
         "groups_left",
         (
-            "{A} has {a} {boxes} with {b} {items} each and gives {c} {boxes} to {B}. How many {items} does {A} still have?",
-            "{a} {boxes} stand in a row. {A} carries {c} away. The others hold {b} {items} each. How many {items} is that?",
+            (
+                "{A} has {a} {boxes} with {b} {items} each and gives {c} {boxes} to {B}. "
+                "How many {items} does {A} still have?"
+            ),
+            (
+                "{a} {boxes} stand in a row. {A} carries {c} away. The others hold {b} {items} each. "
+                "How many {items} is that?"
+            ),
         ),
         _draw((4, 19), (2, 9), (2, 15)),
         lambda a, b, c: [(a, "-", c), (a - c, "*", b)],

@@ -1,8 +1,10 @@
-"""WikiText-2, raw, test split (Merity et al. 2016, arXiv 1609.07843, CC BY-SA), one document an article, as lm-eval's `wikitext`.
+"""WikiText-2, raw, test split (Merity et al. 2016, arXiv 1609.07843, CC BY-SA), one article a document.
+
+The same documents and figures as lm-eval's own `wikitext`.
 
 One raw example (an article's beginning):
 
-     = Robert Boulter = \n \n Robert Boulter is an English film , television and theatre actor . He had a guest @-@ starring role ...
+     = Robert Boulter = \n \n Robert Boulter is an English film , television and theatre actor . He had ...
 """
 
 from __future__ import annotations
