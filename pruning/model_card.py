@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, ModelCard, inherited, render, split
 
-_MADE = """Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric}, scored on {tokens} tokens,
-allocation {allocation}{compensated}. FFN width {before} -> {after}.
+_MADE = """Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric},
+scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width {before} -> {after}.
 
 {loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`."""
 _AS_USUAL = "vLLM and transformers load it as it is."

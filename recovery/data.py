@@ -125,12 +125,12 @@ def pair(row: Mapping[str, Any], where: str) -> Example:
         return Example(texts[-2], texts[-1], texts[0] if len(texts) == 3 else "")
     for prompt, answer in _PAIRS:
         if isinstance(row.get(prompt), str) and isinstance(row.get(answer), str):
-            context = (
-                f"\n\n{row['input']}" if prompt == "instruction" and row.get("input") else ""
-            )  # as in Alpaca's form
+            # Alpaca's form has an optional input beside the instruction
+            context = f"\n\n{row['input']}" if prompt == "instruction" and row.get("input") else ""
             return Example(row[prompt] + context, row[answer], str(row.get("system") or ""))
     raise UsageError(
-        f"{where} has the columns {', '.join(sorted(row))}; needed are `messages`, or two like `prompt` and `completion`"
+        f"{where} has the columns {', '.join(sorted(row))}; "
+        "needed are `messages`, or two like `prompt` and `completion`"
     )
 
 
@@ -156,8 +156,8 @@ def check_no_overlap(examples: Sequence[Example], tested: Iterable[str], source:
     ]
     if found:
         raise UsageError(
-            f"{len(found)} of {len(examples)} training items of {source} hold a test item, such as {found[0].prompt[:80]!r}; "
-            "take them out, or evaluate another task"
+            f"{len(found)} of {len(examples)} training items of {source} hold a test item, "
+            f"such as {found[0].prompt[:80]!r}; take them out, or evaluate another task"
         )
 
 

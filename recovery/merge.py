@@ -76,7 +76,8 @@ def _open_weights(state: Path, stack: ExitStack) -> _Trained:
     tensors: dict[str, Any] = {}
     for file in sorted(state.glob("model*.safetensors")):
         opened = stack.enter_context(safe_open(file, framework="pt"))
-        tensors |= {name: lambda _, name=name, opened=opened: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        names = list(opened.keys())
+        tensors |= {name: lambda _, name=name, opened=opened: opened.get_tensor(name) for name in names}
     if not tensors:
         raise UnsupportedModelError(f"{state} holds neither an adapter nor weights; train again")
     return _Trained(tensors)
@@ -87,7 +88,8 @@ def _open_adapter(state: Path, stack: ExitStack) -> _Trained:
 
     config = json.loads((state / "adapter_config.json").read_text(encoding="utf-8"))
     opened = stack.enter_context(safe_open(state / _ADAPTER, framework="pt"))
-    stems = [name.removesuffix(".lora_A.weight") for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118
+    names = list(opened.keys())
+    stems = [name.removesuffix(".lora_A.weight") for name in names if name.endswith(".lora_A.weight")]
 
     def change(stem: str, adapter: Any) -> Any:
         up, down = (opened.get_tensor(f"{stem}.lora_{side}.weight").float() for side in "BA")

@@ -27,7 +27,7 @@ OPAQUE: list[Any] = []
 
 
 def serve(control: socket.socket, wipe: Sequence[str]) -> None:
-    """Forks one process per candidate and reports how it ended, until `control` is closed; empties `wipe` after each."""
+    """Forks a process per candidate and reports how it ended, until `control` is closed; empties `wipe` after each."""
     gc.collect()
     gc.freeze()
     while True:
