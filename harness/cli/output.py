@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ _NARROW = 5  # columns that are folded rather than taken apart
 
 def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
     """One JSON document on standard output when asked, else a table or `key: value` lines on standard error."""
+    if is_dataclass(found) and not isinstance(found, type):
+        found = asdict(found)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     elif table is not None:

@@ -5,8 +5,8 @@ have measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,72 @@ _BUSY = 32  # requests at a time, beside one alone
 _RUNS = Path("runs")
 
 
-def on_device(config: RunConfig, ratio: float | None, device: str, context: int | None) -> dict[str, Any]:
-    """Everything by formula, nothing loaded. `ratio`: one beside the whole model, several where None.
+@dataclass(frozen=True)
+class IdealSpeedup:
+    """Bounds on the speed-up of one decoding step.
 
-    Raises UsageError for an unknown device and a context that the model cannot take.
+    Attributes:
+        flops: By operations alone.
+        bytes: By bytes read alone.
+        roofline: By whatever takes longer on this device; None where its speeds are unknown.
     """
-    found, names = find_device(device), task_names(config)
+
+    flops: float
+    bytes: float
+    roofline: float | None
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """A model at one ratio on a device.
+
+    Attributes:
+        ratio_requested: Fraction of FFN neurons to remove, before alignment.
+        kv_capacity_tokens: Tokens that the KV cache holds beside the weights.
+        requests: Requests of the table's context length that fit into the cache together.
+        ideal: Requests at a time, "1" or "32" -> speed-up.
+        measured: Speed-ups that runs at hand have measured, in words.
+    """
+
+    ratio_requested: float
+    intermediate_size: int
+    parameters: int
+    weight_bytes: int
+    kv_capacity_tokens: int
+    requests: int
+    ideal: Mapping[str, IdealSpeedup]
+    measured: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DeviceTable:
+    """A model at several ratios on a device. `harness plan MODEL --device D --json` prints these fields.
+
+    Attributes:
+        context: Tokens of a request.
+        kv_bytes_per_token: Of the KV cache, at every ratio the same.
+    """
+
+    model: str
+    device: Device
+    context: int
+    kv_bytes_per_token: int
+    rows: tuple[DeviceRow, ...]
+
+
+def on_device(config: RunConfig, ratio: float | None, device: str, context: int | None) -> DeviceTable:
+    """Everything by formula; no weights are loaded.
+
+    Args:
+        config: Names the model and says how it is pruned.
+        ratio: Shown beside the dense model; None: ratios from 0.1 to 0.5.
+        device: A name such as A100-80, or a memory size such as 24GiB.
+        context: Tokens of a request; None: 2048, or what the model can take.
+
+    Raises:
+        UsageError: The device is unknown, or the model cannot take the context.
+    """
+    where, names = find_device(device), task_names(config)
     shape = registry.shape(config.model, find_task(names[0]).kind if is_task(names[0]) else "general")
     length = context or min(_CONTEXT, shape.max_position_embeddings)
     if length > shape.max_position_embeddings:
@@ -45,14 +105,16 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         request = plan_request(config.model_copy(update={"ratio": each}), shape.intermediate_size)
         check_request(request, shape.intermediate_size)
         width = pruned_width(shape.intermediate_size, each, request.alignment)
-        rows.append(_row(shape, _narrowed(shape, width), each, found, length, measured))
-    return {
-        "model": config.model,
-        "device": asdict(found),
-        "context": length,
-        "kv_bytes_per_token": shape.kv_bytes_per_token,
-        "rows": rows,
-    }
+        row = _row(shape, _narrowed(shape, width), where, length)
+        texts = tuple(text for size, text in measured if size == width)
+        rows.append(replace(row, ratio_requested=each, measured=texts))
+    return DeviceTable(
+        model=config.model,
+        device=where,
+        context=length,
+        kv_bytes_per_token=shape.kv_bytes_per_token,
+        rows=tuple(rows),
+    )
 
 
 def _narrowed(shape: ModelShape, width: int) -> ModelShape:
@@ -60,32 +122,25 @@ def _narrowed(shape: ModelShape, width: int) -> ModelShape:
     return replace(shape, parameters=shape.pruned_parameters(widths), intermediate_size=width)
 
 
-def _row(
-    dense: ModelShape, shape: ModelShape, ratio: float, device: Device, context: int, measured: list[tuple[int, str]]
-) -> dict[str, Any]:
+def _row(dense: ModelShape, shape: ModelShape, device: Device, context: int) -> DeviceRow:
     capacity = kv_capacity_tokens(shape, device)
-    return {
-        "ratio_requested": ratio,
-        "intermediate_size": shape.intermediate_size,
-        "parameters": shape.parameters,
-        "weight_bytes": shape.parameters * shape.dtype_bytes,
-        "kv_capacity_tokens": capacity,
-        "requests": capacity // context,
-        "ideal": {str(level): _ideal(dense, shape, device, level, context) for level in (1, _BUSY)},
-        "measured": [text for width, text in measured if width == shape.intermediate_size],
-    }
+    return DeviceRow(
+        ratio_requested=0.0,
+        intermediate_size=shape.intermediate_size,
+        parameters=shape.parameters,
+        weight_bytes=shape.parameters * shape.dtype_bytes,
+        kv_capacity_tokens=capacity,
+        requests=capacity // context,
+        ideal={str(level): _ideal(dense, shape, device, level, context) for level in (1, _BUSY)},
+        measured=(),
+    )
 
 
-def _ideal(
-    dense: ModelShape, shape: ModelShape, device: Device, concurrency: int, context: int
-) -> dict[str, float | None]:
-    """Speed-ups of a decoding step; `roofline`: by whatever takes longer on this device, None where its speeds are
-    unknown.
-    """
+def _ideal(dense: ModelShape, shape: ModelShape, device: Device, concurrency: int, context: int) -> IdealSpeedup:
     old, new = (decode_work(s, concurrency, context, shape.dtype_bytes) for s in (dense, shape))
     flops, read = ideal_speedup(old, new)
     before, after = old.seconds(device), new.seconds(device)
-    return {"flops": flops, "bytes": read, "roofline": before / after if before and after else None}
+    return IdealSpeedup(flops=flops, bytes=read, roofline=before / after if before and after else None)
 
 
 def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
@@ -104,7 +159,7 @@ def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
                         _in_words(ratio, variant["serving"]["device"], file.parent.name),
                     )
         except (KeyError, ValueError, TypeError):
-            continue  # not a run of this version; it has nothing to say here
+            continue  # not a run of this version
 
 
 def _in_words(ratio: dict[str, Any], device: str, run: str) -> str:
@@ -112,39 +167,41 @@ def _in_words(ratio: dict[str, Any], device: str, run: str) -> str:
     return f"{ratio['ratio']:.2f}x{interval} at {ratio['concurrency']} on {device}, {run}"
 
 
-def device_table(found: dict[str, Any]) -> Table:
-    device, rows = found["device"], found["rows"]
-    sizes = ("ratio", "FFN width", "parameters", "weights", "KV capacity", f"requests of {found['context']:,}")
-    head = (*sizes, "ideal, 1", f"ideal, {_BUSY}", "measured")
-    shown = [
-        (
-            percent(r["ratio_requested"], 0),
-            f"{r['intermediate_size']:,}",
-            f"{r['parameters']:,}",
-            mebibytes(r["weight_bytes"]),
-            f"{r['kv_capacity_tokens']:,} tokens",
-            f"{r['requests']:,}",
-            *(_ideal_text(r["ideal"][level]) for level in ("1", str(_BUSY))),
-            "; ".join(r["measured"]),
-        )
-        for r in rows
-    ]
+def device_table(made: DeviceTable) -> Table:
+    """The table for a terminal."""
+    sizes = ("ratio", "FFN width", "parameters", "weights", "KV capacity", f"requests of {made.context:,}")
     known = (
         "roofline of its published speeds"
-        if device["flops"]
-        else "by operations / by bytes read, as only its memory is known"
+        if made.device.flops
+        else "by operations / by bytes read, since only its memory is known"
     )
     note = (
-        f"By formula. KV cache: {found['kv_bytes_per_token']:,} bytes per token at every ratio; pruning frees weights, and the cache takes "
-        f"their place. Ideal speed-up of decoding with 1 and {_BUSY} requests of {found['context']:,} tokens at a time: {known}. "
-        "measured: by runs of this model below runs/."
+        f"By formula. KV cache: {made.kv_bytes_per_token:,} bytes per token at every ratio; pruning frees weights, and "
+        f"the cache takes their place. Ideal speed-up of decoding with 1 and {_BUSY} requests of {made.context:,} "
+        f"tokens at a time: {known}. measured: by runs of this model below runs/."
     )
     return Table(
-        f"{found['model']} on {device['name']} ({mebibytes(device['memory_bytes'])})", head, tuple(shown), note
+        f"{made.model} on {made.device.name} ({mebibytes(made.device.memory_bytes)})",
+        (*sizes, "ideal, 1", f"ideal, {_BUSY}", "measured"),
+        tuple(map(_cells, made.rows)),
+        note,
     )
 
 
-def _ideal_text(ideal: dict[str, float | None]) -> str:
-    if ideal["roofline"] is not None:
-        return f"{ideal['roofline']:.2f}x"
-    return f"{ideal['flops']:.2f}x / {ideal['bytes']:.2f}x"
+def _cells(row: DeviceRow) -> tuple[str, ...]:
+    return (
+        percent(row.ratio_requested, 0),
+        f"{row.intermediate_size:,}",
+        f"{row.parameters:,}",
+        mebibytes(row.weight_bytes),
+        f"{row.kv_capacity_tokens:,} tokens",
+        f"{row.requests:,}",
+        *(_ideal_text(row.ideal[level]) for level in ("1", str(_BUSY))),
+        "; ".join(row.measured),
+    )
+
+
+def _ideal_text(ideal: IdealSpeedup) -> str:
+    if ideal.roofline is not None:
+        return f"{ideal.roofline:.2f}x"
+    return f"{ideal.flops:.2f}x / {ideal.bytes:.2f}x"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -22,69 +21,154 @@ _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompt
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
 
-def forecast(spec: ResolvedRun) -> dict[str, Any]:
-    """All sizes in bytes. `seconds` is an upper bound from FLOPs at this CPU's matrix speed, None where a GPU would be
-    used.
+@dataclass(frozen=True)
+class Change:
+    """A number of the dense model and of the pruned one."""
+
+    dense: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class SecondMoments:
+    """What `obs` and re-fitting need: a [width, width] matrix per layer, on disk until the plans are made.
+
+    Attributes:
+        disk_bytes: Of all layers.
+        passes: Over the calibration prompts, each for as many layers as fit into memory.
+        memory_bytes: Of the layers of one pass.
     """
+
+    disk_bytes: int
+    passes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class RecoveryForecast:
+    """The cost of fine-tuning one variant, the widest, as recovery/cost.py estimates it.
+
+    Attributes:
+        variants: How many are fine-tuned.
+        examples: Training examples, at most.
+        tokens: Over all steps, prompts included.
+        memory_bytes: Sum of weights, gradients, optimiser state and activations.
+        flops: Of one variant.
+    """
+
+    variants: int
+    tuning: str
+    examples: int
+    tokens: int
+    steps: int
+    trained_parameters: int
+    weights_bytes: int
+    gradient_bytes: int
+    optimiser_bytes: int
+    activation_bytes: int
+    disk_bytes: int
+    flops: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do. `harness run --dry-run --json` prints these fields.
+
+    Attributes:
+        task: The target task.
+        alignment: Widths are multiples of it; None where nothing is pruned.
+        ratio_requested: Fraction of FFN neurons to remove, before alignment.
+        ratio_neurons: Fraction of FFN neurons that would be removed.
+        ratio_parameters: Fraction of all parameters that would be removed.
+        intermediate_size: FFN width of every layer.
+        disk_bytes: Of all checkpoints that would be written.
+        scoring_bytes: Memory of the model's weights while it is scored.
+        second_moments: None where no metric and no re-fitting needs them.
+        recovery: None where nothing is fine-tuned.
+        cells: "VARIANT x TASK" for every evaluation.
+        seconds: Upper bound for this CPU; None where a GPU would be used.
+    """
+
+    model: str
+    task: str
+    variants: tuple[str, ...]
+    alignment: int | None
+    ratio_requested: float
+    ratio_neurons: float
+    ratio_parameters: float
+    intermediate_size: Change
+    parameters: Change
+    weight_bytes: Change
+    kv_bytes_per_token: int
+    disk_bytes: int
+    scoring_bytes: int
+    second_moments: SecondMoments | None
+    recovery: RecoveryForecast | None
+    cells: tuple[str, ...]
+    seconds: float | None
+
+
+def forecast(spec: ResolvedRun) -> Forecast:
+    """Everything by formula from the model's config.json; no weights are read."""
     shape = spec.shape
-    widths = (spec.width,) * shape.num_hidden_layers
-    pruned = shape.pruned_parameters(widths)
-    cells = [f"{name} x {task.name}" for name in spec.variants for task in spec.tasks]
-    return {
-        "model": spec.model,
-        "task": spec.target.name,
-        "variants": spec.variants,
-        "alignment": spec.arms[0].request.alignment if spec.arms else None,
-        "ratio_requested": spec.config.ratio if spec.arms else 0.0,
-        "ratio_neurons": 1 - spec.width / shape.intermediate_size,
-        "ratio_parameters": 1 - pruned / shape.parameters,
-        "intermediate_size": {"dense": shape.intermediate_size, "pruned": spec.width},
-        "parameters": {"dense": shape.parameters, "pruned": pruned},
-        "weight_bytes": {"dense": shape.parameters * shape.dtype_bytes, "pruned": pruned * shape.dtype_bytes},
-        "kv_bytes_per_token": shape.kv_bytes_per_token,
-        "disk_bytes": (len(spec.arms) + len(spec.recovered)) * pruned * shape.dtype_bytes,
-        "scoring_bytes": loading_bytes(spec.shape.parameters),
-        "second_moments": _second_moments(spec),
-        "recovery": recovery_cost(spec),
-        "cells": cells,
-        "seconds": estimated_seconds(spec),
-    }
+    pruned = shape.pruned_parameters((spec.width,) * shape.num_hidden_layers)
+    return Forecast(
+        model=spec.model,
+        task=spec.target.name,
+        variants=spec.variants,
+        alignment=spec.arms[0].request.alignment if spec.arms else None,
+        ratio_requested=spec.config.ratio if spec.arms else 0.0,
+        ratio_neurons=1 - spec.width / shape.intermediate_size,
+        ratio_parameters=1 - pruned / shape.parameters,
+        intermediate_size=Change(shape.intermediate_size, spec.width),
+        parameters=Change(shape.parameters, pruned),
+        weight_bytes=Change(shape.parameters * shape.dtype_bytes, pruned * shape.dtype_bytes),
+        kv_bytes_per_token=shape.kv_bytes_per_token,
+        disk_bytes=(len(spec.arms) + len(spec.recovered)) * pruned * shape.dtype_bytes,
+        scoring_bytes=loading_bytes(shape.parameters),
+        second_moments=_second_moments(spec),
+        recovery=recovery_cost(spec),
+        cells=tuple(f"{name} x {task.name}" for name in spec.variants for task in spec.tasks),
+        seconds=estimated_seconds(spec),
+    )
 
 
-def _second_moments(spec: ResolvedRun) -> dict[str, int] | None:
-    """What `obs` and re-fitting need for a time: a [width, width] matrix per layer, on disk; None where they are not
-    used.
-    """
+def _second_moments(spec: ResolvedRun) -> SecondMoments | None:
     if "second moments" not in spec.score_request.needs:
         return None
     layers, width = spec.shape.num_hidden_layers, spec.shape.intermediate_size
     free = moments_memory(loading_bytes(spec.shape.parameters))
-    return {
-        "disk_bytes": layers * layer_bytes(width),
-        "passes": passes(layers, width, free),
-        "memory_bytes": (layers_per_pass(layers, width, free) + 1) * layer_bytes(width),
-    }
+    return SecondMoments(
+        disk_bytes=layers * layer_bytes(width),
+        passes=passes(layers, width, free),
+        memory_bytes=(layers_per_pass(layers, width, free) + 1) * layer_bytes(width),
+    )
 
 
-def recovery_cost(spec: ResolvedRun) -> dict[str, Any] | None:
-    """Of one fine-tuned variant, the widest; None where nothing is fine-tuned."""
+def recovery_cost(spec: ResolvedRun) -> RecoveryForecast | None:
+    """The cost of fine-tuning one variant; None where nothing is fine-tuned."""
     if not spec.recovered:
         return None
     defaults = defaults_of(spec)
     examples = available_examples(spec.config.recovery, defaults, spec.target)
     recipe = make_recipe(spec.config.recovery, defaults, examples)
     expected = cost(spec.shape, recipe, _TOKENS_PER_PROMPT)
-    return {
-        "variants": len(spec.recovered),
-        "tuning": recipe.tuning,
-        "examples": examples,
+    return RecoveryForecast(
+        variants=len(spec.recovered),
+        tuning=recipe.tuning,
+        examples=examples,
+        memory_bytes=expected.memory_bytes,
         **asdict(expected),
-        "memory_bytes": expected.memory_bytes,
-    }
+    )
 
 
 def estimated_seconds(spec: ResolvedRun) -> float | None:
-    """2 FLOPs per parameter and token: scoring forward, and every answer at its full length."""
+    """Upper bound from 2 FLOPs per parameter and token: scoring forward, and every answer at its full length.
+
+    Returns:
+        Seconds at this CPU's matrix speed; None where a GPU would be used.
+    """
     import importlib.util
 
     if importlib.util.find_spec("torch"):
@@ -97,14 +181,15 @@ def estimated_seconds(spec: ResolvedRun) -> float | None:
     answered = len(spec.variants) * sum(
         items[task.name] * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks
     )
-    training = len(spec.recovered) * float((recovery_cost(spec) or {"flops": 0.0})["flops"])
+    recovery = recovery_cost(spec)
+    training = len(spec.recovered) * recovery.flops if recovery else 0.0
     flops = 2 * spec.shape.parameters * (scored + answered) + _second_moment_flops(spec) + training
     return _START_SECONDS + flops / _flops_per_second()
 
 
 def _second_moment_flops(spec: ResolvedRun) -> float:
-    """H over the target's tokens (2 F^2 each); in FP64, at half the speed, an inverse and a removal order of about 2
-    F^3 and a re-fit.
+    """H over the target's tokens takes 2 F^2 each, F the FFN width; in FP64, at half the speed, the inverse and the
+    removal order take about 2 F^3, and so does a re-fit.
     """
     if "second moments" not in spec.score_request.needs:
         return 0.0
@@ -125,65 +210,57 @@ def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:
     return 2 * size**3 / best
 
 
-def forecast_table(found: dict[str, Any]) -> Table:
-
-    seconds = (
-        "not estimated for a GPU"
-        if found["seconds"] is None
-        else f"at most about {duration_text(found['seconds'])} on this CPU"
-    )
-    width, parameters, weights = found["intermediate_size"], found["parameters"], found["weight_bytes"]
-    ratios = (
-        percent(found["ratio_requested"]),
-        percent(found["ratio_neurons"], 2),
-        percent(found["ratio_parameters"], 2),
-    )
-    sizes = {name: (mebibytes(value), f"{value:,} bytes") for name, value in weights.items()}
+def forecast_table(expected: Forecast) -> Table:
+    """The forecast for a terminal."""
+    width, parameters, weights = expected.intermediate_size, expected.parameters, expected.weight_bytes
+    removed = f"{percent(expected.ratio_neurons, 2)} of neurons, {percent(expected.ratio_parameters, 2)} of parameters"
+    dense, pruned = (f"{mebibytes(size)} ({size:,} bytes)" for size in (weights.dense, weights.pruned))
     rows = (
-        ("model", found["model"]),
-        (
-            "FFN width",
-            f"{width['dense']} -> {width['pruned']} in every layer (alignment {found['alignment'] or 'none'})",
-        ),
-        ("ratio", "{} asked, {} of neurons, {} of parameters".format(*ratios)),
-        ("parameters", f"{parameters['dense']:,} -> {parameters['pruned']:,}"),
-        ("weights", "{} ({}) -> {} ({})".format(*sizes["dense"], *sizes["pruned"])),
-        ("KV cache", f"{found['kv_bytes_per_token']:,} bytes per token, unchanged by pruning"),
-        ("disk needed", f"{mebibytes(found['disk_bytes'])} for checkpoints"),
-        ("memory for scoring", f"{mebibytes(found['scoring_bytes'])} for the model's weights"),
-        *_second_moment_rows(found["second_moments"]),
-        *recovery_rows(found["recovery"]),
-        ("evaluations", ", ".join(found["cells"])),
-        ("time", seconds),
+        ("model", expected.model),
+        ("FFN width", f"{width.dense} -> {width.pruned} in every layer (alignment {expected.alignment or 'none'})"),
+        ("ratio", f"{percent(expected.ratio_requested)} requested, {removed}"),
+        ("parameters", f"{parameters.dense:,} -> {parameters.pruned:,}"),
+        ("weights", f"{dense} -> {pruned}"),
+        ("KV cache", f"{expected.kv_bytes_per_token:,} bytes per token, unchanged by pruning"),
+        ("disk needed", f"{mebibytes(expected.disk_bytes)} for checkpoints"),
+        ("memory for scoring", f"{mebibytes(expected.scoring_bytes)} for the model's weights"),
+        *_second_moment_rows(expected.second_moments),
+        *recovery_rows(expected.recovery),
+        ("evaluations", ", ".join(expected.cells)),
+        ("time", time_text(expected.seconds)),
     )
     return Table("What this run would do", ("what", "value"), rows)
 
 
-def _second_moment_rows(found: dict[str, int] | None) -> list[tuple[str, str]]:
-
-    if found is None:
+def _second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
+    if moments is None:
         return []
-    sizes = f"{mebibytes(found['disk_bytes'])} on disk for a time, {mebibytes(found['memory_bytes'])} in memory"
-    return [("second moments", f"{sizes}, {found['passes']} passes over the calibration prompts")]
+    sizes = f"{mebibytes(moments.disk_bytes)} temporary disk, {mebibytes(moments.memory_bytes)} in memory"
+    return [("second moments", f"{sizes}, {moments.passes} passes over the calibration prompts")]
 
 
-def recovery_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
-
-    if found is None:
+def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:
+    """The rows on fine-tuning in the table of a run or of a sweep."""
+    if recovery is None:
         return []
-    parts = ", ".join(
-        f"{mebibytes(found[f'{name}_bytes'])} {name}" for name in ("weights", "gradient", "optimiser", "activation")
-    )
+    sizes = {
+        "weights": recovery.weights_bytes,
+        "gradient": recovery.gradient_bytes,
+        "optimiser": recovery.optimiser_bytes,
+        "activation": recovery.activation_bytes,
+    }
+    parts = ", ".join(f"{mebibytes(size)} {name}" for name, size in sizes.items())
+    work = f"{recovery.steps} steps, about {recovery.tokens:,} tokens each"
     return [
-        (
-            "fine-tuning",
-            f"{found['variants']} times {found['tuning']}, {found['steps']} steps, about {found['tokens']:,} tokens each",
-        ),
-        ("trained parameters", f"{found['trained_parameters']:,}"),
-        ("memory for training", f"about {mebibytes(found['memory_bytes'])}: {parts}"),
-        ("disk for training", f"{mebibytes(found['disk_bytes'])} for a time"),
+        ("fine-tuning", f"{recovery.variants} times {recovery.tuning}, {work}"),
+        ("trained parameters", f"{recovery.trained_parameters:,}"),
+        ("memory for training", f"about {mebibytes(recovery.memory_bytes)}: {parts}"),
+        ("disk for training", f"{mebibytes(recovery.disk_bytes)} temporary disk"),
     ]
 
 
-def duration_text(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+def time_text(seconds: float | None) -> str:
+    if seconds is None:
+        return "not estimated for a GPU"
+    length = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+    return f"at most about {length} on this CPU"

@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from harness.pipeline.dry_run import duration_text, estimated_seconds, recovery_cost, recovery_rows
+from harness.pipeline.dry_run import RecoveryForecast, estimated_seconds, recovery_cost, recovery_rows, time_text
 from harness.pipeline.resolve import ResolvedRun
-from harness.sweeps.grid import grid_rows
+from harness.sweeps.grid import GridRow, grid_rows
 from reports.figures import percent
 from reports.parts import Table
 
 
-def forecast_sweep(spec: ResolvedRun) -> dict[str, Any]:
-    """Widths and cells of a sweep; `seconds` as above, with one engine at a time."""
-    methods = {arm.kind: len({a.request.seed for a in spec.arms if a.kind == arm.kind}) for arm in spec.arms}
-    return {
-        "model": spec.model,
-        "task": [task.name for task in spec.tasks],
-        "methods": methods,
-        "grid": grid_rows(spec),
-        "variants": 1 + len(spec.arms),
-        "recovered": spec.recovered,
-        "parameters": spec.shape.parameters,
-        "intermediate_size": spec.shape.intermediate_size,
-        "recovery": recovery_cost(spec),
-        "seconds": estimated_seconds(spec),
-    }
+@dataclass(frozen=True)
+class SweepForecast:
+    """What a sweep would do. `harness sweep --dry-run --json` prints these fields.
+
+    Attributes:
+        task: The tasks, the target first.
+        methods: Arm -> seeds.
+        variants: How many are evaluated, the dense model among them, those that are fine-tuned not.
+        recovered: The variants that are also fine-tuned.
+        parameters: Of the dense model.
+        intermediate_size: FFN width of the dense model.
+        recovery: None where nothing is fine-tuned.
+        seconds: Upper bound for this CPU with one engine at a time; None where a GPU would be used.
+    """
+
+    model: str
+    task: tuple[str, ...]
+    methods: Mapping[str, int]
+    grid: tuple[GridRow, ...]
+    variants: int
+    recovered: tuple[str, ...]
+    parameters: int
+    intermediate_size: int
+    recovery: RecoveryForecast | None
+    seconds: float | None
 
 
-def grid_table(found: dict[str, Any]) -> Table:
-
-    seconds = (
-        "not estimated for a GPU"
-        if found["seconds"] is None
-        else f"at most about {duration_text(found['seconds'])} on this CPU"
+def forecast_sweep(spec: ResolvedRun) -> SweepForecast:
+    """Everything by formula from the model's config.json; no weights are read."""
+    return SweepForecast(
+        model=spec.model,
+        task=tuple(task.name for task in spec.tasks),
+        methods={arm.kind: len({a.request.seed for a in spec.arms if a.kind == arm.kind}) for arm in spec.arms},
+        grid=tuple(grid_rows(spec)),
+        variants=1 + len(spec.arms),
+        recovered=spec.recovered,
+        parameters=spec.shape.parameters,
+        intermediate_size=spec.shape.intermediate_size,
+        recovery=recovery_cost(spec),
+        seconds=estimated_seconds(spec),
     )
-    rows = [
-        ("model", f"{found['model']}, {found['parameters']:,} parameters, FFN width {found['intermediate_size']}"),
-        ("tasks", ", ".join(found["task"])),
-        (
-            "methods",
-            ", ".join(f"{kind} ({seeds} seeds)" if seeds > 1 else kind for kind, seeds in found["methods"].items()),
-        ),
+
+
+def grid_table(expected: SweepForecast) -> Table:
+    """The forecast for a terminal."""
+    methods = (f"{arm} ({seeds} seeds)" if seeds > 1 else arm for arm, seeds in expected.methods.items())
+    rows = (
+        ("model", f"{expected.model}, {expected.parameters:,} parameters, FFN width {expected.intermediate_size}"),
+        ("tasks", ", ".join(expected.task)),
+        ("methods", ", ".join(methods)),
         *(
-            (percent(row["ratio"], 2), f"width {row['intermediate_size']}, {row['parameters']:,} parameters")
-            for row in found["grid"]
+            (percent(row.ratio, 2), f"width {row.intermediate_size}, {row.parameters:,} parameters")
+            for row in expected.grid
         ),
-        ("variants evaluated", str(found["variants"] + len(found["recovered"]))),
-        ("fine-tuned", ", ".join(found["recovered"]) or "none"),
-        *recovery_rows(found["recovery"]),
-        ("time", f"{seconds}, one engine at a time"),
-    ]
-    return Table("What this sweep would do", ("what", "value"), tuple(rows))
+        ("variants evaluated", str(expected.variants + len(expected.recovered))),
+        ("fine-tuned", ", ".join(expected.recovered) or "none"),
+        *recovery_rows(expected.recovery),
+        ("time", f"{time_text(expected.seconds)}, one engine at a time"),
+    )
+    return Table("What this sweep would do", ("what", "value"), rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.config.settings import RunConfig
@@ -112,12 +113,21 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
         yield _arm(config, method, ratio, config.sweep.seeds[0] if method == "random" else config.seed, shape).name
 
 
-def grid_rows(spec: ResolvedRun) -> list[dict[str, Any]]:
-    """One row per ratio: the width of every layer and the parameters left, if all layers have the same width."""
+@dataclass(frozen=True)
+class GridRow:
+    """One ratio of a sweep: the FFN width of every layer and the parameters that are left."""
+
+    ratio: float
+    intermediate_size: int
+    parameters: int
+
+
+def grid_rows(spec: ResolvedRun) -> list[GridRow]:
+    """One row per ratio, where all layers have the same width."""
     rows = []
     for ratio in dict.fromkeys(arm.request.ratio for arm in spec.arms):
         request = next(arm.request for arm in spec.arms if arm.request.ratio == ratio)
         width = pruned_width(spec.shape.intermediate_size, ratio, request.alignment)
         left = spec.shape.pruned_parameters((width,) * spec.shape.num_hidden_layers)
-        rows.append({"ratio": ratio, "intermediate_size": width, "parameters": left})
+        rows.append(GridRow(ratio, width, left))
     return rows

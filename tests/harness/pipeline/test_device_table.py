@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from harness.cli.main import cli
 from harness.config.settings import load_config
 from harness.core.errors import UsageError
-from harness.pipeline.device_table import device_table, on_device
+from harness.pipeline.device_table import IdealSpeedup, device_table, on_device
 from pruning.checkpoint import describe
 from tests.support.models import TINY_MATH
 
@@ -21,20 +21,19 @@ TINY = load_config(None, {"model": "tiny-math"})
 
 def test_the_dense_row_is_the_model_and_the_others_follow_its_alignment() -> None:
     found = on_device(TINY, None, "1GiB", None)
-    assert found["context"] == 512  # all that the model can take
-    assert [row["intermediate_size"] for row in found["rows"]] == [640, 576, 512, 448, 384, 320]
-    assert found["rows"][0]["parameters"] == describe(TINY_MATH).parameters
-    assert found["rows"][0]["ideal"]["1"] == {"flops": 1.0, "bytes": 1.0, "roofline": None}
-    assert all(row["measured"] == [] for row in found["rows"])
+    assert found.context == 512  # all that the model can take
+    assert [row.intermediate_size for row in found.rows] == [640, 576, 512, 448, 384, 320]
+    assert found.rows[0].parameters == describe(TINY_MATH).parameters
+    assert found.rows[0].ideal["1"] == IdealSpeedup(flops=1.0, bytes=1.0, roofline=None)
+    assert not any(row.measured for row in found.rows)
 
 
 def test_known_speeds_give_a_roofline_between_the_two_bounds() -> None:
-    for row in on_device(load_config(None, {"model": "qwen-7b"}), None, "H100", 4096)["rows"]:
-        for ideal in row["ideal"].values():
+    for row in on_device(load_config(None, {"model": "qwen-7b"}), None, "H100", 4096).rows:
+        for ideal in row.ideal.values():
             assert (
-                min(ideal["flops"], ideal["bytes"]) - 1e-9
-                <= ideal["roofline"]
-                <= max(ideal["flops"], ideal["bytes"]) + 1e-9
+                ideal.roofline is not None
+                and min(ideal.flops, ideal.bytes) - 1e-9 <= ideal.roofline <= max(ideal.flops, ideal.bytes) + 1e-9
             )
 
 
@@ -68,9 +67,9 @@ def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "runs" / name / "run.json").write_text(json.dumps(run))
     (tmp_path / "runs" / "damaged" / "run.json").write_text("{")
     monkeypatch.chdir(tmp_path)
-    rows = on_device(TINY, None, "24GiB", 256)["rows"]
-    assert [row["measured"] for row in rows if row["measured"]] == [["1.25x (1.20 to 1.30) at 8 on cpu, fits"]]
-    assert rows[-1]["measured"]
+    rows = on_device(TINY, None, "24GiB", 256).rows
+    assert [row.measured for row in rows if row.measured] == [("1.25x (1.20 to 1.30) at 8 on cpu, fits",)]
+    assert rows[-1].measured
 
 
 def test_a_context_that_the_model_cannot_take_is_refused() -> None:
@@ -84,7 +83,7 @@ def test_the_command_needs_no_scores_and_writes_nothing(tmp_path: Path, monkeypa
     found = json.loads(made.stdout)
     assert [row["ratio_requested"] for row in found["rows"]] == [0.0, 0.25]
     assert not list(tmp_path.iterdir())
-    table = device_table(found)
+    table = device_table(on_device(load_config(None, {"model": "qwen-1.5b"}), 0.25, "L4", None))
     assert "L4 (22.49 GiB)" in table.title
     assert len(table.rows[0]) == len(table.head)
 

@@ -26,7 +26,7 @@ def spec(**options: Any) -> Any:
 @pytest.mark.parametrize("model", PAPER_WIDTHS)
 def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> None:
     found = spec(preset="paper", model=model)
-    assert [row["intermediate_size"] for row in grid_rows(found)] == PAPER_WIDTHS[model]
+    assert [row.intermediate_size for row in grid_rows(found)] == PAPER_WIDTHS[model]
     assert {arm.request.seed for arm in found.arms if arm.kind == "random"} == {33, 42, 7}
     assert len(found.arms) == 7 * (1 + 1 + 3 + 1)
     assert [task.name for task in found.tasks] == ["gsm8k_boxed", "bbh_general", "wikitext"]
