@@ -312,7 +312,8 @@ def load_config(
         config = RunConfig(**{**merged, "preset": preset})
     except ValidationError as error:
         problems += [_problem(e, sources) for e in _innermost(error.errors())]
-    problems += [f"{sources.place((key,))}: {problem}" for key, problem in (names(merged) if names else ())]
+    found = names(merged) if names else ()
+    problems += [f"{sources.place((*filter(None, [_INNER.get(key)]), key))}: {problem}" for key, problem in found]
     if problems or config is None:
         raise UsageError(f"bad settings: {'; '.join(problems)}")
     return config
@@ -349,7 +350,7 @@ class _Sources:
             return self.option.format(name.replace("_", "-") if self.option.startswith("--") else name)
         if name in self.environment:
             return f"HARNESS_{name.upper()}"
-        return self.file.place(keys) or ("preset" if name != "preset" else "--preset")
+        return self.file.place(keys) or ("preset" if name != "preset" else self.option.format(name))
 
 
 def _problem(error: Any, sources: _Sources) -> str:

@@ -218,13 +218,16 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     tasks = tasks.split(",") if isinstance(tasks, str) else tasks
     methods = sweep.get("methods") or () if isinstance(sweep, Mapping) else ()
     methods = methods.split(",") if isinstance(methods, str) else methods
-    metrics = [values.get("metric"), *(str(method).strip().partition("+")[0] for method in methods)]
+    metrics = [("metric", values.get("metric"))]
+    metrics += [("methods", str(method).strip().partition("+")[0]) for method in methods]
     checks: list[tuple[str, Callable[[], object]]] = [
         ("model", lambda: registry.find_model(str(values.get("model") or "tiny-math")))
     ]
     checks += [("task", functools.partial(find_task, str(name))) for name in tasks]
     checks += [
-        ("metric", functools.partial(check_metric, str(name))) for name in metrics if name not in (None, *_NO_METRICS)
+        (setting, functools.partial(check_metric, str(name)))
+        for setting, name in metrics
+        if name not in (None, *_NO_METRICS)
     ]
     for setting, check in checks:
         try:

@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any, Protocol
 
 from harness.core.errors import MeasurementError, first_line
@@ -201,7 +203,8 @@ class LocalWorker:
         spawn = multiprocessing.get_context("spawn")
         self.connection, theirs = spawn.Pipe()
         self.process = spawn.Process(target=_serve, args=(theirs, context, dict(environment)))
-        self.process.start()  # no daemon: those may not have the children that an engine on several devices has
+        with _no_main():
+            self.process.start()  # no daemon: those may not have the children that an engine on several devices has
         theirs.close()
         self.started: Future[None] = Future()
         self.waiting: dict[str, Future[Any]] = {"start": self.started}
@@ -247,6 +250,16 @@ class LocalWorker:
             left, self.waiting = list(self.waiting.values()), {}
         for found in left:
             found.set_exception(WorkerDied(f"the worker process ended with exit code {self.process.exitcode}"))
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A process that is started inside does not import the caller's script again, which may have no guard."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(connection: Connection, context: CellContext, environment: Mapping[str, str]) -> None:

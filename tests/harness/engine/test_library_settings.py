@@ -13,19 +13,7 @@ import torch
 from tqdm.std import tqdm
 
 from harness.engine.library_settings import library_settings, replaced, torch_functions
-
-
-def state() -> dict[str, object]:
-    return {
-        "environment": dict(os.environ),
-        "filters": list(warnings.filters),
-        "levels": {name: logging.getLogger(name).level for name in ("vllm", "transformers", "torch", "lm_eval")},
-        "threads": torch.get_num_threads(),
-        "random": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()),
-        "bars": vars(tqdm)["__init__"],
-        "functions": (torch.Event, torch.cuda.Event, torch.cuda.set_stream, torch.set_num_threads),
-        "cores": os.sched_getaffinity(0),
-    }
+from tests.support.process_state import changed, process_state
 
 
 def disturb() -> None:
@@ -44,7 +32,7 @@ def disturb() -> None:
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_the_process_is_as_it_was(failing: bool) -> None:
-    before = state()
+    before = process_state()
     try:
         with library_settings(2), torch_functions():
             assert os.environ["OMP_NUM_THREADS"] == "2" and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
@@ -55,7 +43,7 @@ def test_the_process_is_as_it_was(failing: bool) -> None:
                 raise ValueError("inside")
     except ValueError:
         assert failing
-    assert state() == before
+    assert not changed(before)
 
 
 def test_the_next_engine_finds_what_vllm_put_there_while_it_was_imported() -> None:

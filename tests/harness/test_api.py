@@ -1,0 +1,167 @@
+"""The Python API gives what the pipeline gives, names what is wrong at once, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import harness as h
+from harness.api import _out, _settings
+from harness.config.settings import RunConfig
+from harness.core.errors import UsageError
+from harness.core.types.pruning import NeuronScores
+
+ROOT = Path(__file__).resolve().parents[2]
+LAPTOP = ROOT / "reports" / "example" / "laptop"
+HEAVY = ("numpy", "torch", "transformers", "vllm", "lm_eval", "pydantic", "yaml", "click", "rich")
+
+
+def test_every_name_is_there_and_no_other() -> None:
+    assert all(callable(getattr(h, name)) for name in h.__all__) and {*h.__all__} <= {*dir(h)}
+    with pytest.raises(AttributeError, match="no attribute 'scores'"):
+        h.scores  # noqa: B018
+
+
+@pytest.mark.slow
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = f"import harness, sys; dir(harness); print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: h.run(metric="smdd"), r"argument metric: .*smd"),
+        (lambda: h.run(task="mini_maths"), r"argument task: .*mini_math"),
+        (lambda: h.score("tiny-maths"), r"argument model: .*tiny-math"),
+        (lambda: h.score(metrics=("best", "taylr")), r"taylor"),
+        (lambda: h.sweep(methods=["S", "randm"]), r"argument methods: .*randm"),
+        (lambda: h.run(ratio=1.5), r"argument ratio: "),
+        (lambda: h.run(metrik="smd"), r"argument metrik: .*did you mean metric"),
+        (lambda: h.recover(stepps=5), r"argument stepps: .*no such setting"),
+        (lambda: h.run(preset="papr"), r"argument preset: .*paper"),
+        (lambda: h.run(config=RunConfig(metric="smdd")), r"metric: .*smd"),
+        (lambda: h.load_run("/nowhere"), r"no run.json"),
+        (lambda: h.plan("/nowhere.safetensors"), r"/nowhere.safetensors"),
+    ],
+)
+def test_what_is_wrong_is_named_at_once(call: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_keywords_win_over_the_config_and_that_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_LIMIT", "7")
+    monkeypatch.setenv("HARNESS_RATIO", "0.7")
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 3\nrecovery: {steps: 9}\n")
+    config = RunConfig(ratio=0.3, task=("mini_math",), align=32)
+    assert _settings(config, {}) == config
+    mixed = _settings(config, {"align": 64, "steps": 5, "model": Path("tiny-math"), "metric": None})
+    assert (mixed.ratio, mixed.align, mixed.recovery.steps, mixed.model) == (0.3, 64, 5, "tiny-math")
+    read = _settings(str(file), {"ratio": 0.1})
+    assert (read.ratio, read.limit, read.seed, read.recovery.steps) == (0.1, 7, 3, 9)
+    assert _settings(None, {"preset": "laptop"}).preset == "laptop"
+
+
+def test_without_out_every_call_has_a_folder_of_its_own() -> None:
+    first, second = _out(None, "run"), _out(None, "run")
+    assert first != second and first.parent.is_dir() and _out("there", "run") == Path("there")
+
+
+def test_a_run_is_read_as_it_was_written() -> None:
+    from dataclasses import asdict
+
+    found, raw = h.load_run(LAPTOP / "run.json"), json.loads((LAPTOP / "run.json").read_text())
+    assert found.folder == LAPTOP and found == h.load_run(str(LAPTOP))
+    values = json.loads(json.dumps(asdict(replace(found, folder=None))))
+    assert found.sweep is not None and values["sweep"] == raw["sweep"]
+    assert all(values["variants"][i] == variant for i, variant in enumerate(raw["variants"]))
+    assert values["comparisons"] == raw["comparisons"] and values["claims"] == raw["claims"]
+
+
+def test_a_run_of_the_first_version_is_read_by_todays_names(tmp_path: Path) -> None:
+    text = (LAPTOP / "run.json").read_text().replace("selective-best", "selective-obs-refit")
+    old = {**json.loads(text), "schema_version": 1}
+    old["calibration"]["retain"] = old["calibration"].pop("general_weight")
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    found = h.load_run(tmp_path)
+    assert found.variants == h.load_run(LAPTOP).variants and found.calibration["general_weight"] == 0.0
+
+
+def test_a_damaged_run_is_refused_with_the_place(tmp_path: Path) -> None:
+    raw = json.loads((LAPTOP / "run.json").read_text())
+    raw["variants"][1]["parameters"] = "many"
+    (tmp_path / "run.json").write_text(json.dumps(raw))
+    with pytest.raises(UsageError, match=r"damaged at variants\.1\.parameters"):
+        h.load_run(tmp_path)
+
+
+def test_rows_hold_every_figure() -> None:
+    found, raw = h.load_run(LAPTOP).to_rows(), json.loads((LAPTOP / "run.json").read_text())
+    table = {(row["variant"], row["task"], row["quantity"]): row for row in found}
+    for variant in raw["variants"]:
+        for task, result in variant["eval"].items():
+            row = table[variant["name"], task, result["metric"]]
+            assert [row[key] for key in ("value", "ci_low", "ci_high", "n")] == [
+                result[key] for key in ("value", "ci_low", "ci_high", "n")
+            ]
+            assert row["method"] == variant["method"] and row["ratio_neurons"] == variant["ratio_neurons"]
+    assert {len(row) for row in found} == {10}
+
+
+def test_scores_that_are_in_no_file_can_be_planned_with_but_not_refitted(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).random((2, 64)).astype(np.float32)
+    scores = NeuronScores({"rms": table, "obs": table}, "m", "0" * 16, "all", "0" * 16)
+    plan = h.plan(scores, ratio=0.5, metric="rms", align=1, out=tmp_path / "plan.safetensors")
+    assert [list(keep) for keep in plan.keep] == [sorted(np.argsort(-row)[:32]) for row in table]
+    assert h.plan(scores, ratio=0.5, metric="rms", align=1).path != plan.path == tmp_path / "plan.safetensors"
+    with pytest.raises(UsageError, match="in no file"):
+        h.plan(scores, metric="best", align=1)
+
+
+@pytest.mark.slow
+def test_stage_by_stage_gives_what_a_run_gives(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"calibration_samples": 8, "threads": 1}
+    timing: dict[str, Any] = {"concurrency": (2,), "repeats": 1, "output_tokens": 4}
+    run = h.run("tiny-math", task=["mini_math"], ratio=0.3, limit=12, **small, **timing)
+    scores = h.score("tiny-math", task="mini_math", **small)
+    plan = h.plan(scores, ratio=0.3, metric="best")
+    checkpoint = h.prune(Path("tiny-math"), plan, out=tmp_path / "checkpoint")
+    result = h.evaluate(checkpoint, tasks=["mini_math"], limit=12, threads=1)["mini_math"]
+    assert run.folder is not None and run.command is None and run.variants[1].name == "selective-best-0.3"
+    made = run.folder / str(run.variants[1].checkpoint)
+    for file in ("model.safetensors", "config.json"):
+        assert (made / file).read_bytes() == (checkpoint.path / file).read_bytes()
+    assert checkpoint.parameters == run.variants[1].parameters
+    same = {"seconds": 0.0, "samples": ""}
+    assert replace(result, **same) == replace(run.variants[1].eval["mini_math"], **same)
+    assert h.load_run(run.folder) == run
+
+
+@pytest.mark.slow
+def test_the_readmes_example_leaves_nothing_behind(tmp_path: Path) -> None:
+    script = ROOT / "tests" / "support" / "process_state.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script), str(ROOT / "README.md")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("accuracy") > 0.9
+    assert found == {"the example": [], "an exception": [], "another engine": []}
