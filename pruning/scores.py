@@ -57,10 +57,14 @@ def known_metrics() -> list[str]:
 
 
 def describe_metrics() -> tuple[tuple[str, str], ...]:
-    """The name that users see and the first line of what each is."""
-    rows = [(metric_label(name), str(METRICS[name].__doc__).splitlines()[0].rstrip(".:")) for name in METRICS]
+    """The name that users see and the first paragraph of what each is."""
+    rows = [(metric_label(name), " ".join(_first_paragraph(METRICS[name]).split()).rstrip(".:")) for name in METRICS]
     order = "removal order of the structured optimal brain surgeon on the layer's second moments (pruning/obs.py)"
     return (("best", "obs with re-fitted columns; the default for compression"), *rows, (OBS, order))
+
+
+def _first_paragraph(metric: object) -> str:
+    return str(metric.__doc__).split("\n\n")[0]
 
 
 def check_metric(name: str) -> str:

@@ -90,3 +90,8 @@ def markdown(text: object) -> str:
     for character in "\\|`[":
         plain = plain.replace(character, f"\\{character}")
     return plain.replace("<", "&lt;")
+
+
+def count_text(count: int, one: str, many: str | None = None) -> str:
+    """1 pass, 2 passes."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

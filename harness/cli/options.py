@@ -1,267 +1,169 @@
-"""The options that commands share, in the panels of their help pages."""
+"""The options of commands. Those that stand for a setting are made from the fields of the config: name, type, choices,
+default and description.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union
 
 import rich_click as click
 
 from harness.cli.completion import complete_metrics, complete_models, complete_tasks
 
-_PATH = click.Path(path_type=Path)
+WHAT, REMOVED, SCORING = "Model and task", "What is removed", "How neurons are scored"
+EVALUATION, SPEED, RECOVERY, GRID, RUN = "Evaluation", "Speed", "Fine-tuning", "The grid", "This run"
+
+# settings that several commands take, in the order of their help pages
+MODEL = ("model", "task")
+METHOD = ("method",)
+PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
+CALIBRATION = ("general_weight", "score_tokens", "completions", "prompt_format", "calibration_samples")
+EVALUATED = (*CALIBRATION, "limit", "items", "dtype", "threads")
+SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")
+NO_OPTION = ("recovery", "sweep", "ratios_by_width")  # sections and a mapping: only in a YAML file
+_SECTIONS = {"recovery": RECOVERY, "sweep": GRID}
+_PANELS = {
+    **dict.fromkeys(MODEL, WHAT),
+    **dict.fromkeys((*METHOD, *PLANNING), REMOVED),
+    **dict.fromkeys(CALIBRATION, SCORING),
+    **dict.fromkeys(("limit", "items", "dtype", "threads"), EVALUATION),
+    **dict.fromkeys(SERVING, SPEED),
+    **dict.fromkeys(("recover", "arms"), RECOVERY),
+    "preset": RUN,
+}
+_SHORT = {"model": ["-m"], "task": ["-t"], "ratio": ["-r"]}
+_COMPLETION = {"model": complete_models, "task": complete_tasks, "metric": complete_metrics}
+PATH = click.Path(path_type=Path)
 
 
-_WHAT, _REMOVED, _SCORING = "Model and task", "What is removed", "How neurons are scored"
-_EVALUATION, _SPEED, _RECOVERY, _GRID, _RUN = "Evaluation", "Speed", "Fine-tuning", "The grid", "This run"
+class SettingsCommand(click.RichCommand):
+    """A command with options for settings. They are made when the command is used: the config's fields need pydantic,
+    which the help page of the group has no time for.
+
+    Args:
+        settings: Names of settings; the name of a section stands for all of its settings.
+        defaults: Where the command's are not the config's.
+        panels: Where a setting stands in another panel of the help page than usual.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        settings: Sequence[str],
+        defaults: Mapping[str, Any] = {},
+        panels: Mapping[str, str] = {},
+        **others: Any,
+    ):
+        self._settings, self._defaults, self._panels = settings, defaults, panels
+        self._own: list[click.Parameter] = []
+        self._all: list[click.Parameter] | None = None
+        super().__init__(*arguments, **others)
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        if self._all is None:
+            made = setting_options(self._settings, self._defaults, self._panels)
+            arguments = [p for p in self._own if p.param_type_name == "argument"]
+            self._all = [*arguments, *made, *(p for p in self._own if p not in arguments)]
+        return self._all
+
+    @params.setter
+    def params(self, value: list[click.Parameter]) -> None:
+        self._own, self._all = value, None
 
 
-def _option(panel: str, *names: str, **settings: Any) -> Callable[[Any], Any]:
-    return click.option(*names, panel=panel, **settings)
+def setting_options(
+    names: Sequence[str], defaults: Mapping[str, Any] = {}, panels: Mapping[str, str] = {}
+) -> list[click.Parameter]:
+    """The options of settings, each None where it is not given; see `SettingsCommand`."""
+    from harness.config.settings import settings_of
+
+    found: list[click.Parameter] = []
+    for name in names:
+        inner = [each for each in settings_of(name) if each not in NO_OPTION] if name in _SECTIONS else [name]
+        panel = _SECTIONS.get(name, _PANELS.get(name))
+        found += [setting_option(each, defaults.get(each), panels.get(each, panel)) for each in inner]
+    return found
 
 
-def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order of the help page."""
+def setting_option(name: str, default: Any = None, panel: str | None = None) -> click.Option:
+    """The option of one setting. default: the command's, where it is not the config's."""
+    from harness.config.settings import FIELDS, presets
 
-    def add(command: Any) -> Any:
-        for option in reversed(chosen):
-            command = option(command)
-        return command
-
-    return add
-
-
-MODEL = _option(
-    _WHAT, "--model", "-m", shell_complete=complete_models, help="Alias, local folder or Hub id.  [default: tiny-math]"
-)
-TASK = _option(
-    _WHAT,
-    "--task",
-    "-t",
-    multiple=True,
-    shell_complete=complete_tasks,
-    help="Task; may be repeated, the first is the target.  [default: the model's]",
-)
-SCORE_TOKENS = _option(
-    _SCORING,
-    "--score-tokens",
-    type=click.Choice(["prompt", "completion", "all"]),
-    help="Tokens that are scored.  [default: all]",
-)
-COMPLETIONS = _option(
-    _SCORING,
-    "--completions",
-    type=click.Choice(["reference", "generated"]),
-    help="Worked, or the model's own.  [default: reference]",
-)
-THREADS = _option(_EVALUATION, "--threads", type=int, help="CPU threads.  [default: all cores]")
-FRESH = _option(_RUN, "--fresh", is_flag=True, help="Start over where an existing run directory has other settings.")
-JSON = _option(_RUN, "--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-DEBUG = _option(_RUN, "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-DRY_RUN = _option(_RUN, "--dry-run", is_flag=True, help="Say what would be done, and stop.")
-CONFIG = _option(_RUN, "--config", "config_file", type=_PATH, help="YAML file with settings; the command line wins.")
-PRESET = _option(
-    _RUN, "--preset", type=click.Choice(["laptop", "paper", "quick"]), help="Settings by name, see `harness presets`."
-)
-PROMPT_FORMAT = _option(
-    _SCORING,
-    "--prompt-format",
-    type=click.Choice(["evaluation", "plain"]),
-    help="Prompts as in the evaluation, or plain.  [default: evaluation]",
-)
-LIMIT = _option(_EVALUATION, "--limit", type=int, help="Items per task.  [default: all]")
-ITEMS = _option(_EVALUATION, "--items", type=_PATH, help="JSON list of the target's item numbers, instead of all.")
-DTYPE = _option(
-    _EVALUATION, "--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Engine's number type."
-)
-SAMPLES = _option(
-    _SCORING, "--calibration-samples", type=int, help="Target prompts; twice as many distractors.  [default: 160]"
-)
-METRIC_SCORED = options(
-    _option(
-        _SCORING,
-        "--metric",
-        shell_complete=complete_metrics,
-        help="Also one that needs more than the hook: obs, lape, taylor.  [default: best]",
-    ),
-    _option(
-        _SCORING, "--compensate/--no-compensate", default=None, help="Keep the second moments that a re-fit needs."
-    ),
-)
-GENERAL_WEIGHT = _option(
-    _SCORING,
-    "--general-weight",
-    type=float,
-    help="Share of general tokens in what obs and re-fitting preserve.  [default: 0]",
-)
-METHOD = _option(
-    _REMOVED,
-    "--method",
-    type=click.Choice(["selective", "random", "reverse"]),
-    help="What to remove.  [default: selective]",
-)
-PLANNING = options(
-    _option(
-        _REMOVED, "--ratio", "-r", type=float, help="Fraction of FFN neurons to remove, in [0, 1).  [default: 0.2]"
-    ),
-    _option(
-        _REMOVED,
-        "--metric",
-        shell_complete=complete_metrics,
-        help="See `harness metrics`.  [default: best; S for reverse]",
-    ),
-    _option(
-        _REMOVED,
-        "--compensate/--no-compensate",
+    field = FIELDS[name]
+    kind, is_list = _kind(field.annotation)
+    choices = presets() if name == "preset" else typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    option = f"--{name.replace('_', '-')}"
+    negated = f"--no-{name.replace('_', '-')}" if kind is bool else None
+    what, _, unset = str(field.description).partition(" Default: ")
+    shown = [
+        what,
+        f"One of {', '.join(choices)}." if choices else None,
+        f"Default: {unset}" if unset else _default_text(field.default if default is None else default),
+        f"Off: {negated}." if negated and field.default is None else None,
+    ]
+    return click.RichOption(
+        [name, f"{option}/{negated}" if negated else option, *_SHORT.get(name, ())],
         default=None,
-        help="Re-fit the remaining down_proj columns.  [default: with best]",
-    ),
-    _option(
-        _REMOVED,
-        "--sequential",
-        is_flag=True,
-        default=None,
-        help="Re-fit each layer on what the layers before it give once pruned.",
-    ),
-    _option(
-        _REMOVED,
-        "--allocation",
-        type=click.Choice(["uniform", "global"]),
-        help="Same width everywhere, or one ranking over layers.",
-    ),
-    _option(
-        _REMOVED,
-        "--min-width",
-        type=int,
-        help="Least width of a layer under --allocation global.  [default: an eighth]",
-    ),
-    _option(
-        _REMOVED,
-        "--protect",
-        type=float,
-        help="Share of top contributors that stay whatever the metric says.  [default: 0]",
-    ),
-    _option(_REMOVED, "--seed", type=int, help="For random pruning.  [default: 0]"),
-    _option(
-        _REMOVED,
-        "--align",
-        type=int,
-        help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]",
-    ),
-)
-SERVING = options(
-    _option(
-        _SPEED,
-        "--concurrency",
-        type=int,
-        multiple=True,
-        help="Requests at a time; repeatable.  [default: 1, 32; bench also 8, 128]",
-    ),
-    _option(_SPEED, "--repeats", type=int, help="Repeats per variant.  [default: 3; bench 5]"),
-    _option(_SPEED, "--output-tokens", type=int, help="Tokens generated per request.  [default: 64]"),
-    _option(
-        _SPEED,
-        "--input-tokens",
-        type=int,
-        help="Random prompts of about so many tokens.  [default: the task's own prompts]",
-    ),
-    _option(_SPEED, "--requests", type=int, help="Requests of a round.  [default: the concurrency, 4 at least]"),
-    _option(
-        _SPEED,
-        "--stop-at-eos",
-        is_flag=True,
-        default=None,
-        help="Answers end by themselves, after --output-tokens at the latest.",
-    ),
-)
-ONLINE = _option(
-    _SPEED, "--online", is_flag=True, help="vLLM's server over HTTP, by `vllm bench serve`, instead of the engine."
-)
+        is_flag=kind is bool,
+        multiple=is_list,
+        callback=_joined if is_list else None,
+        type=None if kind is bool else _type(kind, choices, is_list),
+        metavar="A,B,..." if is_list else "NAME" if choices else None,
+        help=" ".join(filter(None, shown)),
+        shell_complete=_COMPLETION.get(name),
+        panel=panel,
+    )
 
 
-RECOVER = _option(
-    _RECOVERY,
-    "--recover",
-    is_flag=True,
-    default=None,
-    help="Also fine-tune the pruned model, and the dense one as its control.",
-)
-ARMS = _option(
-    _RECOVERY, "--arms", help="Of selective, random, reverse, dense: prune so and fine-tune each.  [default: as it is]"
-)
-RECOVERY = options(
-    _option(_RECOVERY, "--data", help="task, generated, a .jsonl file or a Hub data set.  [default: task]"),
-    _option(
-        _RECOVERY, "--tuning", type=click.Choice(["lora", "full"]), help="[default: full up to a billion parameters]"
-    ),
-    _option(_RECOVERY, "--steps", type=int, help="Optimiser steps.  [default: 300]"),
-    _option(_RECOVERY, "--epochs", type=float, help="Instead of --steps: times over the training examples."),
-    _option(_RECOVERY, "--samples", type=int, help="Training examples.  [default: what the steps need]"),
-    _option(_RECOVERY, "--batch", type=int, help="Examples per step.  [default: 16]"),
-    _option(_RECOVERY, "--micro-batch", type=int, help="Of them at a time on a device.  [default: by size]"),
-    _option(_RECOVERY, "--learning-rate", type=float, help="[default: by size; 2e-4 for LoRA]"),
-    _option(_RECOVERY, "--max-length", type=int, help="Tokens of an example.  [default: 1024]"),
-    _option(_RECOVERY, "--lora-rank", type=int, help="[default: 16]"),
-    _option(_RECOVERY, "--lora-alpha", type=int, help="[default: 32]"),
-    _option(_RECOVERY, "--lora-dropout", type=float, help="[default: 0.05]"),
-    _option(
-        _RECOVERY, "--distill", type=float, help="Weight of the dense model's distribution in the loss.  [default: 0]"
-    ),
-    _option(_RECOVERY, "--packing", is_flag=True, default=None, help="Several examples to a row."),
-    _option(
-        _RECOVERY,
-        "--gradient-checkpointing/--no-gradient-checkpointing",
-        default=None,
-        help="[default: above a billion]",
-    ),
-    _option(_RECOVERY, "--curve", type=int, help="Evaluations on the way.  [default: 3]"),
-    _option(_RECOVERY, "--processes", type=int, help="Launched by accelerate.  [default: the GPUs]"),
-    _option(_RECOVERY, "--accelerate-config", type=_PATH, help="Accelerate's YAML.  [default: FSDP2, DDP for LoRA]"),
-    _option(
-        _RECOVERY,
-        "--report-to",
-        type=click.Choice(["trackio", "wandb", "mlflow", "tensorboard"]),
-        help="Tracker of the training.",
-    ),
-)
-PRUNED_AND_EVALUATED = options(
-    GENERAL_WEIGHT, SCORE_TOKENS, COMPLETIONS, PROMPT_FORMAT, PRESET, LIMIT, ITEMS, SAMPLES, DTYPE, THREADS
-)
-SWEEP_GRID = options(
-    _option(
-        _GRID,
-        "--methods",
-        help="Metrics (best, S, rms+refit ...), random, reverse.  [default: S,best,random,reverse]",
-    ),
-    _option(_GRID, "--ratios", help="Fractions of FFN neurons to remove, with commas.  [default: 0.05,0.1, ... 0.35]"),
-    _option(_GRID, "--seeds", help="Of random pruning, with commas.  [default: 33,42,7]"),
-    _option(_GRID, "--recovered", help="Of the methods, and dense: fine-tune these too.  [default: none]"),
-    _option(_GRID, "--recovery-ratios", help="At which ratios.  [default: 0.3]"),
-    _option(_GRID, "--margin", type=float, help="Loss that still counts as none, for the threshold.  [default: 0.05]"),
-    _option(
-        _GRID,
-        "--launcher",
-        type=click.Choice(["local", "ray"]),
-        help="Processes of this machine, or actors of a Ray cluster.",
-    ),
-    _option(_GRID, "--workers", type=int, help="Engines at a time.  [default: one per set of GPUs; 1 on a CPU]"),
-    _option(_GRID, "--tensor-parallel", type=int, help="GPUs of an engine.  [default: 1]"),
-)
-SWEEP = options(
-    SWEEP_GRID,
-    _option(
-        _GRID,
-        "--allocation",
-        type=click.Choice(["uniform", "global"]),
-        help="Same width everywhere, or one ranking over layers.",
-    ),
-    _option(
-        _GRID, "--align", type=int, help="Width is rounded down to a multiple.  [default: 128, or 16 below width 1024]"
-    ),
-)
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """The type of a value, or of one value of a list; and whether it is a list."""
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return _kind(kinds[0])
+    return (kinds[0], True) if typing.get_origin(annotation) is tuple else (annotation, False)
+
+
+def _type(kind: Any, choices: Sequence[str], is_list: bool) -> Any:
+    """What click checks; the items of a list are checked with the config."""
+    if is_list or not (choices or kind in (int, float, Path)):
+        return str
+    return click.Choice(choices) if choices else PATH if kind is Path else kind
+
+
+def _joined(_context: Any, _option: Any, values: tuple[str, ...]) -> str | None:
+    """A list is given with commas or by repeating the option."""
+    return ",".join(values) if values else None
+
+
+def _default_text(default: Any) -> str | None:
+    """None where there is no default, or where the description says what it means."""
+    if default is None or default is False or default == ():
+        return None
+    values = default if isinstance(default, tuple) else (default,)
+    return f"Default: {','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}."
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    return click.option(*names, panel=RUN, **settings)
+
+
+CONFIG = _option("--config", "config_file", type=PATH, help="YAML file with settings; the command line wins.")
+DRY_RUN = _option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
+FRESH = _option("--fresh", is_flag=True, help="Start over if the run directory was made with other settings.")
+JSON = _option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+DEBUG = _option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+
+
+def out_option(default: str) -> Callable[[Any], Any]:
+    """`--out`: the run directory."""
+    return _option("--out", type=PATH, help=f"Run directory. Default: {default}.")
 
 
 def typed_command(arguments: Sequence[str] | None = None) -> str:
@@ -280,8 +182,3 @@ def typed_command(arguments: Sequence[str] | None = None) -> str:
         elif argument.startswith("--api-key="):
             shown[i] = "--api-key=..."
     return shlex.join(["harness", *shown])
-
-
-def out_option(default: str, **settings: Any) -> Callable[[Any], Any]:
-    """`--out`: the run directory, `default` where none is given."""
-    return _option(_RUN, "--out", type=_PATH, help=f"Run directory.  [default: {default}]", **settings)

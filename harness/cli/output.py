@@ -1,4 +1,8 @@
-"""What commands print: tables and progress on standard error, one JSON document on standard output."""
+"""What commands print: answers on standard output, progress and warnings on standard error.
+
+On a terminal tables have boxes; elsewhere they are plain text with aligned columns, one row a line, so that grep and a
+file get whole rows. With --json one JSON document is all that there is on standard output.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from harness.config.settings import RunConfig
     from reports.parts import Table
 
-_NARROW = 5  # columns that are folded rather than taken apart
+_FEW = 5  # columns that always make a table, however often their cells wrap
+Rows = Sequence[Sequence[str]]
 
 
 def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
-    """One JSON document on standard output when asked, else a table or `key: value` lines on standard error."""
+    """One JSON document if requested, else a table or `key: value` lines."""
     if is_dataclass(found) and not isinstance(found, type):
         found = asdict(found)
     if as_json:
@@ -32,67 +38,95 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
 
 
 def show_run(folder: Path, as_json: bool) -> None:
+    """The summary of a run, or of what was only timed the tables of that, and the verdict."""
     from reports.build import read_run
     from reports.sections.serving import memory_table, speed_table, throughput_table
     from reports.sections.summary import summary_table
-    from reports.verdict import sentences
 
     run = read_run(folder)
-    if as_json:
-        click.echo(json.dumps(run, indent=1))
-    print_table(summary_table(run))
+    tables = [summary_table(run)]
     if not any(variant["eval"] for variant in run["variants"]):
-        for table in (throughput_table(run), speed_table(run), memory_table(run)):
-            print_table(table)
-    print_lines(sentences(run))
-    click.echo(f"\nReport: {folder / 'report.html'}", err=True)
+        tables += [throughput_table(run), speed_table(run), memory_table(run)]
+    _show(run, as_json, tables, [f"Report: {folder / 'report.html'}"])
 
 
 def show_sweep(folder: Path, as_json: bool) -> None:
-    """The claims and the target's curves."""
+    """The target's curves, the thresholds and the verdict."""
     from reports.build import read_run
     from reports.sections.accuracy import target_table
     from reports.sections.claims import threshold_table
-    from reports.verdict import sentences
 
     run = read_run(folder)
+    failed = [f"failed: {cell['cell']}: {cell['reason']}" for cell in run["sweep"]["failed"]]
+    end = f"{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}"
+    _show(run, as_json, [target_table(run), threshold_table(run)], [*failed, end])
+
+
+def _show(run: Any, as_json: bool, tables: Sequence[Table], last: Sequence[str]) -> None:
+    from reports.verdict import sentences
+
     if as_json:
         click.echo(json.dumps(run, indent=1))
-    for table in (target_table(run), threshold_table(run)):
+        return
+    for table in tables:
         print_table(table)
-    print_lines(sentences(run))
-    print_lines([f"failed: {cell['cell']}: {cell['reason']}" for cell in run["sweep"]["failed"]])
-    click.echo(f"\n{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}", err=True)
+    print_lines([*sentences(run), "", *last])
 
 
 def print_table(table: Table) -> None:
-    """As a table where it fits the terminal, else row by row, a line a cell; nothing in a cell is taken for markup."""
+    """Columns without any entry are left out; nothing in a cell is taken for markup."""
+    head, rows = _filled(
+        [visible(name) for name in table.head], [[visible(cell) for cell in row] for row in table.rows]
+    )
+    title, note = visible(table.title), visible(table.note)
+    if sys.stdout.isatty():
+        _draw(title, head, rows, note)
+    else:
+        print_lines([*filter(None, [title]), *_plain([head, *rows]), *filter(None, [note]), ""])
+
+
+def _filled(head: Sequence[str], rows: Rows) -> tuple[Sequence[str], Rows]:
+    kept = [i for i in range(len(head)) if not rows or any(row[i] for row in rows)]
+    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _plain(rows: Rows) -> list[str]:
+    """One line a row, columns aligned, two spaces between them."""
+    lines = [[" ".join(cell.split()) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _draw(title: str, head: Sequence[str], rows: Rows, note: str) -> None:
+    """As a table; transposed where only that fits the terminal; row by row where nothing does."""
+    from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from harness.core.progress import console
-
-    shown = [[visible(cell) for cell in row] for row in table.rows]
-    widths = [
-        max(len(part) for cell in column for part in cell.split("\n"))
-        for column in zip(table.head, *shown, strict=True)
-    ]
-    if len(widths) > _NARROW and sum(widths) + 3 * len(widths) + 1 > console.width:
-        print_lines(
-            [table.title, *(line for row in shown for line in _record(table.head, row)), *filter(None, [table.note])]
-        )
-        return
+    console = Console()
+    if not _fits([head, *rows], console.width):
+        first, *others = zip(head, *rows, strict=True)
+        if not _fits([first, *others], console.width):
+            print_lines([title, *(line for row in rows for line in _record(head, row)), *filter(None, [note])])
+            return
+        head, rows = first, others
     drawn = RichTable(
-        title=Text(visible(table.title)),
+        title=Text(title),
         title_justify="left",
-        caption=Text(visible(table.note)) if table.note else None,
+        caption=Text(note) if note else None,
         caption_justify="left",
     )
-    for name in table.head:
-        drawn.add_column(Text(visible(name)), overflow="fold")
-    for row in shown:
+    for name in head:
+        drawn.add_column(Text(name), overflow="fold")
+    for row in rows:
         drawn.add_row(*map(Text, row))
     console.print(drawn)
+
+
+def _fits(rows: Rows, width: int) -> bool:
+    """Whether a table of these rows, the head among them, needs to break no word."""
+    words = [max(len(word) for cell in column for word in cell.split() or [""]) for column in zip(*rows, strict=True)]
+    return len(words) <= _FEW or sum(words) + 3 * len(words) + 1 <= width
 
 
 def _record(head: Sequence[str], row: Sequence[str]) -> list[str]:
@@ -103,18 +137,23 @@ def _record(head: Sequence[str], row: Sequence[str]) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """What a terminal would obey is shown instead."""
+    """With control characters written out, so that a terminal does not obey them."""
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        click.echo(visible(line), err=True)
+        click.echo(visible(line))
+
+
+def warn_of_ratio_0(config: RunConfig) -> None:
+    if config.ratio == 0:
+        click.echo("warning: ratio 0 removes nothing; the pruned model is the model as it is", err=True)
 
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Libraries print what they like; standard output stays clean for the one JSON document."""
+    """While a command works: libraries print what they like, and standard output is kept for the answer."""
     sys.stdout.flush()
     saved = os.dup(1)
     try:

@@ -1,4 +1,4 @@
-"""Commands about runs that are there: list, render, compare, inspect, push."""
+"""Commands about finished runs: list, render, compare, inspect, track, push."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from pathlib import Path
 
 import rich_click as click
 
-from harness.cli.options import DEBUG, DRY_RUN, JSON
+from harness.cli.options import DEBUG, DRY_RUN, JSON, PATH
 from harness.cli.output import answer, print_lines, print_table, stdout_to_stderr
+from harness.publish.trackers import TRACKERS
 
-_PATH = click.Path(path_type=Path)
 _STATES = ("running", "finished", "failed", "stopped", "killed")
 
 
 @click.command("runs")
-@click.argument("folder", type=_PATH, default=Path("runs"))
-@click.option("--model", "-m", help="Only runs whose model's name has this in it.")
+@click.argument("folder", type=PATH, default=Path("runs"))
+@click.option("--model", "-m", help="Only runs whose model's name contains this.")
 @click.option("--task", "-t", help="Only runs of this task.")
-@click.option("--state", multiple=True, type=click.Choice(_STATES), help="Only these; repeatable.")
+@click.option(
+    "--state",
+    multiple=True,
+    type=click.Choice(_STATES),
+    metavar="NAME",
+    help=f"Only runs in this state; may be repeated. One of {', '.join(_STATES)}.",
+)
 @JSON
 @DEBUG
 def runs_command(folder: Path, model: str | None, task: str | None, state: tuple[str, ...], as_json: bool) -> None:
-    """List run directories, what became of each, and the one command to go on.
+    """List run directories, the state of each, and the command that resumes it.
 
     \b
     harness runs
@@ -39,9 +45,13 @@ def runs_command(folder: Path, model: str | None, task: str | None, state: tuple
 
 
 @click.command("report")
-@click.argument("run", type=_PATH)
+@click.argument("run", type=PATH)
 @click.option(
-    "--format", "formats", default="html,md", show_default=True, help="Of html, md, csv and card, with commas."
+    "--format",
+    "formats",
+    default="html,md",
+    metavar="A,B,...",
+    help="Formats to write, of html, md, csv and card. Default: html,md.",
 )
 @JSON
 @DEBUG
@@ -60,7 +70,7 @@ def report_command(run: Path, formats: str, as_json: bool) -> None:
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--different", is_flag=True, help="Also runs that were made on another device or in another number type.")
+@click.option("--different", is_flag=True, help="Compare also runs made on another device or with another dtype.")
 @JSON
 @DEBUG
 def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> None:
@@ -77,11 +87,11 @@ def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> No
 
 
 @click.command("inspect")
-@click.argument("run", type=_PATH)
+@click.argument("run", type=PATH)
 @JSON
 @DEBUG
 def inspect_command(run: Path, as_json: bool) -> None:
-    """Where the neurons of RUN sit, how far metrics agree, and how stable the rankings are."""
+    """Where the removed neurons of RUN are, how far metrics agree, and how stable the rankings are."""
     from harness.core.errors import UsageError
     from reports.build import read_run
     from reports.sections.neurons import neuron_tables
@@ -98,13 +108,20 @@ def inspect_command(run: Path, as_json: bool) -> None:
 
 
 @click.command("track")
-@click.argument("run", type=_PATH)
-@click.option("--with", "kind", required=True, type=click.Choice(["trackio", "wandb", "mlflow"]), help="The tracker.")
-@click.option("--project", default="harness", show_default=True, help="Project or experiment in it.")
+@click.argument("run", type=PATH)
+@click.option(
+    "--with",
+    "kind",
+    required=True,
+    type=click.Choice([*TRACKERS]),
+    metavar="NAME",
+    help=f"Tracker to send to. One of {', '.join(TRACKERS)}.",
+)
+@click.option("--project", default="harness", help="Its project or experiment. Default: harness.")
 @JSON
 @DEBUG
 def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
-    """Send the figures of RUN to an experiment tracker; nothing is sent unless asked.
+    """Send the figures of RUN to an experiment tracker. No other command sends anything.
 
     \b
     harness track runs/laptop --with trackio
@@ -112,17 +129,18 @@ def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
     harness track runs/laptop --with mlflow          into ./mlruns
     MLFLOW_TRACKING_URI=http://HOST:5000 harness track runs/laptop --with mlflow
     """
-    from harness.publish.trackers import track
+    from harness.publish.trackers import track, where_to_look
 
     with stdout_to_stderr():
         sent = track(run, kind, project)
-    answer({"tracker": kind, "project": project, "figures": sent}, as_json)
+    found = {"tracker": kind, "project": project, "figures": sent}
+    answer(found if as_json else {**found, "look at them": where_to_look(kind, project)}, as_json)
 
 
 @click.command("push")
-@click.argument("run", type=_PATH)
-@click.option("--to", "repo", help="Repository, USER/NAME.  [default: MODEL-VARIANT of who is signed in]")
-@click.option("--variant", help="Which one.  [default: the report's choice, else the first with a checkpoint]")
+@click.argument("run", type=PATH)
+@click.option("--to", "repo", help="Repository, USER/NAME. Default: MODEL-VARIANT in the signed-in user's namespace.")
+@click.option("--variant", help="Variant to push. Default: the report's choice, else the first with a checkpoint.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @DRY_RUN
 @JSON

@@ -1,4 +1,4 @@
-"""Commands about this installation and what it offers: doctor, config, completion, models, metrics, tasks."""
+"""Commands about this installation and what it offers: doctor, models, tasks, metrics, presets, config, completion."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from typing import Any
 import rich_click as click
 
 from harness.cli.options import (
-    ARMS,
     CONFIG,
     DEBUG,
+    EVALUATED,
     JSON,
     METHOD,
     MODEL,
     PLANNING,
-    PRUNED_AND_EVALUATED,
-    RECOVER,
-    RECOVERY,
     SERVING,
-    SWEEP_GRID,
-    TASK,
+    SettingsCommand,
 )
 from harness.cli.output import answer
+
+_DATA = {True: "data set", False: "built in"}
 
 
 @click.command("doctor")
 @JSON
 @DEBUG
 def doctor_command(as_json: bool) -> None:
-    """Say what is installed and usable here, and what to do about what is not; exit 1 where a run could not go."""
+    """Show what is installed and usable here, and what to do about the rest; exit 1 if a run is impossible."""
     from harness.cli.doctor import examine
     from harness.core.errors import StorageError
     from reports.parts import Table
@@ -40,30 +38,46 @@ def doctor_command(as_json: bool) -> None:
     rows = tuple((one.what, one.verdict, one.found + (f"\n-> {one.todo}" if one.todo else "")) for one in found)
     answer([asdict(one) for one in found], as_json, Table("What is here", ("what", "", "found"), rows))
     if missing := [one.what for one in found if one.verdict == "missing"]:
-        raise StorageError(f"a run cannot go without: {', '.join(missing)}; see above for what to do")
+        raise StorageError(f"missing for a run: {', '.join(missing)}; see above for what to do")
+
+
+@click.command("presets")
+@click.argument("name", required=False)
+@JSON
+@DEBUG
+def presets_command(name: str | None, as_json: bool) -> None:
+    """List the presets; with NAME print the YAML of one, to save, edit and pass to --config."""
+    import yaml
+
+    from harness.config.settings import preset_summaries, preset_text
+    from reports.parts import Table
+
+    if name:
+        text = preset_text(name)
+        if as_json:
+            answer(yaml.safe_load(text), as_json)
+        else:
+            click.echo(text, nl=False)
+        return
+    found = preset_summaries()
+    answer(found, as_json, Table("Presets", ("name", "what"), tuple(found.items())))
 
 
 @click.group("config")
 def config_group() -> None:
-    """Settings as YAML: what a run would take from file, environment and command line together."""
+    """Settings as YAML, merged from preset, file, environment (HARNESS_RATIO=0.3) and command line; their schema."""
 
 
-@config_group.command("show")
-@MODEL
-@TASK
-@METHOD
-@PLANNING
-@PRUNED_AND_EVALUATED
-@SERVING
-@RECOVER
-@ARMS
-@RECOVERY
-@SWEEP_GRID
+@config_group.command(
+    "show",
+    cls=SettingsCommand,
+    settings=(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING, "recover", "arms", "recovery", "sweep", "preset"),
+)
 @CONFIG
 @JSON
 @DEBUG
 def show_command(config_file: Path | None, preset: str | None, as_json: bool, **options: Any) -> None:
-    """Print every setting with its value, as YAML to save, change and give to --config.
+    """Print every setting with its value, as YAML to save, edit and pass to --config.
 
     \b
     harness config show --preset paper --model qwen-7b > run.yaml
@@ -77,6 +91,21 @@ def show_command(config_file: Path | None, preset: str | None, as_json: bool, **
         answer(config.model_dump(mode="json"), as_json)
     else:
         click.echo(config_yaml(config), nl=False)
+
+
+@config_group.command("schema")
+@DEBUG
+def schema_command() -> None:
+    """Print the JSON Schema of a config file, for editors that complete and check YAML.
+
+    \b
+    harness config schema > config.schema.json
+
+    The first line of the YAML file names it: # yaml-language-server: $schema=config.schema.json
+    """
+    from harness.config.settings import config_schema
+
+    click.echo(config_schema(), nl=False)
 
 
 @click.command("completion")
@@ -133,13 +162,24 @@ def metrics_command(as_json: bool) -> None:
 @JSON
 @DEBUG
 def tasks_command(path: bool, as_json: bool) -> None:
-    """List the tasks."""
+    """List the tasks: their metric, test items and training items, and whether they need a data set."""
     from reports.parts import Table
-    from tasks.registry import TASKS, TASKS_PATH
+    from tasks.registry import TASKS_PATH, describe_tasks
 
     if path:
         click.echo(json.dumps({"path": str(TASKS_PATH)}) if as_json else TASKS_PATH)
         return
-    rows = [(t.name, t.metric, t.summary) for t in TASKS.values()]
-    found = [{"name": name, "metric": metric, "summary": summary} for name, metric, summary in rows]
-    answer(found, as_json, Table("Tasks", ("name", "metric", "what"), tuple(rows)))
+    found = describe_tasks()
+    rows = tuple(
+        (t["name"], t["metric"], f"{t['items']:,}", _count(t["training_items"]), _DATA[t["needs_data"]], t["summary"])
+        for t in found
+    )
+    note = (
+        "Neurons can be scored on all of them; recover needs training items. A data set is read from HARNESS_DATA_DIR, "
+        "else downloaded from the Hub. Evaluation also takes the tasks of lm-eval by name."
+    )
+    answer(found, as_json, Table("Tasks", ("name", "metric", "n", "train", "items", "what"), rows, note))
+
+
+def _count(training_items: int | None) -> str:
+    return "no limit" if training_items is None else f"{training_items:,}" if training_items else "none"

@@ -1,4 +1,4 @@
-"""`harness sweep` and `harness presets`."""
+"""`harness sweep`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from harness.cli.options import (
     CONFIG,
     DEBUG,
     DRY_RUN,
+    EVALUATED,
     FRESH,
+    GRID,
     JSON,
     MODEL,
-    PRUNED_AND_EVALUATED,
-    RECOVERY,
     SERVING,
-    SWEEP,
-    TASK,
+    SettingsCommand,
     out_option,
     typed_command,
 )
@@ -28,13 +27,12 @@ from harness.cli.output import answer, show_sweep, stdout_to_stderr
 _DEFAULT = "laptop"  # the preset of `harness sweep` alone
 
 
-@click.command("sweep")
-@MODEL
-@TASK
-@SWEEP
-@PRUNED_AND_EVALUATED
-@SERVING
-@RECOVERY
+@click.command(
+    "sweep",
+    cls=SettingsCommand,
+    settings=(*MODEL, "sweep", "allocation", "align", *EVALUATED, *SERVING, "recovery", "preset"),
+    panels={"allocation": GRID, "align": GRID},
+)
 @CONFIG
 @out_option("runs/sweep-MODEL-TASK")
 @DRY_RUN
@@ -50,7 +48,7 @@ def sweep_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Methods x ratios x seeds on one model and several tasks: curves with intervals, thresholds, and the paper's claims judged.
+    """Prune one model by methods x ratios x seeds and evaluate each: curves, thresholds, the paper's claims judged.
 
     \b
     harness sweep                                    embedded model, minutes
@@ -66,43 +64,22 @@ def sweep_command(
     alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
     config = load_config(config_file, options, preset or (_DEFAULT if alone else None), names=name_problems)
     if dry_run:
-        _show_grid(config, as_json)
+        _show_grid(config, out, as_json)
         return
     with stdout_to_stderr():
         found, folder = sweep(config, out, fresh, typed_command())
     show_sweep(folder, as_json)
     if found.sweep and found.sweep.failed:
-        count = len(found.sweep.failed)
         raise MeasurementError(
-            f"{count} of the sweep's cells failed, see above and {folder}/run.json; the same command tries them again"
+            f"failed cells of the sweep: {len(found.sweep.failed)}, see above; run the same command again to retry them"
         )
 
 
-def _show_grid(config: Any, as_json: bool) -> None:
+def _show_grid(config: Any, out: Path | None, as_json: bool) -> None:
     from harness.models.registry import looks_like_chat
     from harness.sweeps.dry_run import forecast_sweep, grid_table
     from harness.sweeps.grid import resolve_sweep
 
-    found = forecast_sweep(resolve_sweep(config, looks_like_chat(config.model)))
+    with stdout_to_stderr():
+        found = forecast_sweep(resolve_sweep(config, looks_like_chat(config.model)), out)
     answer(found, as_json, grid_table(found))
-
-
-@click.command("presets")
-@click.argument("name", required=False)
-@JSON
-@DEBUG
-def presets_command(name: str | None, as_json: bool) -> None:
-    """The presets; with NAME the YAML of one, to save, change and give to --config."""
-    import yaml
-
-    from harness.config.settings import preset_summaries, preset_text
-
-    if name:
-        text = preset_text(name)
-        if as_json:
-            answer(yaml.safe_load(text), as_json)
-        else:
-            click.echo(text, nl=False)
-        return
-    found = preset_summaries()
-    answer(found, as_json)

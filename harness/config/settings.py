@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from harness.config.yaml_file import YamlFile, read_yaml
 from harness.core.errors import UsageError
@@ -236,7 +237,18 @@ class RunConfig(BaseModel):
 
 _NESTED: Mapping[str, type[BaseModel]] = {"recovery": RecoveryConfig, "sweep": SweepConfig}
 _INNER = {name: key for key, model in _NESTED.items() for name in model.model_fields}  # a nested setting -> its section
+FIELDS: Mapping[str, FieldInfo] = {  # every setting by its bare name
+    name: field
+    for model in (RunConfig, RecoveryConfig, SweepConfig)
+    for name, field in model.model_fields.items()
+    if name not in _NESTED
+}
 PRESETS = Path(__file__).parent / "presets"
+
+
+def settings_of(section: str) -> tuple[str, ...]:
+    """The names of the settings of `recovery` or `sweep`."""
+    return tuple(_NESTED[section].model_fields)
 
 
 def presets() -> tuple[str, ...]:
@@ -382,14 +394,18 @@ def _what_is_wrong(error: Any) -> str:
 
 def environment_settings() -> dict[str, str]:
     """The settings that the environment gives (HARNESS_RATIO=0.3), by their names."""
-    names = [name for name in (*RunConfig.model_fields, *_INNER) if name not in _NESTED]
-    return {name: os.environ[key] for name in names if (key := f"HARNESS_{name.upper()}") in os.environ}
+    return {name: os.environ[key] for name in FIELDS if (key := f"HARNESS_{name.upper()}") in os.environ}
 
 
 def config_yaml(config: RunConfig) -> str:
     """Every setting with its value, defaults too; `--config` with this text gives the same settings again."""
     values = json.loads(config.model_dump_json())
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+
+
+def config_schema() -> str:
+    """JSON Schema of a config file, with every setting's description."""
+    return json.dumps(RunConfig.model_json_schema(), indent=2) + "\n"
 
 
 def _preset_problem(name: Any) -> str | None:

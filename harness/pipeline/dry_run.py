@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from harness.training.fine_tuning import available_examples, make_recipe
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes, layers_per_pass, passes
 from recovery.cost import cost
-from reports.figures import mebibytes, percent
+from reports.figures import count_text, mebibytes, percent
 from reports.parts import Table
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
+_DAYS = 48 * 3600.0  # seconds from which the number says no more than that
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
 
@@ -87,6 +89,7 @@ class Forecast:
         second_moments: None where no metric and no re-fitting needs them.
         recovery: None where nothing is fine-tuned.
         cells: "VARIANT x TASK" for every evaluation.
+        out: The run directory.
         seconds: Upper bound for this CPU; None where a GPU would be used.
     """
 
@@ -106,11 +109,14 @@ class Forecast:
     second_moments: SecondMoments | None
     recovery: RecoveryForecast | None
     cells: tuple[str, ...]
+    out: str
     seconds: float | None
 
 
-def forecast(spec: ResolvedRun) -> Forecast:
-    """Everything by formula from the model's config.json; no weights are read."""
+def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
+    """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
+    default.
+    """
     shape = spec.shape
     pruned = shape.pruned_parameters((spec.width,) * shape.num_hidden_layers)
     return Forecast(
@@ -130,6 +136,7 @@ def forecast(spec: ResolvedRun) -> Forecast:
         second_moments=_second_moments(spec),
         recovery=recovery_cost(spec),
         cells=tuple(f"{name} x {task.name}" for name in spec.variants for task in spec.tasks),
+        out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
     )
 
@@ -228,6 +235,7 @@ def forecast_table(expected: Forecast) -> Table:
         *recovery_rows(expected.recovery),
         ("evaluations", ", ".join(expected.cells)),
         ("time", time_text(expected.seconds)),
+        ("would write to", expected.out),
     )
     return Table("What this run would do", ("what", "value"), rows)
 
@@ -236,7 +244,7 @@ def _second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
     if moments is None:
         return []
     sizes = f"{mebibytes(moments.disk_bytes)} temporary disk, {mebibytes(moments.memory_bytes)} in memory"
-    return [("second moments", f"{sizes}, {moments.passes} passes over the calibration prompts")]
+    return [("second moments", f"{sizes}, {count_text(moments.passes, 'pass', 'passes')} over the calibration prompts")]
 
 
 def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:
@@ -250,9 +258,9 @@ def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:
         "activation": recovery.activation_bytes,
     }
     parts = ", ".join(f"{mebibytes(size)} {name}" for name, size in sizes.items())
-    work = f"{recovery.steps} steps, about {recovery.tokens:,} tokens each"
+    work = f"{count_text(recovery.steps, 'step')} and about {recovery.tokens:,} tokens each"
     return [
-        ("fine-tuning", f"{recovery.variants} times {recovery.tuning}, {work}"),
+        ("fine-tuning", f"{count_text(recovery.variants, 'variant')}, tuning {recovery.tuning}, {work}"),
         ("trained parameters", f"{recovery.trained_parameters:,}"),
         ("memory for training", f"about {mebibytes(recovery.memory_bytes)}: {parts}"),
         ("disk for training", f"{mebibytes(recovery.disk_bytes)} temporary disk"),
@@ -260,7 +268,11 @@ def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:
 
 
 def time_text(seconds: float | None) -> str:
+    """The upper bound in words."""
     if seconds is None:
         return "not estimated for a GPU"
-    length = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+    if seconds > _DAYS:
+        return "days on this CPU; use a GPU"
+    minutes = max(1, round(seconds / 60))
+    length = count_text(minutes, "minute") if minutes < 120 else count_text(round(minutes / 60), "hour")
     return f"at most about {length} on this CPU"

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.errors import MeasurementError, UsageError, first_line
-from reports.build import read_run
-from reports.figures import public_command, public_path
 
 
 class Tracker(Protocol):
@@ -82,8 +80,24 @@ class _Mlflow:
 TRACKERS: Mapping[str, Callable[[], Tracker]] = {"trackio": _Trackio, "wandb": _Wandb, "mlflow": _Mlflow}
 
 
+# tracker -> the command that shows what was sent; an address in the environment may name another place
+WHERE_TO_LOOK: Mapping[str, str] = {
+    "trackio": "trackio show --project {project}",
+    "wandb": "see the link above, or `wandb sync` for an offline run",
+    "mlflow": "mlflow ui --backend-store-uri {store}",
+}
+
+
+def where_to_look(kind: str, project: str) -> str:
+    """What to type, or where to click, to see what was sent."""
+    store = os.environ.get("MLFLOW_TRACKING_URI", "./mlruns")
+    return WHERE_TO_LOOK[kind].format(project=project, store=store)
+
+
 def track(folder: Path, kind: str, project: str = "harness") -> int:
     """Sends a run's figures to a tracker and returns how many; raises UsageError where its package is not there."""
+    from reports.build import read_run
+
     run, tracker = read_run(folder), TRACKERS[kind]()
     sent = 0
     try:
@@ -102,6 +116,8 @@ def track(folder: Path, kind: str, project: str = "harness") -> int:
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
+    from reports.figures import public_command, public_path
+
     versions = {f"version_{name}": version for name, version in run["versions"].items()}
     return {
         "model": public_path(str(run["model"])),

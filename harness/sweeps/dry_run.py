@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.pipeline.dry_run import RecoveryForecast, estimated_seconds, recovery_cost, recovery_rows, time_text
 from harness.pipeline.resolve import ResolvedRun
@@ -24,6 +25,7 @@ class SweepForecast:
         parameters: Of the dense model.
         intermediate_size: FFN width of the dense model.
         recovery: None where nothing is fine-tuned.
+        out: The run directory.
         seconds: Upper bound for this CPU with one engine at a time; None where a GPU would be used.
     """
 
@@ -36,11 +38,14 @@ class SweepForecast:
     parameters: int
     intermediate_size: int
     recovery: RecoveryForecast | None
+    out: str
     seconds: float | None
 
 
-def forecast_sweep(spec: ResolvedRun) -> SweepForecast:
-    """Everything by formula from the model's config.json; no weights are read."""
+def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
+    """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
+    default.
+    """
     return SweepForecast(
         model=spec.model,
         task=tuple(task.name for task in spec.tasks),
@@ -51,6 +56,7 @@ def forecast_sweep(spec: ResolvedRun) -> SweepForecast:
         parameters=spec.shape.parameters,
         intermediate_size=spec.shape.intermediate_size,
         recovery=recovery_cost(spec),
+        out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
     )
 
@@ -70,5 +76,6 @@ def grid_table(expected: SweepForecast) -> Table:
         ("fine-tuned", ", ".join(expected.recovered) or "none"),
         *recovery_rows(expected.recovery),
         ("time", f"{time_text(expected.seconds)}, one engine at a time"),
+        ("would write to", expected.out),
     )
     return Table("What this sweep would do", ("what", "value"), rows)

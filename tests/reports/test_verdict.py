@@ -66,7 +66,7 @@ def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any
     options = context.params
     assert (options["model"], options["task"], options["ratio"], options["metric"]) == (
         "tiny-math",
-        ("mini_math",),
+        "mini_math",
         0.5,
         "obs",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import yaml
 from click.testing import CliRunner
 
 from harness.cli.main import cli
-from harness.cli.options import typed_command
+from harness.cli.options import NO_OPTION, typed_command
+from harness.config.settings import FIELDS, preset_text, presets
+from harness.publish.trackers import TRACKERS
+from scripts.write_schema import CONFIG
 from tests.support.cli import harness, in_a_process
 
 
@@ -50,6 +54,105 @@ def test_every_option_says_what_it_is(command: tuple[str, ...]) -> None:
     assert not [
         option.name for option in COMMANDS[command].params if option.param_type_name == "option" and not option.help
     ]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_stands_unbroken_on_its_line(command: tuple[str, ...]) -> None:
+    page = CliRunner().invoke(cli, [*command, "--help"], terminal_width=80).output.splitlines()
+    names = [name for p in COMMANDS[command].params if p.param_type_name == "option" for name in p.opts]
+    shown = [re.match(r"│ [* ]{0,3}(-[a-z], )?(--[\w-]+)(?= |│)", line) for line in page]
+    found = [name.strip(", ") for match in shown if match for name in match.groups("") if name]
+    assert sorted(names) == sorted(name for name in found if name not in ("-h", "--help"))
+    negations = [word.strip(".") for line in page for word in line.split() if word.startswith("--no-")]
+    assert {*negations} <= {name for p in COMMANDS[command].params for name in p.secondary_opts}
+
+
+def test_every_setting_has_an_option_that_shows_its_description_choices_and_default() -> None:
+    options = {option.name: option for option in COMMANDS["config", "show"].params}
+    assert FIELDS.keys() - options.keys() == {*NO_OPTION} - {"recovery", "sweep"}
+    for name, field in FIELDS.items():
+        if name in NO_OPTION:
+            continue
+        option, (what, _, unset) = options[name], field.description.partition(" Default: ")
+        assert option.help.startswith(what) and option.help.endswith(".") and option.opts[0].startswith("--")
+        assert option.default is None and (not unset or f"Default: {unset}" in option.help)
+        for choice in getattr(option.type, "choices", ()):
+            assert choice in option.help
+        if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
+            assert f"Default: {field.default:g}." if isinstance(field.default, float) else f"Default: {field.default}."
+
+
+def test_a_command_shows_the_defaults_that_it_uses() -> None:
+    shown = {option.name: option.help for option in COMMANDS["bench",].params}
+    assert "Default: 1,8,32,128." in shown["concurrency"] and "Default: 5." in shown["repeats"]
+
+
+def test_presets_and_trackers_are_offered_as_they_are_there() -> None:
+    offered = {option.name: option.type.choices for option in COMMANDS["run",].params if option.name == "preset"}
+    assert list(offered["preset"]) == list(presets())
+    assert list(next(o for o in COMMANDS["track",].params if o.name == "kind").type.choices) == list(TRACKERS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        (("-t", "mini_math,mini_code"), ("-t", "mini_math", "-t", "mini_code")),
+        (("--concurrency", "1,8"), ("--concurrency", "1", "--concurrency", "8")),
+        (("--seeds", "1", "--seeds", "2"), ("--seeds", "1, 2")),
+    ],
+)
+def test_a_list_is_given_with_commas_or_by_repeating(arguments: tuple[str, ...], same: tuple[str, ...]) -> None:
+    first, second = (harness("config", "show", *words) for words in (arguments, same))
+    assert first.stdout == second.stdout != harness("config", "show").stdout
+
+
+def test_a_switch_of_a_file_is_turned_off_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("sequential: true\ncompensate: true\n")
+    shown = harness("config", "show", "--config", "run.yaml", "--no-sequential", "--no-compensate", cwd=tmp_path)
+    assert "sequential: false" in shown.stdout and "compensate: false" in shown.stdout
+
+
+def test_answers_go_to_standard_output_and_a_row_is_a_line(tmp_path: Path) -> None:
+    """What `harness models | grep qwen` and `harness metrics | grep best` find."""
+    for command, found in [("models", "qwen-7b"), ("metrics", "best"), ("tasks", "gsm8k"), ("presets", "laptop")]:
+        said = harness(command)
+        assert said.stderr == "" and [line for line in said.stdout.splitlines() if line.startswith(f"{found} ")]
+        assert not {"│", "┃", "\x1b"} & {*said.stdout}
+    assert harness("doctor").stdout.startswith("What is here\n")
+    planned = harness("plan", "qwen-7b", "--device", "24GiB", cwd=tmp_path)
+    assert planned.stderr == "" and len(planned.stdout.splitlines()) == 10
+
+
+@pytest.mark.parametrize("arguments", [("metrics",), ("run", "--help"), ("config", "show")], ids=" ".join)
+def test_a_reader_that_stops_early_is_no_error(arguments: tuple[str, ...]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    said = process.stderr.read()
+    assert (process.wait(), said) == (141, "")
+
+
+def test_a_config_file_has_a_schema_that_editors_read() -> None:
+    import jsonschema
+
+    schema = json.loads(harness("config", "schema").stdout)
+    described = {
+        **schema["properties"],
+        **schema["$defs"]["RecoveryConfig"]["properties"],
+        **schema["$defs"]["SweepConfig"]["properties"],
+    }
+    assert all(described[name]["description"] == field.description for name, field in FIELDS.items())
+    for name in presets():
+        jsonschema.validate(yaml.safe_load(preset_text(name)), schema)
+    with pytest.raises(jsonschema.ValidationError, match="'ratoi' was unexpected"):
+        jsonschema.validate({"ratoi": 0.2}, schema)
+    assert CONFIG.read_text(encoding="utf-8") == harness("config", "schema").stdout, "run `make generate`"
+
+
+def test_ratio_0_is_told_to_remove_nothing() -> None:
+    assert "warning: ratio 0 removes nothing" in harness("run", "--ratio", "0", "--dry-run").stderr
 
 
 def test_alone_it_explains_itself() -> None:
@@ -154,7 +257,8 @@ def test_a_dry_run_of_7b_needs_no_weights(task: list[str], model: str, tmp_path:
 
 def test_a_dry_run_speaks_to_people_too() -> None:
     result = harness("run", "--dry-run")
-    assert result.returncode == 0 and result.stdout == "" and "640 -> 512" in result.stderr
+    assert result.returncode == 0 and "640 -> 512" in result.stdout and result.stderr == ""
+    assert "would write to      runs/tiny-math-mini_math-selective-best-0.2" in result.stdout.splitlines()
 
 
 @pytest.mark.slow
@@ -217,7 +321,7 @@ def test_an_error_does_not_command_the_terminal(tmp_path: Path) -> None:
 
 def test_no_format_is_no_report(tmp_path: Path) -> None:
     found = harness("report", str(tmp_path), "--format", " ,")
-    assert found.returncode == 2 and "no format is asked for" in found.stderr
+    assert found.returncode == 2 and "no format given" in found.stderr
 
 
 def test_every_unknown_name_is_told_at_once() -> None:

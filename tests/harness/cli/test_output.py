@@ -1,8 +1,9 @@
-"""Tables in 80 columns and in a pipe: nothing cut, nothing coloured, nothing obeyed."""
+"""Answers on a terminal of 80 columns and in a pipe: nothing cut, nothing coloured, nothing obeyed."""
 
 from __future__ import annotations
 
-import re
+import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -11,40 +12,58 @@ from harness.cli import output
 from harness.core import progress
 from reports.parts import Table
 
-WIDE = Table(
-    "Every point",
-    tuple("abcdefgh"),
-    tuple(tuple(f"value {i}{j} is long" for j in range(8)) for i in range(3)),
-    "a note",
-)
+
+def table(columns: int, rows: int, cell: str = "unbroken_{}_{}") -> Table:
+    names = tuple(f"column {i}" for i in range(columns))
+    return Table(
+        "Every point", names, tuple(tuple(cell.format(r, c) for c in range(columns)) for r in range(rows)), "a note"
+    )
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "console", Console(stderr=True, width=80))
+def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> pytest.CaptureFixture[str]:
+    """One of 80 columns, without colour."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: True)
+    return capsys
 
 
-@pytest.mark.usefixtures("narrow")
-def test_a_table_that_does_not_fit_is_shown_row_by_row(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_table(WIDE)
-    said = capsys.readouterr().err
-    assert all(cell in said for row in WIDE.rows for cell in row) and "a note" in said
-    assert max(map(len, said.splitlines())) <= 80
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    said = capsys.readouterr()
+    assert said.err == ""
+    return said.out.splitlines()
 
 
-@pytest.mark.usefixtures("narrow")
-def test_a_table_that_fits_is_a_table_without_colour(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("columns", "rows", "boxed"), [(4, 30, True), (8, 3, True), (8, 30, False)], ids=["fits", "transposed", "records"]
+)
+def test_a_table_on_a_terminal_shows_every_cell_unbroken(
+    columns: int, rows: int, boxed: bool, terminal: pytest.CaptureFixture[str]
+) -> None:
+    shown = table(columns, rows)
+    output.print_table(shown)
+    lines = lines_of(terminal)
+    assert max(map(len, lines)) <= 80 and any("│" in line for line in lines) == boxed
+    text = "\n".join(lines)
+    assert "a note" in text and all(cell in text for row in shown.rows for cell in row)
+    assert sum(line.count("column") for line in lines) == (columns if boxed else rows * (columns - 2))
+
+
+def test_long_cells_wrap_on_a_terminal_and_are_no_markup(terminal: pytest.CaptureFixture[str]) -> None:
     output.print_table(Table("T", ("name", "what"), (("x", "[red]not markup[/red]"), ("y", "long " * 30))))
-    said = capsys.readouterr().err
-    assert "[red]not markup[/red]" in said and "\x1b" not in said and "│" in said
-    assert max(map(len, said.splitlines())) <= 80 and len(re.findall("long", said)) == 30
+    said = "\n".join(lines_of(terminal))
+    assert "[red]not markup[/red]" in said and "\x1b" not in said and said.count("long") == 30
 
 
-@pytest.mark.usefixtures("narrow")
+def test_a_pipe_gets_one_aligned_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(Table("T", ("name", "empty", "what"), (("x", "", "two\nlines"), ("longer", "", "w " * 99)), "n"))
+    assert lines_of(capsys) == ["T", "name    what", "x       two lines", f"longer  {('w ' * 99).strip()}", "n", ""]
+
+
 def test_a_terminal_is_not_told_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(Table("T\x1b[2J", ("name",), (("bell\x07 \u202eback",),)))
     output.print_lines(["\x1b]0;title\x07"])
-    said = capsys.readouterr().err
+    said = "\n".join(lines_of(capsys))
     assert not {"\x1b", "\x07", "\u202e"} & set(said) and "\\u001b" in said and "\\u202e" in said
 
 
@@ -56,8 +75,6 @@ def test_a_stage_shows_no_bar_in_a_pipe(capsys: pytest.CaptureFixture[str], monk
 
 
 def test_a_stage_shows_how_far_it_is_and_how_long_it_will_take_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
     screen = io.StringIO()
     monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=100))
     with progress.progress_bar("Scoring", 10) as advance:

@@ -1,0 +1,117 @@
+"""`harness run` and `harness recover`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from harness.cli.completion import complete_models
+from harness.cli.options import (
+    CONFIG,
+    DEBUG,
+    DRY_RUN,
+    EVALUATED,
+    FRESH,
+    JSON,
+    METHOD,
+    MODEL,
+    PLANNING,
+    SERVING,
+    SettingsCommand,
+    out_option,
+    typed_command,
+)
+from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
+
+
+@click.command(
+    "run",
+    cls=SettingsCommand,
+    settings=(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING, "recover", "recovery", "preset"),
+)
+@CONFIG
+@out_option("runs/MODEL-TASK-VARIANT")
+@DRY_RUN
+@FRESH
+@JSON
+@DEBUG
+def run_command(
+    config_file: Path | None,
+    preset: str | None,
+    out: Path | None,
+    dry_run: bool,
+    fresh: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Score, prune, evaluate and time one model; write run.json and a report.
+
+    Besides the target task its off-target tasks are evaluated, to show what pruning costs elsewhere; give --task more
+    than once to choose them.
+    """
+    from harness.config.settings import load_config
+    from harness.pipeline.resolve import name_problems, resolve
+    from harness.pipeline.run import run
+
+    config = load_config(config_file, options, preset, names=name_problems)
+    warn_of_ratio_0(config)
+    if dry_run:
+        _show_forecast(config, resolve, out, as_json)
+        return
+    with stdout_to_stderr():
+        _, folder = run(config, out, fresh, typed_command())
+    show_run(folder, as_json)
+
+
+def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path | None, as_json: bool) -> None:
+    from harness.models.registry import looks_like_chat
+    from harness.pipeline.dry_run import forecast, forecast_table
+
+    with stdout_to_stderr():
+        found = forecast(resolver(config, looks_like_chat(config.model)), out)
+    answer(found, as_json, forecast_table(found))
+
+
+@click.command("recover", cls=SettingsCommand, settings=("task", "arms", *PLANNING, *EVALUATED, "recovery", "preset"))
+@click.argument("model", shell_complete=complete_models)
+@CONFIG
+@out_option("runs/MODEL-TASK-recovered")
+@DRY_RUN
+@FRESH
+@JSON
+@DEBUG
+def recover_command(
+    model: str,
+    config_file: Path | None,
+    preset: str | None,
+    out: Path | None,
+    dry_run: bool,
+    fresh: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fine-tune MODEL, a checkpoint, and evaluate it before and after.
+
+    \b
+    harness recover runs/x/checkpoint --task gsm8k
+    harness recover qwen-1.5b --arms selective,random,dense --ratio 0.3
+
+    With --arms, MODEL is first pruned in each of these ways; dense is MODEL itself, the control that shows how much is
+    due to training alone.
+    """
+    from harness.config.settings import load_config
+    from harness.pipeline.resolve import name_problems, resolve_recovery
+    from harness.pipeline.run import recover
+
+    config = load_config(config_file, {**options, "model": model, "recover": True}, preset, names=name_problems)
+    if config.arms:
+        warn_of_ratio_0(config)
+    if dry_run:
+        _show_forecast(config, resolve_recovery, out, as_json)
+        return
+    with stdout_to_stderr():
+        _, folder = recover(config, out, fresh, typed_command())
+    show_run(folder, as_json)

@@ -1,0 +1,158 @@
+"""One stage at a time: score, plan, prune, eval, grade."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from harness.cli.completion import complete_models, complete_tasks
+from harness.cli.options import (
+    CALIBRATION,
+    DEBUG,
+    FRESH,
+    JSON,
+    METHOD,
+    PATH,
+    PLANNING,
+    SCORING,
+    SettingsCommand,
+    out_option,
+    typed_command,
+)
+from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
+
+
+@click.command(
+    "score",
+    cls=SettingsCommand,
+    settings=("task", "metric", "compensate", *CALIBRATION, "threads", "preset"),
+    panels={"metric": SCORING, "compensate": SCORING},
+)
+@click.argument("model", shell_complete=complete_models)
+@click.option("--out", type=PATH, required=True, help="The scores.safetensors to write.")
+@JSON
+@DEBUG
+def score_command(model: str, preset: str | None, out: Path, as_json: bool, **options: Any) -> None:
+    """Score MODEL's FFN neurons on a task.
+
+    The metrics that need only mean activations are always computed. Name obs, lape or taylor with --metric to have
+    them too, and give --compensate to keep the second moments that re-fitting needs.
+    """
+    from harness import api
+    from harness.config.settings import load_config
+
+    with stdout_to_stderr():
+        found = api.score(metrics=(), out=out, config=load_config(None, {**options, "model": model}, preset))
+    counts = {"n_target": found.n_target, "n_distractor": found.n_distractor}
+    answer({"scores": str(out), "hash": found.file_hash, **counts}, as_json)
+
+
+@click.command("plan", cls=SettingsCommand, settings=(*METHOD, *PLANNING))
+@click.argument("scores", type=PATH)
+@click.option("--out", type=PATH, help="The plan.safetensors to write.")
+@click.option(
+    "--device",
+    help="Write nothing; show what MODEL would need on a device (24GiB, A100-80, H100 ...) at several ratios.",
+)
+@click.option("--context", type=int, help="With --device, tokens per request. Default: 2048, or the model's limit.")
+@JSON
+@DEBUG
+def plan_command(
+    scores: Path, out: Path | None, device: str | None, context: int | None, as_json: bool, **options: Any
+) -> None:
+    """Decide from SCORES which neurons stay; or, with --device, what a MODEL would need and gain there.
+
+    \b
+    harness plan scores.safetensors --ratio 0.3 --out plan.safetensors
+    harness plan qwen-7b --device 24GiB
+    harness plan qwen-7b --device A100-80 --context 4096 --ratio 0.25
+    """
+    from harness import api
+    from harness.config.settings import load_config
+
+    if device:
+        from harness.pipeline.device_table import device_table, on_device
+
+        with stdout_to_stderr():
+            table = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
+        answer(table, as_json, device_table(table))
+        return
+    if out is None:
+        raise click.UsageError("--out is missing; give the plan.safetensors to write")
+    config = load_config(None, options)
+    warn_of_ratio_0(config)
+    with stdout_to_stderr():
+        found = api.plan(scores, out=out, config=config)
+    widths = list(found.widths) if len(set(found.widths)) > 1 else found.widths[0]
+    names = {"method": found.method, "metric": found.metric, "compensated": found.compensated}
+    answer({"plan": str(out), "intermediate_size": [found.intermediate_size, widths], **names}, as_json)
+
+
+@click.command("prune", cls=SettingsCommand, settings=("threads",))
+@click.argument("model", shell_complete=complete_models)
+@click.argument("plan", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Checkpoint folder to write.")
+@click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
+@JSON
+@DEBUG
+def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int | None, as_json: bool) -> None:
+    """Write the smaller checkpoint of MODEL that PLAN describes."""
+    from harness import api
+    from harness.pipeline.single_stage import verify_checkpoint
+    from pruning.plan import load_plan
+
+    with stdout_to_stderr():
+        loaded = load_plan(plan)
+        made = api.prune(model, loaded, out)
+        found: dict[str, Any] = {"checkpoint": str(out)}
+        found |= {"parameters": made.parameters, "weight_bytes": made.weight_bytes}
+        if verify:
+            found["verified"] = verify_checkpoint(model, loaded, out, threads)
+    answer(found, as_json)
+
+
+@click.command("eval", cls=SettingsCommand, settings=("task", "limit", "dtype", "threads"))
+@click.argument("model", shell_complete=complete_models)
+@click.option("--include-path", type=PATH, help="Folder with lm-eval YAML files of your own tasks.")
+@out_option("runs/eval-MODEL")
+@FRESH
+@JSON
+@DEBUG
+def eval_command(
+    model: str, include_path: Path | None, out: Path | None, fresh: bool, as_json: bool, **options: Any
+) -> None:
+    """Evaluate MODEL through lm-eval on a vLLM engine.
+
+    --task takes the names that `harness tasks` lists, and any task, group or leaderboard of lm-eval.
+    """
+    from harness.config.settings import load_config
+    from harness.pipeline.single_stage import evaluate_checkpoint
+
+    folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
+    with stdout_to_stderr():
+        evaluate_checkpoint(
+            load_config(None, {**options, "model": model}), folder, fresh, include_path, typed_command()
+        )
+    show_run(folder, as_json)
+
+
+@click.command("grade")
+@click.argument("answers", type=PATH)
+@click.option("--task", "-t", required=True, shell_complete=complete_tasks, help="Task that was answered.")
+@click.option("--out", type=PATH, help="Sample rows to write, one per answer, in the same order.")
+@DEBUG
+def grade_command(answers: Path, task: str, out: Path | None) -> None:
+    """Grade ANSWERS, a JSON Lines file from any system, with the graders of a run.
+
+    Rows: `task_id` or `doc_id` (index in the test split), `text` (for code also `completion` or `solution`), optional
+    `finish_reason` and `n_tokens`. The last line on standard output is the summary as JSON.
+    """
+    from harness.evaluation.grade_file import grade_file
+
+    with stdout_to_stderr():
+        found = grade_file(task, answers, out)
+    click.echo(json.dumps(asdict(found)))
