@@ -60,25 +60,6 @@ class _LazyTasks(Mapping[str, "Task"]):
 TASKS: Mapping[str, Task] = _LazyTasks(_OBJECTS)
 
 
-def describe_tasks() -> list[dict[str, Any]]:
-    """Every name that --task takes, families first; see `Task` for the values."""
-    families = [
-        (name, find_task(name), f"{chat} for chat models, {base} for base models")
-        for name, (chat, base) in FAMILY_NAMES.items()
-    ]
-    return [
-        {
-            "name": name,
-            "metric": task.metric,
-            "summary": summary,
-            "items": task.items,
-            "needs_data": not name.startswith("mini_"),
-            "training_items": task.training_items,
-        }
-        for name, task, summary in (*families, *((t.name, t, t.summary) for t in TASKS.values()))
-    ]
-
-
 def is_task(name: str) -> bool:
     """Whether `name` is a task or a family of tasks."""
     return name in TASKS or name in FAMILY_NAMES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,12 @@ def metrics_command(as_json: bool) -> None:
 def tasks_command(path: bool, as_json: bool) -> None:
     """List the tasks: their metric, test items and training items, and whether they need a data set."""
     from reports.parts import Table
-    from tasks.registry import TASKS_PATH, describe_tasks
+    from tasks.registry import TASKS_PATH
 
     if path:
         click.echo(json.dumps({"path": str(TASKS_PATH)}) if as_json else TASKS_PATH)
         return
-    found = describe_tasks()
+    found = list(_listed_tasks())
     rows = tuple(
         (t["name"], t["metric"], f"{t['items']:,}", _count(t["training_items"]), _DATA[t["needs_data"]], t["summary"])
         for t in found
@@ -179,6 +180,25 @@ def tasks_command(path: bool, as_json: bool) -> None:
         "else downloaded from the Hub. Evaluation also takes the tasks of lm-eval by name."
     )
     answer(found, as_json, Table("Tasks", ("name", "metric", "n", "train", "items", "what"), rows, note))
+
+
+def _listed_tasks() -> Iterator[dict[str, Any]]:
+    """Every name that --task takes, families first."""
+    from tasks.registry import FAMILY_NAMES, TASKS, find_task
+
+    families = [
+        (name, find_task(name), f"{chat} for chat models, {base} for base models")
+        for name, (chat, base) in FAMILY_NAMES.items()
+    ]
+    for name, task, summary in (*families, *((t.name, t, t.summary) for t in TASKS.values())):
+        yield {
+            "name": name,
+            "metric": task.metric,
+            "summary": summary,
+            "items": task.items,
+            "training_items": task.training.items if task.training else 0,
+            "needs_data": not name.startswith("mini_"),
+        }
 
 
 def _count(training_items: int | None) -> str:
