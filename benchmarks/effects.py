@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
@@ -23,6 +24,7 @@ from harness.evaluation.paired import read_correct
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning import score_file
+from pruning.checkpoint import ModelFolder
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
 from tasks.registry import find_task
@@ -69,9 +71,13 @@ def main(
         out.write_text(text + "\n", encoding="utf-8")
 
 
-def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: str, threads: int) -> dict[str, Path]:
+def export_arms(
+    model: ModelFolder, scratch: Path, ratio: float, metric: str, tokens: str, threads: int
+) -> dict[str, ModelFolder]:
     """The dense model and one checkpoint per arm."""
-    calibration = scoring.calibrate(model, model.name, find_task("mini_math"), scoring.CalibrationRequest(400, tokens))  # type: ignore[arg-type]
+    calibration = scoring.calibrate(
+        model, model.path.name, find_task("mini_math"), scoring.CalibrationRequest(400, cast(Any, tokens))
+    )
     scoring.score_model(model, calibration, scoring.ScoreRequest(threads=threads), scratch / "scores.safetensors")
     scores = score_file.load(scratch / "scores.safetensors")
     arms = {"dense": model}
@@ -81,14 +87,14 @@ def export_arms(model: Path, scratch: Path, ratio: float, metric: str, tokens: s
         *((f"random-{s}", "random", s) for s in SEEDS),
     ]:
         plan = make_plan(scores, PlanRequest(ratio, method, metric, seed))  # type: ignore[arg-type]
-        arms[name] = export(model, plan, scratch / name).path
+        arms[name] = export(model, plan, scratch / name)
     return arms
 
 
 def evaluate_arm(
-    name: str, path: Path, scratch: Path, tasks: tuple[str, ...], split: str, threads: int
+    name: str, model: ModelFolder, scratch: Path, tasks: tuple[str, ...], split: str, threads: int
 ) -> dict[str, float]:
-    with engines_for({name: path}, "auto", threads, 512) as engines:
+    with engines_for({name: model}, "auto", threads, 512) as engines:
         eval_spec = EvalSpec(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
         found = evaluate(engines[name], eval_spec, VariantEval(scratch, name))
     say(

@@ -24,7 +24,6 @@ from harness.evaluation.paired import read_samples
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline.run_context import context_length
-from pruning.checkpoint import fingerprint
 from tasks.registry import find_task
 
 
@@ -38,7 +37,7 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
     prepare_environment(threads)
     row = find_task(task)
     path = registry.locate(model, row.kind)
-    chat = has_chat_template(load_tokenizer(path))
+    chat = has_chat_template(load_tokenizer(path.path))
     asked: list[Any] = []
     generating = [0.0]
     real = vllm_engine.stream
@@ -63,7 +62,7 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
                 Path(name) / str(number),
                 EvalSpec(model_name=model, tasks=(row,), max_model_len=engines.max_model_len, chat=chat, limit=limit),
             )
-            found = evaluate(llm, eval_spec, VariantEval(run, "it", fingerprint(path)))[task]
+            found = evaluate(llm, eval_spec, VariantEval(run, "it", path.fingerprint))[task]
             return time.perf_counter() - started, sum(r["n_tokens"] for r in read_samples(run / found.samples).values())
 
         def bare() -> tuple[float, int]:

@@ -24,7 +24,7 @@ import numpy as np
 from harness.core.safetensors_stream import Entry, row_blocks, write_entries
 from harness.core.types.pruning import PruningPlan
 from harness.models.registry import ALIASES
-from pruning.checkpoint import INDEX, fingerprint
+from pruning.checkpoint import INDEX, open_model
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import pruned_width
@@ -120,8 +120,8 @@ def main(size: str, ratio: float, repeats: int, folder: Path | None) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         source, out = Path(scratch) / "dense", Path(scratch) / "out"
         make_checkpoint(source, f"qwen-{size}")
-        config = json.loads((source / "config.json").read_text())
-        shape, rng = shape_of(config), np.random.default_rng(0)
+        opened = open_model(source)
+        shape, rng = opened.shape, np.random.default_rng(0)
         width = pruned_width(shape.intermediate_size, ratio, 128)
         keep = [
             np.sort(rng.permutation(shape.intermediate_size)[:width]).astype(np.int32)
@@ -136,16 +136,16 @@ def main(size: str, ratio: float, repeats: int, folder: Path | None) -> None:
             seed=0,
             alignment=128,
             model=f"qwen-{size}",
-            model_hash=fingerprint(source),
+            model_hash=opened.fingerprint,
             scores_hash="none",
             tokens="all",
         )
         sync(source)
         pairs = [
-            (timed(lambda: shutil.copytree(source, out), out), timed(lambda: export(source, plan, out), out))
+            (timed(lambda: shutil.copytree(source, out), out), timed(lambda: export(opened, plan, out), out))
             for _ in range(repeats)
         ]
-        peak = anonymous_peak(lambda: export(source, plan, out))
+        peak = anonymous_peak(lambda: export(opened, plan, out))
         gigabytes = sum(file.stat().st_size for file in source.iterdir()) / 1e9
     copy, prune = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = [round(b / a, 2) for a, b in pairs]

@@ -27,6 +27,7 @@ from harness.evaluation.paired import read_correct
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning import score_file
+from pruning.checkpoint import ModelFolder
 from pruning.plan import PlanRequest, make_plan, save_plan
 from tasks.registry import find_task
 
@@ -112,7 +113,7 @@ def main(
 
 
 def make_arm(
-    arm: str, ratio: float, model: Path, calibration: Any, request: scoring.ScoreRequest, folder: Path
+    arm: str, ratio: float, model: ModelFolder, calibration: Any, request: scoring.ScoreRequest, folder: Path
 ) -> Path:
     name, _, refit = arm.partition("+")
     random = name.startswith("random-")

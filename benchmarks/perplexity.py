@@ -28,6 +28,7 @@ from harness.models import registry
 from harness.models.tokenizer import load_tokenizer
 from harness.pipeline import scoring
 from pruning import score_file
+from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan, save_plan
 from tasks.registry import find_task
@@ -99,7 +100,12 @@ def general_weight_of(arm: str) -> float:
 
 
 def timed_scores(
-    arms: Sequence[str], general_weight: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path
+    arms: Sequence[str],
+    general_weight: float,
+    model: ModelFolder,
+    calibration: CalibrationSet,
+    threads: int,
+    folder: Path,
 ) -> tuple[Path, float]:
     """The scores file with second moments beside it, for all arms with this share of general tokens, and its
     seconds.
@@ -120,12 +126,12 @@ def timed_scores(
 def timed_arm(
     arm: str,
     ratio: float,
-    model: Path,
+    model: ModelFolder,
     calibration: CalibrationSet,
     threads: int,
     folder: Path,
     scored: tuple[Path, float],
-) -> tuple[Path, float]:
+) -> tuple[ModelFolder, float]:
     """The checkpoint, and the seconds it takes from the dense model, scores included."""
     mine, started = folder / f"{arm}-{ratio:g}", time.perf_counter()
     mine.mkdir()
@@ -137,8 +143,8 @@ def timed_arm(
 
 
 def pruned(
-    arm: str, ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path, scores: Path
-) -> Path:
+    arm: str, ratio: float, model: ModelFolder, calibration: CalibrationSet, threads: int, folder: Path, scores: Path
+) -> ModelFolder:
     metric, _, refit = arm.partition("@")[0].partition("+")
     random = metric.startswith("random-")
     seed = int(metric.split("-")[1]) if random else 0
@@ -156,10 +162,12 @@ def pruned(
             scores,
             plan_file,
         )
-    return export(model, plan, folder / "checkpoint", plan_file).path
+    return export(model, plan, folder / "checkpoint", plan_file)
 
 
-def with_optipfair(ratio: float, model: Path, calibration: CalibrationSet, threads: int, folder: Path) -> Path:
+def with_optipfair(
+    ratio: float, model: ModelFolder, calibration: CalibrationSet, threads: int, folder: Path
+) -> ModelFolder:
     """In batches of eight texts, padded to the longest of each."""
     import torch
     from optipfair import prune_model
@@ -168,14 +176,14 @@ def with_optipfair(ratio: float, model: Path, calibration: CalibrationSet, threa
     from pruning.activations import pad
 
     torch.set_num_threads(threads)
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
     batches = [pad(calibration.items[i : i + 8], loaded.device)[:2] for i in range(0, len(calibration.items), 8)]
     smaller = prune_model(
         loaded, "MLP_GLU", "MAW", pruning_percentage=100 * ratio, dataloader=_Loader(batches), show_progress=False
     )
     smaller.to(torch.bfloat16).save_pretrained(folder / "checkpoint")
-    load_tokenizer(model).save_pretrained(folder / "checkpoint")
-    return folder / "checkpoint"
+    load_tokenizer(model.path).save_pretrained(folder / "checkpoint")
+    return open_model(folder / "checkpoint")
 
 
 class _Loader(list):  # type: ignore[type-arg]
@@ -184,7 +192,9 @@ class _Loader(list):  # type: ignore[type-arg]
     batch_size = 8
 
 
-def perplexities(checkpoint: Path, folder: Path, limits: dict[str, int], threads: int) -> dict[str, Sequence[float]]:
+def perplexities(
+    checkpoint: ModelFolder, folder: Path, limits: dict[str, int], threads: int
+) -> dict[str, Sequence[float]]:
     """task -> [value, low, high] and the width."""
     found: dict[str, Sequence[float]] = {}
     if not limits:

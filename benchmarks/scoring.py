@@ -20,8 +20,6 @@ from harness.pipeline import scoring
 from pruning import second_moments
 from pruning.activations import collect, pad
 from pruning.calibration import batches
-from pruning.checkpoint import read_config
-from pruning.families import family_of
 from tasks.registry import find_task
 
 _NAIVE_BATCH = 8
@@ -79,10 +77,10 @@ def main(model: str, task: str, samples: int, repeats: int, threads: int) -> Non
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    path = registry.locate(model, "math")
-    calibration = scoring.calibrate(path, model, find_task(task), scoring.CalibrationRequest(samples))
-    loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    family = family_of(read_config(path))
+    folder = registry.locate(model, "math")
+    calibration = scoring.calibrate(folder, model, find_task(task), scoring.CalibrationRequest(samples))
+    loaded = AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32).eval()
+    family = folder.family
 
     def with_moments() -> None:
         sums = second_moments.Sums(calibration, 0.0, range(len(loaded.model.layers)))

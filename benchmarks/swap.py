@@ -20,8 +20,7 @@ from harness.engine.library_settings import prepare_environment
 from harness.engine.vllm_engine import config_for, engine
 from harness.engine.weight_swap import restore, swap
 from harness.models import registry
-from pruning.checkpoint import fingerprint, read_config
-from pruning.families import shape_of
+from pruning.checkpoint import ModelFolder
 from pruning.plan import save_plan
 
 _WIDTHS = (0.5, 0.8)
@@ -54,8 +53,8 @@ def main(model: str, threads: int, swaps: int) -> None:
     click.echo(json.dumps({"model": model, "threads": threads, "swaps": swaps, **found}, indent=1))
 
 
-def random_plan(path: Path, share: float, file: Path) -> Path:
-    shape, draw = shape_of(read_config(path)), np.random.default_rng(0)
+def random_plan(model: ModelFolder, share: float, file: Path) -> Path:
+    shape, draw = model.shape, np.random.default_rng(0)
     width, layers = round(shape.intermediate_size * share), range(shape.num_hidden_layers)
     keep = tuple(np.sort(draw.choice(shape.intermediate_size, width, replace=False)).astype(np.int32) for _ in layers)
     save_plan(
@@ -67,8 +66,8 @@ def random_plan(path: Path, share: float, file: Path) -> Path:
             ratio=1 - share,
             seed=0,
             alignment=1,
-            model=path.name,
-            model_hash=fingerprint(path),
+            model=model.path.name,
+            model_hash=model.fingerprint,
             scores_hash="",
             tokens="all",
         ),

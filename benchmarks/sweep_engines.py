@@ -28,6 +28,7 @@ from harness.pipeline import scoring
 from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.workers import LocalWorker, run_cells
 from pruning import score_file
+from pruning.checkpoint import ModelFolder
 from pruning.export import export
 from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
 from tasks.registry import find_task
@@ -68,7 +69,7 @@ def main(model: str, task: str, points: int, limit: int, threads: int, out: Path
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def make_plans(path: Path, model: str, task: Any, points: int, threads: int, folder: Path) -> list[Path]:
+def make_plans(path: ModelFolder, model: str, task: Any, points: int, threads: int, folder: Path) -> list[Path]:
     calibration = scoring.calibrate(path, model, task, scoring.CalibrationRequest(24))
     scoring.score_model(path, calibration, scoring.ScoreRequest(threads=threads), folder / "scores.safetensors")
     scores, files = score_file.load(folder / "scores.safetensors"), []
@@ -86,7 +87,7 @@ def by_swap(bench: CellContext, plans: list[Path]) -> None:
     assert not failed, failed
 
 
-def by_process(path: Path, task: str, limit: int, threads: int, plans: list[Path], folder: Path) -> None:
+def by_process(path: ModelFolder, task: str, limit: int, threads: int, plans: list[Path], folder: Path) -> None:
     for plan in plans:
         made = export(path, load_plan(plan), folder / "checkpoint", plan)
         command = [sys.executable, "-m", "harness", "eval", str(made.path), "--task", task, "--limit", str(limit)]
@@ -95,10 +96,10 @@ def by_process(path: Path, task: str, limit: int, threads: int, plans: list[Path
         )
 
 
-def by_export(path: Path, eval_spec: EvalSpec, settings: Any, plans: list[Path], folder: Path) -> None:
+def by_export(path: ModelFolder, eval_spec: EvalSpec, settings: Any, plans: list[Path], folder: Path) -> None:
     for plan in plans:
         made = export(path, load_plan(plan), folder / "checkpoint", plan)
-        with engine(made.path, settings) as llm:
+        with engine(made, settings) as llm:
             evaluate(llm, eval_spec, VariantEval(folder, plan.stem))
 
 

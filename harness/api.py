@@ -27,11 +27,12 @@ from typing import Any, cast
 from harness.config.settings import RunConfig, load_config
 from harness.core.errors import UsageError
 from harness.core.types.evaluation import EvalResult
-from harness.core.types.pruning import Checkpoint, Method, NeuronScores, PruningPlan
+from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
 from harness.engine.library_settings import library_settings
+from pruning.checkpoint import ModelFolder
 
-Model = str | Path | Checkpoint
+Model = str | Path | ModelFolder
 Names = str | Sequence[str]
 Config = RunConfig | str | Path
 AUTO = "auto"  # as `out`: the folder below ./runs that the command line takes
@@ -114,7 +115,7 @@ def prune(
     *,
     verify: bool = False,
     threads: int | None = None,
-) -> Checkpoint:
+) -> ModelFolder:
     """Writes the smaller checkpoint of a model, a folder that transformers and vLLM load.
 
     Args:
@@ -125,7 +126,7 @@ def prune(
         threads: CPU threads of that comparison. Default: all.
 
     Returns:
-        Its path and sizes.
+        The checkpoint: its path, widths, parameters and weight_bytes.
 
     Raises:
         UsageError: The plan is another model's.
@@ -139,7 +140,7 @@ def prune(
     loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))
     made = single_stage.prune(_name(model), loaded, _out(out, "checkpoint"))
     if verify:
-        single_stage.verify_checkpoint(_name(model), loaded, made.path, threads)
+        single_stage.verify_checkpoint(_name(model), loaded, made, threads)
     return made
 
 
@@ -391,7 +392,7 @@ def _settings(
 
 
 def _name(model: Model) -> str:
-    return str(model.path if isinstance(model, Checkpoint) else model)
+    return str(model.path if isinstance(model, ModelFolder) else model)
 
 
 def _out(out: str | Path | None, name: str) -> Path:

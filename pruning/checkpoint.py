@@ -1,17 +1,21 @@
-"""Reading a model folder: config, whole shards, sizes, fingerprint, and what pruning wrote beside the weights."""
+"""A model on disk, opened once: its configuration, its shards' headers, its sizes, and what pruning wrote beside it."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError
-from harness.core.safetensors_stream import read_entries
-from harness.core.types.pruning import Checkpoint
-from pruning.families import Family, widths_of
+from harness.core.safetensors_stream import Entry, as_array, read_entries
+from harness.core.types.pruning import ModelShape
+from pruning.families import Cut, Family, family_of, shape_of, widths_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -19,29 +23,111 @@ RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-
 RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 
 
-def read_config(model: Path) -> dict[str, Any]:
-    """config.json of a model folder; raises UsageError where there is none or it is no JSON object."""
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file of a checkpoint, as its header describes it."""
+
+    path: Path
+    entries: tuple[Entry, ...]  # in the order of their data
+    metadata: Mapping[str, str]
+    size_bytes: int  # of the file
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A Hugging Face model in a local folder, as it was when `open_model` read it; passed on instead of its path.
+
+    shape: with the parameters counted in the shards' headers. widths: intermediate_size of every layer.
+    """
+
+    path: Path
+    config: Mapping[str, Any]  # config.json
+    family: Family
+    shape: ModelShape
+    widths: tuple[int, ...]
+    shards: tuple[Shard, ...]
+    config_bytes: bytes = field(repr=False)  # config.json byte for byte, for the fingerprint
+
+    @property
+    def parameters(self) -> int:
+        return self.shape.parameters
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the shards on disk."""
+        return sum(shard.size_bytes for shard in self.shards)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of a SHA-256 over config.json and samples of every shard (`sampled_hash`)."""
+        total = hashlib.sha256(self.config_bytes)
+        for shard in self.shards:
+            total.update(shard.path.name.encode() + sampled_hash(shard.path).digest())
+        return total.hexdigest()[:16]
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any] | None:
+        """What pruning wrote beside the weights; None for a model that was not pruned by this project."""
+        return read_record(self.path)
+
+    @functools.cached_property
+    def recovered(self) -> bool:
+        """Whether this checkpoint was fine-tuned by this project."""
+        return (self.path / RECOVERED).exists()
+
+    def ffn_entries(self) -> Iterator[tuple[Shard, Entry, Cut, int]]:
+        """Every FFN tensor: its shard, its entry there, how it is cut, and its layer."""
+        for shard in self.shards:
+            for entry in shard.entries:
+                if found := self.family.tensor(entry.name):
+                    yield shard, entry, *found
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Opens a model folder: reads config.json and each shard's header once.
+
+    Raises UsageError where config.json is missing or invalid, and UnsupportedModelError for an architecture that is
+    not known and for shards that are missing, damaged or cut short.
+    """
+    text = _config_bytes(path)
+    config = _parse_config(path, text)
+    shape_of(config)  # an unknown architecture is reported before damaged weights
+    shards = tuple(_open_shard(path / name) for name in _shard_names(path))
+    parameters = sum(math.prod(entry.shape) for shard in shards for entry in shard.entries)
+    return ModelFolder(
+        path=path,
+        config=config,
+        family=family_of(config),
+        shape=shape_of(config, parameters),
+        widths=widths_of(config),
+        shards=shards,
+        config_bytes=text,
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json alone, for a folder without weights.
+
+    Raises UsageError where there is none or it is not a JSON object.
+    """
+    return _parse_config(folder, _config_bytes(folder))
+
+
+def _config_bytes(folder: Path) -> bytes:
     try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        return (folder / "config.json").read_bytes()
     except OSError as error:
-        raise UsageError(f"{model} has no readable config.json; give a folder with a Hugging Face model") from error
+        raise UsageError(f"{folder} has no readable config.json; give a folder with a Hugging Face model") from error
+
+
+def _parse_config(folder: Path, text: bytes) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{model / 'config.json'} is not valid JSON ({error}); get the model again") from error
+        raise UsageError(f"{folder / 'config.json'} is not valid JSON ({error}); get the model again") from error
     if not isinstance(config, dict):
-        raise UsageError(f"{model / 'config.json'} is not a JSON object; get the model again")
+        raise UsageError(f"{folder / 'config.json'} is not a JSON object; get the model again")
     return config
-
-
-def shards(model: Path) -> list[Path]:
-    """The checkpoint's safetensors files, each whole; raises UnsupportedModelError for a missing or cut one."""
-    names = _shard_names(model)
-    for name in names:
-        if not (model / name).exists():
-            raise UnsupportedModelError(
-                f"{model / name} is missing; get the model again (only safetensors weights are read)"
-            )
-        _check_complete(model / name)
-    return [model / name for name in names]
 
 
 def _shard_names(model: Path) -> list[str]:
@@ -57,47 +143,41 @@ def _shard_names(model: Path) -> list[str]:
     return names
 
 
-def _check_complete(shard: Path) -> None:
-    """The header against the file's size, so that a cut download is seen before any work is done."""
+def _open_shard(path: Path) -> Shard:
+    """Compares the header with the file's size, so that an incomplete download is seen before any work is done."""
+    if not path.exists():
+        raise UnsupportedModelError(f"{path} is missing; get the model again (only safetensors weights are read)")
     try:
-        entries, _ = read_entries(shard)
+        entries, metadata = read_entries(path)
         end = max((entry.start + entry.data_bytes for entry in entries), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModelError(
-            f"{shard} is no safetensors file or is damaged ({error}); get this file again"
+            f"{path} is not a safetensors file or is damaged ({error}); get this file again"
         ) from error
-    if shard.stat().st_size < end:
-        raise UnsupportedModelError(f"{shard} is cut: {shard.stat().st_size} bytes of {end}; get this file again")
+    size = path.stat().st_size
+    if size < end:
+        raise UnsupportedModelError(f"{path} is cut: {size} bytes of {end}; get this file again")
+    return Shard(path, tuple(entries), metadata, size)
 
 
-def describe(model: Path) -> Checkpoint:
-    """Widths from the config, parameters counted from the shards' headers."""
-    config, files = read_config(model), shards(model)
-    parameters = sum(math.prod(entry.shape) for shard in files for entry in read_entries(shard)[0])
-    return Checkpoint(model, widths_of(config), parameters, sum(shard.stat().st_size for shard in files))
+def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:
+    """Where one layer's down projection is stored; raises UnsupportedModelError where the model has none."""
+    for shard, entry, cut, found in model.ffn_entries():
+        if (cut, found) == (model.family.down_cut, layer):
+            return shard, entry
+    raise UnsupportedModelError(f"{model.path} has no {model.family.down}.weight in layer {layer}; get the model again")
 
 
-def down_projection(model: Path, family: Family, layer: int) -> Any:
-    """[hidden, intermediate_size] of one layer's down projection, in the checkpoint's dtype; nothing else is read."""
-    from safetensors import safe_open
-
-    for shard in shards(model):
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                if family.tensor(name) == (family.down_cut, layer):
-                    tensor = file.get_tensor(name)
-                    return tensor if family.down_cut.axis == 1 else tensor.T.contiguous()
-    raise UnsupportedModelError(f"{model} has no {family.down}.weight in layer {layer}; get the model again")
+def down_projection(model: ModelFolder, layer: int) -> Any:
+    """A torch tensor [hidden_size, intermediate_size]: one layer's down projection, in the checkpoint's dtype."""
+    shard, entry = down_entry(model, layer)
+    tensor = read_tensor(shard, entry)
+    return tensor if model.family.down_cut.axis == 1 else tensor.T.contiguous()
 
 
-def fingerprint(model: Path) -> str:
-    """A hash of config and weights that reads of each shard its first and last MiB and 256 pieces of 64 KiB, evenly
-    spaced.
-    """
-    total = hashlib.sha256((model / "config.json").read_bytes())
-    for shard in shards(model):
-        total.update(shard.name.encode() + sampled_hash(shard).digest())
-    return total.hexdigest()[:16]
+def read_tensor(shard: Shard, entry: Entry) -> Any:
+    """A tensor of a shard as a torch tensor, in the checkpoint's dtype; nothing else is read."""
+    return tensor_of(as_array(shard.path, entry), entry.dtype)
 
 
 def sampled_hash(path: Path) -> Any:
@@ -112,13 +192,13 @@ def sampled_hash(path: Path) -> Any:
     return total
 
 
-def check_uniform_width(model: Path) -> None:
-    """Raises UsageError for a checkpoint that has been pruned to a width of its own in every layer."""
-    if read_config(model).get("intermediate_sizes"):
-        raise UsageError(f"{model} has a width of its own in every layer; prune the model that it was made from")
+def check_uniform_width(model: ModelFolder) -> None:
+    """Raises UsageError for a checkpoint that was pruned to non-uniform widths: it cannot be pruned again."""
+    if model.config.get("intermediate_sizes"):
+        raise UsageError(f"{model.path} has non-uniform FFN widths; prune the model that it was made from")
 
 
 def read_record(checkpoint: Path) -> dict[str, Any] | None:
-    """What pruning wrote beside the weights, None for a model that was not pruned here."""
+    """What pruning wrote beside the weights, None for a model that was not pruned by this project."""
     path = checkpoint / RECORD
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.core.dtypes import bits_of
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path
 from harness.core.safetensors_stream import Array, Entry, as_array, iter_blocks, read_entries, write_entries
 from harness.core.types.pruning import PruningPlan
-from pruning.checkpoint import down_projection, read_config
-from pruning.families import Family, family_of
+from pruning.checkpoint import ModelFolder, down_entry, down_projection
 from pruning.obs import refit
 
 
@@ -34,7 +34,7 @@ def _content_hash(plan_file: Path) -> str:
 
 
 def compensate(
-    model: Path,
+    model: ModelFolder,
     plan: PruningPlan,
     plan_file: Path,
     second_moment: Callable[[int], Any],
@@ -45,10 +45,9 @@ def compensate(
 
     The columns have the checkpoint's dtype. `done(layer, keep, fitted)` is called before the next layer begins.
     """
-    family = family_of(read_config(model))
 
     def columns(layer: int) -> Any:
-        weight = down_projection(model, family, layer).to(device)
+        weight = down_projection(model, layer).to(device)
         keep = _indices(plan, layer, device)
         fitted = refit(weight, second_moment(layer).to(device), keep).to(weight.dtype).cpu()
         if not fitted.isfinite().all():
@@ -58,7 +57,7 @@ def compensate(
         done(layer, keep, fitted)
         return fitted
 
-    return save(plan, plan_file, model, family, columns)
+    return save(plan, plan_file, model, columns)
 
 
 def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
@@ -67,19 +66,18 @@ def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
     return torch.from_numpy(plan.keep[layer]).long().to(device)
 
 
-def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, columns: Callable[[int], Any]) -> Path:
-    """Writes the columns with one layer in memory at a time; `columns(layer)` returns [hidden, kept] in the model's
-    dtype.
+def save(plan: PruningPlan, plan_file: Path, model: ModelFolder, columns: Callable[[int], Any]) -> Path:
+    """Writes the columns beside the plan, one layer in memory at a time, and returns the file.
+
+    columns: layer -> a torch tensor [hidden_size, kept] in the dtype of the model's down projection.
     """
     out = columns_file(plan_file)
-    first = down_projection(model, family, 0)
-    dtype = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}[
-        str(first.dtype)
-    ]
-    entries = [Entry(_name(layer), dtype, (len(first), width)) for layer, width in enumerate(plan.widths)]
+    _, down = down_entry(model, 0)
+    hidden = model.shape.hidden_size
+    entries = [Entry(_name(layer), down.dtype, (hidden, width)) for layer, width in enumerate(plan.widths)]
 
     def blocks(entry: Entry) -> Iterator[Array]:
-        yield from iter_blocks(_as_bits(columns(int(entry.name.split(".")[1]))))
+        yield from iter_blocks(bits_of(columns(int(entry.name.split(".")[1]))))
 
     with atomic_path(out) as scratch:
         write_entries(scratch, entries, {"plan_hash": _content_hash(plan_file), "model_hash": plan.model_hash}, blocks)
@@ -88,14 +86,6 @@ def save(plan: PruningPlan, plan_file: Path, model: Path, family: Family, column
 
 def _name(layer: int) -> str:
     return f"layers.{layer}.down_proj"
-
-
-def _as_bits(tensor: Any) -> Array:
-    import torch
-
-    bits = {2: torch.uint16, 4: torch.uint32, 8: torch.uint64}[tensor.element_size()]
-    found: Array = tensor.contiguous().view(bits).numpy()
-    return found
 
 
 def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:

@@ -1,7 +1,7 @@
-"""Plan + checkpoint -> smaller checkpoint, block by block; stock vLLM and transformers load the result.
+"""Writes the pruned checkpoint that a plan makes of a model, block by block; vLLM and transformers load it.
 
-No tensor library: bytes are copied, rows and columns gathered from memory maps, so a 15 GB checkpoint needs a few MiB.
-"""
+Bytes are copied, and rows and columns gathered from memory maps without a tensor library, so that a checkpoint of 15 GB
+needs a few MiB of memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.safetensors_stream import (
@@ -25,13 +26,12 @@ from harness.core.safetensors_stream import (
     finite,
     gather_blocks,
     iter_blocks,
-    read_entries,
     write_entries,
 )
-from harness.core.types.pruning import Checkpoint, PruningPlan
+from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from pruning import compensation
-from pruning.checkpoint import INDEX, RECORD, RECOVERED, check_uniform_width, describe, fingerprint, read_config, shards
-from pruning.families import Cut, Family, family_of, shape_of
+from pruning.checkpoint import INDEX, RECORD, RECOVERED, ModelFolder, Shard, check_uniform_width, open_model
+from pruning.families import Cut, Family
 from pruning.model_card import model_card
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
@@ -51,107 +51,107 @@ class _Job:
 
 
 def export(
-    model: Path,
+    model: ModelFolder,
     plan: PruningPlan,
     out: Path,
     plan_file: Path | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Checkpoint:
-    """Writes the pruned checkpoint to `out`, whole or not at all. `plan_file`: where the plan lies, for what lies
-    beside it; `progress` hears of every shard.
+) -> ModelFolder:
+    """Writes the pruned checkpoint to `out`, completely or not at all.
 
-    Raises UsageError where the plan does not fit the model, UnsupportedModelError for damaged weights, StorageError for
-    a full disk.
+    Args:
+        model: the dense model that the plan was made for.
+        plan: which neurons stay.
+        out: the folder to write; a checkpoint that was written there before is replaced.
+        plan_file: the plan's own file; needed for the re-fitted columns beside it where the plan is compensated.
+        progress: is called with 1 after every shard.
+
+    Returns:
+        The checkpoint, opened.
+
+    Raises:
+        UsageError: the plan does not fit the model.
+        UnsupportedModelError: the weights are damaged.
+        StorageError: the disk is full.
     """
-    config = read_config(model)
     job = _job(model, plan, plan_file)
-    if out.resolve() == model.resolve():
+    if out.resolve() == model.path.resolve():
         raise UsageError(f"{out} is the model itself; give another --out")
     widths = _widths(job.family, plan)
-    files = shards(model)
-    check_disk(out, sum(shard.stat().st_size for shard in files))
+    check_disk(out, model.weight_bytes)
     with atomic_path(out, replaces=RECORD) as scratch:
         scratch.mkdir()
-        copy_side_files(model, scratch)
+        copy_side_files(model.path, scratch)
         sizes = {}
-        for shard in files:
-            sizes[shard.name] = _write_shard(shard, scratch / shard.name, job)
+        for shard in model.shards:
+            sizes[shard.path.name] = _write_shard(shard, scratch / shard.path.name, job)
             progress(1)
         _check_all_cut(job, {name for tensors in sizes.values() for name in tensors})
-        _write_index(scratch, model, sizes)
-        _write_own_files(model, scratch, plan, plan_file, {**config, **widths})
-    return describe(out)
+        _write_index(scratch, model.path, sizes)
+        _write_own_files(model, scratch, plan, plan_file, {**model.config, **widths})
+    return open_model(out)
 
 
-def predict_size(model: Path, plan: PruningPlan) -> Checkpoint:
+def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
     """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
-    job = _Job(family_of(read_config(model)), plan, {})
+    job = _Job(model.family, plan, {})
     parameters = total = 0
-    for shard in shards(model):
-        entries, metadata = read_entries(shard)
-        resized = [_resized(entry, job) for entry in entries]
+    for shard in model.shards:
+        resized = [_resized(entry, job) for entry in shard.entries]
         parameters += sum(math.prod(entry.shape) for entry in resized)
-        total += file_bytes(resized, metadata or _FORMAT)
-    return Checkpoint(model, plan.widths, parameters, total)
+        total += file_bytes(resized, shard.metadata or _FORMAT)
+    return PredictedCheckpoint(plan.widths, parameters, total, _record_of(plan, model))
 
 
-def ffn_tensors(model: Path, plan: PruningPlan, plan_file: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Layer by layer, the FFN's torch tensors by their name below the layer, as the pruned checkpoint would hold
-    them.
-    """
+def ffn_tensors(
+    model: ModelFolder, plan: PruningPlan, plan_file: Path | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(layer, the FFN's torch tensors by their name below the layer) as the pruned checkpoint would hold them."""
     job = _job(model, plan, plan_file)
-    layers: dict[int, list[tuple[str, Path, Entry]]] = {}
-    for shard in shards(model):
-        for entry in read_entries(shard)[0]:
-            if found := job.family.tensor(entry.name):
-                layers.setdefault(found[1], []).append((found[0].name, shard, entry))
+    layers: dict[int, list[tuple[str, Shard, Entry]]] = {}
+    for shard, entry, cut, layer in model.ffn_entries():
+        layers.setdefault(layer, []).append((cut.name, shard, entry))
     for layer, entries in sorted(layers.items()):
-        yield layer, {name: _tensor(shard, entry, job) for name, shard, entry in entries}
+        yield layer, {name: _tensor(shard.path, entry, job) for name, shard, entry in entries}
 
 
 def _tensor(shard: Path, entry: Entry, job: _Job) -> Any:
-    import torch
-
-    resized = _resized(entry, job)
     bits = np.concatenate([block.reshape(-1) for block in _blocks(shard, entry, job)])
-    dtype = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[entry.dtype]
-    return torch.from_numpy(bits).view(dtype).reshape(resized.shape)
+    return tensor_of(bits, entry.dtype).reshape(_resized(entry, job).shape)
 
 
-def _job(model: Path, plan: PruningPlan, plan_file: Path | None) -> _Job:
-    """Raises UsageError where the plan does not fit the model or its columns are not at hand."""
-    config = read_config(model)
-    _check_fit(model, config, plan)
+def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> _Job:
+    """Raises UsageError where the plan does not fit the model or its columns are missing."""
+    _check_fit(model, plan)
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")
     columns = compensation.load(plan, plan_file) if plan_file else None
-    return _Job(family_of(config), plan, columns or {})
+    return _Job(model.family, plan, columns or {})
 
 
-def _check_fit(model: Path, config: Mapping[str, Any], plan: PruningPlan) -> None:
-    shape = shape_of(config)
+def _check_fit(model: ModelFolder, plan: PruningPlan) -> None:
+    shape = model.shape
     check_uniform_width(model)
     if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "
             f"{shape.num_hidden_layers} of {shape.intermediate_size}; make a plan from this model's scores"
         )
-    if plan.model_hash != fingerprint(model):
+    if plan.model_hash != model.fingerprint:
         raise UsageError(
-            f"the plan was made for {plan.model} and {model} has other weights; make a plan from this model's scores"
+            f"the plan was made for {plan.model} and {model.path} has other weights; make a plan from this model's scores"
         )
 
 
 def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
-    """Uniform widths are an ordinary config; others carry our list and the architecture name that our vLLM plugin
-    registers.
+    """What config.json says of the widths: one number, or our list and the architecture that our vLLM plugin registers.
+
+    Raises UsageError where vLLM cannot run the family with non-uniform widths.
     """
     if len(set(plan.widths)) == 1:
         return {family.width_key: plan.widths[0]}
     if not family.supports_nonuniform_widths:
-        raise UsageError(
-            f"vLLM cannot run {family.model_type} with a width of its own in every layer; use --allocation uniform"
-        )
+        raise UsageError(f"vLLM cannot run {family.model_type} with non-uniform FFN widths; use --allocation uniform")
     return {
         family.width_key: max(plan.widths),
         "intermediate_sizes": list(plan.widths),
@@ -160,10 +160,10 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
 
 
 def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
-    """Tokenizer, chat templates, licence, generation settings: all in the folder that is not weights.
+    """Copies all of a model folder but its weights: tokenizer, chat templates, licence, generation settings.
 
-    everything: also its configuration, what pruning wrote and the shards' index, for weights of the same names and
-    shapes."""
+    everything: also config.json, what pruning wrote and the shards' index, for weights of the same names and shapes.
+    """
     if (model / _TEMPLATES).is_dir():
         shutil.copytree(model / _TEMPLATES, out / _TEMPLATES)
     if everything:
@@ -180,19 +180,18 @@ def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def _write_shard(source: Path, destination: Path, job: _Job) -> dict[str, int]:
+def _write_shard(source: Shard, destination: Path, job: _Job) -> dict[str, int]:
     """Returns the bytes of every tensor written, by name."""
-    entries, metadata = read_entries(source)
-    originals = {entry.name: entry for entry in entries}
-    written = [_resized(entry, job) for entry in entries]
+    originals = {entry.name: entry for entry in source.entries}
+    written = [_resized(entry, job) for entry in source.entries]
 
     def blocks(entry: Entry) -> Iterator[Array]:
-        for block in _blocks(source, originals[entry.name], job):
+        for block in _blocks(source.path, originals[entry.name], job):
             if not finite(block, entry.dtype):
-                raise UnsupportedModelError(f"{entry.name} in {source} holds NaN or infinity; get this file again")
+                raise UnsupportedModelError(f"{entry.name} in {source.path} holds NaN or infinity; get this file again")
             yield block
 
-    write_entries(destination, written, metadata or _FORMAT, blocks)
+    write_entries(destination, written, source.metadata or _FORMAT, blocks)
     return {entry.name: entry.data_bytes for entry in written}
 
 
@@ -246,19 +245,21 @@ def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]])
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_own_files(model: Path, out: Path, plan: PruningPlan, plan_file: Path | None, config: dict[str, Any]) -> None:
+def _write_own_files(
+    model: ModelFolder, out: Path, plan: PruningPlan, plan_file: Path | None, config: dict[str, Any]
+) -> None:
     """config.json, the record, the plan and the model card."""
-    record = record_of(plan, model)
+    record = _record_of(plan, model)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(model_card(record, plan.widths, model), encoding="utf-8")
+    (out / "README.md").write_text(model_card(record, plan.widths, model.path), encoding="utf-8")
     if plan_file is not None:
         (out / PLAN_COPY).parent.mkdir()
         shutil.copyfile(plan_file, out / PLAN_COPY)
 
 
-def record_of(plan: PruningPlan, model: Path) -> dict[str, Any]:
-    """What stands beside the weights about how they were pruned."""
+def _record_of(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
+    """pruning.json: how the weights beside it were pruned."""
     return {
         "method": plan.method,
         "metric": plan.metric,
@@ -275,5 +276,5 @@ def record_of(plan: PruningPlan, model: Path) -> dict[str, Any]:
         "model_hash": plan.model_hash,
         "scores_hash": plan.scores_hash,
         "dense_intermediate_size": plan.intermediate_size,
-        "dense_parameters": describe(model).parameters,
+        "dense_parameters": model.parameters,
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+from harness.core.dtypes import BY_NAME, Dtype
 from harness.core.errors import UnsupportedModelError
 from harness.core.types.pruning import ModelShape
 
@@ -175,11 +176,16 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         max_position_embeddings=int(values["max_position_embeddings"] or 2048),
         parameters=parameters,
         neuron_parameters=sum(cut.parts * hidden for cut in family.cuts if cut.name.endswith(".weight")),
-        dtype_bytes=4 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2,
+        dtype_bytes=stored_dtype(config).item_bytes,
         vocab_size=int(config.get("vocab_size") or 0),
         num_attention_heads=heads,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
     )
+
+
+def stored_dtype(config: Mapping[str, Any]) -> Dtype:
+    """The number type of the weights by config.json; bfloat16 where it names none that is known."""
+    return BY_NAME.get(str(config.get("dtype") or config.get("torch_dtype")), BY_NAME["bfloat16"])
 
 
 def widths_of(config: Mapping[str, Any]) -> tuple[int, ...]:

@@ -6,56 +6,56 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pruning.checkpoint import read_config, shards
-from pruning.families import Family, family_of, submodule, widths_of
+from pruning.checkpoint import ModelFolder, open_model, read_tensor
+from pruning.families import submodule
 
 
-def load_pruned(folder: Path | str, dtype: Any = None) -> Any:
+def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
     """The causal model of any checkpoint that `export` writes, uniform or not, on the CPU and ready to run.
 
-    dtype: a torch dtype, the checkpoint's own where None. Raises what `read_config` and `shards` raise.
+    Args:
+        folder: the checkpoint.
+        dtype: a torch dtype; None for the checkpoint's own.
+
+    Returns:
+        The transformers model, in evaluation mode.
+
+    Raises:
+        UsageError, UnsupportedModelError: as `open_model` does.
     """
     from transformers import AutoModelForCausalLM
 
-    folder = Path(folder)
-    config = read_config(folder)
-    ragged = len(set(widths_of(config))) > 1
+    opened = folder if isinstance(folder, ModelFolder) else open_model(Path(folder))
+    nonuniform = len(set(opened.widths)) > 1
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or "auto", ignore_mismatched_sizes=ragged, **attention(config)
+        opened.path, dtype=dtype or "auto", ignore_mismatched_sizes=nonuniform, **attention(opened.config)
     )
-    if ragged:
-        _load_ffn(model, folder, family_of(config))
+    if nonuniform:
+        _load_ffn(model, opened)
     return model.eval()
 
 
 def attention(config: Mapping[str, Any]) -> dict[str, str]:
-    """For `from_pretrained`: transformers' fast attention leaves out the cap on attention logits that Gemma 2 has, and
-    vLLM applies it.
+    """Arguments for `from_pretrained`: transformers' fast attention leaves out Gemma 2's cap on attention logits, which
+    vLLM applies.
     """
     return {"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}
 
 
-def _load_ffn(model: Any, folder: Path, family: Family) -> None:
-    """Puts the FFN's own tensors, which fit no single width, in place of those that transformers made."""
+def _load_ffn(model: Any, folder: ModelFolder) -> None:
+    """Replaces the FFN's parameters, which transformers made at a single width, by those of the checkpoint."""
     import torch
-    from safetensors import safe_open
 
-    layers = submodule(model, family.layers)
-    for shard in shards(folder):
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                if found := family.tensor(name):
-                    cut, layer = found
-                    path, _, attribute = cut.name.rpartition(".")
-                    module, tensor = submodule(layers[layer], path), file.get_tensor(name).to(model.dtype)
-                    setattr(module, attribute, torch.nn.Parameter(tensor))
-                    _tell_size(module, tensor)
+    layers = submodule(model, folder.family.layers)
+    for shard, entry, cut, layer in folder.ffn_entries():
+        path, _, attribute = cut.name.rpartition(".")
+        module, tensor = submodule(layers[layer], path), read_tensor(shard, entry).to(model.dtype)
+        setattr(module, attribute, torch.nn.Parameter(tensor))
+        _set_features(module, tensor)
 
 
-def _tell_size(module: Any, tensor: Any) -> None:
-    """What a linear layer says of itself, which adapters are made by; a GPT-2 layer holds its weight the other way
-    round.
-    """
+def _set_features(module: Any, tensor: Any) -> None:
+    """Sets the sizes that a linear layer states, by which adapters are made; GPT-2 stores the weight transposed."""
     if tensor.ndim == 2 and hasattr(module, "out_features"):
         module.out_features, module.in_features = tensor.shape
     elif tensor.ndim == 2 and hasattr(module, "nf"):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.hub_ids import is_hub_id
+from harness.core.labels import width_text
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, ModelCard, inherited, render, split
 
 _MADE = """Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric},
@@ -38,10 +40,10 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         allocation=record["allocation"],
         compensated=_refit(record),
         before=before,
-        after=widths[0] if uniform else f"{min(widths)} to {max(widths)}, a width of its own in every layer",
+        after=width_text(widths) + ("" if uniform else ", non-uniform"),
         loading=_AS_USUAL if uniform else _BY_PLUGIN,
     )
-    base = {"base_model": name} if _is_hub_id(name) else {}
+    base = {"base_model": name} if is_hub_id(name) else {}
     return render(
         ModelCard(
             front={**inherited(front, "pruned"), **base},
@@ -61,8 +63,4 @@ def _refit(record: Mapping[str, Any]) -> str:
 
 def _public_name(model: str) -> str:
     """A Hub id as it is; of a folder only its name, not where it lies on somebody's machine."""
-    return model if _is_hub_id(model) else Path(model).name
-
-
-def _is_hub_id(model: str) -> bool:
-    return model.count("/") == 1 and not model.startswith(("/", ".")) and not Path(model).exists()
+    return model if is_hub_id(model) else Path(model).name

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from harness.core.dtypes import BY_CODE, bits_of
 from harness.core.errors import MeasurementError, UnsupportedModelError
 from harness.core.safetensors_stream import Array, Entry, as_array, finite, iter_blocks, read_entries, write_entries
 
@@ -122,7 +123,7 @@ def _blocks(source: Path, entry: Entry, trained: _Trained) -> Iterator[Array]:
         raise UnsupportedModelError(
             f"{entry.name} was trained as {list(found.shape)} and is {list(entry.shape)}; train again"
         )
-    for block in iter_blocks(_bits(found, entry.dtype)):
+    for block in iter_blocks(_as_stored(found, entry.dtype)):
         if not finite(block, entry.dtype):
             raise MeasurementError(
                 f"{entry.name} is not finite after training; give a lower --learning-rate, and --fresh"
@@ -130,18 +131,11 @@ def _blocks(source: Path, entry: Entry, trained: _Trained) -> Iterator[Array]:
         yield block
 
 
-def _bits(tensor: Any, dtype: str) -> Array:
+def _as_stored(tensor: Any, code: str) -> Array:
     """The tensor in a checkpoint's dtype, as unsigned integers of its item size."""
     import torch
 
-    kinds = {
-        "F64": (torch.float64, torch.int64),
-        "F32": (torch.float32, torch.int32),
-        "F16": (torch.float16, torch.int16),
-    }
-    kinds["BF16"] = (torch.bfloat16, torch.int16)
-    if dtype not in kinds:
-        raise UnsupportedModelError(f"a checkpoint in {dtype} cannot be trained; convert it to BF16 or FP32 first")
-    target, bits = kinds[dtype]
-    array: Array = tensor.to(target).contiguous().view(bits).numpy()
-    return array.view(array.dtype.str.replace("i", "u"))
+    dtype = BY_CODE[code]
+    if dtype.exponent is None:
+        raise UnsupportedModelError(f"a checkpoint in {code} cannot be trained; convert it to BF16 or FP32 first")
+    return bits_of(tensor.to(getattr(torch, dtype.name)))

@@ -57,10 +57,6 @@ def interval(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(changed(comparison["metric"], comparison[key]) for key in ("difference", "ci_low", "ci_high"))
 
 
-def widths(sizes: Sequence[int]) -> str:
-    return str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
-
-
 def public_command(text: str | None) -> str:
     """A command with absolute paths cut to their last part, so that a card does not expose a machine's folders.
     Empty for a run without a command, which Python code started.

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import model_card as core
+from harness.core.labels import width_text
 from harness.core.model_card import QUALITY, ModelCard, inherited
-from reports.figures import interval, markdown, measured, mebibytes, percent, public_command, public_path, unit, widths
+from reports.figures import interval, markdown, measured, mebibytes, percent, public_command, public_path, unit
 from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict
@@ -28,7 +29,7 @@ def render(run: Mapping[str, Any], variant: str | None = None, own: ModelCard | 
     body = template("card.md.j2").render(
         run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])},
         chosen=chosen,
-        width=widths(chosen["intermediate_sizes"]),
+        width=width_text(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]),
         of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),

@@ -100,8 +100,9 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def tiny_engine() -> Iterator[Any]:
     """vLLM on the embedded model, one for all tests that only need some engine."""
     from harness.engine.vllm_engine import EngineConfig, engine
+    from pruning.checkpoint import open_model
 
-    with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
+    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
         yield llm
 
 
@@ -141,9 +142,10 @@ def make_job(tmp_path: Path, random_model: Path) -> Callable[..., Any]:
 
 @pytest.fixture()
 def ragged_model(random_model: Path, tmp_path: Path) -> Path:
-    """The random model with a width of its own in every layer."""
+    """The random model pruned to non-uniform widths."""
+    from pruning.checkpoint import open_model
     from pruning.export import export
     from tests.support.pruned import ragged_plan
 
-    export(random_model, ragged_plan(random_model), tmp_path / "ragged")
+    export(open_model(random_model), ragged_plan(random_model), tmp_path / "ragged")
     return tmp_path / "ragged"

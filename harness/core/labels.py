@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _SHOWN = {"smd": "S"}  # metric in files -> the name that users see, and may give
 
 
@@ -27,6 +29,11 @@ def arm_label(
     """A way of pruning without its ratio and seed: selective-best, reverse-S, random, selective-rms-refit-global."""
     what = metric_label(metric, compensated, sequential) if metric else _refit(compensated, sequential)
     return "-".join(filter(None, (method, what, "global" if allocation == "global" else None)))
+
+
+def width_text(widths: Sequence[int]) -> str:
+    """The intermediate sizes of a model's layers: one number where they are uniform, else their range."""
+    return str(widths[0]) if len(set(widths)) == 1 else f"{min(widths)} to {max(widths)}"
 
 
 def _refit(compensated: bool, sequential: bool) -> str | None:

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.core.dtypes import BY_CODE
+
 BLOCK_BYTES = 8 << 20
-_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-_BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8, "BOOL": 8}
-_EXPONENTS = {"F64": 0x7FF << 52, "F32": 0xFF << 23, "F16": 0x1F << 10, "BF16": 0xFF << 7}  # all set: infinity or NaN
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +36,7 @@ class Entry:
 
     @property
     def item_bytes(self) -> int:
-        return _BITS[self.dtype] // 8
+        return BY_CODE[self.dtype].item_bytes
 
     @property
     def data_bytes(self) -> int:
@@ -138,7 +137,7 @@ def gather_blocks(array: Array, keep: npt.NDArray[np.integer[Any]], axis: int) -
 
 def finite(block: Array, dtype: str) -> bool:
     """False where a floating-point value is infinite or NaN."""
-    mask = _EXPONENTS.get(dtype)
+    mask = BY_CODE[dtype].exponent
     if mask is None or block.size == 0:
         return True
     typed = block.dtype.type(mask)

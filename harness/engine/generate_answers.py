@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from harness.core.progress import progress_bar
 from harness.engine.vllm_engine import engines_for, stream
-from pruning.checkpoint import read_config
-from pruning.families import shape_of
+from pruning.checkpoint import ModelFolder
 from tasks.generation import Generation
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def generate_answers(
-    model: Path,
+    model: ModelFolder,
     prompts: Mapping[Key, Sequence[int]],
     longest: int,
     threads: int | None,
@@ -27,7 +25,7 @@ def generate_answers(
     """One answer of at most `longest` tokens to each prompt (token ids) that leaves room for one; greedy at temperature
     0.
     """
-    context = shape_of(read_config(model)).max_position_embeddings
+    context = model.shape.max_position_embeddings
     room = min(context, max(map(len, prompts.values()), default=0) + longest)
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
     title = f"Answers to {len(asked)} prompts by the model itself"

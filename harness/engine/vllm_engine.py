@@ -10,16 +10,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError, first_line
 from harness.core.progress import progress_bar
-from harness.core.types.serving import DTYPE_BYTES
 from harness.engine.library_settings import library_settings, torch_functions
 from harness.engine.weight_swap_worker import WORKER
-from pruning.checkpoint import read_config, shards
-from pruning.families import shape_of
+from pruning.checkpoint import ModelFolder
+from pruning.families import stored_dtype
 
 _LARGEST_BLOCK = 128  # tokens; vLLM's on a CPU, smaller on CUDA
 _REQUESTS = itertools.count()
@@ -100,7 +99,7 @@ def whole_blocks(tokens: int) -> int:
 
 
 @contextmanager
-def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
+def engine(model: ModelFolder, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
     """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the
     checkpoint.
     """
@@ -114,14 +113,14 @@ def engine(model: Path, config: EngineConfig = EngineConfig()) -> Iterator[Any]:
             gc.collect()
 
 
-def _start(model: Path, config: EngineConfig) -> Any:
+def _start(model: ModelFolder, config: EngineConfig) -> Any:
     try:
         from vllm import LLM
     except ImportError as error:
         raise MeasurementError(f"vLLM is not installed here ({error}); run `make install`") from error
     try:
         return LLM(
-            str(model),
+            str(model.path),
             disable_log_stats=False,
             use_tqdm_on_load=False,
             seed=0,
@@ -129,10 +128,10 @@ def _start(model: Path, config: EngineConfig) -> Any:
             **engine_arguments(model, config),
         )
     except Exception as error:
-        raise MeasurementError(f"vLLM cannot load {model}: {first_line(error)}") from error
+        raise MeasurementError(f"vLLM cannot load {model.path}: {first_line(error)}") from error
 
 
-def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
+def engine_arguments(model: ModelFolder, config: EngineConfig) -> dict[str, Any]:
     """By the names of vLLM's engine arguments, which are those of `vllm serve` as well."""
     cache = config.kv_cache_bytes and config.kv_cache_bytes // config.tensor_parallel  # of a device
     found = {
@@ -149,13 +148,13 @@ def engine_arguments(model: Path, config: EngineConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _restored_transformers_class(model: Path) -> Iterator[None]:
+def _restored_transformers_class(model: ModelFolder) -> Iterator[None]:
     """vLLM's transformers back end rewrites the class of its model in place; transformers itself could not build one
     afterwards.
     """
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    name = read_config(model).get("model_type")
+    name = model.config.get("model_type")
     body: Any = MODEL_MAPPING.get(CONFIG_MAPPING[str(name)], None) if name in CONFIG_MAPPING else None
     bases, own = (body.__bases__, dict(vars(body))) if body else ((), {})
     try:
@@ -167,7 +166,7 @@ def _restored_transformers_class(model: Path) -> Iterator[None]:
                 setattr(body, name, own[name]) if name in own else delattr(body, name)
 
 
-def _memory_share(model: Path, config: EngineConfig) -> float | None:
+def _memory_share(model: ModelFolder, config: EngineConfig) -> float | None:
     """On CUDA, what an engine with a cache of its own size takes of the device, so that a second one starts beside
     it.
     """
@@ -175,32 +174,28 @@ def _memory_share(model: Path, config: EngineConfig) -> float | None:
         return None
     total = device_bytes()
     return min(
-        0.95, ((1.1 * _file_bytes(model) + config.kv_cache_bytes) / config.tensor_parallel + _ACTIVATION_BYTES) / total
+        0.95, ((1.1 * model.weight_bytes + config.kv_cache_bytes) / config.tensor_parallel + _ACTIVATION_BYTES) / total
     )
 
 
-def _file_bytes(model: Path) -> int:
-    return sum(shard.stat().st_size for shard in shards(model))
-
-
-def working_dtype(model: Path, dtype: str) -> str:
+def working_dtype(model: ModelFolder, dtype: str) -> str:
     """The number type in which an engine of this setting computes; vLLM's "auto" takes FP32 checkpoints down to the
     device's own.
     """
-    config, name = read_config(model), _dtype(dtype)
+    name = _dtype(dtype)
     if name != "auto":
         return name
     import torch
 
-    stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    stored = stored_dtype(model.config).name
     halves = ("bfloat16", "float16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("float16",)
     return stored if stored in halves else halves[0]
 
 
-def cached_bytes_per_token(model: Path, dtype: str) -> int:
+def cached_bytes_per_token(model: ModelFolder, dtype: str) -> int:
     """Of keys and values, by formula, at the engine's number type."""
-    shape = shape_of(read_config(model))
-    return shape.kv_bytes_per_token // shape.dtype_bytes * DTYPE_BYTES[working_dtype(model, dtype)]
+    shape = model.shape
+    return shape.kv_bytes_per_token // shape.dtype_bytes * BY_NAME[working_dtype(model, dtype)].item_bytes
 
 
 def _dtype(name: str) -> str:
@@ -255,7 +250,7 @@ def weight_bytes(llm: Any) -> int | None:
 
 
 def config_for(
-    model: Path,
+    model: ModelFolder,
     dtype: str,
     threads: int | None,
     max_model_len: int,
@@ -276,7 +271,7 @@ def config_for(
     )
 
 
-def side_by_side(models: Mapping[str, Path], wanted: Mapping[str, EngineConfig]) -> dict[str, EngineConfig]:
+def side_by_side(models: Mapping[str, ModelFolder], wanted: Mapping[str, EngineConfig]) -> dict[str, EngineConfig]:
     """On CUDA, caches of one size for all, so small that all engines fit on the device together.
 
     Raises MeasurementError where even the weights do not.
@@ -289,19 +284,19 @@ def side_by_side(models: Mapping[str, Path], wanted: Mapping[str, EngineConfig])
     return {name: replace(config, kv_cache_bytes=least) for name, config in wanted.items()}
 
 
-def fit_together(models: Mapping[str, Path]) -> bool:
+def fit_together(models: Mapping[str, ModelFolder]) -> bool:
     """Whether engines on all of them have room for weights and some cache; on a CPU nothing is known of that."""
     return device_name() == "cpu" or _room(models) > 0
 
 
-def _room(models: Mapping[str, Path]) -> int:
+def _room(models: Mapping[str, ModelFolder]) -> int:
     """Bytes for the cache of each on the first GPU."""
     share = 0.9 * device_bytes() / len(models)
-    return min(int(share - 1.1 * _file_bytes(path)) - _ACTIVATION_BYTES for path in models.values())
+    return min(int(share - 1.1 * model.weight_bytes) - _ACTIVATION_BYTES for model in models.values())
 
 
 def engines_for(
-    models: Mapping[str, Path],
+    models: Mapping[str, ModelFolder],
     dtype: str,
     threads: int | None,
     max_model_len: int,
@@ -319,7 +314,9 @@ def engines_for(
 class Engines:
     """Engines by name, each started when first asked for and all stopped together."""
 
-    def __init__(self, models: Mapping[str, Path], configs: Mapping[str, EngineConfig], max_model_len: int) -> None:
+    def __init__(
+        self, models: Mapping[str, ModelFolder], configs: Mapping[str, EngineConfig], max_model_len: int
+    ) -> None:
         self.models, self.configs, self.max_model_len = models, configs, max_model_len
         self.running: dict[str, Any] = {}
         self.stack = ExitStack()

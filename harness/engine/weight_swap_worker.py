@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning.checkpoint import read_config
+from pruning.checkpoint import open_model
 from pruning.export import ffn_tensors
-from pruning.families import Family, family_of, submodule
+from pruning.families import Family, submodule
 from pruning.plan import load_plan
 
 WORKER = f"{__name__}.FFNSwap"  # for vLLM's worker_extension_cls
@@ -29,9 +29,10 @@ class FFNSwap:
     def swap_ffn(self, model: str, plan_file: str) -> None:
         """The FFN that the plan leaves of `model`, whatever was there; what fails halfway is for `restore_ffn`."""
         own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
-        family, plan = family_of(read_config(Path(model))), load_plan(Path(plan_file))
+        opened, plan = open_model(Path(model)), load_plan(Path(plan_file))
+        family = opened.family
         stack = _stack(self.get_model(), family)  # type: ignore[attr-defined]  # the worker's
-        for layer, tensors in ffn_tensors(Path(model), plan, Path(plan_file)):
+        for layer, tensors in ffn_tensors(opened, plan, Path(plan_file)):
             for target in _targets(stack[layer], family, tensors):
                 packed = not target.module.weight.numel()
                 if target.module not in own:

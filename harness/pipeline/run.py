@@ -23,7 +23,7 @@ from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_json import publish
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
-from pruning.checkpoint import check_uniform_width, fingerprint
+from pruning.checkpoint import check_uniform_width
 from tasks.task import Task
 
 
@@ -66,14 +66,14 @@ def start(
     model = registry.locate(config.model, spec.target.kind)
     if spec.arms:
         check_uniform_width(model)
-    spec = resolver(config, has_chat_template(load_tokenizer(model)))
+    spec = resolver(config, has_chat_template(load_tokenizer(model.path)))
     folder = out or spec.default_out
     check_tools(spec.tasks)
     if spec.recovered:
         fine_tuning.check_dependencies(config.recovery, defaults_of(spec), spec.target)
     copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
     check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
-    settings = {**spec.settings, "fingerprint": fingerprint(model)}
+    settings = {**spec.settings, "fingerprint": model.fingerprint}
     with locked(folder):
         directory = RunDirectory(folder)
         directory.open(settings, fresh, command, environment_settings())
@@ -117,7 +117,7 @@ def run_all(run: RunContext) -> RunResult:
 def measure(run: RunContext, variants: dict[str, VariantState]) -> None:
     """Evaluates every variant; those that are timed are loaded side by side, the others one after the other."""
     served = [variants[name] for name in run.spec.served]
-    if not fit_together({state.name: state.checkpoint.path for state in served}):
+    if not fit_together({state.name: state.folder for state in served}):
         served = served[:2]
         names = " and ".join(state.name for state in served)
         say(f"only {names} are timed side by side; the device has no room for more")

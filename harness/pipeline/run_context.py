@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from harness.config.settings import RunConfig
+from harness.core.errors import MeasurementError
 from harness.core.run_directory import RunDirectory
-from harness.core.types.pruning import Checkpoint
+from harness.core.types.pruning import PredictedCheckpoint
 from harness.evaluation.lm_eval_requests import EvalSpec
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline.resolve import ResolvedRun
 from harness.serving.workload import Workload, make_workload
 from harness.training import fine_tuning
-from pruning.checkpoint import describe, fingerprint, read_config
-from pruning.families import shape_of
+from pruning.checkpoint import ModelFolder
 from tasks.task import Task
 
 _LEAST_SECONDS = 0.5  # of a timed pass; short, since a run times beside its evaluation; `harness bench` takes 2 s
@@ -27,16 +26,21 @@ _LEAST_SECONDS = 0.5  # of a timed pass; short, since a run times beside its eva
 class VariantState:
     """A variant as far as a run has made it.
 
-    checkpoint: its sizes, and its folder once it is written. identity: a hash of what its weights are made from; every
-    measurement of it depends on this. plan: the plan that it is pruned by, None for the others. record: what pruning
-    would write beside the weights, None once they are written.
+    checkpoint: its sizes by formula until it is written, its folder from then on. identity: a hash of what its weights
+    are made from; every measurement of it depends on this. plan: the plan that it is pruned by, None for the others.
     """
 
     name: str
-    checkpoint: Checkpoint
+    checkpoint: ModelFolder | PredictedCheckpoint
     identity: str
     plan: Path | None = None
-    record: Mapping[str, Any] | None = None
+
+    @property
+    def folder(self) -> ModelFolder:
+        """Raises MeasurementError where the checkpoint was not written."""
+        if isinstance(self.checkpoint, ModelFolder):
+            return self.checkpoint
+        raise MeasurementError(f"the checkpoint of {self.name} was not written")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class RunContext:
     """A locked run directory with the resolved configuration and the model of the run."""
 
     spec: ResolvedRun
-    model: Path
+    model: ModelFolder
     directory: RunDirectory
 
     @property
@@ -58,11 +62,11 @@ class RunContext:
     @functools.cached_property
     def base(self) -> VariantState:
         """The model as it was given, to which every other variant is compared."""
-        return VariantState(self.spec.base, describe(self.model), fingerprint(self.model))
+        return VariantState(self.spec.base, self.model, self.model.fingerprint)
 
     @functools.cached_property
     def chat(self) -> bool:
-        return has_chat_template(load_tokenizer(self.model))
+        return has_chat_template(load_tokenizer(self.model.path))
 
     @functools.cached_property
     def workload(self) -> Workload:
@@ -89,11 +93,11 @@ def defaults_of(spec: ResolvedRun) -> fine_tuning.Defaults:
     return fine_tuning.Defaults(spec.shape, spec.target.kind, spec.config.preset, spec.config.seed)
 
 
-def context_length(model: Path, tasks: Sequence[Task]) -> int:
+def context_length(model: ModelFolder, tasks: Sequence[Task]) -> int:
     """Tokens of prompt and answer that the tasks need, at most what the model can take."""
     return min(longest_context(model), max(task.max_new_tokens for task in tasks) + 1024)
 
 
-def longest_context(model: Path, most: int = 4096) -> int:
+def longest_context(model: ModelFolder, most: int = 4096) -> int:
     """Tokens that the model can take, at most `most`."""
-    return min(most, shape_of(read_config(model)).max_position_embeddings)
+    return min(most, model.shape.max_position_embeddings)

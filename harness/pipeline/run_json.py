@@ -23,14 +23,14 @@ from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.statistics import wilson
 from harness.core.types.calibration import CalibrationSet
 from harness.core.types.evaluation import EvalResult
-from harness.core.types.pruning import Checkpoint, PruningPlan
+from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
 from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
 from harness.engine.vllm_engine import device_name
 from harness.evaluation.paired import read_samples
 from pruning import score_file
-from pruning.checkpoint import RECOVERED, read_record
+from pruning.checkpoint import ModelFolder
 from pruning.inspection import SHARE, agreement, share_per_layer
 from pruning.scores import describe_metrics
 from tasks.failures import NOT_GENERATION_FAILURES
@@ -152,20 +152,18 @@ def calibration_summary(calibration: CalibrationSet, metric: str | None, general
     }
 
 
-def variant(
-    name: str, checkpoint: Checkpoint, relative: str | None, record: Mapping[str, Any] | None = None
-) -> Variant:
-    """A checkpoint as a row of run.json; what pruning did to it is read from its own record, where none is given."""
-    record = record or read_record(checkpoint.path) or _UNPRUNED
-    neurons = record["dense_intermediate_size"] * len(checkpoint.intermediate_sizes)
+def variant(name: str, checkpoint: ModelFolder | PredictedCheckpoint, relative: str | None) -> Variant:
+    """A checkpoint as a row of run.json, with nothing measured. `relative`: its path from the run directory."""
+    record = checkpoint.record or _UNPRUNED
+    neurons = record["dense_intermediate_size"] * len(checkpoint.widths)
     pruned = record["method"] != "dense"
     return Variant(
         name=name,
         **{key: record[key] for key in _RECORDED},
-        recovered=(checkpoint.path / RECOVERED).exists(),
-        ratio_neurons=1 - sum(checkpoint.intermediate_sizes) / neurons if pruned else 0.0,
+        recovered=isinstance(checkpoint, ModelFolder) and checkpoint.recovered,
+        ratio_neurons=1 - sum(checkpoint.widths) / neurons if pruned else 0.0,
         ratio_parameters=1 - checkpoint.parameters / record["dense_parameters"] if pruned else 0.0,
-        intermediate_sizes=checkpoint.intermediate_sizes,
+        intermediate_sizes=checkpoint.widths,
         parameters=checkpoint.parameters,
         weight_bytes=checkpoint.weight_bytes,
         checkpoint=relative,

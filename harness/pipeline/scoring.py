@@ -23,8 +23,8 @@ from harness.models.tokenizer import has_chat_template, load_tokenizer
 from pruning import compensation, score_file, second_moments
 from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration, question_ids
-from pruning.checkpoint import describe, fingerprint, read_config
-from pruning.families import Family, family_of, shape_of, submodule
+from pruning.checkpoint import ModelFolder
+from pruning.families import Family, submodule
 from pruning.loader import attention
 from pruning.obs import removal_scores
 from pruning.plan import load_plan
@@ -51,8 +51,8 @@ class CalibrationRequest:
     threads: int | None = None
 
 
-def calibrate(model: Path, name: str, task: Task, request: CalibrationRequest) -> CalibrationSet:
-    tokenizer = load_tokenizer(model)
+def calibrate(model: ModelFolder, name: str, task: Task, request: CalibrationRequest) -> CalibrationSet:
+    tokenizer = load_tokenizer(model.path)
     target_source, target = registry.calibration(task, request.samples, CALIBRATION_SEED)
     sources, general = registry.distractors(task, 2 * request.samples, CALIBRATION_SEED)
     chat = has_chat_template(tokenizer) and not request.plain
@@ -61,14 +61,14 @@ def calibrate(model: Path, name: str, task: Task, request: CalibrationRequest) -
     if request.generate_completions:
         target_source = f"{target_source}, answers by the model itself"
         target, general = _answered(model, tokenizer, [target, general], chat, task.max_new_tokens, request.threads)
-    context = shape_of(read_config(model)).max_position_embeddings
+    context = model.shape.max_position_embeddings
     return build_calibration(
-        tokenizer, name, fingerprint(model), target, general, (target_source, sources), request.tokens, chat, context
+        tokenizer, name, model.fingerprint, target, general, (target_source, sources), request.tokens, chat, context
     )
 
 
 def _answered(
-    model: Path, tokenizer: Any, groups: list[list[Example]], chat: bool, longest: int, threads: int | None
+    model: ModelFolder, tokenizer: Any, groups: list[list[Example]], chat: bool, longest: int, threads: int | None
 ) -> list[list[Example]]:
     """The examples with the dense model's greedy answers; one without a question stays as it is."""
     from harness.engine.generate_answers import generate_answers
@@ -121,12 +121,12 @@ def moments_folder(scores: Path) -> Path:
     return scores.with_name(f"{scores.name}.moments")
 
 
-def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:
+def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:
     """Measures what the metrics need and writes scores.safetensors; the hook's statistics and each layer's H survive a
     kill.
     """
     prompts = len(calibration.items)
-    loaded, family = load_model(model, request.threads), family_of(read_config(model))
+    loaded, family = load_model(model, request.threads), model.family
     layers = len(submodule(loaded, family.layers))
     if "gate" in request.needs and family.gate is None:
         raise UsageError(f"{family.model_type} has no gate, which lape needs; choose another --metric")
@@ -159,7 +159,7 @@ def score_model(model: Path, calibration: CalibrationSet, request: ScoreRequest,
     return stats
 
 
-def load_model(model: Path, threads: int | None) -> Any:
+def load_model(model: ModelFolder, threads: int | None) -> Any:
     """The dense model, FP32 on a CPU where that fits, else BF16; on CUDA spread over the GPUs where it needs
     several.
     """
@@ -167,19 +167,19 @@ def load_model(model: Path, threads: int | None) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    dtype, kind = getattr(torch, scoring_dtype(describe(model).parameters)), attention(read_config(model))
+    dtype, kind = getattr(torch, scoring_dtype(model.parameters)), attention(model.config)
     if torch.cuda.is_available():
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map="auto", **kind).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype, device_map="auto", **kind).eval()
         if {"cpu", "disk"} & {str(device) for device in getattr(loaded, "hf_device_map", {}).values()}:
             raise MeasurementError(
-                f"{model} does not fit the memory of the GPUs that are free; free some, or give more of them"
+                f"{model.path} does not fit the memory of the GPUs that are free; free some, or give more of them"
             )
         return loaded
-    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **kind).eval()
+    return AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype, **kind).eval()
 
 
 def compensate_plan(
-    model: Path, calibration: CalibrationSet, request: ScoreRequest, scores: Path, plan_file: Path
+    model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, scores: Path, plan_file: Path
 ) -> None:
     """Re-fits the kept columns of a saved plan on the second moments beside the scores, measured again where they are
     gone.
@@ -192,13 +192,9 @@ def compensate_plan(
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
     device, layers = "cuda" if torch.cuda.is_available() else "cpu", len(plan.keep)
     if request.sequential:
-        walk = LayerwiseRefit(
-            load_model(model, request.threads), family_of(read_config(model)), calibration, request.general_weight
-        )
+        walk = LayerwiseRefit(load_model(model, request.threads), model.family, calibration, request.general_weight)
     elif second_moments.missing(folder, calibration, request.general_weight, layers):
-        _measure_moments(
-            load_model(model, request.threads), family_of(read_config(model)), calibration, request, folder
-        )
+        _measure_moments(load_model(model, request.threads), model.family, calibration, request, folder)
     with progress_bar(f"Re-fitting {layers} layers", layers) as advance, _enough_memory():
 
         def done(layer: int, keep: Any, fitted: Any) -> None:

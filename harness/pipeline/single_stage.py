@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.config.settings import RunConfig, environment_settings
 from harness.core.errors import UsageError
 from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, locked
 from harness.core.types.evaluation import EvalResult
-from harness.core.types.pruning import Checkpoint, NeuronScores, PruningPlan
+from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
 from harness.engine.library_settings import library_settings
@@ -37,11 +37,12 @@ from harness.serving import server
 from harness.serving.bench import bench, cache_of, serving_result
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
-from pruning.checkpoint import check_uniform_width, describe, fingerprint, read_config, shards
+from pruning.checkpoint import ModelFolder, check_uniform_width
 from pruning.export import export
-from pruning.families import shape_of
 from pruning.plan import choose_metric, make_plan, save_plan
 from tasks.registry import find_task, is_task
+
+_Model = TypeVar("_Model")
 
 
 def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronScores:
@@ -108,7 +109,7 @@ def _compensate(loaded: NeuronScores, out: Path, config: RunConfig) -> None:
     if calibration is None or calibration.hash != loaded.calibration_hash:
         raise UsageError(f"{file} is missing or not what {scores} was made from; score again, or give --no-compensate")
     model = registry.locate(registry.name_of(name), registry.kind_of(registry.name_of(name), name))
-    if fingerprint(model) != model_hash:
+    if model.fingerprint != model_hash:
         raise UsageError(f"{name} has other weights than the model that was scored; score it again")
     request = ScoreRequest(
         metrics=(),
@@ -120,14 +121,14 @@ def _compensate(loaded: NeuronScores, out: Path, config: RunConfig) -> None:
     scoring.compensate_plan(model, calibration, request, scores, out)
 
 
-def prune(model: str, plan: PruningPlan, out: Path) -> Checkpoint:
+def prune(model: str, plan: PruningPlan, out: Path) -> ModelFolder:
     """Writes the smaller checkpoint of `model`, completely or not at all."""
     source = registry.locate(model, registry.kind_of(model, plan.model))
-    with progress_bar(f"Writing {out}", len(shards(source))) as advance:
+    with progress_bar(f"Writing {out}", len(source.shards)) as advance:
         return export(source, plan, out, plan.path, advance)
 
 
-def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: Path, threads: int | None) -> dict[str, Any]:
+def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: ModelFolder, threads: int | None) -> dict[str, Any]:
     """Compares a checkpoint, in transformers and in vLLM, with `model` whose other neurons are masked.
 
     Raises:
@@ -135,9 +136,8 @@ def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: Path, threads: 
     """
     source = registry.locate(model, registry.kind_of(model, plan.model))
     with library_settings(threads), progress_bar("Verifying with transformers and vLLM"):
-        return verify(
-            source, plan, plan.path or checkpoint, checkpoint, threads
-        )  # the file matters for re-fitted columns
+        file = plan.path or checkpoint.path  # only a plan with re-fitted columns needs its file
+        return verify(source, plan, file, checkpoint, threads)
 
 
 def evaluate_checkpoint(
@@ -151,9 +151,9 @@ def evaluate_checkpoint(
     theirs = [name for name in names if name not in ours]
     manager = find_builtin(theirs, include_path) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
-    chat = has_chat_template(load_tokenizer(model))
+    chat = has_chat_template(load_tokenizer(model.path))
     tasks = [find_task(name, chat) for name in ours]
-    check_tasks(tasks, shape_of(read_config(model)))
+    check_tasks(tasks, model.shape)
     check_tools(tasks)
     row = _row(config.model, model, out)
     with _opened("evaluation", out, config, [model], fresh, command) as directory:
@@ -173,13 +173,13 @@ def evaluate_checkpoint(
                         config.limit,
                         longest,
                         chat,
-                        fingerprint(model),
+                        model.fingerprint,
                     )
             if ours:
                 eval_spec = EvalSpec(
                     model_name=config.model, tasks=tuple(tasks), max_model_len=longest, chat=chat, limit=config.limit
                 )
-                found |= evaluate(llm, eval_spec, VariantEval(out, row.name, fingerprint(model)))
+                found |= evaluate(llm, eval_spec, VariantEval(out, row.name, model.fingerprint))
         first = tasks[0].name if names[0] in ours else next(iter(found))
         return _finish(directory, config.model, first, [replace(row, eval=found)])
 
@@ -196,14 +196,14 @@ def bench_checkpoints(
     does.
     """
     task = find_task(task_names(config)[0])
-    paths = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
-    given = dict(zip(paths, names, strict=True))
-    rows = {name: replace(_row(given[name], path, out), name=name) for name, path in paths.items()}
-    with _opened("measuring", out, config, list(paths.values()), fresh, command, online=online) as directory:
-        workload = make_workload(config, next(iter(paths.values())), task)
-        for path in paths.values():
-            check_context(path, workload)
-        found, ratios = bench(paths, config, workload, out, online)
+    models = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
+    given = dict(zip(models, names, strict=True))
+    rows = {name: replace(_row(given[name], model, out), name=name) for name, model in models.items()}
+    with _opened("measuring", out, config, list(models.values()), fresh, command, online=online) as directory:
+        workload = make_workload(config, next(iter(models.values())), task)
+        for model in models.values():
+            check_context(model, workload)
+        found, ratios = bench(models, config, workload, out, online)
         return _finish(
             directory, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios
         )
@@ -226,22 +226,22 @@ def serving_checkpoint(
     server.check_address(address)
     if any(option.startswith("--api-key") for option in extra):
         raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
-    path = registry.locate(config.model, find_task(task_names(config)[0]).kind)
-    row = _row(config.model, path, out)
-    whole = shape_of(read_config(path)).max_position_embeddings
-    longest = max_model_len or (whole if device_name() == "cuda" else longest_context(path))
-    settings = config_for(path, config.dtype, config.threads, longest)
+    model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
+    row = _row(config.model, model, out)
+    whole = model.shape.max_position_embeddings
+    longest = max_model_len or (whole if device_name() == "cuda" else longest_context(model))
+    settings = config_for(model, config.dtype, config.threads, longest)
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
-    with library_settings(config.threads), _opened("serving", out, config, [path], fresh, command) as directory:
-        say(shlex.join(server.command(path, row.name, settings, address, extra)))
+    with library_settings(config.threads), _opened("serving", out, config, [model], fresh, command) as directory:
+        say(shlex.join(server.command(model, row.name, settings, address, extra)))
         with ExitStack() as stack:
             with progress_bar("Starting vLLM's server"):
                 running = stack.enter_context(
-                    server.running(path, row.name, settings, address, out / "server.log", extra)
+                    server.running(model, row.name, settings, address, out / "server.log", extra)
                 )
             found = serving_result(
-                path, config.dtype, cache_of(running, path, settings), (), Workload("none", (), 0), "online"
+                model, config.dtype, cache_of(running, model, settings), (), Workload("none", (), 0), "online"
             )
             found = replace(
                 found, prompts=None, forecast={} if extra else found.forecast
@@ -250,12 +250,12 @@ def serving_checkpoint(
             yield running
 
 
-def _apart(named: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+def _apart(named: Sequence[tuple[str, _Model]]) -> dict[str, _Model]:
     """A name that comes again gets the next number that is free."""
-    found: dict[str, Path] = {}
-    for name, path in named:
+    found: dict[str, _Model] = {}
+    for name, model in named:
         numbered = (f"{name}-{number}" for number in itertools.count(2))
-        found[name if name not in found else next(other for other in numbered if other not in found)] = path
+        found[name if name not in found else next(other for other in numbered if other not in found)] = model
     return found
 
 
@@ -265,16 +265,22 @@ def row_name(name: str) -> str:
     return f"{path.parent.name}-{path.name}" if path.name == "checkpoint" else path.name
 
 
-def _row(name: str, path: Path, out: Path) -> Variant:
-    return variant(row_name(name), describe(path), os.path.relpath(path, out) if Path(name).is_dir() else None)
+def _row(name: str, model: ModelFolder, out: Path) -> Variant:
+    return variant(row_name(name), model, os.path.relpath(model.path, out) if Path(name).is_dir() else None)
 
 
 @contextmanager
 def _opened(
-    what: str, out: Path, config: RunConfig, paths: Sequence[Path], fresh: bool, command: str | None, **more: Any
+    what: str,
+    out: Path,
+    config: RunConfig,
+    models: Sequence[ModelFolder],
+    fresh: bool,
+    command: str | None,
+    **more: Any,
 ) -> Iterator[RunDirectory]:
     """The run directory, locked, with word of how the work in it ended."""
-    settings = {**config.model_dump(mode="json"), **more, "fingerprints": [fingerprint(path) for path in paths]}
+    settings = {**config.model_dump(mode="json"), **more, "fingerprints": [model.fingerprint for model in models]}
     with locked(out):
         directory = RunDirectory(out)
         directory.open(settings, fresh, command, environment_settings())

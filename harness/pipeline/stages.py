@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.core.files import write_json
 from harness.core.hashing import digest
+from harness.core.labels import width_text
 from harness.core.progress import progress_bar
 from harness.core.safetensors_stream import data_hash
 from harness.core.types.evaluation import EvalResult
@@ -35,12 +36,11 @@ from harness.serving.bench import offline_targets, results
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
 from pruning import compensation, score_file
-from pruning.checkpoint import describe, fingerprint, shards
+from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export as write_checkpoint
-from pruning.export import predict_size, record_of
+from pruning.export import predict_size
 from pruning.plan import load_plan, make_plan, save_plan
 from recovery.trainer import Job
-from reports.figures import widths
 
 _SEQUENCES = 128  # at a time, in an evaluation
 
@@ -71,7 +71,7 @@ def plan(run: RunContext, arm: Arm) -> VariantState:
                 scoring.compensate_plan(run.model, calibration, run.spec.score_request, scores, file)
     made = load_plan(file)
     identity = digest([run.base.identity, data_hash(file), data_hash(columns) if columns else None])
-    return VariantState(arm.name, predict_size(run.model, made), identity, file, record_of(made, run.model))
+    return VariantState(arm.name, predict_size(run.model, made), identity, file)
 
 
 def delete_second_moments(run: RunContext) -> None:
@@ -87,10 +87,10 @@ def export(run: RunContext, planned: VariantState) -> VariantState:
     with run.directory.stage(f"export {planned.name}", planned.identity, [out]) as work:
         if work:
             made = load_plan(file)
-            title = f"Writing {planned.name}, width {made.intermediate_size} -> {widths(made.widths)}"
-            with progress_bar(title, len(shards(run.model))) as advance:
+            title = f"Writing {planned.name}, width {made.intermediate_size} -> {width_text(made.widths)}"
+            with progress_bar(title, len(run.model.shards)) as advance:
                 write_checkpoint(run.model, made, out, file, advance)
-    return replace(planned, checkpoint=describe(out), record=None)
+    return replace(planned, checkpoint=open_model(out))
 
 
 def gather_training_data(run: RunContext) -> None:
@@ -105,34 +105,36 @@ def recover(run: RunContext, before: VariantState) -> VariantState:
     """Fine-tunes a variant whose checkpoint is written, and measures its accuracy on the way."""
     new = recovered_name(before.name)
     folder, out = training_folder(run.path, before.name), run.path / "recovered" / before.name
-    job = _training_job(run, before, folder)
+    job = _training_job(run, before.folder, folder)
     trained, measured = f"recover {before.name}", f"curve {before.name}"
     inputs = digest([before.identity, run.directory.output_hash("recovery data"), job.recipe.hash])
     with run.directory.stage(trained, inputs, [out, folder / "training.json"]) as work:
         if work:
-            fine_tuning.recover(job, before.checkpoint, out, run.config, inputs)
+            fine_tuning.recover(job, before.folder, out, run.config, inputs)
     with run.directory.stage(measured, run.directory.output_hash(trained), [folder / "curve.json"]) as work:
         if work:
-            points = fine_tuning.curve(job, lambda path, step: _curve_point(run, path, f"{new}-step-{step}"))
+            points = fine_tuning.curve(
+                job, before.folder, lambda model, step: _curve_point(run, model, f"{new}-step-{step}")
+            )
             write_json(folder / "curve.json", points)
     shutil.rmtree(job.states, ignore_errors=True)
-    return VariantState(new, describe(out), run.directory.output_hash(trained))
+    return VariantState(new, open_model(out), run.directory.output_hash(trained))
 
 
-def _training_job(run: RunContext, before: VariantState, folder: Path) -> Job:
+def _training_job(run: RunContext, before: ModelFolder, folder: Path) -> Job:
     """Its paths are absolute, since training runs in a process of its own."""
     data = training_data_folder(run.path)
     recipe = fine_tuning.recipe_for(run.config.recovery, defaults_of(run.spec), data)
     return Job(
         folder=folder.absolute(),
-        model=before.checkpoint.path.absolute(),
+        model=before.path.absolute(),
         data=data.absolute(),
         recipe=recipe,
-        teacher=fine_tuning.original_of(run.model) if recipe.distill else None,
+        teacher=fine_tuning.original_of(run.model).path if recipe.distill else None,
     )
 
 
-def _curve_point(run: RunContext, checkpoint: Path, name: str) -> EvalResult:
+def _curve_point(run: RunContext, checkpoint: ModelFolder, name: str) -> EvalResult:
     """The target's accuracy of a checkpoint during training; its samples are not kept."""
     target = run.spec.target
     limit = min(run.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
@@ -149,9 +151,9 @@ def _curve_point(run: RunContext, checkpoint: Path, name: str) -> EvalResult:
 
 def open_engines(run: RunContext, variants: Sequence[VariantState]) -> Engines:
     """One engine per variant, side by side, with room for the evaluation and for the timed requests."""
-    paths = {state.name: state.checkpoint.path for state in variants}
+    models = {state.name: state.folder for state in variants}
     sequences, parallel = max(_SEQUENCES, *run.config.concurrency), run.config.sweep.tensor_parallel
-    return engines_for(paths, run.config.dtype, run.config.threads, run.max_model_len, sequences, parallel)
+    return engines_for(models, run.config.dtype, run.config.threads, run.max_model_len, sequences, parallel)
 
 
 def evaluate(run: RunContext, variant: VariantState, engines: Engines) -> None:
@@ -172,7 +174,7 @@ def save_eval(result: Mapping[str, EvalResult], file: Path) -> None:
 
 def _evaluated(run: RunContext, engines: Engines, name: str, eval_spec: EvalSpec) -> dict[str, EvalResult]:
     reference = None if name == run.spec.base else run.spec.base
-    variant_eval = VariantEval(run.path, name, fingerprint(engines.models[name]), reference)
+    variant_eval = VariantEval(run.path, name, engines.models[name].fingerprint, reference)
     return evaluate_tasks(engines[name], eval_spec, variant_eval)
 
 

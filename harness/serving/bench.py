@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.settings import RunConfig
+from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
 from harness.core.progress import progress_bar, say
-from harness.core.types.serving import DTYPE_BYTES, ServingResult, ServingRow, SpeedRatio
+from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
 from harness.engine import vllm_engine
 from harness.engine.vllm_engine import EngineConfig, Engines
 from harness.models.tokenizer import load_tokenizer
@@ -21,8 +22,8 @@ from harness.serving import http_client, server
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
 from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
-from harness.serving.workload import Workload, model_shape
-from pruning.checkpoint import describe, read_record
+from harness.serving.workload import Workload
+from pruning.checkpoint import ModelFolder
 
 _LEAST_SECONDS = 2.0
 
@@ -46,7 +47,7 @@ class BenchTarget:
 
 
 def bench(
-    models: Mapping[str, Path], config: RunConfig, workload: Workload, out: Path, over_http: bool
+    models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, out: Path, over_http: bool
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     """Engines or servers of all `models` at once, and their memory one after the other."""
     workload = replace(workload, least_seconds=_LEAST_SECONDS)
@@ -54,16 +55,16 @@ def bench(
         passes = interleaved(
             {name: subject.round for name, subject in targets.items()}, config.concurrency, config.repeats, workload
         )
-    memory = {name: found for name, path in models.items() if (found := _footprint(name, path, config, workload))}
+    memory = {name: found for name, model in models.items() if (found := _footprint(name, model, config, workload))}
     return results(models, targets, passes, config, workload, "online" if over_http else "offline", memory)
 
 
-def _footprint(name: str, path: Path, config: RunConfig, workload: Workload) -> EngineMemory | None:
+def _footprint(name: str, model: ModelFolder, config: RunConfig, workload: Workload) -> EngineMemory | None:
     """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
     try:
         with progress_bar(f"Measuring the memory of {name}"):
             return footprint(
-                path, settings_for({name: path}, config, workload)[name], workload, max(config.concurrency)
+                model, settings_for({name: model}, config, workload)[name], workload, max(config.concurrency)
             )
     except MeasurementError as error:
         say(f"memory of {name} not measured: {error}")
@@ -82,24 +83,24 @@ def offline_cache(llm: Any, config: EngineConfig) -> Cache:
     return Cache(vllm_engine.kv_bytes_per_token(llm), *vllm_engine.cache_facts(llm), config.kv_cache_bytes)
 
 
-def settings_for(models: Mapping[str, Path], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
+def settings_for(models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
     """Without a prefix cache: a round repeats the prompts of the one before."""
     longest = min(
         vllm_engine.whole_blocks(workload.context),
-        *(model_shape(path).max_position_embeddings for path in models.values()),
+        *(model.shape.max_position_embeddings for model in models.values()),
     )
     wanted = {
         name: vllm_engine.config_for(
-            path, config.dtype, config.threads, longest, max(config.concurrency), False, config.sweep.tensor_parallel
+            model, config.dtype, config.threads, longest, max(config.concurrency), False, config.sweep.tensor_parallel
         )
-        for name, path in models.items()
+        for name, model in models.items()
     }
     return vllm_engine.side_by_side(models, wanted)
 
 
 @contextmanager
 def _engines(
-    models: Mapping[str, Path], config: RunConfig, workload: Workload, _out: Path
+    models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, _out: Path
 ) -> Iterator[dict[str, BenchTarget]]:
     with Engines(models, settings_for(models, config, workload), workload.context) as engines:
         yield offline_targets(engines, models, workload)
@@ -107,44 +108,46 @@ def _engines(
 
 @contextmanager
 def _servers(
-    models: Mapping[str, Path], config: RunConfig, workload: Workload, out: Path
+    models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, out: Path
 ) -> Iterator[dict[str, BenchTarget]]:
     """`vllm serve` on each, asked by vLLM's own client; the requests and the servers' logs are kept in the run
     directory.
     """
     requests, first = out / "requests.jsonl", next(iter(models.values()))
-    http_client.write_requests(workload, load_tokenizer(first), requests)
+    http_client.write_requests(workload, load_tokenizer(first.path), requests)
     settings = settings_for(models, config, workload)
     with ExitStack() as stack:
         found = {}
-        for name, path in models.items():
+        for name, model in models.items():
             address = server.Address(port=server.free_port())
             with progress_bar(f"Starting vLLM's server on {name}"):
                 running = stack.enter_context(
-                    server.running(path, name, settings[name], address, out / f"server-{name}.log")
+                    server.running(model, name, settings[name], address, out / f"server-{name}.log")
                 )
-            found[name] = _served(running, name, path, settings[name], workload, requests)
+            found[name] = _served(running, name, model, settings[name], workload, requests)
         yield found
 
 
 def _served(
-    running: server.Server, name: str, path: Path, settings: EngineConfig, workload: Workload, requests: Path
+    running: server.Server, name: str, model: ModelFolder, settings: EngineConfig, workload: Workload, requests: Path
 ) -> BenchTarget:
     def ask(level: int) -> Pass:
-        return http_client.online_round(running, http_client.arguments(running, name, path, requests, workload, level))
+        return http_client.online_round(
+            running, http_client.arguments(running, name, model.path, requests, workload, level)
+        )
 
-    return BenchTarget(ask, cache_of(running, path, settings))
+    return BenchTarget(ask, cache_of(running, model, settings))
 
 
-def cache_of(running: server.Server, path: Path, settings: EngineConfig) -> Cache:
+def cache_of(running: server.Server, model: ModelFolder, settings: EngineConfig) -> Cache:
     """A server does not publish the bytes of a token: they are by formula."""
     return Cache(
-        vllm_engine.cached_bytes_per_token(path, settings.dtype), *server.cache_facts(running), settings.kv_cache_bytes
+        vllm_engine.cached_bytes_per_token(model, settings.dtype), *server.cache_facts(running), settings.kv_cache_bytes
     )
 
 
 def results(
-    models: Mapping[str, Path],
+    models: Mapping[str, ModelFolder],
     targets: Mapping[str, BenchTarget],
     passes: Mapping[str, Sequence[Sequence[Pass]]],
     config: RunConfig,
@@ -154,16 +157,16 @@ def results(
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     """Each variant's figures, and every one's speed over the first's."""
     found = {}
-    for name, path in models.items():
+    for name, model in models.items():
         rows = tuple(serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True))
-        found[name] = serving_result(path, config.dtype, targets[name].cache, rows, workload, mode, memory.get(name))
-    shapes = {name: model_shape(path) for name, path in models.items()}
-    number = DTYPE_BYTES[next(iter(found.values())).dtype]
+        found[name] = serving_result(model, config.dtype, targets[name].cache, rows, workload, mode, memory.get(name))
+    shapes = {name: model.shape for name, model in models.items()}
+    number = BY_NAME[next(iter(found.values())).dtype].item_bytes
     return found, speed_ratios({name: result.concurrency for name, result in found.items()}, shapes, workload, number)
 
 
 def serving_result(
-    path: Path,
+    model: ModelFolder,
     dtype: str,
     cache: Cache,
     rows: tuple[ServingRow, ...],
@@ -173,34 +176,33 @@ def serving_result(
 ) -> ServingResult:
     return ServingResult(
         concurrency=rows,
-        weight_bytes=describe(path).weight_bytes,
+        weight_bytes=model.weight_bytes,
         kv_bytes_per_token=cache.kv_bytes_per_token,
         kv_capacity_tokens=cache.tokens,
         device=vllm_engine.device_name(),
-        dtype=vllm_engine.working_dtype(path, dtype),
+        dtype=vllm_engine.working_dtype(model, dtype),
         output_tokens=workload.output_tokens,
         kv_blocks=cache.blocks,
         mode=mode,
         prompts=workload.name,
         stop_at_eos=workload.stop_at_eos,
         context_tokens=vllm_engine.whole_blocks(workload.context) if workload.prompts else None,
-        forecast=_forecast(path, dtype, cache.given_bytes),
+        forecast=_forecast(model, dtype, cache.given_bytes),
         **(asdict(memory) if memory else {}),
     )
 
 
-def _forecast(path: Path, dtype: str, cache_bytes: int | None) -> dict[str, int]:
+def _forecast(model: ModelFolder, dtype: str, cache_bytes: int | None) -> dict[str, int]:
     """From the configs alone: of a pruned model, the parameters that removing neurons from the dense one leaves by
     formula.
     """
-    made, shape, record = describe(path), model_shape(path), read_record(path)
-    parameters = made.parameters
+    shape, record, parameters = model.shape, model.record, model.parameters
     if record:
         dense = replace(
             shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"]
         )
-        parameters = dense.pruned_parameters(made.intermediate_sizes)
-    per_token = vllm_engine.cached_bytes_per_token(path, dtype)
+        parameters = dense.pruned_parameters(model.widths)
+    per_token = vllm_engine.cached_bytes_per_token(model, dtype)
     capacity = (
         cache_bytes // per_token
         if cache_bytes

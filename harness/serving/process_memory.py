@@ -15,6 +15,7 @@ from harness.core.errors import MeasurementError
 from harness.engine.vllm_engine import EngineConfig, device_name, engine, weight_bytes
 from harness.serving.timing import offline_round
 from harness.serving.workload import Workload
+from pruning.checkpoint import ModelFolder, open_model
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,21 @@ class EngineMemory:
     engine_weight_bytes: int | None
 
 
-def footprint(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
+def footprint(model: ModelFolder, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
     """Starts an engine for it; raises MeasurementError where that fails."""
     task = json.dumps(
-        {"model": str(model), "config": asdict(config), "workload": asdict(workload), "concurrency": concurrency}
+        {"model": str(model.path), "config": asdict(config), "workload": asdict(workload), "concurrency": concurrency}
     )
     made = subprocess.run(
         [sys.executable, "-m", "harness.serving.process_memory"], input=task, capture_output=True, text=True
     )
     if made.returncode:
         said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
-        raise MeasurementError(f"no engine on {model} in a process of its own: {said[-1]}")
+        raise MeasurementError(f"no engine on {model.path} in a process of its own: {said[-1]}")
     return EngineMemory(**json.loads(made.stdout.splitlines()[-1]))
 
 
-def _measured(model: Path, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
+def _measured(model: ModelFolder, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
     with engine(model, config) as llm:
         offline_round(llm, workload, concurrency)
         return EngineMemory(*(_device_bytes() if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
@@ -64,6 +65,9 @@ def _process_bytes() -> tuple[int, int]:
 if __name__ == "__main__":
     given = json.load(sys.stdin)
     found = _measured(
-        Path(given["model"]), EngineConfig(**given["config"]), Workload(**given["workload"]), given["concurrency"]
+        open_model(Path(given["model"])),
+        EngineConfig(**given["config"]),
+        Workload(**given["workload"]),
+        given["concurrency"],
     )
     print(json.dumps(asdict(found)))

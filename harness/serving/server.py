@@ -25,6 +25,7 @@ from harness.core.errors import MeasurementError, UsageError
 from harness.core.processes import end_with_parent
 from harness.engine.vllm_engine import EngineConfig, engine_arguments
 from harness.serving.api_key_middleware import NEEDS_KEY
+from pruning.checkpoint import ModelFolder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WELL, _DEAD = 200, 503
@@ -58,7 +59,9 @@ class Server:
     log: Path
 
 
-def command(model: Path, name: str, config: EngineConfig, address: Address, extra: Sequence[str] = ()) -> list[str]:
+def command(
+    model: ModelFolder, name: str, config: EngineConfig, address: Address, extra: Sequence[str] = ()
+) -> list[str]:
     """The plain `vllm serve` line; the key is left to the environment, where other users of the machine do not see
     it.
     """
@@ -70,7 +73,7 @@ def command(model: Path, name: str, config: EngineConfig, address: Address, extr
     return [
         "vllm",
         "serve",
-        str(model),
+        str(model.path),
         "--served-model-name",
         name,
         "--host",
@@ -109,7 +112,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    model: Path, name: str, config: EngineConfig, address: Address, log: Path, extra: Sequence[str] = ()
+    model: ModelFolder, name: str, config: EngineConfig, address: Address, log: Path, extra: Sequence[str] = ()
 ) -> Iterator[Server]:
     """A server that answers; it and all its processes are gone on leaving. Raises MeasurementError where it does not
     start.

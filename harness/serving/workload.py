@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
-from harness.core.types.pruning import ModelShape
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from pruning.calibration import question_ids
-from pruning.checkpoint import describe, read_config
-from pruning.families import shape_of
+from pruning.checkpoint import ModelFolder
 from tasks import registry
 from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
@@ -24,9 +21,9 @@ _SPECIAL_TOKENS = 8
 _TRIES = 5
 
 
-def task_prompts(model: Path, task: Task, count: int) -> list[list[int]]:
+def task_prompts(model: ModelFolder, task: Task, count: int) -> list[list[int]]:
     """Training prompts of the task as token ids, in the form in which it is evaluated."""
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model.path)
     _, examples = registry.calibration(task, count, CALIBRATION_SEED)
     return [question_ids(tokenizer, example, has_chat_template(tokenizer)) for example in examples]
 
@@ -68,14 +65,14 @@ def random_prompts(count: int, tokens: int, vocabulary: int, seed: int = 0) -> t
     return tuple(tuple(int(i) for i in draw.integers(0, vocabulary, size)) for size in sizes)
 
 
-def make_workload(config: RunConfig, model: Path, task: Task) -> Workload:
+def make_workload(config: RunConfig, model: ModelFolder, task: Task) -> Workload:
     """The task's own prompts, or random ones where their length is given; as many as go on at a time."""
     count = max(*config.concurrency, config.requests or 0, 4)
     length = (config.output_tokens, config.stop_at_eos, config.requests)
     if not config.input_tokens:
         return Workload(task.name, tuple(map(tuple, task_prompts(model, task, count))), *length)
-    tokenizer = load_tokenizer(model)
-    drawn = random_prompts(count, config.input_tokens, shape_of(read_config(model)).vocab_size)
+    tokenizer = load_tokenizer(model.path)
+    drawn = random_prompts(count, config.input_tokens, model.shape.vocab_size)
     prompts = tuple(_as_text(tokenizer, prompt) for prompt in drawn)
     return Workload(f"random, {min(map(len, prompts))} to {max(map(len, prompts))} tokens", prompts, *length)
 
@@ -90,21 +87,18 @@ def _as_text(tokenizer: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
     return prompt
 
 
-def check_context(model: Path, workload: Workload) -> None:
+def check_context(model: ModelFolder, workload: Workload) -> None:
     """Raises UsageError where prompts and answers are longer than the model can take, or made for another
     vocabulary.
     """
-    shape = model_shape(model)
+    shape = model.shape
     if workload.context > shape.max_position_embeddings:
         raise UsageError(
-            f"prompts and answers take up to {workload.context} tokens and the context of {model} is {shape.max_position_embeddings}; "
+            f"prompts and answers take up to {workload.context} tokens and the context of {model.path} is "
+            f"{shape.max_position_embeddings}; "
             "give a smaller --output-tokens or --input-tokens"
         )
     if max(map(max, workload.prompts)) >= shape.vocab_size:
         raise UsageError(
-            f"{model} has another vocabulary than the first model; the same requests cannot be put to both"
+            f"{model.path} has another vocabulary than the first model; the same requests cannot be put to both"
         )
-
-
-def model_shape(path: Path) -> ModelShape:
-    return shape_of(read_config(path), describe(path).parameters)

@@ -13,6 +13,7 @@ from harness.engine import weight_swap
 from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import grade
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests
+from pruning.checkpoint import ModelFolder
 from tasks.grading import Grader
 
 
@@ -38,7 +39,7 @@ class CellContext:
     with.
     """
 
-    model: Path
+    model: ModelFolder
     eval_spec: EvalSpec
     config: EngineConfig
     run: Path

@@ -62,9 +62,9 @@ class RayActor(CellWorker):
             raise MeasurementError(
                 f"{context.run} is not seen on this node; put the run directory on storage that all nodes share"
             )
-        if not (context.model / "config.json").exists():
+        if not (context.model.path / "config.json").exists():
             raise MeasurementError(
-                f"{context.model} is not seen on this node; put the model on storage that all nodes share"
+                f"{context.model.path} is not seen on this node; put the model on storage that all nodes share"
             )
         super().__init__(context)
 

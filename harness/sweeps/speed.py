@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.core.dtypes import BY_NAME
 from harness.core.hashing import digest
 from harness.core.types.pruning import ModelShape
-from harness.core.types.serving import DTYPE_BYTES, ServingResult, SpeedRatio
+from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.engine import vllm_engine, weight_swap
 from harness.engine.vllm_engine import Engines
 from harness.pipeline.resolve import DENSE
@@ -100,7 +101,7 @@ def _by_swap(run: RunContext, engines: Engines, arm: VariantState) -> Timed:
         weight_bytes=arm.checkpoint.weight_bytes,
         forecast={**dense.forecast, "weight_bytes": shapes[arm.name].parameters * shapes[arm.name].dtype_bytes},
     )
-    return {DENSE: dense, arm.name: narrow}, speed_ratios(rows, shapes, workload, DTYPE_BYTES[dense.dtype])
+    return {DENSE: dense, arm.name: narrow}, speed_ratios(rows, shapes, workload, BY_NAME[dense.dtype].item_bytes)
 
 
 def swapping_runners(
@@ -120,7 +121,7 @@ def swapping_runners(
 
 
 def _shape(run: RunContext, state: VariantState) -> ModelShape:
-    widths = state.checkpoint.intermediate_sizes
+    widths = state.checkpoint.widths
     whole = replace(run.spec.shape, parameters=run.base.checkpoint.parameters)
     return replace(
         whole, parameters=whole.pruned_parameters(widths), intermediate_size=round(sum(widths) / len(widths))
@@ -132,7 +133,7 @@ def _by_export(run: RunContext, arm: VariantState) -> Timed:
     config, workload, scratch = run.config, run.workload, run.path / "timed" / arm.name
     assert arm.plan is not None
     try:
-        models = {DENSE: run.model, arm.name: export(run.model, load_plan(arm.plan), scratch, arm.plan).path}
+        models = {DENSE: run.model, arm.name: export(run.model, load_plan(arm.plan), scratch, arm.plan)}
         with Engines(models, bench.settings_for(models, config, workload), workload.context) as engines:
             targets = bench.offline_targets(engines, models, workload)
             runners = {name: target.round for name, target in targets.items()}

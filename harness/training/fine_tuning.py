@@ -6,7 +6,7 @@ import importlib.util
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,21 @@ from harness.config.settings import RecoveryConfig, RunConfig
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path, check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
+from harness.core.hub_ids import is_hub_id
 from harness.core.jsonl import write_rows
 from harness.core.memory import available_bytes
 from harness.core.progress import progress_bar, say
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
-from harness.core.types.pruning import Checkpoint, ModelShape
+from harness.core.types.pruning import ModelShape
 from harness.engine.generate_answers import generate_answers
 from harness.engine.vllm_engine import gpus
 from harness.models import registry as model_registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.training.launch import run_job
 from pruning.calibration import question_ids
-from pruning.checkpoint import RECOVERED, fingerprint, read_config, read_record, shards
+from pruning.checkpoint import RECOVERED, ModelFolder, open_model
 from pruning.export import copy_side_files
-from pruning.families import shape_of
 from recovery import data as training_data
 from recovery import recipe as recipes
 from recovery import trainer
@@ -92,29 +92,27 @@ def check_dependencies(config: RecoveryConfig, defaults: Defaults, task: Task) -
 
 def _is_file(data: str) -> bool:
     """Anything but our two words and a Hub id such as org/name."""
-    return data not in ("task", "generated") and (
-        Path(data).exists() or data.count("/") != 1 or data.startswith((".", "/"))
-    )
+    return data not in ("task", "generated") and not is_hub_id(data)
 
 
 def data_hash(config: RecoveryConfig) -> str:
-    """What the training rows hang on, beside model, tasks and seed."""
+    """What the training rows depend on, beside model, tasks and seed."""
     chosen = config.model_dump(include={"data", "steps", "epochs", "samples", "batch", "max_length"})
     return digest([chosen, file_hash(Path(config.data)) if _is_file(config.data) else None])
 
 
 def gather(
-    model: Path, tasks: Sequence[Task], config: RecoveryConfig, defaults: Defaults, folder: Path, run: RunConfig
+    model: ModelFolder, tasks: Sequence[Task], config: RecoveryConfig, defaults: Defaults, folder: Path, run: RunConfig
 ) -> None:
     """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
     config = defaults.fill(config)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model.path)
     chat = has_chat_template(tokenizer)
     with progress_bar(f"Gathering training data ({config.data})"):
         source, examples = _examples(model, tasks[0], config, defaults.seed, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
         training_data.check_no_overlap(examples, tested, source)
-        longest = min(config.max_length, shape_of(read_config(model)).max_position_embeddings)
+        longest = min(config.max_length, model.shape.max_position_embeddings)
         found = training_data.build(
             source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest
         )
@@ -130,7 +128,9 @@ def gather(
         write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
 
 
-def _examples(model: Path, task: Task, config: RecoveryConfig, seed: int, run: RunConfig) -> tuple[str, list[Example]]:
+def _examples(
+    model: ModelFolder, task: Task, config: RecoveryConfig, seed: int, run: RunConfig
+) -> tuple[str, list[Example]]:
     """Where they come from, and as many as are wanted."""
     wanted = _wanted(config)
     if config.data not in ("task", "generated"):
@@ -160,7 +160,7 @@ def _of_hub(name: str) -> list[Example]:
 
 
 def _own_answers(
-    model: Path,
+    model: ModelFolder,
     task: Task,
     grade: Grade,
     documents: Sequence[dict[str, Any]],
@@ -168,7 +168,7 @@ def _own_answers(
     run: RunConfig,
 ) -> list[Example]:
     """Sampled once by the dense model, right ones only."""
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model.path)
     chat = has_chat_template(tokenizer)
     prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
     found = generate_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
@@ -189,19 +189,19 @@ def _stops(task: Task) -> list[str]:
     return list(settings.get("until", ()))
 
 
-def original_of(model: Path) -> Path:
+def original_of(model: ModelFolder) -> ModelFolder:
     """The dense model that a pruned checkpoint was made from, the model itself where it was not pruned.
 
     Raises UsageError where it cannot be had, or has other weights by now.
     """
-    record = read_record(model)
+    record = model.record
     if record is None:
         return model
     name = model_registry.name_of(record["model"])
     found = model_registry.locate(name, model_registry.kind_of(name, record["model"]))
-    if fingerprint(found) != record["model_hash"]:
+    if found.fingerprint != record["model_hash"]:
         raise UsageError(
-            f"{record['model']}, which {model} was made from, has other weights by now; get the same ones again"
+            f"{record['model']}, which {model.path} was made from, has other weights by now; get the same ones again"
         )
     return found
 
@@ -272,15 +272,14 @@ def _precision(parameters: int) -> Any:
     return "bfloat16" if fast and parameters >= _FAST_FROM else "float32"
 
 
-def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig, inputs: str) -> None:
+def recover(job: Job, before: ModelFolder, out: Path, run: RunConfig, inputs: str) -> None:
     """Trains and writes the merged checkpoint to `out`; training.json in the job's folder says how it went.
 
-    inputs: a hash of all that the training hangs on, for going on with a killed one.
+    inputs: a hash of all that the training depends on, by which a killed one is resumed.
     """
     summary = summary_of(job.data)
     trainer.discard_stale_checkpoints(job, inputs)
-    shape = replace(shape_of(read_config(before.path)), parameters=before.parameters)
-    expected = cost(shape, job.recipe, summary["tokens"] / summary["examples"])
+    expected = cost(before.shape, job.recipe, summary["tokens"] / summary["examples"])
     _announce(job, expected)
     check_room(job, expected)
     state = run_job(job, run.threads, run.recovery.accelerate_config)
@@ -291,7 +290,7 @@ def recover(job: Job, before: Checkpoint, out: Path, run: RunConfig, inputs: str
         "end_token": summary["end_token"],
     }
     with progress_bar(f"Merging into {out.name}"):
-        write_checkpoint(before.path, state, out, record)
+        write_checkpoint(before, state, out, record)
     history = trainer.history(state)
     told = {key: value for key, value in summary.items() if key != "end_token"}
     cost_told = {**asdict(expected), "memory_bytes": expected.memory_bytes}
@@ -333,42 +332,41 @@ def check_room(job: Job, expected: Cost) -> None:
         )
 
 
-def write_checkpoint(before: Path, state: Path, out: Path, record: dict[str, Any]) -> None:
-    """A plain checkpoint like `before`, whole or not at all: its weights with what was trained, everything else as it
-    was.
-    """
+def write_checkpoint(before: ModelFolder, state: Path, out: Path, record: dict[str, Any]) -> ModelFolder:
+    """Writes a checkpoint like `before` with the trained weights of `state` to `out`, completely or not at all."""
     with atomic_path(out, replaces=RECOVERED) as scratch:
         scratch.mkdir()
-        copy_side_files(before, scratch, everything=True)
-        merge(shards(before), state, scratch)
+        copy_side_files(before.path, scratch, everything=True)
+        merge([shard.path for shard in before.shards], state, scratch)
         write_json(scratch / RECOVERED, record)
-        _stop_at(scratch, record["end_token"])
-        card = before / "README.md"
+        _stop_at(scratch, before.config, record["end_token"])
+        card = before.path / "README.md"
         write_text(
             scratch / "README.md", recovered_card(card.read_text(encoding="utf-8") if card.exists() else "", record)
         )
+    return open_model(out)
 
 
-def _stop_at(checkpoint: Path, end_token: int) -> None:
+def _stop_at(checkpoint: Path, config: Mapping[str, Any], end_token: int) -> None:
     """The engine must stop where the model was taught to end an answer."""
     file = checkpoint / "generation_config.json"
     settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    known = settings.get("eos_token_id", read_config(checkpoint).get("eos_token_id"))
+    known = settings.get("eos_token_id", config.get("eos_token_id"))
     stops = known if isinstance(known, list) else [known] if known is not None else []
     if end_token not in stops:
         write_json(file, {**settings, "eos_token_id": [*stops, end_token]})
 
 
-def curve(job: Job, evaluate: Callable[[Path, int], EvalResult]) -> list[dict[str, Any]]:
-    """What `evaluate` finds for the states on the way, each as a checkpoint that is removed again."""
+def curve(job: Job, before: ModelFolder, evaluate: Callable[[ModelFolder, int], EvalResult]) -> list[dict[str, Any]]:
+    """What `evaluate` measures of the states between, each written as a checkpoint and removed afterwards."""
     points = []
     for state in trainer.states(job):
         step = trainer.step_of(state)
         if step in job.recipe.curve_steps:
             folder = job.folder / f"step-{step}"
             shutil.rmtree(folder, ignore_errors=True)
-            write_checkpoint(job.model, state, folder, {"steps": step, "end_token": summary_of(job.data)["end_token"]})
-            found = asdict(evaluate(folder, step))
+            record = {"steps": step, "end_token": summary_of(job.data)["end_token"]}
+            found = asdict(evaluate(write_checkpoint(before, state, folder, record), step))
             shutil.rmtree(folder)
             tokens = trainer.history(state)[-1]["num_input_tokens_seen"]
             points.append({"step": step, "tokens": tokens, **{key: found[key] for key in _CURVE}})

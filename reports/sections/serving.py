@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.core.types.serving import DTYPE_BYTES
+from harness.core.dtypes import BY_NAME
 from reports.figures import mebibytes, percent
 from reports.parts import Table
 
@@ -221,7 +221,7 @@ def capacity_table(run: Mapping[str, Any]) -> Table:
     for v in run["variants"]:
         if s := v["serving"]:
             forecast = s.get("forecast", {})
-            freed = (run["variants"][0]["parameters"] - v["parameters"]) * DTYPE_BYTES[s["dtype"]]
+            freed = (run["variants"][0]["parameters"] - v["parameters"]) * BY_NAME[s["dtype"]].item_bytes
             measured = (
                 f"{s['kv_bytes_per_token']:,}",
                 _count(forecast.get("kv_bytes_per_token")),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.core.labels import width_text
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
-from reports.figures import interval, measured, mebibytes, percent, widths
+from reports.figures import interval, measured, mebibytes, percent
 from reports.parts import Section, Table
 
 
@@ -90,7 +91,7 @@ def size_table(run: Mapping[str, Any]) -> Table:
     rows = [
         (
             v["name"],
-            widths(v["intermediate_sizes"]),
+            width_text(v["intermediate_sizes"]),
             percent(v["ratio_requested"]),
             percent(v["ratio_neurons"], 2),
             percent(v["ratio_parameters"], 2),

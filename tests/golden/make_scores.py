@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.pipeline import scoring
+from pruning.checkpoint import open_model
 from tasks.registry import find_task
 from tests.support.models import TINY_MATH
 
@@ -22,7 +23,7 @@ SAMPLES, NEURONS, LAYERS = 12, [0, 1, 5, 77, 200, 311], (0, 3)
 
 def main() -> None:
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(SAMPLES, "all")
+        open_model(TINY_MATH), "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(SAMPLES, "all")
     )
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32).eval()
     found = {"smd": {}, "rms": {}}

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from harness.core.errors import UsageError
 from pruning import compensation, second_moments
 from pruning.activations import observe
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 def test_the_export_holds_the_refitted_columns(model_type: str, tmp_path: Path) -> None:
     dense, plan, plan_file = compensated(model_type, tmp_path)
     family = FAMILIES[model_type]
-    pruned = load_pruned(export(dense, plan, tmp_path / "pruned", plan_file).path, torch.float32)
+    pruned = load_pruned(export(open_model(dense), plan, tmp_path / "pruned", plan_file).path, torch.float32)
     original = load_pruned(dense, torch.float32)
     for layer, keep in enumerate(plan.keep):
         weights = [
@@ -47,8 +48,8 @@ def test_the_export_holds_the_refitted_columns(model_type: str, tmp_path: Path) 
 def test_a_refit_writes_closer_to_the_dense_layer_than_none(tmp_path: Path) -> None:
     """On the calibration tokens themselves, first layer: mean squared distance of what the FFN writes."""
     dense, plan, plan_file = compensated("qwen2", tmp_path)
-    plain = export(dense, replace(plan, compensated=False), tmp_path / "plain").path
-    fitted = export(dense, plan, tmp_path / "fitted", plan_file).path
+    plain = export(open_model(dense), replace(plan, compensated=False), tmp_path / "plain").path
+    fitted = export(open_model(dense), plan, tmp_path / "fitted", plan_file).path
     reference = written(dense)
     assert ((written(fitted) - reference) ** 2).mean() < 0.8 * ((written(plain) - reference) ** 2).mean()
 
@@ -66,7 +67,7 @@ def written(folder: Path) -> torch.Tensor:
 
 def test_ratio_zero_reproduces_every_tensor_bit_for_bit(tmp_path: Path) -> None:
     dense, plan, plan_file = compensated("qwen2", tmp_path, width=96)
-    made = export(dense, plan, tmp_path / "same", plan_file)
+    made = export(open_model(dense), plan, tmp_path / "same", plan_file)
     before, after = load_file(dense / "model.safetensors"), load_file(made.path / "model.safetensors")
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
@@ -76,10 +77,10 @@ def test_columns_of_another_plan_and_missing_columns_are_refused(tmp_path: Path)
     other = replace(plan, keep=tuple(np.sort((keep + 1) % 96).astype(np.int32) for keep in plan.keep))
     save_plan(other, plan_file)
     with pytest.raises(UsageError, match="belongs to another plan"):
-        export(dense, other, tmp_path / "out", plan_file)
+        export(open_model(dense), other, tmp_path / "out", plan_file)
     compensation.columns_file(plan_file).unlink()
     with pytest.raises(UsageError, match="is missing"):
-        export(dense, other, tmp_path / "out", plan_file)
+        export(open_model(dense), other, tmp_path / "out", plan_file)
     with pytest.raises(UsageError, match="its file is needed"):
-        export(dense, other, tmp_path / "out")
+        export(open_model(dense), other, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pruning.checkpoint import describe
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 def test_ragged_equals_masked(model_type: str, tmp_path: Path) -> None:
     dense = build_model(model_type, tmp_path / "dense", shard_size="200KB")
     plan = ragged_plan(dense)
-    made = export(dense, plan, tmp_path / "pruned")
-    assert made.intermediate_sizes == (70, 33, 51) == describe(made.path).intermediate_sizes
+    made = export(open_model(dense), plan, tmp_path / "pruned")
+    assert made.widths == (70, 33, 51) == open_model(made.path).widths
     ids = torch.randint(2, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = load_pruned(made.path, torch.float32)(ids).logits

@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.checkpoint import describe, read_config
-from pruning.families import shape_of
+from pruning.checkpoint import open_model
 from recovery.cost import cost, lora_parameters
 from recovery.recipe import lora_settings
 from tests.support.models import TINY_MATH
 from tests.support.training import RECIPE
 
-SHAPE = replace(shape_of(read_config(TINY_MATH)), parameters=describe(TINY_MATH).parameters)
+SHAPE = replace(open_model(TINY_MATH).shape, parameters=open_model(TINY_MATH).parameters)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import MeasurementError, UnsupportedModelError
-from pruning.checkpoint import describe, shards
+from pruning.checkpoint import open_model
 from pruning.loader import load_pruned
 from recovery.merge import merge
 from tests.support.models import build_model
@@ -34,7 +34,7 @@ def merged(folder: Path, state: Path, out: Path) -> Path:
     for file in folder.iterdir():
         if file.is_file():
             shutil.copyfile(file, out / file.name)
-    merge(shards(folder), state, out)
+    merge([shard.path for shard in open_model(folder).shards], state, out)
     return out
 
 
@@ -57,8 +57,8 @@ def test_a_merged_adapter_equals_base_plus_adapter(checkpoint: Path, tmp_path: P
     found = logits(load_pruned(out, torch.float32))
     assert (expected - before).abs().max() > 0.1
     assert torch.allclose(found, expected, atol=1e-4, rtol=1e-4)
-    assert [shard.name for shard in shards(out)] == [shard.name for shard in shards(checkpoint)]
-    assert describe(out).parameters == describe(checkpoint).parameters
+    assert [s.path.name for s in open_model(out).shards] == [s.path.name for s in open_model(checkpoint).shards]
+    assert open_model(out).parameters == open_model(checkpoint).parameters
 
 
 @pytest.mark.parametrize("tie", [True, False])

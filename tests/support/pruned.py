@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.core.types.pruning import PruningPlan
 from pruning import compensation, second_moments
-from pruning.checkpoint import fingerprint
+from pruning.checkpoint import open_model
 from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
 from pruning.plan import load_plan, save_plan
@@ -32,7 +32,7 @@ def plan_keeping(model: Path, keep: Sequence[np.ndarray], size: int = 96, **chan
         seed=0,
         alignment=1,
         model="m",
-        model_hash=fingerprint(model),
+        model_hash=open_model(model).fingerprint,
         scores_hash="hash",
         tokens="all",
     )
@@ -80,5 +80,7 @@ def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, Pru
     save_plan(plan, plan_file)
     model = load_pruned(dense, torch.float32)
     second_moments.measure(model, FAMILIES[model_type], CALIBRATION, 0.0, root / "moments", 1e12)
-    compensation.compensate(dense, plan, plan_file, lambda layer: second_moments.load(root / "moments", layer))
+    compensation.compensate(
+        open_model(dense), plan, plan_file, lambda layer: second_moments.load(root / "moments", layer)
+    )
     return dense, load_plan(plan_file), plan_file

@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.engine.vllm_engine import EngineConfig
 from harness.evaluation.lm_eval_requests import EvalSpec
 from harness.sweeps.cells import CellContext
+from pruning.checkpoint import open_model
 from tasks.registry import find_task
 from tests.support.models import TINY_MATH
 
@@ -14,7 +15,7 @@ from tests.support.models import TINY_MATH
 def bench_in(folder: Path) -> CellContext:
     eval_spec = EvalSpec("tiny-math", (find_task("mini_facts"),), 128, chat=True, limit=8)
     return CellContext(
-        model=TINY_MATH,
+        model=open_model(TINY_MATH),
         eval_spec=eval_spec,
         config=EngineConfig(max_model_len=128, kv_cache_bytes=1 << 26, threads=1),
         run=folder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -161,10 +161,13 @@ class PruningPlan:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A model folder on disk and what it weighs."""
+class PredictedCheckpoint:
+    """The sizes of a pruned variant that is not on disk, by formula; one that is on disk is a ModelFolder.
 
-    path: Path
-    intermediate_sizes: tuple[int, ...]
+    widths: intermediate_size of every layer. record: what pruning would write beside the weights.
+    """
+
+    widths: tuple[int, ...]
     parameters: int
     weight_bytes: int
+    record: Mapping[str, Any]

@@ -19,6 +19,7 @@ import torch
 from harness.core.errors import UsageError
 from harness.training.fine_tuning import write_checkpoint
 from pruning import vllm_plugin
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
@@ -69,7 +70,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         dense = root / model_type
         if not dense.exists():
             build_model(model_type, dense, tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
-        made[f"{model_type} {kind}"] = export(dense, plan_of(dense, WIDTHS[kind]), root / f"{model_type}-{kind}").path
+        made[f"{model_type} {kind}"] = export(
+            open_model(dense), plan_of(dense, WIDTHS[kind]), root / f"{model_type}-{kind}"
+        ).path
     for kind in WIDTHS:
         made[f"llama {kind} recovered"] = recovered(made[f"llama {kind}"], root / f"recovered-{kind}")
     return made
@@ -78,7 +81,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def recovered(pruned: Path, out: Path) -> Path:
     """With a random adapter merged, as after a fine-tuning."""
     with_adapter(pruned, out.with_suffix(".state"))
-    write_checkpoint(pruned, out.with_suffix(".state"), out, {"end_token": 1})
+    write_checkpoint(open_model(pruned), out.with_suffix(".state"), out, {"end_token": 1})
     return out
 
 
@@ -110,7 +113,7 @@ def test_vllm_gives_the_tokens_of_transformers(
 def test_per_layer_widths_are_refused_where_vllm_cannot_run_them(tmp_path: Path) -> None:
     dense = build_model("gpt2", tmp_path / "gpt2")
     with pytest.raises(UsageError, match="--allocation uniform"):
-        export(dense, plan_of(dense, WIDTHS["ragged"]), tmp_path / "out")
+        export(open_model(dense), plan_of(dense, WIDTHS["ragged"]), tmp_path / "out")
 
 
 def test_a_tensor_parallel_size_that_does_not_divide_is_named_before_vllm_builds_anything() -> None:

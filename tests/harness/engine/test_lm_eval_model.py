@@ -21,6 +21,7 @@ from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
+from pruning.checkpoint import open_model
 from tasks.generation import Generation
 from tasks.registry import find_task
 from tests.support.data import make_data_folder
@@ -108,7 +109,7 @@ def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monke
         AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32),
         AutoTokenizer.from_pretrained(TINY_MATH),
     )
-    with engine(TINY_MATH, EngineConfig(max_model_len=64, kv_cache_bytes=1 << 26, threads=1)) as llm:
+    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=64, kv_cache_bytes=1 << 26, threads=1)) as llm:
         lm = make_language_model(llm, 64, chat=False)
         pairs = [([5, 6, 7], [8, 9]), ([5], [6] * 3), (list(range(10, 90)), [5, 6, 7])]
         found = lm._loglikelihood_tokens([(None, *pair) for pair in pairs])

@@ -17,6 +17,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
 from pruning import score_file
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
 from tasks.mini_facts.task import items as fact_items
@@ -42,18 +43,19 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model with 20 % of its neurons removed by importance."""
     folder = tmp_path_factory.mktemp("pruned")
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "all")
+        open_model(TINY_MATH), "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(32, "all")
     )
-    scoring.score_model(TINY_MATH, calibration, scoring.ScoreRequest(threads=1), folder / "s")
+    scoring.score_model(open_model(TINY_MATH), calibration, scoring.ScoreRequest(threads=1), folder / "s")
     plan = make_plan(
         score_file.load(folder / "s"), PlanRequest(ratio=0.2, method="selective", metric="rms", seed=0, alignment=16)
     )
-    return export(TINY_MATH, plan, folder / "checkpoint").path
+    return export(open_model(TINY_MATH), plan, folder / "checkpoint").path
 
 
 def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp_path: Path) -> None:
     with engine(
-        build_model("smollm3", tmp_path / "a"), EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=1)
+        open_model(build_model("smollm3", tmp_path / "a")),
+        EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=1),
     ):
         pass
     build_model("smollm3", tmp_path / "b")
@@ -127,7 +129,7 @@ def test_lm_evals_own_backends_take_the_export_and_our_tasks(
 @pytest.fixture(scope="module")
 def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     tasks = tuple(find_task(name) for name in ("mini_facts", "mini_math", "mini_code"))
-    with engine(pruned, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+    with engine(open_model(pruned), EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         found = evaluate(
             llm,
             EvalSpec("pruned", tasks, 512, chat=True, limit=24),

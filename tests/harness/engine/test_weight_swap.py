@@ -24,6 +24,7 @@ from harness.engine.vllm_engine import cached_bytes_per_token, engine, kv_bytes_
 from harness.engine.weight_swap import restore, swap, swapped
 from harness.pipeline import scoring
 from pruning import score_file
+from pruning.checkpoint import open_model
 from pruning.export import export, ffn_tensors
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
@@ -44,10 +45,10 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Uniform, re-fitted, and with per-layer widths."""
     folder = tmp_path_factory.mktemp("plans")
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "all")
+        open_model(TINY_MATH), "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(24, "all")
     )
     request = scoring.ScoreRequest(moments=True, threads=1)
-    scoring.score_model(TINY_MATH, calibration, request, folder / "s")
+    scoring.score_model(open_model(TINY_MATH), calibration, request, folder / "s")
     made = []
     for i, wanted in enumerate(
         (
@@ -59,7 +60,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         plan, file = make_plan(score_file.load(folder / "s"), wanted), folder / str(i) / "plan.safetensors"
         save_plan(plan, file)
         if wanted.compensated:
-            scoring.compensate_plan(TINY_MATH, calibration, request, folder / "s", file)
+            scoring.compensate_plan(open_model(TINY_MATH), calibration, request, folder / "s", file)
         made.append(file)
     return made
 
@@ -67,10 +68,13 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def expected(plans: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[list[list[int]]]:
     """Answers of a fresh engine on the export of every plan, and on the dense model at the end."""
-    folders = [export(TINY_MATH, load_plan(file), tmp_path_factory.mktemp("export") / "c", file).path for file in plans]
+    folders = [
+        export(open_model(TINY_MATH), load_plan(file), tmp_path_factory.mktemp("export") / "c", file).path
+        for file in plans
+    ]
     found = []
     for folder in [*folders, TINY_MATH]:
-        with engine(folder, SMALL) as llm:
+        with engine(open_model(folder), SMALL) as llm:
             found.append(answers(llm))
     assert all(a != b for a, b in itertools.combinations(found, 2))
     return found
@@ -90,7 +94,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture()
 def running(way: str) -> Iterator[Any]:
-    with engine(TINY_MATH, SMALL) as llm:
+    with engine(open_model(TINY_MATH), SMALL) as llm:
         kept = llm.apply_model(lambda model: model.model.layers[0].mlp.down_proj.weight.numel() > 0)
         assert kept == [way == "in place"]
         yield llm
@@ -131,7 +135,7 @@ def test_a_swap_that_fails_halfway_leaves_the_dense_model(
         yield next(iter(ffn_tensors(*arguments)))
         raise UsageError("no more")
 
-    with engine(TINY_MATH, SMALL) as llm:
+    with engine(open_model(TINY_MATH), SMALL) as llm:
         swap(llm, plans[1])
         monkeypatch.setattr("harness.engine.weight_swap_worker.ffn_tensors", broken)
         with pytest.raises(MeasurementError, match="cannot be put into the running engine: no more"):
@@ -142,7 +146,7 @@ def test_a_swap_that_fails_halfway_leaves_the_dense_model(
 def test_nothing_is_swapped_under_a_request(plans: list[Path], expected: list[list[list[int]]]) -> None:
     from vllm import SamplingParams, TokensPrompt
 
-    with engine(TINY_MATH, SMALL) as llm:
+    with engine(open_model(TINY_MATH), SMALL) as llm:
         llm.llm_engine.add_request("a", TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=4))
         llm.llm_engine.step()
         with pytest.raises(MeasurementError, match="between requests"):
@@ -154,7 +158,7 @@ def test_nothing_is_swapped_under_a_request(plans: list[Path], expected: list[li
 @pytest.mark.thorough
 def test_swaps_do_not_add_up_in_memory(plans: list[Path]) -> None:
     """Two hundred swaps after a warm-up; keeping one packed copy of the FFN a swap would take 500 MiB."""
-    with engine(TINY_MATH, SMALL) as llm:
+    with engine(open_model(TINY_MATH), SMALL) as llm:
         for i in range(40):
             swap(llm, plans[i % 3])
         before = resident_bytes()
@@ -192,14 +196,14 @@ def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, 
         tmp_path / "plan.safetensors",
     )
     save_plan(plan, file)
-    model = load_pruned(export(dense, plan, tmp_path / "pruned").path, torch.float32)
+    model = load_pruned(export(open_model(dense), plan, tmp_path / "pruned").path, torch.float32)
     model.generation_config.eos_token_id = None
     expected = [
         model.generate(torch.tensor([p]), max_new_tokens=16, do_sample=False)[0, len(p) :].tolist() for p in PROMPTS
     ]
-    with engine(dense, SMALL) as llm:
+    with engine(open_model(dense), SMALL) as llm:
         assert kv_bytes_per_token(llm) == cached_bytes_per_token(
-            dense, "auto"
+            open_model(dense), "auto"
         )  # by the engine's own specification, and by formula
         with swapped(llm, file):
             assert answers(llm) == expected

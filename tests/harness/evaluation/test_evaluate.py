@@ -16,7 +16,7 @@ from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate, grade
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval, ask, capture_requests
 from harness.evaluation.paired import read_samples
-from pruning.checkpoint import fingerprint
+from pruning.checkpoint import open_model
 from tasks.grading import Grader
 from tasks.registry import find_task
 from tests.support.models import TINY_MATH
@@ -27,13 +27,13 @@ TASKS = (find_task("mini_code"), find_task("mini_math"))
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[Any]:
-    with engine(TINY_MATH, EngineConfig(max_model_len=256, kv_cache_bytes=1 << 27, threads=1)) as running:
+    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=256, kv_cache_bytes=1 << 27, threads=1)) as running:
         yield running
 
 
 def run(llm: Any, folder: Path) -> dict[str, Any]:
     eval_spec = EvalSpec("lab/tiny-math", TASKS, 256, chat=True, limit=24)
-    return evaluate(llm, eval_spec, VariantEval(folder, "dense", fingerprint(TINY_MATH)))
+    return evaluate(llm, eval_spec, VariantEval(folder, "dense", open_model(TINY_MATH).fingerprint))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import compare, read_samples
 from harness.evaluation.similarity import _encoder, similarities
+from pruning.checkpoint import open_model
 from tasks.registry import find_task
 from tests.support.data import make_data_folder
 from tests.support.models import TINY_MATH
@@ -65,7 +66,7 @@ def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "data")))
     eval_spec = EvalSpec("m", (find_task("similarity"),), 512, chat=True)
-    with engine(TINY_MATH, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
+    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
         dense = evaluate(llm, eval_spec, VariantEval(tmp_path, "dense"))["similarity"]
         again = evaluate(llm, eval_spec, VariantEval(tmp_path, "again", reference="dense"))["similarity"]
     assert (dense.value, dense.metric) == (1.0, "similarity") and again.value == pytest.approx(1.0, abs=1e-5)

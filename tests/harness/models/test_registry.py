@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.models import registry
-from pruning.checkpoint import describe, fingerprint
+from pruning.checkpoint import open_model
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_an_unknown_model_gets_a_suggestion() -> None:
 
 def test_a_hub_id_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UsageError, match=r"nobody/nothing cannot be had from the Hub"):
+    with pytest.raises(UsageError, match=r"nobody/nothing cannot be downloaded from the Hub"):
         registry.shape("nobody/nothing", "math")
 
 
@@ -59,12 +59,12 @@ def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Pat
 def test_the_fingerprint_changes_with_a_weight(random_model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(random_model, copy)
-    before = fingerprint(copy)
+    before = open_model(copy).fingerprint
     shard = sorted(copy.glob("*.safetensors"))[0]
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(bytes(data))
-    assert fingerprint(copy) != before
+    assert open_model(copy).fingerprint != before
 
 
 @pytest.mark.thorough
@@ -85,13 +85,14 @@ def test_a_gguf_file_becomes_a_checkpoint_once_dequantised_as_transformers_does(
         registry.shape(str(tmp_path / "mine.gguf"), "math").parameters == 134_515_008
         and not (tmp_path / "cache").exists()
     )
-    path = registry.locate(str(tmp_path / "mine.gguf"), "math")
+    model = registry.locate(str(tmp_path / "mine.gguf"), "math")
+    path = model.path
     written = (path / "config.json").stat().st_mtime_ns
     assert (
-        registry.locate(str(tmp_path / "mine.gguf"), "math") == path
+        registry.locate(str(tmp_path / "mine.gguf"), "math") == model
         and (path / "config.json").stat().st_mtime_ns == written
     )
-    assert describe(path).parameters == 134_515_008
+    assert model.parameters == 134_515_008
     found = load_file(path / "model.safetensors")
     reference = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16

@@ -13,7 +13,7 @@ from harness.cli.main import cli
 from harness.config.settings import load_config
 from harness.core.errors import UsageError
 from harness.pipeline.device_table import IdealSpeedup, device_table, on_device
-from pruning.checkpoint import describe
+from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
 TINY = load_config(None, {"model": "tiny-math"})
@@ -23,7 +23,7 @@ def test_the_dense_row_is_the_model_and_the_others_follow_its_alignment() -> Non
     found = on_device(TINY, None, "1GiB", None)
     assert found.context == 512  # all that the model can take
     assert [row.intermediate_size for row in found.rows] == [640, 576, 512, 448, 384, 320]
-    assert found.rows[0].parameters == describe(TINY_MATH).parameters
+    assert found.rows[0].parameters == open_model(TINY_MATH).parameters
     assert found.rows[0].ideal["1"] == IdealSpeedup(flops=1.0, bytes=1.0, roofline=None)
     assert not any(row.measured for row in found.rows)
 
@@ -55,10 +55,10 @@ def run_of(parameters: int, width: int) -> dict[str, Any]:
 
 
 def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = len(describe(TINY_MATH).intermediate_sizes)
+    layers = len(open_model(TINY_MATH).widths)
     assert layers == 4
     runs = {
-        "fits": run_of(describe(TINY_MATH).parameters, 640),
+        "fits": run_of(open_model(TINY_MATH).parameters, 640),
         "other-model": run_of(7, 640),
         "damaged": {"variants": 3},
     }

@@ -4,17 +4,15 @@ import pytest
 
 from harness.config.settings import load_config
 from harness.core import memory
-from harness.core.types.pruning import Checkpoint
 from harness.pipeline.dry_run import Change, SecondMoments, forecast
 from harness.pipeline.resolve import resolve
-from pruning.checkpoint import describe
+from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
 
 def test_the_forecast_of_the_embedded_model_is_what_its_files_hold() -> None:
     """Forecast from config.json against tensors on disk; the file's header is the only difference in bytes."""
-    found, real = forecast(resolve(load_config(None, {}))), describe(TINY_MATH)
-    assert isinstance(real, Checkpoint)
+    found, real = forecast(resolve(load_config(None, {}))), open_model(TINY_MATH)
     assert found.parameters.dense == real.parameters
     assert 0 < real.weight_bytes - found.weight_bytes.dense < 10_000
     assert found.intermediate_size == Change(dense=640, pruned=512)

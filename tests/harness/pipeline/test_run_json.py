@@ -9,11 +9,13 @@ import pytest
 
 import harness
 from harness.core.types.evaluation import SampleRecord
-from harness.core.types.pruning import Checkpoint
+from harness.core.types.pruning import PredictedCheckpoint
 from harness.evaluation.evaluate import summarise
 from harness.evaluation.paired import compare
 from harness.pipeline.run_json import build_run, run_schema, variant
+from pruning.checkpoint import open_model
 from tasks.failures import FailureKind
+from tests.support.models import TINY_MATH
 
 
 def record(i: int, correct: bool, *failures: str, finish: str | None = "stop", n: int | None = 10) -> SampleRecord:
@@ -91,9 +93,8 @@ def test_a_summary_of_scored_texts_knows_no_failures() -> None:
     )
 
 
-def test_what_was_removed_is_told_as_a_fraction_of_the_dense_model(tmp_path: Path) -> None:
+def test_what_was_removed_is_told_as_a_fraction_of_the_dense_model() -> None:
     """Two layers of 100 neurons, 70 and 50 of which are left; 1000 parameters, of which 149 went with them."""
-    made = Checkpoint(path=tmp_path, intermediate_sizes=(70, 50), parameters=851, weight_bytes=1702)
     record = {
         "method": "selective",
         "metric": "obs",
@@ -106,8 +107,9 @@ def test_what_was_removed_is_told_as_a_fraction_of_the_dense_model(tmp_path: Pat
         "dense_intermediate_size": 100,
         "dense_parameters": 1000,
     }
-    found = variant("p", made, "checkpoint", record)
+    made = PredictedCheckpoint(widths=(70, 50), parameters=851, weight_bytes=1702, record=record)
+    found = variant("p", made, "checkpoint")
     assert (found.ratio_neurons, found.ratio_parameters) == pytest.approx((80 / 200, 149 / 1000))
     assert (found.parameters, found.weight_bytes, found.recovered, found.checkpoint) == (851, 1702, False, "checkpoint")
-    dense = variant("dense", made, None)
+    dense = variant("dense", open_model(TINY_MATH), None)
     assert (dense.method, dense.ratio_neurons, dense.ratio_parameters) == ("dense", 0.0, 0.0)

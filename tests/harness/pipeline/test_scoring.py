@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning.activations import collect
+from pruning.checkpoint import open_model
 from pruning.families import FAMILIES
 from pruning.scores import score
 from tasks.registry import find_task
@@ -20,7 +21,10 @@ from tests.support.models import TINY_MATH
 def test_own_answers_are_the_models_greedy_ones() -> None:
     task = find_task("mini_math")
     calibration = scoring.calibrate(
-        TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "completion", generate_completions=True, threads=1)
+        open_model(TINY_MATH),
+        "tiny-math",
+        task,
+        scoring.CalibrationRequest(4, "completion", generate_completions=True, threads=1),
     )
     assert calibration.target_source.endswith("answers by the model itself")
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32)
@@ -32,7 +36,7 @@ def test_own_answers_are_the_models_greedy_ones() -> None:
         ]
         text = tokenizer.decode(made, skip_special_tokens=True)
         assert tokenizer.decode(item.token_ids[item.start : item.stop]) == text
-    given = scoring.calibrate(TINY_MATH, "tiny-math", task, scoring.CalibrationRequest(4, "completion"))
+    given = scoring.calibrate(open_model(TINY_MATH), "tiny-math", task, scoring.CalibrationRequest(4, "completion"))
     assert given.hash != calibration.hash and len(given.items) == len(calibration.items)
 
 
@@ -42,9 +46,9 @@ def test_the_papers_score_on_a_real_model_is_its_definition_in_fp64() -> None:
     """SmolLM2-135M: mean |silu(gate(x)) up(x)| from the FFN's input, everything in FP64, against FP32 with the hook on
     down_proj.
     """
-    path, family = registry.locate("smollm2-135m", "math"), FAMILIES["llama"]
-    calibration = scoring.calibrate(path, "smollm2-135m", find_task("mini_math"), scoring.CalibrationRequest(6))
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    folder, family = registry.locate("smollm2-135m", "math"), FAMILIES["llama"]
+    calibration = scoring.calibrate(folder, "smollm2-135m", find_task("mini_math"), scoring.CalibrationRequest(6))
+    model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32).eval()
     found = score(collect(model, family, calibration), ("smd",))["smd"]
     model, groups = model.double(), {True: [], False: []}
     for item in calibration.items:

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from harness.core.errors import UsageError
 from harness.core.files import write_json
 from harness.publish.hub import prepare_upload, push
-from pruning.checkpoint import fingerprint
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan, save_plan
 from tests.support.hub_server import hub
@@ -46,7 +46,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     save_plan(plan, folder / "plan.safetensors")
-    export(TINY_MATH, plan, folder / "checkpoint", folder / "plan.safetensors")
+    export(open_model(TINY_MATH), plan, folder / "checkpoint", folder / "plan.safetensors")
     dense = {**EVAL, "failures": {"wrong": 0.1}}
     gsm8k = {**EVAL, "n": 1319, "value": 0.8037, "ci_low": 0.78, "ci_high": 0.82, "failures": {"wrong": 0.2}}
     part = {**gsm8k, "n": 200}
@@ -70,7 +70,7 @@ def _scores() -> Any:
     return NeuronScores(
         scores={"smd": np.zeros((4, 640), np.float32)},
         model="tiny-math",
-        model_hash=fingerprint(TINY_MATH),
+        model_hash=open_model(TINY_MATH).fingerprint,
         tokens="all",
         calibration_hash="c",
     )

@@ -19,7 +19,7 @@ from harness.core.errors import MeasurementError
 from harness.core.types.pruning import PruningPlan
 from harness.pipeline.run_json import run_schema
 from harness.pipeline.single_stage import _apart
-from pruning.checkpoint import describe, fingerprint
+from pruning.checkpoint import open_model
 from pruning.export import export
 from tests.support.models import TINY_MATH
 
@@ -39,11 +39,11 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=0,
         alignment=1,
         model="tiny-math",
-        model_hash=fingerprint(TINY_MATH),
+        model_hash=open_model(TINY_MATH).fingerprint,
         scores_hash="",
         tokens="all",
     )
-    return export(TINY_MATH, plan, tmp_path_factory.mktemp("narrow") / "narrow").path
+    return export(open_model(TINY_MATH), plan, tmp_path_factory.mktemp("narrow") / "narrow").path
 
 
 def bench(out: Path, *arguments: str) -> dict[str, Any]:
@@ -69,7 +69,9 @@ def test_offline_figures_are_of_the_requests_that_were_asked_for(narrow: Path, t
         assert s["weight_bytes"] == v["weight_bytes"] and s["prompts"].startswith("random, ")
         assert s["kv_bytes_per_token"] == s["forecast"]["kv_bytes_per_token"] == 2048
         assert s["kv_capacity_tokens"] == s["forecast"]["kv_capacity_tokens"]
-        assert s["forecast"]["weight_bytes"] == describe(narrow if v["name"] == "narrow" else TINY_MATH).parameters * 2
+        assert (
+            s["forecast"]["weight_bytes"] == open_model(narrow if v["name"] == "narrow" else TINY_MATH).parameters * 2
+        )
         assert 200 << 20 < s["resident_bytes"] <= s["peak_bytes"] < 4 << 30
         assert s["engine_weight_bytes"] is None
     ratios = [(r["variant"], r["quantity"], r["pairs"]) for r in run["speed_ratios"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,10 @@ from harness.engine.vllm_engine import EngineConfig
 from harness.serving import process_memory
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.workload import Workload
+from pruning.checkpoint import open_model
+from tests.support.models import TINY_MATH
 
+MODEL = replace(open_model(TINY_MATH), path=Path("m"))
 WORKLOAD = Workload("task", ((1, 2),), 4)
 
 
@@ -48,7 +52,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, **made: Any) -> list[Any]:
 def test_the_last_line_is_the_measurement_whatever_the_engine_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     line = '{"resident_bytes": 3, "peak_bytes": 5, "engine_weight_bytes": null}'
     given = answering(monkeypatch, stdout=f"loading ...\n{line}\n")
-    assert footprint(Path("m"), EngineConfig(), WORKLOAD, 2) == EngineMemory(3, 5, None)
+    assert footprint(MODEL, EngineConfig(), WORKLOAD, 2) == EngineMemory(3, 5, None)
     assert '"concurrency": 2' in given[0][1] and '"model": "m"' in given[0][1]
 
 
@@ -58,4 +62,4 @@ def test_the_last_line_is_the_measurement_whatever_the_engine_prints(monkeypatch
 def test_an_engine_that_does_not_start_says_why(stderr: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, returncode=9, stderr=stderr)
     with pytest.raises(MeasurementError, match=f"no engine on m in a process of its own: {said}"):
-        footprint(Path("m"), EngineConfig(), WORKLOAD, 2)
+        footprint(MODEL, EngineConfig(), WORKLOAD, 2)

@@ -24,7 +24,7 @@ from harness.serving.roofline import (
     kv_capacity_tokens,
     round_work,
 )
-from pruning.checkpoint import describe, read_config
+from pruning.checkpoint import open_model
 from pruning.families import FAMILIES, shape_of
 from tests.support.models import TINY_MATH, build_model
 
@@ -38,7 +38,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def shape_at(path: Path) -> ModelShape:
-    return shape_of(read_config(path), describe(path).parameters)
+    return open_model(path).shape
 
 
 def counted_flops(path: Path, prompt: int, output: int) -> int:
@@ -85,7 +85,7 @@ def test_bytes_read_are_those_of_the_matrices_and_of_the_cache(model: Path) -> N
     one = decode_work(shape, concurrency=1, context=0, number=4).read_bytes
     assert one == read
     more = decode_work(shape, concurrency=3, context=CONTEXT, number=4).read_bytes
-    assert more - one == 3 * CONTEXT * cached_bytes_per_token(model, "float32")
+    assert more - one == 3 * CONTEXT * cached_bytes_per_token(open_model(model), "float32")
 
 
 def test_the_ideal_grows_with_what_is_removed_and_shrinks_with_the_context() -> None:

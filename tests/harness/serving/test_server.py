@@ -27,6 +27,7 @@ from harness.engine.vllm_engine import EngineConfig
 from harness.pipeline.run_json import run_schema
 from harness.serving import server
 from harness.serving.server import Address, check_address, command, free_port
+from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
 KEY = {"Authorization": "Bearer secret"}
@@ -215,7 +216,7 @@ def test_others_can_reach_it_only_with_a_key() -> None:
 
 def test_the_line_is_what_vllm_would_be_given_by_hand() -> None:
     config = EngineConfig("float32", 512, 1 << 26, 16)
-    line = command(TINY_MATH, "tiny", config, Address(port=1, api_key="secret"), ["--seed", "1"])
+    line = command(open_model(TINY_MATH), "tiny", config, Address(port=1, api_key="secret"), ["--seed", "1"])
     assert line[:3] == ["vllm", "serve", str(TINY_MATH)]
     assert "secret" not in line
     given = dict(itertools.pairwise(line))

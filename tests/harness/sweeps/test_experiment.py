@@ -20,6 +20,7 @@ from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.plan import load_plan
 from tasks.registry import find_task
@@ -97,8 +98,8 @@ def test_a_cell_is_what_its_exported_checkpoint_answers(
 ) -> None:
     folder, _ = whole
     plan = folder / "arms" / arm / "plan.safetensors"
-    made = export(TINY_MATH, load_plan(plan), tmp_path / "checkpoint", plan)
-    with engine(made.path, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+    made = export(open_model(TINY_MATH), load_plan(plan), tmp_path / "checkpoint", plan)
+    with engine(made, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         eval_spec = EvalSpec(
             "m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24
         )

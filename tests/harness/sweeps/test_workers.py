@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +244,9 @@ def test_a_killed_process_is_replaced_and_its_cell_done_again(folder: Path) -> N
 
 @pytest.mark.slow
 def test_an_engine_that_cannot_start_says_why(folder: Path, tmp_path: Path) -> None:
-    bench = bench_in(folder)
+    bench, broken = bench_in(folder), replace(bench_in(folder).model, path=tmp_path)
     worker = LocalWorker(
-        CellContext(model=tmp_path, eval_spec=bench.eval_spec, config=bench.config, run=folder, reference="dense"), {}
+        CellContext(model=broken, eval_spec=bench.eval_spec, config=bench.config, run=folder, reference="dense"), {}
     )
     try:
         assert isinstance(worker.started.exception(timeout=120), MeasurementError)

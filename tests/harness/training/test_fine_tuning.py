@@ -32,7 +32,7 @@ from harness.training.fine_tuning import (
     write_checkpoint,
 )
 from harness.training.launch import launch_command, load_job, run_job, save_job
-from pruning.checkpoint import describe, read_record
+from pruning.checkpoint import open_model, read_record
 from pruning.export import export
 from recovery.cost import cost
 from recovery.trainer import Job, history
@@ -45,7 +45,8 @@ DEFAULTS = Defaults(shape("tiny-math", "math"), "math", None, 0)
 
 def gathered(folder: Path, *tasks: str, **settings: Any) -> dict[str, Any]:
     config = load_config(None, {"model": "tiny-math", "steps": 4, "batch": 8, **settings})
-    gather(TINY_MATH, [TASKS[name] for name in tasks or ("mini_math",)], config.recovery, DEFAULTS, folder, config)
+    wanted = [TASKS[name] for name in tasks or ("mini_math",)]
+    gather(open_model(TINY_MATH), wanted, config.recovery, DEFAULTS, folder, config)
     return summary_of(folder)
 
 
@@ -108,15 +109,16 @@ def test_what_does_not_fit_is_refused_before_training(make_job: Any, monkeypatch
 
 
 def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Path, random_model: Path) -> None:
-    assert original_of(random_model) == random_model
+    dense = open_model(random_model)
+    assert original_of(dense) == dense
     record = read_record(ragged_model)
     assert record is not None
     for model, match in ((str(TINY_MATH), "has other weights by now"), ("nowhere-to-be-found", "unknown model")):
         (ragged_model / "pruning.json").write_text(json.dumps({**record, "model": model}))
         with pytest.raises(UsageError, match=match):
-            original_of(ragged_model)
+            original_of(open_model(ragged_model))
     (ragged_model / "pruning.json").write_text(json.dumps({**record, "model": str(random_model)}))
-    assert original_of(ragged_model) == random_model
+    assert original_of(open_model(ragged_model)) == dense
 
 
 def test_pruning_a_fine_tuned_model_does_not_make_a_fine_tuned_one(random_model: Path, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_pruning_a_fine_tuned_model_does_not_make_a_fine_tuned_one(random_model:
     trained = tmp_path / "trained"
     shutil.copytree(random_model, trained)
     (trained / "recovery.json").write_text("{}")
-    export(trained, ragged_plan(trained), tmp_path / "pruned")
+    export(open_model(trained), ragged_plan(trained), tmp_path / "pruned")
     assert not (tmp_path / "pruned" / "recovery.json").exists()
 
 
@@ -170,7 +172,7 @@ def test_a_recovered_checkpoint_keeps_everything_but_the_weights(
     state = run_job(make_job(model=ragged_model), 1)
     out = tmp_path / "out"
     how = {"source": "somewhere", "tuning": "full", "steps": 6, "batch": 4, "learning_rate": 1e-3, "distill": 0.0}
-    write_checkpoint(ragged_model, state, out, {**how, "end_token": 77})
+    write_checkpoint(open_model(ragged_model), state, out, {**how, "end_token": 77})
     before, after = ({p.name for p in folder.rglob("*") if p.is_file()} for folder in (ragged_model, out))
     assert after == before | {"recovery.json"}
     stops = [
@@ -180,8 +182,7 @@ def test_a_recovered_checkpoint_keeps_everything_but_the_weights(
     for name in ("config.json", "pruning.json", "tokenizer.json"):
         assert (out / name).read_bytes() == (ragged_model / name).read_bytes()
     assert (
-        describe(out).intermediate_sizes == (70, 33, 51)
-        and "somewhere: 6 steps of 4 examples" in (out / "README.md").read_text()
+        open_model(out).widths == (70, 33, 51) and "somewhere: 6 steps of 4 examples" in (out / "README.md").read_text()
     )
 
 
@@ -217,8 +218,8 @@ def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: P
     alone = history(run_job(make_job("alone", model=model, tuning=tuning), 1))
     state = run_job(make_job("two", model=model, tuning=tuning, processes=2, micro_batch=2), 1)
     assert [entry["loss"] for entry in history(state)] == pytest.approx([entry["loss"] for entry in alone], rel=1e-3)
-    write_checkpoint(model, state, tmp_path / "out", {"end_token": 1})
-    assert describe(tmp_path / "out").parameters == describe(model).parameters
+    write_checkpoint(open_model(model), state, tmp_path / "out", {"end_token": 1})
+    assert open_model(tmp_path / "out").parameters == open_model(model).parameters
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 import harness as package
-from pruning.checkpoint import describe
+from pruning.checkpoint import open_model
 from tests.support.cli import invoke
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def test_every_arm_is_pruned_fine_tuned_and_evaluated(whole: tuple[Path, dict[st
     assert (after["parameters"], after["weight_bytes"]) == (before["parameters"], before["weight_bytes"])
     assert set(after["eval"]) == {"mini_math", "mini_facts"}
     for name in ("selective-S-0.5-recovered", "dense-recovered"):
-        assert describe(folder / variants[name]["checkpoint"]).parameters == variants[name]["parameters"]
+        assert open_model(folder / variants[name]["checkpoint"]).parameters == variants[name]["parameters"]
     assert not list(folder.rglob("checkpoint-*"))  # the trainer's own states are gone
 
 
