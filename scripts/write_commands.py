@@ -29,7 +29,10 @@ SHARED = """
 
 Each of these means the same in every command that has it.
 """
-DEFAULT = re.compile(r"\s*\[(?:default: )?([^\[\]]+)\]$")
+DEFAULT = re.compile(r"\s*Default: (.+)\.$")
+SHOWN_ELSEWHERE = re.compile(
+    r"\s*(?:One of [^.]+|Off: --no-[\w-]+)\.(?=$| Default)"
+)  # in the columns of names and values
 _PANEL = "Options"
 
 
@@ -78,12 +81,12 @@ def _commands(group: Any, above: tuple[str, ...] = ("harness",)) -> Iterator[tup
 
 
 def _option(option: click.Option) -> Option:
-    shown = (option.help or "").strip()
+    shown = SHOWN_ELSEWHERE.sub("", (option.help or "").strip())
     default = DEFAULT.search(shown)
     return Option(
         names=(*sorted(option.opts, key=len, reverse=True), *option.secondary_opts),
         value="" if option.is_flag else _value(option),
-        text=DEFAULT.sub("", shown) if default else shown,
+        text=DEFAULT.sub("", shown),
         default=default[1] if default else "",
         panel=getattr(option, "panel", None) or _PANEL,
     )
