@@ -10,6 +10,7 @@ from harness.core.types.calibration import CalibrationItem, CalibrationSet, Exam
 from pruning.calibration import MAX_TOKENS, batches, build_calibration
 from tests.support.models import TINY_MATH
 
+pytestmark = pytest.mark.slow
 TOKENIZER = AutoTokenizer.from_pretrained(TINY_MATH)
 TARGET = [Example("Mia has 3 apples.", "#### 3")]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from pruning.calibration import question_ids
 from tasks.gsm8k.task import SYSTEM
@@ -40,9 +39,12 @@ def test_calibration_comes_from_the_training_file(name: str) -> None:
     assert len(general) == 40 and all("stand-in" in source for source in sources)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chat"), [("gsm8k_boxed", True), ("gsm8k_cot", False)])
 def test_scored_prompts_have_the_frame_in_which_the_model_is_evaluated(name: str, chat: bool) -> None:
     """lm-eval's own prompt for a training question against the calibration's, token by token."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
     example = calibration(TASKS[name], 5, seed=1)[1][0]
     question = example.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from harness.core.errors import UsageError
 from pruning.calibration import question_ids
@@ -21,12 +20,15 @@ ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in
 ASKED = [row for row in ROWS if TASKS[row.values[0]].generates]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_prompt_is_the_evaluations_own(name: str, chat: bool) -> None:
     """lm-eval's context for the same document, token by token, few-shot examples included."""
     if chat and TASKS[name].folder.name in ("gsm8k", "mbpp") and name != "gsm8k_boxed":
         pytest.skip("a few-shot task is for base models")
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
     training = training_items(TASKS[name])
     _, documents = training.documents(3, 1)

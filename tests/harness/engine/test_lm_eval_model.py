@@ -9,10 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.engine import lm_eval_model
 from harness.engine.generation_cache import GenerationCache
@@ -96,6 +94,8 @@ def test_what_was_generated_before_is_not_asked_and_all_is_heard_of(
 
 def log_likelihood(model: Any, ids: list[int], start: int) -> float:
     """Sum of log P(ids[i] | ids[:i]) for i from `start`."""
+    import torch
+
     with torch.no_grad():
         scores = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     return float(sum(scores[i - 1, ids[i]] for i in range(start, len(ids))))
@@ -103,6 +103,9 @@ def log_likelihood(model: Any, ids: list[int], start: int) -> float:
 
 @pytest.mark.slow
 def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
     make_data_folder(tmp_path)
     model, tokenizer = (

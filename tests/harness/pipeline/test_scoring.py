@@ -16,8 +16,9 @@ from pruning.scores import score
 from tasks.registry import find_task
 from tests.support.models import TINY_MATH
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_own_answers_are_the_models_greedy_ones() -> None:
     task = find_task("mini_math")
     calibration = scoring.calibrate(
@@ -40,7 +41,6 @@ def test_own_answers_are_the_models_greedy_ones() -> None:
     assert given.hash != calibration.hash and len(given.items) == len(calibration.items)
 
 
-@pytest.mark.slow
 @pytest.mark.thorough
 def test_the_papers_score_on_a_real_model_is_its_definition_in_fp64() -> None:
     """SmolLM2-135M: mean |silu(gate(x)) up(x)| from the FFN's input, everything in FP64, against FP32 with the hook on

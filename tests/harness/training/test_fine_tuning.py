@@ -50,6 +50,7 @@ def gathered(folder: Path, *tasks: str, **settings: Any) -> dict[str, Any]:
     return summary_of(folder)
 
 
+@pytest.mark.slow
 def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -63,6 +64,7 @@ def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) 
         assert tokenizer.decode(json.loads(line)["input_ids"]) == expected
 
 
+@pytest.mark.slow
 def test_test_items_in_the_data_are_refused(tmp_path: Path) -> None:
     item = TASKS["mini_facts"].documents()["test"][3]
     file = tmp_path / "mine.jsonl"
