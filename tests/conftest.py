@@ -21,7 +21,7 @@ from tests.support.models import TINY_MATH, build_model
 HOME = isolate()
 
 TIERS = {"quick": {"slow", "thorough"}, "default": {"thorough"}, "all": set()}  # tier: marks that it leaves out
-SLOW_FIXTURES = {"tiny_engine", "chromium", "random_model", "embedded_scores"}
+SLOW_FIXTURES = {"tiny_engine", "chromium", "random_model", "embedded_scores", "tokenizer"}
 _SLOW_THROUGHOUT = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
 hypothesis.settings.register_profile(

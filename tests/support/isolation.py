@@ -26,7 +26,12 @@ def isolate() -> Path | None:
         if name not in KEPT:
             del os.environ[name]
     home = Path(tempfile.mkdtemp(prefix="harness-tests-"))
-    os.environ |= {"HOME": str(home), "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"), "HF_HUB_OFFLINE": "1"}
+    os.environ |= {
+        "HOME": str(home),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or the engines of all workers share the first core
+    }
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     return home
 

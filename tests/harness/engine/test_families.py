@@ -28,17 +28,28 @@ from tests.support.pruned import WIDTHS, plan_of
 from tests.support.training import with_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
-# native, fused, transformers back end, no gate
-FEW = [("llama", "uniform"), ("llama", "ragged"), ("phi3", "ragged"), ("olmo2", "ragged"), ("opt", "ragged")]
+NATIVE = [("llama", "uniform"), ("llama", "ragged")]
+MORE = [("phi3", "ragged"), ("olmo2", "ragged"), ("opt", "ragged")]  # fused, transformers back end, no gate
 ALL = [
     (name, kind)
     for name, family in FAMILIES.items()
     for kind in WIDTHS
     if kind == "uniform" or family.supports_nonuniform_widths
 ]
-CASES = (
-    ALL if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
-)  # vLLM inspects each architecture in a process of its own, slowly
+
+
+def cases(tier: str) -> list[tuple[str, str]]:
+    """vLLM inspects each architecture in a process of its own, slowly."""
+    if os.environ.get("HARNESS_ALL_FAMILIES"):
+        return ALL
+    return [*NATIVE, *MORE] if tier == "all" else NATIVE
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize(("model_type", "kind"), [*cases(metafunc.config.getoption("tier")), *RECOVERED])
+
+
 PROMPTS = [[int(t) for t in np.random.default_rng(i).integers(2, 1000, 20)] for i in range(3)]
 # nothing of ours is imported by hand: the installed entry point alone makes ragged widths known
 SCRIPT = """
@@ -63,10 +74,10 @@ json.dump(found, open(sys.argv[2], "w"))
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("families")
     made = {}
-    for model_type, kind in CASES:
+    for model_type, kind in cases(request.config.getoption("tier")):
         dense = root / model_type
         if not dense.exists():
             build_model(model_type, dense, tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
@@ -99,7 +110,6 @@ def tokens(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 RECOVERED = [("llama", f"{kind} recovered") for kind in WIDTHS]
 
 
-@pytest.mark.parametrize(("model_type", "kind"), [*CASES, *RECOVERED])
 def test_vllm_gives_the_tokens_of_transformers(
     model_type: str, kind: str, checkpoints: dict[str, Path], tokens: dict[str, Any]
 ) -> None:

@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 from harness.engine import lm_eval_model
 from harness.engine.generation_cache import GenerationCache
 from harness.engine.lm_eval_model import ResponseCallbacks, answer_requests, make_language_model
-from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
-from pruning.checkpoint import open_model
 from tasks.generation import Generation
 from tasks.registry import find_task
 from tests.support.data import make_data_folder
@@ -101,8 +99,9 @@ def log_likelihood(model: Any, ids: list[int], start: int) -> float:
     return float(sum(scores[i - 1, ids[i]] for i in range(start, len(ids))))
 
 
-@pytest.mark.slow
-def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engines_likelihoods_are_those_of_transformers(
+    tiny_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -112,28 +111,25 @@ def test_the_engines_likelihoods_are_those_of_transformers(tmp_path: Path, monke
         AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32),
         AutoTokenizer.from_pretrained(TINY_MATH),
     )
-    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=64, kv_cache_bytes=1 << 26, threads=1)) as llm:
-        lm = make_language_model(llm, 64, chat=False)
-        pairs = [([5, 6, 7], [8, 9]), ([5], [6] * 3), (list(range(10, 90)), [5, 6, 7])]
-        found = lm._loglikelihood_tokens([(None, *pair) for pair in pairs])
-        for (context, continuation), (value, _) in zip(pairs, found, strict=True):
-            ids = (context + continuation)[-63:]
-            assert value == pytest.approx(log_likelihood(model, ids, len(ids) - len(continuation)), abs=1e-3)
-            assert value.n_tokens == len(continuation)
-        greedy = int(model(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
-        asked = [(None, [5, 6, 7], [greedy]), (None, [5, 6, 7], [greedy - 1])]
-        assert [is_greedy for _, is_greedy in lm._loglikelihood_tokens(asked)] == [True, False]
-        text = "Tom has 3 apples. " * 20
-        ids = [int(lm.prefix_token_id), *tokenizer(text, add_special_tokens=False)["input_ids"]]
-        rolled = lm.loglikelihood_rolling([SimpleNamespace(args=(text,))])[0]
-        first = log_likelihood(
-            model, ids[:63], 1
-        )  # 62 tokens are scored behind the prefix, the others in the next windows
-        assert rolled < first and rolled.n_tokens == len(ids) - 1
-        tasks = (find_task("gsm8k_answers"), find_task("wikitext"))
-        results = evaluate(
-            llm, EvalSpec("tiny-math", tasks, 64, chat=False, limit=4), VariantEval(tmp_path / "run", "dense")
-        )
+    lm = make_language_model(tiny_engine, 64, chat=False)
+    pairs = [([5, 6, 7], [8, 9]), ([5], [6] * 3), (list(range(10, 90)), [5, 6, 7])]
+    found = lm._loglikelihood_tokens([(None, *pair) for pair in pairs])
+    for (context, continuation), (value, _) in zip(pairs, found, strict=True):
+        ids = (context + continuation)[-63:]
+        assert value == pytest.approx(log_likelihood(model, ids, len(ids) - len(continuation)), abs=1e-3)
+        assert value.n_tokens == len(continuation)
+    greedy = int(model(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
+    asked = [(None, [5, 6, 7], [greedy]), (None, [5, 6, 7], [greedy - 1])]
+    assert [is_greedy for _, is_greedy in lm._loglikelihood_tokens(asked)] == [True, False]
+    text = "Tom has 3 apples. " * 20
+    ids = [int(lm.prefix_token_id), *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    rolled = lm.loglikelihood_rolling([SimpleNamespace(args=(text,))])[0]
+    first = log_likelihood(model, ids[:63], 1)  # 62 tokens are scored behind the prefix, the others in the next windows
+    assert rolled < first and rolled.n_tokens == len(ids) - 1
+    tasks = (find_task("gsm8k_answers"), find_task("wikitext"))
+    results = evaluate(
+        tiny_engine, EvalSpec("tiny-math", tasks, 64, chat=False, limit=4), VariantEval(tmp_path / "run", "dense")
+    )
     rows = read_samples(tmp_path / "run" / "samples" / "dense" / "gsm8k_answers.jsonl")
     for row in rows.values():
         prompt, whole = (tokenizer(t)["input_ids"] for t in (row["prompt"], row["prompt"] + row["text"]))

@@ -52,6 +52,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(open_model(TINY_MATH), plan, folder / "checkpoint").path
 
 
+@pytest.mark.thorough
 def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp_path: Path) -> None:
     with engine(
         open_model(build_model("smollm3", tmp_path / "a")),
@@ -84,7 +85,7 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
         assert answer == expected
 
 
-@pytest.mark.parametrize("backend", [pytest.param("hf", marks=pytest.mark.thorough), "vllm"])
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.thorough)])
 def test_lm_evals_own_backends_take_the_export_and_our_tasks(
     backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path
 ) -> None:

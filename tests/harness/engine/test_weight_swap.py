@@ -11,12 +11,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError, UsageError
@@ -66,41 +67,55 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(plans: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[list[list[int]]]:
-    """Answers of a fresh engine on the export of every plan, and on the dense model at the end."""
+def expected(plans: list[Path], tiny_engine: Any, tmp_path_factory: pytest.TempPathFactory) -> list[list[list[int]]]:
+    """Answers of a fresh engine on the export of every plan, and of one on the dense model at the end."""
     folders = [
         export(open_model(TINY_MATH), load_plan(file), tmp_path_factory.mktemp("export") / "c", file).path
         for file in plans
     ]
     found = []
-    for folder in [*folders, TINY_MATH]:
+    for folder in folders:
         with engine(open_model(folder), SMALL) as llm:
             found.append(answers(llm))
+    found.append(answers(tiny_engine))
     assert all(a != b for a, b in itertools.combinations(found, 2))
     return found
 
 
-@pytest.fixture(params=["packed", "in place"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Engines as on this CPU, and engines that keep their weights as on CUDA, where they are overwritten."""
-    if request.param == "in place":
-        from vllm import _custom_ops as ops
-        from vllm.model_executor.layers import utils
+@contextmanager
+def weights_in_place() -> Iterator[None]:
+    """Engines keep their weights as on CUDA, where they are overwritten, and do not pack them as on this CPU."""
+    from vllm import _custom_ops as ops
+    from vllm.model_executor.layers import utils
 
-        monkeypatch.setattr(ops, "_supports_onednn", False)
-        monkeypatch.setattr(utils, "check_cpu_sgl_kernel", lambda *_: False)
-    return str(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "_supports_onednn", False)
+        patch.setattr(utils, "check_cpu_sgl_kernel", lambda *_: False)
+        yield
 
 
-@pytest.fixture()
-def running(way: str) -> Iterator[Any]:
-    with engine(open_model(TINY_MATH), SMALL) as llm:
+@pytest.fixture(scope="module", params=["packed", "in place"])
+def running(request: pytest.FixtureRequest, tiny_engine: Any) -> Iterator[Any]:
+    with ExitStack() as stack:
+        if request.param == "packed":
+            llm = tiny_engine
+            stack.callback(restore, llm)
+        else:
+            stack.enter_context(weights_in_place())
+            llm = stack.enter_context(engine(open_model(TINY_MATH), SMALL))
         kept = llm.apply_model(lambda model: model.model.layers[0].mlp.down_proj.weight.numel() > 0)
-        assert kept == [way == "in place"]
+        assert kept == [request.param == "in place"]
         yield llm
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture
+def dense(tiny_engine: Any) -> Iterator[Any]:
+    """The shared engine, which has its own weights again afterwards."""
+    yield tiny_engine
+    restore(tiny_engine)
+
+
+@settings(max_examples=15)
 @given(sequence=st.lists(st.integers(0, 3), min_size=1, max_size=6))
 def test_any_sequence_of_swaps_equals_fresh_engines(
     running: Any, plans: list[Path], expected: list[list[list[int]]], sequence: list[int]
@@ -129,48 +144,46 @@ def ffn_bits(worker: Any) -> list[str]:
 
 
 def test_a_swap_that_fails_halfway_leaves_the_dense_model(
-    plans: list[Path], expected: list[list[list[int]]], monkeypatch: pytest.MonkeyPatch
+    dense: Any, plans: list[Path], expected: list[list[list[int]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: Any) -> Any:
         yield next(iter(ffn_tensors(*arguments)))
         raise UsageError("no more")
 
-    with engine(open_model(TINY_MATH), SMALL) as llm:
-        swap(llm, plans[1])
-        monkeypatch.setattr("harness.engine.weight_swap_worker.ffn_tensors", broken)
-        with pytest.raises(MeasurementError, match="cannot be put into the running engine: no more"):
-            swap(llm, plans[0])
-        assert answers(llm) == expected[3]
+    swap(dense, plans[1])
+    monkeypatch.setattr("harness.engine.weight_swap_worker.ffn_tensors", broken)
+    with pytest.raises(MeasurementError, match="cannot be put into the running engine: no more"):
+        swap(dense, plans[0])
+    assert answers(dense) == expected[3]
 
 
-def test_nothing_is_swapped_under_a_request(plans: list[Path], expected: list[list[list[int]]]) -> None:
+def test_nothing_is_swapped_under_a_request(dense: Any, plans: list[Path], expected: list[list[list[int]]]) -> None:
     from vllm import SamplingParams, TokensPrompt
 
-    with engine(open_model(TINY_MATH), SMALL) as llm:
-        llm.llm_engine.add_request("a", TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=4))
-        llm.llm_engine.step()
-        with pytest.raises(MeasurementError, match="between requests"):
-            swap(llm, plans[0])
-        llm.llm_engine.abort_request(["a"])
-        assert answers(llm) == expected[3]
+    dense.llm_engine.add_request("a", TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=4))
+    dense.llm_engine.step()
+    with pytest.raises(MeasurementError, match="between requests"):
+        swap(dense, plans[0])
+    dense.llm_engine.abort_request(["a"])
+    assert answers(dense) == expected[3]
 
 
 @pytest.mark.thorough
-def test_swaps_do_not_add_up_in_memory(plans: list[Path]) -> None:
+def test_swaps_do_not_add_up_in_memory(dense: Any, plans: list[Path]) -> None:
     """Two hundred swaps after a warm-up; keeping one packed copy of the FFN a swap would take 500 MiB."""
-    with engine(open_model(TINY_MATH), SMALL) as llm:
-        for i in range(40):
-            swap(llm, plans[i % 3])
-        before = resident_bytes()
-        for i in range(200):
-            swap(llm, plans[i % 3])
-        assert resident_bytes() - before < 32 << 20
+    for i in range(40):
+        swap(dense, plans[i % 3])
+    before = resident_bytes()
+    for i in range(200):
+        swap(dense, plans[i % 3])
+    assert resident_bytes() - before < 32 << 20
 
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.thorough
 def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected: list[list[list[int]]]) -> None:
     """vLLM's default outside of the harness; functions cannot be sent to it, names of methods can."""
     script = Path(engines.__file__).with_name("swap_in_another_process.py")
@@ -187,9 +200,9 @@ def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected:
 
 
 @pytest.mark.thorough
-@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", ["packed", "in place"])
 @pytest.mark.parametrize("model_type", CASES)
-def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, tmp_path: Path) -> None:
+def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, way: str, tmp_path: Path) -> None:
     dense = build_model(model_type, tmp_path / "dense", tie=model_type in ("gemma2", "gemma3_text", "gpt_neox"))
     plan, file = (
         plan_of(dense, WIDTHS["ragged" if FAMILIES[model_type].supports_nonuniform_widths else "uniform"]),
@@ -201,7 +214,7 @@ def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, 
     expected = [
         model.generate(torch.tensor([p]), max_new_tokens=16, do_sample=False)[0, len(p) :].tolist() for p in PROMPTS
     ]
-    with engine(open_model(dense), SMALL) as llm:
+    with weights_in_place() if way == "in place" else nullcontext(), engine(open_model(dense), SMALL) as llm:
         assert kv_bytes_per_token(llm) == cached_bytes_per_token(
             open_model(dense), "auto"
         )  # by the engine's own specification, and by formula

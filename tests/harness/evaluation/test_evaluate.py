@@ -12,7 +12,6 @@ import pytest
 
 from harness.core.errors import MeasurementError
 from harness.engine import lm_eval_model
-from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate, grade
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval, ask, capture_requests
 from harness.evaluation.paired import read_samples
@@ -25,21 +24,15 @@ pytestmark = pytest.mark.slow
 TASKS = (find_task("mini_code"), find_task("mini_math"))
 
 
-@pytest.fixture(scope="module")
-def llm() -> Iterator[Any]:
-    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=256, kv_cache_bytes=1 << 27, threads=1)) as running:
-        yield running
-
-
 def run(llm: Any, folder: Path) -> dict[str, Any]:
     eval_spec = EvalSpec("lab/tiny-math", TASKS, 256, chat=True, limit=24)
     return evaluate(llm, eval_spec, VariantEval(folder, "dense", open_model(TINY_MATH).fingerprint))
 
 
 @pytest.fixture(scope="module")
-def whole(llm: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def whole(tiny_engine: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("whole")
-    return run(llm, folder), folder
+    return run(tiny_engine, folder), folder
 
 
 def without_time(results: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +40,7 @@ def without_time(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_killed_evaluation_goes_on_with_the_generations_it_has(
-    llm: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_engine: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, asked = lm_eval_model.stream, []
 
@@ -60,11 +53,11 @@ def test_a_killed_evaluation_goes_on_with_the_generations_it_has(
 
     monkeypatch.setattr(lm_eval_model, "stream", lambda *a: dying(*a, after=10))
     with pytest.raises(KeyboardInterrupt):
-        run(llm, tmp_path)
+        run(tiny_engine, tmp_path)
     kept = (tmp_path / "generations" / "dense" / "mini_code.jsonl").read_text().splitlines()
     assert len(kept) == 1 + 10
     monkeypatch.setattr(lm_eval_model, "stream", dying)
-    assert without_time(run(llm, tmp_path)) == without_time(whole[0])
+    assert without_time(run(tiny_engine, tmp_path)) == without_time(whole[0])
     assert asked == [24, 14, 24], "what was generated before is not generated again"
     for task in TASKS:
         name = f"samples/dense/{task.name}.jsonl"
@@ -73,7 +66,7 @@ def test_a_killed_evaluation_goes_on_with_the_generations_it_has(
 
 
 def test_answers_are_graded_once_while_others_are_generated(
-    llm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.mini_math import task
 
@@ -87,7 +80,9 @@ def test_answers_are_graded_once_while_others_are_generated(
     grade = task.grade
     monkeypatch.setattr(task, "grade", lambda *a: seen.append(len(finished)) or grade(*a))
     monkeypatch.setattr(lm_eval_model, "stream", watched)
-    evaluate(llm, EvalSpec("m", (find_task("mini_math"),), 256, chat=True, limit=48), VariantEval(tmp_path, "dense"))
+    evaluate(
+        tiny_engine, EvalSpec("m", (find_task("mini_math"),), 256, chat=True, limit=48), VariantEval(tmp_path, "dense")
+    )
     assert len(seen) == 48 and min(seen) < 48
 
 
@@ -106,10 +101,10 @@ def test_lm_evals_own_files_say_which_model_and_what(whole: tuple[dict[str, Any]
 
 
 def test_the_items_that_are_asked_for_are_the_targets_by_number(
-    llm: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path
+    tiny_engine: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     eval_spec = EvalSpec("m", TASKS, 256, chat=True, limit=5, items=(21, 3))
-    found = evaluate(llm, eval_spec, VariantEval(tmp_path, "it"))
+    found = evaluate(tiny_engine, eval_spec, VariantEval(tmp_path, "it"))
     assert (found["mini_code"].n, found["mini_math"].n) == (2, 5)
     some, all_of_them = (
         read_samples(folder / "samples" / name / "mini_code.jsonl")
@@ -118,9 +113,11 @@ def test_the_items_that_are_asked_for_are_the_targets_by_number(
     assert some == {i: all_of_them[i] for i in (3, 21)}
 
 
-def test_answers_are_not_taken_for_other_questions(llm: Any, tmp_path: Path) -> None:
+def test_answers_are_not_taken_for_other_questions(tiny_engine: Any, tmp_path: Path) -> None:
     eval_spec = EvalSpec("m", (find_task("mini_math"),), 256, chat=True, limit=2)
     with Grader() as grader:
-        (answered,) = ask(llm, eval_spec, capture_requests(llm, eval_spec), VariantEval(tmp_path, "it"), grader)
+        (answered,) = ask(
+            tiny_engine, eval_spec, capture_requests(tiny_engine, eval_spec), VariantEval(tmp_path, "it"), grader
+        )
         with pytest.raises(MeasurementError, match="in another way the second time"):
             grade([answered], replace(eval_spec, limit=3), VariantEval(tmp_path, "it"))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.engine.vllm_engine import EngineConfig, engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import compare, read_samples
 from harness.evaluation.similarity import _encoder, similarities
-from pruning.checkpoint import open_model
 from tasks.registry import find_task
 from tests.support.data import make_data_folder
-from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("bert_score")
@@ -61,14 +59,13 @@ def test_the_cosine_is_that_of_mean_token_embeddings_and_f1_of_greedy_matches() 
 
 
 def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "data")))
     eval_spec = EvalSpec("m", (find_task("similarity"),), 512, chat=True)
-    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
-        dense = evaluate(llm, eval_spec, VariantEval(tmp_path, "dense"))["similarity"]
-        again = evaluate(llm, eval_spec, VariantEval(tmp_path, "again", reference="dense"))["similarity"]
+    dense = evaluate(tiny_engine, eval_spec, VariantEval(tmp_path, "dense"))["similarity"]
+    again = evaluate(tiny_engine, eval_spec, VariantEval(tmp_path, "again", reference="dense"))["similarity"]
     assert (dense.value, dense.metric) == (1.0, "similarity") and again.value == pytest.approx(1.0, abs=1e-5)
     rows = read_samples(tmp_path / "samples" / "again" / "similarity.jsonl")
     assert len(rows) == dense.n > 20 and {row["correct"] for row in rows.values()} == {None}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from harness.core.errors import MeasurementError
+from harness.evaluation import verify_export
 from harness.evaluation.verify_export import verify
 from pruning.checkpoint import open_model
 from pruning.export import export
+from pruning.loader import load_pruned
 from tests.support.pruned import compensated
 
 pytestmark = pytest.mark.slow
@@ -27,3 +31,32 @@ def test_an_export_is_verified_and_a_tampered_one_is_caught(tmp_path: Path) -> N
     save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
     with pytest.raises(MeasurementError, match="other logits than the masked model"):
         verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1)
+
+
+def test_an_engine_that_gives_other_tokens_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export is right, and one token of the engine's is not the one that transformers would choose."""
+    dense, plan, plan_file = compensated("qwen2", tmp_path)
+    checkpoint = export(open_model(dense), plan, tmp_path / "pruned", plan_file).path
+    monkeypatch.setattr(verify_export, "_vllm_tokens", lambda _, prompts, __: [greedy(checkpoint, p) for p in prompts])
+    assert verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1)["differing"] == 0
+    monkeypatch.setattr(verify_export, "_vllm_tokens", lambda _, prompts, __: [[7] * 3 for _ in prompts])
+    with pytest.raises(MeasurementError, match=r"vLLM gives \d+ of 12 tokens of .* otherwise than transformers"):
+        verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1)
+
+
+def greedy(checkpoint: Path, prompt: list[int]) -> list[int]:
+    model = load_pruned(checkpoint, torch.float32)
+    model.generation_config.eos_token_id = None
+    return model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)[0, len(prompt) :].tolist()
+
+
+def test_tokens_that_are_not_the_likeliest_are_counted_but_for_near_ties() -> None:
+    """Of four answers the first is the likeliest, the second and third are not, the fourth is within rounding."""
+    logits = torch.zeros(1, 6, 5)
+    for position, (likeliest, chosen, gap) in enumerate([(3, 3, 0.0), (4, 1, 5.0), (0, 2, 0.02), (2, 1, 0.009)], 1):
+        logits[0, position, likeliest] = 10.0
+        logits[0, position, chosen] = 10.0 - gap
+    logits[0, 5, 0] = 10.0  # what comes after the answer is not asked
+    model = lambda ids: SimpleNamespace(logits=logits[:, : ids.shape[1]])  # noqa: E731
+    assert verify_export._differing(model, [0, 0], [3, 1, 2, 1]) == 2
+    assert verify_export._differing(model, [0, 0], [3, 4, 0, 2]) == 0

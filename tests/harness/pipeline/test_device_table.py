@@ -37,6 +37,14 @@ def test_known_speeds_give_a_roofline_between_the_two_bounds() -> None:
             )
 
 
+@pytest.mark.parametrize("context", [None, 1000, 4096])
+def test_requests_are_whole_contexts_that_the_cache_holds(context: int | None) -> None:
+    for row in on_device(load_config(None, {"model": "qwen-7b"}), None, "24GiB", context).rows:
+        length = context or 2048
+        assert row.requests * length <= row.kv_capacity_tokens < (row.requests + 1) * length
+        assert row.kv_capacity_tokens > 10_000
+
+
 def run_of(parameters: int, width: int) -> dict[str, Any]:
     def variant(name: str, width: int, parameters: int) -> dict[str, Any]:
         return {"name": name, "parameters": parameters, "intermediate_sizes": [width] * 4, "serving": {"device": "cpu"}}

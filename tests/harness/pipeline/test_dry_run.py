@@ -4,6 +4,7 @@ import pytest
 
 from harness.config.settings import load_config
 from harness.core import memory
+from harness.pipeline import dry_run
 from harness.pipeline.dry_run import Change, SecondMoments, forecast
 from harness.pipeline.resolve import resolve
 from pruning.checkpoint import open_model
@@ -35,3 +36,33 @@ def test_the_second_moments_of_7b_within_24_gb(monkeypatch: pytest.MonkeyPatch) 
 def test_a_limit_shortens_the_forecast() -> None:
     short, whole = (forecast(resolve(load_config(None, {"limit": limit}))).seconds for limit in (2, None))
     assert short and whole and short < whole
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_disk_is_for_the_pruned_checkpoint_and_for_every_recovered_one(recover: bool) -> None:
+    """640 -> 512 in 4 layers of hidden size 128; recovered are the pruned model and dense, as large as it or larger."""
+    found, dense = forecast(resolve(load_config(None, {"recover": recover}))), open_model(TINY_MATH)
+    pruned = dense.parameters - 4 * 3 * 128 * 128
+    assert found.parameters == Change(dense=dense.parameters, pruned=pruned)
+    assert found.disk_bytes == (3 if recover else 1) * pruned * 2
+    assert found.ratio_neurons == pytest.approx(0.2) and found.ratio_parameters == 1 - pruned / dense.parameters
+
+
+def test_the_time_is_two_operations_for_every_parameter_and_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of a million million operations a second: 2 variants, 10 items of each task, 160 + 320 prompts."""
+    monkeypatch.setattr(dry_run, "_flops_per_second", lambda: 1e12)
+    spec = resolve(load_config(None, {"metric": "rms", "limit": 10, "calibration_samples": 160}))
+    answers = sum(10 * (task.max_new_tokens + 150) for task in spec.tasks)
+    flops = 2 * spec.shape.parameters * (3 * 160 * 150 + 2 * answers)
+    assert forecast(spec).seconds == pytest.approx(30 + flops / 1e12, rel=1e-9)
+
+
+def test_second_moments_and_their_inverses_take_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 layers of 640: H over the target's tokens, an inverse and a removal order at half the speed, one re-fit."""
+    monkeypatch.setattr(dry_run, "_flops_per_second", lambda: 1e9)
+    plain, best = (
+        forecast(resolve(load_config(None, {"metric": metric, "limit": 1}))).seconds for metric in ("rms", "best")
+    )
+    assert plain is not None and best is not None
+    more = 4 * (2 * 640**2 * 160 * 150 + 2 * 2 * 640**3 + 2 * 640**3)
+    assert best - plain == pytest.approx(more / 1e9, rel=1e-6)

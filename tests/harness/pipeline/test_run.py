@@ -17,7 +17,7 @@ import pytest
 
 import harness as package
 from harness.pipeline.run_list import list_runs
-from tests.support.cli import invoke
+from tests.support.cli import harness, invoke
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ["run", "--limit", "24", "--repeats", "1", "--output-tokens", "8", "--calibration-samples", "24", "--json"]
@@ -152,8 +152,7 @@ def test_the_config_that_a_run_keeps_repeats_it(whole: tuple[Path, dict[str, Any
 
 
 def test_other_settings_in_the_same_directory_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:
-    process = start(whole[0], "--ratio", "0.3")
-    _, stderr = process.communicate(timeout=100)
-    assert process.returncode == 2
-    assert "ratio: 0.2 there, 0.3 now" in stderr and "--fresh" in stderr and "Traceback" not in stderr
+    found = harness(*ARGUMENTS, "--out", str(whole[0]), "--ratio", "0.3")
+    assert found.returncode == 2
+    assert "ratio: 0.2 there, 0.3 now" in found.stderr and "--fresh" in found.stderr and "Traceback" not in found.stderr
     assert (whole[0] / "run.json").exists()

@@ -16,6 +16,7 @@ from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
 from harness.engine.vllm_engine import cached_bytes_per_token
 from harness.serving.roofline import (
+    _CONTEXT_BYTES,
     DEVICES,
     Device,
     decode_work,
@@ -130,6 +131,28 @@ def test_freed_weights_become_cache_and_what_does_not_fit_has_none() -> None:
     freed = (dense.parameters - narrow.parameters) * 2
     assert abs(gained - freed // dense.kv_bytes_per_token) <= 1
     assert kv_capacity_tokens(dense, find_device("16GiB")) == 0 < kv_capacity_tokens(narrow, find_device("16GiB"))
+
+
+QWEN_7B = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+
+
+@pytest.mark.parametrize("vocabulary", [1000, 152_064, 1_000_000])
+def test_the_cache_has_what_weights_context_and_the_largest_layer_leave(vocabulary: int) -> None:
+    """92 % of 80 GiB. A step of 8192 tokens in BF16 holds the FFN's gate, up and product and four hidden states;
+    256 sequences hold their logits twice in FP32: with a large vocabulary these are more.
+    """
+    shape = shape_of({**QWEN_7B, "vocab_size": vocabulary}, 7_615_616_512)
+    ffn, logits = 8192 * (3 * 18944 + 4 * 3584) * 2, 256 * 2 * vocabulary * 4
+    assert (logits > ffn) is (vocabulary == 1_000_000)
+    left = 0.92 * 80 * 2**30 - 2 * 7_615_616_512 - _CONTEXT_BYTES - (logits if logits > ffn else ffn)
+    assert kv_capacity_tokens(shape, find_device("80GiB")) == pytest.approx(left / (2 * 28 * 4 * 128 * 2), abs=1)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.plan import load_plan
 from tasks.registry import find_task
-from tests.support.cli import invoke
+from tests.support.cli import harness, invoke
 from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
@@ -166,6 +166,7 @@ def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: 
     assert again.sweep and not again.sweep.failed and len(again.variants) == 3 and again.claims[0].value is not None
 
 
+@pytest.mark.thorough
 def test_a_killed_sweep_goes_on_to_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Killed when so many variants were evaluated; those are not evaluated again, and the workers end with their
     parent.
@@ -200,9 +201,8 @@ def gone(process: psutil.Process) -> bool:
 
 
 def test_other_items_need_another_directory(whole: tuple[Path, dict[str, Any]]) -> None:
-    process = start(whole[0], "--limit", "12")
-    _, stderr = process.communicate(timeout=100)
-    assert process.returncode == 2 and "limit: 24 there, 12 now" in stderr
+    found = harness(*SWEEP, "--ratios", "0.3", "--out", str(whole[0]), "--limit", "12")
+    assert found.returncode == 2 and "limit: 24 there, 12 now" in found.stderr
 
 
 def test_the_report_shows_the_figures_of_run_json(whole: tuple[Path, dict[str, Any]]) -> None:

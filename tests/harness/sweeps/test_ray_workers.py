@@ -17,7 +17,7 @@ from harness.sweeps.workers import run_cells
 from tests.support.cli import invoke
 from tests.support.sweeps import bench_in
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]  # a second way to run the cells
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 
@@ -68,7 +68,6 @@ def test_what_no_node_has_is_refused(tmp_path: Path) -> None:
     assert default_workers(1) == 1
 
 
-@pytest.mark.thorough
 def test_a_sweep_runs_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a run directory that is given relative to the current folder."""
     monkeypatch.chdir(tmp_path)

@@ -31,7 +31,7 @@ from harness.training.fine_tuning import (
     summary_of,
     write_checkpoint,
 )
-from harness.training.launch import launch_command, load_job, run_job, save_job
+from harness.training.launch import CONFIGS, launch_command, load_job, run_job, save_job
 from pruning.checkpoint import open_model, read_record
 from pruning.export import export
 from recovery.cost import cost
@@ -227,7 +227,7 @@ def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: P
 @pytest.mark.slow
 def test_an_error_in_a_launched_process_is_said_in_one_line(make_job: Any) -> None:
     with pytest.raises(MeasurementError, match=r"the launched training failed: training failed at step \d+: loss nan"):
-        run_job(make_job("two", processes=2, micro_batch=2, steps=12, learning_rate=1e30), 1)
+        run_job(make_job("launched", steps=12, learning_rate=1e30), 1, CONFIGS / "ddp.yaml")
 
 
 def test_the_launch_uses_the_shipped_configuration_or_the_users(make_job: Any, tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""How a GPU's memory is shared out, on a device that is only said to be there; by sums written out here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core.errors import MeasurementError
+from harness.engine import vllm_engine
+from harness.engine.vllm_engine import (
+    EngineConfig,
+    cached_bytes_per_token,
+    config_for,
+    engine_arguments,
+    engines_for,
+    fit_together,
+    kv_cache_bytes,
+    side_by_side,
+    worker_environment,
+    working_dtype,
+)
+from pruning.checkpoint import open_model
+from tests.support.models import TINY_MATH
+
+GIB = 1 << 30
+DEVICE = 80 * GIB
+ACTIVATIONS = 4 * GIB  # left for activations, graphs and context of each engine
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch)
+
+
+def on_a_gpu(patch: pytest.MonkeyPatch, memory: int = DEVICE) -> None:
+    patch.setattr(vllm_engine, "device_name", lambda: "cuda")
+    patch.setattr(vllm_engine, "device_bytes", lambda: memory)
+
+
+def model(weight_gib: float, dtype: str = "bfloat16") -> Any:
+    """All that these functions read of a model."""
+    return SimpleNamespace(weight_bytes=int(weight_gib * GIB), config={"dtype": dtype})
+
+
+@given(st.integers(1, 10_000), st.integers(1, 5000), st.integers(1, 300))
+def test_on_a_gpu_the_cache_holds_every_sequence_and_one_more(per_token: int, longest: int, sequences: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        on_a_gpu(patch)
+        one = per_token * 128 * math.ceil(longest / 128)  # a sequence takes whole blocks
+        assert kv_cache_bytes(per_token, longest, sequences) == one * (sequences + 1)
+
+
+def test_on_a_cpu_the_cache_is_bounded_but_holds_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
+    assert kv_cache_bytes(1000, 512, 3) == 1000 * 512 * 4
+    assert kv_cache_bytes(100_000, 512, 1000) == 2 * GIB
+    assert kv_cache_bytes(1_000_000, 4096, 8) == 2 * 1_000_000 * 4096, "one sequence and vLLM's own block"
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("parallel", "expected"), [(1, (1.1 * 15 + 20 + 4) / 80), (2, ((1.1 * 15 + 20) / 2 + 4) / 80)])
+def test_an_engine_asks_for_its_weights_its_cache_and_room_to_work(parallel: int, expected: float) -> None:
+    config = EngineConfig(kv_cache_bytes=20 * GIB, tensor_parallel=parallel)
+    assert engine_arguments(model(15), config)["gpu_memory_utilization"] == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_no_engine_asks_for_all_of_a_device() -> None:
+    assert engine_arguments(model(70), EngineConfig(kv_cache_bytes=20 * GIB))["gpu_memory_utilization"] == 0.95
+    found = engine_arguments(model(15), EngineConfig(kv_cache_bytes=None))
+    assert "gpu_memory_utilization" not in found and "kv_cache_memory_bytes" not in found, "vLLM takes what there is"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_arguments_on_a_gpu_are_per_device() -> None:
+    found = engine_arguments(model(15), EngineConfig(kv_cache_bytes=20 * GIB, tensor_parallel=4, max_num_seqs=7))
+    assert found["kv_cache_memory_bytes"] == 5 * GIB and found["tensor_parallel_size"] == 4
+    assert (found["dtype"], found["enforce_eager"], found["max_num_seqs"]) == ("auto", False, 7)
+
+
+def test_arguments_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
+    found = engine_arguments(model(15), EngineConfig(kv_cache_bytes=GIB, max_model_len=99, prefix_caching=False))
+    assert found == {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 99,
+        "kv_cache_memory_bytes": GIB,
+        "max_num_seqs": 128,
+        "enable_prefix_caching": False,
+    }
+
+
+sizes = st.lists(st.floats(0.1, 12), min_size=1, max_size=5)
+
+
+@given(sizes, st.lists(st.one_of(st.none(), st.integers(1, 200)), min_size=5, max_size=5))
+def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], caches: list[int | None]) -> None:
+    """Weights with a tenth more, a cache of one size for all and room to work, within nine tenths of the device."""
+    models = {str(i): model(gib) for i, gib in enumerate(weights)}
+    asked = [cache and cache * GIB // 10 for cache, _ in zip(caches, weights, strict=False)]
+    wanted = {name: EngineConfig(kv_cache_bytes=cache) for name, cache in zip(models, asked, strict=True)}
+    most = int(0.9 * DEVICE / len(weights) - 1.1 * max(weights) * GIB) - ACTIVATIONS
+    with pytest.MonkeyPatch.context() as patch:
+        on_a_gpu(patch)
+        assert fit_together(models) is (most > 0)
+        if most <= 0:
+            with pytest.raises(MeasurementError, match="do not fit on the device together; measure fewer"):
+                side_by_side(models, wanted)
+            return
+        (cache,) = {config.kv_cache_bytes for config in side_by_side(models, wanted).values()}
+    assert cache is not None and cache == pytest.approx(min([most, *(c for c in asked if c)]), abs=2)
+    assert sum(1.1 * gib * GIB + cache + ACTIVATIONS for gib in weights) <= 0.9 * DEVICE + len(weights)
+
+
+def test_on_a_cpu_engines_keep_the_caches_they_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
+    wanted = {"a": EngineConfig(kv_cache_bytes=1), "b": EngineConfig(kv_cache_bytes=2)}
+    models = {"a": model(500), "b": model(500)}
+    assert side_by_side(models, wanted) == wanted and fit_together(models)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "bf16", "expected"),
+    [
+        ("float32", "auto", True, "bfloat16"),
+        ("float32", "auto", False, "float16"),
+        ("bfloat16", "auto", True, "bfloat16"),
+        ("bfloat16", "auto", False, "float16"),
+        ("float16", "auto", True, "float16"),
+        ("float16", "auto", False, "float16"),
+        ("bfloat16", "float32", True, "float32"),
+        ("float32", "float16", True, "float16"),
+    ],
+)
+@pytest.mark.usefixtures("gpu")
+def test_auto_is_the_stored_half_type_or_the_devices_own(
+    stored: str, asked: str, bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    assert working_dtype(model(1, stored), asked) == expected
+
+
+def test_on_a_cpu_auto_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
+    assert working_dtype(model(1, "bfloat16"), "auto") == "float32"
+    tiny = open_model(TINY_MATH)
+    numbers = 2 * 4 * 2 * 32  # key and value, layers, KV heads, head_dim
+    assert cached_bytes_per_token(tiny, "auto") == 4 * numbers
+    assert cached_bytes_per_token(tiny, "bfloat16") == 2 * numbers
+
+
+@pytest.mark.usefixtures("gpu")
+def test_models_that_are_timed_together_get_caches_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded model twice: each has the cache of 32 sequences, as there is room for far more."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    tiny = open_model(TINY_MATH)
+    alone = config_for(tiny, "auto", 1, 500, 32)
+    assert alone.kv_cache_bytes == 2 * 2 * 4 * 2 * 32 * 512 * 33
+    found = engines_for({"a": tiny, "b": tiny}, "auto", 1, 500, 32)
+    assert found.configs == {"a": alone, "b": alone} and found.running == {}
+    on_a_gpu(monkeypatch, memory=9 * GIB)
+    (cache,) = {
+        config.kv_cache_bytes for config in engines_for({"a": tiny, "b": tiny}, "auto", 1, 500, 32).configs.values()
+    }
+    assert cache == int(0.9 * 9 * GIB / 2 - 1.1 * tiny.weight_bytes) - ACTIVATIONS < alone.kv_cache_bytes
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("visible", "devices"), [("3,5,7,9", "3579"), (None, "0123")])
+def test_every_engine_has_its_own_gpus(visible: str | None, devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "gpus", lambda: 4)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = [worker_environment(number, 2)["CUDA_VISIBLE_DEVICES"].split(",") for number in range(2)]
+    assert list(itertools.chain(*found)) == list(devices)
