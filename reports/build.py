@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import write_text
+from harness.core.run_directory import MANIFEST
 from harness.core.run_schema import upgrade
 from reports import flat, model_card, page
 from reports.parts import Section
@@ -38,10 +39,19 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         run: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{folder} has no run.json; finish the run first with `harness run --out {folder}`") from error
+        raise UsageError(f"{folder} has no run.json; {_what_instead(folder)}") from error
     except ValueError as error:
         raise UsageError(f"{folder / 'run.json'} is damaged ({error}); run again") from error
     return upgrade(run)
+
+
+def _what_instead(folder: Path) -> str:
+    """Advice where a folder is not a finished run."""
+    if (folder / MANIFEST).exists():
+        return f"its run has not finished; `harness runs {folder}` shows the command that resumes it"
+    if runs := sorted(file.parent.name for file in folder.glob("*/run.json")):
+        return f"give one of the runs in it: {', '.join(runs)}"
+    return "give the directory of a finished run; `harness runs` lists them"
 
 
 def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict[str, Path]:

@@ -88,6 +88,14 @@ def markdown(text: object) -> str:
     return plain.replace("<", "&lt;")
 
 
+def short_count(count: int) -> str:
+    """7.62 B, 1.32 M, 512."""
+    for size, unit in ((10**9, "B"), (10**6, "M")):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:,}"
+
+
 def count_text(count: int, one: str, many: str | None = None) -> str:
     """1 pass, 2 passes."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"

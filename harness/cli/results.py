@@ -16,7 +16,7 @@ _STATES = ("running", "finished", "failed", "stopped", "killed")
 
 
 @click.command("runs")
-@click.argument("folder", type=PATH, default=Path("runs"))
+@click.argument("folder", type=PATH, required=False)
 @click.option("--model", "-m", help="Only runs whose model's name contains this.")
 @click.option("--task", "-t", help="Only runs of this task.")
 @click.option(
@@ -28,7 +28,9 @@ _STATES = ("running", "finished", "failed", "stopped", "killed")
 )
 @JSON
 @DEBUG
-def runs_command(folder: Path, model: str | None, task: str | None, state: tuple[str, ...], as_json: bool) -> None:
+def runs_command(
+    folder: Path | None, model: str | None, task: str | None, state: tuple[str, ...], as_json: bool
+) -> None:
     """List run directories, the state of each, and the command that resumes it.
 
     \b
@@ -37,11 +39,16 @@ def runs_command(folder: Path, model: str | None, task: str | None, state: tuple
     """
     from harness.pipeline.run_list import list_runs, run_lines
 
-    found = list_runs(folder, model, task, state)
+    place = folder or Path("runs")
+    found = list_runs(place, model, task, state) if folder or place.is_dir() else []
     if as_json:
         answer([asdict(info) for info in found], as_json)
     else:
-        print_lines(run_lines(found) or [f"no such run in {folder}"])
+        chosen = model or task or state
+        print_lines(
+            run_lines(found)
+            or [f"no such run in {place}" if chosen else f"no runs yet in {place}; harness run makes one"]
+        )
 
 
 @click.command("report")
@@ -159,7 +166,7 @@ def push_command(run: Path, repo: str | None, variant: str | None, private: bool
     files = [{"name": file.name, "bytes": file.size_bytes} for file in upload.files]
     found = {"repo": repo, "variant": upload.variant, "licence": upload.licence, "files": files}
     if dry_run:
-        answer(found, as_json, upload_table(upload))
+        answer(found, as_json, upload_table(upload, repo))
         return
     with stdout_to_stderr():
         url = push(upload, repo, private)

@@ -18,10 +18,17 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
+_BAR = 20  # columns of the bar
+_FIGURES = 52  # columns of the bar, the spinner, the count and the two times, with their spaces
 
 
 def say(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _shortened(title: str, width: int) -> str:
+    """So that the figures of the line have room; the whole title is printed at the end."""
+    return title if len(title) <= width else f"{title[: max(width, 8) - 3]}..."
 
 
 @contextmanager
@@ -40,13 +47,13 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[[int
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=_BAR),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=total)
+            task = bar.add_task(_shortened(title, console.width - _FIGURES), total=total)
             yield lambda done: bar.advance(task, done)
     else:
         say(f"{title} ...")

@@ -38,7 +38,13 @@ class Side:
         return f"{self.folder}:{self.variant['name']}"
 
     def samples(self, task: str) -> Path:
-        return self.folder / str(self.variant["eval"][task]["samples"])
+        """Raises UsageError where only run.json is left of the run."""
+        file = self.folder / str(self.variant["eval"][task]["samples"])
+        if not file.is_file():
+            raise UsageError(
+                f"{file} is missing; items are compared from a whole run directory, not from run.json alone"
+            )
+        return file
 
 
 @dataclass(frozen=True)
@@ -200,27 +206,49 @@ def _power(c: Comparison) -> tuple[float | None, int | None]:
 
 
 def comparison_table(compared: RunComparisons) -> Table:
-    """The comparison for a terminal."""
-    head = (
-        "variant",
-        "against",
+    """The comparison for a terminal: runs by letters, and without columns that say the same in every row."""
+    pairs = {(c.baseline, c.variant) for c in compared.comparisons}
+    named = dict.fromkeys(name for c in compared.comparisons for name in (c.baseline, c.variant))
+    sides = named if len(pairs) == 1 else dict.fromkeys(_folder(name) for name in named)
+    letters = {side: _letter(i) for i, side in enumerate(sides)}
+    head: tuple[str, ...] = (
         "task",
         "n",
-        "difference",
+        "change",
         "95 % interval",
         "right to wrong",
         "wrong to right",
         "p",
-        "p (Holm)",
-        "detectable",
+        "Holm p",
+        "detects",
     )
+    rows: list[tuple[str, ...]] = [_cells(c) for c in compared.comparisons]
+    if len(pairs) > 1:
+        head = ("variant", "against", *head)
+        shown = [(_side(c.variant, letters), _side(c.baseline, letters)) for c in compared.comparisons]
+        rows = [(*names, *row) for names, row in zip(shown, rows, strict=True)]
     odd = sorted({f"{key} ({old} / {new})" for s in compared.settings.values() for key, (old, new) in s.items()})
     note = (
-        "Points, paired by item; p: exact McNemar, and after Holm over all rows. detectable: what so many items find "
-        "with 80 % power at the share of items that changed. Not the same in both: "
-        f"{', '.join(odd) or 'nothing that is recorded'}."
+        "Change in points, paired by item. p: exact McNemar test; Holm p: corrected for all rows. detects: the change "
+        "that this number of items finds with 80 % power, at the share of items that changed. "
+        + (f"Not the same in the runs: {', '.join(odd)}." if odd else "Device, dtype, model and versions are the same.")
     )
-    return Table("Comparison", head, tuple(map(_cells, compared.comparisons)), note)
+    legend = [f"{letter}: {side}" for side, letter in letters.items()]
+    return Table("\n".join(["Comparison, item by item, with A", *legend]), head, tuple(rows), note)
+
+
+def _folder(name: str) -> str:
+    return name.rpartition(":")[0]
+
+
+def _letter(number: int) -> str:
+    """A to Z, then the number."""
+    return chr(ord("A") + number) if number < 26 else str(number + 1)
+
+
+def _side(name: str, letters: Mapping[str, str]) -> str:
+    folder, _, variant = name.rpartition(":")
+    return f"{letters[folder]} {variant}"
 
 
 def _cells(c: RunComparison) -> tuple[str, ...]:
@@ -228,5 +256,5 @@ def _cells(c: RunComparison) -> tuple[str, ...]:
     tests = ("", "", "", "", "")
     if c.mcnemar_p is not None and c.detectable is not None:
         detectable = changed(c.metric, c.detectable).lstrip("+")
-        tests = (str(c.lost), str(c.gained), f"{c.mcnemar_p:.2g}", f"{c.holm_p:.2g}", detectable)
-    return (c.variant, c.baseline, c.task, str(c.n), difference, f"{low} to {high}", *tests)
+        tests = (str(c.lost), str(c.gained), f"{c.mcnemar_p:.1g}", f"{c.holm_p:.1g}", detectable)
+    return (c.task, str(c.n), difference, f"{low} to {high}", *tests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import statistics
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.jsonl import write_rows
+from harness.core.progress import progress_bar
 from harness.core.statistics import wilson
 from harness.core.types.evaluation import EvalResult, SampleRecord
 from harness.engine.generation_cache import GenerationCache
@@ -19,6 +21,7 @@ from harness.engine.lm_eval_model import ResponseCallbacks, make_language_model
 from harness.evaluation.evaluate import save_lm_eval, summarise_failures
 from harness.evaluation.lm_eval_requests import identity_of, lm_eval_caches
 from tasks.failures import FailureKind, GradedAnswer, detect
+from tasks.registry import FAMILY_NAMES, TASKS
 
 _OF_TEXT = {  # the kinds that show in any generated text, whatever the task
     FailureKind.ENGINE_ERROR,
@@ -33,13 +36,15 @@ _Z = 1.959963984540054
 
 def find_builtin(names: Sequence[str], include_path: Path | None) -> Any:
     """lm-eval's TaskManager; raises UsageError for a name that it does not know either."""
-    from lm_eval.tasks import TaskManager
+    with progress_bar("Reading lm-eval's task list"):
+        from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(include_path) if include_path else None)
+        manager = TaskManager(include_path=str(include_path) if include_path else None)
     if unknown := sorted(set(names) - set(manager.all_tasks)):
-        raise UsageError(
-            f"neither harness nor lm-eval has a task {unknown[0]!r}; see `harness tasks` and `lm_eval ls tasks`"
-        )
+        known = [*TASKS, *FAMILY_NAMES, *manager.all_tasks]
+        near = difflib.get_close_matches(unknown[0], known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `harness tasks` and `lm_eval ls tasks`"
+        raise UsageError(f"neither harness nor lm-eval has a task {unknown[0]!r}; {hint}")
     return manager
 
 

@@ -17,7 +17,7 @@ from harness.models import registry
 from harness.pipeline.resolve import plan_request, task_names
 from harness.serving.roofline import Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens
 from pruning.plan import check_request, pruned_width
-from reports.figures import mebibytes, percent
+from reports.figures import mebibytes, percent, short_count
 from reports.parts import Table
 from tasks.registry import find_task, is_task
 
@@ -169,14 +169,14 @@ def _in_words(ratio: dict[str, Any], device: str, run: str) -> str:
 
 def device_table(made: DeviceTable) -> Table:
     """The table for a terminal."""
-    sizes = ("ratio", "FFN width", "parameters", "weights", "KV capacity", f"requests of {made.context:,}")
+    sizes = ("ratio", "FFN width", "params", "weights", "KV tokens", f"requests of {made.context:,}")
     known = (
         "roofline of its published speeds"
         if made.device.flops
         else "by operations / by bytes read, since only its memory is known"
     )
     note = (
-        f"By formula. KV cache: {made.kv_bytes_per_token:,} bytes per token at every ratio; pruning frees weights, and "
+        f"By formula. KV tokens: what the cache holds; {made.kv_bytes_per_token:,} bytes per token at every ratio; pruning frees weights, and "
         f"the cache takes their place. Ideal speed-up of decoding with 1 and {_BUSY} requests of {made.context:,} "
         f"tokens at a time: {known}. measured: by runs of this model below runs/."
     )
@@ -192,9 +192,9 @@ def _cells(row: DeviceRow) -> tuple[str, ...]:
     return (
         percent(row.ratio_requested, 0),
         f"{row.intermediate_size:,}",
-        f"{row.parameters:,}",
+        short_count(row.parameters),
         mebibytes(row.weight_bytes),
-        f"{row.kv_capacity_tokens:,} tokens",
+        f"{row.kv_capacity_tokens:,}",
         f"{row.requests:,}",
         *(_ideal_text(row.ideal[level]) for level in ("1", str(_BUSY))),
         "; ".join(row.measured),

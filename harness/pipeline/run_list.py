@@ -1,4 +1,4 @@
-"""`harness runs`: what lies in a folder of run directories, what became of each, and the one command to go on."""
+"""`harness runs`: the run directories in a folder, the state of each, and the command that resumes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RunInfo:
     """`state`: running, finished, failed, stopped (by Ctrl-C) or killed. note: what it does, how far it came, or why it
     ended.
 
-    resume_command: what to type next, None while it runs.
+    resume_command: what resumes it, None while it runs and where nothing is left to do.
     """
 
     path: str
@@ -40,7 +40,7 @@ def list_runs(
     such folder.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; runs are kept in runs/, or where --out said")
+        raise UsageError(f"{folder} is not a folder; runs are in runs/, or where --out put them")
     places = [folder] if (folder / MANIFEST).exists() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     found = [info for place in places if (info := _read_info(place))]
     kept = [
@@ -77,7 +77,7 @@ def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
         updated=updated,
         stages=len(manifest["stages"]),
         command=command or None,
-        resume_command=_go_on(place, manifest, state, note, command),
+        resume_command=_go_on(manifest, state, note, command),
     )
 
 
@@ -98,7 +98,7 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
         "end" not in manifest and (place / "run.json").exists()
     ):  # of an older version, there is no such word
         failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
-        return "finished", f"{failed} cells failed; the same command tries them again" if failed else ""
+        return "finished", f"cells that failed: {failed}; the same command retries them" if failed else ""
     if end:
         return (
             "failed" if str(end).startswith("failed") else "stopped"
@@ -106,15 +106,13 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     return "killed", so_far
 
 
-def _go_on(place: Path, manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
-    """The command as it was typed, with the settings and in the folder of then; what is finished whole is looked at.
+def _go_on(manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
+    """The command as it was typed, with the settings and in the folder of then; None where nothing is left to do.
 
     Without --fresh, which would start over, and without a key, which is not kept.
     """
-    if state == "running":
+    if state == "running" or (state == "finished" and not note):
         return None
-    if state == "finished" and not note:
-        return shlex.join(["harness", "report", str(place)])
     words = shlex.split(command)
     kept = [
         word
@@ -132,11 +130,14 @@ def _go_on(place: Path, manifest: Mapping[str, Any], state: str, note: str, comm
 
 
 def run_lines(found: Sequence[RunInfo]) -> list[str]:
-    """Three lines a run, none of them cut: a command can be copied as it stands."""
+    """A few lines a run, none of them cut: a command can be copied as it stands."""
     lines = []
     for info in found:
         lines.append(
             f"{info.state:<9} {info.path}  {info.updated}  {info.model}{f' on {info.task}' if info.task else ''}"
         )
-        lines += [f"{'':<9} {text}" for text in (info.note, info.resume_command and f"$ {info.resume_command}") if text]
+        page = Path(info.path) / "report.html"
+        report = f"report: {page}" if info.state == "finished" and page.exists() else None
+        command = f"$ {info.resume_command}" if info.resume_command else None
+        lines += [f"{'':<9} {text}" for text in (info.note, report, command) if text]
     return lines

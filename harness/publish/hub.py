@@ -80,7 +80,9 @@ def prepare_upload(folder: Path, variant: str | None) -> HubUpload:
 
 
 def _chosen(run: Mapping[str, Any], variant: str | None, folder: Path) -> Mapping[str, Any]:
-    written = {v["name"]: v for v in run["variants"] if v["checkpoint"]}
+    written = {v["name"]: v for v in run["variants"] if v["checkpoint"] and _is_made_here(v)}
+    if not written and any(v["checkpoint"] for v in run["variants"]):
+        raise UsageError(f"{folder} holds no checkpoint that was pruned or fine-tuned, only the model as it was given")
     if variant and variant not in written:
         known = ", ".join(written) or "none"
         raise UsageError(f"{folder} has no checkpoint of {variant!r}; there are checkpoints of {known}")
@@ -89,6 +91,10 @@ def _chosen(run: Mapping[str, Any], variant: str | None, folder: Path) -> Mappin
     recommended = subject(run, None)["name"]
     found: Mapping[str, Any] = written[variant or (recommended if recommended in written else next(iter(written)))]
     return found
+
+
+def _is_made_here(variant: Mapping[str, Any]) -> bool:
+    return variant.get("method") != "dense" or bool(variant.get("recovered"))
 
 
 def _hidden(path: Path) -> bool:
@@ -132,7 +138,7 @@ def push(upload: HubUpload, repo: str, private: bool) -> str:
     return str(done.commit_url)
 
 
-def upload_table(upload: HubUpload) -> Table:
+def upload_table(upload: HubUpload, repo: str) -> Table:
     rows = tuple((file.name, f"{file.size_bytes:,}") for file in upload.files)
     note = f"Licence: {upload.licence or 'none known; give one on the Hub before others use it'}."
-    return Table(f"What would be pushed of {upload.variant}", ("file", "bytes"), rows, note)
+    return Table(f"What would be pushed to {repo}: {upload.variant}", ("file", "bytes"), rows, note)

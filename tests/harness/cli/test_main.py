@@ -151,6 +151,22 @@ def test_a_config_file_has_a_schema_that_editors_read() -> None:
     assert CONFIG.read_text(encoding="utf-8") == harness("config", "schema").stdout, "run `make generate`"
 
 
+def test_a_fresh_folder_has_no_runs_and_that_is_no_error(tmp_path: Path) -> None:
+    first = harness("runs", cwd=tmp_path)
+    assert (first.returncode, first.stdout) == (0, "no runs yet in runs; harness run makes one\n")
+    (tmp_path / "runs").mkdir()
+    assert harness("runs", cwd=tmp_path).stdout == first.stdout
+    assert "no such run in runs" in harness("runs", "--state", "killed", cwd=tmp_path).stdout
+    assert harness("runs", "elsewhere", cwd=tmp_path).returncode == 2
+
+
+def test_a_folder_of_runs_is_not_taken_for_one(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "run.json").write_text("{}")
+    said = harness("inspect", "runs", cwd=tmp_path)
+    assert said.stderr == "error: runs has no run.json; give one of the runs in it: a\n"
+
+
 def test_ratio_0_is_told_to_remove_nothing() -> None:
     assert "warning: ratio 0 removes nothing" in harness("run", "--ratio", "0", "--dry-run").stderr
 

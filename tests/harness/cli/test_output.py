@@ -80,3 +80,12 @@ def test_a_stage_shows_how_far_it_is_and_how_long_it_will_take_on_a_terminal(mon
     with progress.progress_bar("Scoring", 10) as advance:
         advance(3)
     assert "3/10" in screen.getvalue() and "-:--:--" in screen.getvalue()
+
+
+def test_a_long_title_leaves_room_for_the_figures_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=80, color_system=None))
+    with progress.progress_bar("Measuring dense, selective-best-0.2 and others, interleaved", 1319) as advance:
+        advance(1100)
+    line = next(line for line in screen.getvalue().splitlines() if "1100/1319" in line)
+    assert "Measuring dense, selectiv..." in line and "0:00:00" in line and "-:--:--" in line

@@ -110,7 +110,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path) -> None:
         compare_runs([str(a), str(b)])
     with pytest.raises(UsageError, match="two runs or more"):
         compare_runs([str(a)])
-    with pytest.raises(UsageError, match="finish the run first"):
+    with pytest.raises(UsageError, match="give one of the runs in it: a, b"):
         compare_runs([str(a), str(tmp_path)])
 
 
@@ -120,4 +120,22 @@ def test_the_command_prints_one_document(tmp_path: Path) -> None:
     (found,) = json.loads(made.stdout)["comparisons"]
     assert found["difference"] == pytest.approx(-0.4) and found["holm_p"] == found["mcnemar_p"]
     (row,) = comparison_table(compare_runs([str(a), str(b)])).rows
-    assert row[4] == "-40.0" and row[6:8] == ("4", "0")
+    assert row[2] == "-40.0" and row[4:6] == ("4", "0")
+
+
+def test_a_pair_is_named_once_and_several_by_letters(tmp_path: Path) -> None:
+    runs = [str(make_run(tmp_path / name, {"dense": RIGHT["dense"], "pruned": RIGHT["pruned"]})) for name in "ab"]
+    pair = comparison_table(compare_runs([f"{runs[0]}:dense", f"{runs[1]}:pruned"]))
+    assert pair.title.splitlines()[1:] == [f"A: {runs[0]}:dense", f"B: {runs[1]}:pruned"]
+    assert pair.head[0] == "task" and not any(run in cell for run in runs for row in pair.rows for cell in row)
+    assert "Device, dtype, model and versions are the same." in pair.note
+    several = comparison_table(compare_runs(runs))
+    assert several.title.splitlines()[1:] == [f"A: {runs[0]}", f"B: {runs[1]}"]
+    assert [row[:2] for row in several.rows] == [("B dense", "A dense"), ("B pruned", "A pruned")]
+
+
+def test_a_run_without_its_samples_is_refused_in_one_line(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, {"dense": [True]}) for name in "ab")
+    (b / "samples" / "dense" / "mini_math.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"mini_math.jsonl is missing; items are compared from a whole run directory"):
+        compare_runs([str(a), str(b)])

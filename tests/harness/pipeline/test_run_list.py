@@ -69,9 +69,11 @@ def test_an_error_and_ctrl_c_leave_word(tmp_path: Path, error: BaseException, st
 def test_a_finished_one_and_one_with_failed_cells(tmp_path: Path) -> None:
     with begun(tmp_path / "r").working():
         pass
-    assert (only(tmp_path).state, only(tmp_path).resume_command) == ("finished", f"harness report {tmp_path / 'r'}")
+    assert (only(tmp_path).state, only(tmp_path).resume_command) == ("finished", None)
+    (tmp_path / "r" / "report.html").touch()
+    assert run_lines([only(tmp_path)])[1:] == [f"{'':<9} report: {tmp_path / 'r' / 'report.html'}"]
     write_json(tmp_path / "r" / "run.json", {"sweep": {"failed": [{"cell": "a", "reason": "b"}]}})
-    assert only(tmp_path).note == "1 cells failed; the same command tries them again"
+    assert only(tmp_path).note == "cells that failed: 1; the same command retries them"
     assert only(tmp_path).resume_command == "harness run --ratio 0.3 --out 'a b'"
 
 
@@ -96,7 +98,7 @@ def test_it_filters_and_passes_over_what_is_no_run(tmp_path: Path) -> None:
     assert [Path(info.path).name for info in list_runs(tmp_path, task="mini_math")] == ["a"]
     assert [Path(info.path).name for info in list_runs(tmp_path, states=["finished"])] == ["b"]
     assert [Path(info.path).name for info in list_runs(tmp_path / "a")] == ["a"]
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         list_runs(tmp_path / "none")
 
 

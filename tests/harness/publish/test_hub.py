@@ -153,6 +153,9 @@ def test_what_cannot_be_pushed_is_refused(run_folder: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match=r"there are checkpoints of random-0\.2-seed1"):
         prepare_upload(run_folder, "dense")
     write_json(tmp_path / "run.json", {**RUN, "variants": [{**VARIANT, "checkpoint": "gone"}]})
+    with pytest.raises(UsageError, match="only the model as it was given"):
+        prepare_upload(tmp_path, None)
+    write_json(tmp_path / "run.json", {**RUN, "variants": [{**VARIANT, "checkpoint": "gone", "method": "random"}]})
     with pytest.raises(UsageError, match="holds no checkpoint"):
         prepare_upload(tmp_path, None)
     (tmp_path / "gone").mkdir()
