@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
+from harness.core.jsonl import read_rows
 from tasks.mini_math.task import items
 from tests.support.data import make_data_folder
 
@@ -32,5 +32,5 @@ def reference_texts() -> list[str]:
     found += [function.prompt + function.body for function in code_items("test")]
     folder = os.environ.get("HARNESS_DATA_DIR")
     for name, field in (("gsm8k_test", "answer"), ("gsm8k_train", "answer"), ("mbpp", "code")) if folder else ():
-        found += [json.loads(line)[field] for line in (Path(folder) / f"{name}.jsonl").read_text().splitlines()]
+        found += [row[field] for row in read_rows(Path(folder) / f"{name}.jsonl")]
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.registry import TASKS
-from tasks.similarity.task import grade, load
+from tasks.similarity.task import documents, grade
 
 
 @pytest.fixture
@@ -24,14 +24,12 @@ def plenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plenty")
 def test_a_hundred_of_each_kind_are_asked_and_none_twice() -> None:
-    documents = list(load()["test"])
-    assert Counter(document["kind"] for document in documents) == {"qna": 100, "conversation": 100}
-    assert len({document["question"] for document in documents}) == TASKS["similarity"].items == 200
-    assert documents == list(load()["test"])
+    found = documents()["test"]
+    assert Counter(document["kind"] for document in found) == {"qna": 100, "conversation": 100}
+    assert len({document["question"] for document in found}) == TASKS["similarity"].items == 200
+    assert found == documents()["test"]
 
 
 def test_no_answer_is_wrong_and_an_empty_one_is_none() -> None:
-    assert (
-        grade("similarity", {}, "anything").correct and grade("similarity", {}, " anything\n").prediction == "anything"
-    )
-    assert grade("similarity", {}, " \n").prediction is None
+    assert grade({}, "anything").correct and grade({}, " anything\n").prediction == "anything"
+    assert grade({}, " \n").prediction is None
