@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.labels import arm_label, metric_label
 from reports.figures import interval, measured, mebibytes, percent, unit
 from reports.sections.claims import sweep_sentences
 from reports.sections.recovery import recovery_sentences
@@ -157,8 +158,20 @@ def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[
 
 
 def _name(v: Mapping[str, Any]) -> str:
-    metric = f" {v['metric']}" if v["metric"] else ""
-    return f"{v['method']}{metric}{' with re-fitting' if v['compensated'] else ''}"
+    return arm_label(v["method"], v["metric"], v["compensated"], _is_sequential(v), v["allocation"])
+
+
+def _is_sequential(v: Mapping[str, Any]) -> bool:
+    return "sequential" in v["name"].split("-")
+
+
+def _refit_options(v: Mapping[str, Any]) -> list[str]:
+    """`--metric` and how the remaining columns are re-fitted; `best` says both."""
+    if metric_label(v["metric"] or "", v["compensated"], _is_sequential(v)) == "best":
+        return ["--metric", "best"]
+    metric = ["--metric", metric_label(v["metric"])] if v["metric"] else []
+    sequential = ["--sequential"] if _is_sequential(v) else []
+    return [*metric, "--compensate" if v["compensated"] else "--no-compensate", *sequential]
 
 
 def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
@@ -175,7 +188,6 @@ def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
         ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []
     )  # how it was scored and evaluated
     optional = {
-        "--metric": v["metric"],
         "--seed": v["seed"] if v["method"] == "random" else None,
         "--allocation": v["allocation"],
     }
@@ -190,6 +202,6 @@ def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
         f"{v['ratio_requested']:g}",
     ]
     more = [str(part) for option, value in optional.items() if value is not None for part in (option, value)]
-    refit = "--compensate" if v["compensated"] else "--no-compensate"
-    settings = ["harness", "run", *kept, *fixed, *more, refit, "--align", str(v["alignment"]), "--out", "runs/pruned"]
+    more += [*_refit_options(v), "--align", str(v["alignment"])]
+    settings = ["harness", "run", *kept, *fixed, *more, "--out", "runs/pruned"]
     return [shlex.join(settings), "vllm serve runs/pruned/checkpoint"]

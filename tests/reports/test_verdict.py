@@ -68,9 +68,9 @@ def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any
         "tiny-math",
         "mini_math",
         0.5,
-        "obs",
+        "best",
     )
-    assert options["compensate"] is True and options["align"] == 1
+    assert options["align"] == 1
     assert options["config_file"] == (tmp_path / "config.yaml" if kept else None)
     assert second == f"vllm serve {options['out']}/checkpoint"
 
@@ -104,3 +104,26 @@ def test_where_nothing_is_shown_the_smallest_ratio_at_its_best_is_told(run: dict
     best = max((p for p in points if p["ratio_neurons"] == least), key=lambda p: p["value"])
     chosen = choice(run)
     assert chosen is not None and not chosen.shown and chosen.variant["name"] == best["variants"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "compensated", "expected"),
+    [
+        ("selective-best-0.5", "obs", True, ["--metric", "best"]),
+        ("selective-obs-0.5", "obs", False, ["--metric", "obs", "--no-compensate"]),
+        ("selective-obs-sequential-0.5", "obs", True, ["--metric", "obs", "--compensate", "--sequential"]),
+        ("selective-S-refit-0.5", "smd", True, ["--metric", "S", "--compensate"]),
+    ],
+)
+def test_the_command_repeats_metric_and_refitting(
+    run: dict[str, Any], tmp_path: Path, name: str, metric: str, compensated: bool, expected: list[str]
+) -> None:
+    v = next(v for v in run["variants"] if v["name"] == "selective-best-0.5")
+    points = [p for p in run["sweep"]["points"] if p["variants"] == [v["name"]]]
+    v |= {"name": name, "metric": metric, "compensated": compensated}
+    for point in points:
+        point["variants"] = [name]
+    for comparison in (c for c in run["comparisons"] if c["variant"] == "selective-best-0.5"):
+        comparison["variant"] = name
+    assert shlex.join(expected) in commands(run, tmp_path)[0]
+    assert f" by {name.removesuffix('-0.5')} changes" in verdict(run)[0]
