@@ -161,6 +161,7 @@ def test_no_page_uses_a_retired_word(page: Path) -> None:
     assert not [word for word in RETIRED if word in words]
 
 
+@pytest.mark.slow
 def test_the_site_builds(tmp_path: Path) -> None:
     """In strict mode: every link and anchor between pages leads somewhere."""
     pytest.importorskip("mkdocs", reason="needs mkdocs-material")

@@ -15,6 +15,8 @@ from tasks.mbpp.task import document
 from tasks.mbpp.task import documents as mbpp_documents
 from tasks.mbpp.task import rows as mbpp_rows
 
+pytestmark = pytest.mark.slow
+
 needs_mbpp = pytest.mark.skipif(
     "HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, MBPP is not at hand"
 )

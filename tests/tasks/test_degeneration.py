@@ -59,6 +59,7 @@ def test_short_or_growing_text_is_no_loop(text: str) -> None:
     assert not is_loop(text)
 
 
+@pytest.mark.slow
 def test_references_are_neither(reference_texts: list[str]) -> None:
     assert len(reference_texts) >= 164 + 500
     assert not [text for text in reference_texts if is_loop(text) or is_gibberish(text)]

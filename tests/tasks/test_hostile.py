@@ -18,6 +18,8 @@ from tasks.jail.cell import Jail, Limits
 from tasks.jail.checker import check
 from tasks.jail.confinement import candidates
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = os.environ.get("HARNESS_HOSTILE_DIR")
 needs_set = pytest.mark.skipif(not FOLDER, reason="HARNESS_HOSTILE_DIR is not set, the hostile set is not at hand")

@@ -86,6 +86,7 @@ def test_an_unknown_task_gets_a_suggestion() -> None:
         find_task("mini_maths")
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", ["gsm8k_boxed", "gsm8k_cot"])
 def test_gsm8k_references_grade_as_right_and_raised_ones_as_wrong(name: str) -> None:
@@ -125,6 +126,7 @@ def test_names_cost_no_import_and_tasks_no_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_lm_eval_gets_the_documents_as_data_sets(name: str) -> None:
     loaded = TASKS[name].load(metadata={})

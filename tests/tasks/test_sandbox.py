@@ -13,6 +13,8 @@ import pytest
 
 from tasks.sandbox import Limits, available, run_tests
 
+pytestmark = pytest.mark.slow
+
 SHORT = Limits(wall_s=3, cpu_s=1)
 CALL = "f(1)"
 FLOOD = """

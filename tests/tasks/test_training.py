@@ -15,12 +15,13 @@ from tasks.splits import normalised
 from tests.support.data import OURS, needs_data
 from tests.support.models import TINY_MATH
 
+pytestmark = pytest.mark.slow
+
 TRAINABLE = [name for name, task in TASKS.items() if task.training]
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in TRAINABLE]
 ASKED = [row for row in ROWS if TASKS[row.values[0]].generates]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_prompt_is_the_evaluations_own(name: str, chat: bool) -> None:
