@@ -14,7 +14,8 @@ from harness.core.errors import UsageError
 from harness.core.jsonl import numbered_rows, write_rows
 from harness.core.progress import progress_bar
 from harness.core.types.evaluation import SIMILARITY, SampleRecord
-from harness.evaluation.evaluate import graded_record, summarise
+from harness.evaluation.samples import graded_record
+from harness.evaluation.summary import summarise
 from tasks import sandbox
 from tasks.failures import FINISH_REASONS
 from tasks.generation import Generation

@@ -27,8 +27,16 @@ from tasks.task import Task
 
 @dataclass(frozen=True)
 class EvalSpec:
-    """The same for every variant: the tasks, of each the first `limit` items, or of the first task those with the ids
-    `items`.
+    """What is evaluated, the same for every variant.
+
+    Attributes:
+        model_name: As lm-eval's files should name the model.
+        tasks: The target first.
+        max_model_len: Tokens of prompt and answer that the engine takes.
+        chat: Whether prompts are put into the chat template.
+        limit: The first items of each task; None: all.
+        items: Of the first task, the items with these ids in place of the first `limit`.
+        split: The split of the data set.
     """
 
     model_name: str
@@ -40,7 +48,7 @@ class EvalSpec:
     split: str = "test"
 
     def chosen(self, task: Task) -> dict[str, Any]:
-        """In lm-eval's terms."""
+        """The task's items, as simple_evaluate takes them."""
         if self.items and task.name == self.tasks[0].name:
             return {"samples": {task.name: sorted(self.items)}}
         return {"limit": self.limit}
@@ -48,11 +56,15 @@ class EvalSpec:
 
 @dataclass(frozen=True)
 class VariantEval:
-    """One variant at the exam.
+    """The evaluation of one variant.
 
-    identity: a hash of the weights; where it is given, generations are kept on disk as they come, and a killed
-    evaluation goes on with them. reference: the variant whose answers the task similarity compares with, evaluated
-    before; itself where None."""
+    Attributes:
+        run: The run directory.
+        variant: Its name in the run.
+        identity: A hash of the weights. With one, generations are kept on disk as they come, and a killed evaluation
+            resumes from them.
+        reference: The variant whose answers the task similarity compares with, evaluated before; None: itself.
+    """
 
     run: Path
     variant: str
@@ -70,7 +82,7 @@ class VariantEval:
 
 @dataclass(frozen=True)
 class TaskRequests:
-    """All requests of a task and the method of a language model by which lm-eval puts them."""
+    """All requests of a task, and the method of the language model that lm-eval calls with them."""
 
     task: Task
     method: str
@@ -79,28 +91,28 @@ class TaskRequests:
 
 @dataclass(frozen=True)
 class TaskResponses:
-    """The engine's answers in the order of the requests. `seconds`: what it took to have them."""
+    """The engine's answers, in the order of the requests, and the seconds that they took."""
 
-    question: TaskRequests
+    asked: TaskRequests
     answers: tuple[Any, ...]
     seconds: float
     language_model: Any
 
     @property
     def task(self) -> Task:
-        return self.question.task
+        return self.asked.task
 
     def replayed(self) -> Any:
-        """The language model with these answers ready, for the same requests only."""
+        """The language model, which now returns these answers, for the same requests only."""
 
         def answer(requests: Sequence[Any], **_: Any) -> list[Any]:
-            if [request.args for request in requests] != [request.args for request in self.question.requests]:
+            if [request.args for request in requests] != [request.args for request in self.asked.requests]:
                 raise MeasurementError(
-                    f"lm-eval asked {self.task.name} in another way the second time; run again with --debug"
+                    f"lm-eval made other requests for {self.task.name} the second time; run again with --debug"
                 )
             return list(self.answers)
 
-        setattr(self.language_model, self.question.method, answer)
+        setattr(self.language_model, self.asked.method, answer)
         return self.language_model
 
 
@@ -112,7 +124,7 @@ class _RequestsCaptured(Exception):
 
 
 def capture_requests(llm: Any, eval_spec: EvalSpec) -> list[TaskRequests]:
-    """What lm-eval will ask, by its own code; the same for every variant of a model."""
+    """The requests that lm-eval makes, by its own code; the same for every variant of a model."""
     return [_capture(llm, eval_spec, task) for task in eval_spec.tasks]
 
 
@@ -128,30 +140,37 @@ def _capture(llm: Any, eval_spec: EvalSpec, task: Task) -> TaskRequests:
         run_lm_eval(listener, task, eval_spec)
     except _RequestsCaptured as seen:
         return TaskRequests(task, seen.method, seen.requests)
-    raise MeasurementError(f"lm-eval asks nothing for {task.name}; check the data set")
+    raise MeasurementError(f"lm-eval makes no request for {task.name}; check the data set")
 
 
 def ask(
     llm: Any,
     eval_spec: EvalSpec,
-    asked: Sequence[TaskRequests],
+    requests: Sequence[TaskRequests],
     variant_eval: VariantEval,
     grader: Grader,
     advance: Callable[[int], None] | None = None,
 ) -> list[TaskResponses]:
-    """The engine's answers to everything; `grader` begins with each as it comes, and `advance` hears of it."""
-    return [_answers(llm, eval_spec, question, variant_eval, grader, advance) for question in asked]
+    """The engine's answers to all requests.
+
+    Args:
+        llm: A vLLM engine with the variant's weights.
+        requests: From capture_requests.
+        grader: Begins to grade each answer as it comes.
+        advance: Is called with 1 for every answer.
+    """
+    return [_ask_task(llm, eval_spec, of_task, variant_eval, grader, advance) for of_task in requests]
 
 
-def _answers(
+def _ask_task(
     llm: Any,
     eval_spec: EvalSpec,
-    question: TaskRequests,
+    asked: TaskRequests,
     variant_eval: VariantEval,
     grader: Grader,
     advance: Callable[[int], None] | None,
 ) -> TaskResponses:
-    task, started = question.task, time.perf_counter()
+    task, started = asked.task, time.perf_counter()
     with ExitStack() as stack:
         file = variant_eval.generations / f"{task.name}.jsonl"
         generation_cache = (
@@ -163,12 +182,12 @@ def _answers(
         language_model = make_language_model(
             llm, eval_spec.max_model_len, eval_spec.chat, ResponseCallbacks(generation_cache, submit, advance)
         )
-        answers = getattr(language_model, question.method)(list(question.requests))
-    return TaskResponses(question, tuple(answers), time.perf_counter() - started, language_model)
+        answers = getattr(language_model, asked.method)(list(asked.requests))
+    return TaskResponses(asked, tuple(answers), time.perf_counter() - started, language_model)
 
 
 def identity_of(llm: Any, weights: str) -> str:
-    """What greedy answers hang on, beside prompt and settings."""
+    """A hash of what greedy answers depend on, besides prompt and settings."""
     config = llm.llm_engine.vllm_config.model_config
     return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])
 

@@ -149,7 +149,7 @@ def evaluate_checkpoint(
     names = task_names(config)
     ours = [name for name in names if is_task(name)]
     theirs = [name for name in names if name not in ours]
-    manager = find_builtin(theirs, include_path) if theirs else None
+    builtin = find_builtin(theirs, include_path) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
     chat = has_chat_template(load_tokenizer(model.path))
     tasks = [find_task(name, chat) for name in ours]
@@ -160,28 +160,18 @@ def evaluate_checkpoint(
         longest = longest_context(model) if theirs else context_length(model, tasks)
         with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
             llm = engines[row.name]
-            found: dict[str, EvalResult] = {}
-            if theirs:
+            results: dict[str, EvalResult] = {}
+            eval_spec = EvalSpec(
+                model_name=config.model, tasks=tuple(tasks), max_model_len=longest, chat=chat, limit=config.limit
+            )
+            variant_eval = VariantEval(out, row.name, model.fingerprint)
+            if builtin:
                 with progress_bar(f"Evaluating {row.name} on {', '.join(theirs)}"):
-                    found |= evaluate_builtin(
-                        llm,
-                        config.model,
-                        theirs,
-                        manager,
-                        out,
-                        row.name,
-                        config.limit,
-                        longest,
-                        chat,
-                        model.fingerprint,
-                    )
+                    results |= evaluate_builtin(llm, builtin, eval_spec, variant_eval)
             if ours:
-                eval_spec = EvalSpec(
-                    model_name=config.model, tasks=tuple(tasks), max_model_len=longest, chat=chat, limit=config.limit
-                )
-                found |= evaluate(llm, eval_spec, VariantEval(out, row.name, model.fingerprint))
-        first = tasks[0].name if names[0] in ours else next(iter(found))
-        return _finish(directory, config.model, first, [replace(row, eval=found)])
+                results |= evaluate(llm, eval_spec, variant_eval)
+        first = tasks[0].name if names[0] in ours else next(iter(results))
+        return _finish(directory, config.model, first, [replace(row, eval=results)])
 
 
 def bench_checkpoints(

@@ -29,14 +29,14 @@ def responses(*prompts: str) -> TaskResponses:
 def test_answers_come_back_in_the_order_of_their_requests() -> None:
     given = responses("a", "b")
     model = given.replayed()
-    assert model.generate_until(list(given.question.requests)) == ["answer to a", "answer to b"]
+    assert model.generate_until(list(given.asked.requests)) == ["answer to a", "answer to b"]
 
 
 @pytest.mark.parametrize("asked", [("a",), ("b", "a"), ("a", "c"), ("a", "b", "c")])
 def test_other_requests_get_no_answers(asked: tuple[str, ...]) -> None:
     model = responses("a", "b").replayed()
-    with pytest.raises(MeasurementError, match="in another way the second time"):
-        model.generate_until(list(responses(*asked).question.requests))
+    with pytest.raises(MeasurementError, match="other requests for"):
+        model.generate_until(list(responses(*asked).asked.requests))
 
 
 def engine_of(dtype: str, longest: int) -> Any:

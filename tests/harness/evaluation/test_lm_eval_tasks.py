@@ -89,7 +89,7 @@ def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_leaderboard_is_known_and_an_unknown_name_refused() -> None:
-    assert "leaderboard" in find_builtin(["leaderboard", "arc_easy"], None).all_tasks
+    assert "leaderboard" in find_builtin(["leaderboard", "arc_easy"], None).manager.all_tasks
     with pytest.raises(UsageError, match="neither harness nor lm-eval has a task 'leaderbord'"):
         find_builtin(["leaderbord"], None)
 

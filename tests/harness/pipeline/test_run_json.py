@@ -10,8 +10,8 @@ import pytest
 import harness
 from harness.core.types.evaluation import SampleRecord
 from harness.core.types.pruning import PredictedCheckpoint
-from harness.evaluation.evaluate import summarise
 from harness.evaluation.paired import compare
+from harness.evaluation.summary import summarise
 from harness.pipeline.run_json import build_run, run_schema, variant
 from pruning.checkpoint import open_model
 from tasks.failures import FailureKind
