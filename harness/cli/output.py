@@ -46,7 +46,8 @@ def show_run(folder: Path, as_json: bool) -> None:
     run = read_run(folder)
     tables = [summary_table(run)]
     if not any(variant["eval"] for variant in run["variants"]):
-        tables += [throughput_table(run), speed_table(run), memory_table(run)]
+        ratios = [ratio for ratio in run.get("speed_ratios") or () if ratio["quantity"] == "output_tok_s"]
+        tables += [throughput_table(run), speed_table({**run, "speed_ratios": ratios}), memory_table(run)]
     _show(run, as_json, tables, [f"Report: {folder / 'report.html'}"])
 
 
@@ -105,6 +106,8 @@ def _draw(title: str, head: Sequence[str], rows: Rows, note: str) -> None:
 
     console = Console()
     if not _fits([head, *rows], console.width):
+        head, rows, note = _without_constants(head, rows, note)
+    if not _fits([head, *rows], console.width):
         first, *others = zip(head, *rows, strict=True)
         if not _fits([first, *others], console.width):
             print_lines([title, *(line for row in rows for line in _record(head, row)), *filter(None, [note])])
@@ -116,17 +119,55 @@ def _draw(title: str, head: Sequence[str], rows: Rows, note: str) -> None:
         caption=Text(note) if note else None,
         caption_justify="left",
     )
-    for name in head:
-        drawn.add_column(Text(name), overflow="fold")
+    for name, width in zip(head, _widths([head, *rows], console.width), strict=True):
+        drawn.add_column(Text(name), overflow="fold", width=width)
     for row in rows:
         drawn.add_row(*map(Text, row))
     console.print(drawn)
+    console.print()
+
+
+def _without_constants(head: Sequence[str], rows: Rows, note: str) -> tuple[Sequence[str], Rows, str]:
+    """What is the same in every row goes into the note."""
+    same = [len(rows) > 1 and len({row[i] for row in rows}) == 1 for i in range(len(head))]
+    told = [
+        f"{name}: {cell}, in every row." for name, cell, constant in zip(head, rows[0], same, strict=True) if constant
+    ]
+    return (
+        [name for name, constant in zip(head, same, strict=True) if not constant],
+        [[cell for cell, constant in zip(row, same, strict=True) if not constant] for row in rows],
+        " ".join([note, *told]).strip(),
+    )
 
 
 def _fits(rows: Rows, width: int) -> bool:
     """Whether a table of these rows, the head among them, needs to break no word."""
-    words = [max(len(word) for cell in column for word in cell.split() or [""]) for column in zip(*rows, strict=True)]
-    return len(words) <= _FEW or sum(words) + 3 * len(words) + 1 <= width
+    words = _longest_words(rows)
+    return len(words) <= _FEW or sum(words) <= width - _frame(words)
+
+
+def _longest_words(rows: Rows) -> list[int]:
+    return [max(len(word) for cell in column for word in cell.split() or [""]) for column in zip(*rows, strict=True)]
+
+
+def _frame(columns: Sequence[Any]) -> int:
+    """Characters of a row that lines and padding take."""
+    return 3 * len(columns) + 1
+
+
+def _widths(rows: Rows, width: int) -> Sequence[int | None]:
+    """Of the columns: no word is broken, and what lacks least to hold its cells on one line comes first. None: rich
+    decides, since words have to be broken.
+    """
+    found = _longest_words(rows)
+    room = width - _frame(found) - sum(found)
+    if room < 0:
+        return [None] * len(found)
+    lines = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    for i in sorted(range(len(found)), key=lambda i: lines[i] - found[i]):
+        more = min(room, lines[i] - found[i])
+        found[i], room = found[i] + more, room - more
+    return found
 
 
 def _record(head: Sequence[str], row: Sequence[str]) -> list[str]:

@@ -187,7 +187,7 @@ def _listed_tasks() -> Iterator[dict[str, Any]]:
     from tasks.registry import FAMILY_NAMES, TASKS, find_task
 
     families = [
-        (name, find_task(name), f"{chat} for chat models, {base} for base models")
+        (name, find_task(name), f"{chat.removeprefix(name)} for chat models, {base.removeprefix(name)} for others")
         for name, (chat, base) in FAMILY_NAMES.items()
     ]
     for name, task, summary in (*families, *((t.name, t, t.summary) for t in TASKS.values())):

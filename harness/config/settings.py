@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from harness.config.messages import innermost, what_is_wrong
 from harness.config.yaml_file import YamlFile, read_yaml
 from harness.core.errors import UsageError
 from harness.core.labels import metric_label
@@ -266,30 +267,6 @@ def preset_summaries() -> dict[str, str]:
     return {name: preset_text(name).split("\n", 1)[0].lstrip("# ") for name in presets()}
 
 
-# pydantic's kind of error -> what is said about the value that was given
-_WORDS = {
-    "greater_than_equal": "{given} is below {ge}",
-    "greater_than": "{given} is not above {gt}",
-    "less_than_equal": "{given} is above {le}",
-    "less_than": "{given} is not below {lt}",
-    "literal_error": "{given} is not {expected}",
-    "too_short": "the list is empty; give at least one",
-    "model_type": "{given} is not a section of settings",
-    "mapping_type": "{given} is not a mapping",
-    "dict_type": "{given} is not a mapping",
-    "tuple_type": "{given} is not a list",
-    "string_type": "{given} is not text",
-    "path_type": "{given} is not a path",
-    "bool_type": "{given} is neither true nor false",
-    "bool_parsing": "{given} is neither true nor false",
-    "int_type": "{given} is not a whole number",
-    "int_from_float": "{given} is not a whole number",
-    "int_parsing": "{given} is not a whole number",
-    "int_parsing_size": "{given} is too large",
-    "finite_number": "{given} is not a finite number",
-    "float_type": "{given} is not a number",
-    "float_parsing": "{given} is not a number",
-}
 NameCheck = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 
 
@@ -301,12 +278,20 @@ def load_config(
     names: NameCheck | None = None,
     option: str = "--{}",
 ) -> RunConfig:
-    """Merges a command's own defaults < preset < file < environment < options; raises UsageError with every wrong
-    setting and its place.
+    """The settings of a run: defaults < preset < file < environment < options.
 
-    Settings of the recovery and of a sweep stand below `recovery` and `sweep` in a file, and by their bare names
-    elsewhere. names: what else is asked of the merged values, as whether there is such a model; it gives pairs of a
-    setting and what is wrong. option: how errors name one of `options`."""
+    Args:
+        file: YAML; the settings of recovery and sweep are below `recovery` and `sweep` there, and have bare names
+            everywhere else.
+        options: Setting -> value; None and () are not given.
+        preset: Name of a preset; None: the one that environment or file name.
+        defaults: Of the command, where they are not the fields' own.
+        names: Checks the merged values further, for example whether the model exists; yields (setting, problem).
+        option: How errors name one of `options`.
+
+    Raises:
+        UsageError: With every wrong setting and where it was given.
+    """
     sources = _Sources(
         read_yaml(file),
         environment_settings(),
@@ -323,7 +308,7 @@ def load_config(
     try:
         config = RunConfig(**{**merged, "preset": preset})
     except ValidationError as error:
-        problems += [_problem(e, sources) for e in _innermost(error.errors())]
+        problems += [_problem(e, sources) for e in innermost(error)]
     found = names(merged) if names else ()
     problems += [f"{sources.place((*filter(None, [_INNER.get(key)]), key))}: {problem}" for key, problem in found]
     if problems or config is None:
@@ -375,21 +360,7 @@ def _problem(error: Any, sources: _Sources) -> str:
         text = "no such setting" + (f", did you mean {near[0]}?" if near else "; `harness config show` lists all")
         return f"{sources.file.place(keys) or place}: {'.'.join(keys)}: {text}"
     named = place if place.startswith((sources.option.split("{")[0], "HARNESS_")) else f"{place}: {'.'.join(keys)}"
-    return f"{named}: {_what_is_wrong(error)}"
-
-
-def _innermost(errors: Sequence[Any]) -> list[Any]:
-    """Without "the list is empty" where pydantic left out an item that was wrong."""
-    places = [error["loc"] for error in errors]
-    return [e for e in errors if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in places)]
-
-
-def _what_is_wrong(error: Any) -> str:
-    given, text = error["input"], _WORDS.get(error["type"])
-    if text is None:
-        return str(error["msg"]).removeprefix("Value error, ")
-    shown = given if isinstance(given, int | float) else repr(given)
-    return text.format(given=shown, **error.get("ctx", {}))
+    return f"{named}: {what_is_wrong(error)}"
 
 
 def environment_settings() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A YAML file of settings: its values, and the line on which each stands, so that an error can say where."""
+"""A YAML file of settings: its values, and the line of each, so that an error can say where it is."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class YamlFile:
 
 
 def read_yaml(file: Path | None) -> YamlFile:
-    """Raises UsageError for what is no YAML mapping; a key that is given twice is a problem, to be told with the
-    others.
+    """Reads a file of settings; None is an empty one. Keys that are given twice or are not text become `problems`.
+
+    Raises:
+        UsageError: The file cannot be read, or is not a YAML mapping.
     """
     if file is None:
         return YamlFile()
@@ -57,7 +59,7 @@ def read_yaml(file: Path | None) -> YamlFile:
         if keys in lines:
             problems.append(f"{file}:{line}: {'.'.join(keys)} is given twice, first on line {lines[keys]}")
         lines.setdefault(keys, line)
-    problems += [f"{file}: {key!r} is no name of a setting" for key in values if not isinstance(key, str)]
+    problems += [f"{file}: {key!r} is not the name of a setting" for key in values if not isinstance(key, str)]
     return YamlFile(
         str(file), {key: value for key, value in values.items() if isinstance(key, str)}, lines, tuple(problems)
     )

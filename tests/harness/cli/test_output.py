@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from harness.cli import output
+from harness.cli.main import cli
 from harness.core import progress
 from reports.parts import Table
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "reports" / "example"
 
 
 def table(columns: int, rows: int, cell: str = "unbroken_{}_{}") -> Table:
@@ -47,6 +51,38 @@ def test_a_table_on_a_terminal_shows_every_cell_unbroken(
     text = "\n".join(lines)
     assert "a note" in text and all(cell in text for row in shown.rows for cell in row)
     assert sum(line.count("column") for line in lines) == (columns if boxed else rows * (columns - 2))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["models"], ["tasks"], ["metrics"], ["presets"], ["doctor"], ["run", "--dry-run"], ["sweep", "--dry-run"]]
+    + [["plan", "qwen-7b", "--device", device] for device in ("24GiB", "A100-80", "H100")],
+    ids=" ".join,
+)
+def test_listings_stay_tables_without_broken_words_at_80_columns(
+    command: list[str], terminal: pytest.CaptureFixture[str]
+) -> None:
+    cli(command, standalone_mode=False)
+    boxed = lines_of(terminal)
+    assert max(map(len, boxed)) <= 80 and any(line.startswith("┃") for line in boxed)
+
+
+@pytest.mark.parametrize("run", ["smollm2-math", "laptop", "serving-tiny-math"])
+def test_summaries_stay_tables_at_80_columns(run: str, terminal: pytest.CaptureFixture[str]) -> None:
+    show = output.show_sweep if run == "laptop" else output.show_run
+    show(EXAMPLES / run, False)
+    lines = lines_of(terminal)
+    assert not [line for line in lines if line.startswith("    ")]  # no table row by row
+    assert len([line for line in lines if line.startswith("┏")]) == {"smollm2-math": 1, "laptop": 2}.get(run, 4)
+
+
+def test_what_every_row_says_goes_into_the_note_of_a_table_that_is_too_wide(
+    terminal: pytest.CaptureFixture[str],
+) -> None:
+    shown = table(6, 9)
+    output.print_table(Table("T", ("same", *shown.head), tuple(("always_the_same", *row) for row in shown.rows), "n"))
+    lines = lines_of(terminal)
+    assert "n same: always_the_same, in every row." in lines
 
 
 def test_long_cells_wrap_on_a_terminal_and_are_no_markup(terminal: pytest.CaptureFixture[str]) -> None:

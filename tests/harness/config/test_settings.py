@@ -72,7 +72,8 @@ def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
 def test_every_problem_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(
-        "model: tiny-math\nratoi: 0.1\nseed: many\nrecovery:\n  stpes: 3\n  steps: 0\nsweep: 3\nseed: 4\nconcurrency: [1, x]\n"
+        "model: tiny-math\nratoi: 0.1\nseed: many\nrecovery:\n  stpes: 3\n  steps: 0\n"
+        "sweep: 3\nseed: 4\nconcurrency: [1, x]\n"
     )
     monkeypatch.setenv("HARNESS_LIMIT", "none")
     with pytest.raises(UsageError) as raised:
@@ -143,8 +144,8 @@ def test_keys_that_are_merged_in_are_not_given_twice_and_odd_ones_are_told(tmp_p
         load_config(file, {})
     assert "twice" not in str(raised.value) and f"{file}:1: x: no such setting" in str(raised.value)
     cases = {
-        "1: 2\n": "1 is no name of a setting",
-        "on: 2\n": "True is no name",
+        "1: 2\n": "1 is not the name of a setting",
+        "on: 2\n": "True is not the name",
         "preset: 3\n": f"{file}:1: unknown preset 3",
         "ratio: 2024-13-45\n": "cannot be read",
         "recovery: {ratio: 0.1}\n": f"{file}:1: recovery.ratio: no such",
@@ -158,7 +159,8 @@ def test_keys_that_are_merged_in_are_not_given_twice_and_odd_ones_are_told(tmp_p
 def test_names_that_there_are_not_are_told_with_their_lines_beside_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(
-        "model: tiny-mat\ntask: [mini_math, mini_mth]\nmetric: smdd\nratio: 1.5\nsweep:\n  methods: [best, rmss+refit]\n"
+        "model: tiny-mat\ntask: [mini_math, mini_mth]\nmetric: smdd\nratio: 1.5\n"
+        "sweep:\n  methods: [best, rmss+refit]\n"
     )
     with pytest.raises(UsageError) as raised:
         load_config(file, {}, names=name_problems)
