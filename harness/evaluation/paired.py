@@ -16,25 +16,44 @@ Samples = Mapping[int, Mapping[str, Any]]  # doc_id -> row of a samples file
 
 
 def compare(folder: Path, baseline: str, variant: str, task: str, metric: str) -> Comparison:
-    """`variant` minus `baseline` of one run on one task."""
-    files = [folder / "samples" / name / f"{task}.jsonl" for name in (baseline, variant)]
-    return compare_samples(read_samples(files[0]), read_samples(files[1]), baseline, variant, task, metric)
+    """`variant` minus `baseline` of one run on one task, paired by item."""
+    then, now = (read_samples(folder / "samples" / name / f"{task}.jsonl") for name in (baseline, variant))
+    return compare_samples(then, now, baseline, variant, task, metric)
 
 
 def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, task: str, metric: str) -> Comparison:
-    """`now` minus `then`, on the items that both hold."""
+    """`now` minus `then`, on the items that both hold.
+
+    Args:
+        then, now: doc_id -> row of a samples file, of `baseline` and of `variant`.
+        metric: Decides what is compared: likelihoods, scores, or right and wrong answers.
+
+    Returns:
+        The difference with its 95 % interval; flips and McNemar's test for right and wrong answers only.
+    """
     shared = sorted(then.keys() & now.keys())
-    named = (variant, baseline, task, len(shared))
+    flips: dict[str, Any] = {"lost": None, "gained": None, "mcnemar_p": None}
     if metric in LIKELIHOOD_METRICS:
         scale = math.log(2) if metric == "bits_per_byte" else 1.0
         changes = [(now[i]["nll"] - then[i]["nll"]) / scale for i in shared]
-        return Comparison(*named, *ratio_mean(changes, [then[i]["units"] for i in shared]), None, None, None, metric)
-    if metric == SIMILARITY:
-        scores = [now[i]["score"] - then[i]["score"] for i in shared]
-        return Comparison(*named, *ratio_mean(scores, [1] * len(scores)), None, None, None, metric)
-    found = paired_difference([then[i]["correct"] for i in shared], [now[i]["correct"] for i in shared])
+        difference, low, high = ratio_mean(changes, [then[i]["units"] for i in shared])
+    elif metric == SIMILARITY:
+        changes = [now[i]["score"] - then[i]["score"] for i in shared]
+        difference, low, high = ratio_mean(changes, [1] * len(changes))
+    else:
+        paired = paired_difference([then[i]["correct"] for i in shared], [now[i]["correct"] for i in shared])
+        difference, low, high = paired.difference, paired.ci_low, paired.ci_high
+        flips = {"lost": paired.lost, "gained": paired.gained, "mcnemar_p": paired.p_value}
     return Comparison(
-        *named, found.difference, found.ci_low, found.ci_high, found.lost, found.gained, found.p_value, metric
+        variant=variant,
+        baseline=baseline,
+        task=task,
+        n=len(shared),
+        difference=difference,
+        ci_low=low,
+        ci_high=high,
+        metric=metric,
+        **flips,
     )
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from harness.config.settings import RunConfig
 from harness.core.dtypes import BY_NAME
@@ -72,15 +72,14 @@ def _footprint(name: str, model: ModelFolder, config: RunConfig, workload: Workl
 
 
 def offline_targets(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, BenchTarget]:
-    return {name: _subject(engines[name], workload, engines.configs[name]) for name in names}
-
-
-def _subject(llm: Any, workload: Workload, config: EngineConfig) -> BenchTarget:
-    return BenchTarget(lambda level: offline_round(llm, workload, level), offline_cache(llm, config))
-
-
-def offline_cache(llm: Any, config: EngineConfig) -> Cache:
-    return Cache(vllm_engine.kv_bytes_per_token(llm), *vllm_engine.cache_facts(llm), config.kv_cache_bytes)
+    """Engines of this process, to be timed on the requests of `workload`."""
+    targets = {}
+    for name in names:
+        llm, given = engines[name], engines.configs[name].kv_cache_bytes
+        blocks, tokens = vllm_engine.cache_facts(llm)
+        cache = Cache(vllm_engine.kv_bytes_per_token(llm), blocks, tokens, given)
+        targets[name] = BenchTarget(partial(offline_round, llm, workload), cache)
+    return targets
 
 
 def settings_for(models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:

@@ -179,10 +179,21 @@ def speed_ratios(
                 round_work(shapes[each], old.concurrency, workload.prompt_tokens, tokens, number)
                 for each in (base, name)
             )
-            ideal = ideal_speedup(*work)
+            ideal_flops, ideal_bytes = ideal_speedup(*work)
             for quantity in quantities:
-                pairs = (getattr(row, f"{quantity}_repeats") for row in (old, new))
+                ratio, low, high = paired_ratio(*(getattr(row, f"{quantity}_repeats") for row in (old, new)))
                 found.append(
-                    SpeedRatio(name, base, old.concurrency, quantity, old.repeats, *paired_ratio(*pairs), *ideal)
+                    SpeedRatio(
+                        variant=name,
+                        baseline=base,
+                        concurrency=old.concurrency,
+                        quantity=quantity,
+                        pairs=old.repeats,
+                        ratio=ratio,
+                        ci_low=low,
+                        ci_high=high,
+                        ideal_flops=ideal_flops,
+                        ideal_bytes=ideal_bytes,
+                    )
                 )
     return found

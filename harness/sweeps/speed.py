@@ -92,7 +92,7 @@ def _by_swap(run: RunContext, engines: Engines, arm: VariantState) -> Timed:
         name: tuple(serving_row(*level) for level in zip(config.concurrency, of_variant, strict=True))
         for name, of_variant in passes.items()
     }
-    cache = bench.offline_cache(llm, engines.configs[DENSE])
+    cache = bench.offline_targets(engines, [DENSE], workload)[DENSE].cache
     dense = bench.serving_result(run.model, config.dtype, cache, rows[DENSE], workload, "offline")
     shapes = {DENSE: _shape(run, run.base), arm.name: _shape(run, arm)}
     narrow = replace(

@@ -134,13 +134,12 @@ def _examples(
     """Where they come from, and as many as are wanted."""
     wanted = _wanted(config)
     if config.data not in ("task", "generated"):
-        found = training_data.read_file(Path(config.data)) if _is_file(config.data) else _of_hub(config.data)
-        n = config.samples or (len(found) if config.epochs else wanted)
-        chosen = random.Random(seed).sample(found, min(n, len(found)))
-        return (
-            f"{Path(config.data).name if _is_file(config.data) else config.data}, {len(chosen)} of {len(found)} rows",
-            chosen,
-        )
+        is_file = _is_file(config.data)
+        rows = training_data.read_file(Path(config.data)) if is_file else _hub_examples(config.data)
+        n = config.samples or (len(rows) if config.epochs else wanted)
+        chosen = random.Random(seed).sample(rows, min(n, len(rows)))
+        source = Path(config.data).name if is_file else config.data
+        return f"{source}, {len(chosen)} of {len(rows)} rows", chosen
     training = registry.training_items(task)
     source, documents = training.documents(wanted, seed)
     examples = [training.example(doc) for doc in documents]
@@ -154,7 +153,7 @@ def _examples(
     return f"{source}, {len(own)} of {len(examples)} answered right by the dense model itself", own
 
 
-def _of_hub(name: str) -> list[Example]:
+def _hub_examples(name: str) -> list[Example]:
     rows = hub_rows(name, None, "train")
     return [training_data.pair(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)]
 
