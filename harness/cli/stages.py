@@ -111,7 +111,7 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
         found: dict[str, Any] = {"checkpoint": str(out)}
         found |= {"parameters": made.parameters, "weight_bytes": made.weight_bytes}
         if verify:
-            found["verified"] = verify_checkpoint(model, loaded, made, threads)
+            found["verified"] = asdict(verify_checkpoint(model, loaded, made, threads))
     answer(found, as_json)
 
 

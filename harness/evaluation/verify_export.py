@@ -4,7 +4,7 @@ neurons masked.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ _LONGEST = 512
 
 @dataclass(frozen=True)
 class Verification:
-    """`logit_error`: largest difference of the export's logits from the masked model's, as a part of the largest logit
-    (FP32).
+    """How an export compares with the masked dense model, in FP32.
 
-    tokens: greedy tokens that vLLM gave in FP32; differing: those that transformers would not have chosen, near-ties
-    aside."""
+    Attributes:
+        logit_error: Largest difference of the logits, as a fraction of the largest logit.
+        tokens: Greedy tokens that vLLM generated.
+        differing: Those of them that transformers would not have chosen, near-ties aside.
+    """
 
     logit_error: float
     tokens: int
@@ -43,20 +45,18 @@ class Verification:
 
 def verify(
     model: ModelFolder, plan: PruningPlan, plan_file: Path, checkpoint: ModelFolder, threads: int | None
-) -> dict[str, Any]:
+) -> Verification:
     """Compares an exported checkpoint with the masked dense model, in transformers and in vLLM.
 
     Args:
-        model: the dense model.
-        plan: what was removed; plan_file: its own file, beside which re-fitted columns lie.
-        checkpoint: what `export` wrote.
-        threads: CPU threads of the engine; None for all.
-
-    Returns:
-        The fields of `Verification`.
+        model: The dense model.
+        plan: What was removed.
+        plan_file: The plan's file, beside which re-fitted columns lie.
+        checkpoint: What `export` wrote.
+        threads: CPU threads of the engine; None: all.
 
     Raises:
-        MeasurementError: logits or tokens differ by more than rounding, or FP32 weights do not fit the memory.
+        MeasurementError: Logits or tokens differ by more than rounding, or FP32 weights do not fit the memory.
     """
     import torch
 
@@ -71,12 +71,12 @@ def verify(
         )
     answers = _vllm_tokens(checkpoint, prompts, threads)
     differing = sum(_differing(pruned, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
-    found = Verification(error, sum(map(len, answers)), differing)
-    if found.differing:
+    result = Verification(error, sum(map(len, answers)), differing)
+    if result.differing:
         raise MeasurementError(
-            f"{differing} of {found.tokens} tokens of {checkpoint.path} differ between vLLM and transformers; do not serve it"
+            f"{differing} of {result.tokens} tokens of {checkpoint.path} differ between vLLM and transformers; do not serve it"
         )
-    return asdict(found)
+    return result
 
 
 def _check_memory(model: ModelFolder, checkpoint: ModelFolder) -> None:

@@ -24,7 +24,7 @@ from harness.engine.vllm_engine import config_for, device_name, engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
-from harness.evaluation.verify_export import verify
+from harness.evaluation.verify_export import Verification, verify
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.pipeline import scoring
@@ -128,7 +128,7 @@ def prune(model: str, plan: PruningPlan, out: Path) -> ModelFolder:
         return export(source, plan, out, plan.path, advance)
 
 
-def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: ModelFolder, threads: int | None) -> dict[str, Any]:
+def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: ModelFolder, threads: int | None) -> Verification:
     """Compares a checkpoint, in transformers and in vLLM, with `model` whose other neurons are masked.
 
     Raises:

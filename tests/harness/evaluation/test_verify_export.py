@@ -24,7 +24,7 @@ def test_an_export_is_verified_and_a_tampered_one_is_caught(tmp_path: Path) -> N
     dense, plan, plan_file = compensated("qwen2", tmp_path)
     checkpoint = export(open_model(dense), plan, tmp_path / "pruned", plan_file).path
     found = verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1)
-    assert found["logit_error"] < 1e-5 and found["tokens"] > 50 and found["differing"] == 0
+    assert found.logit_error < 1e-5 and found.tokens > 50 and found.differing == 0
     tensors = load_file(checkpoint / "model.safetensors")
     name = "model.layers.1.mlp.up_proj.weight"
     tensors[name] = tensors[name].roll(1, dims=0)
@@ -38,9 +38,9 @@ def test_an_engine_that_gives_other_tokens_is_caught(tmp_path: Path, monkeypatch
     dense, plan, plan_file = compensated("qwen2", tmp_path)
     checkpoint = export(open_model(dense), plan, tmp_path / "pruned", plan_file).path
     monkeypatch.setattr(verify_export, "_vllm_tokens", lambda _, prompts, __: [greedy(checkpoint, p) for p in prompts])
-    assert verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1)["differing"] == 0
+    assert verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1).differing == 0
     monkeypatch.setattr(verify_export, "_vllm_tokens", lambda _, prompts, __: [[7] * 3 for _ in prompts])
-    with pytest.raises(MeasurementError, match=r"vLLM gives \d+ of 12 tokens of .* otherwise than transformers"):
+    with pytest.raises(MeasurementError, match=r"\d+ of 12 tokens of .* differ between vLLM and transformers"):
         verify(open_model(dense), plan, plan_file, open_model(checkpoint), threads=1)
 
 
