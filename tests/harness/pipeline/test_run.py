@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 
 import harness as package
+from harness.core.run_schema import SCHEMA_VERSION
 from harness.pipeline.run_list import list_runs
 from tests.support.cli import harness, invoke
 
@@ -73,7 +74,7 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     schema = json.loads((Path(package.__path__[0]) / "run.schema.json").read_text())
     jsonschema.validate(run, schema)
     assert run == json.loads((folder / "run.json").read_text())
-    assert run["task"] == "mini_math" and run["schema_version"] == 1
+    assert run["task"] == "mini_math" and run["schema_version"] == SCHEMA_VERSION
     dense, pruned = run["variants"]
     assert (dense["method"], pruned["method"], pruned["metric"]) == ("dense", "selective", "obs")
     assert pruned["intermediate_sizes"] == [512] * 4 and dense["checkpoint"] is None
