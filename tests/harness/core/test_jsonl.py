@@ -15,14 +15,15 @@ from harness.core.jsonl import numbered_rows, read_rows, to_line, write_rows
 
 # what str.splitlines, Python's universal newlines or a decoder would take apart, more often than chance has it
 BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\ufeff\x00\ud800\udfff😀"
-TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(BREAKS)))
+TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(BREAKS)), max_size=20)
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(10**30), 10**30), st.floats(allow_nan=False), TEXTS),
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(TEXTS, inner)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
+    max_leaves=8,
 )
 
 
-@given(rows=st.lists(st.dictionaries(TEXTS, VALUES)))
+@given(rows=st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), max_size=5))
 def test_any_rows_are_read_back_equal(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     rows = [_joined(row) for row in rows]
