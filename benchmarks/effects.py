@@ -17,6 +17,7 @@ import click
 from harness.core.progress import say
 from harness.core.statistics import paired_mean_difference
 from harness.engine.library_settings import prepare_environment
+from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -94,7 +95,7 @@ def export_arms(
 def evaluate_arm(
     name: str, model: ModelFolder, scratch: Path, tasks: tuple[str, ...], split: str, threads: int
 ) -> dict[str, float]:
-    with engines_for({name: model}, "auto", threads, 512) as engines:
+    with engines_for({name: model}, EngineSettings(max_model_len=512, threads=threads)) as engines:
         eval_spec = EvalSpec(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
         found = evaluate(engines[name], eval_spec, VariantEval(scratch, name))
     say(

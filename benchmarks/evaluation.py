@@ -17,6 +17,7 @@ import click
 
 from harness.engine import lm_eval_model, vllm_engine
 from harness.engine.library_settings import prepare_environment
+from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -51,7 +52,9 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
     vars(lm_eval_model)["stream"] = remembered  # so that the bare engine gets the very same prompts
     with (
         tempfile.TemporaryDirectory() as name,
-        engines_for({"it": path}, "auto", threads, context_length(path, [row])) as engines,
+        engines_for(
+            {"it": path}, EngineSettings(max_model_len=context_length(path, [row]), threads=threads)
+        ) as engines,
     ):
         llm = engines["it"]
 
@@ -60,7 +63,9 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
             llm.reset_prefix_cache()
             run, eval_spec = (
                 Path(name) / str(number),
-                EvalSpec(model_name=model, tasks=(row,), max_model_len=engines.max_model_len, chat=chat, limit=limit),
+                EvalSpec(
+                    model_name=model, tasks=(row,), max_model_len=context_length(path, [row]), chat=chat, limit=limit
+                ),
             )
             found = evaluate(llm, eval_spec, VariantEval(run, "it", path.fingerprint))[task]
             return time.perf_counter() - started, sum(r["n_tokens"] for r in read_samples(run / found.samples).values())

@@ -19,6 +19,7 @@ import click
 from harness.core.progress import say
 from harness.core.statistics import paired_difference
 from harness.engine.library_settings import prepare_environment
+from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for
 from harness.engine.weight_swap import swapped
 from harness.evaluation.evaluate import evaluate
@@ -88,7 +89,7 @@ def main(
         )
         request = scoring.ScoreRequest(("obs", "lape", "taylor"), True, general_weight, threads)
         scoring.score_model(model, calibration, request, folder / "scores")
-        with engines_for({"dense": model}, "auto", threads, 512) as engines:
+        with engines_for({"dense": model}, EngineSettings(max_model_len=512, threads=threads)) as engines:
             judge = Judge(engines["dense"], folder, tasks, split)
             rows = [{"arm": "dense", "ratio": 0.0, **judge("dense")}]
             for ratio in ratios:

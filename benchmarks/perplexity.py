@@ -21,6 +21,7 @@ import click
 from harness.core.progress import say
 from harness.core.types.calibration import CalibrationSet
 from harness.engine.library_settings import prepare_environment
+from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -199,7 +200,7 @@ def perplexities(
     found: dict[str, Sequence[float]] = {}
     if not limits:
         return found
-    with engines_for({"it": checkpoint}, "auto", threads, 2048) as engines:
+    with engines_for({"it": checkpoint}, EngineSettings(max_model_len=2048, threads=threads)) as engines:
         for task, limit in limits.items():
             eval_spec = EvalSpec("it", (find_task(task),), 2048, chat=True, limit=limit)
             result = evaluate(engines["it"], eval_spec, VariantEval(folder, "it"))[task]

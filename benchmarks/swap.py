@@ -17,7 +17,8 @@ import psutil
 
 from harness.core.types.pruning import PruningPlan
 from harness.engine.library_settings import prepare_environment
-from harness.engine.vllm_engine import config_for, engine
+from harness.engine.memory_budget import EngineSettings, with_kv_cache
+from harness.engine.vllm_engine import engine
 from harness.engine.weight_swap import restore, swap
 from harness.models import registry
 from pruning.checkpoint import ModelFolder
@@ -33,7 +34,10 @@ _WIDTHS = (0.5, 0.8)
 def main(model: str, threads: int, swaps: int) -> None:
     prepare_environment(threads)
     path = registry.locate(model, "math")
-    with tempfile.TemporaryDirectory() as name, engine(path, config_for(path, "auto", threads, 512, 8)) as llm:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        engine(path, with_kv_cache(path, EngineSettings(max_model_len=512, max_num_seqs=8, threads=threads))) as llm,
+    ):
         plans = [random_plan(path, share, Path(name) / f"{share}.safetensors") for share in _WIDTHS]
         seconds, resident = [], []
         for i in range(swaps):

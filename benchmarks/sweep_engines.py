@@ -18,8 +18,10 @@ from typing import Any
 
 import click
 
+from harness.engine.devices import worker_environment
 from harness.engine.library_settings import prepare_environment
-from harness.engine.vllm_engine import config_for, engine, worker_environment
+from harness.engine.memory_budget import EngineSettings, with_kv_cache
+from harness.engine.vllm_engine import engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
@@ -45,13 +47,13 @@ def main(model: str, task: str, points: int, limit: int, threads: int, out: Path
     prepare_environment(threads)
     path, chosen = registry.locate(model, "math"), find_task(task)
     eval_spec = EvalSpec(model, (chosen,), 512, chat=True, limit=limit)
-    settings = config_for(path, "auto", threads, 512)
+    settings = with_kv_cache(path, EngineSettings(max_model_len=512, threads=threads))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plans = make_plans(path, model, chosen, points, threads, folder)
         live = timed(
             lambda: by_swap(
-                CellContext(model=path, eval_spec=eval_spec, config=settings, run=folder / "live", reference="dense"),
+                CellContext(model=path, eval_spec=eval_spec, settings=settings, run=folder / "live", reference="dense"),
                 plans,
             )
         )

@@ -99,10 +99,11 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 @pytest.fixture(scope="session")
 def tiny_engine() -> Iterator[Any]:
     """vLLM on the embedded model, one for all tests that only need some engine."""
-    from harness.engine.vllm_engine import EngineConfig, engine
+    from harness.engine.memory_budget import EngineSettings
+    from harness.engine.vllm_engine import engine
     from pruning.checkpoint import open_model
 
-    with engine(open_model(TINY_MATH), EngineConfig(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
+    with engine(open_model(TINY_MATH), EngineSettings(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
         yield llm
 
 

@@ -1,11 +1,13 @@
-"""A model's own answers to prompts, by an engine that is started for them."""
+"""A model's own answers to prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.core.progress import progress_bar
+from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for, stream
 from pruning.checkpoint import ModelFolder
 from tasks.generation import Generation
@@ -13,28 +15,49 @@ from tasks.generation import Generation
 Key = TypeVar("Key", bound=Hashable)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn: at most `max_tokens`, greedy at temperature 0, up to one of the texts in `stop`.
+
+    The answer to prompt i has the seed `seed` + i.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    stop: Sequence[str] = ()
+
+
 def generate_answers(
-    model: ModelFolder,
-    prompts: Mapping[Key, Sequence[int]],
-    longest: int,
-    threads: int | None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    stop: Sequence[str] = (),
+    model: ModelFolder, prompts: Mapping[Key, Sequence[int]], sampling: Sampling, threads: int | None
 ) -> dict[Key, Generation]:
-    """One answer of at most `longest` tokens to each prompt (token ids) that leaves room for one; greedy at temperature
-    0.
+    """The model's answers, by an engine that is started for them.
+
+    Args:
+        model: the model that answers.
+        prompts: key -> token ids.
+        sampling: how the answers are drawn.
+        threads: CPU threads of the engine; None for all.
+
+    Returns:
+        key -> answer, without the prompts that leave no room for one in the model's context.
     """
     context = model.shape.max_position_embeddings
-    room = min(context, max(map(len, prompts.values()), default=0) + longest)
+    room = min(context, max(map(len, prompts.values()), default=0) + sampling.max_tokens)
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
     title = f"Answers to {len(asked)} prompts by the model itself"
-    with engines_for({"dense": model}, "auto", threads, room) as engines, progress_bar(title, len(asked)) as advance:
+    with (
+        engines_for({"dense": model}, EngineSettings(max_model_len=room, threads=threads)) as engines,
+        progress_bar(title, len(asked)) as advance,
+    ):
         from vllm import SamplingParams, TokensPrompt
 
         params = [
             SamplingParams(
-                temperature=temperature, seed=seed + i, max_tokens=min(longest, room - len(ids)), stop=list(stop)
+                temperature=sampling.temperature,
+                seed=sampling.seed + i,
+                max_tokens=min(sampling.max_tokens, room - len(ids)),
+                stop=list(sampling.stop),
             )
             for i, ids in enumerate(asked.values())
         ]

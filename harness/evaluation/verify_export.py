@@ -11,7 +11,8 @@ from typing import Any
 from harness.core.errors import MeasurementError
 from harness.core.memory import available_bytes
 from harness.core.types.pruning import PruningPlan
-from harness.engine.vllm_engine import EngineConfig, engine, generate, kv_cache_bytes
+from harness.engine.memory_budget import EngineSettings, with_kv_cache
+from harness.engine.vllm_engine import engine, generate
 from pruning import compensation
 from pruning.activations import down_weight
 from pruning.checkpoint import ModelFolder
@@ -124,13 +125,10 @@ def _error(expected: Any, found: Any) -> float:
 def _vllm_tokens(checkpoint: ModelFolder, prompts: list[list[int]], threads: int | None) -> list[list[int]]:
     from vllm import SamplingParams, TokensPrompt
 
-    shape = checkpoint.shape
-    longest = min(_LONGEST, shape.max_position_embeddings)
-    config = EngineConfig(
-        "float32", longest, kv_cache_bytes(2 * shape.kv_bytes_per_token, longest, len(prompts)), threads=threads
-    )
+    longest = min(_LONGEST, checkpoint.shape.max_position_embeddings)
+    settings = EngineSettings(dtype="float32", max_model_len=longest, max_num_seqs=len(prompts), threads=threads)
     params = SamplingParams(temperature=0.0, max_tokens=_NEW_TOKENS, ignore_eos=True)
-    with engine(checkpoint, config) as llm:
+    with engine(checkpoint, with_kv_cache(checkpoint, settings)) as llm:
         outputs = generate(llm, [TokensPrompt(prompt_token_ids=ids) for ids in prompts], params)
     return [list(output.outputs[0].token_ids) for output in outputs]
 

@@ -12,7 +12,7 @@ from harness.core.progress import say
 from harness.core.run_directory import RunDirectory, locked
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
-from harness.engine.vllm_engine import fit_together
+from harness.engine.memory_budget import fit_together
 from harness.evaluation.similarity import check_packages
 from harness.models import registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
@@ -117,7 +117,7 @@ def run_all(run: RunContext) -> RunResult:
 def measure(run: RunContext, variants: dict[str, VariantState]) -> None:
     """Evaluates every variant; those that are timed are loaded side by side, the others one after the other."""
     served = [variants[name] for name in run.spec.served]
-    if not fit_together({state.name: state.folder for state in served}):
+    if not fit_together({state.name: state.folder for state in served}, run.config.sweep.tensor_parallel):
         served = served[:2]
         names = " and ".join(state.name for state in served)
         say(f"only {names} are timed side by side; the device has no room for more")

@@ -77,11 +77,12 @@ class RunContext:
         """Tokens: enough for the tasks and for the requests that are timed."""
         return max(context_length(self.model, self.spec.tasks), self.workload.context if self.spec.served else 0)
 
-    def eval_spec(self, max_model_len: int) -> EvalSpec:
+    @functools.cached_property
+    def eval_spec(self) -> EvalSpec:
         return EvalSpec(
             model_name=self.spec.model,
             tasks=self.spec.tasks,
-            max_model_len=max_model_len,
+            max_model_len=self.max_model_len,
             chat=self.chat,
             limit=self.config.limit,
             items=self.spec.items,

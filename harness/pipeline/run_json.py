@@ -27,7 +27,7 @@ from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
 from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
-from harness.engine.vllm_engine import device_name
+from harness.engine.devices import device_name
 from harness.evaluation.paired import read_samples
 from pruning import score_file
 from pruning.checkpoint import ModelFolder

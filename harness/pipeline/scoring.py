@@ -71,10 +71,10 @@ def _answered(
     model: ModelFolder, tokenizer: Any, groups: list[list[Example]], chat: bool, longest: int, threads: int | None
 ) -> list[list[Example]]:
     """The examples with the dense model's greedy answers; one without a question stays as it is."""
-    from harness.engine.generate_answers import generate_answers
+    from harness.engine.generate_answers import Sampling, generate_answers
 
     prompts = {id(e): question_ids(tokenizer, e, chat) for group in groups for e in group if e.prompt}
-    texts = generate_answers(model, prompts, longest, threads)
+    texts = generate_answers(model, prompts, Sampling(longest), threads)
     return [[replace(e, answer=str(texts.get(id(e), e.answer))) for e in group] for group in groups]
 
 

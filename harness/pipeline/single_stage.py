@@ -19,8 +19,10 @@ from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
+from harness.engine.devices import device_name
 from harness.engine.library_settings import library_settings
-from harness.engine.vllm_engine import config_for, device_name, engines_for
+from harness.engine.memory_budget import settings_of, with_kv_cache
+from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
@@ -34,7 +36,7 @@ from harness.pipeline.run_context import context_length, longest_context
 from harness.pipeline.run_json import build_run, publish, variant
 from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
-from harness.serving.bench import bench, cache_of, serving_result
+from harness.serving.bench import bench, online_engine, serving_result
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder, check_uniform_width
@@ -158,7 +160,7 @@ def evaluate_checkpoint(
     row = _row(config.model, model, out)
     with _opened("evaluation", out, config, [model], fresh, command) as directory:
         longest = longest_context(model) if theirs else context_length(model, tasks)
-        with engines_for({row.name: model}, config.dtype, config.threads, longest) as engines:
+        with engines_for({row.name: model}, settings_of(config, longest)) as engines:
             llm = engines[row.name]
             results: dict[str, EvalResult] = {}
             eval_spec = EvalSpec(
@@ -220,7 +222,7 @@ def serving_checkpoint(
     row = _row(config.model, model, out)
     whole = model.shape.max_position_embeddings
     longest = max_model_len or (whole if device_name() == "cuda" else longest_context(model))
-    settings = config_for(model, config.dtype, config.threads, longest)
+    settings = with_kv_cache(model, settings_of(config, longest))
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
     with library_settings(config.threads), _opened("serving", out, config, [model], fresh, command) as directory:
@@ -230,12 +232,9 @@ def serving_checkpoint(
                 running = stack.enter_context(
                     server.running(model, row.name, settings, address, out / "server.log", extra)
                 )
-            found = serving_result(
-                model, config.dtype, cache_of(running, model, settings), (), Workload("none", (), 0), "online"
-            )
-            found = replace(
-                found, prompts=None, forecast={} if extra else found.forecast
-            )  # it knows nothing of vLLM's own options
+            found = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
+            forecast = {} if extra else found.forecast  # the formulas know nothing of vLLM's own options
+            found = replace(found, prompts=None, forecast=forecast)
             _finish(directory, config.model, task_names(config)[0], [replace(row, serving=found)])
             yield running
 

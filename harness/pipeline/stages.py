@@ -15,6 +15,7 @@ from harness.core.labels import width_text
 from harness.core.progress import progress_bar
 from harness.core.safetensors_stream import data_hash
 from harness.core.types.evaluation import EvalResult
+from harness.engine.memory_budget import settings_of
 from harness.engine.vllm_engine import Engines, engines_for
 from harness.evaluation.evaluate import evaluate as evaluate_tasks
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -138,12 +139,8 @@ def _curve_point(run: RunContext, checkpoint: ModelFolder, name: str) -> EvalRes
     """The target's accuracy of a checkpoint during training; its samples are not kept."""
     target = run.spec.target
     limit = min(run.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
-    config, parallel = run.config, run.config.sweep.tensor_parallel
-    with engines_for(
-        {name: checkpoint}, config.dtype, config.threads, run.max_model_len, tensor_parallel=parallel
-    ) as engines:
-        whole = run.eval_spec(engines.max_model_len)
-        eval_spec = replace(whole, tasks=(target,), limit=limit, items=run.spec.items[:limit])
+    with engines_for({name: checkpoint}, settings_of(run.config, run.max_model_len)) as engines:
+        eval_spec = replace(run.eval_spec, tasks=(target,), limit=limit, items=run.spec.items[:limit])
         result = _evaluated(run, engines, name, eval_spec)[target.name]
     shutil.rmtree(samples_folder(run.path, name))
     return result
@@ -152,15 +149,15 @@ def _curve_point(run: RunContext, checkpoint: ModelFolder, name: str) -> EvalRes
 def open_engines(run: RunContext, variants: Sequence[VariantState]) -> Engines:
     """One engine per variant, side by side, with room for the evaluation and for the timed requests."""
     models = {state.name: state.folder for state in variants}
-    sequences, parallel = max(_SEQUENCES, *run.config.concurrency), run.config.sweep.tensor_parallel
-    return engines_for(models, run.config.dtype, run.config.threads, run.max_model_len, sequences, parallel)
+    sequences = max(_SEQUENCES, *run.config.concurrency)
+    return engines_for(models, settings_of(run.config, run.max_model_len, sequences))
 
 
 def evaluate(run: RunContext, variant: VariantState, engines: Engines) -> None:
     samples, result = samples_folder(run.path, variant.name), eval_file(run.path, variant.name)
     with run.directory.stage(f"eval {variant.name}", variant.identity, [samples, result]) as work:
         if work:
-            save_eval(_evaluated(run, engines, variant.name, run.eval_spec(engines.max_model_len)), result)
+            save_eval(_evaluated(run, engines, variant.name, run.eval_spec), result)
 
 
 def evaluate_alone(run: RunContext, variant: VariantState) -> None:
@@ -183,8 +180,7 @@ def serve(run: RunContext, variants: Sequence[VariantState], engines: Engines) -
     file, config, workload = serving_file(run.path), run.config, run.workload
     with run.directory.stage("serving", digest([state.identity for state in variants]), [file]) as work:
         if work:
-            models = {state.name: engines.models[state.name] for state in variants}
-            targets = offline_targets(engines, list(models), workload)
+            targets = offline_targets(engines, [state.name for state in variants], workload)
             runners = {name: target.round for name, target in targets.items()}
             passes = interleaved(runners, config.concurrency, config.repeats, workload)
-            save_serving(*results(models, targets, passes, config, workload, "offline"), file)
+            save_serving(*results(targets, passes, config, workload), file)

@@ -15,8 +15,17 @@ from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
 from harness.core.progress import progress_bar, say
 from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
-from harness.engine import vllm_engine
-from harness.engine.vllm_engine import EngineConfig, Engines
+from harness.engine.devices import device_bytes, device_name
+from harness.engine.memory_budget import (
+    EngineSettings,
+    cached_bytes_per_token,
+    settings_of,
+    side_by_side,
+    whole_blocks,
+    with_kv_cache,
+    working_dtype,
+)
+from harness.engine.vllm_engine import Engines, cache_facts, kv_bytes_per_token
 from harness.models.tokenizer import load_tokenizer
 from harness.serving import http_client, server
 from harness.serving.process_memory import EngineMemory, footprint
@@ -29,21 +38,31 @@ _LEAST_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Cache:
-    """A KV cache as it is, and the bytes that it was given; None where the engine took what it found."""
+class RunningEngine:
+    """A model on an engine, with the KV cache as the engine reports it.
 
+    mode: offline, in this process, or online, vLLM's server over HTTP. kv_blocks, kv_tokens: what the cache holds.
+    """
+
+    model: ModelFolder
+    settings: EngineSettings
+    mode: str
     kv_bytes_per_token: int
-    blocks: int
-    tokens: int
-    given_bytes: int | None
+    kv_blocks: int
+    kv_tokens: int
+
+    @property
+    def dtype(self) -> str:
+        """The number type in which it computes."""
+        return working_dtype(self.model, self.settings.dtype)
 
 
 @dataclass(frozen=True)
 class BenchTarget:
-    """One variant that can be asked."""
+    """One variant that requests can be sent to; `round` sends them once and returns the measurement."""
 
     round: Runner
-    cache: Cache
+    engine: RunningEngine
 
 
 def bench(
@@ -53,10 +72,10 @@ def bench(
     workload = replace(workload, least_seconds=_LEAST_SECONDS)
     with (_servers if over_http else _engines)(models, config, workload, out) as targets:
         passes = interleaved(
-            {name: subject.round for name, subject in targets.items()}, config.concurrency, config.repeats, workload
+            {name: target.round for name, target in targets.items()}, config.concurrency, config.repeats, workload
         )
     memory = {name: found for name, model in models.items() if (found := _footprint(name, model, config, workload))}
-    return results(models, targets, passes, config, workload, "online" if over_http else "offline", memory)
+    return results(targets, passes, config, workload, memory)
 
 
 def _footprint(name: str, model: ModelFolder, config: RunConfig, workload: Workload) -> EngineMemory | None:
@@ -72,36 +91,36 @@ def _footprint(name: str, model: ModelFolder, config: RunConfig, workload: Workl
 
 
 def offline_targets(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, BenchTarget]:
-    """Engines of this process, to be timed on the requests of `workload`."""
-    targets = {}
-    for name in names:
-        llm, given = engines[name], engines.configs[name].kv_cache_bytes
-        blocks, tokens = vllm_engine.cache_facts(llm)
-        cache = Cache(vllm_engine.kv_bytes_per_token(llm), blocks, tokens, given)
-        targets[name] = BenchTarget(partial(offline_round, llm, workload), cache)
-    return targets
+    """Variant -> its engine in this process, started where it does not run yet."""
+    return {
+        name: BenchTarget(partial(offline_round, engines[name], workload), offline_engine(engines, name))
+        for name in names
+    }
 
 
-def settings_for(models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload) -> dict[str, EngineConfig]:
-    """Without a prefix cache: a round repeats the prompts of the one before."""
+def offline_engine(engines: Engines, name: str) -> RunningEngine:
+    """What the engine of one variant in this process reports."""
+    llm = engines[name]
+    return RunningEngine(
+        engines.models[name], engines.settings[name], "offline", kv_bytes_per_token(llm), *cache_facts(llm)
+    )
+
+
+def settings_for(models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload) -> dict[str, EngineSettings]:
+    """Without prefix caching, since a round repeats the prompts of the round before."""
     longest = min(
-        vllm_engine.whole_blocks(workload.context),
+        whole_blocks(workload.context),
         *(model.shape.max_position_embeddings for model in models.values()),
     )
-    wanted = {
-        name: vllm_engine.config_for(
-            model, config.dtype, config.threads, longest, max(config.concurrency), False, config.sweep.tensor_parallel
-        )
-        for name, model in models.items()
-    }
-    return vllm_engine.side_by_side(models, wanted)
+    settings = settings_of(config, longest, max(config.concurrency), prefix_caching=False)
+    return side_by_side(models, {name: with_kv_cache(model, settings) for name, model in models.items()})
 
 
 @contextmanager
 def _engines(
     models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, _out: Path
 ) -> Iterator[dict[str, BenchTarget]]:
-    with Engines(models, settings_for(models, config, workload), workload.context) as engines:
+    with Engines(models, settings_for(models, config, workload)) as engines:
         yield offline_targets(engines, models, workload)
 
 
@@ -123,90 +142,81 @@ def _servers(
                 running = stack.enter_context(
                     server.running(model, name, settings[name], address, out / f"server-{name}.log")
                 )
-            found[name] = _served(running, name, model, settings[name], workload, requests)
+            measure = partial(_online_pass, running, name, model.path, requests, workload)
+            found[name] = BenchTarget(measure, online_engine(running, model, settings[name]))
         yield found
 
 
-def _served(
-    running: server.Server, name: str, model: ModelFolder, settings: EngineConfig, workload: Workload, requests: Path
-) -> BenchTarget:
-    def ask(level: int) -> Pass:
-        return http_client.online_round(
-            running, http_client.arguments(running, name, model.path, requests, workload, level)
-        )
-
-    return BenchTarget(ask, cache_of(running, model, settings))
+def _online_pass(
+    running: server.Server, name: str, model: Path, requests: Path, workload: Workload, concurrency: int
+) -> Pass:
+    line = http_client.arguments(running, name, model, requests, workload, concurrency)
+    return http_client.online_round(running, line)
 
 
-def cache_of(running: server.Server, model: ModelFolder, settings: EngineConfig) -> Cache:
-    """A server does not publish the bytes of a token: they are by formula."""
-    return Cache(
-        vllm_engine.cached_bytes_per_token(model, settings.dtype), *server.cache_facts(running), settings.kv_cache_bytes
-    )
+def online_engine(running: server.Server, model: ModelFolder, settings: EngineSettings) -> RunningEngine:
+    """What a server reports; it does not publish the bytes of a token, which are by formula."""
+    per_token = cached_bytes_per_token(model, settings.dtype)
+    return RunningEngine(model, settings, "online", per_token, *server.cache_facts(running))
 
 
 def results(
-    models: Mapping[str, ModelFolder],
     targets: Mapping[str, BenchTarget],
     passes: Mapping[str, Sequence[Sequence[Pass]]],
     config: RunConfig,
     workload: Workload,
-    mode: str,
     memory: Mapping[str, EngineMemory] = {},
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
-    """Each variant's figures, and every one's speed over the first's."""
+    """Each variant's figures, and the speed of every one over the first's.
+
+    Args:
+        targets: variant -> where it was measured, the baseline first.
+        passes: variant -> for each concurrency of `config`, its timed passes.
+        config: concurrency and repeats.
+        workload: the requests that were sent.
+        memory: variant -> the memory of an engine on it alone, where that was measured.
+    """
     found = {}
-    for name, model in models.items():
+    for name, target in targets.items():
         rows = tuple(serving_row(*of_level) for of_level in zip(config.concurrency, passes[name], strict=True))
-        found[name] = serving_result(model, config.dtype, targets[name].cache, rows, workload, mode, memory.get(name))
-    shapes = {name: model.shape for name, model in models.items()}
+        found[name] = serving_result(target.engine, rows, workload, memory.get(name))
+    shapes = {name: target.engine.model.shape for name, target in targets.items()}
     number = BY_NAME[next(iter(found.values())).dtype].item_bytes
     return found, speed_ratios({name: result.concurrency for name, result in found.items()}, shapes, workload, number)
 
 
 def serving_result(
-    model: ModelFolder,
-    dtype: str,
-    cache: Cache,
-    rows: tuple[ServingRow, ...],
-    workload: Workload,
-    mode: str,
-    memory: EngineMemory | None = None,
+    engine: RunningEngine, rows: tuple[ServingRow, ...], workload: Workload, memory: EngineMemory | None = None
 ) -> ServingResult:
+    """One variant's figures, beside what formulas forecast of its memory."""
     return ServingResult(
         concurrency=rows,
-        weight_bytes=model.weight_bytes,
-        kv_bytes_per_token=cache.kv_bytes_per_token,
-        kv_capacity_tokens=cache.tokens,
-        device=vllm_engine.device_name(),
-        dtype=vllm_engine.working_dtype(model, dtype),
+        weight_bytes=engine.model.weight_bytes,
+        kv_bytes_per_token=engine.kv_bytes_per_token,
+        kv_capacity_tokens=engine.kv_tokens,
+        device=device_name(),
+        dtype=engine.dtype,
         output_tokens=workload.output_tokens,
-        kv_blocks=cache.blocks,
-        mode=mode,
+        kv_blocks=engine.kv_blocks,
+        mode=engine.mode,
         prompts=workload.name,
         stop_at_eos=workload.stop_at_eos,
-        context_tokens=vllm_engine.whole_blocks(workload.context) if workload.prompts else None,
-        forecast=_forecast(model, dtype, cache.given_bytes),
+        context_tokens=whole_blocks(workload.context) if workload.prompts else None,
+        forecast=_forecast(engine.model, engine.settings),
         **(asdict(memory) if memory else {}),
     )
 
 
-def _forecast(model: ModelFolder, dtype: str, cache_bytes: int | None) -> dict[str, int]:
-    """From the configs alone: of a pruned model, the parameters that removing neurons from the dense one leaves by
-    formula.
-    """
+def _forecast(model: ModelFolder, settings: EngineSettings) -> dict[str, int]:
+    """By formula from the config; of a pruned model, the dense one's parameters less those of the removed neurons."""
     shape, record, parameters = model.shape, model.record, model.parameters
     if record:
         dense = replace(
             shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"]
         )
         parameters = dense.pruned_parameters(model.widths)
-    per_token = vllm_engine.cached_bytes_per_token(model, dtype)
-    capacity = (
-        cache_bytes // per_token
-        if cache_bytes
-        else kv_capacity_tokens(shape, Device("this one", vllm_engine.device_bytes()))
-    )
+    per_token, cache = cached_bytes_per_token(model, settings.dtype), settings.kv_cache_bytes
+    capacity = cache // per_token if cache else kv_capacity_tokens(shape, Device("this one", device_bytes()))
     return {
         "weight_bytes": parameters * shape.dtype_bytes,
         "kv_bytes_per_token": per_token,

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.core.errors import MeasurementError
-from harness.engine.vllm_engine import EngineConfig, device_name, engine, weight_bytes
+from harness.engine.devices import device_name
+from harness.engine.memory_budget import EngineSettings
+from harness.engine.vllm_engine import engine, weight_bytes
 from harness.serving.timing import offline_round
 from harness.serving.workload import Workload
 from pruning.checkpoint import ModelFolder, open_model
@@ -29,7 +31,7 @@ class EngineMemory:
     engine_weight_bytes: int | None
 
 
-def footprint(model: ModelFolder, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
+def footprint(model: ModelFolder, config: EngineSettings, workload: Workload, concurrency: int) -> EngineMemory:
     """Starts an engine for it; raises MeasurementError where that fails."""
     task = json.dumps(
         {"model": str(model.path), "config": asdict(config), "workload": asdict(workload), "concurrency": concurrency}
@@ -43,7 +45,7 @@ def footprint(model: ModelFolder, config: EngineConfig, workload: Workload, conc
     return EngineMemory(**json.loads(made.stdout.splitlines()[-1]))
 
 
-def _measured(model: ModelFolder, config: EngineConfig, workload: Workload, concurrency: int) -> EngineMemory:
+def _measured(model: ModelFolder, config: EngineSettings, workload: Workload, concurrency: int) -> EngineMemory:
     with engine(model, config) as llm:
         offline_round(llm, workload, concurrency)
         return EngineMemory(*(_device_bytes() if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
@@ -66,7 +68,7 @@ if __name__ == "__main__":
     given = json.load(sys.stdin)
     found = _measured(
         open_model(Path(given["model"])),
-        EngineConfig(**given["config"]),
+        EngineSettings(**given["config"]),
         Workload(**given["workload"]),
         given["concurrency"],
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.processes import end_with_parent
-from harness.engine.vllm_engine import EngineConfig, engine_arguments
+from harness.engine.memory_budget import EngineSettings, engine_arguments
 from harness.serving.api_key_middleware import NEEDS_KEY
 from pruning.checkpoint import ModelFolder
 
@@ -60,7 +60,7 @@ class Server:
 
 
 def command(
-    model: ModelFolder, name: str, config: EngineConfig, address: Address, extra: Sequence[str] = ()
+    model: ModelFolder, name: str, config: EngineSettings, address: Address, extra: Sequence[str] = ()
 ) -> list[str]:
     """The plain `vllm serve` line; the key is left to the environment, where other users of the machine do not see
     it.
@@ -112,7 +112,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    model: ModelFolder, name: str, config: EngineConfig, address: Address, log: Path, extra: Sequence[str] = ()
+    model: ModelFolder, name: str, config: EngineSettings, address: Address, log: Path, extra: Sequence[str] = ()
 ) -> Iterator[Server]:
     """A server that answers; it and all its processes are gone on leaving. Raises MeasurementError where it does not
     start.
@@ -199,7 +199,7 @@ def reason(server: Server) -> str:
     return errors[-1][:300] if errors else f"exit code {server.process.poll()}"
 
 
-def _environment(shim: Path, config: EngineConfig, address: Address) -> dict[str, str]:
+def _environment(shim: Path, config: EngineSettings, address: Address) -> dict[str, str]:
     """The engine runs in its own process there; on a CPU under the name that `vllm serve` asks for (docs/adr/0002)."""
     found = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     found |= {"VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "INFO"}

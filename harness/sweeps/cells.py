@@ -10,7 +10,8 @@ from pathlib import Path
 
 from harness.core.types.evaluation import EvalResult
 from harness.engine import weight_swap
-from harness.engine.vllm_engine import EngineConfig, engine
+from harness.engine.memory_budget import EngineSettings
+from harness.engine.vllm_engine import engine
 from harness.evaluation.evaluate import grade
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests
 from pruning.checkpoint import ModelFolder
@@ -41,7 +42,7 @@ class CellContext:
 
     model: ModelFolder
     eval_spec: EvalSpec
-    config: EngineConfig
+    settings: EngineSettings
     run: Path
     reference: str
 
@@ -51,7 +52,7 @@ class CellWorker:
 
     def __init__(self, context: CellContext) -> None:
         self.context = context
-        self._engine = engine(context.model, context.config)
+        self._engine = engine(context.model, context.settings)
         self.llm = self._engine.__enter__()
         self.requests = capture_requests(self.llm, context.eval_spec)
         self.grader, self.graders = Grader(), ThreadPoolExecutor(1, thread_name_prefix="cell")

@@ -21,7 +21,8 @@ from harness.core.progress import progress_bar, say
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
-from harness.engine import vllm_engine
+from harness.engine.devices import device_name, gpus, release_device, worker_environment
+from harness.engine.memory_budget import settings_of, with_kv_cache
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.resolve import DENSE, Arm
@@ -102,9 +103,9 @@ def run_all(run: RunContext) -> RunResult:
 
 def _check_devices(config: RunConfig) -> None:
     """Raises UsageError for more local engines than there are GPUs for; Ray counts its own."""
-    sweep, gpus = config.sweep, vllm_engine.gpus()
-    if gpus and sweep.launcher == "local" and (sweep.workers or 1) * sweep.tensor_parallel > gpus:
-        raise UsageError(f"--workers and --tensor-parallel ask for more than the {gpus} GPUs that are here; give less")
+    sweep, count = config.sweep, gpus()
+    if count and sweep.launcher == "local" and (sweep.workers or 1) * sweep.tensor_parallel > count:
+        raise UsageError(f"--workers and --tensor-parallel ask for more than the {count} GPUs that are here; give less")
 
 
 def _plan_all(run: RunContext, failures: Failures) -> list[VariantState]:
@@ -166,12 +167,12 @@ def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failur
 def _key(run: RunContext, state: VariantState) -> str:
     """A hash of what a variant's answers depend on, besides the settings that the directory is bound to."""
     version = importlib.metadata.version("vllm")
-    return digest([state.identity, run.max_model_len, vllm_engine.device_name(), run.config.dtype, version])
+    return digest([state.identity, run.max_model_len, device_name(), run.config.dtype, version])
 
 
 def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:
     sweep = run.config.sweep
-    vllm_engine.release_device()
+    release_device()
     if sweep.launcher == "ray":
         ray_workers.connect()
     default = ray_workers.default_workers if sweep.launcher == "ray" else _default_workers
@@ -197,13 +198,11 @@ def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> No
 def _cell_context(run: RunContext, workers: int) -> CellContext:
     config = run.config
     threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-    settings = vllm_engine.config_for(
-        run.model, config.dtype, threads, run.max_model_len, _SEQUENCES, tensor_parallel=config.sweep.tensor_parallel
-    )
+    settings = replace(settings_of(config, run.max_model_len, _SEQUENCES), threads=threads)
     return CellContext(
         model=run.model,
-        eval_spec=run.eval_spec(run.max_model_len),
-        config=settings,
+        eval_spec=run.eval_spec,
+        settings=with_kv_cache(run.model, settings),
         run=run.path.absolute(),
         reference=DENSE,
     )
@@ -212,13 +211,13 @@ def _cell_context(run: RunContext, workers: int) -> CellContext:
 def _worker_starter(context: CellContext, launcher: str) -> Callable[[int], Worker]:
     if launcher == "ray":
         return lambda _number: ray_workers.RayWorker(context)
-    parallel = context.config.tensor_parallel
-    return lambda number: LocalWorker(context, vllm_engine.worker_environment(number, parallel))
+    parallel = context.settings.tensor_parallel
+    return lambda number: LocalWorker(context, worker_environment(number, parallel))
 
 
 def _default_workers(tensor_parallel: int) -> int:
     """One per set of GPUs; on a CPU one, since every engine holds the model."""
-    return max(1, vllm_engine.gpus() // tensor_parallel)
+    return max(1, gpus() // tensor_parallel)
 
 
 def _judged(run: RunContext, result: RunResult, planned: Sequence[VariantState], failures: Failures) -> RunResult:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.types.evaluation import EvalResult
-from harness.engine.vllm_engine import EngineConfig
+from harness.engine.memory_budget import EngineSettings
 from harness.sweeps.cells import Cell, CellContext, CellWorker
 from harness.sweeps.workers import WorkerDied
 
@@ -76,7 +76,7 @@ class RayWorker:
         import ray
 
         actor = ray.remote(concurrency_groups={"engine": 1, "grading": 1})(RayActor)
-        self.actor = actor.options(max_restarts=0, **_resources(context.config)).remote(context)
+        self.actor = actor.options(max_restarts=0, **_resources(context.settings)).remote(context)
         self.started: Future[None] = _future(self.actor.__ray_ready__.remote(), lambda _: None)
 
     def ask(self, cell: Cell) -> Future[None]:
@@ -92,7 +92,7 @@ class RayWorker:
             ray.kill(self.actor)
 
 
-def _resources(config: EngineConfig) -> dict[str, Any]:
+def _resources(config: EngineSettings) -> dict[str, Any]:
     """GPUs if the cluster has any, else cores; Ray decides which devices an actor sees.
 
     Raises:

@@ -14,7 +14,8 @@ from harness.core.dtypes import BY_NAME
 from harness.core.hashing import digest
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingResult, SpeedRatio
-from harness.engine import vllm_engine, weight_swap
+from harness.engine import weight_swap
+from harness.engine.devices import device_name
 from harness.engine.vllm_engine import Engines
 from harness.pipeline.resolve import DENSE
 from harness.pipeline.run_context import RunContext, VariantState
@@ -75,12 +76,12 @@ def _timer(run: RunContext) -> Iterator[Callable[[VariantState], Timed]]:
     """On a CPU one engine takes the weights of every width in turn; on CUDA, where a swap leaves the width, each arm
     is exported for the time of its measurement.
     """
-    if vllm_engine.device_name() == "cuda":
+    if device_name() == "cuda":
         yield lambda arm: _by_export(run, arm)
         return
     models = {DENSE: run.model}
     settings = bench.settings_for(models, run.config, run.workload)
-    with Engines(models, settings, run.workload.context) as engines:
+    with Engines(models, settings) as engines:
         yield lambda arm: _by_swap(run, engines, arm)
 
 
@@ -92,8 +93,7 @@ def _by_swap(run: RunContext, engines: Engines, arm: VariantState) -> Timed:
         name: tuple(serving_row(*level) for level in zip(config.concurrency, of_variant, strict=True))
         for name, of_variant in passes.items()
     }
-    cache = bench.offline_targets(engines, [DENSE], workload)[DENSE].cache
-    dense = bench.serving_result(run.model, config.dtype, cache, rows[DENSE], workload, "offline")
+    dense = bench.serving_result(bench.offline_engine(engines, DENSE), rows[DENSE], workload)
     shapes = {DENSE: _shape(run, run.base), arm.name: _shape(run, arm)}
     narrow = replace(
         dense,
@@ -134,10 +134,10 @@ def _by_export(run: RunContext, arm: VariantState) -> Timed:
     assert arm.plan is not None
     try:
         models = {DENSE: run.model, arm.name: export(run.model, load_plan(arm.plan), scratch, arm.plan)}
-        with Engines(models, bench.settings_for(models, config, workload), workload.context) as engines:
+        with Engines(models, bench.settings_for(models, config, workload)) as engines:
             targets = bench.offline_targets(engines, models, workload)
             runners = {name: target.round for name, target in targets.items()}
             passes = interleaved(runners, config.concurrency, config.repeats, workload)
-            return bench.results(models, targets, passes, config, workload, "offline")
+            return bench.results(targets, passes, config, workload)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -22,8 +22,8 @@ from harness.core.progress import progress_bar, say
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import ModelShape
-from harness.engine.generate_answers import generate_answers
-from harness.engine.vllm_engine import gpus
+from harness.engine.devices import gpus
+from harness.engine.generate_answers import Sampling, generate_answers
 from harness.models import registry as model_registry
 from harness.models.tokenizer import has_chat_template, load_tokenizer
 from harness.training.launch import run_job
@@ -170,7 +170,8 @@ def _own_answers(
     tokenizer = load_tokenizer(model.path)
     chat = has_chat_template(tokenizer)
     prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
-    found = generate_answers(model, prompts, task.max_new_tokens, run.threads, _TEMPERATURE, run.seed, _stops(task))
+    sampling = Sampling(task.max_new_tokens, _TEMPERATURE, run.seed, _stops(task))
+    found = generate_answers(model, prompts, sampling, run.threads)
     with Grader() as grader:
         coming = {i: grader.submit(grade, documents[i], text) for i, text in found.items()}
         right = [

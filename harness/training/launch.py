@@ -18,8 +18,8 @@ from harness.core.errors import HarnessError, MeasurementError
 from harness.core.files import write_json, write_text
 from harness.core.processes import end_with_parent
 from harness.core.progress import progress_bar
+from harness.engine.devices import gpus
 from harness.engine.library_settings import library_settings
-from harness.engine.vllm_engine import gpus
 from pruning.loader import load_pruned
 from recovery import trainer
 from recovery.recipe import Recipe, load_dtype, trl_command

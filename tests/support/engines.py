@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.engine.vllm_engine import EngineConfig, generate
+from harness.engine.memory_budget import EngineSettings
+from harness.engine.vllm_engine import generate
 
-SMALL = EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)
+SMALL = EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)
 
 
 PROMPTS = [

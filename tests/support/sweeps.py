@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.engine.vllm_engine import EngineConfig
+from harness.engine.memory_budget import EngineSettings
 from harness.evaluation.lm_eval_requests import EvalSpec
 from harness.sweeps.cells import CellContext
 from pruning.checkpoint import open_model
@@ -17,7 +17,7 @@ def bench_in(folder: Path) -> CellContext:
     return CellContext(
         model=open_model(TINY_MATH),
         eval_spec=eval_spec,
-        config=EngineConfig(max_model_len=128, kv_cache_bytes=1 << 26, threads=1),
+        settings=EngineSettings(max_model_len=128, kv_cache_bytes=1 << 26, threads=1),
         run=folder,
         reference="dense",
     )

@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_answers_belong_to_their_prompts_whatever_the_order(asked: list[Any]) -> None:
-    found = module.generate_answers(open_model(TINY_MATH), {"a": [5], "b": [7, 7]}, 10, 1)
+    found = module.generate_answers(open_model(TINY_MATH), {"a": [5], "b": [7, 7]}, module.Sampling(10), 1)
     assert {key: str(answer) for key, answer in found.items()} == {"a": "answer to 5", "b": "answer to 7"}
     assert found["a"].meta == {"finish_reason": "stop", "n_tokens": 2}
     assert [params.max_tokens for _, params in asked] == [10, 10] and asked[0][1].temperature == 0.0
@@ -47,15 +47,14 @@ def test_answers_belong_to_their_prompts_whatever_the_order(asked: list[Any]) ->
 def test_an_answer_ends_with_the_context_and_a_prompt_that_fills_it_is_left_out(asked: list[Any]) -> None:
     """The embedded model's context is 512 tokens."""
     prompts = {length: [length] * length for length in (300, 508, 511, 512, 600)}
-    found = module.generate_answers(open_model(TINY_MATH), prompts, 100, 1)
+    found = module.generate_answers(open_model(TINY_MATH), prompts, module.Sampling(100), 1)
     assert list(found) == [300, 508, 511]
     assert [params.max_tokens for _, params in asked] == [100, 4, 1]
 
 
 def test_samples_have_a_seed_each_and_the_texts_that_end_them(asked: list[Any]) -> None:
-    module.generate_answers(
-        open_model(TINY_MATH), {i: [i + 1] for i in range(3)}, 5, 1, temperature=0.7, seed=40, stop=("\n",)
-    )
+    sampling = module.Sampling(5, temperature=0.7, seed=40, stop=("\n",))
+    module.generate_answers(open_model(TINY_MATH), {i: [i + 1] for i in range(3)}, sampling, 1)
     assert [(params.seed, params.temperature, params.stop) for _, params in asked] == [
         (40 + i, 0.7, ["\n"]) for i in range(3)
     ]

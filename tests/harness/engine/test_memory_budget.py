@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError
-from harness.engine import vllm_engine
-from harness.engine.vllm_engine import (
-    EngineConfig,
+from harness.engine import devices, memory_budget
+from harness.engine.devices import worker_environment
+from harness.engine.memory_budget import (
+    EngineSettings,
     cached_bytes_per_token,
-    config_for,
     engine_arguments,
-    engines_for,
     fit_together,
     kv_cache_bytes,
     side_by_side,
-    worker_environment,
+    with_kv_cache,
     working_dtype,
 )
+from harness.engine.vllm_engine import engines_for
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
@@ -39,8 +39,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_a_gpu(patch: pytest.MonkeyPatch, memory: int = DEVICE) -> None:
-    patch.setattr(vllm_engine, "device_name", lambda: "cuda")
-    patch.setattr(vllm_engine, "device_bytes", lambda: memory)
+    patch.setattr(memory_budget, "device_name", lambda: "cuda")
+    patch.setattr(memory_budget, "device_bytes", lambda: memory)
 
 
 def model(weight_gib: float, dtype: str = "bfloat16") -> Any:
@@ -57,7 +57,7 @@ def test_on_a_gpu_the_cache_holds_every_sequence_and_one_more(per_token: int, lo
 
 
 def test_on_a_cpu_the_cache_is_bounded_but_holds_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
+    monkeypatch.setattr(memory_budget, "device_name", lambda: "cpu")
     assert kv_cache_bytes(1000, 512, 3) == 1000 * 512 * 4
     assert kv_cache_bytes(100_000, 512, 1000) == 2 * GIB
     assert kv_cache_bytes(1_000_000, 4096, 8) == 2 * 1_000_000 * 4096, "one sequence and vLLM's own block"
@@ -66,27 +66,27 @@ def test_on_a_cpu_the_cache_is_bounded_but_holds_one_sequence(monkeypatch: pytes
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(("parallel", "expected"), [(1, (1.1 * 15 + 20 + 4) / 80), (2, ((1.1 * 15 + 20) / 2 + 4) / 80)])
 def test_an_engine_asks_for_its_weights_its_cache_and_room_to_work(parallel: int, expected: float) -> None:
-    config = EngineConfig(kv_cache_bytes=20 * GIB, tensor_parallel=parallel)
-    assert engine_arguments(model(15), config)["gpu_memory_utilization"] == pytest.approx(expected)
+    settings = EngineSettings(kv_cache_bytes=20 * GIB, tensor_parallel=parallel)
+    assert engine_arguments(model(15), settings)["gpu_memory_utilization"] == pytest.approx(expected)
 
 
 @pytest.mark.usefixtures("gpu")
 def test_no_engine_asks_for_all_of_a_device() -> None:
-    assert engine_arguments(model(70), EngineConfig(kv_cache_bytes=20 * GIB))["gpu_memory_utilization"] == 0.95
-    found = engine_arguments(model(15), EngineConfig(kv_cache_bytes=None))
+    assert engine_arguments(model(70), EngineSettings(kv_cache_bytes=20 * GIB))["gpu_memory_utilization"] == 0.95
+    found = engine_arguments(model(15), EngineSettings(kv_cache_bytes=None))
     assert "gpu_memory_utilization" not in found and "kv_cache_memory_bytes" not in found, "vLLM takes what there is"
 
 
 @pytest.mark.usefixtures("gpu")
 def test_arguments_on_a_gpu_are_per_device() -> None:
-    found = engine_arguments(model(15), EngineConfig(kv_cache_bytes=20 * GIB, tensor_parallel=4, max_num_seqs=7))
+    found = engine_arguments(model(15), EngineSettings(kv_cache_bytes=20 * GIB, tensor_parallel=4, max_num_seqs=7))
     assert found["kv_cache_memory_bytes"] == 5 * GIB and found["tensor_parallel_size"] == 4
     assert (found["dtype"], found["enforce_eager"], found["max_num_seqs"]) == ("auto", False, 7)
 
 
 def test_arguments_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
-    found = engine_arguments(model(15), EngineConfig(kv_cache_bytes=GIB, max_model_len=99, prefix_caching=False))
+    monkeypatch.setattr(memory_budget, "device_name", lambda: "cpu")
+    found = engine_arguments(model(15), EngineSettings(kv_cache_bytes=GIB, max_model_len=99, prefix_caching=False))
     assert found == {
         "dtype": "float32",
         "enforce_eager": True,
@@ -105,7 +105,7 @@ def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], c
     """Weights with a tenth more, a cache of one size for all and room to work, within nine tenths of the device."""
     models = {str(i): model(gib) for i, gib in enumerate(weights)}
     asked = [cache and cache * GIB // 10 for cache, _ in zip(caches, weights, strict=False)]
-    wanted = {name: EngineConfig(kv_cache_bytes=cache) for name, cache in zip(models, asked, strict=True)}
+    wanted = {name: EngineSettings(kv_cache_bytes=cache) for name, cache in zip(models, asked, strict=True)}
     most = int(0.9 * DEVICE / len(weights) - 1.1 * max(weights) * GIB) - ACTIVATIONS
     with pytest.MonkeyPatch.context() as patch:
         on_a_gpu(patch)
@@ -114,14 +114,29 @@ def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], c
             with pytest.raises(MeasurementError, match="do not fit on the device together; measure fewer"):
                 side_by_side(models, wanted)
             return
-        (cache,) = {config.kv_cache_bytes for config in side_by_side(models, wanted).values()}
+        (cache,) = {settings.kv_cache_bytes for settings in side_by_side(models, wanted).values()}
     assert cache is not None and cache == pytest.approx(min([most, *(c for c in asked if c)]), abs=2)
     assert sum(1.1 * gib * GIB + cache + ACTIVATIONS for gib in weights) <= 0.9 * DEVICE + len(weights)
 
 
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("parallel", "room_gib"), [(1, None), (2, 136 - 154), (4, 272 - 154)])
+def test_a_model_that_is_larger_than_a_gpu_fits_on_several(parallel: int, room_gib: int | None) -> None:
+    """140 GiB of weights with a tenth more, on GPUs of 80 GiB: 0.9 * 80 - 4 = 68 GiB of each are for them."""
+    models = {"large": model(140)}
+    wanted = {"large": EngineSettings(kv_cache_bytes=None, tensor_parallel=parallel)}
+    fits = room_gib is not None and room_gib > 0
+    assert fit_together(models, parallel) is fits
+    if fits:
+        assert side_by_side(models, wanted)["large"].kv_cache_bytes == pytest.approx((room_gib or 0) * GIB, abs=2)
+    else:
+        with pytest.raises(MeasurementError, match="do not fit"):
+            side_by_side(models, wanted)
+
+
 def test_on_a_cpu_engines_keep_the_caches_they_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
-    wanted = {"a": EngineConfig(kv_cache_bytes=1), "b": EngineConfig(kv_cache_bytes=2)}
+    monkeypatch.setattr(memory_budget, "device_name", lambda: "cpu")
+    wanted = {"a": EngineSettings(kv_cache_bytes=1), "b": EngineSettings(kv_cache_bytes=2)}
     models = {"a": model(500), "b": model(500)}
     assert side_by_side(models, wanted) == wanted and fit_together(models)
 
@@ -150,7 +165,7 @@ def test_auto_is_the_stored_half_type_or_the_devices_own(
 
 
 def test_on_a_cpu_auto_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "device_name", lambda: "cpu")
+    monkeypatch.setattr(memory_budget, "device_name", lambda: "cpu")
     assert working_dtype(model(1, "bfloat16"), "auto") == "float32"
     tiny = open_model(TINY_MATH)
     numbers = 2 * 4 * 2 * 32  # key and value, layers, KV heads, head_dim
@@ -165,25 +180,24 @@ def test_models_that_are_timed_together_get_caches_of_one_size(monkeypatch: pyte
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     tiny = open_model(TINY_MATH)
-    alone = config_for(tiny, "auto", 1, 500, 32)
+    settings = EngineSettings(max_model_len=500, max_num_seqs=32, threads=1)
+    alone = with_kv_cache(tiny, settings)
     assert alone.kv_cache_bytes == 2 * 2 * 4 * 2 * 32 * 512 * 33
-    found = engines_for({"a": tiny, "b": tiny}, "auto", 1, 500, 32)
-    assert found.configs == {"a": alone, "b": alone} and found.running == {}
+    found = engines_for({"a": tiny, "b": tiny}, settings)
+    assert found.settings == {"a": alone, "b": alone} and found.running == {}
     memory = int(8.92 * GIB)
     on_a_gpu(monkeypatch, memory)
-    (cache,) = {
-        config.kv_cache_bytes for config in engines_for({"a": tiny, "b": tiny}, "auto", 1, 500, 32).configs.values()
-    }
+    (cache,) = {each.kv_cache_bytes for each in engines_for({"a": tiny, "b": tiny}, settings).settings.values()}
     assert cache == int(0.9 * memory / 2 - 1.1 * tiny.weight_bytes) - ACTIVATIONS < alone.kv_cache_bytes
 
 
-@pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize(("visible", "devices"), [("3,5,7,9", "3579"), (None, "0123")])
-def test_every_engine_has_its_own_gpus(visible: str | None, devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "gpus", lambda: 4)
+@pytest.mark.parametrize(("visible", "numbers"), [("3,5,7,9", "3579"), (None, "0123")])
+def test_every_engine_has_its_own_gpus(visible: str | None, numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", lambda: 4)
+    monkeypatch.setattr(devices, "device_name", lambda: "cuda")
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = [worker_environment(number, 2)["CUDA_VISIBLE_DEVICES"].split(",") for number in range(2)]
-    assert list(itertools.chain(*found)) == list(devices)
+    assert list(itertools.chain(*found)) == list(numbers)

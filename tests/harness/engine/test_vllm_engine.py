@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.engine.vllm_engine import EngineConfig, engine
+from harness.engine.memory_budget import EngineSettings
+from harness.engine.vllm_engine import engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
@@ -56,7 +57,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp_path: Path) -> None:
     with engine(
         open_model(build_model("smollm3", tmp_path / "a")),
-        EngineConfig(max_model_len=128, kv_cache_bytes=1 << 24, threads=1),
+        EngineSettings(max_model_len=128, kv_cache_bytes=1 << 24, threads=1),
     ):
         pass
     build_model("smollm3", tmp_path / "b")
@@ -130,7 +131,7 @@ def test_lm_evals_own_backends_take_the_export_and_our_tasks(
 @pytest.fixture(scope="module")
 def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     tasks = tuple(find_task(name) for name in ("mini_facts", "mini_math", "mini_code"))
-    with engine(open_model(pruned), EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+    with engine(open_model(pruned), EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         found = evaluate(
             llm,
             EvalSpec("pruned", tasks, 512, chat=True, limit=24),

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError, UsageError
-from harness.engine.vllm_engine import cached_bytes_per_token, engine, kv_bytes_per_token
+from harness.engine.memory_budget import cached_bytes_per_token
+from harness.engine.vllm_engine import engine, kv_bytes_per_token
 from harness.engine.weight_swap import restore, swap, swapped
 from harness.pipeline import scoring
 from pruning import score_file

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.core.errors import MeasurementError
-from harness.engine.vllm_engine import EngineConfig
+from harness.engine.memory_budget import EngineSettings
 from harness.serving import process_memory
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.workload import Workload
@@ -52,7 +52,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, **made: Any) -> list[Any]:
 def test_the_last_line_is_the_measurement_whatever_the_engine_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     line = '{"resident_bytes": 3, "peak_bytes": 5, "engine_weight_bytes": null}'
     given = answering(monkeypatch, stdout=f"loading ...\n{line}\n")
-    assert footprint(MODEL, EngineConfig(), WORKLOAD, 2) == EngineMemory(3, 5, None)
+    assert footprint(MODEL, EngineSettings(), WORKLOAD, 2) == EngineMemory(3, 5, None)
     assert '"concurrency": 2' in given[0][1] and '"model": "m"' in given[0][1]
 
 
@@ -62,4 +62,4 @@ def test_the_last_line_is_the_measurement_whatever_the_engine_prints(monkeypatch
 def test_an_engine_that_does_not_start_says_why(stderr: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, returncode=9, stderr=stderr)
     with pytest.raises(MeasurementError, match=f"no engine on m in a process of its own: {said}"):
-        footprint(MODEL, EngineConfig(), WORKLOAD, 2)
+        footprint(MODEL, EngineSettings(), WORKLOAD, 2)

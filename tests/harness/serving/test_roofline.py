@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
-from harness.engine.vllm_engine import cached_bytes_per_token
+from harness.engine.memory_budget import cached_bytes_per_token
 from harness.serving.roofline import (
     _CONTEXT_BYTES,
     DEVICES,

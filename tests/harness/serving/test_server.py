@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from harness.core.errors import UsageError
-from harness.engine.vllm_engine import EngineConfig
+from harness.engine.memory_budget import EngineSettings
 from harness.pipeline.run_json import run_schema
 from harness.serving import server
 from harness.serving.server import Address, check_address, command, free_port
@@ -215,7 +215,7 @@ def test_others_can_reach_it_only_with_a_key() -> None:
 
 
 def test_the_line_is_what_vllm_would_be_given_by_hand() -> None:
-    config = EngineConfig("float32", 512, 1 << 26, 16)
+    config = EngineSettings(dtype="float32", max_model_len=512, kv_cache_bytes=1 << 26, max_num_seqs=16)
     line = command(open_model(TINY_MATH), "tiny", config, Address(port=1, api_key="secret"), ["--seed", "1"])
     assert line[:3] == ["vllm", "serve", str(TINY_MATH)]
     assert "secret" not in line
@@ -233,7 +233,7 @@ def test_the_name_that_vllm_serve_asks_for_is_there_even_where_the_wheel_lacks_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_lacks_metadata", lambda: True)
-    environment = server._environment(tmp_path, EngineConfig(), Address())
+    environment = server._environment(tmp_path, EngineSettings(), Address())
     code = "import importlib.metadata, sys; print(importlib.metadata.version('vllm'))"
     made = subprocess.run(
         [sys.executable, "-S", "-c", code],

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 import harness as package
-from harness.engine.vllm_engine import EngineConfig, engine
+from harness.engine.memory_budget import EngineSettings
+from harness.engine.vllm_engine import engine
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
@@ -99,7 +100,7 @@ def test_a_cell_is_what_its_exported_checkpoint_answers(
     folder, _ = whole
     plan = folder / "arms" / arm / "plan.safetensors"
     made = export(open_model(TINY_MATH), load_plan(plan), tmp_path / "checkpoint", plan)
-    with engine(made, EngineConfig(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+    with engine(made, EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         eval_spec = EvalSpec(
             "m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24
         )

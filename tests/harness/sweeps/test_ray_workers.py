@@ -64,7 +64,7 @@ def test_a_node_that_does_not_see_the_run_directory_says_so(tmp_path: Path) -> N
 def test_what_no_node_has_is_refused(tmp_path: Path) -> None:
     bench = bench_in(tmp_path)
     with pytest.raises(MeasurementError, match="no node of the Ray cluster has 64 CPUs"):
-        RayWorker(replace(bench, config=replace(bench.config, threads=64)))
+        RayWorker(replace(bench, settings=replace(bench.settings, threads=64)))
     assert default_workers(1) == 1
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError
 from harness.core.types.evaluation import EvalResult
-from harness.engine.vllm_engine import worker_environment
+from harness.engine.devices import worker_environment
 from harness.sweeps.cells import Cell, CellContext
 from harness.sweeps.workers import LocalWorker, WorkerDied, run_cells
 from tests.support.sweeps import bench_in
@@ -246,7 +246,7 @@ def test_a_killed_process_is_replaced_and_its_cell_done_again(folder: Path) -> N
 def test_an_engine_that_cannot_start_says_why(folder: Path, tmp_path: Path) -> None:
     bench, broken = bench_in(folder), replace(bench_in(folder).model, path=tmp_path)
     worker = LocalWorker(
-        CellContext(model=broken, eval_spec=bench.eval_spec, config=bench.config, run=folder, reference="dense"), {}
+        CellContext(model=broken, eval_spec=bench.eval_spec, settings=bench.settings, run=folder, reference="dense"), {}
     )
     try:
         assert isinstance(worker.started.exception(timeout=120), MeasurementError)
