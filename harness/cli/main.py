@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import rich_click as click
@@ -60,6 +61,8 @@ _PANELS = {
 def main() -> None:
     """The console script: every error is one line, exit 1 or 2; the traceback only with --debug."""
     debug = "--debug" in sys.argv
+    if not debug:  # one line says that a download failed; not one for every retry
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         cli(prog_name="harness", standalone_mode=False)
     except SystemExit as ended:  # click ends so where what reads standard output has closed it, as `| head -1` does

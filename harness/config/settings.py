@@ -304,16 +304,21 @@ def load_config(
         problems.append(f"{sources.place(('preset',))}: {unknown}")
         preset = None
     merged = _merged(sources, _read_preset(preset), defaults)
-    config = None
-    try:
-        config = RunConfig(**{**merged, "preset": preset})
-    except ValidationError as error:
-        problems += [_problem(e, sources) for e in innermost(error)]
+    config, wrong = _validated({**merged, "preset": preset}, sources)
     found = names(merged) if names else ()
+    problems += wrong
     problems += [f"{sources.place((*filter(None, [_INNER.get(key)]), key))}: {problem}" for key, problem in found]
     if problems or config is None:
         raise UsageError(f"bad settings: {'; '.join(problems)}")
     return config
+
+
+def _validated(values: Mapping[str, Any], sources: _Sources) -> tuple[RunConfig | None, list[str]]:
+    """The config, or what is wrong with the values."""
+    try:
+        return RunConfig(**values), []
+    except ValidationError as error:
+        return None, [_problem(e, sources) for e in innermost(error)]
 
 
 def _merged(sources: _Sources, preset: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from reports.figures import count_text, mebibytes, percent
 from reports.parts import Table
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
+_NOTABLE = 0.005  # difference of the ratio from what was requested
 _DAYS = 48 * 3600.0  # seconds from which the number says no more than that
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
@@ -221,6 +222,8 @@ def forecast_table(expected: Forecast) -> Table:
     """The forecast for a terminal."""
     width, parameters, weights = expected.intermediate_size, expected.parameters, expected.weight_bytes
     removed = f"{percent(expected.ratio_neurons, 2)} of neurons, {percent(expected.ratio_parameters, 2)} of parameters"
+    if abs(expected.ratio_neurons - expected.ratio_requested) > _NOTABLE:
+        removed += f"; widths are multiples of {expected.alignment}, --align sets another"
     dense, pruned = (f"{mebibytes(size)} ({size:,} bytes)" for size in (weights.dense, weights.pruned))
     rows = (
         ("model", expected.model),

@@ -38,6 +38,7 @@ from harness.sweeps.curves import GridPoint, has_right_answers, read_outcomes, s
 from harness.sweeps.grid import resolve_sweep
 from harness.sweeps.speed import measure_speed
 from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
+from reports.figures import count_text
 
 _DATA = "recovery data"
 _SEQUENCES = 256  # at a time, in a worker's engine
@@ -178,9 +179,9 @@ def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> No
     default = ray_workers.default_workers if sweep.launcher == "ray" else _default_workers
     wanted = sweep.workers or default(sweep.tensor_parallel)
     context, workers = _cell_context(run, wanted), min(wanted, len(cells))
-    run.directory.begin(f"eval of {len(cells)} variants")
+    run.directory.begin(f"eval of {count_text(len(cells), 'variant')}")
     tasks = ", ".join(task.name for task in run.spec.tasks)
-    title = f"Evaluating {len(cells)} variants on {tasks}, {workers} at a time"
+    title = f"Evaluating {count_text(len(cells), 'variant')} on {tasks}, {workers} at a time"
     with progress_bar(title, len(cells)) as advance:
 
         def done(cell: Cell, outcome: Outcome) -> None:

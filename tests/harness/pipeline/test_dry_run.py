@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.config.settings import load_config
 from harness.core import memory
 from harness.pipeline import dry_run
-from harness.pipeline.dry_run import Change, SecondMoments, forecast
+from harness.pipeline.dry_run import Change, SecondMoments, forecast, forecast_table, time_text
 from harness.pipeline.resolve import resolve
 from pruning.checkpoint import open_model
+from reports.figures import count_text, short_count
 from tests.support.models import TINY_MATH
 
 
@@ -31,6 +34,29 @@ def test_the_second_moments_of_7b_within_24_gb(monkeypatch: pytest.MonkeyPatch) 
     assert found.scoring_bytes == 2 * 7_615_616_512
     plain = forecast(resolve(load_config(None, {"model": "qwen-7b", "metric": "rms"})))
     assert plain.second_moments is None
+
+
+def test_the_table_says_what_rounding_makes_of_the_ratio_and_where_the_run_would_go() -> None:
+    """SmolLM2: 20 % of 1536 leaves 1228, and a multiple of 128 below it is 1152, 25 % less."""
+    config = load_config(None, {"model": "smollm2-135m", "seed": 3, "method": "random"})
+    rows = dict(forecast_table(forecast(resolve(config))).rows)
+    assert rows["ratio"].startswith("20.0 % requested, 25.00 % of neurons") and "multiples of 128" in rows["ratio"]
+    assert rows["would write to"] == "runs/smollm2-135m-gsm8k_boxed-random-0.2-seed3"
+    exact = dict(forecast_table(forecast(resolve(load_config(None, {})), Path("x"))).rows)
+    assert "--align" not in exact["ratio"] and exact["would write to"] == "x"
+
+
+def test_numbers_and_words_agree() -> None:
+    assert [time_text(seconds) for seconds in (None, 20, 89, 91, 7100, 7300, 1e6)] == [
+        "not estimated for a GPU",
+        *("at most about 1 minute on this CPU",) * 2,
+        "at most about 2 minutes on this CPU",
+        "at most about 118 minutes on this CPU",
+        "at most about 2 hours on this CPU",
+        "days on this CPU; use a GPU",
+    ]
+    assert [count_text(n, "pass", "passes") for n in (0, 1, 2000)] == ["0 passes", "1 pass", "2,000 passes"]
+    assert [short_count(n) for n in (7_615_616_512, 1_321_088, 512)] == ["7.62 B", "1.32 M", "512"]
 
 
 def test_a_limit_shortens_the_forecast() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from harness.core.errors import MeasurementError, UsageError
 from harness.publish import trackers
-from harness.publish.trackers import TRACKERS, series, track
+from harness.publish.trackers import TRACKERS, series, track, where_to_look
 from tests.support.runs import EXAMPLE, RUN, VARIANT
 
 
@@ -127,6 +127,14 @@ def test_trackio_keeps_it(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", TRACKERS)
+def test_it_is_said_where_to_look(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
+    assert {"trackio": "--project pruning", "wandb": "wandb sync", "mlflow": "http://there:5000"}[
+        kind
+    ] in where_to_look(kind, "pruning")
+
+
 def test_wandb_keeps_it_offline(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -117,7 +117,7 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
     folder, before = whole
     written = (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns
     run, stderr = invoke(*SWEEP, "--ratios", "0.3,0.5", "--methods", "smd", "--recovered", "", "--out", str(folder))
-    assert "2 of 3 variants: evaluated before, skipped" in stderr and "Evaluating 1 variants" in stderr
+    assert "2 of 3 variants: evaluated before, skipped" in stderr and "Evaluating 1 variant on" in stderr
     assert "time selective-S-0.3: done before" in stderr
     assert (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns == written
     assert [v["name"] for v in run["variants"]] == ["dense", "selective-S-0.3", "selective-S-0.5"]
