@@ -1,7 +1,8 @@
 """Evaluation's tokens per second beside a bare LLM.generate on the same prompts, on one engine in turns, grading
 included.
 
-python benchmarks/evaluation.py --model smollm2-135m --task gsm8k_boxed --limit 64      Aim: at least 0.95 of the bare engine.
+python benchmarks/evaluation.py --model smollm2-135m --task gsm8k_boxed --limit 64
+Aim: at least 0.95 of the bare engine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Pruning a real language model: perplexity of GSM8K's answers and of WikiText-2, seconds to prune, beside optipfair's.
 
-python benchmarks/perplexity.py --out docs/perplexity.json     (needs HARNESS_DATA_DIR or the Hub; `pip install --no-deps optipfair==0.4.2`)
+python benchmarks/perplexity.py --out docs/perplexity.json
+(needs HARNESS_DATA_DIR or the Hub; `pip install --no-deps optipfair==0.4.2`)
 
 An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration
 texts). Every arm is an export with alignment 1, scored by vLLM. seconds: from loading the model to the saved

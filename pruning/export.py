@@ -139,7 +139,8 @@ def _check_fit(model: ModelFolder, plan: PruningPlan) -> None:
         )
     if plan.model_hash != model.fingerprint:
         raise UsageError(
-            f"the plan was made for {plan.model} and {model.path} has other weights; make a plan from this model's scores"
+            f"the plan was made for {plan.model} and {model.path} has other weights; "
+            "make a plan from this model's scores"
         )
 
 

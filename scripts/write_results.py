@@ -17,7 +17,10 @@ EXAMPLES = {"laptop": "tiny-math", "smollm2-math": "SmolLM2-135M"}
 RATIOS = (0.1, 0.2, 0.3, 0.5)
 _CAN_DO = 0.1  # off-target tasks that the dense model solves less often say nothing
 _BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- results end -->)", re.DOTALL)
-_HEAD = "| model | removed | best | change | S | random | reverse | off target, `best` |\n|---|---|---|---|---|---|---|---|\n"
+_HEAD = (
+    "| model | removed | best | change | S | random | reverse | off target, "
+    "`best` |\n|---|---|---|---|---|---|---|---|\n"
+)
 
 
 def text() -> str:

@@ -31,7 +31,8 @@ _replacements: dict[tuple[str, str], Any] = {}  # what it put there; the next en
 
 @contextmanager
 def library_settings(threads: int | None = None) -> Iterator[None]:
-    """One process, no telemetry, only errors on the terminal; on leaving, the process is as it was, also after an error.
+    """One process, no telemetry, only errors on the terminal; on leaving, the process is as it was, also after an
+    error.
 
     Restored are os.environ, warning filters, log levels, progress bars, torch's thread count, the state of every random
     generator and the process's CPU affinity. Subprocesses that start inside inherit the environment.
@@ -46,7 +47,9 @@ def library_settings(threads: int | None = None) -> Iterator[None]:
 
 
 def prepare_environment(threads: int | None = None) -> None:
-    """The environment variables of `library_settings`, for a process of our own; to be called before torch is imported."""
+    """The environment variables of `library_settings`, for a process of our own; to be called before torch is
+    imported.
+    """
     os.environ.update(_ENVIRONMENT)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if threads or "OMP_NUM_THREADS" not in os.environ:

@@ -68,14 +68,16 @@ def verify(
     error = max(_error(a, b) for a, b in zip(expected, _logits(pruned, prompts), strict=True))
     if not error <= _TOLERANCE:
         raise MeasurementError(
-            f"{checkpoint.path} gives other logits than the masked model (off by {error:.2g} of the largest); export again"
+            f"{checkpoint.path} gives other logits than the masked model (off by "
+            f"{error:.2g} of the largest); export again"
         )
     answers = _vllm_tokens(checkpoint, prompts, threads)
     differing = sum(_differing(pruned, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
     result = Verification(error, sum(map(len, answers)), differing)
     if result.differing:
         raise MeasurementError(
-            f"{differing} of {result.tokens} tokens of {checkpoint.path} differ between vLLM and transformers; do not serve it"
+            f"{differing} of {result.tokens} tokens of {checkpoint.path} differ between "
+            "vLLM and transformers; do not serve it"
         )
     return result
 
@@ -84,7 +86,8 @@ def _check_memory(model: ModelFolder, checkpoint: ModelFolder) -> None:
     need, free = 4 * (model.parameters + checkpoint.parameters), available_bytes()
     if need > free:
         raise MeasurementError(
-            f"verifying {checkpoint.path} holds both models in FP32, {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; "
+            f"verifying {checkpoint.path} holds both models in FP32, {need / 2**30:.1f} "
+            f"GiB, and {free / 2**30:.1f} GiB are free; "
             "the checkpoint is written, verify it on a larger machine"
         )
 

@@ -176,7 +176,8 @@ def device_table(made: DeviceTable) -> Table:
         else "by operations / by bytes read, since only its memory is known"
     )
     note = (
-        f"By formula. KV tokens: what the cache holds; {made.kv_bytes_per_token:,} bytes per token at every ratio; pruning frees weights, and "
+        f"By formula. KV tokens: what the cache holds; {made.kv_bytes_per_token:,} bytes per "
+        "token at every ratio; pruning frees weights, and "
         f"the cache takes their place. Ideal speed-up of decoding with 1 and {_BUSY} requests of {made.context:,} "
         f"tokens at a time: {known}. measured: by runs of this model below runs/."
     )

@@ -158,7 +158,8 @@ def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
     )  # a preset is for all commands, a sweep's config for this one too
     if config.arms or (config.recovery != RecoveryConfig() and not elsewhere):
         raise UsageError(
-            "settings of the recovery are given and nothing is recovered; add --recover, or give them to `harness recover`"
+            "settings of the recovery are given and nothing is recovered; add "
+            "--recover, or give them to `harness recover`"
         )
     tasks, shape = tasks_and_shape(config, chat)
     arm = make_arm(config, config.method, shape)

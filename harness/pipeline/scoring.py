@@ -215,7 +215,8 @@ def _enough_memory() -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise MeasurementError(
-            "a layer's second moments and their inverse in FP64 do not fit the GPU; hide it (CUDA_VISIBLE_DEVICES=) or use --metric rms"
+            "a layer's second moments and their inverse in FP64 do not fit the GPU; hide it "
+            "(CUDA_VISIBLE_DEVICES=) or use --metric rms"
         ) from error
 
 

@@ -128,7 +128,8 @@ def _pass(runner: Runner, concurrency: int, rounds: int, workload: Workload) -> 
         found += runner(concurrency)
     if not workload.stop_at_eos and set(found.answers) != {workload.output_tokens}:
         raise MeasurementError(
-            f"the engine gave answers of {min(found.answers)} tokens instead of {workload.output_tokens}; give a smaller --output-tokens"
+            f"the engine gave answers of {min(found.answers)} tokens instead of "
+            f"{workload.output_tokens}; give a smaller --output-tokens"
         )
     return found
 

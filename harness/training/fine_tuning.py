@@ -306,7 +306,8 @@ def _announce(job: Job, expected: Cost) -> None:
     }
     say(
         f"{job.folder.name}: {job.recipe.tuning} fine-tuning, {expected.tokens:,} tokens in {expected.steps} steps, "
-        f"{expected.trained_parameters:,} trained parameters; GiB about {gib['weights']} weights, {gib['gradient']} gradients, "
+        f"{expected.trained_parameters:,} trained parameters; GiB about "
+        f"{gib['weights']} weights, {gib['gradient']} gradients, "
         f"{gib['optimiser']} optimiser, {gib['activation']} activations, {gib['disk']} disk"
     )
 
@@ -327,7 +328,8 @@ def check_room(job: Job, expected: Cost) -> None:
             "--tuning lora" if job.recipe.tuning == "full" else "--gradient-checkpointing or a smaller --micro-batch"
         )
         raise MeasurementError(
-            f"training {job.folder.name} needs about {expected.memory_bytes / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; "
+            f"training {job.folder.name} needs about {expected.memory_bytes / 2**30:.1f} "
+            f"GiB and {free / 2**30:.1f} GiB are free; "
             f"give {lower}, or use a larger machine"
         )
 

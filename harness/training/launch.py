@@ -56,7 +56,10 @@ def _reproduction(job: Job) -> str:
     lines = [f"# trl sft --config {shlex.quote(str(job.folder / 'sft.yaml'))}"]
     if job.recipe.processes > 1:
         lines = [
-            f"# accelerate launch --num_processes {job.recipe.processes} -m trl.scripts.sft --config {job.folder / 'sft.yaml'}"
+            (
+                f"# accelerate launch --num_processes {job.recipe.processes} -m "
+                f"trl.scripts.sft --config {job.folder / 'sft.yaml'}"
+            )
         ]
     if job.teacher:
         lines.append(f"# Without the distillation term, which trl does not have: {job.recipe.distill:.0%} of the loss.")

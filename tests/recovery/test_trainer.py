@@ -201,7 +201,8 @@ def test_a_killed_training_goes_on_to_the_same_loss(make_job: MakeJob) -> None:
     whole = history(fit(make_job("whole", steps=40, tuning="lora", lora_dropout=0.1)))
     job = make_job("killed", steps=40, tuning="lora", lora_dropout=0.1)
     code = (
-        "import sys, time; from pathlib import Path; from harness.training.launch import load_job; from tests.recovery.test_trainer import fit\n"
+        "import sys, time; from pathlib import Path; from harness.training.launch import load_job; "
+        "from tests.recovery.test_trainer import fit\n"
         "from recovery import trainer\nkeep = trainer.thin_out\n"
         "trainer.thin_out = lambda job: (keep(job), time.sleep(0.3))\nfit(load_job(Path(sys.argv[1])))"
     )

@@ -61,7 +61,8 @@ def test_every_chart_is_drawn_and_nothing_is_said(opened: tuple[Any, list[str]])
 
 def test_the_figures_are_those_of_run_json(opened: tuple[Any, list[str]], sweep_folder: Path) -> None:
     page, run = opened[0], read_run(sweep_folder)
-    script = """(title) => [...document.querySelectorAll('.table')].filter((t) => t.querySelector('h3').textContent === title)
+    script = """(title) => [...document.querySelectorAll('.table')]
+        .filter((t) => t.querySelector('h3').textContent === title)
         .flatMap((t) => [...t.querySelectorAll('tbody tr')].map((r) => [...r.cells].map((c) => c.textContent)))"""
     points = {(row[0], row[1], row[3]): row[5] for row in page.evaluate(script, "Every point") if row[0] != "dense"}
     expected = {

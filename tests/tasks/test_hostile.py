@@ -82,7 +82,9 @@ def test_every_mode_that_starts_here_holds(number: int, tmp_path: Path) -> None:
         f"import os; return os.chmod({str(victim)!r}, 0) or 2": "runtime_error",
         f"import os; return os.utime({str(victim)!r}, (1, 1)) or 2": "runtime_error",
         f"import os; return os.setxattr({str(victim)!r}, 'user.x', b'1') or 2": "runtime_error",
-        f"import fcntl, os; r, w = os.pipe(); return fcntl.fcntl(r, fcntl.F_SETOWN, {sleeper.pid}) or 2": "runtime_error",
+        (
+            f"import fcntl, os; r, w = os.pipe(); return fcntl.fcntl(r, fcntl.F_SETOWN, {sleeper.pid}) or 2"
+        ): "runtime_error",
         "import fcntl, os; r, w = os.pipe(); return fcntl.fcntl(r, 10, 9) or 2": "runtime_error",
         "return bytearray(2 << 30) and 2": "memory",
         "import os; os._exit(0)": "crash",

@@ -33,7 +33,9 @@ CASES = {
     "a body, then another function that is cut": "    return a + b\n\ndef main():\n    print(1",
     "a body, then a better definition": "    return a - b\n\n" + WHOLE,
     "the whole function": WHOLE,
-    "a whole function that needs the prompt's import and helper": "def add(a: List[int], b):\n    return helper(a) + b\n",
+    (
+        "a whole function that needs the prompt's import and helper"
+    ): "def add(a: List[int], b):\n    return helper(a) + b\n",
     "a fence": f"Here:\n```python\n{WHOLE}```\nDone `x`.",
     "an open fence": f"Here:\n```python\n{WHOLE}",
     "a fence that the prompt opened": f"{WHOLE}```\nexplanation: this\n",
@@ -57,7 +59,9 @@ CASES = {
     "a decorator": "from functools import lru_cache\n@lru_cache(None)\n" + WHOLE,
     "a future import": "from __future__ import annotations\ndef add(a: Unknown, b):\n    return a + b\n",
     "a docstring at the margin": 'def add(a, b):\n    """\nAdds.\n    """\n    return a + b\nprose here it is\n',
-    "a class beside it": "class S:\n    def add(self, a, b):\n        return a + b\n\ndef add(a, b):\n    return S().add(a, b)\n",
+    (
+        "a class beside it"
+    ): "class S:\n    def add(self, a, b):\n        return a + b\n\ndef add(a, b):\n    return S().add(a, b)\n",
     "a table made by a loop": "T = {}\nfor i in range(3):\n    T[i] = i\ndef add(a, b):\n    return a + b + T[0]\n",
     "a comment at the margin": "def add(a, b):\n# here it comes\n    return a + b\n",
     "reading input at the end": WHOLE + "n = int(input())\nm = n + 1\nprint(m)\n",

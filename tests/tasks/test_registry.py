@@ -118,7 +118,10 @@ def test_a_task_survives_the_way_to_another_process(name: str) -> None:
 
 def test_names_cost_no_import_and_tasks_no_library() -> None:
     """`harness --help` completes names, `harness tasks` shows every task."""
-    code = "import sys\nfrom tasks.registry import TASKS, is_task\nassert is_task('gsm8k') and len(list(TASKS)) == len(TASKS)\n"
+    code = (
+        "import sys\nfrom tasks.registry import TASKS, is_task\nassert "
+        "is_task('gsm8k') and len(list(TASKS)) == len(TASKS)\n"
+    )
     code += "assert not [m for m in sys.modules if m.startswith('tasks.') and m != 'tasks.registry'], sys.modules\n"
     code += "assert [t.name for t in TASKS.values()] == list(TASKS)\n"
     code += "assert not {'datasets', 'lm_eval', 'torch', 'transformers', 'numpy'} & set(sys.modules)\n"

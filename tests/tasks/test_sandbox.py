@@ -35,8 +35,8 @@ def test_a_sandbox_is_available() -> None:
 
 def test_calls_with_values_of_every_kind() -> None:
     program = "def f(x, *, y=0): return x, y"
-    values = """[None, True, 1, -(10**5000), 1.5, float('inf'), 'é\\ud800', b'a', 2j, (1, [2]), {3: {4}}, frozenset(), range(3),
-        {'a': 1}.keys(), int]"""
+    values = """[None, True, 1, -(10**5000), 1.5, float('inf'), 'é\\ud800', b'a', 2j, (1, [2]), {3: {4}}, frozenset(),
+        range(3), {'a': 1}.keys(), int]"""
     test = (
         f"for value in {values}:\n    assert f(value, y=value) == (value, value), value\nassert f(f(1)) == ((1, 0), 0)"
     )
@@ -100,12 +100,18 @@ def test_nothing_of_the_host_is_reachable(body: str, monkeypatch: pytest.MonkeyP
 
 
 def test_an_equality_of_the_program_is_never_asked() -> None:
-    program = "class Yes(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(x): return Yes(3)"
+    program = (
+        "class Yes(int):\n    def __eq__(self, other): return True\n    __hash__ = "
+        "int.__hash__\ndef f(x): return Yes(3)"
+    )
     assert run_tests(program, "f", f"assert {CALL} == 2") == "wrong"
 
 
 def test_what_a_program_leaves_behind_is_gone_for_the_next() -> None:
-    leave = "import builtins, os\ndef f(x): return 2\nbuiltins.abs = lambda x: 7\nos.makedirs('/tmp/a/b')\nopen('/tmp/a/b/c', 'w').write('x')"
+    leave = (
+        "import builtins, os\ndef f(x): return 2\nbuiltins.abs = lambda x: "
+        "7\nos.makedirs('/tmp/a/b')\nopen('/tmp/a/b/c', 'w').write('x')"
+    )
     look = "import os\ndef f(x): return (abs(0), os.listdir('/tmp'), os.listdir('/dev/shm'))"
     for _ in range(2 * (os.cpu_count() or 1)):  # every worker
         assert run_tests(leave, "f", f"assert {CALL} == 2") == "passed"

@@ -10,7 +10,10 @@ from tasks.data import general_prompts
 from tasks.wikitext.articles import articles
 from tasks.wikitext.task import pages, process, text
 
-RAW = " \n = One = \n \n First line . \n Second line . \n \n = = Part = = \n \n Third , line . \n \n = Two ( a ) = \n \n Fourth . \n"
+RAW = (
+    " \n = One = \n \n First line . \n Second line . \n \n = = Part = = \n \n Third , "
+    "line . \n \n = Two ( a ) = \n \n Fourth . \n"
+)
 
 
 @pytest.mark.parametrize("written", [RAW, RAW.replace("\n", "\r\n\r\n"), RAW.replace(" \n \n", " \n\n\n\n")])

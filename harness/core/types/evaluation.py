@@ -42,7 +42,8 @@ class EvalResult:
     """One variant on one task: the metric with a 95 % interval, and the rate of every failure kind.
 
     Attributes:
-        metric: exact_match, pass@1, similarity or a metric of lm-eval; for perplexity and bits_per_byte lower is better.
+        metric: exact_match, pass@1, similarity or a metric of lm-eval. For perplexity and bits_per_byte lower is
+            better.
         ci_low, ci_high: Wilson's interval for shares, over texts for likelihood metrics; None where lm-eval gives no
             standard error.
         failures: Failure kind -> rate. An answer can have several kinds. None: unknown.

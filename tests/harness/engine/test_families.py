@@ -54,13 +54,15 @@ PROMPTS = [[int(t) for t in np.random.default_rng(i).integers(2, 1000, 20)] for 
 # nothing of ours is imported by hand: the installed entry point alone makes ragged widths known
 SCRIPT = """
 import gc, json, os, sys
-os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", VLLM_LOGGING_LEVEL="ERROR")
+os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1")
+os.environ.update(HF_HUB_OFFLINE="1", VLLM_LOGGING_LEVEL="ERROR")
 from vllm import LLM, SamplingParams
 folders, prompts = json.load(open(sys.argv[1]))
 found = {}
 for name, folder in folders.items():
     try:
-        llm = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=1 << 25, skip_tokenizer_init=True)
+        llm = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=1 << 25,
+        skip_tokenizer_init=True)
         params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, detokenize=False)
         out = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
         found[name] = [list(o.outputs[0].token_ids) for o in out]

@@ -33,7 +33,8 @@ os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1", H
 from vllm import LLM, SamplingParams
 model, prompts = sys.argv[1], json.load(open(sys.argv[2]))
 llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=512, kv_cache_memory_bytes=1 << 26)
-out = llm.generate([{"prompt_token_ids": p} for p in prompts], SamplingParams(temperature=0, max_tokens=40), use_tqdm=False)
+params = SamplingParams(temperature=0, max_tokens=40)
+out = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
 assert not [m for m in sys.modules if m.split(".")[0] in ("harness", "pruning", "tasks", "reports")]
 json.dump([list(o.outputs[0].token_ids) for o in out], open(sys.argv[3], "w"))
 """

@@ -28,7 +28,10 @@ doc_to_target: {target}
 {more}
 metadata: {{version: 3}}
 """
-CHOICE = "doc_to_choice: ['#### 1', '#### 2', '#### 3']\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]"
+CHOICE = (
+    "doc_to_choice: ['#### 1', '#### 2', '#### 3']\nmetric_list: "
+    "[{metric: acc, aggregation: mean, higher_is_better: true}]"
+)
 ANSWER = (
     "generation_kwargs: {until: ['<|im_end|>'], max_gen_toks: 8}\n"
     "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]"
