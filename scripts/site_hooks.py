@@ -10,6 +10,7 @@ OUTSIDE = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "CITATION.cff",
+    "examples/*.ipynb",
     "harness/*.schema.json",
     "harness/models/embedded/*/README.md",
     "reports/example/*/report.*",
