@@ -30,6 +30,7 @@ from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
 from harness.engine.library_settings import library_settings
+from harness.serving import BENCH_DEFAULTS
 from pruning.checkpoint import ModelFolder
 
 Model = str | Path | ModelFolder
@@ -215,8 +216,7 @@ def bench(
 
     several = models if isinstance(models, list | tuple) else [cast(Model, models)]
     names = [_name(model) for model in several]
-    defaults = {"concurrency": (1, 8, 32, 128), "repeats": 5}
-    found = _settings(config, {"task": task, **settings}, defaults).model_copy(update={"model": names[0]})
+    found = _settings(config, {"task": task, **settings}, BENCH_DEFAULTS).model_copy(update={"model": names[0]})
     folder = _out(out, "run")
     with library_settings(found.threads):
         return replace(bench_checkpoints(found, names, folder, fresh, online, command), folder=folder)

@@ -52,9 +52,9 @@ def run_command(
     Besides the target task its off-target tasks are evaluated, to show what pruning costs elsewhere; give --task more
     than once to choose them.
     """
+    from harness import api
     from harness.config.settings import load_config
     from harness.pipeline.resolve import name_problems, resolve
-    from harness.pipeline.run import run
 
     config = load_config(config_file, options, preset, names=name_problems)
     warn_of_ratio_0(config)
@@ -62,8 +62,8 @@ def run_command(
         _show_forecast(config, resolve, out, as_json)
         return
     with stdout_to_stderr():
-        _, folder = run(config, out, fresh, typed_command())
-    show_run(folder, as_json)
+        found = api.run(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
+    show_run(found.folder, as_json)
 
 
 def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path | None, as_json: bool) -> None:
@@ -102,9 +102,9 @@ def recover_command(
     With --arms, MODEL is first pruned in each of these ways; dense is MODEL itself, the control that shows how much is
     due to training alone.
     """
+    from harness import api
     from harness.config.settings import load_config
     from harness.pipeline.resolve import name_problems, resolve_recovery
-    from harness.pipeline.run import recover
 
     config = load_config(config_file, {**options, "model": model, "recover": True}, preset, names=name_problems)
     if config.arms:
@@ -113,5 +113,5 @@ def recover_command(
         _show_forecast(config, resolve_recovery, out, as_json)
         return
     with stdout_to_stderr():
-        _, folder = recover(config, out, fresh, typed_command())
-    show_run(folder, as_json)
+        found = api.recover(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
+    show_run(found.folder, as_json)

@@ -21,11 +21,10 @@ from harness.cli.options import (
     typed_command,
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr
+from harness.serving import BENCH_DEFAULTS
 
-_DEFAULTS = {"concurrency": (1, 8, 32, 128), "repeats": 5}  # of bench, which does nothing else
 
-
-@click.command("bench", cls=SettingsCommand, settings=("task", "dtype", "threads", *SERVING), defaults=_DEFAULTS)
+@click.command("bench", cls=SettingsCommand, settings=("task", "dtype", "threads", *SERVING), defaults=BENCH_DEFAULTS)
 @click.argument("models", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
     "--online", is_flag=True, panel=SPEED, help="Time vLLM's server over HTTP, by `vllm bench serve`, not the engine."
@@ -42,12 +41,12 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
     harness bench MODEL MODEL                 against itself: the noise
     harness bench MODEL CHECKPOINT --online   vLLM's server over HTTP
     """
+    from harness import api
     from harness.config.settings import load_config
-    from harness.pipeline.single_stage import bench_checkpoints
 
-    config = load_config(None, {**options, "model": models[0]}, defaults=_DEFAULTS)
+    config = load_config(None, {**options, "model": models[0]}, defaults=BENCH_DEFAULTS)
     with stdout_to_stderr():
-        bench_checkpoints(config, models, out, fresh, online, typed_command())
+        api.bench(models, online=online, out=out, fresh=fresh, config=config, command=typed_command())
     show_run(out, as_json)
 
 

@@ -129,14 +129,13 @@ def eval_command(
 
     --task takes the names that `harness tasks` lists, and any task, group or leaderboard of lm-eval.
     """
+    from harness import api
     from harness.config.settings import load_config
-    from harness.pipeline.single_stage import evaluate_checkpoint
 
     folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
+    config = load_config(None, {**options, "model": model})
     with stdout_to_stderr():
-        evaluate_checkpoint(
-            load_config(None, {**options, "model": model}), folder, fresh, include_path, typed_command()
-        )
+        api.evaluate(include_path=include_path, out=folder, fresh=fresh, config=config, command=typed_command())
     show_run(folder, as_json)
 
 

@@ -56,10 +56,10 @@ def sweep_command(
     harness sweep --preset paper -m qwen-1.5b -t humaneval
     harness sweep -m ./mine -t gsm8k --methods best,random --ratios 0.1,0.2
     """
+    from harness import api
     from harness.config.settings import load_config
     from harness.core.errors import MeasurementError
     from harness.pipeline.resolve import name_problems
-    from harness.sweeps.experiment import sweep
 
     alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
     config = load_config(config_file, options, preset or (_DEFAULT if alone else None), names=name_problems)
@@ -67,8 +67,8 @@ def sweep_command(
         _show_grid(config, out, as_json)
         return
     with stdout_to_stderr():
-        found, folder = sweep(config, out, fresh, typed_command())
-    show_sweep(folder, as_json)
+        found = api.sweep(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
+    show_sweep(found.folder, as_json)
     if found.sweep and found.sweep.failed:
         raise MeasurementError(
             f"failed cells of the sweep: {len(found.sweep.failed)}, see above; run the same command again to retry them"

@@ -83,7 +83,7 @@ class RunResult:
     sweep: SweepSummary | None = None
     model_hash: str | None = None  # the fingerprint of the folder that was pruned
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability
-    folder: Path | None = None  # the run directory; not in run.json, which may be moved
+    folder: Path = Path()  # the run directory; not in run.json, which may be moved
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Every figure as one flat row: what pandas.DataFrame takes, and what report.csv holds.
