@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ __all__ = ["bench", "evaluate", "load_run", "plan", "prune", "recover", "run", "
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from harness import api
+    with warnings.catch_warnings():  # some libraries add filters when they are imported
+        from harness import api
 
     return getattr(api, name)
 

@@ -9,7 +9,7 @@ from HARNESS_<FIELD> in the environment, then from the default, as on the comman
     fresh: start over, rather than resume what is in the run directory.
     config: settings as a RunConfig or a YAML file; keywords win.
     command: the command line, for run.json; None from Python.
-    settings: any further field of RunConfig, preset=... among them.
+    settings: any further field, as preset="paper", calibration_samples=320, threads=4, steps=300 or workers=2.
 
 Errors are HarnessErrors (`harness.core.errors`): UsageError for a wrong argument, before any work; MeasurementError and
 StorageError for what failed later. After a call the process is as it was (`harness.engine.library_settings`).
@@ -29,22 +29,24 @@ from harness.core.errors import UsageError
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
-from harness.engine.library_settings import library_settings
+from harness.engine.library_settings import import_effects, library_settings
 from harness.serving import BENCH_DEFAULTS
 from pruning.checkpoint import ModelFolder
 
 Model = str | Path | ModelFolder
 Names = str | Sequence[str]
 Config = RunConfig | str | Path
+Place = str | Path | None
 AUTO = "auto"  # as `out`: the folder below ./runs that the command line takes
 
 
+@import_effects()
 def score(
     model: Model | None = None,
     task: Names | None = None,
     *,
     metrics: Names = ("best",),
-    out: str | Path | None = None,
+    out: Place = None,
     config: Config | None = None,
     **settings: Any,
 ) -> NeuronScores:
@@ -55,7 +57,6 @@ def score(
         task: The task whose prompts are the target. Default: the one that the model's alias is for.
         metrics: What `plan` may be asked for later; those that need no more than activations always come along.
         out: The scores.safetensors to write; calibration and second moments lie beside it.
-        settings: As calibration_samples=320.
 
     Returns:
         metric -> float32 [layers, intermediate_size]; higher means more worth keeping.
@@ -73,13 +74,14 @@ def score(
         return single_stage.score(found, _out(out, "scores.safetensors"), wanted)
 
 
+@import_effects()
 def plan(
     scores: NeuronScores | str | Path,
     ratio: float | None = None,
     *,
     method: Method | None = None,
     metric: str | None = None,
-    out: str | Path | None = None,
+    out: Place = None,
     config: Config | None = None,
     **settings: Any,
 ) -> PruningPlan:
@@ -91,7 +93,6 @@ def plan(
         method: selective, random or reverse. Default: selective.
         metric: The ranking. Default: best for selective, which also re-fits the columns that remain.
         out: The plan.safetensors to write.
-        settings: As seed=7, align=64 or allocation="global".
 
     Returns:
         keep: one sorted int32 array of indices per layer.
@@ -109,13 +110,9 @@ def plan(
     return single_stage.plan(loaded, found, _out(out, "plan.safetensors"))
 
 
+@import_effects()
 def prune(
-    model: Model,
-    plan: PruningPlan | str | Path,
-    out: str | Path | None = None,
-    *,
-    verify: bool = False,
-    threads: int | None = None,
+    model: Model, plan: PruningPlan | str | Path, out: Place = None, *, verify: bool = False, threads: int | None = None
 ) -> ModelFolder:
     """Writes the smaller checkpoint of a model, a folder that transformers and vLLM load.
 
@@ -145,13 +142,14 @@ def prune(
     return made
 
 
+@import_effects()
 def evaluate(
     model: Model | None = None,
     tasks: Names | None = None,
     *,
     limit: int | None = None,
     include_path: str | Path | None = None,
-    out: str | Path | None = None,
+    out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
     command: str | None = None,
@@ -165,7 +163,6 @@ def evaluate(
         limit: Items per task. Default: all.
         include_path: Folder with lm-eval YAML files of your own tasks.
         out: Where the answers, run.json and the report are kept.
-        settings: dtype, threads.
 
     Returns:
         task -> accuracy with its 95 % interval, and how often each kind of failure was seen.
@@ -184,12 +181,13 @@ def evaluate(
     return dict(result.variants[0].eval)
 
 
+@import_effects()
 def bench(
     models: Model | Sequence[Model],
     task: str | None = None,
     *,
     online: bool = False,
-    out: str | Path | None = None,
+    out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
     command: str | None = None,
@@ -214,14 +212,14 @@ def bench(
     """
     from harness.pipeline.single_stage import bench_checkpoints
 
-    several = models if isinstance(models, list | tuple) else [cast(Model, models)]
-    names = [_name(model) for model in several]
+    names = [_name(model) for model in (models if isinstance(models, list | tuple) else [cast(Model, models)])]
     found = _settings(config, {"task": task, **settings}, BENCH_DEFAULTS).model_copy(update={"model": names[0]})
     folder = _out(out, "run")
     with library_settings(found.threads):
         return replace(bench_checkpoints(found, names, folder, fresh, online, command), folder=folder)
 
 
+@import_effects()
 def run(
     model: Model | None = None,
     task: Names | None = None,
@@ -230,7 +228,7 @@ def run(
     method: Method | None = None,
     metric: str | None = None,
     limit: int | None = None,
-    out: str | Path | None = None,
+    out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
     command: str | None = None,
@@ -246,7 +244,6 @@ def run(
         metric: The ranking. Default: best.
         limit: Items per task. Default: all.
         out: "auto": ./runs/MODEL-TASK-VARIANT.
-        settings: As recover=True or calibration_samples=320.
 
     Returns:
         What run.json holds; `folder` is the run directory, with checkpoint, answers and report.
@@ -264,13 +261,14 @@ def run(
     return _started(run_pipeline, found, out, fresh, command)
 
 
+@import_effects()
 def recover(
     model: Model | None = None,
     task: Names | None = None,
     *,
     arms: Names | None = None,
     ratio: float | None = None,
-    out: str | Path | None = None,
+    out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
     command: str | None = None,
@@ -284,7 +282,6 @@ def recover(
         arms: Ways of pruning the model first: selective, random, reverse; dense: the model itself, the control.
         ratio: Fraction of FFN neurons to remove, with arms. Default: 0.2.
         out: "auto": ./runs/MODEL-TASK-recovered.
-        settings: As steps=300 or tuning="lora".
 
     Returns:
         What run.json holds; `recoveries` says how much of the loss came back.
@@ -303,6 +300,7 @@ def recover(
     return _started(recover_pipeline, found, out, fresh, command)
 
 
+@import_effects()
 def sweep(
     model: Model | None = None,
     task: Names | None = None,
@@ -310,7 +308,7 @@ def sweep(
     methods: Names | None = None,
     ratios: Sequence[float] | None = None,
     seeds: Sequence[int] | None = None,
-    out: str | Path | None = None,
+    out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
     command: str | None = None,
@@ -325,7 +323,6 @@ def sweep(
         ratios: Fractions of FFN neurons to remove. Default: by the model's width.
         seeds: Of random pruning. Default: 33, 42, 7.
         out: "auto": ./runs/sweep-MODEL-TASK.
-        settings: As workers=2.
 
     Returns:
         What run.json holds; `sweep.points` are the curves, `sweep.failed` the cells that failed.
@@ -343,6 +340,7 @@ def sweep(
     return _started(sweep_experiment, found, out, fresh, command)
 
 
+@import_effects()
 def load_run(path: str | Path) -> RunResult:
     """Reads a run directory, or its run.json, of any version.
 
@@ -350,7 +348,7 @@ def load_run(path: str | Path) -> RunResult:
         path: The directory, or the file in it.
 
     Returns:
-        The result as dataclasses; `to_rows()` makes it a table.
+        What the run returned; `to_rows()` makes it a table.
 
     Raises:
         UsageError: There is no run.json that can be read.
@@ -362,12 +360,9 @@ def load_run(path: str | Path) -> RunResult:
     return load(Path(path))
 
 
-Pipeline = Callable[[RunConfig, Path | None, bool, str | None], tuple[RunResult, Path]]
-
-
-def _started(work: Pipeline, config: RunConfig, out: str | Path | None, fresh: bool, command: str | None) -> RunResult:
+def _started(work: Callable[..., tuple[RunResult, Path]], config: RunConfig, out: Place, *how: Any) -> RunResult:
     with library_settings(config.threads):
-        result, folder = work(config, None if out == AUTO else _out(out, "run"), fresh, command)
+        result, folder = work(config, None if out == AUTO else _out(out, "run"), *how)
     return replace(result, folder=folder)
 
 
@@ -395,7 +390,7 @@ def _name(model: Model) -> str:
     return str(model.path if isinstance(model, ModelFolder) else model)
 
 
-def _out(out: str | Path | None, name: str) -> Path:
+def _out(out: Place, name: str) -> Path:
     return Path(out) if out else Path(tempfile.mkdtemp(dir=_temporary().name)) / name
 
 

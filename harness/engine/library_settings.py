@@ -46,6 +46,17 @@ def library_settings(threads: int | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def import_effects() -> Iterator[None]:
+    """Undoes what imports alone change: some libraries add warning filters, some draw random numbers."""
+    state = random.getstate()
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
 def prepare_environment(threads: int | None = None) -> None:
     """The environment variables of `library_settings`, for a process of our own; to be called before torch is
     imported.
@@ -71,7 +82,9 @@ def replaced(target: Any, **values: Any) -> Iterator[None]:
 
 @contextmanager
 def _environment(threads: int | None) -> Iterator[None]:
-    import tqdm.std  # noqa: F401  # before TQDM_DISABLE is set: tqdm reads it once, for as long as the process lives
+    # before the variables are set, which both read once, for as long as the process lives
+    import huggingface_hub.constants  # noqa: F401
+    import tqdm.std  # noqa: F401
 
     before = dict(os.environ)
     prepare_environment(threads)
@@ -91,13 +104,16 @@ def _assign(environment: Any, values: Mapping[str, str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings, no progress bars of the libraries, and only errors in their logs."""
+    """No warnings, progress bars and telemetry of the libraries, and only errors in their logs."""
     import torch  # noqa: F401  # it sets the level of its logger when it is imported
+    from huggingface_hub import constants
     from tqdm.std import tqdm
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), replaced(tqdm, __init__=partialmethod(vars(tqdm)["__init__"], disable=True)):
+    no_bars = {"__init__": partialmethod(vars(tqdm)["__init__"], disable=True), "monitor_interval": 0}
+    no_telemetry = replaced(constants, HF_HUB_DISABLE_TELEMETRY=True)
+    with warnings.catch_warnings(), replaced(tqdm, **no_bars), no_telemetry:
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -146,14 +162,14 @@ def _random_generators() -> Iterator[None]:
 
 @contextmanager
 def torch_functions() -> Iterator[None]:
-    """Around an engine: vLLM's replacements of torch's functions do not outlive it."""
+    """Around an engine: what vLLM and torch.distributed replace does not outlive it."""
     import torch
 
     names = [(module, name) for module, found in _REPLACED_BY_VLLM.items() for name in found]
     before = {(module, name): getattr(sys.modules[module], name) for module, name in names}
     _put(_replacements)
     try:
-        with replaced(torch, set_num_threads=torch.set_num_threads):
+        with replaced(torch, set_num_threads=torch.set_num_threads), replaced(sys, excepthook=sys.excepthook):
             yield
     finally:
         now = {(module, name): getattr(sys.modules[module], name) for module, name in names}

@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from typing import Any
 
 def process_state() -> dict[str, Any]:
     """By name; with what torch, lm-eval and tqdm have of it."""
+    import huggingface_hub.constants
     import lm_eval.evaluator
     import numpy as np
     import torch.utils.collect_env
@@ -37,7 +39,9 @@ def process_state() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "default dtype": torch.get_default_dtype(),
         "gradients": torch.is_grad_enabled(),
-        "progress bars": vars(tqdm)["__init__"],
+        "progress bars": (vars(tqdm)["__init__"], tqdm.monitor_interval),
+        "telemetry": huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY,
+        "thread names": sorted(thread.name for thread in threading.enumerate()),
         "cores": os.sched_getaffinity(0),
         "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "folder": Path.cwd(),
