@@ -1,4 +1,4 @@
-"""Evaluation's tokens per second beside a bare LLM.generate on the same prompts, on one engine in turns, grading
+"""Evaluation's tokens per second beside a bare LLM.generate on the same prompts, on one engine, interleaved, grading
 included.
 
 python benchmarks/evaluation.py --model smollm2-135m --task gsm8k_boxed --limit 64

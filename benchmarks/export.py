@@ -1,4 +1,4 @@
-"""Export against a plain copy of the folder, both fsynced, in turns; and the peak of anonymous memory.
+"""Export against a plain copy of the folder, both fsynced, interleaved; and the peak of anonymous memory.
 
     python benchmarks/export.py --size 1.5b --repeats 5       # makes a checkpoint of random weights, and removes it
 

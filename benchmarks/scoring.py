@@ -1,4 +1,5 @@
-"""Scoring against the bare forward pass on the same batches, and against the naive way, in turns: `make bench-scoring`.
+"""Scoring against the bare forward pass on the same batches, and against the naive way, interleaved: `make
+bench-scoring`.
 
 Aims: at most 1.05 times the bare pass, and at least 3 times as fast as a hook on the FFN that runs gate_proj and
 up_proj again, on all prompts padded to the longest, through the LM head. The second moments of every layer are timed

@@ -1,6 +1,6 @@
 """Ten points of a sweep on one engine with live swaps, beside an engine each: `python benchmarks/sweep_engines.py`.
 
-All evaluate the same plans on the same items with as many threads, one after the other: a sweep's worker, from the
+All evaluate the same plans on the same items with the same number of threads, one at a time: a sweep's worker, from the
 start of its process to the last verdict; a process and an engine for each exported checkpoint, as `harness eval` does;
 and an engine each within one process that is warm.
 """

@@ -98,7 +98,7 @@ def plan(
         keep: one sorted int32 array of indices per layer.
 
     Raises:
-        UsageError: The scores lack the metric, or the widths cannot be had.
+        UsageError: The scores lack the metric, or the widths are impossible.
 
     Example: `plan = harness.plan(scores, ratio=0.2, metric="smd")`
     """

@@ -1,7 +1,8 @@
 """Writes the pruned checkpoint that a plan makes of a model, block by block; vLLM and transformers load it.
 
 Bytes are copied, and rows and columns gathered from memory maps without a tensor library, so that a checkpoint of 15 GB
-needs a few MiB of memory."""
+needs a few MiB of memory.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safete
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
 _FORMAT = {"format": "pt"}
 _TEMPLATES = "additional_chat_templates"
-_OWN_FILES = ("config.json", "README.md", RECORD, RECOVERED)  # written anew, or true of the original only
+_OWN_FILES = ("config.json", "README.md", RECORD, RECOVERED)  # rewritten, or true of the original only
 
 
 @dataclass(frozen=True)

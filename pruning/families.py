@@ -43,7 +43,8 @@ class Family:
 
     `layers`: path of the layer stack in the causal model. `down`: the module whose input is h. `gate`: the module whose
     output's sign says whether the gate is open (its first half where fused), None where there is no gate. `keys`:
-    config.json's own names."""
+    config.json's own names.
+    """
 
     model_type: str
     architecture: str
@@ -53,7 +54,7 @@ class Family:
     cuts: tuple[Cut, ...] = _GATED
     keys: Mapping[str, str] = field(default_factory=dict)
     tied: bool = False  # where config.json does not say: the embedding is the LM head as well
-    supports_nonuniform_widths: bool = True  # False where vLLM cannot run a width of its own in every layer
+    supports_nonuniform_widths: bool = True  # False where vLLM cannot run non-uniform widths
 
     @property
     def body(self) -> str:
@@ -154,7 +155,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
-    """The sizes of a model from its config.json; `parameters` as counted by the caller, 0 where nobody needs them.
+    """The sizes of a model from its config.json; `parameters` as counted by the caller, 0 if not needed.
 
     Raises UnsupportedModelError where the architecture is unknown or a number is missing.
     """

@@ -62,5 +62,5 @@ def _refit(record: Mapping[str, Any]) -> str:
 
 
 def _public_name(model: str) -> str:
-    """A Hub id as it is; of a folder only its name, not where it lies on somebody's machine."""
+    """A Hub id unchanged; of a folder only its name, not its path."""
     return model if is_hub_id(model) else Path(model).name

@@ -1,7 +1,8 @@
 """The pictures of the documentation, taken of a report in Chromium: `python scripts/screenshots.py RUN/report.html`.
 
 docs/report.png: its beginning; docs/report-failures.png: how answers fail, dark; docs/report-answers.png: an answer
-beside the dense one."""
+beside the dense one.
+"""
 
 from __future__ import annotations
 

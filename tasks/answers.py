@@ -12,7 +12,7 @@ from fractions import Fraction
 
 _LONGEST = 400  # characters of a marked answer; more than that is prose
 _LONGEST_TEXT = 200_000  # of its end: a final answer stands there
-_BOXES = 16  # of several, the last wins; so many are looked at
+_BOXES = 16  # boxes that are examined, from the last one
 _BOX = re.compile(r"\\f?boxed[ \t]*")
 _HASH = re.compile(r"####[ \t]*([^\n]{0,400})")
 _STATED = re.compile(
@@ -161,7 +161,7 @@ def final_answer(text: str, finders: Sequence[Finder], truncated: bool = False) 
         What the mark holds, as written; None where nothing marked is a number.
     """
     text = text[-_LONGEST_TEXT:]
-    following = _NEXT_QUESTION.search(text, 1)  # a base model goes on with questions of its own
+    following = _NEXT_QUESTION.search(text, 1)  # a base model continues with further questions
     if following and (found := _marked(text[: following.start()], finders, False)) is not None:
         return found
     return _marked(text, finders, truncated)

@@ -100,7 +100,7 @@ DETECTORS: dict[FailureKind, Detector] = {
 
 
 def detect(answer: GradedAnswer) -> dict[FailureKind, bool | None]:
-    """Every kind in order of precedence: True if it was seen, False if not, None if nobody could know."""
+    """Every kind in order of precedence: True if detected, False if not, None if unknown."""
     return {kind: detector(answer) for kind, detector in DETECTORS.items()}
 
 

@@ -39,7 +39,7 @@ def find_program(text: str, entry_point: str, prompt: str = "", truncated: bool 
     Args:
         text: a model's answer.
         entry_point: the function that was asked for.
-        prompt: what the model had to complete, a function's head after imports and helpers; "" for a request in words.
+        prompt: what the model had to complete, a function's head after imports and helpers; "" for a request in prose.
         truncated: the token limit cut the text, so that a second definition at its end may be half of one.
 
     Returns:
@@ -127,7 +127,7 @@ def _defines(code: str, entry_point: str) -> bool:
 
 
 def _starts_inside(code: str) -> bool:
-    """It goes on with the body of the prompt's function."""
+    """Whether the text continues the body of the prompt's function."""
     return code.lstrip("\n")[:1] in (" ", "\t")
 
 

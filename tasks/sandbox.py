@@ -52,7 +52,7 @@ def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits
     """Runs a program's tests in the sandbox. Safe to call from several threads.
 
     Args:
-        program: Python source, trusted by nobody.
+        program: Python source, untrusted.
         entry_point: a name that it must define.
         test: Python source that may use the program's names; it fails by an exception.
         limits: of time, memory and files.

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in words that need no knowledge of pydantic."""
+"""Validation errors of settings in plain words, without pydantic's terms."""
 
 from __future__ import annotations
 

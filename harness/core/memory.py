@@ -41,7 +41,7 @@ def scoring_dtype(parameters: int) -> str:
     free = _WEIGHTS_SHARE * available_bytes()
     if 2 * parameters > free:
         raise MeasurementError(
-            f"scoring needs {2 * parameters / 2**30:.1f} GiB for the weights and {free / 2**30:.1f} GiB can be had; "
+            f"scoring needs {2 * parameters / 2**30:.1f} GiB for the weights and {free / 2**30:.1f} GiB are available; "
             "free some memory, or use a GPU or a smaller model"
         )
     return "float32" if 4 * parameters <= free else "bfloat16"

@@ -35,7 +35,8 @@ class ModelCard:
 def split(text: str) -> tuple[dict[str, Any], str]:
     """Front matter and body of any README.md.
 
-    Front matter that is not valid YAML is dropped. Text between two rules (`---`) that is no mapping is body.
+    Front matter that is not valid YAML is dropped. Text between two rules (`---`) that is not a mapping belongs to the
+    body.
     """
     import yaml
 

@@ -33,14 +33,14 @@ def _shortened(title: str, width: int) -> str:
 
 @contextmanager
 def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Announces some work, shows a bar while it goes on, and says how long it took.
+    """Announces some work, shows a bar while it runs, and reports how long it took.
 
     Args:
         title: What is being done.
-        total: How many items there are; None where nobody counts them.
+        total: Number of items; None if it is unknown.
 
     Yields:
-        A function that advances the bar by so many items.
+        A function that advances the bar by a number of items.
     """
     started = time.perf_counter()
     if console.is_terminal:

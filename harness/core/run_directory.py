@@ -40,7 +40,7 @@ def _lock(handle: Any) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        time.sleep(0.2)  # it may be somebody who only looks, as is_locked
+        time.sleep(0.2)  # the holder may be is_locked, which only looks
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -91,7 +91,7 @@ class RunDirectory:
         if file.exists():
             self.manifest = _read_manifest(file)
         elif self._foreign():
-            raise UsageError(f"{self.path} is not empty and is no run directory; give another --out")
+            raise UsageError(f"{self.path} is not empty and is not a run directory; give another --out")
         known = self.manifest["settings"]
         if known is not None and known != settings:
             changed = sorted(k for k in settings.keys() | known.keys() if settings.get(k) != known.get(k))
@@ -129,12 +129,12 @@ class RunDirectory:
         self.finish(name, inputs, outputs)
 
     def begin(self, stage: str) -> None:
-        """Notes what is being done, so that a kill leaves word of it."""
+        """Records the stage in progress, so that it is known after a kill."""
         self._note(at=stage)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Notes how the work ended: finished, or with which error. Of what was killed there is no such word."""
+        """Records how the work ended: finished, or with which error. After a kill nothing is recorded."""
         try:
             yield
         except KeyboardInterrupt:

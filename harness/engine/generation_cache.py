@@ -1,4 +1,4 @@
-"""Generations on disk as they come, so that a killed evaluation goes on with those it has."""
+"""Keeps finished generations on disk, so that a killed evaluation resumes with them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from tasks.generation import Generation
 
 
 class GenerationCache:
-    """A JSON Lines file: first what the generations hang on, then one of them a line. A file of anything else is
-    started over.
+    """A JSON Lines file: first the identity that the generations depend on, then one generation a line.
 
-    A line that a kill cut in half is left out; what it held is generated again.
+    A file with another identity is started over. A line that a kill cut short is dropped and generated again.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -51,7 +50,7 @@ class GenerationCache:
 
 
 def key_of(prompt: list[int], settings: dict[str, Any]) -> str:
-    """What an answer hangs on beside the model: the prompt's token ids and how it is continued."""
+    """Identifies an answer of a given model: the prompt's token ids and the sampling settings."""
     return digest([prompt, settings])
 
 

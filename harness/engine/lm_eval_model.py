@@ -22,8 +22,12 @@ _LONGEST_ANSWER = 256  # tokens, where a task does not say
 
 @dataclass(frozen=True)
 class ResponseCallbacks:
-    """Who hears of every answer as it comes: the journal, the grader that begins with it at once, and the bar that
-    shows how far it is.
+    """What is called with every finished answer.
+
+    Attributes:
+        generation_cache: Keeps the answer on disk.
+        submit: Starts grading it.
+        advance: Advances the progress bar.
     """
 
     generation_cache: GenerationCache | None = None

@@ -62,7 +62,7 @@ def with_kv_cache(model: ModelFolder, settings: EngineSettings) -> EngineSetting
 
 
 def kv_cache_bytes(bytes_per_token: int, max_model_len: int, sequences: int) -> int:
-    """Bytes for so many sequences of full length, and for one more: vLLM keeps a block for itself, without which the
+    """Bytes for this many sequences of full length, and for one more: vLLM keeps a block for itself, without which the
     last sequence would wait for the others to end.
 
     On a CPU, where the cache competes with everything else, at most 2 GiB, but always enough for one sequence.

@@ -1,8 +1,9 @@
-"""Other FFN weights in a running engine: pruned variants one after the other without a new start.
+"""Swaps the FFN weights of a running engine, so that pruned variants need no restart.
 
 KV cache shapes do not depend on the FFN; what the prefix cache holds does, so it is emptied with every swap. Works over
 vLLM's worker interface, so with the engine in this process or in its own, on one device or several
-(harness/engine/weight_swap_worker.py)."""
+(harness/engine/weight_swap_worker.py).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def swap(llm: Any, plan_file: Path) -> None:
     """The engine runs its model pruned by the plan, whatever it ran before.
 
     Raises MeasurementError where that is not possible; the engine runs the whole model then. Also, and changing
-    nothing, while it answers."""
+    nothing, while it answers.
+    """
     _check_idle(llm)
     try:
         llm.collective_rpc("swap_ffn", args=(llm.llm_engine.vllm_config.model_config.model, str(plan_file)))

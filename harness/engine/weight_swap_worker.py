@@ -1,10 +1,11 @@
 """The worker's half of harness/engine/weight_swap.py: mixed into vLLM's own worker class, so that it runs wherever the
 weights are.
 
-On a CPU vLLM packs weights when it loads them and an edit in place does nothing, so each linear layer is packed anew,
+On a CPU vLLM packs weights when it loads them and an edit in place does nothing, so each linear layer is packed again,
 by vLLM's own code, at the width of the variant. Elsewhere, compiled code and graphs hold on to the weights' memory, so
 they are written in place at full width through vLLM's own loaders, which know the part of this device; a removed neuron
-is a row and a column of zeros."""
+is a row and a column of zeros.
+"""
 
 from __future__ import annotations
 

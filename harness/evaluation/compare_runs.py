@@ -55,7 +55,7 @@ class RunComparison:
         variant: RUN:VARIANT.
         baseline: RUN:VARIANT.
         holm_p: mcnemar_p after Holm over all comparisons; None without a test.
-        detectable: The difference that so many items find with 80 % power; None without a test.
+        detectable: The difference that this number of items finds with 80 % power; None without a test.
         items_needed: Items that a difference of this size needs for 80 % power; None where there is no difference.
     """
 
@@ -197,7 +197,7 @@ def _with_family(comparisons: Sequence[Comparison]) -> Iterator[RunComparison]:
 
 
 def _power(c: Comparison) -> tuple[float | None, int | None]:
-    """The difference that so many items can detect, and the items that this difference needs."""
+    """The difference that this number of items can detect, and the items that the present difference needs."""
     if c.lost is None or c.gained is None:
         return None, None
     discordant = (c.lost + c.gained) / c.n or _POWER_DISCORDANT

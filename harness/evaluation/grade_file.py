@@ -134,7 +134,7 @@ def _document(
     given = raw.get("task_id", raw.get("doc_id")) if named else raw.get("doc_id", raw.get("task_id"))
     if named and "task_id" in raw:
         if (key := _key(raw["task_id"])) not in named:
-            raise UsageError(f"{where}: task_id {raw['task_id']!r} is no item of {task}")
+            raise UsageError(f"{where}: task_id {raw['task_id']!r} is not an item of {task}")
         return named[key]
     match = (
         re.fullmatch(r"(?:.*[/_])?(\d{1,9})", str(given)) if given is not None and not isinstance(given, bool) else None
@@ -157,7 +157,7 @@ def _generation(raw: Mapping[str, Any], where: str) -> Generation:
 
 
 def _reason(value: Any, where: str) -> str | None:
-    """As engines and services call it; None for a word that nobody knows."""
+    """The finish_reason as engines and services spell it; None for an unknown one."""
     if not isinstance(value, str):
         raise UsageError(f"{where} is {value!r}; it must be a word such as stop or length")
     return FINISH_REASONS.get(value.lower())

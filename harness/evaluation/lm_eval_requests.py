@@ -226,7 +226,7 @@ def _loaded(task: str, folder: Path, split: str, _data: str | None) -> tuple[Any
 
 @contextmanager
 def lm_eval_caches() -> Iterator[None]:
-    """lm-eval asks pip for the environment in every call, and compiles a task's template anew for every item: once a
+    """lm-eval asks pip for the environment in every call, and recompiles a task's template for every item: once a
     process will do. With a small model on a CPU, that took as long as its answers.
     """
     from lm_eval import evaluator, utils
@@ -234,7 +234,7 @@ def lm_eval_caches() -> Iterator[None]:
 
     environment, template = _cached_functions()
     with (
-        # it asks git about the current folder, which complains aloud where that is no repository
+        # it runs git in the current folder, which prints an error outside a repository
         replaced(evaluator, get_git_commit_hash=lambda: None),
         replaced(collect_env, get_pretty_env_info=environment),
         replaced(utils.env, from_string=template),

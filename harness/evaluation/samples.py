@@ -10,7 +10,7 @@ from harness.core.types.evaluation import LIKELIHOOD_METRICS, SampleRecord
 from tasks.failures import FailureKind, GradedAnswer, detect
 from tasks.task import Task
 
-Seen = Mapping[FailureKind, bool | None]  # kind -> whether it was seen; None where nobody could tell
+Seen = Mapping[FailureKind, bool | None]  # kind -> whether it was detected; None if that is unknown
 _OF_TEXT = {  # the kinds that show in any generated text, whatever the task
     FailureKind.ENGINE_ERROR,
     FailureKind.PROMPT_TRUNCATED,
@@ -56,7 +56,7 @@ def _scored_text(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
 
 def _graded_by_task(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
     text = sample["resps"][0][0]
-    flags = {kind: float(sample[f"fail_{kind}"]) for kind in FailureKind}  # NaN: nobody could tell
+    flags = {kind: float(sample[f"fail_{kind}"]) for kind in FailureKind}  # NaN: unknown
     return _record(
         doc_id=int(sample["doc_id"]),
         prompt=str(sample["arguments"][0][0]),

@@ -18,7 +18,10 @@ _PACKAGES = ("bert_score", "sentence_transformers", _ENCODER)
 def check_packages() -> None:
     """Raises UsageError where the extra is not installed."""
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-        raise UsageError(f'the task similarity needs {missing[0]}; run `pip install "harness-prune[similarity]"`')
+        raise UsageError(
+            f"the task similarity needs {missing[0]}; run `make install-dev`, or `pip "
+            'install ".[similarity]"` in the clone'
+        )
 
 
 def similarities(kinds: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:

@@ -76,7 +76,7 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
 
 
 def _summarise_likelihood(metric: str, records: Sequence[SampleRecord], seconds: float, samples: str) -> EvalResult:
-    """Texts are clusters of tokens; there is no failure to see."""
+    """A likelihood metric with texts as clusters of tokens; there are no failures."""
     losses, units = [float(record.nll or 0.0) for record in records], [int(record.units or 0) for record in records]
     value, low, high = likelihood_metric(metric, losses, units)
     return EvalResult(

@@ -51,7 +51,7 @@ class DeviceRow:
         kv_capacity_tokens: Tokens that the KV cache holds beside the weights.
         requests: Requests of the table's context length that fit into the cache together.
         ideal: Requests at a time, "1" or "32" -> speed-up.
-        measured: Speed-ups that runs at hand have measured, in words.
+        measured: Speed-ups measured by runs below `runs`, as text.
     """
 
     ratio_requested: float
@@ -144,7 +144,7 @@ def _ideal(dense: ModelShape, shape: ModelShape, device: Device, concurrency: in
 
 
 def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
-    """(FFN width, speed-up in words) from the run.json below `runs` whose baseline is this model by its sizes."""
+    """(FFN width, speed-up as text) from every run.json below `runs` whose baseline has this model's sizes."""
     for file in sorted(runs.glob("*/run.json")):
         try:
             run = json.loads(file.read_text(encoding="utf-8"))

@@ -271,7 +271,7 @@ def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:
 
 
 def time_text(seconds: float | None) -> str:
-    """The upper bound in words."""
+    """The upper bound as text."""
     if seconds is None:
         return "not estimated for a GPU"
     if seconds > _DAYS:

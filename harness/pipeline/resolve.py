@@ -61,7 +61,8 @@ class ResolvedRun:
     that are timed.
 
     exported: arms of which checkpoints are written, None for all. items: of the target, where not all or the first are
-    asked."""
+    asked.
+    """
 
     config: RunConfig
     model: str
@@ -209,7 +210,7 @@ def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
             f"{file} cannot be read as JSON ({error}); give a list of item numbers, like [0, 7, 12]"
         ) from error
     if not isinstance(found, list) or not found or not all(type(i) is int and 0 <= i < task.items for i in found):
-        raise UsageError(f"{file} is no list of item numbers of {task.name}, from 0 to {task.items - 1}")
+        raise UsageError(f"{file} is not a list of item numbers of {task.name}, from 0 to {task.items - 1}")
     return tuple(sorted(set(found)))
 
 
@@ -257,7 +258,8 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
 
 def plan_request(config: RunConfig, intermediate_size: int, method: str | None = None) -> PlanRequest:
     """`method` None: the one of `config`. Of the other arms, what was asked about metric and re-fitting does not hold,
-    but for a reverse arm's metric."""
+    but for a reverse arm's metric.
+    """
     own = method in (None, config.method)
     chosen: Method = config.method if own else cast(Method, method)
     shared = own or (chosen == "reverse" and config.metric != "best")

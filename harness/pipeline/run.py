@@ -115,7 +115,7 @@ def run_all(run: RunContext) -> RunResult:
 
 
 def measure(run: RunContext, variants: dict[str, VariantState]) -> None:
-    """Evaluates every variant; those that are timed are loaded side by side, the others one after the other."""
+    """Evaluates every variant; those that are timed are loaded side by side, the others one at a time."""
     served = [variants[name] for name in run.spec.served]
     if not fit_together({state.name: state.folder for state in served}, run.config.sweep.tensor_parallel):
         served = served[:2]

@@ -42,5 +42,5 @@ def training_data_folder(run: Path) -> Path:
 
 
 def training_folder(run: Path, variant: str) -> Path:
-    """What the fine-tuning of `variant` writes on the way: training.json, curve.json, checkpoints to resume from."""
+    """What the fine-tuning of `variant` writes: training.json, curve.json, checkpoints to resume from."""
     return run / "recovery" / variant

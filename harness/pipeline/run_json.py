@@ -84,7 +84,7 @@ def save_serving(variants: Mapping[str, ServingResult], ratios: Sequence[SpeedRa
 
 
 def read_training(folder: Path) -> TrainingResult:
-    """Of one variant, from what its training and the evaluations on the way wrote."""
+    """One variant's training, from the files that it and the evaluations during training wrote."""
     raw, curve = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("training.json", "curve.json"))
     return TrainingResult(
         **{**raw, "loss": tuple(LossPoint(**p) for p in raw["loss"]), "curve": tuple(CurvePoint(**p) for p in curve)}

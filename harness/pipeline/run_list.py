@@ -94,9 +94,7 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     so_far = f"{f'at {at}' if at else 'between two stages'}, {done} stage{'' if done == 1 else 's'} done"
     if is_locked(place):
         return "running", so_far
-    if end == FINISHED or (
-        "end" not in manifest and (place / "run.json").exists()
-    ):  # of an older version, there is no such word
+    if end == FINISHED or ("end" not in manifest and (place / "run.json").exists()):  # older versions do not record it
         failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
         return "finished", f"cells that failed: {failed}; the same command retries them" if failed else ""
     if end:

@@ -101,7 +101,8 @@ class ScoreRequest:
     compensation.
 
     retain: the share of general tokens in H. sequential: re-fit each layer on moments with the layers before it already
-    pruned."""
+    pruned.
+    """
 
     metrics: tuple[str, ...] = ()
     moments: bool = False
@@ -257,7 +258,7 @@ def _removal_scores(
     folder: Path,
     progress: Callable[[int], None],
 ) -> FloatArray:
-    """[layers, F]; each layer's are kept in `folder`, so that a killed scoring goes on."""
+    """Removal scores [layers, F]; each layer's are kept in `folder`, so that a killed scoring resumes."""
     rows = []
     for layer, module in enumerate(submodule(loaded, family.layers)):
         file, key = folder / f"order-{layer:03d}.safetensors", second_moments.key_of(calibration, general_weight)

@@ -184,8 +184,8 @@ def bench_checkpoints(
     online: bool = False,
     command: str | None = None,
 ) -> RunResult:
-    """Throughput, latency and memory of several models on the same requests, in turns; one given twice says what noise
-    does.
+    """Throughput, latency and memory of several models on the same requests, interleaved; a model given twice shows the
+    noise does.
     """
     task = find_task(task_names(config)[0])
     models = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
@@ -214,7 +214,8 @@ def serving_checkpoint(
     """vLLM's server on one checkpoint, answering; run.json says what it holds.
 
     Raises UsageError for an address that cannot be used, and for a key among vLLM's own options, where others would see
-    it."""
+    it.
+    """
     server.check_address(address)
     if any(option.startswith("--api-key") for option in extra):
         raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
@@ -268,7 +269,7 @@ def _opened(
     command: str | None,
     **more: Any,
 ) -> Iterator[RunDirectory]:
-    """The run directory, locked, with word of how the work in it ended."""
+    """Opens and locks the run directory, and records how the work in it ends."""
     settings = {**config.model_dump(mode="json"), **more, "fingerprints": [model.fingerprint for model in models]}
     with locked(out):
         directory = RunDirectory(out)

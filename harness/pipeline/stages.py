@@ -103,7 +103,7 @@ def gather_training_data(run: RunContext) -> None:
 
 
 def recover(run: RunContext, before: VariantState) -> VariantState:
-    """Fine-tunes a variant whose checkpoint is written, and measures its accuracy on the way."""
+    """Fine-tunes a variant whose checkpoint is written, and measures accuracy during training."""
     new = recovered_name(before.name)
     folder, out = training_folder(run.path, before.name), run.path / "recovered" / before.name
     job = _training_job(run, before.folder, folder)

@@ -98,7 +98,7 @@ def _is_made_here(variant: Mapping[str, Any]) -> bool:
 
 
 def _hidden(path: Path) -> bool:
-    """What begins with a dot is somebody's own: keys, version control, locks."""
+    """Files whose names begin with a dot are private: keys, version control, locks."""
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -132,7 +132,7 @@ def push(upload: HubUpload, repo: str, private: bool) -> str:
     except LocalTokenNotFoundError as error:
         raise UsageError("not signed in to the Hub; `hf auth login`, or set HF_TOKEN") from error
     except HFValidationError as error:
-        raise UsageError(f"{repo} is no name of a repository; give --to USER/NAME") from error
+        raise UsageError(f"{repo} is not a repository name; give --to USER/NAME") from error
     except Exception as error:  # the transport has errors of its own
         raise StorageError(f"the Hub did not take {repo}: {first_line(error)}") from error
     return str(done.commit_url)

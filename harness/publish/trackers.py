@@ -1,7 +1,8 @@
 """Experiment trackers, opt-in: the figures of a run as a series over the share of neurons removed.
 
 A tracker has three methods; a new one is a class here and a row in TRACKERS. Each is used as its own library finds it
-set up: TRACKIO_DIR, WANDB_MODE=offline, MLFLOW_TRACKING_URI (without it, the folder mlruns here)."""
+set up: TRACKIO_DIR, WANDB_MODE=offline, MLFLOW_TRACKING_URI (without it, the folder mlruns here).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Serving figures of several variants side by side: how fast each answers the same requests, in turns, and what memory
-it takes.
+"""Serving figures of several variants side by side: how fast each answers the same requests, interleaved, and what
+memory it takes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class BenchTarget:
 def bench(
     models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, out: Path, over_http: bool
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
-    """Engines or servers of all `models` at once, and their memory one after the other."""
+    """Times engines or servers of all `models` interleaved, then measures their memory one at a time."""
     workload = replace(workload, least_seconds=_LEAST_SECONDS)
     with (_servers if over_http else _engines)(models, config, workload, out) as targets:
         passes = interleaved(
@@ -79,7 +79,7 @@ def bench(
 
 
 def _footprint(name: str, model: ModelFolder, config: RunConfig, workload: Workload) -> EngineMemory | None:
-    """None, with a word on it, where an engine of its own cannot be had: what was measured before is worth keeping."""
+    """Memory of an engine with this model alone; None, with a message, if none can be started."""
     try:
         with progress_bar(f"Measuring the memory of {name}"):
             return footprint(

@@ -13,7 +13,7 @@ from harness.core.types.pruning import ModelShape
 
 _GIB = 1 << 30
 _SHARE = 0.92  # of the device that vLLM takes unless told otherwise (gpu_memory_utilization)
-_BATCHED_TOKENS = 8192  # vLLM's steps on a GPU take up to so many tokens while it measures its peak
+_BATCHED_TOKENS = 8192  # tokens in vLLM's largest step, for which it measures its peak
 _SEQUENCES = 256
 _CONTEXT_BYTES = _GIB  # CUDA's context, graphs and workspaces, about
 
@@ -79,7 +79,8 @@ def decode_work(shape: ModelShape, concurrency: int, context: int, number: int) 
 
     2 operations per parameter of a matrix and token, and 4 per attended position, head and dimension of it; an
     embedding is only looked up, but for one that is the LM head. Read are all matrices once, and the keys and values of
-    every sequence."""
+    every sequence.
+    """
     matrices = _body(shape) + _head(shape)
     return Work(
         concurrency * (2 * matrices + _attention(shape) * context),
@@ -92,7 +93,8 @@ def round_work(shape: ModelShape, concurrency: int, prompt: int, output: int, nu
     round is made of.
 
     Of a prompt only the last position goes through the LM head. Position t attends to t positions; the last token is
-    never fed in."""
+    never fed in.
+    """
     fed = prompt + output - 1
     operations = 2 * _body(shape) * fed + 2 * _head(shape) * output + _attention(shape) * fed * (fed + 1) // 2
     attended = sum(range(prompt + 1, fed + 1))
@@ -129,7 +131,8 @@ def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:
     accounting.
 
     vLLM takes 92 % of the device and leaves room for a step's largest layer: the FFN's gate, up and product or the
-    logits."""
+    logits.
+    """
     ffn = _BATCHED_TOKENS * (3 * shape.intermediate_size + 4 * shape.hidden_size) * shape.dtype_bytes
     logits = 2 * _SEQUENCES * shape.vocab_size * 4
     free = int(_SHARE * device.memory_bytes) - shape.parameters * shape.dtype_bytes - max(ffn, logits) - _CONTEXT_BYTES

@@ -114,8 +114,8 @@ def free_port() -> int:
 def running(
     model: ModelFolder, name: str, config: EngineSettings, address: Address, log: Path, extra: Sequence[str] = ()
 ) -> Iterator[Server]:
-    """A server that answers; it and all its processes are gone on leaving. Raises MeasurementError where it does not
-    start.
+    """Starts a server and waits until it answers; all its processes end on leaving. Raises MeasurementError where it
+    does not start.
 
     Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does.
     """
@@ -174,7 +174,7 @@ def wait(server: Server) -> None:
 
 
 def health(server: Server) -> int | None:
-    """HTTP status of /health; None where nobody answers."""
+    """HTTP status of /health; None without an answer."""
     try:
         with _DIRECT.open(f"{server.address.url}/health", timeout=5) as answer:
             return int(answer.status)

@@ -1,4 +1,4 @@
-"""How fast several variants answer the same requests, in turns: the passes, in the engine of this process, and their
+"""How fast several variants answer the same requests, interleaved: the passes, in the engine of this process, and their
 figures.
 """
 
@@ -106,7 +106,9 @@ def interleaved(
     Raises MeasurementError where answers of a fixed length are shorter.
     """
     found: dict[str, list[list[Pass]]] = {name: [] for name in runners}
-    with progress_bar(f"Measuring {', '.join(runners)} in turns", len(concurrency) * len(runners) * repeats) as advance:
+    with progress_bar(
+        f"Measuring {', '.join(runners)} interleaved", len(concurrency) * len(runners) * repeats
+    ) as advance:
         for level in concurrency:
             for runner in runners.values():
                 runner(level)

@@ -34,7 +34,8 @@ class Workload:
     latest.
 
     least_seconds: a pass repeats the requests until the first variant takes so long, as the clock of a short one says
-    little."""
+    little.
+    """
 
     name: str
     prompts: tuple[tuple[int, ...], ...]

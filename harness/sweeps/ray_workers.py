@@ -29,7 +29,9 @@ def connect() -> None:
     try:
         import ray
     except ImportError as error:
-        raise UsageError('--launcher ray needs the package ray; run `pip install "harness-prune[ray]"`') from error
+        raise UsageError(
+            '--launcher ray needs the package ray; run `make install-dev`, or `pip install ".[ray]"` in the clone'
+        ) from error
     if ray.is_initialized():
         return
     try:

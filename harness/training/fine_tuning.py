@@ -44,7 +44,7 @@ from tasks.grading import Grade, Grader
 from tasks.task import Task
 
 CURVE_ITEMS = 200
-_STEPS, _BATCH, _MANY = 300, 16, 10_000  # a stream without end counts as so many examples where epochs are asked for
+_STEPS, _BATCH, _MANY = 300, 16, 10_000  # _MANY: an endless stream counts as this many examples per epoch
 _FAST_FROM = 50_000_000  # parameters from which BF16 is faster than FP32 on a CPU that has it
 _LOSS_POINTS = 200
 _TEMPERATURE = 0.7
@@ -54,7 +54,7 @@ _SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class Defaults:
-    """What decides the settings that nobody gave: the model's size, the kind of the task, the preset."""
+    """What the default settings depend on: model size, kind of task, preset."""
 
     shape: ModelShape
     kind: str
@@ -192,7 +192,7 @@ def _stops(task: Task) -> list[str]:
 def original_of(model: ModelFolder) -> ModelFolder:
     """The dense model that a pruned checkpoint was made from, the model itself where it was not pruned.
 
-    Raises UsageError where it cannot be had, or has other weights by now.
+    Raises UsageError where it is not available, or its weights have changed.
     """
     record = model.record
     if record is None:
@@ -220,7 +220,7 @@ def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -
 
 
 def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:
-    """Every setting resolved for so many examples; raises UsageError for settings that do not go together."""
+    """The recipe for this number of examples; raises UsageError for settings that contradict each other."""
     config, parameters = defaults.fill(config), defaults.shape.parameters
     tuning = config.tuning or recipes.default_tuning(parameters)
     batch = config.batch or _BATCH

@@ -31,7 +31,7 @@ class Confinement:
 
 
 def candidates() -> Iterator[Confinement]:
-    """Every way that the programs here allow, best first; where we are root, as nobody before anything else."""
+    """Every way that the programs here allow, best first; where we are root, as user nobody first."""
     for prefix in _users():
         for bwrap in _bwraps():
             for python in _pythons():

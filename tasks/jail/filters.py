@@ -215,8 +215,8 @@ def hide() -> None:
 
 
 def read_only(paths: Iterable[str]) -> None:
-    """Landlock: nothing but these folders can be read, nothing written, nobody outside signalled (from Linux 6.12 on;
-    seccomp before).
+    """Landlock: nothing but these folders can be read, nothing written, no outside process signalled (from Linux 6.12
+    on; seccomp before).
 
     Raises OSError where the kernel has no Landlock.
     """

@@ -25,7 +25,7 @@ def documents() -> dict[str, list[dict[str, str]]]:
 
 
 def extract(_doc: Document, text: str) -> str | None:
-    """The first line, where it holds a word."""
+    """The first line that contains a word."""
     line = text.strip().partition("\n")[0]
     return line if normalised(line) else None
 

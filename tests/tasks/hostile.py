@@ -3,7 +3,8 @@ tests.tasks.hostile FOLDER`.
 
 FOLDER holds the programs and manifest.json, which says for each what it tries and which verdicts are right. Beside the
 verdict: time, survivors, files, connections, this process's memory, and whether the next program still gets its own
-verdict. Standard library only, so that it runs as any user."""
+verdict. Standard library only, so that it runs as any user.
+"""
 
 from __future__ import annotations
 

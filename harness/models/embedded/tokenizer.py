@@ -1,7 +1,8 @@
 """A genuine Qwen2-style byte-level BPE, trained on the corpus.
 
 transformers rebuilds any tokenizer beside `model_type: qwen2` from vocabulary and merges with Qwen2's own
-pre-tokeniser, so nothing but that pre-tokeniser survives a round trip: this one uses it from the start."""
+pre-tokeniser, so nothing but that pre-tokeniser survives a round trip: this one uses it from the start.
+"""
 
 from __future__ import annotations
 
