@@ -1,4 +1,4 @@
-"""One row per architecture: where the FFN's matrices live. Adding a family is adding a row.
+"""One row per architecture: which tensors the FFN's matrices are. A new family is a new row.
 
 A neuron is one column of the down projection together with its row in every other matrix of the FFN.
 """
@@ -18,8 +18,9 @@ from harness.core.types.pruning import ModelShape
 
 @dataclass(frozen=True)
 class Cut:
-    """A tensor that loses neurons along `axis`, by its name below the layer; a fused one holds `parts` matrices one
-    after the other.
+    """A tensor that loses neurons along `axis`, by its name below the layer.
+
+    parts: the matrices that a fused tensor holds, concatenated along `axis`.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Family:
         return self.keys.get("intermediate_size", "intermediate_size")
 
     def tensor(self, name: str) -> tuple[Cut, int] | None:
-        """The cut and the layer of a checkpoint's tensor, None for one that stays whole."""
+        """The cut and the layer of a checkpoint's tensor; None for a tensor that pruning does not change."""
         stack = self.layers.rpartition(".")[2]
         match = re.fullmatch(rf"(?:[a-z_]+\.)*{stack}\.(\d+)\.(.+)", name)
         cut = next((cut for cut in self.cuts if match and cut.name == match[2]), None)
@@ -134,11 +135,12 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def submodule(root: Any, path: str) -> Any:
+    """The module at a dotted path below another, such as model.layers."""
     return reduce(getattr, path.split("."), root)
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The row for a config.json; raises UnsupportedModelError for experts, quantised weights or an unknown type."""
+    """The row of a config.json; raises UnsupportedModelError for experts, quantised weights and unknown types."""
     model_type = str(config.get("model_type"))
     if any(config.get(key) for key in _EXPERTS):
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
@@ -190,6 +192,6 @@ def stored_dtype(config: Mapping[str, Any]) -> Dtype:
 
 
 def widths_of(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """FFN width of every layer: one number for all, or our own list where they differ."""
+    """intermediate_size of every layer: one number for all, or our own list where they differ."""
     shape = shape_of(config)
     return tuple(config.get("intermediate_sizes") or [shape.intermediate_size] * shape.num_hidden_layers)

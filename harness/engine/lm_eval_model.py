@@ -1,6 +1,4 @@
-"""lm-eval's view of a running engine: our LM answers its requests and carries what the engine knows through to the
-graders.
-"""
+"""A running engine as an lm-eval model: it answers lm-eval's requests and keeps what the graders need to know."""
 
 from __future__ import annotations
 
@@ -44,7 +42,14 @@ class ResponseCallbacks:
 def make_language_model(
     llm: Any, max_model_len: int, chat: bool, callbacks: ResponseCallbacks = ResponseCallbacks()
 ) -> Any:
-    """An lm-eval TemplateLM around a running engine. A chat template brings its own start token."""
+    """An lm-eval TemplateLM around a running engine.
+
+    Args:
+        llm: a vllm.LLM.
+        max_model_len: tokens of a prompt and its answer.
+        chat: prompts are formatted by the chat template, which adds its own start token.
+        callbacks: what happens to each answer.
+    """
     from lm_eval.api.model import TemplateLM
 
     class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
@@ -100,7 +105,10 @@ def answer_requests(
     max_model_len: int,
     callbacks: ResponseCallbacks = ResponseCallbacks(),
 ) -> list[str]:
-    """Answers in the order asked; a prompt too long for the context is cut on its left and marked."""
+    """The answers to lm-eval's requests, in their order.
+
+    A prompt that is too long for the context loses its beginning, and its answer is marked as `prompt_truncated`.
+    """
     asked = [_to_engine_request(encode, request, max_model_len) for request in requests]
     answers = {
         i: known
@@ -157,8 +165,9 @@ def _generation(output: Any, was_cut: bool) -> Generation:
 
 
 def likelihoods(llm: Any, pairs: Sequence[tuple[Ids, Ids]], max_model_len: int) -> list[tuple[Likelihood, bool]]:
-    """log P(continuation | context) in nats and whether greedy decoding would give it; a context too long is cut on its
-    left.
+    """(log P(continuation | context) in nats, whether greedy decoding would give it) of each pair of token ids.
+
+    A context that is too long loses its beginning.
     """
     from vllm import SamplingParams, TokensPrompt
 

@@ -1,6 +1,4 @@
-"""The life of a vLLM engine: start, generate, measure, stop. In-process, so that start-up is one import and one
-load.
-"""
+"""Starts a vLLM engine, sends it prompts, reads its figures and stops it; in this process, without a server."""
 
 from __future__ import annotations
 
@@ -23,8 +21,13 @@ _REQUESTS = itertools.count()
 
 @contextmanager
 def engine(model: ModelFolder, settings: EngineSettings = EngineSettings()) -> Iterator[Any]:
-    """A vllm.LLM on a checkpoint folder, shut down on leaving; raises MeasurementError where vLLM refuses the
-    checkpoint.
+    """A vLLM engine on one model; it is shut down on leaving.
+
+    Yields:
+        The vllm.LLM.
+
+    Raises:
+        MeasurementError: vLLM is not installed, or cannot load the model.
     """
     with library_settings(settings.threads), torch_functions(), _restored_transformers_class(model):
         llm = _start(model, settings)
@@ -56,8 +59,8 @@ def _start(model: ModelFolder, settings: EngineSettings) -> Any:
 
 @contextmanager
 def _restored_transformers_class(model: ModelFolder) -> Iterator[None]:
-    """vLLM's transformers back end rewrites the class of its model in place; transformers itself could not build one
-    afterwards.
+    """Undoes what vLLM's transformers back end does: it rewrites the model's class in place, after which transformers
+    could not build such a model any more.
     """
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
@@ -74,12 +77,18 @@ def _restored_transformers_class(model: ModelFolder) -> Iterator[None]:
 
 
 def generate(llm: Any, prompts: Sequence[Any], params: Any) -> list[Any]:
-    """One vllm.RequestOutput per prompt (text or token ids), in order; without the engine's progress bar."""
+    """One vllm.RequestOutput per prompt (text or token ids), in the order of the prompts."""
     return list(llm.generate(list(prompts), params, use_tqdm=False))
 
 
 def stream(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """(position, vllm.RequestOutput) of each prompt as soon as it is finished."""
+    """Answers as soon as they are finished: (position of the prompt, vllm.RequestOutput).
+
+    Args:
+        llm: a vllm.LLM.
+        prompts: texts or token ids.
+        params: one vllm.SamplingParams per prompt.
+    """
     from vllm.sampling_params import RequestOutputKind
 
     core = llm.llm_engine
@@ -99,20 +108,20 @@ def stream(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> Iterator[
 
 
 def kv_bytes_per_token(llm: Any) -> int:
-    """Bytes of keys and values that the engine holds per token, by its own cache specification."""
+    """Bytes of keys and values per token, by the engine's own cache specification."""
     config = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config
     page = sum(group.kv_cache_spec.page_size_bytes * len(group.layer_names) for group in config.kv_cache_groups)
     return int(page // llm.llm_engine.vllm_config.cache_config.block_size)
 
 
 def cache_facts(llm: Any) -> tuple[int, int]:
-    """(blocks of the KV cache, tokens that it holds); layers with a sliding window share blocks with the others."""
+    """(blocks of the KV cache, tokens that it can hold); layers with a sliding window share blocks with others."""
     cache = llm.llm_engine.vllm_config.cache_config
     return int(cache.num_gpu_blocks), int(cache.kv_cache_size_tokens)
 
 
 def weight_bytes(llm: Any) -> int | None:
-    """What the engine counts on CUDA; None on a CPU, where vLLM packs weights out of its own sight."""
+    """Bytes of the loaded weights, as vLLM counts them on CUDA; None on a CPU, where it does not count packed ones."""
     return (
         None
         if device_name() == "cpu"
@@ -121,13 +130,16 @@ def weight_bytes(llm: Any) -> int | None:
 
 
 def engines_for(models: Mapping[str, ModelFolder], settings: EngineSettings) -> Engines:
-    """Engines of all models with the same settings, and room for each other on the device."""
+    """Engines of all models with the same settings, their caches so small that all fit on the device.
+
+    Raises MeasurementError where not even the weights fit together.
+    """
     wanted = {name: with_kv_cache(model, settings) for name, model in models.items()}
     return Engines(models, side_by_side(models, wanted))
 
 
 class Engines:
-    """Engines by name, each started when first asked for and all stopped together."""
+    """Engines by name: `engines[name]` starts one where it does not run yet; all stop on leaving."""
 
     def __init__(self, models: Mapping[str, ModelFolder], settings: Mapping[str, EngineSettings]) -> None:
         self.models, self.settings = models, settings

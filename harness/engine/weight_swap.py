@@ -26,27 +26,27 @@ def swap(llm: Any, plan_file: Path) -> None:
         llm.collective_rpc("swap_ffn", args=(llm.llm_engine.vllm_config.model_config.model, str(plan_file)))
     except Exception as error:
         llm.collective_rpc("restore_ffn")  # on every device, as it may have failed on one
-        raise MeasurementError(f"{plan_file} cannot be put into the running engine: {first_line(error)}") from error
+        raise MeasurementError(f"{plan_file} cannot be loaded into the running engine: {first_line(error)}") from error
     finally:
         llm.reset_prefix_cache()
 
 
 def restore(llm: Any) -> None:
-    """The model's own weights, bit for bit; raises MeasurementError while the engine answers."""
+    """Puts back the dense model's weights, bit for bit; raises MeasurementError while requests are running."""
     _check_idle(llm)
     llm.collective_rpc("restore_ffn")
     llm.reset_prefix_cache()
 
 
 def _check_idle(llm: Any) -> None:
-    """Half an answer from each of two models belongs to neither, and a cache in use is not emptied."""
+    """A running request would get half an answer from each of two models, and its cache could not be emptied."""
     if llm.llm_engine.has_unfinished_requests():
         raise MeasurementError("weights can be swapped only between requests; wait for the running ones")
 
 
 @contextmanager
 def swapped(llm: Any, plan_file: Path) -> Iterator[None]:
-    """The engine with the plan's FFN; on leaving, its own weights again."""
+    """The engine runs the plan's variant while inside, and the dense model again on leaving."""
     swap(llm, plan_file)
     try:
         yield

@@ -23,12 +23,10 @@ WORKER = f"{__name__}.FFNSwap"  # for vLLM's worker_extension_cls
 
 
 class FFNSwap:
-    """vLLM calls these methods by name in each of its workers; what they take has to survive a pipe to another
-    process.
-    """
+    """vLLM calls these methods by name in each worker; their arguments are sent to other processes."""
 
     def swap_ffn(self, model: str, plan_file: str) -> None:
-        """The FFN that the plan leaves of `model`, whatever was there; what fails halfway is for `restore_ffn`."""
+        """Loads the FFN that the plan leaves of `model`; after an error, `restore_ffn` undoes what was done."""
         own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
         opened, plan = open_model(Path(model)), load_plan(Path(plan_file))
         family = opened.family
@@ -41,7 +39,7 @@ class FFNSwap:
                 _pack(target) if packed else _write(target, plan.intermediate_size)
 
     def restore_ffn(self) -> None:
-        """The model's own weights, bit for bit."""
+        """Puts back the dense model's weights, bit for bit."""
         own = self.__dict__.pop("_own_ffn", {})
         for restore in own.values():
             restore()
@@ -49,8 +47,9 @@ class FFNSwap:
 
 @dataclass(frozen=True)
 class _Target:
-    """A linear layer of vLLM's and its new matrices [out, in]: one, or gate and up, which vLLM stacks; `axis` loses
-    neurons.
+    """A linear layer of vLLM and its new matrices [out, in]: one, or gate and up, which vLLM stacks.
+
+    axis: the axis of a matrix along which neurons are removed.
     """
 
     module: Any

@@ -1,4 +1,4 @@
-"""A GGUF file as a plain BF16 safetensors folder: dequantised and written tensor by tensor, one in memory at a time."""
+"""Converts a GGUF file to a BF16 safetensors folder, dequantising one tensor at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DTYPE = BY_NAME["bfloat16"]
 
 
 def read_config(source: Path) -> dict[str, Any]:
-    """The config.json that the file's metadata stand for; raises UnsupportedModelError where they cannot be read."""
+    """config.json made from the file's metadata; raises UnsupportedModelError where they cannot be read."""
     from transformers import AutoConfig
 
     try:
@@ -30,16 +30,21 @@ def read_config(source: Path) -> dict[str, Any]:
 
 
 def name_of(source: Path) -> str:
-    """For the cache: the file's name, time of change and a hash of pieces all over it."""
+    """A folder name for the cache, from the file's name, its modification time and a hash of samples of it."""
     total = sampled_hash(source)
     total.update(str(source.stat().st_mtime_ns).encode())
     return f"{source.stem}-{total.hexdigest()[:12]}"
 
 
 def convert(source: Path, out: Path) -> None:
-    """Writes config, weights and tokenizer to the new folder `out`; a GGUF file holds no generation settings.
+    """Writes config.json, weights and tokenizer to the folder `out`; a GGUF file has no generation settings.
 
-    Raises UnsupportedModelError where the architecture is not one that can be pruned or a tensor is missing.
+    Args:
+        source: the .gguf file.
+        out: the folder, which is created.
+
+    Raises:
+        UnsupportedModelError: the architecture cannot be pruned, or a tensor is missing.
     """
     from transformers import AutoTokenizer
 

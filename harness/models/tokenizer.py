@@ -9,6 +9,7 @@ from harness.core.errors import UsageError
 
 
 def load_tokenizer(model: Path) -> Any:
+    """The transformers tokenizer of a model folder; raises UsageError where there is none that can be read."""
     from transformers import AutoTokenizer
 
     try:
@@ -20,4 +21,5 @@ def load_tokenizer(model: Path) -> Any:
 
 
 def has_chat_template(tokenizer: Any) -> bool:
+    """Whether prompts can be formatted as a chat."""
     return bool(getattr(tokenizer, "chat_template", None))

@@ -153,7 +153,7 @@ def test_a_swap_that_fails_halfway_leaves_the_dense_model(
 
     swap(dense, plans[1])
     monkeypatch.setattr("harness.engine.weight_swap_worker.ffn_tensors", broken)
-    with pytest.raises(MeasurementError, match="cannot be put into the running engine: no more"):
+    with pytest.raises(MeasurementError, match="cannot be loaded into the running engine: no more"):
         swap(dense, plans[0])
     assert answers(dense) == expected[3]
 
