@@ -43,19 +43,9 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
     """
     if metric in LIKELIHOOD_METRICS:
         return _summarise_likelihood(metric, records, seconds, samples)
-    rates = summarise_failures(records)
     if metric == SIMILARITY:
-        value, low, high = ratio_mean([float(record.score or 0.0) for record in records], [1] * len(records))
-        return EvalResult(
-            n=len(records),
-            metric=metric,
-            value=value,
-            ci_low=low,
-            ci_high=high,
-            seconds=seconds,
-            samples=samples,
-            **asdict(rates),
-        )
+        return _summarise_scores(metric, records, seconds, samples)
+    rates = summarise_failures(records)
     n, correct = len(records), sum(bool(record.correct) for record in records)
     low, high = wilson(correct, n)
     rate = rates.failure_rate
@@ -72,6 +62,20 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
         failure_low=failure_low,
         failure_high=failure_high,
         **asdict(rates),
+    )
+
+
+def _summarise_scores(metric: str, records: Sequence[SampleRecord], seconds: float, samples: str) -> EvalResult:
+    value, low, high = ratio_mean([float(record.score or 0.0) for record in records], [1] * len(records))
+    return EvalResult(
+        n=len(records),
+        metric=metric,
+        value=value,
+        ci_low=low,
+        ci_high=high,
+        seconds=seconds,
+        samples=samples,
+        **asdict(summarise_failures(records)),
     )
 
 

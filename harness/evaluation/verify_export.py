@@ -121,8 +121,8 @@ def _logits(model: Any, prompts: list[list[int]]) -> list[Any]:
         return [model(torch.tensor([ids])).logits[0] for ids in prompts]
 
 
-def _error(expected: Any, found: Any) -> float:
-    return float((expected - found).abs().max() / expected.abs().max())
+def _error(expected: Any, actual: Any) -> float:
+    return float((expected - actual).abs().max() / expected.abs().max())
 
 
 def _vllm_tokens(checkpoint: ModelFolder, prompts: list[list[int]], threads: int | None) -> list[list[int]]:

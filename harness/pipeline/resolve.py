@@ -178,7 +178,7 @@ def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
 
 
 def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
-    """`harness recover`: the model as it is, or the arms that were asked for."""
+    """`harness recover`: the model as it is, or the requested arms."""
     tasks, shape = tasks_and_shape(config, chat)
     base = PRUNED if read_record(Path(config.model)) else DENSE
     asked = config.arms or (DENSE,)
@@ -204,14 +204,14 @@ def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
     if file is None:
         return ()
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        items = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{file} cannot be read as JSON ({error}); give a list of item numbers, like [0, 7, 12]"
         ) from error
-    if not isinstance(found, list) or not found or not all(type(i) is int and 0 <= i < task.items for i in found):
+    if not isinstance(items, list) or not items or not all(type(i) is int and 0 <= i < task.items for i in items):
         raise UsageError(f"{file} is not a list of item numbers of {task.name}, from 0 to {task.items - 1}")
-    return tuple(sorted(set(found)))
+    return tuple(sorted(set(items)))
 
 
 def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -279,7 +279,7 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
-    """The tasks asked for, else what the model's alias is for."""
+    """The requested tasks, else what the model's alias is for."""
     alias = registry.find_model(config.model)
     return config.task or ((alias.task,) if alias else ("gsm8k",))
 

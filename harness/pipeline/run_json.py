@@ -182,13 +182,13 @@ def publish(result: RunResult, folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def hardware() -> dict[str, Any]:
@@ -207,11 +207,11 @@ def hardware() -> dict[str, Any]:
 
 def _cpu_name() -> str | None:
     """As the kernel gives it, with what of its number formats matters for speed."""
-    found = dict(re.findall(r"^(model name|flags)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    fields = dict(re.findall(r"^(model name|flags)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     formats = [
-        name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in found.get("flags", "").split()
+        name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in fields.get("flags", "").split()
     ]
-    return f"{found['model name']} ({', '.join(formats)})" if "model name" in found else None
+    return f"{fields['model name']} ({', '.join(formats)})" if "model name" in fields else None
 
 
 def _gpu_names() -> Sequence[str]:

@@ -42,10 +42,10 @@ def list_runs(
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; runs are in runs/, or where --out put them")
     places = [folder] if (folder / MANIFEST).exists() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    found = [info for place in places if (info := _read_info(place))]
+    infos = [info for place in places if (info := _read_info(place))]
     kept = [
         info
-        for info in found
+        for info in infos
         if (model is None or model in info.model)
         and (task is None or task in info.task)
         and (not states or info.state in states)
@@ -77,16 +77,16 @@ def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
         updated=updated,
         stages=len(manifest["stages"]),
         command=command or None,
-        resume_command=_go_on(manifest, state, note, command),
+        resume_command=_resume_command(manifest, state, note, command),
     )
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
@@ -104,7 +104,7 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     return "killed", so_far
 
 
-def _go_on(manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
+def _resume_command(manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
     """The command as it was typed, with the settings and in the folder of then; None where nothing is left to do.
 
     Without --fresh, which would start over, and without a key, which is not kept.
@@ -127,10 +127,10 @@ def _go_on(manifest: Mapping[str, Any], state: str, note: str, command: str) -> 
     return " ".join([*elsewhere, *settings, shlex.join(kept)])
 
 
-def run_lines(found: Sequence[RunInfo]) -> list[str]:
+def run_lines(infos: Sequence[RunInfo]) -> list[str]:
     """A few lines a run, none of them cut: a command can be copied as it stands."""
     lines = []
-    for info in found:
+    for info in infos:
         lines.append(
             f"{info.state:<9} {info.path}  {info.updated}  {info.model}{f' on {info.task}' if info.task else ''}"
         )

@@ -63,9 +63,9 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
     check_uniform_width(model)
-    found = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
-    scoring.save_calibration(found, _calibration_file(out))
-    scoring.score_model(model, found, request, out)
+    calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
+    scoring.save_calibration(calibration, _calibration_file(out))
+    scoring.score_model(model, calibration, request, out)
     return score_file.load(out)
 
 
@@ -184,8 +184,15 @@ def bench_checkpoints(
     online: bool = False,
     command: str | None = None,
 ) -> RunResult:
-    """Throughput, latency and memory of several models on the same requests, interleaved; a model given twice shows the
-    noise does.
+    """Throughput, latency and memory of several models on the same requests, interleaved.
+
+    Args:
+        names: Models; one that is named twice shows what noise does.
+        online: Ask vLLM's servers over HTTP rather than engines of this process.
+
+    Raises:
+        UsageError: A model cannot take the requests.
+        MeasurementError: An engine gave shorter answers than requested.
     """
     task = find_task(task_names(config)[0])
     models = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
@@ -195,10 +202,9 @@ def bench_checkpoints(
         workload = make_workload(config, next(iter(models.values())), task)
         for model in models.values():
             check_context(model, workload)
-        found, ratios = bench(models, config, workload, out, online)
-        return _finish(
-            directory, names[0], task.name, [replace(row, serving=found[name]) for name, row in rows.items()], ratios
-        )
+        serving, ratios = bench(models, config, workload, out, online)
+        measured = [replace(row, serving=serving[name]) for name, row in rows.items()]
+        return _finish(directory, names[0], task.name, measured, ratios)
 
 
 @contextmanager
@@ -211,10 +217,14 @@ def serving_checkpoint(
     max_model_len: int | None,
     command: str | None = None,
 ) -> Iterator[server.Server]:
-    """vLLM's server on one checkpoint, answering; run.json says what it holds.
+    """Runs vLLM's server on one checkpoint, ready to answer; run.json records its memory.
 
-    Raises UsageError for an address that cannot be used, and for a key among vLLM's own options, where others would see
-    it.
+    Args:
+        extra: vLLM's own options.
+        max_model_len: Tokens of a prompt and its answer; None: what the model can take, on a CPU at most 4096.
+
+    Raises:
+        UsageError: The address cannot be used, or vLLM's options hold a key, which other users would see.
     """
     server.check_address(address)
     if any(option.startswith("--api-key") for option in extra):
@@ -233,20 +243,20 @@ def serving_checkpoint(
                 running = stack.enter_context(
                     server.running(model, row.name, settings, address, out / "server.log", extra)
                 )
-            found = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
-            forecast = {} if extra else found.forecast  # the formulas know nothing of vLLM's own options
-            found = replace(found, prompts=None, forecast=forecast)
-            _finish(directory, config.model, task_names(config)[0], [replace(row, serving=found)])
+            serving = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
+            forecast = {} if extra else serving.forecast  # the formulas do not know vLLM's own options
+            serving = replace(serving, prompts=None, forecast=forecast)
+            _finish(directory, config.model, task_names(config)[0], [replace(row, serving=serving)])
             yield running
 
 
 def _apart(named: Sequence[tuple[str, _Model]]) -> dict[str, _Model]:
-    """A name that comes again gets the next number that is free."""
-    found: dict[str, _Model] = {}
+    """A name that is given again gets the next free number."""
+    models: dict[str, _Model] = {}
     for name, model in named:
-        numbered = (f"{name}-{number}" for number in itertools.count(2))
-        found[name if name not in found else next(other for other in numbered if other not in found)] = model
-    return found
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        models[next(candidate for candidate in candidates if candidate not in models)] = model
+    return models
 
 
 def row_name(name: str) -> str:
