@@ -79,7 +79,7 @@ def test_every_setting_has_an_option_that_shows_its_description_choices_and_defa
         for choice in getattr(option.type, "choices", ()):
             assert choice in option.help
         if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
-            assert f"Default: {field.default:g}." if isinstance(field.default, float) else f"Default: {field.default}."
+            assert f"Default: {field.default}." in option.help.replace("Default: 0.", "Default: 0.0.") + option.help
 
 
 def test_a_command_shows_the_defaults_that_it_uses() -> None:

@@ -13,6 +13,7 @@ from harness.cli import output
 from harness.cli.main import cli
 from harness.core import progress
 from reports.parts import Table
+from tests.support.cli import harness
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "reports" / "example"
 
@@ -65,6 +66,9 @@ def test_listings_stay_tables_without_broken_words_at_80_columns(
     cli(command, standalone_mode=False)
     boxed = lines_of(terminal)
     assert max(map(len, boxed)) <= 80 and any(line.startswith("┃") for line in boxed)
+    words = {word for line in boxed for word in line.split()}
+    plain = harness(*command).stdout.split() if command[0] in ("tasks", "metrics", "plan") else []
+    assert {*plain} <= words
 
 
 @pytest.mark.parametrize("run", ["smollm2-math", "laptop", "serving-tiny-math"])
