@@ -64,10 +64,12 @@ class Family:
 
     @property
     def down_cut(self) -> Cut:
+        """How the down projection is cut."""
         return next(cut for cut in self.cuts if cut.name == f"{self.down}.weight")
 
     @property
     def width_key(self) -> str:
+        """config.json's name of intermediate_size."""
         return self.keys.get("intermediate_size", "intermediate_size")
 
     def tensor(self, name: str) -> tuple[Cut, int] | None:

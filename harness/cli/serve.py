@@ -99,7 +99,8 @@ def serve_command(
     folder = out or Path("runs") / f"serve-{row_name(checkpoint)}"
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         with stdout_to_stderr():
-            serving = serving_checkpoint(config, address, extra, folder, fresh, max_model_len, command=typed_command())
+            serve = server.ServerOptions(address, max_model_len, extra)
+            serving = serving_checkpoint(config, serve, folder, fresh, typed_command())
             running = stack.enter_context(serving)
         found = {
             "url": f"{address.url}/v1",

@@ -29,9 +29,11 @@ class GenerationCache:
             self._write(line)
 
     def get(self, key: str) -> Generation | None:
+        """The generation that was saved under this key."""
         return self.known.get(key)
 
     def add(self, key: str, generation: Generation) -> None:
+        """Saves a generation at once."""
         self.known[key] = generation
         self._write({"key": key, "text": str(generation), "meta": generation.meta})
 

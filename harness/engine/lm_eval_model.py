@@ -33,6 +33,7 @@ class ResponseCallbacks:
     advance: Callable[[int], None] | None = None
 
     def verdict(self, request: Any, answer: Generation) -> None:
+        """Starts the grading of an answer; `answer.verdict` is then a future of the grade."""
         if self.advance:
             self.advance(1)
         if self.submit:

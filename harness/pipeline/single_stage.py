@@ -209,30 +209,32 @@ def bench_checkpoints(
 
 @contextmanager
 def serving_checkpoint(
-    config: RunConfig,
-    address: server.Address,
-    extra: Sequence[str],
-    out: Path,
-    fresh: bool,
-    max_model_len: int | None,
-    command: str | None = None,
+    config: RunConfig, options: server.ServerOptions, out: Path, fresh: bool, command: str | None = None
 ) -> Iterator[server.Server]:
-    """Runs vLLM's server on one checkpoint, ready to answer; run.json records its memory.
+    """vLLM's server on one checkpoint, stopped on leaving.
 
     Args:
-        extra: vLLM's own options.
-        max_model_len: Tokens of a prompt and its answer; None: what the model can take, on a CPU at most 4096.
+        config: model, dtype, threads.
+        options: the address, and what goes to vLLM.
+        out: the run directory; run.json there says how much memory the server takes.
+        fresh: overwrite what is in the run directory.
+        command: the command line, for run.json.
+
+    Yields:
+        The server, ready for requests.
 
     Raises:
-        UsageError: The address cannot be used, or vLLM's options hold a key, which other users would see.
+        UsageError: the address cannot be used, or a key is among vLLM's own options, where other users would see it.
+        MeasurementError: the server does not start.
     """
+    address, extra = options.address, options.extra
     server.check_address(address)
     if any(option.startswith("--api-key") for option in extra):
         raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
     model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
     row = _row(config.model, model, out)
     whole = model.shape.max_position_embeddings
-    longest = max_model_len or (whole if device_name() == "cuda" else longest_context(model))
+    longest = options.max_model_len or (whole if device_name() == "cuda" else longest_context(model))
     settings = with_kv_cache(model, settings_of(config, longest))
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count

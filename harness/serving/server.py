@@ -51,6 +51,18 @@ class Address:
 
 
 @dataclass(frozen=True)
+class ServerOptions:
+    """How a checkpoint is served. max_model_len: tokens of a prompt and its answer, None for what the model can take.
+
+    extra: vLLM's own options, which `vllm serve` gets unchanged.
+    """
+
+    address: Address
+    max_model_len: int | None = None
+    extra: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Server:
     """One that runs. `log`: the file with everything that it and its engine print."""
 
