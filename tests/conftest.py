@@ -16,12 +16,12 @@ import hypothesis
 import pytest
 
 from tests.support.isolation import isolate, remove
-from tests.support.models import TINY_MATH, build_model
+from tests.support.models import build_model
 
 HOME = isolate()
 
 TIERS = {"quick": {"slow", "thorough"}, "default": {"thorough"}, "all": set()}  # tier: marks that it leaves out
-SLOW_FIXTURES = {"tiny_engine", "chromium", "random_model", "embedded_scores", "tokenizer"}
+SLOW_FIXTURES = {"shared_engine", "chromium", "random_model", "embedded_scores", "tokenizer"}
 _SLOW_THROUGHOUT = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
 hypothesis.settings.register_profile(
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if fixtures & SLOW_FIXTURES:
             item.add_marker("slow")
         if item.get_closest_marker("xdist_group") is None:
-            group = "engine" if "tiny_engine" in fixtures else item.nodeid.partition("::")[0]
+            group = "engine" if "shared_engine" in fixtures else item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))
     left_out = TIERS[config.getoption("tier")]
     parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
@@ -97,14 +97,19 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.fixture(scope="session")
-def tiny_engine() -> Iterator[Any]:
-    """vLLM on the embedded model, one for all tests that only need some engine."""
-    from harness.engine.memory_budget import EngineSettings
-    from harness.engine.vllm_engine import engine
-    from pruning.checkpoint import open_model
+def shared_engine() -> Iterator[Callable[[], Any]]:
+    """For fixtures of a session or module: a function that gives `tiny_engine`."""
+    from tests.support.engines import SharedEngine
 
-    with engine(open_model(TINY_MATH), EngineSettings(max_model_len=512, kv_cache_bytes=1 << 27, threads=1)) as llm:
-        yield llm
+    shared = SharedEngine()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture()
+def tiny_engine(shared_engine: Callable[[], Any]) -> Any:
+    """vLLM on the embedded model, for tests that only need some engine."""
+    return shared_engine()
 
 
 @pytest.fixture(scope="session")

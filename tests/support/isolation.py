@@ -9,6 +9,8 @@ from pathlib import Path
 
 KEPT = ("HARNESS_DATA_DIR", "HARNESS_HOSTILE_DIR", "HARNESS_ALL_FAMILIES")  # they say what there is to test with
 _FOREIGN = ("HARNESS_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "VLLM_", "WANDB_", "MLFLOW_", "TRACKIO_", "XDG_")
+# what vLLM found out about model classes, by the hash of their source: 15 s for each
+_CACHE = Path(__file__).parents[2] / ".pytest_cache" / "vllm"
 _TERMINAL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 
 
@@ -30,6 +32,7 @@ def isolate() -> Path | None:
         "HOME": str(home),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
         "HF_HUB_OFFLINE": "1",
+        "VLLM_CACHE_ROOT": str(_CACHE),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or the engines of all workers share the first core
     }
     os.environ.setdefault("OMP_NUM_THREADS", "1")

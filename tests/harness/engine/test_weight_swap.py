@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError, UsageError
@@ -68,19 +68,17 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(plans: list[Path], tiny_engine: Any, tmp_path_factory: pytest.TempPathFactory) -> list[list[list[int]]]:
+def expected(
+    plans: list[Path], shared_engine: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[list[list[int]]]]:
     """Answers of a fresh engine on the export of every plan, and of one on the dense model at the end."""
-    folders = [
-        export(open_model(TINY_MATH), load_plan(file), tmp_path_factory.mktemp("export") / "c", file).path
-        for file in plans
-    ]
-    found = []
-    for folder in folders:
-        with engine(open_model(folder), SMALL) as llm:
-            found.append(answers(llm))
-    found.append(answers(tiny_engine))
-    assert all(a != b for a, b in itertools.combinations(found, 2))
-    return found
+    dense = open_model(TINY_MATH)
+    folders = [export(dense, load_plan(file), tmp_path_factory.mktemp("export") / "c", file).path for file in plans]
+    with ExitStack() as stack:
+        fresh = [stack.enter_context(engine(open_model(folder), SMALL)) for folder in folders]
+        found = [answers(llm) for llm in (*fresh, shared_engine())]
+        assert all(a != b for a, b in itertools.combinations(found, 2))
+        yield found
 
 
 @contextmanager
@@ -95,18 +93,32 @@ def weights_in_place() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def weights_as(way: str) -> Iterator[None]:
+    with weights_in_place() if way == "in place" else nullcontext():
+        yield
+
+
 @pytest.fixture(scope="module", params=["packed", "in place"])
-def running(request: pytest.FixtureRequest, tiny_engine: Any) -> Iterator[Any]:
+def started(request: pytest.FixtureRequest, shared_engine: Any) -> Iterator[tuple[str, Any]]:
+    if request.param == "packed":
+        yield request.param, shared_engine()
+        return
     with ExitStack() as stack:
-        if request.param == "packed":
-            llm = tiny_engine
-            stack.callback(restore, llm)
-        else:
-            stack.enter_context(weights_in_place())
+        with weights_as(request.param):
             llm = stack.enter_context(engine(open_model(TINY_MATH), SMALL))
+        yield request.param, llm
+
+
+@pytest.fixture
+def running(started: tuple[str, Any]) -> Iterator[Any]:
+    """An engine that packs its weights as on this CPU, and one that overwrites them as on CUDA."""
+    way, llm = started
+    with weights_as(way):
         kept = llm.apply_model(lambda model: model.model.layers[0].mlp.down_proj.weight.numel() > 0)
-        assert kept == [request.param == "in place"]
+        assert kept == [way == "in place"]
         yield llm
+        restore(llm)
 
 
 @pytest.fixture
@@ -116,7 +128,7 @@ def dense(tiny_engine: Any) -> Iterator[Any]:
     restore(tiny_engine)
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sequence=st.lists(st.integers(0, 3), min_size=1, max_size=6))
 def test_any_sequence_of_swaps_equals_fresh_engines(
     running: Any, plans: list[Path], expected: list[list[list[int]]], sequence: list[int]
@@ -215,7 +227,7 @@ def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, 
     expected = [
         model.generate(torch.tensor([p]), max_new_tokens=16, do_sample=False)[0, len(p) :].tolist() for p in PROMPTS
     ]
-    with weights_in_place() if way == "in place" else nullcontext(), engine(open_model(dense), SMALL) as llm:
+    with weights_as(way), engine(open_model(dense), SMALL) as llm:
         assert kv_bytes_per_token(llm) == cached_bytes_per_token(
             open_model(dense), "auto"
         )  # by the engine's own specification, and by formula

@@ -30,9 +30,9 @@ def run(llm: Any, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_engine: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def whole(shared_engine: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("whole")
-    return run(tiny_engine, folder), folder
+    return run(shared_engine(), folder), folder
 
 
 def without_time(results: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,6 @@ def test_a_killed_evaluation_goes_on_with_the_generations_it_has(
 def test_answers_are_graded_once_while_others_are_generated(
     tiny_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = find_task("mini_math")
     real, finished, seen = lm_eval_model.stream, [], []
 
     def watched(*arguments: Any) -> Iterator[Any]:
@@ -76,9 +75,10 @@ def test_answers_are_graded_once_while_others_are_generated(
             finished.append(found[0])
             yield found
 
-    seeing = replace(task, grade=lambda *a: seen.append(len(finished)) or task.grade(*a))
+    task = find_task("mini_math")
+    noted = replace(task, grade=lambda *a: seen.append(len(finished)) or task.grade(*a))
     monkeypatch.setattr(lm_eval_model, "stream", watched)
-    evaluate(tiny_engine, EvalSpec("m", (seeing,), 256, chat=True, limit=48), VariantEval(tmp_path, "dense"))
+    evaluate(tiny_engine, EvalSpec("m", (noted,), 256, chat=True, limit=48), VariantEval(tmp_path, "dense"))
     assert len(seen) == 48 and min(seen) < 48
 
 
