@@ -13,6 +13,8 @@ from harness.core.types.calibration import Example
 from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, pair, read_file
 from tests.support.models import TINY_MATH
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:

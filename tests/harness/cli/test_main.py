@@ -123,6 +123,7 @@ def test_answers_go_to_standard_output_and_a_row_is_a_line(tmp_path: Path) -> No
     assert planned.stderr == "" and len(planned.stdout.splitlines()) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("metrics",), ("run", "--help"), ("config", "show")], ids=" ".join)
 def test_a_reader_that_stops_early_is_no_error(arguments: tuple[str, ...]) -> None:
     process = subprocess.Popen(

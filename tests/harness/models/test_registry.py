@@ -20,6 +20,7 @@ def test_alias_numbers_give_the_published_sizes(name: str, parameters: int, kv: 
     assert (shape.parameters, shape.kv_bytes_per_token) == (parameters, kv)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen-1.5b", "qwen-7b", "smollm2-135m"])
 def test_shipped_parameter_counts_are_those_that_transformers_would_build(name: str) -> None:
     config = registry.ALIASES[name].config
