@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ from harness.api import _out, _settings
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.types.pruning import NeuronScores
+from harness.core.types.run import RunResult
 
 ROOT = Path(__file__).resolve().parents[2]
 LAPTOP = ROOT / "reports" / "example" / "laptop"
 HEAVY = ("numpy", "torch", "transformers", "vllm", "lm_eval", "pydantic", "yaml", "click", "rich")
+
+
+def document(run: RunResult) -> Any:
+    """As JSON has it, where a tuple is a list and a key is text."""
+    return json.loads(json.dumps(asdict(run), default=str))
 
 
 def test_every_name_is_there_and_no_other() -> None:
@@ -81,11 +87,9 @@ def test_without_out_every_call_has_a_folder_of_its_own() -> None:
 
 
 def test_a_run_is_read_as_it_was_written() -> None:
-    from dataclasses import asdict
-
     found, raw = h.load_run(LAPTOP / "run.json"), json.loads((LAPTOP / "run.json").read_text())
     assert found.folder == LAPTOP and found == h.load_run(str(LAPTOP))
-    values = json.loads(json.dumps(asdict(found), default=str))
+    values = document(found)
     assert found.sweep is not None and values["sweep"] == raw["sweep"]
     assert all(values["variants"][i] == variant for i, variant in enumerate(raw["variants"]))
     assert values["comparisons"] == raw["comparisons"] and values["claims"] == raw["claims"]
@@ -147,7 +151,7 @@ def test_stage_by_stage_gives_what_a_run_gives(tmp_path: Path) -> None:
     assert checkpoint.parameters == run.variants[1].parameters
     same = {"seconds": 0.0, "samples": ""}
     assert replace(result, **same) == replace(run.variants[1].eval["mini_math"], **same)
-    assert h.load_run(run.folder) == run
+    assert document(h.load_run(run.folder)) == document(run)
 
 
 @pytest.mark.slow
