@@ -86,7 +86,7 @@ def test_other_settings_are_refused_and_fresh_starts_over(tmp_path: Path) -> Non
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_folder_that_is_no_run_directory_is_never_emptied(tmp_path: Path, fresh: bool) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="no run directory"):
+    with pytest.raises(UsageError, match="not a run directory"):
         RunDirectory(tmp_path).open({}, fresh)
     assert (tmp_path / "thesis.tex").exists()
 
