@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.config.settings import RunConfig
 from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
 from harness.engine.devices import device_bytes, device_name, supports_bfloat16
@@ -39,20 +38,6 @@ class EngineSettings:
     prefix_caching: bool = True
     tensor_parallel: int = 1
     kv_cache_bytes: int | None = 1 << 30
-
-
-def settings_of(
-    config: RunConfig, max_model_len: int, max_num_seqs: int = 128, prefix_caching: bool = True
-) -> EngineSettings:
-    """A run's settings for an engine; the size of its cache is for `with_kv_cache`."""
-    return EngineSettings(
-        dtype=config.dtype,
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-        threads=config.threads,
-        prefix_caching=prefix_caching,
-        tensor_parallel=config.sweep.tensor_parallel,
-    )
 
 
 def with_kv_cache(model: ModelFolder, settings: EngineSettings) -> EngineSettings:

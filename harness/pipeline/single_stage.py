@@ -21,7 +21,7 @@ from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
 from harness.engine.devices import device_name
 from harness.engine.library_settings import library_settings
-from harness.engine.memory_budget import settings_of, with_kv_cache
+from harness.engine.memory_budget import with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -37,6 +37,7 @@ from harness.pipeline.run_json import build_run, publish, variant
 from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, online_engine, serving_result
+from harness.serving.engine_settings import engine_settings
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder, check_uniform_width
@@ -160,7 +161,7 @@ def evaluate_checkpoint(
     row = _row(config.model, model, out)
     with _opened("evaluation", out, config, [model], fresh, command) as directory:
         longest = longest_context(model) if theirs else context_length(model, tasks)
-        with engines_for({row.name: model}, settings_of(config, longest)) as engines:
+        with engines_for({row.name: model}, engine_settings(config, longest)) as engines:
             llm = engines[row.name]
             results: dict[str, EvalResult] = {}
             eval_spec = EvalSpec(
@@ -235,7 +236,7 @@ def serving_checkpoint(
     row = _row(config.model, model, out)
     whole = model.shape.max_position_embeddings
     longest = options.max_model_len or (whole if device_name() == "cuda" else longest_context(model))
-    settings = with_kv_cache(model, settings_of(config, longest))
+    settings = with_kv_cache(model, engine_settings(config, longest))
     if device_name() == "cuda":
         settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
     with library_settings(config.threads), _opened("serving", out, config, [model], fresh, command) as directory:

@@ -15,7 +15,6 @@ from harness.core.labels import width_text
 from harness.core.progress import progress_bar
 from harness.core.safetensors_stream import data_hash
 from harness.core.types.evaluation import EvalResult
-from harness.engine.memory_budget import settings_of
 from harness.engine.vllm_engine import Engines, engines_for
 from harness.evaluation.evaluate import evaluate as evaluate_tasks
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -34,6 +33,7 @@ from harness.pipeline.run_files import (
 )
 from harness.pipeline.run_json import save_serving
 from harness.serving.bench import offline_targets, results
+from harness.serving.engine_settings import engine_settings
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
 from pruning import compensation, score_file
@@ -139,7 +139,7 @@ def _curve_point(run: RunContext, checkpoint: ModelFolder, name: str) -> EvalRes
     """The target's accuracy of a checkpoint during training; its samples are not kept."""
     target = run.spec.target
     limit = min(run.config.limit or fine_tuning.CURVE_ITEMS, fine_tuning.CURVE_ITEMS)
-    with engines_for({name: checkpoint}, settings_of(run.config, run.max_model_len)) as engines:
+    with engines_for({name: checkpoint}, engine_settings(run.config, run.max_model_len)) as engines:
         eval_spec = replace(run.eval_spec, tasks=(target,), limit=limit, items=run.spec.items[:limit])
         result = _evaluated(run, engines, name, eval_spec)[target.name]
     shutil.rmtree(samples_folder(run.path, name))
@@ -150,7 +150,7 @@ def open_engines(run: RunContext, variants: Sequence[VariantState]) -> Engines:
     """One engine per variant, side by side, with room for the evaluation and for the timed requests."""
     models = {state.name: state.folder for state in variants}
     sequences = max(_SEQUENCES, *run.config.concurrency)
-    return engines_for(models, settings_of(run.config, run.max_model_len, sequences))
+    return engines_for(models, engine_settings(run.config, run.max_model_len, sequences))
 
 
 def evaluate(run: RunContext, variant: VariantState, engines: Engines) -> None:

@@ -19,7 +19,6 @@ from harness.engine.devices import device_bytes, device_name
 from harness.engine.memory_budget import (
     EngineSettings,
     cached_bytes_per_token,
-    settings_of,
     side_by_side,
     whole_blocks,
     with_kv_cache,
@@ -28,6 +27,7 @@ from harness.engine.memory_budget import (
 from harness.engine.vllm_engine import Engines, cache_facts, kv_bytes_per_token
 from harness.models.tokenizer import load_tokenizer
 from harness.serving import http_client, server
+from harness.serving.engine_settings import engine_settings
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
 from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
@@ -112,7 +112,7 @@ def settings_for(models: Mapping[str, ModelFolder], config: RunConfig, workload:
         whole_blocks(workload.context),
         *(model.shape.max_position_embeddings for model in models.values()),
     )
-    settings = settings_of(config, longest, max(config.concurrency), prefix_caching=False)
+    settings = engine_settings(config, longest, max(config.concurrency), prefix_caching=False)
     return side_by_side(models, {name: with_kv_cache(model, settings) for name, model in models.items()})
 
 

@@ -22,7 +22,7 @@ from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.engine.devices import device_name, gpus, release_device, worker_environment
-from harness.engine.memory_budget import settings_of, with_kv_cache
+from harness.engine.memory_budget import with_kv_cache
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.resolve import DENSE, Arm
@@ -30,6 +30,7 @@ from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import eval_file, samples_folder
 from harness.pipeline.run_json import publish
+from harness.serving.engine_settings import engine_settings
 from harness.serving.workload import check_context
 from harness.sweeps import ray_workers
 from harness.sweeps.cells import Cell, CellContext
@@ -199,7 +200,7 @@ def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> No
 def _cell_context(run: RunContext, workers: int) -> CellContext:
     config = run.config
     threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-    settings = replace(settings_of(config, run.max_model_len, _SEQUENCES), threads=threads)
+    settings = replace(engine_settings(config, run.max_model_len, _SEQUENCES), threads=threads)
     return CellContext(
         model=run.model,
         eval_spec=run.eval_spec,
