@@ -91,7 +91,7 @@ def test_online_figures_come_from_vllms_own_client_on_a_real_server(
 ) -> None:
     """And a memory that cannot be measured does not cost what was measured before it."""
     monkeypatch.setattr("harness.serving.bench.footprint", no_footprint)
-    run = bench(tmp_path / "run", "tiny-math", "--online", "--natural", "--input-tokens", "100")
+    run = bench(tmp_path / "run", "tiny-math", "--online", "--stop-at-eos", "--input-tokens", "100")
     s = run["variants"][0]["serving"]
     (row,) = s["concurrency"]
     assert (s["mode"], s["stop_at_eos"], s["prompts"][:8]) == ("online", True, "random, ")

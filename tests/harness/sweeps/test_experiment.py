@@ -45,7 +45,8 @@ SHORT = [
     "4",
 ]
 GRID = ["--methods", "smd,rms+refit,random,reverse", "--seeds", "33,42", "--workers", "2", "--threads", "1"]
-SWEEP = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, *GRID, "--json"]
+COMMON = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, "--json"]
+SWEEP = [*COMMON, *GRID]
 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
@@ -116,7 +117,7 @@ def test_a_ratio_that_is_added_runs_alone(whole: tuple[Path, dict[str, Any]]) ->
     """And what was there before keeps its figures."""
     folder, before = whole
     written = (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns
-    run, stderr = invoke(*SWEEP, "--ratios", "0.3,0.5", "--methods", "smd", "--recovered", "", "--out", str(folder))
+    run, stderr = invoke(*COMMON, "--ratios", "0.3,0.5", "--methods", "smd", "--out", str(folder))
     assert "2 of 3 variants: evaluated before, skipped" in stderr and "Evaluating 1 variant on" in stderr
     assert "time selective-S-0.3: done before" in stderr
     assert (folder / "samples" / "dense" / "mini_math.jsonl").stat().st_mtime_ns == written
