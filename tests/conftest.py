@@ -47,29 +47,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if _SLOW_THROUGHOUT.search(collection_path.read_text(encoding="utf-8")) else None
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what the tier does, and gives tests on one engine, else those of a module, to one worker; slow ones
-    first.
-    """
+    """Leaves out what the tier does; slow files first, so that the workers end together."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & SLOW_FIXTURES:
+        if set(getattr(item, "fixturenames", ())) & SLOW_FIXTURES:
             item.add_marker("slow")
-        if item.get_closest_marker("xdist_group") is None:
-            group = "engine" if "shared_engine" in fixtures else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
     left_out = TIERS[config.getoption("tier")]
     parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
     for item in items:
         parts[not left_out & {mark.name for mark in item.iter_markers()}].append(item)
     config.hook.pytest_deselected(items=parts[False])
-    items[:] = sorted(parts[True], key=_order)
-
-
-def _order(item: pytest.Item) -> int:
-    group = item.get_closest_marker("xdist_group")
-    return 0 if group and group.args[0] == "engine" else 1 if item.get_closest_marker("slow") else 2
+    slow = {item.path for item in parts[True] if item.get_closest_marker("slow")}
+    items[:] = sorted(parts[True], key=lambda item: item.path not in slow)
 
 
 def pytest_unconfigure() -> None:
