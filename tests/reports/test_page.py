@@ -145,7 +145,7 @@ def test_hostile_answers_are_text(opened: tuple[Any, list[str]]) -> None:
         shown[4] == "abcU+202Egnp.exe U+2066innerU+2069 U+200F"
         and shown[5] == "nul U+0000 bell U+0007 escape U+001B[31m"
     )
-    assert "996,000 characters left out here" in shown[7] and len(shown[7]) < 5000
+    assert "996,000 characters omitted" in shown[7] and len(shown[7]) < 5000
     assert (
         page.evaluate("window.pwned") is None
         and page.query_selector("#samples script, #samples img, #samples svg") is None
