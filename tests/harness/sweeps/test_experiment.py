@@ -44,8 +44,8 @@ SHORT = [
     "--concurrency",
     "4",
 ]
-GRID = ["--methods", "smd,rms+refit,random,reverse", "--seeds", "33,42", "--workers", "2", "--threads", "1"]
-COMMON = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, "--json"]
+GRID = ["--methods", "smd,rms+refit,random,reverse", "--seeds", "33,42"]
+COMMON = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, "--workers", "2", "--threads", "1", "--json"]
 SWEEP = [*COMMON, *GRID]
 
 
