@@ -58,6 +58,7 @@ def test_every_cell_of_the_notebook_runs_and_its_plots_are_drawn() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
+@pytest.mark.thorough
 def test_every_block_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
