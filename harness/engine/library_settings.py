@@ -105,12 +105,13 @@ def _assign(environment: Any, values: Mapping[str, str]) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No warnings, progress bars and telemetry of the libraries, and only errors in their logs."""
-    import torch  # noqa: F401  # it sets the level of its logger when it is imported
     from huggingface_hub import constants
     from tqdm.std import tqdm
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
+    import torch  # noqa: F401  # after the levels are read: it sets that of its logger when it is imported
+
     no_bars = {"__init__": partialmethod(vars(tqdm)["__init__"], disable=True), "monitor_interval": 0}
     no_telemetry = replaced(constants, HF_HUB_DISABLE_TELEMETRY=True)
     with warnings.catch_warnings(), replaced(tqdm, **no_bars), no_telemetry:
