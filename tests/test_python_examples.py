@@ -69,4 +69,6 @@ def test_every_block_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(blocks) == 6 and "unknown metric 'smdd'" in said[-1]
     assert Path("runs/mine/report.html").exists() and len(names["accuracy"]) >= 2
     assert {v.name for v in names["recovered"].variants} == {"pruned", "pruned-recovered"}
-    assert len(names["timed"].speed_ratios) == 2 and not names["sweep"].sweep.failed
+    quantities = [(r.concurrency, r.quantity) for r in names["timed"].speed_ratios]
+    assert len(quantities) == len(set(quantities)) == 4  # two quantities at each of two concurrencies
+    assert not names["sweep"].sweep.failed
