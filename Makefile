@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 .DEFAULT_GOAL := help
 .PHONY: help run check test thorough lint install install-dev lock generate docs format \
-	bench-scoring effects smollm2-math recovery sweep families
+	bench-scoring effects smollm2-math recovery sweep families hostile
 
 help:                     ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ recovery: install         ## what fine-tuning recovers on the embedded model: 4 
 
 sweep: install            ## the whole experiment on the embedded model, with the claims judged
 	$(BIN)/harness sweep --preset laptop --out runs/laptop
+
+hostile: install          ## programs that try to escape, in every mode of the sandbox: make hostile FOLDERS="A B"
+	@test -n "$(FOLDERS)" || { echo 'name folders with programs and a manifest.json: make hostile FOLDERS="A B"'; exit 2; }
+	$(BIN)/python -m tests.tasks.hostile --every-mode $(FOLDERS)
 
 families: install-dev     ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(PYTEST) --tier all tests/harness/engine/test_families.py tests/harness/engine/test_weight_swap.py

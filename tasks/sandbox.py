@@ -16,6 +16,7 @@ the machine's kind, load or clock. Where neither works, nothing is run.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -64,7 +65,7 @@ def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits
     Raises:
         MeasurementError: no sandbox can be started; code is never run without one.
     """
-    return _pool().run({"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)})
+    return _pool().run(program, entry_point, test, limits)
 
 
 def available() -> str | None:
@@ -80,7 +81,7 @@ def available() -> str | None:
 def confinement() -> Confinement:
     """The first way, best first, by which a program runs here; raises MeasurementError where there is none."""
     for found in candidates():
-        if _works(found):
+        if works(found):
             return found
     raise MeasurementError(
         "no sandbox for model-written code: bubblewrap is missing or may not create user namespaces, "
@@ -89,17 +90,11 @@ def confinement() -> Confinement:
     )
 
 
-def _works(found: Confinement) -> bool:
-    try:
-        jail = Jail(found)
-    except OSError:
-        return False
-    try:
+def works(found: Confinement) -> bool:
+    """Whether a program runs by it."""
+    with contextlib.suppress(OSError), found.folder() as folder, contextlib.closing(Jail(found, folder)) as jail:
         return check(jail, _PROBE) == PASSED
-    except OSError:
-        return False
-    finally:
-        jail.close()
+    return False
 
 
 def mode_used() -> str | None:
@@ -111,8 +106,10 @@ class _Worker:
     """A checker process and its sandbox."""
 
     def __init__(self, found: Confinement) -> None:
+        self.resources = contextlib.ExitStack()
+        folder = self.resources.enter_context(found.folder())
         self.process = subprocess.Popen(
-            [sys.executable, "-s", "-S", "-P", "-m", "tasks.jail.checker", json.dumps(asdict(found))],
+            [sys.executable, "-s", "-S", "-P", "-m", "tasks.jail.checker", json.dumps(asdict(found)), folder],
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -147,10 +144,11 @@ class _Worker:
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
+        self.resources.close()
 
 
-class _Pool:
-    """As many workers as cores, started when they are first needed; one that breaks is replaced."""
+class Pool:
+    """`size` workers of one kind, started when they are first needed; one that breaks is replaced."""
 
     def __init__(self, found: Confinement, size: int) -> None:
         self.confinement = found
@@ -158,7 +156,9 @@ class _Pool:
         for _ in range(size):
             self.idle.put(None)
 
-    def run(self, job: Mapping[str, Any]) -> str:
+    def run(self, program: str, entry_point: str, test: str, limits: Limits) -> str:
+        """As `run_tests`."""
+        job = {"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)}
         worker = self.idle.get()
         try:
             for _ in range(_ATTEMPTS):
@@ -187,12 +187,12 @@ class _Pool:
 
 
 @functools.cache
-def _pool_of(size: int) -> _Pool:
-    pool = _Pool(confinement(), size)
+def _pool_of(size: int) -> Pool:
+    pool = Pool(confinement(), size)
     atexit.register(pool.close)
     return pool
 
 
-def _pool() -> _Pool:
+def _pool() -> Pool:
     with _LOCK:
         return _pool_of(os.cpu_count() or 1)

@@ -8,8 +8,12 @@ import ast
 import builtins
 import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Key = TypeVar("_Key")
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 _NEVER = {"input", "exit", "quit", "breakpoint"}  # calls that wait or end
@@ -32,6 +36,7 @@ class _Names:
     read: frozenset[str]
     made: frozenset[str]
     called: frozenset[str]
+    runs_later: bool = False  # a definition, or one that may fail
 
 
 def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
@@ -39,27 +44,60 @@ def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
     on those.
 
     A statement that calls the entry point, waits for input or ends the program is never kept, nor one that reads what
-    nothing kept makes.
+    nothing kept makes. Every name is looked at once, so that the time grows with the program's length.
     """
     names = {id(node): _names(node) for node in nodes}
-    kept = {id(node) for node in nodes if isinstance(node, _DEFINITIONS) and _is_wanted_anyway(node, entry_point)}
+    wanted = [node for node in nodes if isinstance(node, _DEFINITIONS) and _is_wanted_anyway(node, entry_point)]
+    definitions = {id(node) for node in wanted}
+    candidates = [
+        node for node in nodes if id(node) not in definitions and _may_belong(node, names[id(node)], entry_point)
+    ]
     functions = {
         node.name: names[id(node)].read for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    candidates = [node for node in nodes if id(node) not in kept and _may_belong(node, names[id(node)], entry_point)]
-    data: set[str] = set()  # names made by kept statements that are no definitions
-    changed = True
-    while changed:
-        wanted = {name for key in kept for name in names[key].read}
-        more = [
-            node
-            for node in candidates
-            if id(node) not in kept and _belongs(node, names[id(node)], wanted, data, functions)
-        ]
-        changed = bool(more)
-        kept |= {id(node) for node in more}
-        data |= {name for node in more for name in names[id(node)].made}
-    return _founded(nodes, names, kept)
+    return _founded(names, _reached(definitions, candidates, names, functions))
+
+
+def _reached(
+    definitions: set[int],
+    candidates: Sequence[ast.stmt],
+    names: Mapping[int, _Names],
+    functions: Mapping[str, frozenset[str]],
+) -> set[int]:
+    """`definitions` and the candidates that make what a kept statement reads, or work on what one of them makes, or
+    change a setting of the interpreter; `functions`: the names that a function reads.
+    """
+    makers, readers, callers = (
+        _index((id(node), getattr(names[id(node)], kind)) for node in candidates) for kind in ("made", "read", "called")
+    )
+    workers = _index((name, read) for name, read in functions.items() if not _DRIVERS.fullmatch(name))
+    kept: set[int] = set()
+    read_seen: set[str] = set()
+    made_seen: set[str] = set()
+    waiting = [*definitions, *(id(node) for node in candidates if _is_setting(node))]
+    while waiting:
+        key = waiting.pop()
+        if key in kept:
+            continue
+        kept.add(key)
+        for name in names[key].read - read_seen:
+            waiting += makers.get(name, ())
+        read_seen |= names[key].read
+        made = frozenset() if key in definitions else names[key].made - made_seen
+        for name in made:
+            waiting += readers.get(name, ())
+            waiting += (node for worker in workers.get(name, ()) for node in callers.get(worker, ()))
+        made_seen |= made
+    return kept
+
+
+def _index(rows: Iterable[tuple[_Key, Iterable[str]]]) -> dict[str, list[_Key]]:
+    """name -> the keys that have it."""
+    index: dict[str, list[_Key]] = {}
+    for key, names in rows:
+        for name in names:
+            index.setdefault(name, []).append(key)
+    return index
 
 
 def _is_wanted_anyway(node: ast.stmt, entry_point: str) -> bool:
@@ -88,35 +126,26 @@ def _calls(node: ast.Expr, name: str) -> bool:
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name
 
 
-def _belongs(
-    node: ast.stmt, names: _Names, wanted: set[str], data: set[str], functions: dict[str, frozenset[str]]
-) -> bool:
-    if names.made & wanted or names.read & data:
-        return True
-    if isinstance(node, ast.Expr | ast.Assign) and any(
+def _is_setting(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr | ast.Assign) and any(
         isinstance(n, ast.Attribute) and n.attr in _SETTINGS for n in ast.walk(node)
-    ):
-        return True
-    workers = {name for name in names.called & functions.keys() if not _DRIVERS.fullmatch(name)}
-    return any(functions[name] & data for name in workers)
+    )
 
 
-def _founded(nodes: Sequence[ast.stmt], names: dict[int, _Names], kept: set[int]) -> set[int]:
+def _founded(names: Mapping[int, _Names], kept: set[int]) -> set[int]:
     """Without statements that read, as they run, what no kept statement makes."""
-    while True:
-        made = (
-            {name for key in kept for name in names[key].made}
-            | set(dir(builtins))
-            | {"__file__", "__doc__", "__builtins__"}
-        )
-        loose = {
-            id(node)
-            for node in nodes
-            if id(node) in kept and not isinstance(node, (*_DEFINITIONS, ast.Try)) and not names[id(node)].read <= made
-        }
-        if not loose:
-            return kept
-        kept = kept - loose
+    makers = Counter(name for key in kept for name in names[key].made)
+    makers.update({*dir(builtins), "__file__", "__doc__", "__builtins__"})
+    readers = _index((key, names[key].read) for key in kept if not names[key].runs_later)
+    waiting = [name for name in readers if not makers[name]]
+    kept = set(kept)
+    while waiting:
+        for key in readers[waiting.pop()]:
+            if key in kept:
+                kept.discard(key)
+                makers.subtract(names[key].made)
+                waiting += (name for name in names[key].made if not makers[name] and name in readers)
+    return kept
 
 
 def _names(node: ast.stmt) -> _Names:
@@ -132,10 +161,11 @@ def _names(node: ast.stmt) -> _Names:
             called.add(child.func.id)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return _Names(
-            frozenset(read - (made - {node.name})) | _globals(node), frozenset({node.name}), frozenset(called)
+            frozenset(read - (made - {node.name})) | _globals(node), frozenset({node.name}), frozenset(called), True
         )
     changed = {node.target.id} if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) else set()
-    return _Names(frozenset(read - made | changed), frozenset(made), frozenset(called))
+    later = isinstance(node, ast.Import | ast.ImportFrom | ast.Try)
+    return _Names(frozenset(read - made | changed), frozenset(made), frozenset(called), later)
 
 
 def _made_by(node: ast.AST) -> set[str]:

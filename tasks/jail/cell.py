@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import json
+import secrets
 import select
 import signal
 import socket
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.jail.confinement import Confinement
+from tasks.jail.server import PROOF, PROOFS
 from tasks.jail.values import dumps, loads
 
 _START_S = 20.0
@@ -63,13 +65,14 @@ class _Gone(BaseException):
 class Jail:
     """A running server, for one candidate at a time. `broken`: it is of no more use, start another."""
 
-    def __init__(self, confinement: Confinement) -> None:
-        """Raises OSError where it does not start."""
+    def __init__(self, confinement: Confinement, folder: str) -> None:
+        """Raises OSError where it does not start; `folder` is what `confinement.folder()` gives."""
         self.control, inside = socket.socketpair()
         self.broken = False
+        self.proofs = [secrets.token_hex(PROOF // 2).encode() for _ in range(PROOFS // PROOF)]
         with inside:
             self.process = subprocess.Popen(
-                confinement.command,
+                confinement.command(folder),
                 stdin=inside.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -80,6 +83,8 @@ class Jail:
         if self._receive() != b"ready\n":
             self.close()
             raise OSError(f"no sandbox starts by {confinement.mode}")
+        self.control.sendall(b"".join(self.proofs))
+        self.proofs.reverse()
 
     def close(self) -> None:
         """Kills the server and everything in it."""
@@ -90,31 +95,39 @@ class Jail:
 
     @contextlib.contextmanager
     def candidate(self, program: str, limits: Limits) -> Iterator[Candidate]:
-        """A process for `program`, dead on leaving. Raises Ended for what happens to it, OSError where the server is
-        gone.
+        """A process for `program`, dead on leaving.
+
+        Raises:
+            Ended: for what happens to it.
+            OSError: the server is gone, or somebody else speaks in its place: what was said is worth nothing.
         """
         ours, inside = socket.socketpair()
+        gone = False
         with ours:
             with inside:
                 socket.send_fds(self.control, [b"c"], [inside.fileno()])
-            status: Mapping[str, Any] | None = None
             try:
                 yield Candidate(ours, program, limits)
             except _Gone:
-                status = self._finish()
-                raise Ended(_ending(status, limits)) from None
+                gone = True
             finally:
-                if status is None:
-                    self._finish()
+                status = self._finish()
+        if status["full"]:
+            raise Ended("memory")
+        if gone:
+            raise Ended(_ending(status, limits))
 
     def _finish(self) -> Mapping[str, Any]:
-        """Has the candidate killed; its {"signal", "cpu_s"}."""
-        try:
+        """Has the candidate killed; its {"signal", "cpu_s", "full"}."""
+        proof = self.proofs.pop()
+        self.broken = True
+        with contextlib.suppress(OSError):
             self.control.send(b"e")
-            return dict(json.loads(self._receive()))
-        except (OSError, ValueError):
-            self.broken = True
-            return {}
+        report = self._receive()
+        if not secrets.compare_digest(report[: len(proof)], proof):
+            raise OSError("the server does not answer as itself")
+        self.broken = not self.proofs  # the next candidate gets a new sandbox
+        return dict(json.loads(report[len(proof) :]))
 
     def _receive(self) -> bytes:
         """One line, b"" where none comes."""

@@ -1,6 +1,6 @@
 """The trusted process between us and a sandbox: runs a task's own tests and hands their calls to the candidate inside.
 
-Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT`; one job a line on standard input, one verdict
+Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT FOLDER`; one job a line on standard input, one verdict
 a line on standard output. It is a process of its own because tests work on what the candidate returned: a value that
 keeps them busy is ended from outside.
 """
@@ -56,15 +56,15 @@ def _names(candidate: Candidate, entry_point: str, test: str) -> dict[str, Any]:
 def main() -> None:
     """Answers on a private descriptor, so that a test's print goes nowhere."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    confinement = Confinement(**json.loads(sys.argv[1]))
+    confinement, folder = Confinement(**json.loads(sys.argv[1])), sys.argv[2]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    jail = Jail(confinement)
+    jail = Jail(confinement, folder)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         if jail.broken:
             jail.close()
-            jail = Jail(confinement)
+            jail = Jail(confinement, folder)
         try:
             outcome = check(jail, json.loads(line))
         except OSError:

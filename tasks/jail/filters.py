@@ -1,4 +1,4 @@
-"""What the kernel refuses a candidate: seccomp and Landlock through libc, with nothing but the standard library.
+"""The system calls that the kernel refuses a candidate: a seccomp filter.
 
 A candidate may compute, read what is readable and start threads. It may not start processes or programs, signal or
 trace others, open sockets or create memory that no limit counts. Numbers: <asm/unistd.h> of x86_64 and of the generic
@@ -6,11 +6,11 @@ table (aarch64).
 """
 
 import ctypes
-import os
 import platform
 import struct
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from tasks.jail.kernel import no_new_privileges, prctl
 
 Step = tuple[int, int, int, int]
 
@@ -40,6 +40,11 @@ _DENIED: dict[
     "sched_setaffinity": (203, 122),
     "ioprio_set": (251, 30),
     "socket": (41, 198),
+    "bind": (49, 200),
+    "connect": (42, 203),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
@@ -73,6 +78,14 @@ _DENIED: dict[
     "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262),
     "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "vhangup": (153, 58),
     "acct": (163, 89),
     "swapon": (167, 224),
     "swapoff": (168, 225),
@@ -108,11 +121,9 @@ _DENIED: dict[
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
-    "setxattrat": (463, 463),
     "removexattr": (197, 14),
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
-    "removexattrat": (466, 466),
     "shmctl": (31, 195),
     "semctl": (66, 191),
     "semop": (65, 193),
@@ -127,29 +138,19 @@ _DENIED: dict[
     "syncfs": (306, 267),
 }
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (302, 261), (157, 167)
-_FCNTL, _IOCTL = (72, 25), (16, 29)
-_SIGNALS_TO_OTHERS = (
-    (_FCNTL, (8, 10, 15)),
-    (_IOCTL, (0x8901, 0x8902, 0x5452)),
-)  # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP, FIOASYNC
+_FCNTL, _IOCTL, _SOCKETPAIR = (72, 25), (16, 29), (53, 199)
+_FCNTL_DENIED = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals; F_SETLEASE, F_NOTIFY: files of others
+# TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: what Python asks of any descriptor; all else may change files
+_IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+_SOCKET_TYPE, _STREAM = 0xF, 1  # a datagram socket could be sent to any path
+_FIRST_UNKNOWN = 463  # system calls that came after mseal, with numbers of every architecture
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH_*
 _CLONE_THREAD = 0x00010000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = (
-    0x20,
-    0x15,
-    0x35,
-    0x45,
-    0x06,
-)  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
+# BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET, BPF_ALU|AND
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _NUMBER, _ARCH, _ARGUMENT, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 _ALLOW, _EPERM, _ENOSYS, _KILL_PROCESS = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
-_PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 1, 22, 38
-_RULESET, _ADD_RULE, _RESTRICT = 444, 445, 446
-_READ, _READ_DIR = 0b1101, 0b1000  # LANDLOCK_ACCESS_FS_EXECUTE, READ_FILE, READ_DIR
-_ALL_FILES = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))  # rights by the version that brought them
-_ALL_NETWORK, _ALL_SCOPES = (4, 0b11), (6, 0b11)  # TCP; abstract sockets and signals to processes outside
-
-_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP = 1, 22
 
 
 def seccomp_filter(pid: int) -> bytes:
@@ -166,6 +167,7 @@ def seccomp_filter(pid: int) -> bytes:
     ]
     if arch == _ARCHITECTURES["x86_64"][1]:
         program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL_PROCESS)]  # the x32 calls have other numbers
+    program += [(_AT_LEAST, 0, 1, _FIRST_UNKNOWN), (_RETURN, 0, 0, _ENOSYS)]
     for denied in _DENIED.values():
         if (number := denied[column]) is not None:
             program += _when(number, [(_RETURN, 0, 0, _EPERM)])
@@ -176,17 +178,18 @@ def seccomp_filter(pid: int) -> bytes:
     program += _when(
         _PRCTL[column], [(_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)]
     )
-    own_only: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
-        (_KILL, (pid,)),
-        (_TGKILL, (pid,)),
-        (_PRLIMIT, (0, pid)),
-    )
-    for numbers, own in own_only:
-        tests = [(_EQUAL, len(own) - i, 0, value) for i, value in enumerate(own)]
-        program += _when(numbers[column], [(_LOAD, 0, 0, _ARGUMENT), *tests, (_RETURN, 0, 0, _EPERM)])
-    for numbers, refused in _SIGNALS_TO_OTHERS:
-        tests = [step for value in refused for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _EPERM))]
-        program += _when(numbers[column], [(_LOAD, 0, 0, _SECOND), *tests])
+    socket_type = [(_LOAD, 0, 0, _SECOND), (_AND, 0, 0, _SOCKET_TYPE)]
+    for numbers, load, allowed in (
+        (_KILL, [(_LOAD, 0, 0, _ARGUMENT)], (pid,)),
+        (_TGKILL, [(_LOAD, 0, 0, _ARGUMENT)], (pid,)),
+        (_PRLIMIT, [(_LOAD, 0, 0, _ARGUMENT)], (0, pid)),
+        (_IOCTL, [(_LOAD, 0, 0, _SECOND)], _IOCTL_ALLOWED),
+        (_SOCKETPAIR, socket_type, (_STREAM,)),
+    ):
+        tests = [(_EQUAL, len(allowed) - i, 0, value) for i, value in enumerate(allowed)]
+        program += _when(numbers[column], [*load, *tests, (_RETURN, 0, 0, _EPERM)])
+    tests = [step for value in _FCNTL_DENIED for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _EPERM))]
+    program += _when(_FCNTL[column], [(_LOAD, 0, 0, _SECOND), *tests])
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *step) for step in program)
 
@@ -202,50 +205,5 @@ def restrict(pid: int) -> None:
     program = seccomp_filter(pid)
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))
-
-
-def hide() -> None:
-    """Other processes of the same user can neither trace this one nor read its /proc entries; it dies with its
-    parent.
-    """
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_PDEATHSIG, 9)
-
-
-def read_only(paths: Iterable[str]) -> None:
-    """Landlock: nothing but these folders can be read, nothing written, no outside process signalled (from Linux 6.12
-    on; seccomp before).
-
-    Raises OSError where the kernel has no Landlock.
-    """
-    version = _syscall(_RULESET, 0, 0, 1)
-    files = sum(rights for since, rights in _ALL_FILES if version >= since)
-    others = [rights if version >= since else 0 for since, rights in (_ALL_NETWORK, _ALL_SCOPES)]
-    size = 24 if version >= _ALL_SCOPES[0] else 16 if version >= _ALL_NETWORK[0] else 8
-    handled = struct.pack("QQQ", files, *others)
-    ruleset = _syscall(_RULESET, ctypes.create_string_buffer(handled, len(handled)), ctypes.c_size_t(size), 0)
-    for path in paths:
-        folder = os.open(path, os.O_PATH)
-        # pathlib is not loaded in the sandbox
-        rights = _READ if os.path.isdir(path) else _READ & ~_READ_DIR  # noqa: PTH112
-        rule = struct.pack("=Qi", rights, folder)
-        _syscall(_ADD_RULE, ruleset, 1, ctypes.create_string_buffer(rule, 12), 0)
-        os.close(folder)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _syscall(_RESTRICT, ruleset, 0)
-    os.close(ruleset)
-
-
-def _prctl(option: int, value: int, pointer: int = 0) -> None:
-    arguments = [ctypes.c_ulong(part) for part in (value, pointer, 0, 0)]
-    if _libc.prctl(option, *arguments) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl {option} failed")
-
-
-def _syscall(*arguments: Any) -> int:
-    found = int(_libc.syscall(*(ctypes.c_long(part) if isinstance(part, int) else part for part in arguments)))
-    if found < 0:
-        raise OSError(ctypes.get_errno(), f"system call {arguments[0]} failed")
-    return found
+    no_new_privileges()
+    prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))

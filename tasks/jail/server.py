@@ -1,73 +1,85 @@
 """The program inside the sandbox: forks one process per candidate, which defines it and answers calls over its own
 socket.
 
-Started as `python -S -s -c SOURCE MODE`, with the control socket as standard input. Over the control socket comes one
-candidate's socket at a time, then one byte to end it; back goes its status as one line of JSON. The candidate process
-never holds the control socket.
+Started as `python -S -s -c SOURCE SETTINGS` (JSON: Confinement.command), with the control socket as standard input. First come the
+proofs, then one candidate's socket at a time, then one byte to end it; back goes a proof and the candidate's status as
+a line of JSON. A proof is a word that no candidate can know, so that nobody else can speak for the server: the page
+that holds them is not handed to forked processes. The candidate process never holds the control socket.
 """
 
 import gc
 import json
+import mmap
 import os
 import random
 import resource
-import shutil
+import select
 import signal
 import socket
 import sys
 import types
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # both stand before this file in the program (confinement.source)
-    from tasks.jail.filters import hide, read_only, restrict
-    from tasks.jail.values import TooLarge, dumps, loads
+from tasks.jail.filters import restrict
+from tasks.jail.folder import empty, is_over
+from tasks.jail.kernel import drop_capabilities, hide
+from tasks.jail.landlock import only, part
+from tasks.jail.values import TooLarge, dumps, loads
 
+PROOF = 32  # bytes
+PROOFS = 1024 * PROOF
+MOST_FILES, MOST_BYTES, LOOK_EVERY_S = 4096, 32 << 20, 0.05  # of the folder that a program may write in
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+WIPE_ON_FORK = 18  # MADV_WIPEONFORK of madvise(2)
 OPAQUE: list[Any] = []
 
 
-def serve(control: socket.socket, wipe: Sequence[str]) -> None:
-    """Forks a process per candidate and reports how it ended, until `control` is closed; empties `wipe` after each."""
+def serve(control: socket.socket, folder: str, proofs: memoryview, walled: bool) -> None:
+    """Forks a process per candidate and reports how it ended, until `control` is closed or the proofs are used up;
+    empties `folder` after each.
+    """
     gc.collect()
     gc.freeze()
-    while True:
+    for start in range(0, len(proofs), PROOF):
         word, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not word:
-            os._exit(0)
+            return
         pid = os.fork()
         if pid == 0:
             control.close()
-            answer(socket.socket(fileno=descriptors[0]))
+            answer(socket.socket(fileno=descriptors[0]), walled)
         os.close(descriptors[0])
-        control.recv(1)
+        full = watch(control, folder)
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-        for folder in wipe:
-            empty(folder)
-            if any(os.scandir(folder)):
-                os._exit(1)  # the next candidate gets a new sandbox
+        if full:
+            control.recv(1)
+        empty(folder)
         report = {
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             "cpu_s": usage.ru_utime + usage.ru_stime,
+            "full": full,
         }
-        control.sendall(json.dumps(report).encode() + b"\n")
+        control.sendmsg([proofs[start : start + PROOF], json.dumps(report).encode() + b"\n"])
 
 
-def empty(folder: str) -> None:
-    """Deletes what a candidate left in `folder`."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            os.remove(entry.path)  # noqa: PTH107  # pathlib is not loaded here
+def watch(control: socket.socket, folder: str) -> bool:
+    """Waits for the end of a candidate; whether it came because `folder` is too full: no limit of the kernel counts
+    files.
+    """
+    while not select.select([control], [], [], LOOK_EVERY_S)[0]:
+        if is_over(folder, MOST_FILES, MOST_BYTES):
+            return True
+    control.recv(1)
+    return False
 
 
-def answer(channel: socket.socket) -> None:
+def answer(channel: socket.socket, walled: bool) -> None:
     """The life of a candidate's process; it ends here."""
     reader = channel.makefile("rb")
     try:
         job = json.loads(reader.readline())
-        confine(job["limits"])
+        confine(job["limits"], walled)
         space = define(job["program"], channel)
         for line in reader:
             say(channel, respond(space, json.loads(line)))
@@ -78,11 +90,15 @@ def answer(channel: socket.socket) -> None:
     os._exit(0)
 
 
-def confine(limits: dict[str, list[int]]) -> None:
-    """Sets limits and system call filters for this process, for good; `limits`: name -> [soft, hard]."""
+def confine(limits: dict[str, list[int]], walled: bool) -> None:
+    """Sets limits (name -> [soft, hard]) and system call filters for this process, for good, and parts it from the
+    server where that is `walled` by Landlock.
+    """
     hide()
     for name, (soft, hard) in limits.items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
+    if walled:
+        part()
     restrict(os.getpid())
     random.seed(0)
     sys.setrecursionlimit(sys.getrecursionlimit() + 16)  # our own frames are not the candidate's
@@ -151,12 +167,37 @@ def main() -> None:
         os.dup2(nothing, descriptor)
     os.close(nothing)
     hide()
-    mode, *readable = sys.argv[1:]
-    if mode == "landlock":
-        read_only(readable)
-    sys.argv[1:] = []
+    settings = json.loads(sys.argv.pop())
+    folder = settings["folder"]
+    os.chdir(folder)
+    walled = wall(**settings)
+    drop_capabilities()
+    empty(folder)  # of what a server before this one left
     control.sendall(b"ready\n")
-    serve(control, ["/tmp", "/dev/shm"] if mode == "bubblewrap" else [])
+    serve(control, folder, receive_proofs(control), walled)
+
+
+def wall(mode: str, folder: str, readable: list[str], listed: list[str]) -> bool:
+    """Landlock around the server: the only wall in mode landlock, a second one in bubblewrap where the kernel has
+    it.
+    """
+    try:
+        only(readable, listed, [folder, *(device for device in DEVICES if os.path.exists(device))])  # noqa: PTH110
+    except OSError:
+        if mode == "landlock":
+            raise
+        return False
+    return True
+
+
+def receive_proofs(control: socket.socket) -> memoryview:
+    """The host's words, in a page that is empty in every forked process; read into it without a copy elsewhere."""
+    page = mmap.mmap(-1, PROOFS, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    page.madvise(WIPE_ON_FORK)
+    proofs = memoryview(page)
+    if control.recv_into(proofs, PROOFS, socket.MSG_WAITALL) < PROOFS:
+        os._exit(0)
+    return proofs
 
 
 # what programs of this kind import; a forked process has them at no cost
@@ -182,4 +223,5 @@ for name in (
 ):
     __import__(name)
 
-main()
+if __name__ == "__main__":
+    main()

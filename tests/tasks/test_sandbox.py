@@ -112,10 +112,10 @@ def test_what_a_program_leaves_behind_is_gone_for_the_next() -> None:
         "import builtins, os\ndef f(x): return 2\nbuiltins.abs = lambda x: "
         "7\nos.makedirs('/tmp/a/b')\nopen('/tmp/a/b/c', 'w').write('x')"
     )
-    look = "import os\ndef f(x): return (abs(0), os.listdir('/tmp'), os.listdir('/dev/shm'))"
+    look = "import os\ndef f(x): return (abs(0), os.listdir('/tmp'))"
     for _ in range(2 * (os.cpu_count() or 1)):  # every worker
         assert run_tests(leave, "f", f"assert {CALL} == 2") == "passed"
-        assert run_tests(look, "f", f"assert {CALL} == (0, [], [])") == "passed"
+        assert run_tests(look, "f", f"assert {CALL} == (0, [])") == "passed"
 
 
 def test_values_that_keep_the_tests_busy_are_ended_from_outside() -> None:

@@ -1,0 +1,44 @@
+"""libc and the few calls of the kernel by which a process gives up rights, with nothing but the standard library."""
+
+import ctypes
+from typing import Any
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int, pointer: int = 0) -> None:
+    """prctl(2); raises OSError."""
+    arguments = [ctypes.c_ulong(part) for part in (value, pointer, 0, 0)]
+    if libc.prctl(option, *arguments) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {option} failed")
+
+
+def syscall(*arguments: Any) -> int:
+    """syscall(2) with integers and buffers; raises OSError."""
+    result = int(libc.syscall(*(ctypes.c_long(part) if isinstance(part, int) else part for part in arguments)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"system call {arguments[0]} failed")
+    return result
+
+
+def no_new_privileges() -> None:
+    """Nothing that this process starts gets more rights than it has: needed for seccomp and Landlock."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def hide() -> None:
+    """Other processes of the same user can neither trace this one nor read its /proc entries; it dies with its
+    parent.
+    """
+    prctl(_PR_SET_DUMPABLE, 0)
+    prctl(_PR_SET_PDEATHSIG, 9)
+
+
+def drop_capabilities() -> None:
+    """Root without its powers: what is left is what an owner may do with files. Raises OSError."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset failed")
