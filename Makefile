@@ -3,7 +3,7 @@ BIN := .venv/bin
 # a worker a core; one that starts engines takes 1 to 2 GiB
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 .DEFAULT_GOAL := help
-.PHONY: help run check test thorough lint install install-dev lock generate docs format \
+.PHONY: help run check test long thorough lint install install-dev lock generate docs format \
 	bench-scoring effects smollm2-math recovery sweep families hostile
 
 help:                     ## this list
@@ -18,8 +18,10 @@ check: lint               ## format, lint, types, imports and the quick tests: t
 test: lint                ## the same with the tests that start vLLM
 	$(PYTEST)
 
-thorough: lint            ## the same with the tests that are long, as CI does
-	$(PYTEST) --tier all
+long: install-dev         ## the tests that `make test` leaves out: long second ways to the same ground
+	$(PYTEST) --tier long
+
+thorough: test long       ## all tests, as CI does
 
 lint: install-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -5,12 +5,12 @@ never enters, so that exiting early, printing, patching the interpreter or overl
 a trusted process (jail/checker.py) with one sandbox, in which every candidate is forked from a server that has done the
 imports.
 
-Protects, in mode bubblewrap: no network, no host files but /usr and the interpreter's (read-only), no host processes or
-environment, no new processes or programs, system calls that a computation does not need refused by seccomp, memory, CPU
-time, files and output bounded, nothing left for the next program. In mode landlock, where no namespaces can be made:
-the same but for the file system, of which the interpreter's folders and nothing else can be read and nothing written,
-though names and sizes of files can be asked. Does not protect against bugs of the kernel or of the hardware, nor hide
-the machine's kind, load or clock. Where neither works, nothing is run.
+Protects: of host files, only the interpreter, its standard library and the shared libraries can be read, no installed
+packages; one folder can be written and is emptied after each program; no network, no host processes or environment, no
+new processes or programs; system calls that a computation does not need are refused by seccomp; memory, CPU time, files
+and output are bounded. In mode bubblewrap, namespaces and Landlock keep host files away; in mode landlock, where no
+namespaces can be made, Landlock alone, and names and sizes of files can be asked. Does not protect against bugs of the
+kernel or of the hardware, nor hide the machine's kind, load or clock. Where neither works, nothing is run.
 """
 
 from __future__ import annotations

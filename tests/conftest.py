@@ -20,7 +20,12 @@ from tests.support.models import build_model
 
 HOME = isolate()
 
-TIERS = {"quick": {"slow", "thorough"}, "default": {"thorough"}, "all": set()}  # tier: marks that it leaves out
+TIERS: dict[str, Callable[[set[str]], bool]] = {  # tier: whether a test with these marks belongs to it
+    "quick": lambda marks: not marks & {"slow", "thorough"},
+    "default": lambda marks: "thorough" not in marks,
+    "long": lambda marks: "thorough" in marks,
+    "all": lambda _: True,
+}
 SLOW_FIXTURES = {"shared_engine", "chromium", "random_model", "embedded_scores", "tokenizer"}
 _SLOW_THROUGHOUT = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
@@ -35,8 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tier",
         choices=list(TIERS),
         default="default",
-        help="quick: nothing that starts an engine, a browser or another process; default: that too; all: long second "
-        "ways to the same ground as well",
+        help="quick: nothing that starts an engine, a browser or another process; default: that too; long: what "
+        "default leaves out, second ways to the same ground; all: everything",
     )
 
 
@@ -52,10 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if set(getattr(item, "fixturenames", ())) & SLOW_FIXTURES:
             item.add_marker("slow")
-    left_out = TIERS[config.getoption("tier")]
+    belongs = TIERS[config.getoption("tier")]
     parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
     for item in items:
-        parts[not left_out & {mark.name for mark in item.iter_markers()}].append(item)
+        parts[belongs({mark.name for mark in item.iter_markers()})].append(item)
     config.hook.pytest_deselected(items=parts[False])
     slow = {item.path for item in parts[True] if item.get_closest_marker("slow")}
     items[:] = sorted(parts[True], key=lambda item: item.path not in slow)

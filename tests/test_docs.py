@@ -130,18 +130,6 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
-@pytest.mark.slow
-def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    shown = "print(result['mini_math'].n, result['mini_math'].value)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code + shown], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1:] == ["100 1.0"], done.stderr
-    assert (tmp_path / "ckpt" / "model.safetensors").exists()
-
-
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_the_import_rule_of_the_page_is_the_one_that_is_checked(page: str) -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

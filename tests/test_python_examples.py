@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,11 +37,11 @@ def cells() -> list[dict[str, Any]]:
 
 
 def test_the_notebook_is_valid_and_without_outputs() -> None:
-    nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
     nbformat.validate(nbformat.read(NOTEBOOK, as_version=4))
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells() if "outputs" in cell)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_every_cell_of_the_notebook_runs_and_its_plots_are_drawn() -> None:

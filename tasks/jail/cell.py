@@ -35,8 +35,8 @@ class Limits:
     verdicts.
     """
 
-    wall_s: float = 20.0
-    cpu_s: int = 5
+    wall_s: float = 40.0
+    cpu_s: int = 10  # the slowest of MBPP's references takes 5 on a busy machine
     memory_bytes: int = 1 << 30
     file_bytes: int = 32 << 20
 

@@ -1,8 +1,8 @@
 """The trusted process between us and a sandbox: runs a task's own tests and hands their calls to the candidate inside.
 
-Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT FOLDER`; one job a line on standard input, one verdict
-a line on standard output. It is a process of its own because tests work on what the candidate returned: a value that
-keeps them busy is ended from outside.
+Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT FOLDER`; one job a line on standard input, one
+verdict a line on standard output. It is a process of its own because tests work on what the candidate returned: a value
+that keeps them busy is ended from outside.
 """
 
 from __future__ import annotations

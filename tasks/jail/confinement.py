@@ -5,7 +5,6 @@ taken.
 from __future__ import annotations
 
 import contextlib
-import glob
 import importlib.util
 import json
 import os
@@ -97,14 +96,14 @@ def source() -> str:
 
 def _remove(path: str) -> None:
     """Deletes the folder; processes of a sandbox that was just killed may take a moment to die."""
-    for attempt in range(_ATTEMPTS):
-        try:
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(OSError):
             empty(path)
-            return Path(path).rmdir()
-        except OSError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(0.1)
+        if not any(os.scandir(path)):
+            break
+        time.sleep(0.1)
+    empty(path)
+    Path(path).rmdir()
 
 
 def _users() -> tuple[int | None, ...]:
@@ -178,8 +177,8 @@ def _binds(python: Path) -> Iterator[str]:
         yield from ("--ro-bind", str(file), str(file))
     for folder in folders:
         for name in _PACKAGES:
-            for path in glob.glob(f"{folder.resolve()}/{name}") + glob.glob(f"{folder.resolve()}/python*/{name}"):
-                yield from ("--tmpfs", path)
+            for covered in (*folder.resolve().glob(name), *folder.resolve().glob(f"python*/{name}")):
+                yield from ("--tmpfs", str(covered))
     for root in map(Path, ("/lib", "/lib64")):
         if root.is_symlink():
             yield from ("--symlink", str(root.readlink()), str(root))

@@ -1,10 +1,10 @@
 """The program inside the sandbox: forks one process per candidate, which defines it and answers calls over its own
 socket.
 
-Started as `python -S -s -c SOURCE SETTINGS` (JSON: Confinement.command), with the control socket as standard input. First come the
-proofs, then one candidate's socket at a time, then one byte to end it; back goes a proof and the candidate's status as
-a line of JSON. A proof is a word that no candidate can know, so that nobody else can speak for the server: the page
-that holds them is not handed to forked processes. The candidate process never holds the control socket.
+Started as `python -S -s -c SOURCE SETTINGS` (JSON: Confinement.command), with the control socket as standard input.
+First come the proofs, then one candidate's socket at a time, then one byte to end it; back goes a proof and the
+candidate's status as a line of JSON. A proof is a word that no candidate can know, so that nobody else can speak for
+the server: the page that holds them is not handed to forked processes. The candidate never holds the control socket.
 """
 
 import gc

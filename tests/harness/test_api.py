@@ -169,3 +169,4 @@ def test_the_readmes_example_leaves_nothing_behind(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.pop("accuracy") > 0.9
     assert found == {"the example": [], "an exception": [], "another engine": []}
+    assert (tmp_path / "ckpt" / "model.safetensors").exists()

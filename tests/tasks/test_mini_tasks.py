@@ -68,6 +68,7 @@ def test_splits_share_no_normalised_text(trained_on: list[str]) -> None:
     assert not (held_out["validation"] | held_out["test"]) & set(trained_on)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_splits_share_no_equation_chain() -> None:
     chains = {split: {p.chain for p in islice(problems(split), 20_000)} for split in ("train", "validation", "test")}  # type: ignore[arg-type]

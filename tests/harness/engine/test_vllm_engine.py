@@ -87,7 +87,8 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
         assert answer == expected
 
 
-@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["hf", "vllm"])
 def test_lm_evals_own_backends_take_the_export_and_our_tasks(
     backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path
 ) -> None:

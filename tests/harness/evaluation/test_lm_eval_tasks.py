@@ -83,6 +83,7 @@ def test_a_group_of_foreign_tasks_beside_ours(folder: Path, tmp_path: Path) -> N
     assert "unknown" in (tmp_path / "run" / "report.md").read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Path) -> None:
     (folder / "data.jsonl").unlink()
@@ -90,6 +91,7 @@ def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Pat
         evaluate_checkpoint(config("own_choice"), tmp_path / "run", False, folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_leaderboard_is_known_and_an_unknown_name_refused() -> None:
     assert "leaderboard" in find_builtin(["leaderboard", "arc_easy"], None).manager.all_tasks

@@ -191,6 +191,7 @@ def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Sig
     assert not psutil.wait_procs(processes, timeout=60)[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_flag_that_vllm_does_not_know_is_an_error_in_one_line(tmp_path: Path) -> None:
     process = start(tmp_path / "run", "--", "--no-such-flag")

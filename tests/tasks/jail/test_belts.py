@@ -142,8 +142,8 @@ def test_a_verdict_does_not_depend_on_the_mode(found: Confinement, body: str, ex
 
 @pytest.mark.parametrize("found", WAYS, ids=lambda found: f"{found.mode}-{found.uid}")
 def test_files_are_counted(found: Confinement) -> None:
-    many = "import os\ndef f(x):\n    n = 0\n    while True:\n        os.close(os.open(str(n), 66, 0o600))\n        n += 1"
-    deep = "import os\ndef f(x):\n    for _ in range(1500):\n        os.mkdir('d', 0o700)\n        os.chdir('d')\n    return 2"
+    many = "import itertools, os\ndef f(x):\n    for n in itertools.count(): os.close(os.open(str(n), 66, 0o600))"
+    deep = "import os\ndef f(x):\n    for _ in range(1500): os.mkdir('d', 0o700) or os.chdir('d')\n    return 2"
     look = "import os\ndef f(x): return 2 if os.listdir() == [] else 0"
     with started(found) as jail:
         assert outcome(jail, many) == "memory"
@@ -153,7 +153,7 @@ def test_files_are_counted(found: Confinement) -> None:
 
 
 @pytest.mark.parametrize("found", WAYS, ids=lambda found: f"{found.mode}-{found.uid}")
-def test_packages_of_users_cannot_be_read(found: Confinement, tmp_path: Path) -> None:
+def test_packages_of_users_cannot_be_read(found: Confinement) -> None:
     """Wherever Python lives: a package beside the standard library stands for a data set with the answers."""
     program = """
 import os, sys
