@@ -132,14 +132,18 @@ def _sandbox() -> Iterator[Finding]:
 
     try:
         reason = sandbox.available()
-        mode = sandbox.mode_used()
+        used = None if reason else sandbox.confinement()
     except HarnessError as error:
-        reason, mode = first_line(error), None
-    if reason:
-        yield Finding("sandbox", "note", "none: tasks with model-written code are refused", reason)
+        reason, used = first_line(error), None
+    if used is None:
+        yield Finding("sandbox", "note", "none: tasks with model-written code are refused", str(reason))
+    elif used.program:
+        ours = Path(used.program).is_relative_to(sys.prefix)
+        advice = "the system's package bubblewrap is preferred where it is installed: its updates come with the system"
+        yield Finding("sandbox", "ok", f"mode {used.mode} by {used.program}", advice if ours else "")
     else:
-        weaker = "" if mode == "bubblewrap" else "for more, allow user namespaces and install bubblewrap"
-        yield Finding("sandbox", "ok", f"mode {mode} for model-written code", weaker)
+        advice = "for more, allow user namespaces and install bubblewrap"
+        yield Finding("sandbox", "ok", f"mode {used.mode} for model-written code", advice)
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

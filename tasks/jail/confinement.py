@@ -39,6 +39,7 @@ class Confinement:
         readable: files and folders that Landlock lets it read; of no others, the contents.
         listed: folders in which imports look for names.
         uid: the user that it runs as, None for the present one.
+        program: the bubblewrap that is used, "" in mode landlock.
     """
 
     mode: str
@@ -46,6 +47,7 @@ class Confinement:
     readable: tuple[str, ...]
     listed: tuple[str, ...]
     uid: int | None = None
+    program: str = ""
 
     def command(self, folder: str) -> tuple[str, ...]:
         """The whole command; `folder` is where the program may write."""
@@ -72,20 +74,16 @@ def candidates() -> Iterator[Confinement]:
     for uid in _users():
         for bwrap in _bwraps():
             for python in _pythons():
-                yield _confinement("bubblewrap", _bubblewrap(bwrap, python), python, uid)
+                yield _confinement("bubblewrap", bwrap, python, uid)
     for uid in _users():
         for python in _pythons():
-            yield _confinement("landlock", (), python, uid)
+            yield _confinement("landlock", "", python, uid)
 
 
-def _confinement(mode: str, around: tuple[str, ...], python: Path, uid: int | None) -> Confinement:
+def _confinement(mode: str, bwrap: str, python: Path, uid: int | None) -> Confinement:
+    around = _bubblewrap(bwrap, python) if bwrap else ()
     start = (*_as(uid), *around, str(python), "-S", "-s", "-c", source())
-    return Confinement(mode, start, tuple(_readable(python)), tuple(map(str, _standard_library(python))), uid)
-
-
-def bubblewrap_used() -> str | None:
-    """The program that makes the namespaces, None where there is none: the system's, else the PyPI package's."""
-    return next(iter(_bwraps()), None)
+    return Confinement(mode, start, tuple(_readable(python)), tuple(map(str, _standard_library(python))), uid, bwrap)
 
 
 def source() -> str:

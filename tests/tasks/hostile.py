@@ -134,7 +134,7 @@ class Trial:
 def trial(found: Confinement, folders: Sequence[Path], listener: Listener) -> dict[str, Any]:
     """All programs in one confinement, in the order of the manifests: one line of the table."""
     result: dict[str, Any] = {"mode": found.mode, "uid": os.getuid() if found.uid is None else found.uid}
-    result |= {"started_by": os.getuid(), "program": found.start[0], "programs": 0, "bad": {}}
+    result |= {"started_by": os.getuid(), "program": found.program, "programs": 0, "bad": {}}
     for folder in folders:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         judged = Trial(found, manifest["problem"], listener)

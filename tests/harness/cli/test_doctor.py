@@ -12,6 +12,7 @@ import pytest
 
 from harness.cli import doctor
 from harness.cli.doctor import Finding, examine
+from tasks.sandbox import confinement
 
 
 def findings() -> dict[str, Finding]:
@@ -23,6 +24,7 @@ def test_here_a_run_could_go() -> None:
     assert not [finding for finding in found.values() if finding.verdict == "missing"]
     assert "torch" in found["packages"].found and found["engine"].found.startswith("vLLM ")
     assert found["sandbox"].found.startswith("mode ")
+    assert confinement().program in found["sandbox"].found
 
 
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
