@@ -43,6 +43,7 @@ _MACRO = re.compile(
 _CURRENCY = re.compile(
     r"(?<![A-Za-z])(?:US|CA|AU|NZ|HK|C|A|S)?\\?\$|[€£¥₹₽]|\b(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-\d.])", re.I
 )
+_SPACES = re.compile(r"(\s)\s+")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _ORDINAL = re.compile(r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\b\s*\}*")
 _SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\\ |~|[ \u00a0\u202f])\d{3})+)(?![\d.]*\d)")
@@ -201,10 +202,11 @@ def _simplified(text: str) -> str:
     """Without LaTeX, currencies and units' powers; of an equation its last side with a number."""
     for old, new in _PLAIN.items():
         text = text.replace(old, new)
+    text = _SPACES.sub(r"\1", text)  # some of the patterns below take time by a power of the number of spaces
     text = _ORDINAL.sub(" ", _DEGREES.sub("", text))
     text = re.sub(r"(?<=\d)'(?=\d{3}(?:\D|$))", "", _UNIT_POWER.sub("", _CURRENCY.sub("", text)))
     text = _FRACTION.sub(lambda m: f" ({m[1] or m[2]})/({m[3] or m[4]})", text)
-    text = _WRAPPER.sub(" ", text).replace("{", " ").replace("}", " ")
+    text = _SPACES.sub(r"\1", _WRAPPER.sub(" ", text).replace("{", " ").replace("}", " "))
     sides = [side for side in re.split(r"=|≈|\\approx", text) if re.search(r"\d", side)]
     return sides[-1] if sides else ""
 

@@ -1,6 +1,11 @@
+"""What counts as the final answer, and as which number."""
+
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +14,7 @@ from hypothesis import strategies as st
 from tasks.answers import boxes, final_answer, hashes, number_in, same_number, statements
 
 ALL = (boxes, hashes, statements)
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
@@ -250,3 +256,20 @@ def test_any_text_is_read_without_an_exception(text: str) -> None:
     for truncated in (False, True):
         answer = final_answer(text, ALL, truncated)
         assert answer is None or number_in(answer) is not None
+
+
+@pytest.mark.slow
+def test_no_form_of_an_answer_takes_time_by_a_power_of_its_length() -> None:
+    """400 characters of nothing took a minute: the process would be killed long after it is done."""
+    code = """if True:
+        import resource
+        from tasks.answers import boxes, number_in
+        resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
+        for mark in (" ", "\\n", "\\t ", "`", "%", "~", "{", "{} ", "\\\\text ", "**", "1 ", "(1) ", "\\\\ ", "1st ", "^{ "):
+            for start in ("0", "5 (", "f(x)0", "answer is 1/"):
+                text = (start + mark * 400)[:390]
+                number_in(text), list(boxes("\\\\boxed{" + text + "}"))
+        print("done")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "done\n", done.stderr
