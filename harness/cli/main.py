@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import rich_click as click
 
+from harness.cli.options import typed_command
 from harness.cli.output import visible
 from harness.cli.results import (
     compare_command,
@@ -30,6 +32,7 @@ from harness.cli.setup import (
 from harness.cli.stages import eval_command, grade_command, plan_command, prune_command, score_command
 from harness.cli.sweep import sweep_command
 from harness.core.errors import HarnessError
+from harness.core.secrets import redacted, redacted_words
 
 _CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -61,6 +64,7 @@ _PANELS = {
 def main() -> None:
     """The console script: every error is one line, exit 1 or 2; the traceback only with --debug."""
     debug = "--debug" in sys.argv
+    _hide_key()
     if not debug:  # one line says that a download failed; not one for every retry
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
@@ -68,25 +72,30 @@ def main() -> None:
     except SystemExit as ended:  # click ends so where what reads standard output has closed it, as `| head -1` does
         sys.exit(_CLOSED_PIPE if isinstance(ended.__context__, BrokenPipeError) else ended.code)
     except click.ClickException as error:
+        error.message = redacted(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; run the same command again to resume", err=True)
         sys.exit(1)
     except HarnessError as error:
-        if debug:
-            raise
-        click.echo(f"error: {visible(str(error))}", err=True)
+        click.echo(redacted(traceback.format_exc()) if debug else f"error: {visible(redacted(str(error)))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # the last resort for the user's sake: one line instead of a page
-        if debug:
-            raise
-        line = next(iter(str(error).splitlines()), "")
-        click.echo(
-            f"error: unexpected {type(error).__name__}: {visible(line)} (run again with --debug for the traceback)",
-            err=True,
-        )
+        line = redacted(next(iter(str(error).splitlines()), ""))
+        short = f"error: unexpected {type(error).__name__}: {visible(line)} (run again with --debug for the traceback)"
+        click.echo(redacted(traceback.format_exc()) if debug else short, err=True)
         sys.exit(1)
+
+
+def _hide_key() -> None:
+    """A key on the command line is in the process list until here; what stands there from now on is the same line with
+    "..." for it.
+    """
+    if redacted_words(sys.argv[1:]) != sys.argv[1:]:
+        from setproctitle import setproctitle
+
+        setproctitle(typed_command())
 
 
 @click.group(context_settings=_CONTEXT, invoke_without_command=True)

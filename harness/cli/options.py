@@ -15,6 +15,7 @@ from typing import Any, Literal, Union
 import rich_click as click
 
 from harness.cli.completion import complete_metrics, complete_models, complete_tasks
+from harness.core.secrets import redacted_words
 
 WHAT, REMOVED, SCORING = "Model and task", "What is removed", "How neurons are scored"
 EVALUATION, SPEED, RECOVERY, GRID, RUN = "Evaluation", "Speed", "Fine-tuning", "The grid", "This run"
@@ -173,12 +174,6 @@ def typed_command(arguments: Sequence[str] | None = None) -> str:
         arguments: What follows the program's name; None: this process's own.
 
     Returns:
-        A line that a shell would read as the same command, with the value of --api-key replaced by "...".
+        A line that a shell would read as the same command, with keys and tokens replaced by "...".
     """
-    shown = list(sys.argv[1:] if arguments is None else arguments)
-    for i, argument in enumerate(shown):
-        if argument == "--api-key" and i + 1 < len(shown):
-            shown[i + 1] = "..."
-        elif argument.startswith("--api-key="):
-            shown[i] = "--api-key=..."
-    return shlex.join(["harness", *shown])
+    return shlex.join(["harness", *redacted_words(sys.argv[1:] if arguments is None else arguments)])

@@ -88,7 +88,8 @@ def serve_command(
     harness serve runs/x/checkpoint -- --tensor-parallel-size 2
     VLLM_API_KEY=... harness serve runs/x/checkpoint --host 0.0.0.0
 
-    What follows -- goes to `vllm serve` unchanged; the equivalent `vllm serve` command line is printed.
+    Behind -- stand options of vLLM that size and schedule its engine; docs/serving.md lists them, others are refused.
+    The equivalent `vllm serve` command line is printed.
     """
     from harness.config.settings import load_config
     from harness.pipeline.single_stage import row_name, serving_checkpoint

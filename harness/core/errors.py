@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from harness.core.secrets import redacted
+
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error message."""
-    return next(iter(str(error).strip().splitlines()), repr(error))
+    """The first line of another library's error message, without keys and tokens."""
+    return redacted(next(iter(str(error).strip().splitlines()), repr(error)))
 
 
 class HarnessError(Exception):

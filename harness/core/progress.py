@@ -17,13 +17,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.core.secrets import redacted
+
 console = Console(stderr=True)
 _BAR = 20  # columns of the bar
 _FIGURES = 52  # columns of the bar, the spinner, the count and the two times, with their spaces
 
 
 def say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(redacted(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _shortened(title: str, width: int) -> str:

@@ -17,6 +17,7 @@ from harness.core.files import write_json
 from harness.core.hashing import file_hash
 from harness.core.progress import say
 from harness.core.run_schema import SCHEMA_VERSION
+from harness.core.secrets import redacted_tree
 
 MANIFEST = "manifest.json"
 
@@ -71,7 +72,7 @@ class RunDirectory:
         command: str | None = None,
         environment: Mapping[str, str] = {},
     ) -> None:
-        """Reads the manifest, or writes the first one.
+        """Reads the manifest, or writes the first one. Keys and tokens are hidden in what is written.
 
         Args:
             settings: What the directory is bound to; a run with other settings is refused.
@@ -83,6 +84,7 @@ class RunDirectory:
             UsageError: The directory holds something else, or a run with other settings.
             StorageError: The manifest is damaged.
         """
+        settings = redacted_tree(settings)
         if fresh:
             self.clear()
         file = self.path / MANIFEST
@@ -100,14 +102,8 @@ class RunDirectory:
                 f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out"
             )
         self._remove_leftovers()
-        started = {
-            "command": command,
-            "environment": dict(environment),
-            "folder": str(Path.cwd()),
-            "at": None,
-            "end": None,
-        }
-        self.manifest |= {"settings": settings, **started}
+        started = {"command": command, "environment": dict(environment), "folder": str(Path.cwd())}
+        self.manifest |= {"settings": settings, **redacted_tree(started), "at": None, "end": None}
         self.before = self.seconds
         write_json(file, self.manifest)
 

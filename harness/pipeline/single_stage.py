@@ -15,6 +15,7 @@ from harness.config.settings import RunConfig, environment_settings
 from harness.core.errors import UsageError
 from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, locked
+from harness.core.secrets import redacted
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
@@ -38,6 +39,7 @@ from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, online_engine, serving_result
 from harness.serving.engine_settings import engine_settings
+from harness.serving.vllm_options import allowed_options
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder, check_uniform_width
@@ -225,13 +227,13 @@ def serving_checkpoint(
         The server, ready for requests.
 
     Raises:
-        UsageError: the address cannot be used, or a key is among vLLM's own options, where other users would see it.
+        UsageError: the address cannot be used, or one of vLLM's own options is not allowed.
         MeasurementError: the server does not start.
     """
     address, extra = options.address, options.extra
+    allowed_options(extra)  # before a model is looked for
     server.check_address(address)
-    if any(option.startswith("--api-key") for option in extra):
-        raise UsageError("give --api-key before the --, or VLLM_API_KEY in the environment")
+    command = command and redacted(command, address.api_key)
     model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
     row = _row(config.model, model, out)
     whole = model.shape.max_position_embeddings

@@ -13,23 +13,37 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.processes import end_with_parent
+from harness.core.secrets import HIDDEN, SERVER_KEY, secret_pattern
 from harness.engine.memory_budget import EngineSettings, engine_arguments
 from harness.serving.api_key_middleware import NEEDS_KEY
+from harness.serving.vllm_options import allowed_options
 from pruning.checkpoint import ModelFolder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WELL, _DEAD = 200, 503
 _STOPPING = 30.0  # seconds that a server has to end by itself
+_LAST_WORDS = 5.0  # seconds until what a server that has ended said is in its log
+_LONGEST_LINE = 1 << 20  # bytes
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_CONFIGURE_LOGGING": "1",
+    "VLLM_LOGGING_LEVEL": "INFO",
+    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "False",  # would log every answer
+    "VLLM_USE_RUST_FRONTEND": "0",  # knows no --middleware, so it would answer below /invocations without the key
+}
 _DIRECT = urllib.request.build_opener(
     urllib.request.ProxyHandler({})
 )  # a proxy knows nothing of this machine's own addresses
@@ -54,7 +68,7 @@ class Address:
 class ServerOptions:
     """How a checkpoint is served. max_model_len: tokens of a prompt and its answer, None for what the model can take.
 
-    extra: vLLM's own options, which `vllm serve` gets unchanged.
+    extra: vLLM's own options, of those that harness/serving/vllm_options.py lists.
     """
 
     address: Address
@@ -64,18 +78,21 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Server:
-    """One that runs. `log`: the file with everything that it and its engine print."""
+    """One that runs. `log`: the file with everything that it and its engine print, keys and tokens hidden; `logging`:
+    the thread that writes it.
+    """
 
     process: subprocess.Popen[bytes]
     address: Address
     log: Path
+    logging: threading.Thread
 
 
 def command(
     model: ModelFolder, name: str, config: EngineSettings, address: Address, extra: Sequence[str] = ()
 ) -> list[str]:
     """The plain `vllm serve` line; the key is left to the environment, where other users of the machine do not see
-    it.
+    it. Requests are not logged: their addresses can hold a key. Raises UsageError for an option that is not allowed.
     """
     flags: list[str] = []
     for key, value in engine_arguments(model, config).items():
@@ -93,15 +110,20 @@ def command(
         "--port",
         str(address.port),
         *flags,
-        "--disable-access-log-for-endpoints",
-        "/health,/metrics",
+        "--disable-uvicorn-access-log",
         *guard,
-        *extra,
+        *allowed_options(extra),
     ]
 
 
 def check_address(address: Address) -> None:
-    """Raises UsageError for a port in use, and for a server that others can reach and use without a key."""
+    """Raises UsageError for a port in use, a key that no header can carry, and a server that others can reach and use
+    without a key.
+    """
+    if address.api_key and not re.fullmatch(r"[!-~]+", address.api_key):
+        raise UsageError(
+            "the key of the server must be of visible ASCII characters without blanks; give another in VLLM_API_KEY"
+        )
     if address.host not in LOOPBACK and not address.api_key:
         raise UsageError(
             f"--host {address.host} can be reached from other machines; add --api-key, or leave --host out"
@@ -132,27 +154,46 @@ def running(
     Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does.
     """
     check_address(address)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists():
-        log.replace(log.with_suffix(".log.1"))
-    with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, log.open("wb") as output:
-        line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
-        environment = _environment(Path(shim), config, address)
+    line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
+    with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, _private(log) as output:
         process = subprocess.Popen(
             line,
-            stdout=output,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=_environment(Path(shim), config, address),
             start_new_session=True,
             preexec_fn=end_with_parent,
         )
-        server = Server(process, address, log)
+        logging = threading.Thread(target=_copy, args=(process.stdout, output, address.api_key), daemon=True)
+        logging.start()
+        server = Server(process, address, log, logging)
         try:
             _wait_until_ready(server)
             yield server
         finally:
             stop(server)
+
+
+def _private(log: Path) -> BinaryIO:
+    """A new log that only this user can read; the one before is kept as .log.1."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.chmod(0o600)
+        log.replace(log.with_suffix(".log.1"))
+    log.touch(0o600, exist_ok=False)
+    return log.open("wb", buffering=0)
+
+
+def _copy(said: BinaryIO, log: BinaryIO, key: str | None) -> None:
+    """Line by line until the last process of the server has ended, without keys and tokens."""
+    pattern = secret_pattern(key)
+    with said:
+        for line in iter(lambda: said.readline(_LONGEST_LINE), b""):
+            text = line.decode("utf-8", "surrogateescape")
+            shown = pattern.sub(HIDDEN, text) if pattern else text
+            with contextlib.suppress(OSError, ValueError):  # a full disk; the server must not wait for somebody to read
+                log.write(shown.encode("utf-8", "surrogateescape"))
 
 
 @contextlib.contextmanager
@@ -174,6 +215,7 @@ def stop(server: Server) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.process.pid, signal.SIGKILL)
         server.process.wait()
+        server.logging.join(_STOPPING)
 
 
 def wait(server: Server) -> None:
@@ -206,6 +248,7 @@ def _wait_until_ready(server: Server) -> None:
 
 def reason(server: Server) -> str:
     """The last error in the log, in a line."""
+    server.logging.join(_LAST_WORDS)
     lines = server.log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [found[1] for line in lines if (found := re.search(r"((?:[\w.]*(?:Error|Exception)|error): .+)", line))]
     return errors[-1][:300] if errors else f"exit code {server.process.poll()}"
@@ -213,11 +256,11 @@ def reason(server: Server) -> str:
 
 def _environment(shim: Path, config: EngineSettings, address: Address) -> dict[str, str]:
     """The engine runs in its own process there; on a CPU under the name that `vllm serve` asks for (docs/adr/0002)."""
-    found = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    found |= {"VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "INFO"}
-    found.pop("VLLM_API_KEY", None)
+    found = {**os.environ, **_ENVIRONMENT}
+    for name in (SERVER_KEY, "VLLM_LOGGING_CONFIG_PATH"):  # a logging config can write elsewhere
+        found.pop(name, None)
     if address.api_key:
-        found["VLLM_API_KEY"] = address.api_key
+        found[SERVER_KEY] = address.api_key
     if config.threads:
         found |= {"OMP_NUM_THREADS": str(config.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     if _lacks_metadata():

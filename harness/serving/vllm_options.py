@@ -1,0 +1,130 @@
+"""vLLM's own options that `harness serve` passes on: those that size and schedule the engine, and no others.
+
+The list says what is allowed. Every other option of vLLM, today's or a later version's, is refused: among them are
+those that open a socket, load code, read or write other files, name another model, change who may ask, or log what is
+asked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from harness.core.errors import UsageError
+
+_NUMBER = r"-?\d+(?:\.\d+)?[kKmMgGtT]?"
+_NAME = r"[A-Za-z]\w*(?:-\w+)*"
+ALIASES = {
+    "-tp": "--tensor-parallel-size",
+    "-pp": "--pipeline-parallel-size",
+    "-q": "--quantization",
+    "--device-memory-utilization": "--gpu-memory-utilization",
+}
+_NUMBERS = """
+    --block-size --cpu-distributed-timeout-seconds --cpu-offload-gb --distributed-timeout-seconds
+    --gpu-memory-utilization --kv-cache-memory-bytes --long-prefill-token-threshold --max-cudagraph-capture-size
+    --max-logprobs --max-num-active-seqs --max-num-batched-tokens --max-num-queued-reqs --max-num-queued-tokens
+    --max-num-scheduled-tokens --max-num-seqs --max-parallel-loading-workers --num-gpu-blocks-override
+    --optimization-level --pipeline-parallel-size --prefill-schedule-interval --renderer-num-workers --seed
+    --shutdown-timeout --sse-keep-alive-interval --stream-interval --tensor-parallel-size --watermark
+"""
+_NAMES = """
+    --attention-backend --dtype --kv-cache-dtype --logprobs-mode --performance-mode --quantization --reasoning-parser
+    --scheduling-policy --tool-call-parser
+"""
+_SWITCHES = """
+    --async-scheduling --disable-custom-all-reduce --disable-fastapi-docs --disable-hybrid-kv-cache-manager
+    --disable-sliding-window --enable-auto-tool-choice --enable-chunked-prefill --enable-force-include-usage
+    --enable-per-request-metrics --enable-prefix-caching --enable-prompt-tokens-details --enable-request-id-headers
+    --enable-server-load-tracking --enforce-eager --exclude-tools-when-tool-choice-none --kv-cache-metrics
+    --long-prefill-token-threshold-adaptive --return-tokens-as-token-ids --scheduler-reserve-full-isl --use-fp64-gumbel
+    --use-tqdm-on-load
+"""
+_SOME_VALUES = {  # others of these load code, read other files or weaken a hash
+    "--chat-template-content-format": "auto|openai|string",
+    "--distributed-executor-backend": "mp|uni",
+    "--fingerprint-mode": "full|hash|none",
+    "--generation-config": "auto|vllm",
+    "--max-model-len": f"auto|{_NUMBER}",
+    "--model-impl": "auto|vllm|transformers",
+    "--prefix-caching-hash-algo": "sha256|sha256_cbor",
+    "--safetensors-load-strategy": "lazy|eager|prefetch",
+}
+SWITCHES = frozenset(form for name in _SWITCHES.split() for form in (name, f"--no-{name[2:]}"))
+VALUES: Mapping[str, str] = {
+    **dict.fromkeys(_NUMBERS.split(), _NUMBER),
+    **dict.fromkeys(_NAMES.split(), _NAME),
+    **_SOME_VALUES,
+}
+_PROXY = "put a proxy in front of the server"
+_REFUSED = {  # what an option would do, and what to do instead; it stands for those whose names go on with a dash
+    "--api-key": ("the process list would show it", "give VLLM_API_KEY in the environment, or --api-key before the --"),
+    "--host": ("it changes the address", "give --host before the --"),
+    "--port": ("it changes the address", "give --port before the --"),
+    "--uds": ("it changes the address", "give --host and --port before the --"),
+    "--config": ("it reads settings from elsewhere", "write the options out"),
+    "--middleware": ("it loads code", _PROXY),
+    "--trust": ("it trusts the code of a model or of a request", "serve a checkpoint that needs none"),
+    "--ssl": ("it reads other files", f"{_PROXY} that does TLS"),
+    "--allow": ("it changes who may ask for what", _PROXY),
+    "--allowed": ("it changes who may ask for what", _PROXY),
+    "--model": ("it changes the model", "give the model as CHECKPOINT"),
+    "--tokenizer": ("it changes the tokenizer", "put the tokenizer into the checkpoint"),
+    "--lora": ("it reads other folders", "merge the adapter into the checkpoint"),
+    "--enable-log": ("it logs what is asked", "log at the client"),
+}
+_UNKNOWN = "it is not among the options that are known to be safe, see docs/serving.md"
+
+
+def allowed_options(words: Sequence[str]) -> list[str]:
+    """vLLM's options in one spelling: full names with dashes, an option and its value as two words.
+
+    vLLM's parser takes underscores and abbreviations too; what is returned leaves nothing to interpret.
+
+    Args:
+        words: What was given behind --.
+
+    Raises:
+        UsageError: An option is not on the list, is abbreviated, or its value has another form than the list says.
+    """
+    left, allowed = deque(words), list[str]()
+    while left:
+        given, equals, value = left.popleft().partition("=")
+        option = ALIASES.get(name := _dashed(given), name)
+        if option in SWITCHES and not equals:
+            allowed.append(option)
+        elif option in VALUES:
+            value = value if equals else left.popleft() if left else ""
+            allowed += [option, _checked(option, value)]
+        else:
+            raise UsageError(_refusal(given, option))
+    return allowed
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-") if name.startswith("--") else name
+
+
+def _checked(option: str, value: str) -> str:
+    pattern = VALUES[option]
+    if re.fullmatch(pattern, value, re.ASCII):
+        return value
+    form = {_NUMBER: "a number", _NAME: "a name"}.get(pattern, pattern.replace(_NUMBER, "a number").replace("|", ", "))
+    raise UsageError(f"{option} behind -- needs a value of this form: {form}; see docs/serving.md")
+
+
+def _refusal(given: str, option: str) -> str:
+    """Without the value, which may be a key."""
+    if not (shown := re.match(r"--?[A-Za-z][\w-]{,60}", given, re.ASCII)):
+        return "a word behind -- belongs to no option; give only options of vLLM there, such as --max-num-seqs 8"
+    if option in SWITCHES:
+        return f"{option} behind -- takes no value; leave out the = and what follows"
+    name = f"--{option.lstrip('-').partition('.')[0]}"
+    for known, (what, instead) in _REFUSED.items():
+        if known.startswith(name) or f"{name}-".startswith(f"{known}-"):
+            return f"{shown[0]} is refused behind --: {what}; {instead}"
+    near = difflib.get_close_matches(option, [*VALUES, *SWITCHES], n=1)
+    instead = f"did you mean {near[0]}?" if near else "leave it out, or start `vllm serve` yourself"
+    return f"{shown[0]} is refused behind --: {_UNKNOWN}; {instead}"
