@@ -72,7 +72,7 @@ def main() -> None:
     except SystemExit as ended:  # click ends so where what reads standard output has closed it, as `| head -1` does
         sys.exit(_CLOSED_PIPE if isinstance(ended.__context__, BrokenPipeError) else ended.code)
     except click.ClickException as error:
-        error.message = redacted(error.message)
+        vars(error)["message"] = redacted(error.message)  # declared final, and a click exception shows only itself
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

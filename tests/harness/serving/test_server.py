@@ -103,7 +103,7 @@ def test_only_the_health_check_does_without_the_key(serving: Started) -> None:
     assert httpx.get(f"{root}/health").status_code == 200
     for path in ("/metrics", "/version", "/openapi.json", "/docs", "/load", "/v1/models"):
         assert httpx.get(f"{root}{path}").status_code == 401
-        assert httpx.get(f"{root}{path}", headers={"authorization": f"bearer  {KEY} "}).status_code == 200
+        assert httpx.get(f"{root}{path}", headers={"authorization": f"bearer  {KEY}"}).status_code == 200
     for path in (
         "/invocations",
         "/tokenize",
@@ -215,7 +215,9 @@ def test_an_option_behind_the_dashes_that_is_not_allowed_is_refused_before_anyth
 ) -> None:
     said = harness("serve", str(TINY_MATH), "--port", "0", "--out", str(tmp_path / "run"), "--", option, KEY)
     assert (said.returncode, said.stdout, len(said.stderr.splitlines())) == (2, "", 1)
-    assert said.stderr.startswith(f"error: {option.partition('=')[0]} is refused behind --: ") and KEY not in said.stderr
+    assert (
+        said.stderr.startswith(f"error: {option.partition('=')[0]} is refused behind --: ") and KEY not in said.stderr
+    )
     assert not (tmp_path / "run").exists()
 
 
