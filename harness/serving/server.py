@@ -99,12 +99,12 @@ def command(
         flag = f"--{key.replace('_', '-')}"
         flags += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
     guard = ["--middleware", NEEDS_KEY] if address.api_key else []
+    folder = str(model.path)
     return [
         "vllm",
         "serve",
-        str(model.path),
-        "--served-model-name",
-        name,
+        f"./{folder}" if folder.startswith("-") else folder,  # the name of a folder must not be read as an option
+        f"--served-model-name={name}",
         "--host",
         address.host,
         "--port",

@@ -196,3 +196,17 @@ def test_a_clearing_that_is_killed_can_be_taken_up(tmp_path: Path, monkeypatch: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json"]
     RunDirectory(tmp_path).open({"b": 2}, fresh=True)
     assert RunDirectory(tmp_path).path.joinpath("manifest.json").exists()
+
+
+def test_no_key_of_the_environment_gets_into_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_LEAK_7711")
+    monkeypatch.setenv("VLLM_API_KEY", "hk-LEAK-9922")
+    settings = {"model": "https://hf_LEAK_7711@hub/m", "task": ("a", "b")}
+    for _ in range(2):  # what was hidden there is hidden in what it is compared with
+        directory = RunDirectory(tmp_path / "r")
+        (tmp_path / "r").mkdir(exist_ok=True)
+        directory.open(settings, False, "harness serve m --x hk-LEAK-9922", {"model": "hf_LEAK_7711"})
+        with pytest.raises(RuntimeError), directory.working():
+            raise RuntimeError("401 for hk-LEAK-9922")
+    text = (tmp_path / "r" / "manifest.json").read_text()
+    assert "LEAK" not in text and '"failed: 401 for ..."' in text and directory.command == "harness serve m --x ..."

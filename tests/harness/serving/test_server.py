@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import os
@@ -273,6 +274,39 @@ def test_the_line_is_what_vllm_would_be_given_by_hand() -> None:
         "1",
     )
     assert "--enforce-eager" in line
+
+
+def test_the_name_of_a_folder_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("--host=0.0.0.0").symlink_to(TINY_MATH)
+    line = command(open_model(Path("--host=0.0.0.0")), "--host=0.0.0.0", EngineSettings(), Address(port=1))
+    assert line[:3] == ["vllm", "serve", "./--host=0.0.0.0"] and "--host=0.0.0.0" not in line
+    assert "--served-model-name=--host=0.0.0.0" in line
+
+
+def test_a_log_is_private_and_so_is_the_one_before(tmp_path: Path) -> None:
+    log = tmp_path / "run" / "server.log"
+    log.parent.mkdir()
+    log.write_text("before")
+    log.chmod(0o644)
+    with server._private(log) as output:
+        output.write(b"now")
+    assert (log.read_text(), log.with_suffix(".log.1").read_text()) == ("now", "before")
+    assert [path.stat().st_mode & 0o777 for path in sorted(log.parent.iterdir())] == [0o600, 0o600]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_the_server_says_is_copied_without_keys_and_read_even_where_it_cannot_be_written(
+    closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", TOKEN)
+    said = io.BytesIO(f"a {KEY}\n{TOKEN}".encode() + b"\xff\r\n" + f"x{KEY}".encode())
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        if closed:
+            log.close()
+        server._copy(said, log, KEY)
+    assert said.closed
+    assert (tmp_path / "log").read_bytes() == (b"" if closed else b"a ...\n...\xff\r\nx...")
 
 
 def test_the_name_that_vllm_serve_asks_for_is_there_even_where_the_wheel_lacks_it(
