@@ -195,10 +195,11 @@ def copy_of_python(prefix: Path) -> Path:
     return prefix / "bin" / library.name
 
 
-@pytest.mark.parametrize("mode", ["bubblewrap", "landlock"])
+@pytest.mark.parametrize("mode", ["bubblewrap", "bubblewrap alone", "landlock"])
 def test_packages_of_users_cannot_be_read_wherever_python_lives(mode: str, own_python: Path) -> None:
-    bwrap = next(iter(confinement._bwraps()), "") if mode == "bubblewrap" else ""
-    found = confinement._confinement(mode, bwrap, own_python, None)
+    bwrap = next(iter(confinement._bwraps()), "") if mode != "landlock" else ""
+    found = confinement._confinement(mode.split()[0], bwrap, own_python, None)
+    found = replace(found, readable=("/nowhere",)) if mode == "bubblewrap alone" else found
     if not works(found):
         pytest.skip(f"{mode} does not start here with this interpreter")
     with started(found) as jail:
