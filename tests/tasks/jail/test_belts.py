@@ -163,8 +163,10 @@ def f(x):
     seen = []
     for root in {sys.prefix, "/usr", "/opt", "/home", "/srv"}:
         for folder, _, names in os.walk(root):
-            for name in names if "-packages" in folder or name.startswith("HumanEval") else ():
+            for name in names:
                 try:
+                    if "-packages" not in folder and not name.startswith("HumanEval"):
+                        continue
                     open(os.path.join(folder, name), "rb").read(1)
                     seen.append(name)
                 except OSError:
