@@ -67,12 +67,17 @@ def _first_paragraph(metric: object) -> str:
     return str(metric.__doc__).split("\n\n")[0]
 
 
-def check_metric(name: str) -> str:
-    """The metric as files call it, `smd` for S; raises UsageError for a name that is not a metric."""
+def check_metric(name: str, besides: tuple[str, ...] = ()) -> str:
+    """The metric as files call it, `smd` for S; raises UsageError for a name that is not a metric.
+
+    Args:
+        name: as users write it.
+        besides: other names that would be right in its place, for the message.
+    """
     name = metric_id(name)
     if name not in known_metrics():
-        shown = ("best", *map(metric_label, known_metrics()))
-        near = difflib.get_close_matches(name, ("best", *known_metrics()), n=1)
+        shown = ("best", *besides, *map(metric_label, known_metrics()))
+        near = difflib.get_close_matches(name, ("best", *besides, *known_metrics()), n=1)
         hint = f"did you mean {metric_label(near[0])}?" if near else f"known are {', '.join(shown)}"
         raise UsageError(f"unknown metric {name!r}; {hint}")
     return name

@@ -24,7 +24,8 @@ from tasks.task import Task
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
-_NO_METRICS = ("best", "random", "reverse", "selective", "dense")
+_OTHER_METHODS = ("random", "reverse")  # that a sweep's methods may be besides metrics
+_NO_METRICS = ("best", "selective", "dense", *_OTHER_METHODS)
 _GRID = (
     "ratio",
     "method",
@@ -227,7 +228,7 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     checks += [("task", functools.partial(find_task, str(name))) for name in tasks]
     checks += [
-        (setting, functools.partial(check_metric, str(name)))
+        (setting, functools.partial(check_metric, str(name), _OTHER_METHODS if setting == "methods" else ()))
         for setting, name in metrics
         if name not in (None, *_NO_METRICS)
     ]
