@@ -69,7 +69,6 @@ def test_methods_are_metrics_random_and_reverse() -> None:
     ("options", "says"),
     [
         ({"methods": "smd,smdd"}, "unknown metric 'smdd'; did you mean S"),
-        ({"methods": "smd,randm"}, "'randm'; did you mean random"),
         ({"methods": "smd+fit"}, r"re-fitted is S\+refit"),
         ({"ratios": "0"}, "ratio above 0"),
         ({"ratios": "1.2"}, "outside"),
