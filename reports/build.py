@@ -4,15 +4,13 @@ sample files it names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import write_text
-from harness.core.run_directory import MANIFEST
-from harness.core.run_schema import upgrade
+from harness.core.run_file import figures_of, read_run
 from reports import flat, model_card, page
 from reports.parts import Section
 from reports.sections import accuracy, claims, cost, failures, neurons, off_target, provenance, recovery, summary
@@ -34,44 +32,29 @@ SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "report.csv", "card": "card.md"}
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run directory; raises UsageError where there is none that can be read."""
-    try:
-        run: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{folder} has no run.json; {_what_instead(folder)}") from error
-    except ValueError as error:
-        raise UsageError(f"{folder / 'run.json'} is damaged ({error}); run again") from error
-    return upgrade(run)
-
-
-def _what_instead(folder: Path) -> str:
-    """Advice where a folder is not a finished run."""
-    if (folder / MANIFEST).exists():
-        return f"its run has not finished; `harness runs {folder}` shows the command that resumes it"
-    if runs := sorted(file.parent.name for file in folder.glob("*/run.json")):
-        return f"give one of the runs in it: {', '.join(runs)}"
-    return "give the directory of a finished run; `harness runs` lists them"
-
-
 def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict[str, Path]:
-    """Renders each format into the run directory and returns their paths; raises UsageError for an unknown one."""
+    """Renders each format into the run directory and returns their paths.
+
+    Raises:
+        UsageError: An unknown format, or a run.json that is damaged or names files outside of its folder.
+    """
     if not formats:
         raise UsageError(f"no format given; choose from {', '.join(FORMATS)}")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
     run = read_run(folder)
-    made = sections(run) if {"html", "md"} & set(formats) else []
-    render: Mapping[str, Callable[[], str]] = {
-        "html": lambda: page.render(run, made, folder),
-        "md": lambda: markdown(run, made, folder),
-        "csv": lambda: flat.csv_text(run),
-        "card": lambda: model_card.render(run),
-    }
-    written = {name: folder / FORMATS[name] for name in formats}
-    for name, path in written.items():
-        write_text(path, render[name]())
-    return written
+    with figures_of(folder):
+        made = sections(run) if {"html", "md"} & set(formats) else []
+        render: Mapping[str, Callable[[], str]] = {
+            "html": lambda: page.render(run, made, folder),
+            "md": lambda: markdown(run, made, folder),
+            "csv": lambda: flat.csv_text(run),
+            "card": lambda: model_card.render(run),
+        }
+        texts = {name: render[name]() for name in formats}
+    for name, text in texts.items():
+        write_text(folder / FORMATS[name], text)
+    return {name: folder / FORMATS[name] for name in texts}
 
 
 def sections(run: Mapping[str, Any]) -> list[Section]:

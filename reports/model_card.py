@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.core import model_card as core
 from harness.core.labels import width_text
-from harness.core.model_card import QUALITY, ModelCard, inherited
+from harness.core.model_card import QUALITY, ModelCard, inherited, is_plain
 from reports.figures import interval, markdown, measured, mebibytes, percent, public_command, public_path, unit
 from reports.parts import Table
 from reports.templating import template
@@ -29,6 +29,7 @@ def render(run: Mapping[str, Any], variant: str | None = None, own: ModelCard | 
     body = template("card.md.j2").render(
         run={**run, "model": public_path(str(run["model"])), "command": public_command(run["command"])},
         chosen=chosen,
+        device=run["hardware"].get("device", "a device that is not recorded"),
         width=width_text(chosen["intermediate_sizes"]),
         removed=percent(chosen["ratio_neurons"]),
         of_parameters=percent(chosen["ratio_parameters"]),
@@ -84,7 +85,7 @@ def front_matter(run: Mapping[str, Any], chosen: Mapping[str, Any], front: Mappi
     ]
     kept: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     kept |= inherited(front, *(["pruned"] if chosen["method"] != "dense" else []))
-    if base := front.get("base_model"):
+    if is_plain(base := front.get("base_model")):
         kept["base_model"] = base
     name = Path(str(run["model"])).name
     data = ModelCardData(**kept, model_name=f"{name}, {chosen['name']}", eval_results=results or None)

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import UsageError
-from harness.core.jsonl import read_rows
 from harness.core.repetition import repeated_end
+from harness.core.run_file import read_answers
 from harness.core.types.evaluation import UNEXPLAINED
 
 BUDGET_BYTES = 620_000  # for answers; the rest of the page's 2 MB is vega and the tables
@@ -20,12 +19,14 @@ _HEAD, _TAIL = 1500, 2500  # characters kept of a long text
 
 
 def embedded(run: Mapping[str, Any], folder: Path, budget_bytes: int = BUDGET_BYTES) -> str | None:
-    """Base64 of the deflated JSON of `browser_rows`; None where the sample files are missing."""
+    """Base64 of the deflated JSON of `browser_rows`; None where the sample files are missing; raises
+    UsageError for one that leads out of the folder or has another form.
+    """
     samples = {
         (v["name"], task): rows
         for v in run["variants"]
         for task, e in v["eval"].items()
-        if (rows := _read(folder / e["samples"]))
+        if (rows := _read(folder, e["samples"]))
     }
     if not samples:
         return None
@@ -37,12 +38,9 @@ def embedded(run: Mapping[str, Any], folder: Path, budget_bytes: int = BUDGET_BY
     return None
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def _read(folder: Path, name: str) -> list[dict[str, Any]]:
     """Rows of answers, by item; none for texts that were scored only, and of a file that is not there."""
-    try:
-        rows = read_rows(file)
-    except UsageError:
-        return []
+    rows = read_answers(folder, name) or ()
     return sorted(
         (row for row in rows if row["nll"] is None and row["doc_id"] is not None), key=lambda row: row["doc_id"]
     )

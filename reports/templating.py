@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jinja2
 
+from harness.core.text import one_line
 from reports.figures import markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -21,5 +22,9 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"markdown": markdown, "row": lambda cells: f"| {' | '.join(map(markdown, cells))} |"}
+    environment.filters |= {
+        "markdown": markdown,
+        "one_line": one_line,
+        "row": lambda cells: f"| {' | '.join(map(markdown, cells))} |",
+    }
     return environment.get_template(name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.contained_files import leads_out
 from harness.core.labels import arm_label, metric_label
 from reports.figures import interval, measured, mebibytes, percent, unit
 from reports.sections.claims import sweep_sentences
@@ -182,7 +183,7 @@ def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
     if chosen is None or not chosen.shown:
         return []
     v = chosen.variant
-    if v["checkpoint"]:
+    if v["checkpoint"] and not leads_out(folder, v["checkpoint"]):
         return [shlex.join(["vllm", "serve", f"{folder}/{v['checkpoint']}"])]
     kept = (
         ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []

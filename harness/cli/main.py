@@ -9,7 +9,6 @@ import traceback
 import rich_click as click
 
 from harness.cli.options import typed_command
-from harness.cli.output import visible
 from harness.cli.results import (
     compare_command,
     inspect_command,
@@ -33,6 +32,7 @@ from harness.cli.stages import eval_command, grade_command, plan_command, prune_
 from harness.cli.sweep import sweep_command
 from harness.core.errors import HarnessError
 from harness.core.secrets import redacted, redacted_words
+from harness.core.text import one_line
 
 _CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -79,11 +79,11 @@ def main() -> None:
         click.echo("stopped; run the same command again to resume", err=True)
         sys.exit(1)
     except HarnessError as error:
-        click.echo(redacted(traceback.format_exc()) if debug else f"error: {visible(redacted(str(error)))}", err=True)
+        click.echo(redacted(traceback.format_exc()) if debug else f"error: {one_line(redacted(str(error)))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # the last resort for the user's sake: one line instead of a page
-        line = redacted(next(iter(str(error).splitlines()), ""))
-        short = f"error: unexpected {type(error).__name__}: {visible(line)} (run again with --debug for the traceback)"
+        line = one_line(redacted(next(iter(str(error).splitlines()), "")))
+        short = f"error: unexpected {type(error).__name__}: {line} (run again with --debug for the traceback)"
         click.echo(redacted(traceback.format_exc()) if debug else short, err=True)
         sys.exit(1)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.core.text import one_line, visible
+
 if TYPE_CHECKING:
     from harness.config.settings import RunConfig
     from reports.parts import Table
@@ -34,12 +36,12 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
     elif table is not None:
         print_table(table)
     else:
-        print_lines([f"{key}: {value}" for key, value in found.items()])
+        print_lines([one_line(f"{key}: {value}") for key, value in found.items()])
 
 
 def show_run(folder: Path, as_json: bool) -> None:
     """The summary of a run, or of what was only timed the tables of that, and the verdict."""
-    from reports.build import read_run
+    from harness.core.run_file import read_run
     from reports.sections.serving import memory_table, speed_table, throughput_table
     from reports.sections.summary import summary_table
 
@@ -53,12 +55,12 @@ def show_run(folder: Path, as_json: bool) -> None:
 
 def show_sweep(folder: Path, as_json: bool) -> None:
     """The target's curves, the thresholds and the verdict."""
-    from reports.build import read_run
+    from harness.core.run_file import read_run
     from reports.sections.accuracy import target_table
     from reports.sections.claims import threshold_table
 
     run = read_run(folder)
-    failed = [f"failed: {cell['cell']}: {cell['reason']}" for cell in run["sweep"]["failed"]]
+    failed = [one_line(f"failed: {cell['cell']}: {cell['reason']}") for cell in run["sweep"]["failed"]]
     end = f"{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}"
     _show(run, as_json, [target_table(run), threshold_table(run)], [*failed, end])
 
@@ -71,7 +73,7 @@ def _show(run: Any, as_json: bool, tables: Sequence[Table], last: Sequence[str])
         return
     for table in tables:
         print_table(table)
-    print_lines([*sentences(run), "", *last])
+    print_lines([*map(one_line, sentences(run)), "", *last])
 
 
 def print_table(table: Table) -> None:
@@ -172,14 +174,9 @@ def _widths(rows: Rows, width: int) -> Sequence[int | None]:
 
 def _record(head: Sequence[str], row: Sequence[str]) -> list[str]:
     return [
-        f"  {' / '.join(row[:2])}",
-        *(f"    {name}: {cell}" for name, cell in list(zip(head, row, strict=True))[2:] if cell),
+        one_line(f"  {' / '.join(row[:2])}"),
+        *(one_line(f"    {name}: {cell}") for name, cell in list(zip(head, row, strict=True))[2:] if cell),
     ]
-
-
-def visible(text: str) -> str:
-    """With control characters written out, so that a terminal does not obey them."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from harness.cli.options import DEBUG, DRY_RUN, JSON, PATH
 from harness.cli.output import answer, print_lines, print_table, stdout_to_stderr
+from harness.core.errors import UsageError
+from harness.core.progress import say
 from harness.publish.trackers import TRACKERS
+
+if TYPE_CHECKING:
+    from reports.parts import Table
 
 _STATES = ("running", "finished", "failed", "stopped", "killed")
 
@@ -99,12 +107,12 @@ def compare_command(runs: tuple[str, ...], different: bool, as_json: bool) -> No
 @DEBUG
 def inspect_command(run: Path, as_json: bool) -> None:
     """Where the removed neurons of RUN are, how far metrics agree, and how stable the rankings are."""
-    from harness.core.errors import UsageError
-    from reports.build import read_run
+    from harness.core.run_file import figures_of, read_run
     from reports.sections.neurons import neuron_tables
 
     found = read_run(run)
-    tables = neuron_tables(found)
+    with figures_of(run):
+        tables = neuron_tables(found)
     if not tables:
         raise UsageError(f"{run} scored no neurons; inspect a directory that `harness run` wrote")
     if as_json:
@@ -148,26 +156,58 @@ def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
 @click.argument("run", type=PATH)
 @click.option("--to", "repo", help="Repository, USER/NAME. Default: MODEL-VARIANT in the signed-in user's namespace.")
 @click.option("--variant", help="Variant to push. Default: the report's choice, else the first with a checkpoint.")
-@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option(
+    "--public/--private", default=False, help="Let everybody read the repository. Default: a new one is private."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before sending; needed where there is no terminal.")
 @DRY_RUN
 @JSON
 @DEBUG
-def push_command(run: Path, repo: str | None, variant: str | None, private: bool, dry_run: bool, as_json: bool) -> None:
+def push_command(
+    run: Path, repo: str | None, variant: str | None, public: bool, yes: bool, dry_run: bool, as_json: bool
+) -> None:
     """Push a checkpoint of RUN to the Hugging Face Hub: weights, plan, and a card with its results and licence.
+
+    It lists the files and those that it leaves out, and asks before it sends them.
 
     \b
     harness push runs/mine --to me/qwen-math-pruned --dry-run
-    harness push runs/mine --to me/qwen-math-pruned --private
+    harness push runs/mine --to me/qwen-math-pruned
+    harness push runs/mine --to me/qwen-math-pruned --public --yes
     """
     from harness.publish.hub import prepare_upload, push, upload_table
 
+    if not (yes or dry_run or (sys.stdin and sys.stdin.isatty())):
+        raise UsageError("push asks before it sends, and there is no terminal; give --yes, or --dry-run to see what")
     upload = prepare_upload(run, variant)
     repo = repo or upload.name
     files = [{"name": file.name, "bytes": file.size_bytes} for file in upload.files]
-    found = {"repo": repo, "variant": upload.variant, "licence": upload.licence, "files": files}
+    left_out = [{"name": name, "reason": reason} for name, reason in upload.left_out]
+    found = {
+        "repo": repo,
+        "private": not public,
+        "variant": upload.variant,
+        "licence": upload.licence,
+        "files": files,
+        "left_out": left_out,
+    }
+    table = upload_table(upload, repo, public)
     if dry_run:
-        answer(found, as_json, upload_table(upload, repo))
+        answer(found, as_json, table)
         return
+    if yes:
+        for name, reason in upload.left_out:
+            say(f"left out: {name} ({reason})")
+    else:
+        _ask(table)
     with stdout_to_stderr():
-        url = push(upload, repo, private)
+        url = push(upload, repo, public)
     answer({**found, "url": url} if as_json else {"pushed": url}, as_json)
+
+
+def _ask(table: Table) -> None:
+    """Shows what would be sent, on standard error; raises UsageError where the answer is not yes."""
+    with redirect_stdout(sys.stderr):
+        print_table(table)
+    if not click.confirm("Send these files?", err=True):
+        raise UsageError("nothing was sent")

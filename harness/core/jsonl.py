@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.core.errors import UsageError, first_line
 from harness.core.files import write_text
 
 _FORM = "a JSON Lines file has one JSON object on each line"
+_MOST_LINE_BYTES = 2**26
 
 
 def to_line(row: Mapping[str, Any]) -> str:
@@ -34,20 +36,23 @@ def read_rows(path: Path, cut_short: bool = False) -> list[dict[str, Any]]:
     return [row for _, row in numbered_rows(path, cut_short)]
 
 
-def numbered_rows(path: Path, cut_short: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered_rows(
+    path: Path, cut_short: bool = False, most_bytes: int | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers (from 1) and rows of a file; blank lines are skipped, *.gz is unpacked.
 
     Args:
         path: UTF-8, with or without a byte order mark.
         cut_short: the file may end in the middle of a line, because its writer was killed. Reading then stops before
             the first bad line.
+        most_bytes: of the file, unpacked; None: any number. A line has at most 64 MiB.
 
     Raises:
-        UsageError: the file cannot be read, or a line is not a JSON object (unless cut_short).
+        UsageError: the file cannot be read, is too large, or a line is not a JSON object (unless cut_short).
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(_bounded(lines, path, most_bytes), 1):
                 if not line.strip():
                     continue
                 try:
@@ -57,8 +62,19 @@ def numbered_rows(path: Path, cut_short: bool = False) -> Iterator[tuple[int, di
                         return
                     raise
                 yield number, row
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read ({first_line(error)}); {_FORM}") from error
+
+
+def _bounded(lines: IO[bytes], path: Path, most_bytes: int | None) -> Iterator[bytes]:
+    """The lines of a file; raises UsageError at the first that makes it too large."""
+    total = 0
+    while line := lines.readline(_MOST_LINE_BYTES + 1):
+        total += len(line)
+        if len(line) > _MOST_LINE_BYTES or (most_bytes is not None and total > most_bytes):
+            most = _MOST_LINE_BYTES if len(line) > _MOST_LINE_BYTES else most_bytes
+            raise UsageError(f"{path} has a line or a whole of more than {most:,} bytes; {_FORM}")
+        yield line
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def split(text: str) -> tuple[dict[str, Any], str]:
         return {}, text.strip()
     try:
         front = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a date that does not exist
         front = {}
     return (front, text[found.end() :].strip()) if isinstance(front, dict) else ({}, text.strip())
 
@@ -78,8 +78,14 @@ def inherited(front: Mapping[str, Any], *tags: str) -> dict[str, Any]:
 
     Results and the original's own base model are not among them. `tags` are added.
     """
-    kept = {key: front[key] for key in _INHERITED if key in front}
+    kept = {key: front[key] for key in _INHERITED if is_plain(front.get(key))}
     own = kept.get("tags")
     if found := sorted({*(map(str, own) if isinstance(own, list) else ()), *tags}):
         return {**kept, "tags": found}
     return {key: value for key, value in kept.items() if key != "tags"}
+
+
+def is_plain(value: Any) -> bool:
+    """A scalar, or a list of them: what these fields hold. Anything nested may be endless once written out."""
+    scalars = value if isinstance(value, list) else [value]
+    return value is not None and all(isinstance(scalar, str | int | float) for scalar in scalars)

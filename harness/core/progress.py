@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from harness.core.secrets import redacted
+from harness.core.text import one_line, visible
 
 console = Console(stderr=True)
 _BAR = 20  # columns of the bar
@@ -25,7 +26,8 @@ _FIGURES = 52  # columns of the bar, the spinner, the count and the two times, w
 
 
 def say(text: str) -> None:
-    console.print(redacted(text), highlight=False, markup=False, soft_wrap=True)
+    """A line on standard error, as text: neither markup nor a control character in it is obeyed."""
+    console.print(visible(redacted(text)), highlight=False, markup=False, soft_wrap=True)
 
 
 def _shortened(title: str, width: int) -> str:
@@ -48,14 +50,14 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[[int
     if console.is_terminal:
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=_BAR),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(_shortened(title, console.width - _FIGURES), total=total)
+            task = bar.add_task(_shortened(one_line(title), console.width - _FIGURES), total=total)
             yield lambda done: bar.advance(task, done)
     else:
         say(f"{title} ...")

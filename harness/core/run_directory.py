@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.core.contained_files import leads_out, open_regular, read_text_below
 from harness.core.errors import StorageError, UsageError, first_line
 from harness.core.files import write_json
 from harness.core.hashing import file_hash
@@ -20,7 +23,7 @@ from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.secrets import redacted_tree
 
 MANIFEST = "manifest.json"
-
+_MOST_BYTES = 2**28  # of a manifest
 
 FINISHED = "finished"
 
@@ -28,7 +31,7 @@ FINISHED = "finished"
 def is_locked(folder: Path) -> bool:
     """Whether a process is at work in a run directory."""
     try:
-        with (folder / ".lock").open("r") as handle:
+        with open_regular(folder / ".lock") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -46,10 +49,25 @@ def _lock(handle: Any) -> None:
 
 
 @contextmanager
+def _lock_file(path: Path) -> Iterator[int]:
+    """The descriptor of a lock; a link, a FIFO or a device in its place is refused, as the directory may be foreign."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be opened ({error.strerror}); remove it or give another --out") from error
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise StorageError(f"{path} is not a regular file; remove it or give another --out")
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time in a run directory; the lock ends with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
+    with _lock_file(folder / ".lock") as handle:
         try:
             _lock(handle)
         except BlockingIOError as error:
@@ -152,7 +170,7 @@ class RunDirectory:
                 self.path.iterdir(), key=lambda path: path.name == MANIFEST
             ):  # it says whose the rest is: last
                 if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def finished(self, stage: str, inputs: str) -> bool:
         """True where the stage ran on the same inputs and its outputs are still what it wrote."""
@@ -160,11 +178,15 @@ class RunDirectory:
         return (
             entry is not None
             and entry["inputs"] == inputs
-            and all(
-                (self.path / name).exists() and file_hash(self.path / name) == seen
-                for name, seen in entry["outputs"].items()
-            )
+            and all(self._is_as_written(name, seen) for name, seen in entry["outputs"].items())
         )
+
+    def _is_as_written(self, name: str, seen: str) -> bool:
+        """False also for a name that leads out of the directory, and for a FIFO or a device."""
+        if leads_out(self.path, name):
+            return False
+        path = self.path / name
+        return (path.is_file() or path.is_dir()) and file_hash(path) == seen
 
     def finish(self, stage: str, inputs: str, outputs: list[Path]) -> None:
         hashes = {str(p.relative_to(self.path)): file_hash(p) for p in outputs}
@@ -200,16 +222,26 @@ class RunDirectory:
 
 def _is_ours(file: Path) -> bool:
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = json.loads(read_text_below(file.parent, file.name, _MOST_BYTES) or "")
+    except (UsageError, ValueError, RecursionError):
         return False
-    return isinstance(manifest, dict) and {"schema_version", "stages", "settings"} <= manifest.keys()
+    return (
+        isinstance(manifest, dict)
+        and {"schema_version", "stages", "settings"} <= manifest.keys()
+        and isinstance(manifest["settings"], dict | None)
+        and isinstance(manifest["stages"], dict)
+        and all(_is_stage(entry) for entry in manifest["stages"].values())
+    )
+
+
+def _is_stage(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("outputs"), dict) and "inputs" in entry
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        manifest: dict[str, Any] = json.loads(read_text_below(file.parent, file.name, _MOST_BYTES) or "")
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{file} is damaged; delete this folder or give another --out") from error
     if not _is_ours(file):
         raise UsageError(f"{file} is not the manifest of a run; give another --out")

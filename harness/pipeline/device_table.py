@@ -4,7 +4,6 @@ have measured.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
+from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape
 from harness.models import registry
 from harness.pipeline.resolve import plan_request, task_names
@@ -147,9 +147,9 @@ def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
     """(FFN width, speed-up as text) from every run.json below `runs` whose baseline has this model's sizes."""
     for file in sorted(runs.glob("*/run.json")):
         try:
-            run = json.loads(file.read_text(encoding="utf-8"))
+            run = read_run(file.parent)
             by_name = {variant["name"]: variant for variant in run["variants"]}
-            for ratio in run.get("speed_ratios", ()):
+            for ratio in run["speed_ratios"]:
                 base, variant = by_name[ratio["baseline"]], by_name[ratio["variant"]]
                 sizes = (base["parameters"], set(base["intermediate_sizes"]), len(base["intermediate_sizes"]))
                 same = sizes == (dense.parameters, {dense.intermediate_size}, dense.num_hidden_layers)
@@ -158,8 +158,8 @@ def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
                         variant["intermediate_sizes"][0],
                         _in_words(ratio, variant["serving"]["device"], file.parent.name),
                     )
-        except (KeyError, ValueError, TypeError):
-            continue  # not a run of this version
+        except (KeyError, TypeError, UsageError):
+            continue  # damaged, or of variants that were not timed
 
 
 def _in_words(ratio: dict[str, Any], device: str, run: str) -> str:

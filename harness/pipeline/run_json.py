@@ -14,11 +14,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from harness.core.errors import UsageError
 from harness.core.files import write_json
 from harness.core.labels import metric_label
+from harness.core.run_file import RUN_FILE, read_run
 from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.statistics import wilson
 from harness.core.types.calibration import CalibrationSet
@@ -175,7 +175,7 @@ def publish(result: RunResult, folder: Path) -> None:
     from reports.build import write_reports
 
     document = {key: value for key, value in asdict(result).items() if key != "folder"}
-    write_json(folder / "run.json", document)
+    write_json(folder / RUN_FILE, document)
     write_reports(folder)
     with suppress(OSError):  # not empty: an evaluation was not finished
         (folder / "generations").rmdir()
@@ -229,16 +229,8 @@ def run_schema() -> dict[str, Any]:
 
 def load_run(path: Path) -> RunResult:
     """Reads a run directory, or its run.json, of any schema version; raises UsageError where there is none."""
-    from reports.build import read_run
-
-    folder = path.parent if path.name == "run.json" else path
-    try:
-        return replace(_adapter().validate_python(read_run(folder)), folder=folder)
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UsageError(
-            f"{folder / 'run.json'} is damaged at {where} ({error.errors()[0]['msg']}); run again"
-        ) from error
+    folder = path.parent if path.name == RUN_FILE else path
+    return replace(_adapter().validate_python(read_run(folder)), folder=folder)
 
 
 def _adapter() -> TypeAdapter[RunResult]:

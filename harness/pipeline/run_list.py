@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config.settings import FIELDS
 from harness.core.errors import UsageError
 from harness.core.run_directory import FINISHED, MANIFEST, is_locked
+from harness.core.run_file import RUN_FILE, read_document
+from harness.core.text import one_line, visible
+
+_RESUMED = ("run", "sweep", "recover", "eval", "bench", "serve")  # the commands that keep a run directory
 
 
 @dataclass(frozen=True)
@@ -55,17 +59,17 @@ def list_runs(
 
 def _read_info(place: Path) -> RunInfo | None:
     """None for what is not the manifest of a run, or is damaged."""
-    manifest = _read(place / MANIFEST)
+    manifest = _read(place, MANIFEST)
     try:
         return _info(place, manifest) if isinstance(manifest.get("stages"), dict) else None
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
         return None
 
 
 def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
     settings = manifest.get("settings") or {}
     state, note = _state(place, manifest)
-    command = str(manifest.get("command") or _read(place / "run.json").get("command") or "")
+    command = str(manifest.get("command") or _read(place, RUN_FILE).get("command") or "")
     task = settings.get("task") or []
     updated = datetime.datetime.fromtimestamp((place / MANIFEST).stat().st_mtime).isoformat(" ", "seconds")
     return RunInfo(
@@ -81,12 +85,11 @@ def _info(place: Path, manifest: Mapping[str, Any]) -> RunInfo:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(place: Path, name: str) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_document(place, name) or {}
+    except UsageError:
         return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
@@ -94,8 +97,8 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
     so_far = f"{f'at {at}' if at else 'between two stages'}, {done} stage{'' if done == 1 else 's'} done"
     if is_locked(place):
         return "running", so_far
-    if end == FINISHED or ("end" not in manifest and (place / "run.json").exists()):  # older versions do not record it
-        failed = len((_read(place / "run.json").get("sweep") or {}).get("failed") or ())
+    if end == FINISHED or ("end" not in manifest and (place / RUN_FILE).exists()):  # older versions do not record it
+        failed = len((_read(place, RUN_FILE).get("sweep") or {}).get("failed") or ())
         return "finished", f"cells that failed: {failed}; the same command retries them" if failed else ""
     if end:
         return (
@@ -107,7 +110,8 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
 def _resume_command(manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
     """The command as it was typed, with the settings and in the folder of then; None where nothing is left to do.
 
-    Without --fresh, which would start over, and without a key, which is not kept.
+    Without --fresh, which would start over, and without a key, which is not kept. Of a manifest that somebody else
+    wrote nothing but a command of harness comes back, with settings that harness knows.
     """
     if state == "running" or (state == "finished" and not note):
         return None
@@ -117,14 +121,17 @@ def _resume_command(manifest: Mapping[str, Any], state: str, note: str, command:
         for before, word in zip(["", *words], words, strict=False)
         if word != "--fresh" and "--api-key" not in (before, word.partition("=")[0])
     ]
-    if not kept:
+    if kept[:1] != ["harness"] or kept[1:2] not in [[name] for name in _RESUMED]:
         return None
     settings = [
-        f"HARNESS_{name.upper()}={shlex.quote(value)}" for name, value in (manifest.get("environment") or {}).items()
+        f"HARNESS_{name.upper()}={shlex.quote(value)}"
+        for name, value in (manifest.get("environment") or {}).items()
+        if name in FIELDS
     ]
     folder = manifest.get("folder")
     elsewhere = ["cd", shlex.quote(folder), "&&"] if folder and folder != str(Path.cwd()) else []
-    return " ".join([*elsewhere, *settings, shlex.join(kept)])
+    line = " ".join([*elsewhere, *settings, shlex.join(kept)])
+    return line if line == visible(line) and "\n" not in line else None  # else it would not be copied as it stands
 
 
 def run_lines(infos: Sequence[RunInfo]) -> list[str]:
@@ -138,4 +145,4 @@ def run_lines(infos: Sequence[RunInfo]) -> list[str]:
         report = f"report: {page}" if info.state == "finished" and page.exists() else None
         command = f"$ {info.resume_command}" if info.resume_command else None
         lines += [f"{'':<9} {text}" for text in (info.note, report, command) if text]
-    return lines
+    return [one_line(line) for line in lines]

@@ -1,5 +1,8 @@
 """`harness push`: a pruned checkpoint on the Hub, with a card that says what was measured on it. Nothing goes anywhere
 on a dry run.
+
+The run directory may be a foreign one. Only files that are part of a checkpoint are sent, and none whose path leads out
+of it.
 """
 
 from __future__ import annotations
@@ -7,22 +10,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from harness.core import model_card
+from harness.core.contained_files import file_below, leads_out, path_below, read_text_below
 from harness.core.errors import StorageError, UsageError, first_line
-from reports.build import read_run
+from harness.core.run_file import figures_of, read_run
+from harness.core.text import one_line
 from reports.model_card import render, subject
 from reports.parts import Table
 from tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _BENCHMARKS = {
     "gsm8k_boxed": ("openai/gsm8k", "gsm8k"),
     "gsm8k_cot": ("openai/gsm8k", "gsm8k"),
 }  # those that the Hub lists, in %
+# what transformers and vLLM read of a checkpoint, what harness writes into it, and its licence
+_SENT = re.compile(
+    r"[^/.][^/]*\.safetensors(\.index\.json)?|(config|generation_config|pruning|recovery)\.json"
+    r"|pruning/plan\.safetensors|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken)\.json"
+    r"|(vocab|merges)\.txt|(tokenizer|spiece|sentencepiece|sentencepiece\.bpe)\.model"
+    r"|[^/.][^/]*\.tiktoken|chat_template\.json|(additional_chat_templates/)?[^/.][^/]*\.jinja"
+    r"|(preprocessor_config|processor_config)\.json|(?i:licen[sc]e|notice|copying|use_policy)[^/]*"
+)
+_MOST_CARD_BYTES = 2**22
 _HARMFUL = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py")  # may run code where they are loaded
 
 
@@ -44,39 +62,58 @@ class Upload:
 
 @dataclass(frozen=True)
 class HubUpload:
-    """`name`: of the repository, where none is asked for; in the namespace of who is signed in."""
+    """`name`: of the repository, where none is asked for; in the namespace of who is signed in. left_out: files of the
+    checkpoint that are not sent, each with the reason.
+    """
 
     variant: str
     name: str
     licence: str | None
     files: tuple[Upload, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def prepare_upload(folder: Path, variant: str | None) -> HubUpload:
-    """Every file that would be pushed of a run; raises UsageError where there is no checkpoint, or one that is no
-    safetensors.
+    """Every file that would be pushed of a run.
+
+    Raises:
+        UsageError: There is no checkpoint, it leads out of the run directory, or it is no safetensors.
     """
     run = read_run(folder)
     chosen = _chosen(run, variant, folder)
-    checkpoint = (folder / chosen["checkpoint"]).resolve()
-    if not (checkpoint / "config.json").exists():
+    checkpoint = path_below(folder, chosen["checkpoint"])
+    if file_below(checkpoint, "config.json") is None:
         raise UsageError(f"{checkpoint} holds no checkpoint (any more); run again, or give another --variant")
-    files = sorted(
-        path for path in checkpoint.rglob("*") if path.is_file() and not _hidden(path.relative_to(checkpoint))
-    )
-    if harmful := [path.name for path in files if path.suffix in _HARMFUL]:
-        raise UsageError(
-            f"{checkpoint} has {', '.join(harmful)}, which can run code where it is loaded; push safetensors only"
-        )
-    readme = checkpoint / "README.md"
-    own = model_card.read(readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else "")
-    card = Upload("README.md", render(run, chosen["name"], own))
-    kept = tuple(Upload(str(path.relative_to(checkpoint)), path) for path in files if path != readme)
-    licence = own.front.get("license_name") or own.front.get("license")
+    kept, left_out = _sorted_out(checkpoint)
+    own = model_card.read(read_text_below(checkpoint, "README.md", _MOST_CARD_BYTES, "replace") or "")
+    with figures_of(folder):
+        made = (Upload("README.md", render(run, chosen["name"], own)), *_eval_results(run, chosen))
+    known = model_card.inherited(own.front)
+    licence = known.get("license_name") or known.get("license")
     name = re.sub(r"[^\w.-]+", "-", f"{Path(str(run['model'])).name}-{chosen['name']}").strip("-.")
-    return HubUpload(
-        chosen["name"], name, str(licence) if licence else None, (card, *_eval_results(run, chosen), *kept)
-    )
+    return HubUpload(chosen["name"], name, str(licence) if licence else None, (*made, *kept), left_out)
+
+
+def _sorted_out(checkpoint: Path) -> tuple[tuple[Upload, ...], tuple[tuple[str, str], ...]]:
+    """The files of a checkpoint that are sent beside the card, and the others with the reason."""
+    entries = sorted(path for path in checkpoint.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = [path.relative_to(checkpoint).as_posix() for path in entries]
+    if harmful := [name for name in names if name.endswith(_HARMFUL) and not name.startswith(".")]:
+        raise UsageError(
+            f"{checkpoint} has {', '.join(harmful[:5])}, which can run code where it is loaded; push safetensors only"
+        )
+    reasons = {name: _reason_to_leave_out(checkpoint, name) for name in names if name != "README.md"}
+    kept = tuple(Upload(name, path_below(checkpoint, name)) for name, reason in reasons.items() if reason is None)
+    return kept, tuple((name, reason) for name, reason in reasons.items() if reason is not None)
+
+
+def _reason_to_leave_out(checkpoint: Path, name: str) -> str | None:
+    """None for a file that is sent."""
+    if not _SENT.fullmatch(name):
+        return "no part of a checkpoint"
+    if leads_out(checkpoint, name):
+        return "leads out of the checkpoint"
+    return None if path_below(checkpoint, name).is_file() else "not a regular file"
 
 
 def _chosen(run: Mapping[str, Any], variant: str | None, folder: Path) -> Mapping[str, Any]:
@@ -97,11 +134,6 @@ def _is_made_here(variant: Mapping[str, Any]) -> bool:
     return variant.get("method") != "dense" or bool(variant.get("recovered"))
 
 
-def _hidden(path: Path) -> bool:
-    """Files whose names begin with a dot are private: keys, version control, locks."""
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _eval_results(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[Upload]:
     """The Hub's own form for the benchmarks that it lists, of whole test splits only: a part would look like the
     whole.
@@ -119,16 +151,31 @@ def _eval_results(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator
             )
 
 
-def push(upload: HubUpload, repo: str, private: bool) -> str:
-    """Uploads in one commit and returns its address; raises StorageError with the Hub's own word."""
+def push(upload: HubUpload, repo: str, public: bool = False) -> str:
+    """Uploads in one commit.
+
+    Args:
+        upload: From `prepare_upload`.
+        repo: USER/NAME; it is made where it does not exist.
+        public: Whether everybody may read it.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UsageError: Nobody is signed in, or the repository is public and was not meant to be.
+        StorageError: With the Hub's own word.
+    """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
     operations = [CommitOperationAdd(file.name, file.content) for file in upload.files]
     try:
         api = HfApi(library_name="harness-prune")
-        made = api.create_repo(repo, private=private, exist_ok=True)
-        done = api.create_commit(made.repo_id, operations, commit_message=f"{upload.variant}, by harness")
+        name = _repository(api, repo, public)
+        done = api.create_commit(name, operations, commit_message=f"{one_line(upload.variant)}, by harness")
+    except UsageError:
+        raise
     except LocalTokenNotFoundError as error:
         raise UsageError("not signed in to the Hub; `hf auth login`, or set HF_TOKEN") from error
     except HFValidationError as error:
@@ -138,7 +185,26 @@ def push(upload: HubUpload, repo: str, private: bool) -> str:
     return str(done.commit_url)
 
 
-def upload_table(upload: HubUpload, repo: str) -> Table:
+def _repository(api: HfApi, repo: str, public: bool) -> str:
+    """The full name of the repository, made where it is not there yet; a public one only if that was asked for."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return api.create_repo(repo, private=not public).repo_id
+    except HfHubHTTPError as error:
+        if error.response.status_code != HTTPStatus.CONFLICT:
+            raise
+    name = api.create_repo(repo, private=not public, exist_ok=True).repo_id
+    if not public and not api.model_info(name).private:
+        raise UsageError(f"{name} is there already and public; give --public, or another --to")
+    return name
+
+
+def upload_table(upload: HubUpload, repo: str, public: bool = False) -> Table:
+    """What is sent and what is left out."""
     rows = tuple((file.name, f"{file.size_bytes:,}") for file in upload.files)
+    others = tuple((name, f"left out: {reason}") for name, reason in upload.left_out)
+    seen = "everybody may read it" if public else "private"
     note = f"Licence: {upload.licence or 'none known; give one on the Hub before others use it'}."
-    return Table(f"What would be pushed to {repo}: {upload.variant}", ("file", "bytes"), rows, note)
+    title = f"What would be pushed to {repo}, {seen}: {upload.variant}"
+    return Table(title, ("file", "bytes"), rows + others, note)

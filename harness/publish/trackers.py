@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.errors import MeasurementError, UsageError, first_line
+from harness.core.run_file import figures_of, read_run
 
 
 class Tracker(Protocol):
@@ -96,14 +97,16 @@ def where_to_look(kind: str, project: str) -> str:
 
 
 def track(folder: Path, kind: str, project: str = "harness") -> int:
-    """Sends a run's figures to a tracker and returns how many; raises UsageError where its package is not there."""
-    from reports.build import read_run
-
+    """Sends a run's figures to a tracker and returns how many; raises UsageError where its package is not there or
+    run.json is damaged, before anything is sent.
+    """
     run, tracker = read_run(folder), TRACKERS[kind]()
+    with figures_of(folder):
+        settings, points = settings_of(run), list(series(run))
     sent = 0
     try:
-        tracker.start(project, folder.resolve().name, settings_of(run))
-        for step, figures in series(run):
+        tracker.start(project, folder.resolve().name, settings)
+        for step, figures in points:
             tracker.log(figures, step)
             sent += len(figures)
         tracker.finish(failed=False)

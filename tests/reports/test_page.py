@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from reports.build import read_run, write_reports
+from harness.core.run_file import read_run
+from reports.build import write_reports
 from reports.figures import measured, percent
 from tests.support.runs import EXAMPLE, HOSTILE, write_samples
 
