@@ -60,6 +60,8 @@ def read_document(folder: Path, name: str) -> dict[str, Any] | None:
         return None
     try:
         document = json.loads(text)
+        if r"\ud" in text.lower():
+            json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text: ValueError
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{folder / name} is damaged ({first_line(error)}); run again") from error
     if not isinstance(document, dict):

@@ -21,6 +21,7 @@ from harness.config.settings import FIELDS, preset_text, presets
 from harness.publish.trackers import TRACKERS
 from scripts.write_schema import CONFIG
 from tests.support.cli import harness, in_a_process
+from tests.support.runs import RUN, VARIANT
 
 
 def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -332,8 +333,9 @@ def test_json_is_json_everywhere(tmp_path: Path) -> None:
 
 
 def test_an_error_does_not_command_the_terminal(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"variants": [{"name": "\x1b[2Jx\x07", "checkpoint": "c"}]}))
-    found = harness("push", str(tmp_path), "--variant", "y")
+    pruned = {**VARIANT, "name": "\x1b[2Jx\x07", "method": "random", "checkpoint": "c"}
+    (tmp_path / "run.json").write_text(json.dumps({**RUN, "variants": [pruned]}))
+    found = harness("push", str(tmp_path), "--variant", "y", "--yes")
     assert found.returncode == 2 and "\x1b" not in found.stderr and "\\u001b[2Jx" in found.stderr
 
 

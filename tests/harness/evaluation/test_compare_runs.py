@@ -15,6 +15,7 @@ from harness.cli.main import cli
 from harness.core.errors import UsageError
 from harness.core.statistics import holm, paired_difference
 from harness.evaluation.compare_runs import compare_runs, comparison_table
+from tests.support.runs import EVAL, RUN, VARIANT, answer
 
 RIGHT = {"dense": [True] * 9 + [False], "pruned": [True] * 5 + [False] * 5, "random": [True] * 2 + [False] * 8}
 
@@ -26,18 +27,12 @@ def make_run(
     for name, correct in variants.items():
         samples = folder / "samples" / name / "mini_math.jsonl"
         samples.parent.mkdir(parents=True)
-        lines = (
-            json.dumps({"doc_id": i, "prompt": f"{prompt} {i}", "correct": right}) for i, right in enumerate(correct)
-        )
+        lines = (json.dumps({**answer(i, "", right, []), "prompt": f"{prompt} {i}"}) for i, right in enumerate(correct))
         samples.write_text("\n".join(lines) + "\n")
-        rows.append(
-            {
-                "name": name,
-                "eval": {"mini_math": {"metric": "exact_match", "samples": str(samples.relative_to(folder))}},
-            }
-        )
+        evals = {"mini_math": {**EVAL, "samples": str(samples.relative_to(folder))}}
+        rows.append({**VARIANT, "name": name, "eval": evals})
     run = {
-        "model": "m",
+        **RUN,
         "hardware": {"device": "cpu", "sandbox": "bubblewrap"},
         "versions": {"vllm": "0.32.0"},
         "variants": rows,

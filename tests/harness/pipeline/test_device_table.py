@@ -15,6 +15,17 @@ from harness.core.errors import UsageError
 from harness.pipeline.device_table import IdealSpeedup, device_table, on_device
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
+from tests.support.runs import RUN, VARIANT
+
+SERVING = {
+    "concurrency": [],
+    "weight_bytes": 1,
+    "kv_bytes_per_token": 1,
+    "kv_capacity_tokens": 1,
+    "device": "cpu",
+    "dtype": "float32",
+    "output_tokens": 1,
+}
 
 TINY = load_config(None, {"model": "tiny-math"})
 
@@ -47,7 +58,8 @@ def test_requests_are_whole_contexts_that_the_cache_holds(context: int | None) -
 
 def run_of(parameters: int, width: int) -> dict[str, Any]:
     def variant(name: str, width: int, parameters: int) -> dict[str, Any]:
-        return {"name": name, "parameters": parameters, "intermediate_sizes": [width] * 4, "serving": {"device": "cpu"}}
+        sizes = {"parameters": parameters, "intermediate_sizes": [width] * 4}
+        return {**VARIANT, **sizes, "name": name, "serving": SERVING}
 
     ratio = {
         "variant": "pruned",
@@ -57,9 +69,12 @@ def run_of(parameters: int, width: int) -> dict[str, Any]:
         "ratio": 1.25,
         "ci_low": 1.2,
         "ci_high": 1.3,
+        "ideal_flops": 1.4,
+        "ideal_bytes": 1.4,
     }
     ratios = [{**ratio, "quantity": quantity} for quantity in ("output_tok_s", "output_tok_cpu_s")]
-    return {"variants": [variant("dense", width, parameters), variant("pruned", 320, 1)], "speed_ratios": ratios}
+    variants = [variant("dense", width, parameters), variant("pruned", 320, 1)]
+    return {**RUN, "variants": variants, "speed_ratios": ratios}
 
 
 def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
