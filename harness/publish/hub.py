@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ _BENCHMARKS = {
 }  # those that the Hub lists, in %
 # what transformers and vLLM read of a checkpoint, what harness writes into it, and its licence
 _SENT = re.compile(
-    r"[^/.][^/]*\.safetensors(\.index\.json)?|(config|generation_config|pruning|recovery)\.json"
+    r"[^/.][^/]*\.safetensors(\.index\.json)?|(config|generation_config|pruning|recovery|training)\.json"
     r"|pruning/plan\.safetensors|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken)\.json"
     r"|(vocab|merges)\.txt|(tokenizer|spiece|sentencepiece|sentencepiece\.bpe)\.model"
     r"|[^/.][^/]*\.tiktoken|chat_template\.json|(additional_chat_templates/)?[^/.][^/]*\.jinja"
@@ -191,9 +190,8 @@ def _repository(api: HfApi, repo: str, public: bool) -> str:
 
     try:
         return api.create_repo(repo, private=not public).repo_id
-    except HfHubHTTPError as error:
-        if error.response.status_code != HTTPStatus.CONFLICT:
-            raise
+    except HfHubHTTPError:  # as it is there already; where it is not, the next line raises the same again
+        pass
     name = api.create_repo(repo, private=not public, exist_ok=True).repo_id
     if not public and not api.model_info(name).private:
         raise UsageError(f"{name} is there already and public; give --public, or another --to")

@@ -31,9 +31,10 @@ class StandIn:
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if "refused" in name:
                 return 403, {"error": "You do not have the rights to create a model under this namespace"}
+            status = 409 if name in self.repositories else 200
             self.repositories.setdefault(name, {})
-            self.private[name] = asked.get("visibility") == "private"
-            return 200, {"url": f"{self.url}/{name}", "name": name, "id": name}
+            self.private.setdefault(name, asked.get("visibility") == "private")
+            return status, {"url": f"{self.url}/{name}", "name": name, "id": name}
         if parts[:2] == ["api", "validate-yaml"]:
             self.cards.append(json.loads(body)["content"])
             return 200, {"errors": [], "warnings": []}
@@ -56,6 +57,9 @@ class StandIn:
             assert hashlib.sha256(body).hexdigest() == parts[1]
             self.objects[parts[1]] = body
             return 200, {}
+        if method == "GET" and parts[:2] == ["api", "models"] and "/".join(parts[2:]) in self.repositories:
+            name = "/".join(parts[2:])
+            return 200, {"id": name, "private": self.private[name], "siblings": [], "tags": []}
         if parts[:2] == ["api", "models"] and "commit" in parts:
             name = "/".join(parts[2:4])
             for line in map(json.loads, body.decode().splitlines()):
