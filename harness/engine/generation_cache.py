@@ -18,6 +18,8 @@ class GenerationCache:
     """
 
     def __init__(self, path: Path, identity: str) -> None:
+        if path.is_symlink() or not path.is_file():  # a link, a FIFO or a device in a foreign run directory
+            path.unlink(missing_ok=True)
         self.known = _read(path, identity)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines: list[dict[str, Any]] = [

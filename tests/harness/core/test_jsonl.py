@@ -94,3 +94,27 @@ def test_packed_files_and_files_that_are_none(tmp_path: Path) -> None:
     for path in (packed, tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(UsageError, match="cannot be read"):
             read_rows(path)
+
+
+@pytest.mark.parametrize("name", ["endless.jsonl", "endless.jsonl.gz"])
+def test_a_line_without_end_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(b" " * (2**26 + 1)) + b"not gzip")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**30)  # sparse
+    with pytest.raises(UsageError, match="more than 67,108,864 bytes"):
+        read_rows(path)
+
+
+def test_a_device_without_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="more than 67,108,864 bytes"):
+        read_rows(Path("/dev/zero"))
+
+
+def test_the_whole_has_a_limit_where_one_is_given(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [{"a": 1}] * 10)
+    assert len(list(numbered_rows(tmp_path / "a.jsonl", most_bytes=90))) == 10
+    with pytest.raises(UsageError, match="more than 89 bytes"):
+        list(numbered_rows(tmp_path / "a.jsonl", most_bytes=89))

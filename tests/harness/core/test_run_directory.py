@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +212,56 @@ def test_no_key_of_the_environment_gets_into_the_manifest(tmp_path: Path, monkey
             raise RuntimeError("401 for hk-LEAK-9922")
     text = (tmp_path / "r" / "manifest.json").read_text()
     assert "LEAK" not in text and '"failed: 401 for ..."' in text and directory.command == "harness serve m --x ..."
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "device"])
+def test_a_lock_that_is_no_file_of_the_run_is_refused_and_its_target_left_alone(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").write_text("precious")
+    lock = tmp_path / "run" / ".lock"
+    if kind == "fifo":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to("/dev/null" if kind == "device" else "../mine")
+    with (
+        pytest.raises(StorageError, match=r"\.lock (cannot be opened|is not a regular file)"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../mine", "link", "fifo"])
+def test_an_output_that_is_no_file_of_the_run_is_not_read_and_the_stage_is_done_again(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "run" / "link").symlink_to("../mine")
+    os.mkfifo(tmp_path / "run" / "fifo")
+    directory = RunDirectory(tmp_path / "run")
+    directory.manifest["stages"]["score"] = {"inputs": "x", "outputs": {name: file_hash(tmp_path / "mine")}}
+    assert not directory.finished("score", "x")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["[]", "[" * 100_000, '{"schema_version": 2, "settings": 3, "stages": {}}',
+     '{"schema_version": 2, "settings": {}, "stages": {"score": 3}}',
+     '{"schema_version": 2, "settings": {}, "stages": {"score": {"inputs": "x", "outputs": ["/dev/zero"]}}}'],
+)  # fmt: skip
+def test_a_manifest_of_another_form_is_one_line(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises((StorageError, UsageError), match=r"manifest\.json is"):
+        RunDirectory(tmp_path).open({}, False)
+
+
+def test_starting_over_removes_a_link_and_not_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("precious")
+    (tmp_path / "run").mkdir()
+    known = {"schema_version": 2, "settings": {}, "stages": {}}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(known))
+    (tmp_path / "run" / "samples").symlink_to("../mine")
+    RunDirectory(tmp_path / "run").clear()
+    assert list((tmp_path / "run").iterdir()) == [] and (tmp_path / "mine" / "file").read_text() == "precious"

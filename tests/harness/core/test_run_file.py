@@ -161,7 +161,7 @@ def test_answers_are_read_from_below_the_run_and_in_their_form_only(tmp_path: Pa
     os.mkfifo(folder / "fifo")
     write_rows(folder / "other.jsonl", [{"question": "x", "doc_id": 0}])
     with (folder / "endless").open("wb") as file:
-        file.truncate(2**40)  # a sparse file: one line of a tebibyte of null bytes
+        file.truncate(2**30)  # a sparse file: one line of null bytes
     runs = [str(folder)] * (2 if command == "compare" else 1)
     found = harness(command, *runs)
     assert found.returncode == 2 and len(found.stderr.splitlines()) == 1 and "unexpected" not in found.stderr

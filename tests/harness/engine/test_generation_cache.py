@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +50,17 @@ def test_the_key_follows_prompt_and_settings() -> None:
         len({key_of([1, 2], {"max_tokens": 3}), key_of([1, 2], {"max_tokens": 4}), key_of([12], {"max_tokens": 3})})
         == 3
     )
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_a_cache_that_is_no_file_of_the_run_is_started_over_and_its_target_left_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "mine").write_text("precious")
+    if kind == "fifo":
+        os.mkfifo(tmp_path / "j")
+    else:
+        (tmp_path / "j").symlink_to("mine")
+    with GenerationCache(tmp_path / "j", "weights") as cache:
+        cache.add("a", Generation("1", {}))
+    assert (tmp_path / "mine").read_text() == "precious" and not (tmp_path / "j").is_symlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,65 @@ def test_a_damaged_directory_does_not_hide_the_others(tmp_path: Path, odd: dict[
     (tmp_path / "bad").mkdir()
     write_json(tmp_path / "bad" / "manifest.json", {"stages": {}, "settings": {}, "command": "harness run", **odd})
     assert "good" in {Path(info.path).name for info in list_runs(tmp_path)}
+
+
+def foreign(place: Path, **manifest: object) -> Path:
+    place.mkdir(exist_ok=True)
+    known = {"schema_version": 2, "settings": {"model": "m", "task": ["t"]}, "stages": {}, "command": "harness run"}
+    write_json(place / "manifest.json", {**known, **manifest})
+    return place
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X=1; touch /tmp/x; Y", "ratio; id", "RATIO", "$(id)", "ratio\n", "no_such_setting", "path", "ld_preload", ""],
+)
+def test_settings_that_harness_does_not_know_are_not_in_a_command_to_copy(tmp_path: Path, name: str) -> None:
+    foreign(tmp_path / "r", environment={name: "1", "ratio": "0.3; id"})
+    assert only(tmp_path).resume_command == "HARNESS_RATIO='0.3; id' harness run"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["rm -rf /", "harness; id", "harness", "sh -c 'harness run'", "harness push x --yes --public", "/tmp/harness run",
+     "harness run '\n $ id'", "harness run \x1b]0;x", "harness run \u202e", "--fresh harness; run"],
+)  # fmt: skip
+def test_nothing_but_a_run_of_harness_is_a_command_to_copy(tmp_path: Path, command: str) -> None:
+    foreign(tmp_path / "r", command=command)
+    assert only(tmp_path).resume_command is None
+
+
+def test_what_a_shell_would_do_with_a_command_or_a_folder_is_quoted(tmp_path: Path) -> None:
+    foreign(tmp_path / "r", command="harness run ; id $(id) `id`", folder="/x; id")
+    assert only(tmp_path).resume_command == "cd '/x; id' && harness run ';' id '$(id)' '`id`'"
+
+
+def test_no_name_makes_a_line_of_its_own_or_an_order_to_the_terminal(tmp_path: Path) -> None:
+    hostile = "m\n$ harness run --out /\r\x1b[2J\u2028\x9b\u202e"
+    foreign(tmp_path / "r", settings={"model": hostile, "task": hostile}, at=hostile, end=f"failed: {hostile}")
+    lines = run_lines([only(tmp_path)])
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".lock", "run.json"])
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "../secret", "folder"])
+def test_what_is_no_file_of_the_run_is_neither_waited_for_nor_read(tmp_path: Path, name: str, kind: str) -> None:
+    folder = foreign(tmp_path / "r", end="finished")
+    write_json(tmp_path / "secret", {"schema_version": 2, "settings": {"model": "SECRET"}, "stages": {}})
+    file = folder / name
+    file.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(kind)
+    assert [info.state for info in list_runs(tmp_path)] == ([] if name == "manifest.json" else ["finished"])
+
+
+def test_nesting_without_end_does_not_hide_the_others(tmp_path: Path) -> None:
+    begun(tmp_path / "good")
+    for name, text in (("a", "[" * 100_000), ("b", '{"stages":' * 100_000), ("c", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(text)
+    assert Path(only(tmp_path).path).name == "good"
