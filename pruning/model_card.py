@@ -9,8 +9,9 @@ from typing import Any
 from harness.core.hub_ids import is_hub_id
 from harness.core.labels import width_text
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, ModelCard, inherited, render, split
+from harness.core.text import code_span, markdown
 
-_MADE = """Made from `{model}` by structured pruning of FFN neurons. Method `{method}`{metric},
+_MADE = """Made from {model} by structured pruning of FFN neurons. Method `{method}`{metric},
 scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width {before} -> {after}.
 
 {loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`."""
@@ -33,9 +34,9 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     readme = model / "README.md"
     front, original = split(readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else "")
     made = _MADE.format(
-        model=_public_name(name),
+        model=code_span(_public_name(name)),
         method=record["method"],
-        metric=f", metric `{record['metric']}`" if record["metric"] else "",
+        metric=f", metric {code_span(record['metric'])}" if record["metric"] else "",
         tokens="prompt and completion" if record["tokens"] == "all" else record["tokens"],
         allocation=record["allocation"],
         compensated=_refit(record),
@@ -43,11 +44,12 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         after=width_text(widths) + ("" if uniform else ", non-uniform"),
         loading=_AS_USUAL if uniform else _BY_PLUGIN,
     )
+    removed = 1 - sum(widths) / (before * len(widths))
     base = {"base_model": name} if is_hub_id(name) else {}
     return render(
         ModelCard(
             front={**inherited(front, "pruned"), **base},
-            title=f"{Path(name).name}, {1 - sum(widths) / (before * len(widths)):.1%} of the FFN neurons removed",
+            title=f"{markdown(Path(name).name)}, {removed:.1%} of the FFN neurons removed",
             sections={MADE: made, QUALITY: NO_CLAIM, ORIGINAL: original or "None."},
         )
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, TUNED, ModelCard, read, render
+from harness.core.text import markdown
 
 _TUNED = """{tuning} on {source}: {steps} steps of {batch} examples, learning rate {learning_rate:g}{distilled};
 merged into plain weights, which load like those before. Every setting: `recovery.json`."""
@@ -25,7 +26,7 @@ def recovered_card(text: str, record: Mapping[str, Any]) -> str:
     distilled = (
         f", {record['distill']:.0%} of the loss towards the dense model's distribution" if record["distill"] else ""
     )
-    tuned = _TUNED.format(**{**record, "tuning": tuning, "distilled": distilled})
+    tuned = _TUNED.format(**{**record, "tuning": tuning, "distilled": distilled, "source": markdown(record["source"])})
     sections = {
         MADE: before.sections.get(MADE, ""),
         TUNED: "\n\n".join(filter(None, (before.sections.get(TUNED), tuned))),

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core.text import one_line
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 
-_MARKUP = re.compile(
-    r"[\\|`\[\]*~$#]"  # anywhere
-    r"|(?<![^\W_])_|_(?![^\W_])"  # at the edge of a word
-    r"|&(?=#?\w+;)|:(?=//)|(?<=www)\.|@(?=[\w-]+\.\w)"  # in an entity or an address
-    r"|^[>=]|^[-+](?=[-+\s]|$)",  # at the start
-    re.IGNORECASE,
-)
-_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _UNITS = {"perplexity": "", "bits_per_byte": " bits per byte"}  # of a difference; points otherwise
 
 
@@ -88,12 +78,6 @@ def _public_word(word: str) -> str:
 def public_path(path: str) -> str:
     """The last part of an absolute path; Hub ids and relative paths unchanged."""
     return Path(path).name if path.startswith(("/", "~")) else path
-
-
-def markdown(text: object) -> str:
-    """Text escaped for Markdown, on one line: no markup, no HTML element, no address to click, no cell separator."""
-    plain = _MARKUP.sub(r"\\\g<0>", one_line(str(text)).strip()).replace("<", "&lt;")
-    return _NUMBERED.sub(r"\1\\\2", plain)
 
 
 def short_count(count: int) -> str:

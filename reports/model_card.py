@@ -11,7 +11,8 @@ from typing import Any
 from harness.core import model_card as core
 from harness.core.labels import width_text
 from harness.core.model_card import QUALITY, ModelCard, inherited, is_plain
-from reports.figures import interval, markdown, measured, mebibytes, percent, public_command, public_path, unit
+from harness.core.text import markdown
+from reports.figures import interval, measured, mebibytes, percent, public_command, public_path, unit
 from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from harness.core.text import one_line
-from reports.figures import markdown
+from harness.core.text import markdown, one_line
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.core.errors import UsageError, first_line
 from harness.core.files import write_text
@@ -52,7 +52,7 @@ def numbered_rows(
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(_bounded(lines, path, most_bytes), 1):
+            for number, line in enumerate(_bounded(lines.readline, path, most_bytes), 1):
                 if not line.strip():
                     continue
                 try:
@@ -66,10 +66,10 @@ def numbered_rows(
         raise UsageError(f"{path} cannot be read ({first_line(error)}); {_FORM}") from error
 
 
-def _bounded(lines: IO[bytes], path: Path, most_bytes: int | None) -> Iterator[bytes]:
+def _bounded(readline: Callable[[int], bytes], path: Path, most_bytes: int | None) -> Iterator[bytes]:
     """The lines of a file; raises UsageError at the first that makes it too large."""
     total = 0
-    while line := lines.readline(_MOST_LINE_BYTES + 1):
+    while line := readline(_MOST_LINE_BYTES + 1):
         total += len(line)
         if len(line) > _MOST_LINE_BYTES or (most_bytes is not None and total > most_bytes):
             most = _MOST_LINE_BYTES if len(line) > _MOST_LINE_BYTES else most_bytes

@@ -1,6 +1,18 @@
-"""Text of other origin (models, paths, foreign files) as text: nothing in it is obeyed by a terminal."""
+"""Text of other origin (models, paths, foreign files) as text: no terminal and no Markdown obeys it."""
 
 from __future__ import annotations
+
+import re
+
+# what may begin markup
+_MARKUP = re.compile(
+    r"[\\|`\[\]*~$#]"  # anywhere
+    r"|(?<![^\W_])_|_(?![^\W_])"  # at the edge of a word
+    r"|&(?=#?\w+;)|:(?=//)|(?<=www)\.|@(?=[\w-]+\.\w)"  # in an entity or an address
+    r"|^[>=]|^[-+](?=[-+\s]|$)",  # at the start
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def visible(text: str) -> str:
@@ -11,3 +23,16 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """On one line, and visible: every line end of Unicode becomes a space."""
     return visible(" ".join(text.splitlines()).replace("\t", " "))
+
+
+def markdown(text: object) -> str:
+    """Text escaped for Markdown, on one line: no markup, no HTML element, no address to click, no cell separator."""
+    plain = _MARKUP.sub(r"\\\g<0>", one_line(str(text)).strip()).replace("<", "&lt;")
+    return _NUMBERED.sub(r"\1\\\2", plain)
+
+
+def code_span(text: object) -> str:
+    """Text as code in Markdown, between more backticks than it has in a row itself."""
+    plain = one_line(str(text)).strip()
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
+    return f"{fence} {plain} {fence}" if not plain or "`" in (plain[0], plain[-1]) else f"{fence}{plain}{fence}"

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.errors import UsageError
-from harness.core.run_file import read_answers
+from harness.core.contained_files import path_below
 from harness.core.statistics import (
     Difference,
     collapsed,
@@ -31,7 +30,7 @@ from harness.core.types.arrays import FloatArray
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, EvalResult
 from harness.core.types.run import Variant
 from harness.core.types.sweep import SweepPoint, Threshold
-from harness.evaluation.paired import Samples, compare_samples
+from harness.evaluation.paired import Samples, compare_samples, read_samples
 from reports.figures import mean
 
 _ABLE = 0.1  # the dense model can do a task if its accuracy's interval starts at or above this
@@ -120,11 +119,7 @@ def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places:
 
 
 def _samples(run: Path, variant: Variant, task: str) -> Samples:
-    file = variant.eval[task].samples
-    rows = read_answers(run, file)
-    if rows is None:
-        raise UsageError(f"{run / file} is missing; run again with --fresh")
-    return {row["doc_id"]: row for row in rows}
+    return read_samples(path_below(run, variant.eval[task].samples))
 
 
 def difference(outcomes: Outcomes, place: GridPoint, task: str) -> Difference:

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from harness.core.text import one_line
+from harness.core.text import code_span, markdown, one_line
+from pruning.model_card import model_card
 from reports.build import markdown as report
 from reports.build import sections
-from reports.figures import markdown
 from reports.model_card import render
 from tests.support.runs import RUN, VARIANT
 
@@ -124,3 +124,23 @@ def test_the_command_to_serve_names_nothing_outside_of_the_run(tmp_path: Path) -
         run["variants"][1]["checkpoint"] = checkpoint
         (tmp_path / "run.json").write_text(json.dumps(run))
         assert (f"vllm serve {tmp_path}/{checkpoint}" in report(run, [], tmp_path)) == shown
+
+
+@given(TEXT)
+def test_a_name_as_code_is_one_span_of_that_name(text: str) -> None:
+    (inline,) = [block for block in PARSER.parse(f"Made from {code_span(f'm{text}')} here") if block.children]
+    assert [child.type for child in inline.children or ()] == ["text", "code_inline", "text"]
+    (_, code, _) = inline.children or ()
+    assert code.content == one_line(f"m{text}").strip()
+
+
+RECORD = {
+    "method": "selective", "metric": "smd", "tokens": "all", "allocation": "uniform", "compensated": False,
+    "dense_intermediate_size": 100, "sequential": False, "general_weight": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_card_of_a_checkpoint_names_its_model_as_text(way: str, tmp_path: Path) -> None:
+    plain, made = (model_card({**RECORD, "model": f"m{name}".replace("/", "")}, [80], tmp_path) for name in ("", way))
+    assert kinds(made.partition("\n---\n")[2]) == kinds(plain.partition("\n---\n")[2])
