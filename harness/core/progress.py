@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from harness.core.secrets import redacted
-from harness.core.text import one_line, visible
+from harness.core.text import one_line
 
 console = Console(stderr=True)
 _BAR = 20  # columns of the bar
@@ -27,7 +27,7 @@ _FIGURES = 52  # columns of the bar, the spinner, the count and the two times, w
 
 def say(text: str) -> None:
     """A line on standard error, as text: neither markup nor a control character in it is obeyed."""
-    console.print(visible(redacted(text)), highlight=False, markup=False, soft_wrap=True)
+    console.print(one_line(redacted(text)), highlight=False, markup=False, soft_wrap=True)
 
 
 def _shortened(title: str, width: int) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # pydantic takes longer to import than a help page to print
     from pydantic import TypeAdapter
 
 RUN_FILE = "run.json"
-_MOST_RUN_BYTES = 2**28
+_MOST_RUN_BYTES = 2**26
 _MOST_ANSWER_BYTES = 2**30
 _FOREIGN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -73,11 +73,13 @@ def read_answers(folder: Path, name: str) -> list[dict[str, Any]] | None:
     """The rows of a sample file (`SampleRecord`) that run.json names; None where there is no such file.
 
     Raises:
-        UsageError: It leads out of the folder, is no regular file, or a row has another form.
+        UsageError: It leads out of the folder, is no regular file, is packed, or a row has another form.
     """
     path = file_below(folder, name)
     if path is None:
         return None
+    if path.suffix == ".gz":
+        raise UsageError(f"{path} is packed, and no run writes it so; restore it, or run again")
     rows = numbered_rows(path, most_bytes=_MOST_ANSWER_BYTES)
     return [_checked(_answer_form(), row, f"{path}, line {number}") for number, row in rows]
 

@@ -108,7 +108,7 @@ def _sorted_out(checkpoint: Path) -> tuple[tuple[Upload, ...], tuple[tuple[str, 
 
 def _reason_to_leave_out(checkpoint: Path, name: str) -> str | None:
     """None for a file that is sent."""
-    if not _SENT.fullmatch(name):
+    if not (_SENT.fullmatch(name) and name.isprintable()):
         return "no part of a checkpoint"
     if leads_out(checkpoint, name):
         return "leads out of the checkpoint"

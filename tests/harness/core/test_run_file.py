@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ def with_samples(folder: Path, samples: str) -> Path:
 
 @pytest.mark.parametrize("command", ["report", "compare"])
 @pytest.mark.parametrize(
-    "samples", ["/dev/zero", "../secret.jsonl", "link.jsonl", "fifo", "folder", "other.jsonl", "endless"]
+    "samples", ["/dev/zero", "../secret.jsonl", "link.jsonl", "fifo", "folder", "other.jsonl", "endless", "a.jsonl.gz"]
 )
 def test_answers_are_read_from_below_the_run_and_in_their_form_only(tmp_path: Path, command: str, samples: str) -> None:
     folder = with_samples(tmp_path / "r", samples)
@@ -159,6 +160,7 @@ def test_answers_are_read_from_below_the_run_and_in_their_form_only(tmp_path: Pa
     (folder / "link.jsonl").symlink_to("../secret.jsonl")
     (folder / "folder").mkdir()
     os.mkfifo(folder / "fifo")
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(b"\n" * 2**20))
     write_rows(folder / "other.jsonl", [{"question": "x", "doc_id": 0}])
     with (folder / "endless").open("wb") as file:
         file.truncate(2**30)  # a sparse file: one line of null bytes

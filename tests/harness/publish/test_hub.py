@@ -216,6 +216,7 @@ def test_only_what_belongs_to_a_checkpoint_is_sent(foreign: Path) -> None:
         "notes.txt", "id_rsa", "credentials.json", "a.jinja/b.txt", "deep/model.safetensors", "deep/config.json",
         "samples.jsonl", "server.log", ".env", ".netrc", ".x.safetensors", "pruning/secret.safetensors", "train.csv",
         "config.json.bak", "optimizer.model", "additional_chat_templates/notes.txt", "x\nLICENSE",
+        "LICENSE\nx", "NOTICE\u202e",
     )  # fmt: skip
     for name in (*part, *other):
         (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
