@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,7 +102,7 @@ def track(folder: Path, kind: str, project: str = "harness") -> int:
     """
     run, tracker = read_run(folder), TRACKERS[kind]()
     with figures_of(folder):
-        settings, points = settings_of(run), list(series(run))
+        settings, points = settings_of(run), series(run)
     sent = 0
     try:
         tracker.start(project, folder.resolve().name, settings)
@@ -132,7 +132,7 @@ def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def series(run: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
+def series(run: Mapping[str, Any]) -> Sequence[tuple[int, dict[str, float]]]:
     """(per mille of neurons removed, figures), in rising order; names are task/quantity/way of pruning, of a sweep
     means over seeds.
     """
@@ -140,7 +140,7 @@ def series(run: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
     for removed, name, value in _figures(run):
         if value is not None:
             found.setdefault(round(1000 * removed), {})[_plain(name)] = float(value)
-    yield from sorted(found.items())
+    return sorted(found.items())
 
 
 def _plain(name: str) -> str:
