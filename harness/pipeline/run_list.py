@@ -41,12 +41,14 @@ def list_runs(
     folder: Path, model: str | None = None, task: str | None = None, states: Sequence[str] = ()
 ) -> list[RunInfo]:
     """The run directories directly below `folder`, or it itself, the latest first; raises UsageError where there is no
-    such folder.
+    such folder, or it is one whose manifest is damaged. Damaged ones below it are passed over.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; runs are in runs/, or where --out put them")
     places = [folder] if (folder / MANIFEST).exists() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     infos = [info for place in places if (info := _read_info(place))]
+    if places == [folder] and not infos:
+        raise UsageError(f"{folder / MANIFEST} is damaged, or not the manifest of a run; restore it, or run again")
     kept = [
         info
         for info in infos

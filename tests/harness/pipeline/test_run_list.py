@@ -206,3 +206,10 @@ def test_nesting_without_end_does_not_hide_the_others(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text(text)
     assert Path(only(tmp_path).path).name == "good"
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", "3", '{"stages": 3}', '{"stages": {}, "settings": [1]}'])
+def test_a_damaged_directory_that_was_asked_for_is_said(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(UsageError, match=r"manifest\.json is damaged"):
+        list_runs(tmp_path)
