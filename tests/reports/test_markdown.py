@@ -135,9 +135,15 @@ def test_a_name_as_code_is_one_span_of_that_name(text: str) -> None:
 
 
 RECORD = {
-    "method": "selective", "metric": "smd", "tokens": "all", "allocation": "uniform", "compensated": False,
-    "dense_intermediate_size": 100, "sequential": False, "general_weight": 0.0,
-}  # fmt: skip
+    "method": "selective",
+    "metric": "smd",
+    "tokens": "all",
+    "allocation": "uniform",
+    "compensated": False,
+    "dense_intermediate_size": 100,
+    "sequential": False,
+    "general_weight": 0.0,
+}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -246,10 +246,14 @@ def test_an_output_that_is_no_file_of_the_run_is_not_read_and_the_stage_is_done_
 
 @pytest.mark.parametrize(
     "manifest",
-    ["[]", "[" * 100_000, '{"schema_version": 2, "settings": 3, "stages": {}}',
-     '{"schema_version": 2, "settings": {}, "stages": {"score": 3}}',
-     '{"schema_version": 2, "settings": {}, "stages": {"score": {"inputs": "x", "outputs": ["/dev/zero"]}}}'],
-)  # fmt: skip
+    [
+        "[]",
+        "[" * 100_000,
+        '{"schema_version": 2, "settings": 3, "stages": {}}',
+        '{"schema_version": 2, "settings": {}, "stages": {"score": 3}}',
+        '{"schema_version": 2, "settings": {}, "stages": {"score": {"inputs": "x", "outputs": ["/dev/zero"]}}}',
+    ],
+)
 def test_a_manifest_of_another_form_is_one_line(tmp_path: Path, manifest: str) -> None:
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises((StorageError, UsageError), match=r"manifest\.json is"):

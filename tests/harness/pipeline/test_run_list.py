@@ -164,9 +164,19 @@ def test_settings_that_harness_does_not_know_are_not_in_a_command_to_copy(tmp_pa
 
 @pytest.mark.parametrize(
     "command",
-    ["rm -rf /", "harness; id", "harness", "sh -c 'harness run'", "harness push x --yes --public", "/tmp/harness run",
-     "harness run '\n $ id'", "harness run \x1b]0;x", "harness run \u202e", "--fresh harness; run"],
-)  # fmt: skip
+    [
+        "rm -rf /",
+        "harness; id",
+        "harness",
+        "sh -c 'harness run'",
+        "harness push x --yes --public",
+        "/tmp/harness run",
+        "harness run '\n $ id'",
+        "harness run \x1b]0;x",
+        "harness run \u202e",
+        "--fresh harness; run",
+    ],
+)
 def test_nothing_but_a_run_of_harness_is_a_command_to_copy(tmp_path: Path, command: str) -> None:
     foreign(tmp_path / "r", command=command)
     assert only(tmp_path).resume_command is None

@@ -207,17 +207,46 @@ def test_a_checkpoint_outside_of_the_run_is_not_published(foreign: Path, checkpo
 def test_only_what_belongs_to_a_checkpoint_is_sent(foreign: Path) -> None:
     checkpoint = foreign / "made" / "checkpoint"
     part = (
-        "additional_chat_templates/tool.jinja", "chat_template.jinja", "generation_config.json", "LICENSE.txt",
-        "NOTICE", "merges.txt", "model.safetensors", "model.safetensors.index.json", "model-00001-of-00002.safetensors",
-        "pruning.json", "recovery.json", "special_tokens_map.json", "tokenizer.model", "tokenizer_config.json",
-        "vocab.json", "vocab.txt", "added_tokens.json", "pruning/plan.safetensors",
-    )  # fmt: skip
+        "additional_chat_templates/tool.jinja",
+        "chat_template.jinja",
+        "generation_config.json",
+        "LICENSE.txt",
+        "NOTICE",
+        "merges.txt",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "pruning.json",
+        "recovery.json",
+        "special_tokens_map.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "vocab.txt",
+        "added_tokens.json",
+        "pruning/plan.safetensors",
+    )
     other = (
-        "notes.txt", "id_rsa", "credentials.json", "a.jinja/b.txt", "deep/model.safetensors", "deep/config.json",
-        "samples.jsonl", "server.log", ".env", ".netrc", ".x.safetensors", "pruning/secret.safetensors", "train.csv",
-        "config.json.bak", "optimizer.model", "additional_chat_templates/notes.txt", "x\nLICENSE",
-        "LICENSE\nx", "NOTICE\u202e",
-    )  # fmt: skip
+        "notes.txt",
+        "id_rsa",
+        "credentials.json",
+        "a.jinja/b.txt",
+        "deep/model.safetensors",
+        "deep/config.json",
+        "samples.jsonl",
+        "server.log",
+        ".env",
+        ".netrc",
+        ".x.safetensors",
+        "pruning/secret.safetensors",
+        "train.csv",
+        "config.json.bak",
+        "optimizer.model",
+        "additional_chat_templates/notes.txt",
+        "x\nLICENSE",
+        "LICENSE\nx",
+        "NOTICE\u202e",
+    )
     for name in (*part, *other):
         (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
         (checkpoint / name).write_text("x")
@@ -289,8 +318,12 @@ def test_on_a_terminal_it_asks_and_shows_what_it_would_send(run_folder: Path, ty
         os.write(terminal, typed.encode())
         found = subprocess.run(
             [sys.executable, "-m", "harness", "push", str(run_folder), "--to", "me/asked", "--json"],
-            stdin=end, capture_output=True, text=True, env=given, timeout=200,
-        )  # fmt: skip
+            stdin=end,
+            capture_output=True,
+            text=True,
+            env=given,
+            timeout=200,
+        )
         os.close(end)
         os.close(terminal)
         assert ("me/asked" in there.repositories) == sent and (sent or there.asked == [])
