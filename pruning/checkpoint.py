@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import (
+    check_folder,
+    is_count,
+    open_regular,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_json_object,
+)
 from harness.core.dtypes import tensor_of
-from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.errors import UnsupportedModelError, UsageError, first_line
 from harness.core.safetensors_stream import Entry, as_array, read_entries
 from harness.core.types.pruning import ModelShape
 from pruning.families import Cut, Family, family_of, shape_of, widths_of
@@ -21,7 +29,10 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-tuned
 RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
-
+ADAPTER = "adapter_config.json"  # of peft
+_CONFIG_BYTES, _SIDE_FILE_BYTES = 4 << 20, 256 << 20
+_SUBFOLDERS = ("additional_chat_templates", "pruning")
+_SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 @dataclass(frozen=True)
 class Shard:
@@ -92,9 +103,10 @@ def open_model(path: Path) -> ModelFolder:
     text = _config_bytes(path)
     config = _parse_config(path, text)
     shape_of(config)  # an unknown architecture is reported before damaged weights
+    _check_side_files(path)
     shards = tuple(_open_shard(path / name) for name in _shard_names(path))
     parameters = sum(math.prod(entry.shape) for shard in shards for entry in shard.entries)
-    return ModelFolder(
+    model = ModelFolder(
         path=path,
         config=config,
         family=family_of(config),
@@ -103,6 +115,8 @@ def open_model(path: Path) -> ModelFolder:
         shards=shards,
         config_bytes=text,
     )
+    _check_widths(model)
+    return model
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -114,20 +128,60 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _config_bytes(folder: Path) -> bytes:
+    _refuse_adapter(folder)
     try:
-        return (folder / "config.json").read_bytes()
+        return read_bytes(folder / "config.json", _CONFIG_BYTES)
     except OSError as error:
         raise UsageError(f"{folder} has no readable config.json; give a folder with a Hugging Face model") from error
 
 
 def _parse_config(folder: Path, text: bytes) -> dict[str, Any]:
+    file = folder / "config.json"
     try:
-        config = json.loads(text)
+        config = parse_json(text)
     except ValueError as error:
-        raise UsageError(f"{folder / 'config.json'} is not valid JSON ({error}); get the model again") from error
+        raise UsageError(f"{file} is not valid JSON ({error}); get the model again") from error
     if not isinstance(config, dict):
-        raise UsageError(f"{folder / 'config.json'} is not a JSON object; get the model again")
+        raise UsageError(f"{file} is not a JSON object; get the model again")
     return config
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Raises UsageError for a folder with an adapter: transformers would load it, vLLM and the export leave it out."""
+    if not (folder / ADAPTER).exists():
+        return
+    if (folder / SINGLE).exists() or (folder / INDEX).exists():
+        raise UsageError(
+            f"{folder} holds {ADAPTER} beside a model; remove it, or merge it into the model (peft: merge_and_unload)"
+        )
+    base = read_json_object(folder / ADAPTER, _CONFIG_BYTES).get("base_model_name_or_path") or "another model"
+    raise UsageError(f"{folder} is a LoRA adapter of {str(base)[:80]}; merge it first (peft: merge_and_unload)")
+
+
+def _check_side_files(model: Path) -> None:
+    """What transformers and vLLM read beside the weights; they would wait for a FIFO and read a device without end."""
+    for folder in (model, *(model / name for name in _SUBFOLDERS if (model / name).is_dir())):
+        try:
+            check_folder(folder, _SIDE_FILE_BYTES)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be read ({first_line(error)}); get the model again") from error
+    for name in _SETTINGS:
+        if (model / name).exists():
+            read_json_object(model / name, _SIDE_FILE_BYTES)
+
+
+def _check_widths(model: ModelFolder) -> None:
+    """Raises UnsupportedModelError where the down projections are not what config.json says."""
+    family, hidden = model.family, model.shape.hidden_size
+    found = {layer: entry.shape for _, entry, cut, layer in model.ffn_entries() if cut == family.down_cut}
+    for layer, width in enumerate(model.widths):
+        wanted = (hidden, width) if family.down_cut.axis == 1 else (width, hidden)
+        if found.get(layer) != wanted:
+            there = list(found[layer]) if layer in found else "missing"
+            raise UnsupportedModelError(
+                f"{model.path}: {family.down}.weight of layer {layer} is {there}, and config.json says {list(wanted)}; "
+                "get the model again"
+            )
 
 
 def _shard_names(model: Path) -> list[str]:
@@ -135,8 +189,8 @@ def _shard_names(model: Path) -> list[str]:
     if not index.exists():
         return [SINGLE]
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModelError(f"{index} is damaged ({error!r}); get this file again") from error
     if not names or any(Path(name).name != name for name in names):
         raise UnsupportedModelError(f"{index} names no shards, or shards outside its folder; get this file again")
@@ -149,15 +203,11 @@ def _open_shard(path: Path) -> Shard:
         raise UnsupportedModelError(f"{path} is missing; get the model again (only safetensors weights are read)")
     try:
         entries, metadata = read_entries(path)
-        end = max((entry.start + entry.data_bytes for entry in entries), default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UnsupportedModelError(
             f"{path} is not a safetensors file or is damaged ({error}); get this file again"
         ) from error
-    size = path.stat().st_size
-    if size < end:
-        raise UnsupportedModelError(f"{path} is cut: {size} bytes of {end}; get this file again")
-    return Shard(path, tuple(entries), metadata, size)
+    return Shard(path, tuple(entries), metadata, path.stat().st_size)
 
 
 def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:
@@ -185,7 +235,7 @@ def sampled_hash(path: Path) -> Any:
     size = path.stat().st_size
     total = hashlib.sha256(str(size).encode())
     pieces = [(0, 1 << 20), *((size * i // 256, 1 << 16) for i in range(1, 256)), (max(0, size - (1 << 20)), 1 << 20)]
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for start, length in pieces:
             file.seek(start)
             total.update(file.read(length))
@@ -201,4 +251,26 @@ def check_uniform_width(model: ModelFolder) -> None:
 def read_record(checkpoint: Path) -> dict[str, Any] | None:
     """What pruning wrote beside the weights, None for a model that was not pruned by this project."""
     path = checkpoint / RECORD
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    record = read_json_object(path, _CONFIG_BYTES)
+    if wrong := [name for name, fits in _RECORDED.items() if not fits(record.get(name))]:
+        raise UsageError(f"{path} has no usable {', '.join(wrong)}; export the checkpoint again")
+    return record
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or is_count(value, 1 << 63)
+
+
+_RECORDED: Mapping[str, Callable[[Any], bool]] = {  # what is read of pruning.json
+    **dict.fromkeys(("method", "metric", "tokens", "allocation", "model", "model_hash"), _is_text),
+    **dict.fromkeys(("alignment", "seed"), _is_number),
+    **dict.fromkeys(("dense_intermediate_size", "dense_parameters"), lambda value: is_count(value, 1 << 63, 1)),
+    "compensated": lambda value: isinstance(value, bool),
+    "ratio_requested": lambda value: isinstance(value, int | float) and 0 <= value < 1,
+}

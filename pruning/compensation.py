@@ -97,10 +97,17 @@ def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
     path = columns_file(plan_file)
     if not path.exists():
         raise UsageError(f"{path} is missing: the plan is compensated; make the plan again with --compensate")
-    entries, metadata = read_entries(path)
+    try:
+        entries, metadata = read_entries(path)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}); make the plan again with --compensate") from error
     if metadata.get("plan_hash") != _content_hash(plan_file):
         raise UsageError(f"{path} belongs to another plan than {plan_file}; make the plan again with --compensate")
-    return {int(entry.name.split(".")[1]): as_array(path, entry) for entry in entries}
+    found = {entry.name: entry for entry in entries}
+    shapes = {name: entry.shape[1:] for name, entry in found.items() if len(entry.shape) == 2}
+    if shapes != {_name(layer): (width,) for layer, width in enumerate(plan.widths)} or len(shapes) != len(found):
+        raise UsageError(f"{path} does not hold the columns of {plan_file}; make the plan again with --compensate")
+    return {layer: as_array(path, found[_name(layer)]) for layer in range(len(plan.widths))}
 
 
 def load_columns(plan: PruningPlan, plan_file: Path) -> dict[int, Any] | None:

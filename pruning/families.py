@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+from harness.core.bounded_read import is_count
 from harness.core.dtypes import BY_NAME, Dtype
 from harness.core.errors import UnsupportedModelError
 from harness.core.types.pruning import ModelShape
@@ -133,6 +134,17 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
+MOST_SIZES: Mapping[str, int] = {  # beyond any model there is, so that a damaged config.json ends before memory does
+    "hidden_size": 1 << 20,
+    "num_hidden_layers": 1024,
+    "intermediate_size": 1 << 22,
+    "num_attention_heads": 1 << 14,
+    "num_key_value_heads": 1 << 14,
+    "head_dim": 1 << 14,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 31,
+    "num_labels": 1 << 16,  # transformers makes a name for each
+}
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -143,7 +155,7 @@ def submodule(root: Any, path: str) -> Any:
 
 def family_of(config: Mapping[str, Any]) -> Family:
     """The row of a config.json; raises UnsupportedModelError for experts, quantised weights and unknown types."""
-    model_type = str(config.get("model_type"))
+    model_type = str(config.get("model_type"))[:80]
     if any(config.get(key) for key in _EXPERTS):
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
     if model_type not in FAMILIES:
@@ -167,9 +179,7 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
     values = {key: config.get(family.keys.get(key, key)) for key in (*_NEEDED, "max_position_embeddings")}
     if family.model_type == "gpt2" and values["intermediate_size"] is None and values["hidden_size"]:
         values["intermediate_size"] = 4 * values["hidden_size"]
-    missing = [key for key in _NEEDED if not isinstance(values[key], int)]
-    if missing:
-        raise UnsupportedModelError(f"config.json has no usable {', '.join(missing)}; get the model again")
+    _check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values})
     hidden, heads = int(values["hidden_size"] or 0), int(values["num_attention_heads"] or 0)
     return ModelShape(
         model_type=family.model_type,
@@ -188,6 +198,13 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
     )
 
 
+def _check_sizes(values: Mapping[str, Any]) -> None:
+    """Raises UnsupportedModelError where a size is missing, no number, or beyond any model there is."""
+    wrong = [key for key, value in values.items() if not is_count(value, MOST_SIZES[key], 1) and (value or key in _NEEDED)]
+    if wrong:
+        raise UnsupportedModelError(f"config.json has no usable {', '.join(wrong)}; get the model again")
+
+
 def stored_dtype(config: Mapping[str, Any]) -> Dtype:
     """The number type of the weights by config.json; bfloat16 where it names none that is known."""
     return BY_NAME.get(str(config.get("dtype") or config.get("torch_dtype")), BY_NAME["bfloat16"])
@@ -196,4 +213,10 @@ def stored_dtype(config: Mapping[str, Any]) -> Dtype:
 def widths_of(config: Mapping[str, Any]) -> tuple[int, ...]:
     """intermediate_size of every layer: one number for all, or our own list where they differ."""
     shape = shape_of(config)
-    return tuple(config.get("intermediate_sizes") or [shape.intermediate_size] * shape.num_hidden_layers)
+    own = config.get("intermediate_sizes")
+    if own is None:
+        return (shape.intermediate_size,) * shape.num_hidden_layers
+    fits = isinstance(own, list) and len(own) == shape.num_hidden_layers
+    if not fits or not all(is_count(width, shape.intermediate_size, 1) for width in own):
+        raise UnsupportedModelError("config.json has no usable intermediate_sizes, one for each layer; export again")
+    return tuple(own)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from harness.core.bounded_read import parse_json
 from harness.core.errors import UsageError
 from harness.core.files import load_arrays, save_arrays
 from harness.core.hashing import file_hash
+from harness.core.metadata import Metadata, count_of, fraction_of, name_of, reason
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationSet, TokenScope
 from harness.core.types.pruning import ActivationStats, NeuronScores
+from pruning.families import MOST_SIZES
 from pruning.inspection import stability
+
+_MOST_PROMPTS = 10**9
 
 
 def save(
@@ -63,28 +69,51 @@ def _moment_tables(stats: ActivationStats) -> dict[str, FloatArray]:
 
 
 def load(path: Path) -> NeuronScores:
-    """Raises UsageError where the file holds no scores."""
+    """Reads and checks scores.
+
+    Raises:
+        UsageError: The file holds no scores, or not a finite one of every metric for every neuron.
+    """
     arrays, meta = load_arrays(path, "harness score")
-    if "calibration_hash" not in meta:
-        raise UsageError(f"{path} holds no scores; make them with `harness score`")
-    layers = int(meta["layers"])
-    names = sorted({key.split(".", 2)[2] for key in arrays if ".moments." not in key})
-    tables = {name: np.stack([arrays[f"layers.{layer}.{name}"] for layer in range(layers)]) for name in names}
-    tokens: TokenScope = meta["tokens"]  # type: ignore[assignment]
+    try:
+        return replace(_scores_of(arrays, meta), file_hash=file_hash(path), path=path)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{path} holds no scores ({reason(error)}); make them with `harness score`") from error
+
+
+def _scores_of(arrays: Mapping[str, FloatArray], meta: Metadata) -> NeuronScores:
+    """Raises KeyError or ValueError for what is missing or wrong."""
+    calibration_hash, layers = meta["calibration_hash"], count_of(meta, "layers", MOST_SIZES["num_hidden_layers"], 1)
     return NeuronScores(
-        scores=tables,
+        scores=_tables(arrays, layers),
         model=meta["model"],
         model_hash=meta["model_hash"],
-        tokens=tokens,
-        calibration_hash=meta["calibration_hash"],
-        file_hash=file_hash(path),
-        general_weight=float(meta["general_weight"]),
-        n_target=int(meta["n_target"]),
-        n_distractor=int(meta["n_distractor"]),
-        path=path,
+        tokens=name_of(meta, "tokens", get_args(TokenScope)),
+        calibration_hash=calibration_hash,
+        general_weight=fraction_of(meta, "general_weight"),
+        n_target=count_of(meta, "n_target", _MOST_PROMPTS),
+        n_distractor=count_of(meta, "n_distractor", _MOST_PROMPTS),
     )
+
+
+def _tables(arrays: Mapping[str, FloatArray], layers: int) -> dict[str, FloatArray]:
+    """metric -> [layers, intermediate_size]."""
+    names = sorted({key.partition(".")[2].partition(".")[2] for key in arrays if ".moments." not in key})
+    expected = {f"layers.{layer}.{name}" for layer in range(layers) for name in names}
+    given = {key for key in arrays if ".moments." not in key}
+    if not names or given != expected:
+        odd = sorted(given ^ expected)
+        raise ValueError(f"{odd[0][:80] if odd else 'every metric'} does not fit its {layers} layers")
+    shape = arrays[f"layers.0.{names[0]}"].shape
+    for key in sorted(expected):
+        table = arrays[key]
+        if table.dtype.kind != "f" or len(shape) != 1 or table.shape != shape or not table.size:
+            raise ValueError(f"{key} is {table.dtype} {list(table.shape)}, not one number for each neuron")
+        if not np.isfinite(table).all():
+            raise ValueError(f"{key} is not finite")
+    return {name: np.stack([arrays[f"layers.{layer}.{name}"] for layer in range(layers)]) for name in names}
 
 
 def load_stability(path: Path) -> dict[str, Any]:
     """What `pruning.inspection.stability` found when the scores were made."""
-    return dict(json.loads(load_arrays(path, "harness score")[1]["stability"]))
+    return dict(parse_json(load_arrays(path, "harness score")[1]["stability"]))

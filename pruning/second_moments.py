@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import check_regular
 from harness.core.errors import UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.types.calibration import CalibrationItem, CalibrationSet
@@ -149,6 +150,7 @@ def load(folder: Path, layer: int, device: str = "cpu") -> Any:
     """H [F, F] float32 of one layer."""
     from safetensors.torch import load_file
 
+    check_regular(layer_file(folder, layer))
     return load_file(layer_file(folder, layer), device=device)["second_moment"]
 
 
@@ -164,7 +166,8 @@ def stored_key(path: Path) -> str | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)  # the library would wait for a FIFO
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {}).get("key")
-    except (OSError, SafetensorError):
+    except (OSError, UsageError, SafetensorError):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from harness.core.bounded_read import compose_yaml, construct_yaml, read_text
 from harness.core.errors import UsageError
 
 
@@ -38,9 +39,9 @@ def read_yaml(file: Path | None) -> YamlFile:
     if file is None:
         return YamlFile()
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = compose_yaml(read_text(file))
         found = list(_keys(node, ()))  # before values are made of it, which resolves what is merged in
-        values = yaml.SafeLoader("").construct_document(node) if node is not None else {}
+        values = construct_yaml(node) if node is not None else {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)

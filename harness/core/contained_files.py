@@ -7,12 +7,9 @@ opened. Every read has a limit.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
+from harness.core.bounded_read import read_bytes
 from harness.core.errors import UsageError, first_line
 
 
@@ -77,19 +74,6 @@ def read_text_below(folder: Path, name: str, most_bytes: int, errors: str = "str
     if path is None:
         return None
     try:
-        with open_regular(path) as file:
-            raw = file.read(most_bytes + 1)
-        if len(raw) > most_bytes:
-            raise UsageError(f"{path} is larger than {most_bytes:,} bytes; restore it, or run again")
-        return raw.decode("utf-8", errors)
+        return read_bytes(path, most_bytes).decode("utf-8", errors)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({first_line(error)}); restore it, or run again") from error
-
-
-@contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, opened without waiting for the other end of a FIFO; raises OSError for anything else."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{path} is not a regular file")
-        yield file

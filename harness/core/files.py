@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.bounded_read import check_regular
 from harness.core.errors import StorageError, UsageError
 
 if TYPE_CHECKING:  # numpy takes longer to import than most commands that write a text
     import numpy.typing as npt
+
+_ARRAYS_BYTES = 8 << 30  # the scores of 80 layers of 53,248 neurons have 0.5 GiB
 
 
 @contextmanager
@@ -80,12 +83,15 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Ma
         scratch.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
 
 
-def load_arrays(path: Path, made_by: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def load_arrays(
+    path: Path, made_by: str, limit_bytes: int = _ARRAYS_BYTES
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """Arrays and metadata of a safetensors file; raises UsageError naming the command that makes one."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path, limit_bytes)  # the library would wait for a FIFO
         with safe_open(path, framework="np") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, TypeError, SafetensorError) as error:
+    except (OSError, TypeError, MemoryError, SafetensorError) as error:
         raise UsageError(f"{path} cannot be read ({error}); make one with `{made_by}`") from error

@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from harness.core.bounded_read import open_regular
+
 
 def file_hash(path: Path) -> str:
     """First 16 hex digits of the SHA-256 of a file's content, or of a folder's file names and contents in name
@@ -20,7 +22,7 @@ def file_hash(path: Path) -> str:
 
 
 def _digest(file: Path) -> bytes:
-    with file.open("rb") as handle:
+    with open_regular(file) as handle:
         return hashlib.file_digest(handle, "sha256").digest()
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from harness.core.bounded_read import open_regular, parse_json
 from harness.core.errors import UsageError, first_line
 from harness.core.files import write_text
 
+FILE_BYTES, LINE_BYTES = 2 << 30, 64 << 20  # the most of a file, unpacked, and of a line
 _FORM = "a JSON Lines file has one JSON object on each line"
-_MOST_LINE_BYTES = 2**26
 
 
 def to_line(row: Mapping[str, Any]) -> str:
@@ -37,7 +38,7 @@ def read_rows(path: Path, cut_short: bool = False) -> list[dict[str, Any]]:
 
 
 def numbered_rows(
-    path: Path, cut_short: bool = False, most_bytes: int | None = None
+    path: Path, cut_short: bool = False, most_bytes: int = FILE_BYTES
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers (from 1) and rows of a file; blank lines are skipped, *.gz is unpacked.
 
@@ -45,14 +46,14 @@ def numbered_rows(
         path: UTF-8, with or without a byte order mark.
         cut_short: the file may end in the middle of a line, because its writer was killed. Reading then stops before
             the first bad line.
-        most_bytes: of the file, unpacked; None: any number. A line has at most 64 MiB.
+        most_bytes: of the file, unpacked. A line has at most 64 MiB.
 
     Raises:
         UsageError: the file cannot be read, is too large, or a line is not a JSON object (unless cut_short).
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(_bounded(lines.readline, path, most_bytes), 1):
+        with open_regular(path, FILE_BYTES) as file:
+            for number, line in enumerate(_lines(file, path, most_bytes), 1):
                 if not line.strip():
                     continue
                 try:
@@ -66,21 +67,22 @@ def numbered_rows(
         raise UsageError(f"{path} cannot be read ({first_line(error)}); {_FORM}") from error
 
 
-def _bounded(readline: Callable[[int], bytes], path: Path, most_bytes: int | None) -> Iterator[bytes]:
-    """The lines of a file; raises UsageError at the first that makes it too large."""
-    total = 0
-    while line := readline(_MOST_LINE_BYTES + 1):
-        total += len(line)
-        if len(line) > _MOST_LINE_BYTES or (most_bytes is not None and total > most_bytes):
-            most = _MOST_LINE_BYTES if len(line) > _MOST_LINE_BYTES else most_bytes
-            raise UsageError(f"{path} has a line or a whole of more than {most:,} bytes; {_FORM}")
-        yield line
+def _lines(file: BinaryIO, path: Path, most_bytes: int) -> Iterator[bytes]:
+    """The lines of a file or of what is packed in it, which may be far more."""
+    left = most_bytes
+    with gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as lines:
+        while line := lines.readline(LINE_BYTES + 1):
+            left -= len(line)
+            if len(line) > LINE_BYTES or left < 0:
+                most = LINE_BYTES if len(line) > LINE_BYTES else most_bytes
+                raise UsageError(f"{path} has a line or a whole of more than {most:,} bytes; {_FORM}")
+            yield line
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line.decode("utf-8-sig"))
+    except ValueError as error:
         raise UsageError(f"{where} is not JSON ({first_line(error)}); {_FORM}") from error
     if not isinstance(row, dict):
         raise UsageError(f"{where} is not a JSON object; {_FORM}")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.core.bounded_read import compose_yaml, construct_yaml
+
 MADE, TUNED, QUALITY, ORIGINAL = "How it was made", "Fine-tuned", "Quality", "The original's own card"
 NO_CLAIM = "This card makes no claim about quality: measure it on your task."  # the section QUALITY without figures
 _INHERITED = ("license", "license_name", "license_link", "language", "datasets", "tags")
@@ -45,7 +47,7 @@ def split(text: str) -> tuple[dict[str, Any], str]:
     if not found:
         return {}, text.strip()
     try:
-        front = yaml.safe_load(found[1]) or {}
+        front = construct_yaml(compose_yaml(found[1])) or {}
     except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a date that does not exist
         front = {}
     return (front, text[found.end() :].strip()) if isinstance(front, dict) else ({}, text.strip())

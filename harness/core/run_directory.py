@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.core.contained_files import leads_out, open_regular, read_text_below
+from harness.core.bounded_read import open_regular
+from harness.core.contained_files import leads_out, read_text_below
 from harness.core.errors import StorageError, UsageError, first_line
 from harness.core.files import write_json
 from harness.core.hashing import file_hash
@@ -35,7 +36,7 @@ def is_locked(folder: Path) -> bool:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, UsageError):
         return False
     return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,9 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.core.bounded_read import is_count, open_regular, parse_json
 from harness.core.dtypes import BY_CODE
 
 BLOCK_BYTES = 8 << 20
+_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+_KEYS = ("dtype", "shape", "data_offsets")
+_MOST_AXES, _LONGEST_AXIS = 16, 1 << 48
 
 Array = npt.NDArray[Any]
 
@@ -47,15 +52,53 @@ class Entry:
 
 
 def read_entries(path: Path) -> tuple[list[Entry], dict[str, str]]:
-    """The tensors of a safetensors file in the order of their data, and its metadata."""
-    with path.open("rb") as file:
+    """The tensors of a safetensors file in the order of their data, and its metadata.
+
+    Raises:
+        OSError: There is no such file.
+        UsageError: It is a FIFO, a device or a folder.
+        ValueError: Its header is damaged, or does not fit the file's size.
+    """
+    with open_regular(path) as file:
+        whole = os.fstat(file.fileno()).st_size
         size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
+        if size > min(whole - 8, _HEADER_BYTES):
             raise ValueError(f"its header claims {size} bytes")
-        header = json.loads(file.read(size))
-    metadata = header.pop("__metadata__", {})
-    found = [Entry(name, v["dtype"], tuple(v["shape"]), 8 + size + v["data_offsets"][0]) for name, v in header.items()]
-    return sorted(found, key=lambda entry: (entry.start, entry.name)), metadata
+        header = parse_json(file.read(size))
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its header is not a list of tensors with metadata of texts")
+    found = sorted((_entry(name, raw, 8 + size) for name, raw in header.items()), key=lambda e: (e.start, e.name))
+    _check_places(found, 8 + size, whole)
+    return found, metadata
+
+
+def _entry(name: str, raw: Any, first: int) -> Entry:
+    """A tensor as the header gives it; `first`: where the data begin. Raises ValueError where it contradicts itself."""
+    dtype, shape, offsets = (raw.get(key) if isinstance(raw, dict) else None for key in _KEYS)
+    if not isinstance(dtype, str) or dtype not in BY_CODE:
+        raise ValueError(f"{name[:80]} has no known dtype")
+    if not isinstance(shape, list) or len(shape) > _MOST_AXES or not all(is_count(n, _LONGEST_AXIS) for n in shape):
+        raise ValueError(f"{name[:80]} has no possible shape")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_count(n, _LONGEST_AXIS) for n in offsets):
+        raise ValueError(f"{name[:80]} has no possible data_offsets")
+    entry = Entry(name, dtype, tuple(shape), first + offsets[0])
+    if entry.data_bytes != offsets[1] - offsets[0]:
+        raise ValueError(f"{name[:80]} has {offsets[1] - offsets[0]} bytes and needs {entry.data_bytes}")
+    return entry
+
+
+def _check_places(entries: Sequence[Entry], first: int, whole: int) -> None:
+    """One tensor after the other from `first` to the end of the file, as the format demands."""
+    position = first
+    for entry in entries:
+        if entry.start != position:
+            raise ValueError(f"{entry.name[:80]} overlaps another tensor or leaves a gap before it")
+        position += entry.data_bytes
+    if position > whole:
+        raise ValueError(f"it is cut: {whole} bytes of {position}")
+    if position < whole:
+        raise ValueError(f"{whole - position} bytes follow its last tensor")
 
 
 def as_array(path: Path, entry: Entry) -> Array:
@@ -90,7 +133,7 @@ def data_hash(path: Path) -> str:
     """
     entries, _ = read_entries(path)
     total = hashlib.sha256(repr([(entry.name, entry.dtype, entry.shape) for entry in entries]).encode())
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]

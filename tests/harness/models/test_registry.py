@@ -50,7 +50,7 @@ def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Pat
     shard = sorted(copy.glob("*.safetensors"))[1]
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
-    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is cut: "):
+    with pytest.raises(UnsupportedModelError, match=rf"{shard.name} .* is cut: "):
         registry.locate(str(copy), "math")
     shard.unlink()
     with pytest.raises(UnsupportedModelError, match=rf"{shard.name} is missing"):
