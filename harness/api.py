@@ -70,7 +70,7 @@ def score(
 
     found = _settings(config, {"model": model, "task": task, **settings})
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
-    with library_settings(found.threads):
+    with library_settings(found.threads, found.trust_data):
         return single_stage.score(found, _out(out, "scores.safetensors"), wanted)
 
 
@@ -176,7 +176,7 @@ def evaluate(
 
     found = _settings(config, {"model": model, "task": tasks, "limit": limit, **settings}, check_names=False)
     where = Path(include_path) if include_path else None
-    with library_settings(found.threads):
+    with library_settings(found.threads, found.trust_data):
         result = evaluate_checkpoint(found, _out(out, "run"), fresh, where, command)
     return dict(result.variants[0].eval)
 
@@ -361,7 +361,7 @@ def load_run(path: str | Path) -> RunResult:
 
 
 def _started(work: Callable[..., tuple[RunResult, Path]], config: RunConfig, out: Place, *how: Any) -> RunResult:
-    with library_settings(config.threads):
+    with library_settings(config.threads, config.trust_data):
         result, folder = work(config, None if out == AUTO else _out(out, "run"), *how)
     return replace(result, folder=folder)
 

@@ -32,7 +32,9 @@ RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 ADAPTER = "adapter_config.json"  # of peft
 _CONFIG_BYTES, _SIDE_FILE_BYTES = 4 << 20, 256 << 20
 _SUBFOLDERS = ("additional_chat_templates", "pruning")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 _SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -171,8 +173,8 @@ def _check_side_files(model: Path) -> None:
 
 
 def _check_widths(model: ModelFolder) -> None:
-    """Raises UnsupportedModelError where the down projections are not what config.json says."""
-    family, hidden = model.family, model.shape.hidden_size
+    """Raises UnsupportedModelError where down projections or embedding are not what config.json says."""
+    family, hidden, words = model.family, model.shape.hidden_size, model.shape.vocab_size
     found = {layer: entry.shape for _, entry, cut, layer in model.ffn_entries() if cut == family.down_cut}
     for layer, width in enumerate(model.widths):
         wanted = (hidden, width) if family.down_cut.axis == 1 else (width, hidden)
@@ -180,6 +182,12 @@ def _check_widths(model: ModelFolder) -> None:
             there = list(found[layer]) if layer in found else "missing"
             raise UnsupportedModelError(
                 f"{model.path}: {family.down}.weight of layer {layer} is {there}, and config.json says {list(wanted)}; "
+                "get the model again"
+            )
+    for entry in (entry for shard in model.shards for entry in shard.entries if entry.name.endswith(_EMBEDDINGS)):
+        if entry.shape[:1] != (words,):
+            raise UnsupportedModelError(
+                f"{model.path}: {entry.name} is {list(entry.shape)}, and config.json says {words} words; "
                 "get the model again"
             )
 
@@ -268,9 +276,10 @@ def _is_number(value: Any) -> bool:
 
 
 _RECORDED: Mapping[str, Callable[[Any], bool]] = {  # what is read of pruning.json
-    **dict.fromkeys(("method", "metric", "tokens", "allocation", "model", "model_hash"), _is_text),
+    **dict.fromkeys(("method", "metric", "tokens", "allocation"), _is_text),
     **dict.fromkeys(("alignment", "seed"), _is_number),
     **dict.fromkeys(("dense_intermediate_size", "dense_parameters"), lambda value: is_count(value, 1 << 63, 1)),
+    **dict.fromkeys(("model", "model_hash"), lambda value: isinstance(value, str)),
     "compensated": lambda value: isinstance(value, bool),
     "ratio_requested": lambda value: isinstance(value, int | float) and 0 <= value < 1,
 }

@@ -31,7 +31,7 @@ from harness.core.safetensors_stream import (
 )
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from pruning import compensation
-from pruning.checkpoint import INDEX, RECORD, RECOVERED, ModelFolder, Shard, check_uniform_width, open_model
+from pruning.checkpoint import INDEX, RECORD, RECOVERED, ModelFolder, Shard, check_uniform_width, down_entry, open_model
 from pruning.families import Cut, Family
 from pruning.model_card import model_card
 
@@ -126,8 +126,12 @@ def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> _Job:
     _check_fit(model, plan)
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")
-    columns = compensation.load(plan, plan_file) if plan_file else None
-    return _Job(model.family, plan, columns or {})
+    columns = (compensation.load(plan, plan_file) if plan_file else None) or {}
+    _, down = down_entry(model, 0)
+    fits = (model.shape.hidden_size, down.item_bytes)
+    if any((array.shape[0], array.itemsize) != fits for array in columns.values()):
+        raise UsageError(f"the columns beside {plan_file} do not fit {model.path}; make the plan again")
+    return _Job(model.family, plan, columns)
 
 
 def _check_fit(model: ModelFolder, plan: PruningPlan) -> None:

@@ -142,7 +142,7 @@ MOST_SIZES: Mapping[str, int] = {  # beyond any model there is, so that a damage
     "num_key_value_heads": 1 << 14,
     "head_dim": 1 << 14,
     "vocab_size": 1 << 24,
-    "max_position_embeddings": 1 << 31,
+    "max_position_embeddings": 1 << 24,
     "num_labels": 1 << 16,  # transformers makes a name for each
 }
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -200,7 +200,9 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
 
 def _check_sizes(values: Mapping[str, Any]) -> None:
     """Raises UnsupportedModelError where a size is missing, no number, or beyond any model there is."""
-    wrong = [key for key, value in values.items() if not is_count(value, MOST_SIZES[key], 1) and (value or key in _NEEDED)]
+    wrong = [
+        key for key, value in values.items() if not is_count(value, MOST_SIZES[key], 1) and (value or key in _NEEDED)
+    ]
     if wrong:
         raise UnsupportedModelError(f"config.json has no usable {', '.join(wrong)}; get the model again")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UnsupportedModelError, first_line
 from pruning.checkpoint import ModelFolder, open_model, read_tensor
 from pruning.families import submodule
 
@@ -27,9 +28,11 @@ def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
 
     opened = folder if isinstance(folder, ModelFolder) else open_model(Path(folder))
     nonuniform = len(set(opened.widths)) > 1
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        opened.path, dtype=dtype or "auto", ignore_mismatched_sizes=nonuniform, **attention(opened.config)
-    )
+    options = {"dtype": dtype or "auto", "ignore_mismatched_sizes": nonuniform, **attention(opened.config)}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(opened.path, **options)
+    except Exception as error:  # each architecture has its own for settings that do not fit each other
+        raise UnsupportedModelError(f"{opened.path} cannot be loaded by transformers ({first_line(error)})") from error
     if nonuniform:
         _load_ffn(model, opened)
     return model.eval()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import read_text
 from harness.core.hub_ids import is_hub_id
 from harness.core.labels import width_text
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, ModelCard, inherited, render, split
@@ -32,7 +33,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     """
     before, name, uniform = record["dense_intermediate_size"], str(record["model"]), len(set(widths)) == 1
     readme = model / "README.md"
-    front, original = split(readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else "")
+    front, original = split(read_text(readme, errors="replace") if readme.exists() else "")
     made = _MADE.format(
         model=code_span(_public_name(name)),
         method=record["method"],

@@ -4,12 +4,12 @@ dtype.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import read_json_object
 from harness.core.dtypes import BY_CODE, bits_of
 from harness.core.errors import MeasurementError, UnsupportedModelError
 from harness.core.safetensors_stream import Array, Entry, as_array, finite, iter_blocks, read_entries, write_entries
@@ -87,7 +87,7 @@ def _open_weights(state: Path, stack: ExitStack) -> _Trained:
 def _open_adapter(state: Path, stack: ExitStack) -> _Trained:
     from safetensors import safe_open
 
-    config = json.loads((state / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json_object(state / "adapter_config.json")
     opened = stack.enter_context(safe_open(state / _ADAPTER, framework="pt"))
     names = list(opened.keys())
     stems = [name.removesuffix(".lora_A.weight") for name in names if name.endswith(".lora_A.weight")]

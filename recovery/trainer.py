@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -13,7 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.core.errors import MeasurementError
+from harness.core.bounded_read import read_json, read_json_object
+from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import write_json, write_text
 from harness.core.jsonl import read_rows
 from recovery.data import FILE
@@ -125,8 +125,8 @@ def discard_stale_checkpoints(job: Job, inputs: str) -> None:
 
 def _is_complete(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / _STATE).read_text(encoding="utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError):
+        return bool(read_json_object(folder / _STATE)["global_step"])
+    except (OSError, UsageError, KeyError):
         return False
 
 
@@ -138,7 +138,7 @@ def last_state(job: Job) -> Path | None:
 def seconds(job: Job) -> float:
     """Seconds spent in training up to the last state, over all starts."""
     file = job.folder / _CLOCK
-    return float(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else 0.0
+    return float(read_json(file)) if file.exists() else 0.0
 
 
 def step_of(state: Path) -> int:
@@ -147,7 +147,7 @@ def step_of(state: Path) -> int:
 
 def history(state: Path) -> list[dict[str, Any]]:
     """What was logged at every step up to a state: step, loss, grad_norm, learning_rate, num_input_tokens_seen."""
-    logged = json.loads((state / _STATE).read_text(encoding="utf-8"))["log_history"]
+    logged = read_json_object(state / _STATE)["log_history"]
     return [entry for entry in logged if "loss" in entry]
 
 

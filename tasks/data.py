@@ -4,25 +4,35 @@ project.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import open_regular, read_text
 from harness.core.errors import UsageError
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
 from tasks.splits import sample, split_of
 from tasks.wikitext.articles import articles, halves
 
-DATA_DIR = "HARNESS_DATA_DIR"
+DATA_DIR, TRUST_DATA = "HARNESS_DATA_DIR", "HARNESS_TRUST_DATA"
+# files whose tests run as the user, outside the sandbox: SHA-256 of what was published
+_CODE_FILES: Mapping[str, str] = {
+    "HumanEval.jsonl": "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2",
+    "mbpp.jsonl": "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
+}
+_WIKITEXT_BYTES = 256 << 20
 
 
 def local_file(name: str) -> Path | None:
     """The path of a file in HARNESS_DATA_DIR; None if the variable is unset.
 
     Raises:
-        UsageError: the variable is set and the file is missing.
+        UsageError: the variable is set and the file is missing, or holds unknown code (`check_code_files`).
     """
     folder = os.environ.get(DATA_DIR)
     if not folder:
@@ -30,7 +40,52 @@ def local_file(name: str) -> Path | None:
     path = Path(folder) / name
     if not path.exists():
         raise UsageError(f"{path} is missing; put it there, or unset {DATA_DIR} to use the Hub")
+    check_code_files([name])
     return path
+
+
+def local_lines(name: str) -> list[str] | None:
+    """The lines of a text file in HARNESS_DATA_DIR; None if the variable is unset."""
+    file = local_file(name)
+    return read_text(file, _WIKITEXT_BYTES).splitlines() if file else None
+
+
+def check_code_files(names: Iterable[str]) -> None:
+    """Raises UsageError for a file of HARNESS_DATA_DIR with tests that are not the published ones, unless it is
+    trusted (`trusting`, or HARNESS_TRUST_DATA).
+    """
+    folder = os.environ.get(DATA_DIR)
+    for name in _CODE_FILES.keys() & set(names) if folder and not _trusted() else ():
+        path = Path(str(folder)) / name
+        if path.exists() and _sha256(path) != _CODE_FILES[name]:
+            raise UsageError(
+                f"{path} is not the published file, and its tests run as you, outside the sandbox; "
+                "read it and give --trust-data, or take it out of the folder"
+            )
+
+
+def _trusted() -> bool:
+    return os.environ.get(TRUST_DATA, "").lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def trusting(trusted: bool) -> Iterator[None]:
+    """Whether data files with unknown code are used while inside, also by processes that are started there."""
+    before = os.environ.get(TRUST_DATA)
+    if trusted != _trusted():
+        os.environ[TRUST_DATA] = "1" if trusted else "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(TRUST_DATA, None)
+        else:
+            os.environ[TRUST_DATA] = before
 
 
 def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
@@ -93,9 +148,9 @@ def plain_texts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
 
 def paragraphs(shortest: int = 200, longest: int = 1500) -> list[str]:
     """Of WikiText-2: the local articles that the task `wikitext` does not evaluate, else the training split."""
-    file = local_file("wikitext2_test.txt")
-    if file:
-        _, ours = halves(articles(file.read_text(encoding="utf-8").splitlines()))
+    lines = local_lines("wikitext2_test.txt")
+    if lines is not None:
+        _, ours = halves(articles(lines))
     else:
         ours = articles(row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", "train"))
     return [line.strip()[:longest] for page in ours for line in page.splitlines() if len(line) >= shortest]

@@ -54,6 +54,7 @@ class Task:
         extract: (document, answer) -> the prediction in the answer, None where there is none.
         training: what can be trained on; None where there is nothing.
         off_target: names of the tasks that are evaluated beside it by default.
+        code_files: names of data files in HARNESS_DATA_DIR that hold tests.
         question: a document's text without instructions, by which training items are compared with test items.
     """
 
@@ -71,6 +72,7 @@ class Task:
     extract: Callable[[Document, str], str | None] | None = None
     training: TrainingItems | None = None
     off_target: tuple[str, ...] = ()
+    code_files: tuple[str, ...] = ()
     question: Callable[[Document], str] = itemgetter("question")
 
     @property

@@ -25,7 +25,7 @@ MODEL = ("model", "task")
 METHOD = ("method",)
 PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
 CALIBRATION = ("general_weight", "score_tokens", "completions", "prompt_format", "calibration_samples")
-EVALUATED = (*CALIBRATION, "limit", "items", "dtype", "threads")
+EVALUATED = (*CALIBRATION, "limit", "items", "dtype", "trust_data", "threads")
 SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")
 NO_OPTION = ("recovery", "sweep", "ratios_by_width")  # sections and a mapping: only in a YAML file
 _SECTIONS = {"recovery": RECOVERY, "sweep": GRID}
@@ -33,7 +33,7 @@ _PANELS = {
     **dict.fromkeys(MODEL, WHAT),
     **dict.fromkeys((*METHOD, *PLANNING), REMOVED),
     **dict.fromkeys(CALIBRATION, SCORING),
-    **dict.fromkeys(("limit", "items", "dtype", "threads"), EVALUATION),
+    **dict.fromkeys(("limit", "items", "dtype", "trust_data", "threads"), EVALUATION),
     **dict.fromkeys(SERVING, SPEED),
     **dict.fromkeys(("recover", "arms"), RECOVERY),
     "preset": RUN,

@@ -29,7 +29,7 @@ from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio
 @click.command(
     "score",
     cls=SettingsCommand,
-    settings=("task", "metric", "compensate", *CALIBRATION, "threads", "preset"),
+    settings=("task", "metric", "compensate", *CALIBRATION, "trust_data", "threads", "preset"),
     panels={"metric": SCORING, "compensate": SCORING},
 )
 @click.argument("model", shell_complete=complete_models)
@@ -115,7 +115,7 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
     answer(found, as_json)
 
 
-@click.command("eval", cls=SettingsCommand, settings=("task", "limit", "dtype", "threads"))
+@click.command("eval", cls=SettingsCommand, settings=("task", "limit", "dtype", "trust_data", "threads"))
 @click.argument("model", shell_complete=complete_models)
 @click.option("--include-path", type=PATH, help="Folder with lm-eval YAML files of your own tasks.")
 @out_option("runs/eval-MODEL")
@@ -139,19 +139,20 @@ def eval_command(
     show_run(folder, as_json)
 
 
-@click.command("grade")
+@click.command("grade", cls=SettingsCommand, settings=("trust_data",))
 @click.argument("answers", type=PATH)
 @click.option("--task", "-t", required=True, shell_complete=complete_tasks, help="Task that was answered.")
 @click.option("--out", type=PATH, help="Sample rows to write, one per answer, in the same order.")
 @DEBUG
-def grade_command(answers: Path, task: str, out: Path | None) -> None:
+def grade_command(answers: Path, task: str, out: Path | None, **options: Any) -> None:
     """Grade ANSWERS, a JSON Lines file from any system, with the graders of a run.
 
     Rows: `task_id` or `doc_id` (index in the test split), `text` (for code also `completion` or `solution`), optional
     `finish_reason` and `n_tokens`. The last line on standard output is the summary as JSON.
     """
+    from harness.config.settings import load_config
     from harness.evaluation.grade_file import grade_file
 
     with stdout_to_stderr():
-        found = grade_file(task, answers, out)
+        found = grade_file(task, answers, out, load_config(None, options).trust_data)
     click.echo(json.dumps(asdict(found)))

@@ -203,6 +203,11 @@ class RunConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
     )
+    trust_data: bool = Field(
+        default=False,
+        description="Use HumanEval.jsonl and mbpp.jsonl of HARNESS_DATA_DIR also where they are not the published "
+        "files. Their tests run as you, outside the sandbox.",
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads. Default: all cores.")
     concurrency: tuple[PositiveInt, ...] = Field(
         default=(1, 32), min_length=1, description="Simultaneous requests when speed is measured."

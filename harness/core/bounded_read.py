@@ -9,8 +9,9 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UsageError
 
@@ -32,7 +33,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path, limit_bytes: int | None = None) -> BinaryIO:
+def open_regular(path: Path, limit_bytes: int | None = None) -> BufferedReader:
     """Opens a regular file for reading, and waits for nothing.
 
     Args:

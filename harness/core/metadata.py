@@ -35,7 +35,7 @@ def fraction_of(meta: Metadata, key: str, allowed: Callable[[float], bool] = lam
 
 def flag_of(meta: Metadata, key: str) -> bool:
     """True or false."""
-    return name_of(meta, key, ("true", "false")) == "true"
+    return bool(name_of(meta, key, ("true", "false")) == "true")
 
 
 def name_of(meta: Metadata, key: str, known: tuple[str, ...]) -> Any:

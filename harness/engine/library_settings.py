@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partialmethod
 from typing import Any
 
+from tasks.data import trusting
+
 _ENVIRONMENT = {
     "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -30,7 +32,7 @@ _replacements: dict[tuple[str, str], Any] = {}  # what it put there; the next en
 
 
 @contextmanager
-def library_settings(threads: int | None = None) -> Iterator[None]:
+def library_settings(threads: int | None = None, trust_data: bool | None = None) -> Iterator[None]:
     """One process, no telemetry, only errors on the terminal; on leaving, the process is as it was, also after an
     error.
 
@@ -39,10 +41,13 @@ def library_settings(threads: int | None = None) -> Iterator[None]:
 
     Args:
         threads: OpenMP threads, None for those of OMP_NUM_THREADS or else all cores.
+        trust_data: Whether data files are used whose tests are not the published ones; None for what holds outside.
     """
     with ExitStack() as stack:
         for part in (_processors(), _environment(threads), _quiet(), _random_generators()):
             stack.enter_context(part)
+        if trust_data is not None:
+            stack.enter_context(trusting(trust_data))
         yield
 
 

@@ -17,6 +17,7 @@ from harness.core.types.evaluation import SIMILARITY, SampleRecord
 from harness.evaluation.samples import graded_record
 from harness.evaluation.summary import summarise
 from tasks import sandbox
+from tasks.data import trusting
 from tasks.failures import FINISH_REASONS
 from tasks.generation import Generation
 from tasks.grading import grade_all
@@ -63,7 +64,7 @@ class GradeSummary:
     sandbox: str | None
 
 
-def grade_file(task_name: str, source: Path, out: Path | None) -> GradeSummary:
+def grade_file(task_name: str, source: Path, out: Path | None, trust_data: bool = False) -> GradeSummary:
     """Grades each row of a JSON Lines file.
 
     Args:
@@ -71,6 +72,7 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> GradeSummary:
         source: Rows with `task_id` or `doc_id`, `text` (or `completion`, `solution`), optional `finish_reason`,
             `n_tokens` and `prompt_truncated`.
         out: The sample rows to write, in the same order.
+        trust_data: Also with a data file whose tests are not the published ones.
 
     Raises:
         UsageError: A row cannot be graded; the message names its line.
@@ -81,7 +83,8 @@ def grade_file(task_name: str, source: Path, out: Path | None) -> GradeSummary:
         raise UsageError(
             f"{task.name} needs a model's likelihoods or another model's answers; there is nothing to grade"
         )
-    rows = list(_rows(task, source))
+    with trusting(trust_data):
+        rows = list(_rows(task, source))
     if not rows:
         raise UsageError(f"{source} holds no rows")
     graded = []

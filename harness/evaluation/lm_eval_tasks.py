@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import compose_yaml, read_text
 from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.jsonl import write_rows
 from harness.core.progress import progress_bar
@@ -39,18 +40,50 @@ def find_builtin(names: Sequence[str], include_path: Path | None) -> BuiltinTask
     """Finds tasks among lm-eval's own and those in the folder `include_path`.
 
     Raises:
-        UsageError: lm-eval does not know a name either.
+        UsageError: lm-eval does not know a name either, or a file of that folder cannot be read.
     """
+    if include_path:
+        _check_files(include_path)
     with progress_bar("Reading lm-eval's task list"):
         from lm_eval.tasks import TaskManager
 
-        manager = TaskManager(include_path=str(include_path) if include_path else None)
+        try:
+            manager = TaskManager(include_path=str(include_path) if include_path else None)
+        except Exception as error:  # of YAML, of its tags, of what the files import
+            raise UsageError(f"lm-eval cannot read the files in {include_path} ({first_line(error)})") from error
     if unknown := sorted(set(names) - set(manager.all_tasks)):
         known = [*TASKS, *FAMILY_NAMES, *manager.all_tasks]
         near = difflib.get_close_matches(unknown[0], known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `harness tasks` and `lm_eval ls tasks`"
         raise UsageError(f"neither harness nor lm-eval has a task {unknown[0]!r}; {hint}")
     return BuiltinTasks(tuple(names), manager)
+
+
+def _check_files(folder: Path) -> None:
+    """Raises UsageError for a YAML file that lm-eval would read without end, also for one that another includes."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; give the one with your lm-eval YAML files")
+    waiting, seen = sorted(folder.glob("**/*.yaml")), set[Path]()
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        waiting += [file.parent / name for name in _included(file)]
+
+
+def _included(file: Path) -> list[str]:
+    """The files that a task's YAML file includes; raises UsageError where it cannot be read."""
+    import yaml
+
+    try:
+        root = compose_yaml(read_text(file))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{file} cannot be read as YAML ({first_line(error)})") from error
+    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
+    values = [value for key, value in pairs if key.value == "include"]
+    named = [each for value in values for each in (value.value if isinstance(value, yaml.SequenceNode) else [value])]
+    return [str(node.value) for node in named if isinstance(node, yaml.ScalarNode)]
 
 
 def evaluate_builtin(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.dtypes import BY_NAME, bits_of
-from harness.core.errors import UnsupportedModelError
+from harness.core.errors import UnsupportedModelError, first_line
 from harness.core.safetensors_stream import Array, Entry, iter_blocks, write_entries
+from harness.models.gguf_header import check_header
 from pruning.checkpoint import sampled_hash
 from pruning.families import family_of
 
@@ -21,10 +22,11 @@ def read_config(source: Path) -> dict[str, Any]:
     from transformers import AutoConfig
 
     try:
+        check_header(source)
         config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name).to_dict()
     except Exception as error:  # the readers below raise many kinds for a damaged or unknown file
         raise UnsupportedModelError(
-            f"{source} cannot be read as GGUF ({str(error).splitlines()[0]}); get the file again"
+            f"{source} cannot be read as GGUF ({first_line(error)}); get the file again"
         ) from error
     return {key: value for key, value in config.items() if key != "quantization_config"} | {"dtype": "bfloat16"}
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.metadata
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import StorageError, UsageError
+from harness.core.bounded_read import read_json_object
+from harness.core.errors import StorageError, UnsupportedModelError, UsageError, first_line
 from harness.core.files import atomic_path, check_disk
 from harness.core.hub_ids import is_hub_id
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
 from pruning.checkpoint import ModelFolder, open_model, read_config
-from pruning.families import family_of, shape_of
+from pruning.families import shape_of
 
 # the sizes that a dry run needs before anything is downloaded; parameters: as counted in the published weights
 _QWEN_1_5B = {
@@ -173,7 +173,7 @@ def looks_like_chat(name: str) -> bool:
     if name in ALIASES or not folder.is_dir() or (folder / "chat_template.jinja").exists():
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.exists() and "chat_template" in json.loads(settings.read_text(encoding="utf-8"))
+    return settings.exists() and "chat_template" in read_json_object(settings)
 
 
 def shape(name: str, kind: str) -> ModelShape:
@@ -207,9 +207,15 @@ def count_parameters(config: Mapping[str, Any]) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
-    settings = AutoConfig.for_model(family_of(config).model_type, **values)
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(settings)
+    model_type = shape_of(config).model_type
+    try:
+        settings = AutoConfig.for_model(model_type, **values)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(settings)
+    except Exception as error:  # each architecture has its own for settings that do not fit each other
+        raise UnsupportedModelError(
+            f"config.json is not one of a {model_type} ({first_line(error)}); get the model again"
+        ) from error
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -241,7 +247,7 @@ def locate(name: str, kind: str) -> ModelFolder:
 
 def _opened(folder: Path) -> ModelFolder:
     """Opened once in a process as long as its files stay as they are, as every stage asks for its model by name."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors") and file.exists())
     return _open_once(folder.absolute(), tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, first_line
 
 
 def load_tokenizer(model: Path) -> Any:
@@ -14,10 +14,8 @@ def load_tokenizer(model: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{model} has no tokenizer that transformers can read ({str(error).splitlines()[0]})"
-        ) from error
+    except Exception as error:  # transformers and tokenizers raise many kinds for damaged files
+        raise UsageError(f"{model} has no tokenizer that transformers can read ({first_line(error)})") from error
 
 
 def has_chat_template(tokenizer: Any) -> bool:

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.config.settings import RecoveryConfig, RunConfig
+from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
 from harness.core.labels import arm_label
 from harness.core.types.pruning import Method, ModelShape
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
+from harness.training import fine_tuning
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.scores import check_metric
+from tasks.data import check_code_files, trusting
 from tasks.registry import find_task, training_items
 from tasks.task import Task
 
@@ -205,7 +208,7 @@ def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
     if file is None:
         return ()
     try:
-        items = json.loads(file.read_text(encoding="utf-8"))
+        items = read_json(file)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{file} cannot be read as JSON ({error}); give a list of item numbers, like [0, 7, 12]"
@@ -244,7 +247,9 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
     if len(chosen) == 1:
         chosen += [find_task(name, chat) for name in chosen[0].off_target]
     shape = registry.shape(config.model, chosen[0].kind)
-    check_tasks(chosen, shape)
+    check_tasks(chosen, shape, config.trust_data)
+    if config.recover or config.sweep.recovered:
+        fine_tuning.check_files(config.recovery)
     if config.recover and config.recovery.data in ("task", "generated"):
         training_items(chosen[0])
     return tuple(chosen), shape
@@ -285,9 +290,11 @@ def task_names(config: RunConfig) -> tuple[str, ...]:
     return config.task or ((alias.task,) if alias else ("gsm8k",))
 
 
-def check_tasks(tasks: Sequence[Task], shape: ModelShape) -> None:
-    """Raises UsageError where an answer does not fit the model's context."""
+def check_tasks(tasks: Sequence[Task], shape: ModelShape, trust_data: bool) -> None:
+    """Raises UsageError where an answer does not fit the model's context, or a data file holds unknown code."""
     for task in tasks:
+        with trusting(trust_data):
+            check_code_files(task.code_files)
         if task.generates and shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
             raise UsageError(
                 f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from harness.core.bounded_read import read_json, read_json_object
 from harness.core.files import write_json
 from harness.core.labels import metric_label
 from harness.core.run_file import RUN_FILE, read_run
@@ -65,11 +65,11 @@ _PACKAGES = (
 
 
 def read_eval(path: Path) -> dict[str, EvalResult]:
-    return {task: EvalResult(**value) for task, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    return {task: EvalResult(**value) for task, value in read_json_object(path).items()}
 
 
 def read_serving(path: Path) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = read_json_object(path)
     variants = {
         name: ServingResult(**{**value, "concurrency": tuple(ServingRow(**row) for row in value["concurrency"])})
         for name, value in raw["variants"].items()
@@ -85,7 +85,7 @@ def save_serving(variants: Mapping[str, ServingResult], ratios: Sequence[SpeedRa
 
 def read_training(folder: Path) -> TrainingResult:
     """One variant's training, from the files that it and the evaluations during training wrote."""
-    raw, curve = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("training.json", "curve.json"))
+    raw, curve = (read_json(folder / name) for name in ("training.json", "curve.json"))
     return TrainingResult(
         **{**raw, "loss": tuple(LossPoint(**p) for p in raw["loss"]), "curve": tuple(CurvePoint(**p) for p in curve)}
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.errors import MeasurementError, UsageError
+from harness.core.bounded_read import is_count, read_json_object
+from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.files import load_arrays, save_arrays, write_json
 from harness.core.memory import moments_memory, scoring_dtype
 from harness.core.progress import progress_bar
@@ -24,7 +24,7 @@ from pruning import compensation, score_file, second_moments
 from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration, question_ids
 from pruning.checkpoint import ModelFolder
-from pruning.families import Family, submodule
+from pruning.families import MOST_SIZES, Family, submodule
 from pruning.loader import attention
 from pruning.obs import removal_scores
 from pruning.plan import load_plan
@@ -34,6 +34,8 @@ from pruning.sequential import LayerwiseRefit
 from tasks import registry
 from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
+
+_CALIBRATION_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,27 @@ def save_calibration(calibration: CalibrationSet, path: Path) -> None:
 
 
 def load_calibration(path: Path) -> CalibrationSet:
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    items = tuple(CalibrationItem(i["target"], tuple(i["token_ids"]), i["start"], i["stop"]) for i in raw["items"])
-    return CalibrationSet(
-        model=raw["model"],
-        model_hash=raw["model_hash"],
-        target_source=raw["target_source"],
-        distractor_sources=tuple(raw["distractor_sources"]),
-        tokens=raw["tokens"],
-        items=items,
-    )
+    """What `save_calibration` wrote; raises UsageError for anything else."""
+    raw = read_json_object(path, _CALIBRATION_BYTES)
+    try:
+        return CalibrationSet(
+            model=raw["model"],
+            model_hash=raw["model_hash"],
+            target_source=raw["target_source"],
+            distractor_sources=tuple(raw["distractor_sources"]),
+            tokens=raw["tokens"],
+            items=tuple(_item(item) for item in raw["items"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} holds no calibration prompts ({first_line(error)}); score again") from error
+
+
+def _item(raw: Mapping[str, Any]) -> CalibrationItem:
+    ids, start, stop = raw["token_ids"], raw["start"], raw["stop"]
+    whole = isinstance(ids, list) and all(is_count(token, MOST_SIZES["vocab_size"]) for token in ids)
+    if not whole or not is_count(stop, len(ids)) or not is_count(start, stop) or not isinstance(raw["target"], bool):
+        raise ValueError("an item is not a list of tokens with a range in it")
+    return CalibrationItem(raw["target"], tuple(ids), start, stop)
 
 
 @dataclass(frozen=True)

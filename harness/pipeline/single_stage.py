@@ -158,7 +158,7 @@ def evaluate_checkpoint(
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
     chat = has_chat_template(load_tokenizer(model.path))
     tasks = [find_task(name, chat) for name in ours]
-    check_tasks(tasks, model.shape)
+    check_tasks(tasks, model.shape, config.trust_data)
     check_tools(tasks)
     row = _row(config.model, model, out)
     with _opened("evaluation", out, config, [model], fresh, command) as directory:

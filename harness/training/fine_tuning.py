@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.settings import RecoveryConfig, RunConfig
+from harness.config.yaml_file import read_yaml
+from harness.core.bounded_read import read_json_object, read_text
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path, check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
@@ -79,15 +80,21 @@ def check_dependencies(config: RecoveryConfig, defaults: Defaults, task: Task) -
     missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(f"recovery needs {' and '.join(missing)}; run `pip install {' '.join(missing)}`")
+    if config.steps and config.epochs:
+        raise UsageError("--steps and --epochs say the same in two ways; give one")
+    check_files(config)
+    make_recipe(config, defaults, available_examples(config, defaults, task))
+
+
+def check_files(config: RecoveryConfig) -> None:
+    """Raises UsageError for a file of training items or of accelerate's settings that cannot be used."""
     if config.accelerate_config and not config.accelerate_config.exists():
         raise UsageError(
             f"{config.accelerate_config} does not exist; give --accelerate-config a file that accelerate reads"
         )
-    if config.steps and config.epochs:
-        raise UsageError("--steps and --epochs say the same in two ways; give one")
+    read_yaml(config.accelerate_config)
     if _is_file(config.data):
         training_data.read_file(Path(config.data))
-    make_recipe(config, defaults, available_examples(config, defaults, task))
 
 
 def _is_file(data: str) -> bool:
@@ -257,7 +264,7 @@ def recipe_for(config: RecoveryConfig, defaults: Defaults, data: Path) -> Recipe
 
 
 def summary_of(data: Path) -> dict[str, Any]:
-    return dict(json.loads((data / _SUMMARY).read_text(encoding="utf-8")))
+    return read_json_object(data / _SUMMARY)
 
 
 def _precision(parameters: int) -> Any:
@@ -343,16 +350,14 @@ def write_checkpoint(before: ModelFolder, state: Path, out: Path, record: dict[s
         write_json(scratch / RECOVERED, record)
         _stop_at(scratch, before.config, record["end_token"])
         card = before.path / "README.md"
-        write_text(
-            scratch / "README.md", recovered_card(card.read_text(encoding="utf-8") if card.exists() else "", record)
-        )
+        write_text(scratch / "README.md", recovered_card(read_text(card) if card.exists() else "", record))
     return open_model(out)
 
 
 def _stop_at(checkpoint: Path, config: Mapping[str, Any], end_token: int) -> None:
     """The engine must stop where the model was taught to end an answer."""
     file = checkpoint / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    settings = read_json_object(file) if file.exists() else {}
     known = settings.get("eos_token_id", config.get("eos_token_id"))
     stops = known if isinstance(known, list) else [known] if known is not None else []
     if end_token not in stops:

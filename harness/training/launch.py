@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import read_json_object
 from harness.core.errors import HarnessError, MeasurementError
 from harness.core.files import write_json, write_text
 from harness.core.processes import end_with_parent
@@ -116,7 +117,7 @@ def save_job(job: Job) -> None:
 
 
 def load_job(path: Path) -> Job:
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = read_json_object(path)
     teacher = Path(raw["teacher"]) if raw["teacher"] else None
     return Job(
         folder=Path(raw["folder"]),

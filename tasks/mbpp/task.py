@@ -111,6 +111,7 @@ TASK = Task(
     extract=extract_code,
     training=TrainingItems(documents=training, example=example, items=368),
     off_target=("mini_facts",),
+    code_files=("mbpp.jsonl",),
     question=itemgetter("text"),
 )
 load, process_results = TASK.load, TASK.process_results  # for the YAML

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.core.types.calibration import Example
-from tasks.data import hub_rows, local_file
+from tasks.data import hub_rows, local_lines
 from tasks.grading import Document
 from tasks.splits import Split, sample
 from tasks.task import Task
@@ -26,9 +26,9 @@ def pages(split: Split) -> list[str]:
     """From the Hub every article; of a local test file, whose other half stands in for general prompts, every second
     one.
     """
-    file = local_file("wikitext2_test.txt") if split == "test" else None
-    if file:
-        return halves(articles(file.read_text(encoding="utf-8").splitlines()))[0]
+    lines = local_lines("wikitext2_test.txt") if split == "test" else None
+    if lines is not None:
+        return halves(articles(lines))[0]
     return articles(row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", split))
 
 
