@@ -170,6 +170,7 @@ def _check_side_files(model: Path) -> None:
     for name in _SETTINGS:
         if (model / name).exists():
             read_json_object(model / name, _SIDE_FILE_BYTES)
+    read_record(model)  # so that a damaged one is refused before any work
 
 
 def _check_widths(model: ModelFolder) -> None:

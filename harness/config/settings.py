@@ -204,9 +204,7 @@ class RunConfig(BaseModel):
         default="auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
     )
     trust_data: bool = Field(
-        default=False,
-        description="Use HumanEval.jsonl and mbpp.jsonl of HARNESS_DATA_DIR also where they are not the published "
-        "files. Their tests run as you, outside the sandbox.",
+        default=False, description="Use test code in HARNESS_DATA_DIR that is not the published one; it runs as you."
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads. Default: all cores.")
     concurrency: tuple[PositiveInt, ...] = Field(

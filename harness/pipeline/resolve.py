@@ -17,7 +17,6 @@ from harness.core.labels import arm_label
 from harness.core.types.pruning import Method, ModelShape
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
-from harness.training import fine_tuning
 from pruning.checkpoint import read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.scores import check_metric
@@ -248,8 +247,6 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
         chosen += [find_task(name, chat) for name in chosen[0].off_target]
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape, config.trust_data)
-    if config.recover or config.sweep.recovered:
-        fine_tuning.check_files(config.recovery)
     if config.recover and config.recovery.data in ("task", "generated"):
         training_items(chosen[0])
     return tuple(chosen), shape

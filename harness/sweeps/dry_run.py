@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.pipeline.dry_run import RecoveryForecast, estimated_seconds, recovery_cost, recovery_rows, time_text
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.grid import GridRow, grid_rows
+from harness.training.fine_tuning import check_files
 from reports.figures import percent
 from reports.parts import Table
 
@@ -46,6 +47,8 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
     """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
     default.
     """
+    if spec.recovered:
+        check_files(spec.config.recovery)
     return SweepForecast(
         model=spec.model,
         task=tuple(task.name for task in spec.tasks),
