@@ -1,7 +1,8 @@
 """Commands of harness with little memory and time, each in a fork of one process, which saves the imports.
 
-Standard input: a JSON list of {"arguments", "cwd", "environment"}. Standard output: a JSON list of [exit code, what it
-wrote on standard error]; the code is negative where the command was ended by a signal, as after too much time.
+Standard input: a JSON list of {"arguments", "cwd"} on each line. Standard output: for each a line with a JSON list of
+[exit code, what it wrote on standard error]; the code is negative where a signal ended the command, as after too much
+time.
 """
 
 from __future__ import annotations
@@ -9,27 +10,35 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 CPU_SECONDS, WALL_SECONDS = 60, 120
 MEMORY = 2 << 30  # that a command may add
 
+Confined = Callable[[Sequence[Sequence[str]], Path], list[tuple[int, str]]]
 
-def confined(
-    commands: Sequence[Sequence[str]], cwd: Path, environment: Mapping[str, str] = {}
-) -> list[tuple[int, str]]:
-    """Exit code and standard error of each command."""
-    asked = json.dumps([{"arguments": list(each), "cwd": str(cwd)} for each in commands])
-    command = [sys.executable, "-m", "tests.support.confined"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, input=asked, capture_output=True, text=True, cwd=root, env={**os.environ, **environment}, check=True
-    )
-    return [(code, text) for code, text in json.loads(done.stdout)]
+
+@contextmanager
+def confined() -> Iterator[Confined]:
+    """A function that runs commands in a folder and returns exit code and standard error of each."""
+    command, root = [sys.executable, "-m", "tests.support.confined"], Path(__file__).parents[2]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root) as server:
+        assert server.stdin and server.stdout
+
+        def ask(commands: Sequence[Sequence[str]], cwd: Path) -> list[tuple[int, str]]:
+            print(json.dumps([{"arguments": [*each], "cwd": str(cwd)} for each in commands]), file=server.stdin)
+            server.stdin.flush()
+            return [(code, said) for code, said in json.loads(server.stdout.readline())]
+
+        yield ask
+        server.stdin.close()
 
 
 def _answer(case: Mapping[str, Any]) -> tuple[int, str]:
@@ -45,8 +54,6 @@ def _answer(case: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _run(case: Mapping[str, Any], writer: int) -> None:
-    import signal
-
     from harness.cli.main import main
 
     os.dup2(writer, 2)
@@ -72,7 +79,8 @@ def _main() -> None:
     import harness.pipeline.dry_run
     import harness.pipeline.single_stage  # noqa: F401
 
-    print(json.dumps([_answer(case) for case in json.load(sys.stdin)]))
+    for line in sys.stdin:
+        print(json.dumps([_answer(case) for case in json.loads(line)]), flush=True)
 
 
 if __name__ == "__main__":

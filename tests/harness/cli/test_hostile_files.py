@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.support.confined import confined
+from tests.support.confined import Confined, confined
 from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
@@ -93,6 +93,12 @@ MODELS: dict[str, Spoil] = {
 }
 
 
+@pytest.fixture(scope="module")
+def run() -> Iterator[Confined]:
+    with confined() as made:
+        yield made
+
+
 def spoilt(folder: Path, spoil: Spoil) -> Path:
     shutil.copytree(TINY_MATH, folder)
     spoil(folder)
@@ -107,15 +113,15 @@ def refuse(found: list[tuple[int, str]], names: list[str]) -> None:
         assert "unexpected" not in said and "Traceback" not in said, (name, said)
 
 
-def test_hostile_model_folders_are_refused_also_by_a_dry_run(tmp_path: Path) -> None:
+def test_hostile_model_folders_are_refused_also_by_a_dry_run(run: Confined, tmp_path: Path) -> None:
     folders = [spoilt(tmp_path / str(i), spoil) for i, spoil in enumerate(MODELS.values())]
     dry = [["run", "--model", str(folder), "--task", "mini_math", "--dry-run"] for folder in folders]
-    refuse(confined(dry, tmp_path), list(MODELS))
+    refuse(run(dry, tmp_path), list(MODELS))
     table = [["plan", str(folder), "--device", "24GiB"] for folder in folders]
-    refuse(confined(table[:3] + table[17:19], tmp_path), list(MODELS)[:3] + list(MODELS)[17:19])
+    refuse(run(table[:3] + table[17:19], tmp_path), list(MODELS)[:3] + list(MODELS)[17:19])
 
 
-def test_other_commands_refuse_them_too(tmp_path: Path) -> None:
+def test_other_commands_refuse_them_too(run: Confined, tmp_path: Path) -> None:
     folder = str(spoilt(tmp_path / "m", MODELS["a nested header"]))
     commands = [
         ["score", folder, "--task", "mini_math", "--out", "s"],
@@ -126,7 +132,7 @@ def test_other_commands_refuse_them_too(tmp_path: Path) -> None:
         ["recover", folder, "--task", "mini_math", "--dry-run"],
         ["sweep", "--model", folder, "--task", "mini_math", "--dry-run"],
     ]
-    refuse(confined(commands, tmp_path), [command[0] for command in commands])
+    refuse(run(commands, tmp_path), [command[0] for command in commands])
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
@@ -158,7 +164,7 @@ YAML: dict[str, str] = {
 }
 
 
-def test_hostile_settings_files_are_refused(tmp_path: Path) -> None:
+def test_hostile_settings_files_are_refused(run: Confined, tmp_path: Path) -> None:
     commands = []
     for i, text in enumerate(YAML.values()):
         (tmp_path / f"{i}.yaml").write_text(text)
@@ -171,10 +177,10 @@ def test_hostile_settings_files_are_refused(tmp_path: Path) -> None:
     recover = ["recover", "tiny-math", "--dry-run"]
     commands += [[*recover, "--data", "data.jsonl"], [*recover, "--accelerate-config", "0.yaml"]]
     commands += [["sweep", "--dry-run", "--config", "0.yaml"]]
-    refuse(confined(commands, tmp_path), [" ".join(command) for command in commands])
+    refuse(run(commands, tmp_path), [" ".join(command) for command in commands])
 
 
-def test_hostile_task_files_are_refused(tmp_path: Path) -> None:
+def test_hostile_task_files_are_refused(run: Confined, tmp_path: Path) -> None:
     commands = []
     texts = [bomb(), "task: x\ninclude: ../bomb.yaml", "task: x\ninclude: /dev/zero", "task: x\ninclude: [../fifo]"]
     (tmp_path / "bomb.yaml").write_text(bomb())
@@ -184,10 +190,10 @@ def test_hostile_task_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / str(i) / "x.yaml").write_text(text)
         commands.append(["eval", "tiny-math", "--task", "x", "--include-path", str(i), "--out", "e"])
     commands.append(["eval", "tiny-math", "--task", "x", "--include-path", "missing", "--out", "e"])
-    refuse(confined(commands, tmp_path), [*texts, "missing"])
+    refuse(run(commands, tmp_path), [*texts, "missing"])
 
 
-def test_hostile_answers_are_refused(tmp_path: Path) -> None:
+def test_hostile_answers_are_refused(run: Confined, tmp_path: Path) -> None:
     fifo(tmp_path / "fifo")
     (tmp_path / "nested").write_text('{"doc_id": ' + DEEP + "\n")
     (tmp_path / "long").write_bytes(b'{"text": "' + b"x" * (20 << 20) + b'"}')
@@ -195,10 +201,10 @@ def test_hostile_answers_are_refused(tmp_path: Path) -> None:
     os.truncate(tmp_path / "sparse", 1 << 40)
     (tmp_path / "packed.gz").write_bytes(gzip.compress(bytes(1 << 30)))
     names = ["fifo", "/dev/zero", "/dev/tty", "nested", "long", "sparse", "packed.gz", "."]
-    refuse(confined([["grade", name, "--task", "mini_math"] for name in names], tmp_path), names)
+    refuse(run([["grade", name, "--task", "mini_math"] for name in names], tmp_path), names)
 
 
-def test_hostile_plans_and_scores_are_refused(tmp_path: Path) -> None:
+def test_hostile_plans_and_scores_are_refused(run: Confined, tmp_path: Path) -> None:
     fifo(tmp_path / "fifo")
     (tmp_path / "nested").write_bytes(len(DEEP).to_bytes(8, "little") + DEEP.encode())
     header(tmp_path / "huge", b"{}", 2 << 30)
@@ -206,20 +212,20 @@ def test_hostile_plans_and_scores_are_refused(tmp_path: Path) -> None:
     names = ["fifo", "/dev/zero", "nested", "huge", "plain", "."]
     commands = [["prune", "tiny-math", name, "--out", "c"] for name in names]
     commands += [["plan", name, "--out", "p"] for name in names]
-    refuse(confined(commands, tmp_path), [" ".join(command) for command in commands])
+    refuse(run(commands, tmp_path), [" ".join(command) for command in commands])
 
 
-def test_hostile_run_directories_are_refused(tmp_path: Path) -> None:
+def test_hostile_run_directories_are_refused(run: Confined, tmp_path: Path) -> None:
     spoils: list[Spoil] = [fifo, zeros, lambda path: path.write_text('{"variants": ' + DEEP)]
     for i, spoil in enumerate(spoils):
         (tmp_path / str(i)).mkdir()
         spoil(tmp_path / str(i) / "run.json")
     commands = [[command, str(i)] for command in ("report", "inspect") for i in range(len(spoils))]
     commands += [["push", str(i), "--to", "a/b", "--dry-run"] for i in range(len(spoils))]
-    refuse(confined(commands, tmp_path), [" ".join(command) for command in commands])
+    refuse(run(commands, tmp_path), [" ".join(command) for command in commands])
     fifo(tmp_path / "0" / "manifest.json")
     fifo(tmp_path / "0" / ".lock")
-    assert confined([["runs", "."]], tmp_path) == [(0, "")]
+    assert run([["runs", "."]], tmp_path) == [(0, "")]
 
 
 def gguf(path: Path, *keys: bytes, tensors: int = 0, count: int | None = None) -> None:
@@ -230,7 +236,7 @@ def entry(name: str, kind: int, value: bytes) -> bytes:
     return struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", kind) + value
 
 
-def test_hostile_gguf_files_are_refused(tmp_path: Path) -> None:
+def test_hostile_gguf_files_are_refused(run: Confined, tmp_path: Path) -> None:
     architecture = entry("general.architecture", 8, struct.pack("<Q", 5) + b"llama")
     layers = entry("llama.block_count", 4, struct.pack("<I", 2**31))
     array = entry("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 0, 1 << 27))
@@ -244,4 +250,4 @@ def test_hostile_gguf_files_are_refused(tmp_path: Path) -> None:
     gguf(tmp_path / "cut.gguf", entry("x", 8, struct.pack("<Q", 2**62)))
     fifo(tmp_path / "fifo.gguf")
     names = [path.name for path in sorted(tmp_path.glob("*.gguf"))]
-    refuse(confined([["run", "--model", f"./{name}", "--dry-run"] for name in names], tmp_path), names)
+    refuse(run([["run", "--model", f"./{name}", "--dry-run"] for name in names], tmp_path), names)
