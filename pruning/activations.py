@@ -244,7 +244,7 @@ def _resume(
     if partial is None or not partial.exists():
         return groups, 0
     arrays, meta = load_arrays(partial, "harness score")
-    if meta["key"] != key:
+    if meta.get("key") != key:
         return groups, 0
     for target, group in groups.items():
         numbers, stored = (

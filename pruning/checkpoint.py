@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ ADAPTER = "adapter_config.json"  # of peft
 _CONFIG_BYTES, _SIDE_FILE_BYTES = 4 << 20, 256 << 20
 _SUBFOLDERS = ("additional_chat_templates", "pruning")
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
+_SHARD_NAME = r"\w[\w.-]{0,200}"
 _SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -201,7 +203,7 @@ def _shard_names(model: Path) -> list[str]:
         names = sorted(set(read_json(index)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModelError(f"{index} is damaged ({error!r}); get this file again") from error
-    if not names or any(Path(name).name != name for name in names):
+    if not names or not all(isinstance(name, str) and re.fullmatch(_SHARD_NAME, name) for name in names):
         raise UnsupportedModelError(f"{index} names no shards, or shards outside its folder; get this file again")
     return names
 

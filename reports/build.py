@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core.bounded_read import read_json_object
 from harness.core.errors import UsageError
 from harness.core.files import write_text
 from harness.core.run_file import figures_of, read_run

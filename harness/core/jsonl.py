@@ -13,7 +13,7 @@ from harness.core.bounded_read import open_regular, parse_json
 from harness.core.errors import UsageError, first_line
 from harness.core.files import write_text
 
-FILE_BYTES, LINE_BYTES = 2 << 30, 64 << 20  # the most of a file, unpacked, and of a line
+FILE_BYTES, LINE_BYTES = 1 << 30, 64 << 20  # the most of a file, unpacked, and of a line
 _FORM = "a JSON Lines file has one JSON object on each line"
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core.bounded_read import read_json_object
 from harness.core.errors import UsageError
 from harness.core.run_directory import MANIFEST
 from harness.core.run_file import figures_of, read_answers, read_document, read_run

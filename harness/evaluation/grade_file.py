@@ -4,6 +4,7 @@ the data set.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from tasks.registry import find_task
 from tasks.task import Task
 
 Named = tuple[int | None, Mapping[str, Any]]
+_MOST_ROWS = 1_000_000
 _TEXTS = ("text", "completion", "solution")
 
 
@@ -84,9 +86,11 @@ def grade_file(task_name: str, source: Path, out: Path | None, trust_data: bool 
             f"{task.name} needs a model's likelihoods or another model's answers; there is nothing to grade"
         )
     with trusting(trust_data):
-        rows = list(_rows(task, source))
+        rows = list(itertools.islice(_rows(task, source), _MOST_ROWS + 1))
     if not rows:
         raise UsageError(f"{source} holds no rows")
+    if len(rows) > _MOST_ROWS:
+        raise UsageError(f"{source} holds more than {_MOST_ROWS} rows; split the file")
     graded = []
     with progress_bar(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
         for answer in grade_all(task.grade, [(row.doc, row.text) for row in rows]):

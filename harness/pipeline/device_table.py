@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.settings import RunConfig
-from harness.core.bounded_read import read_json_object
 from harness.core.errors import UsageError
 from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape

@@ -19,7 +19,8 @@ from pruning.plan import load_plan, save_plan
 from tests.support.models import TINY_MATH
 from tests.support.pruned import plan_for
 
-Arrays, Meta = dict[str, np.ndarray], dict[str, str]
+Arrays = dict[str, np.ndarray]
+Meta = dict[str, str]
 Change = Callable[[Arrays, Meta], Any]
 INTS = np.arange(4, dtype=np.int32)
 

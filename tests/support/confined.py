@@ -30,15 +30,15 @@ def confined() -> Iterator[Confined]:
     command, root = [sys.executable, "-m", "tests.support.confined"], Path(__file__).parents[2]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root) as server:
-        assert server.stdin and server.stdout
+        given, answered = server.stdin, server.stdout
+        assert given and answered
 
         def ask(commands: Sequence[Sequence[str]], cwd: Path) -> list[tuple[int, str]]:
-            print(json.dumps([{"arguments": [*each], "cwd": str(cwd)} for each in commands]), file=server.stdin)
-            server.stdin.flush()
-            return [(code, said) for code, said in json.loads(server.stdout.readline())]
+            print(json.dumps([{"arguments": [*each], "cwd": str(cwd)} for each in commands]), file=given, flush=True)
+            return [(code, said) for code, said in json.loads(answered.readline())]
 
         yield ask
-        server.stdin.close()
+        given.close()
 
 
 def _answer(case: Mapping[str, Any]) -> tuple[int, str]:

@@ -57,7 +57,10 @@ def test_what_is_asked_for_is_refused_before_any_work(evil: Path) -> None:
     for task in ("humaneval", "mbpp"):
         with pytest.raises(UsageError, match="published"):
             resolve(load_config(None, {"model": "qwen-7b", "task": task}))
-        assert resolve(load_config(None, {"model": "qwen-7b", "task": task, "trust_data": True})).settings["trust_data"] is True
+        assert (
+            resolve(load_config(None, {"model": "qwen-7b", "task": task, "trust_data": True})).settings["trust_data"]
+            is True
+        )
     assert resolve(load_config(None, {"task": "mini_code"})).settings["trust_data"] is False
     (evil / "HumanEval.jsonl").unlink()
     with pytest.raises(UsageError, match=r"mbpp\.jsonl is not the published"):  # whose problems humaneval trains on

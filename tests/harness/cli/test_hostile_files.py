@@ -88,6 +88,10 @@ MODELS: dict[str, Spoil] = {
     "generation settings a device": lambda m: zeros(m / "generation_config.json"),
     "a template that is a FIFO": lambda m: fifo(m / "chat_template.jinja"),
     "a nested index": lambda m: (m / "model.safetensors.index.json").write_text('{"weight_map": ' + DEEP),
+    "shards that are numbers": lambda m: (m / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}'),
+    "a shard with a long name": lambda m: (m / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "x" * 5000}})
+    ),
     "a record without sizes": lambda m: (m / "pruning.json").write_text("{}"),
     "an adapter beside the model": lambda m: (m / "adapter_config.json").write_text("{}"),
 }
