@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,29 @@ def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
     Raises:
         UsageError, UnsupportedModelError: as `open_model` does.
     """
-    from transformers import AutoModelForCausalLM
-
     opened = folder if isinstance(folder, ModelFolder) else open_model(Path(folder))
     nonuniform = len(set(opened.widths)) > 1
-    options = {"dtype": dtype or "auto", "ignore_mismatched_sizes": nonuniform, **attention(opened.config)}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(opened.path, **options)
-    except Exception as error:  # each architecture has its own for settings that do not fit each other
-        raise UnsupportedModelError(f"{opened.path} cannot be loaded by transformers ({first_line(error)})") from error
+    model = from_folder(opened, dtype=dtype or "auto", ignore_mismatched_sizes=nonuniform)
     if nonuniform:
         _load_ffn(model, opened)
     return model.eval()
 
 
-def attention(config: Mapping[str, Any]) -> dict[str, str]:
-    """Arguments for `from_pretrained`: transformers' fast attention leaves out Gemma 2's cap on attention logits, which
-    vLLM applies.
+def from_folder(folder: ModelFolder, **options: Any) -> Any:
+    """What `AutoModelForCausalLM.from_pretrained` makes of a folder, with the attention that vLLM applies.
+
+    Raises UnsupportedModelError where transformers cannot load it.
     """
-    return {"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}
+    from transformers import AutoModelForCausalLM
+
+    # transformers' fast attention leaves out Gemma 2's cap on attention logits
+    eager = {"attn_implementation": "eager"} if folder.config.get("attn_logit_softcapping") else {}
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder.path, **options, **eager)
+    except Exception as error:  # each architecture has its own for settings that do not fit each other
+        raise UnsupportedModelError(
+            f"{folder.path} cannot be loaded by transformers ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def _load_ffn(model: Any, folder: ModelFolder) -> None:

@@ -25,7 +25,7 @@ from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration, question_ids
 from pruning.checkpoint import ModelFolder
 from pruning.families import MOST_SIZES, Family, submodule
-from pruning.loader import attention
+from pruning.loader import from_folder
 from pruning.obs import removal_scores
 from pruning.plan import load_plan
 from pruning.saliency import taylor
@@ -178,18 +178,17 @@ def load_model(model: ModelFolder, threads: int | None) -> Any:
     several.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    dtype, kind = getattr(torch, scoring_dtype(model.parameters)), attention(model.config)
+    dtype = getattr(torch, scoring_dtype(model.parameters))
     if torch.cuda.is_available():
-        loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype, device_map="auto", **kind).eval()
+        loaded = from_folder(model, dtype=dtype, device_map="auto").eval()
         if {"cpu", "disk"} & {str(device) for device in getattr(loaded, "hf_device_map", {}).values()}:
             raise MeasurementError(
                 f"{model.path} does not fit the memory of the GPUs that are free; free some, or give more of them"
             )
         return loaded
-    return AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype, **kind).eval()
+    return from_folder(model, dtype=dtype).eval()
 
 
 def compensate_plan(

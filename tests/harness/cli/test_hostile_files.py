@@ -138,6 +138,8 @@ def test_other_commands_refuse_them_too(run: Confined, tmp_path: Path) -> None:
     ]
     refuse(run(commands, tmp_path), [command[0] for command in commands])
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    odd = str(spoilt(tmp_path / "odd", config(hidden_act="none")))
+    refuse(run([["score", odd, "--task", "mini_math", "--metric", "smd", "--out", "s"]], tmp_path), ["an odd setting"])
 
 
 def bomb() -> str:
