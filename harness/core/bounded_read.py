@@ -18,7 +18,7 @@ from harness.core.errors import UsageError
 if TYPE_CHECKING:
     import yaml
 
-JSON_BYTES = 64 << 20
+JSON_BYTES = 32 << 20
 TEXT_BYTES = 4 << 20
 YAML_BYTES = 256 << 10
 _DEPTH = 64  # of nested JSON and YAML; run.json has 8 levels
@@ -117,16 +117,21 @@ def parse_json(text: bytes | str) -> Any:
     """The value of a JSON text; raises ValueError for a text that is not JSON, or is nested more than 64 deep."""
     try:
         value = json.loads(text)
+        deep = _is_deep(value)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except MemoryError:
         raise ValueError("it does not fit into memory") from None
+    if deep:
+        raise ValueError(f"it is nested more than {_DEPTH} levels deep")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(_DEPTH):
         level = [inner for outer in level for inner in _containers(outer)]
-        if not level:
-            return value
-    raise ValueError(f"it is nested more than {_DEPTH} levels deep")
+    return bool(level)
 
 
 def _containers(value: Any) -> list[Any]:
