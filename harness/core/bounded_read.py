@@ -59,8 +59,8 @@ def open_regular(path: Path, limit_bytes: int | None = None) -> BufferedReader:
 
 
 def check_regular(path: Path, limit_bytes: int | None = None) -> None:
-    """Raises what `open_regular` raises, for a file that a library will open."""
-    open_regular(path, limit_bytes).close()
+    """Raises what `open_regular` raises, for a file that a library will open; opens nothing itself."""
+    _check(path, path.stat(), limit_bytes)
 
 
 def _check(path: Path, found: os.stat_result, limit_bytes: int | None) -> None:

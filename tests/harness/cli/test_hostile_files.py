@@ -117,6 +117,7 @@ def refuse(found: list[tuple[int, str]], names: list[str]) -> None:
         assert "unexpected" not in said and "Traceback" not in said, (name, said)
 
 
+@pytest.mark.thorough
 def test_hostile_model_folders_are_refused_also_by_a_dry_run(run: Confined, tmp_path: Path) -> None:
     folders = [spoilt(tmp_path / str(i), spoil) for i, spoil in enumerate(MODELS.values())]
     dry = [["run", "--model", str(folder), "--task", "mini_math", "--dry-run"] for folder in folders]
@@ -199,6 +200,7 @@ def test_hostile_task_files_are_refused(run: Confined, tmp_path: Path) -> None:
     refuse(run(commands, tmp_path), [*texts, "missing"])
 
 
+@pytest.mark.thorough
 def test_hostile_answers_are_refused(run: Confined, tmp_path: Path) -> None:
     fifo(tmp_path / "fifo")
     (tmp_path / "nested").write_text('{"doc_id": ' + DEEP + "\n")

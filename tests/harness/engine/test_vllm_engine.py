@@ -73,6 +73,7 @@ def prompts() -> list[list[int]]:
     return [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
 
 
+@pytest.mark.thorough
 def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Path) -> None:
     asked = prompts()
     (tmp_path / "script.py").write_text(STOCK)

@@ -61,6 +61,7 @@ def config(*tasks: str, **more: Any) -> Any:
     return load_config(None, {"model": "tiny-math", "task": tasks, "threads": 2, **more})
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_group_of_foreign_tasks_beside_ours(folder: Path, tmp_path: Path) -> None:
     result = evaluate_checkpoint(config("own_group", "mini_facts", limit=9), tmp_path / "run", False, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections import Counter
@@ -22,20 +23,25 @@ pytestmark = pytest.mark.slow  # loads the embedded model
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often this project opened a file for reading.
 
-    transformers opens config.json without pathlib, and weights by safe_open, which is counted for our own code alone.
+    transformers opens config.json by `open`, and weights by safe_open, which is counted for our own code alone.
     """
     counts: Counter[Path] = Counter()
-    path_open, safe_open = Path.open, safetensors.safe_open
+    path_open, os_open, safe_open = Path.open, os.open, safetensors.safe_open
 
     def opened(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
         counts[self.resolve()] += "r" in mode
         return path_open(self, mode, *rest, **more)
+
+    def low_level_opened(path: Any, *rest: Any, **more: Any) -> int:
+        counts[Path(path).resolve()] += sys._getframe(1).f_globals["__name__"].startswith(OURS)
+        return os_open(path, *rest, **more)
 
     def safely_opened(file: Any, *rest: Any, **more: Any) -> Any:
         counts[Path(file).resolve()] += sys._getframe(1).f_globals["__name__"].startswith(OURS)
         return safe_open(file, *rest, **more)
 
     monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(os, "open", low_level_opened)
     monkeypatch.setattr(safetensors, "safe_open", safely_opened)
     return counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -29,7 +30,9 @@ def ask(guarded: NeedsKey, headers: Headers, path: str = "/metrics", kind: str =
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(guarded({"type": kind, "path": path, "method": "OPTIONS", "headers": headers}, None, send))
+    request = guarded({"type": kind, "path": path, "method": "OPTIONS", "headers": headers}, None, send)
+    with ThreadPoolExecutor(1) as thread:  # a browser test may have left a loop in this one
+        thread.submit(asyncio.run, request).result()
     return sent
 
 

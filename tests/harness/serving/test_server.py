@@ -167,6 +167,7 @@ async def load(url: str) -> Counter[Any]:
         return Counter(await asyncio.gather(*(kinds[i % 10](i) for i in range(200))))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: Started) -> None:
     assert asyncio.run(load(serving.url)) == {TOKENS: 120, "cut": 40, 400: 40}
@@ -197,7 +198,8 @@ def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     while len(family(process)) < 2:
