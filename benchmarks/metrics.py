@@ -66,7 +66,7 @@ ARMS = (
 )
 @click.option("--arm", "arms", multiple=True, default=ARMS, show_default=True)
 @click.option("--task", "tasks", multiple=True, default=("mini_math", "mini_facts"), show_default=True)
-@click.option("--retain", default=0.0, show_default=True)
+@click.option("--general-weight", default=0.0, show_default=True)
 @click.option("--samples", default=160, show_default=True, help="Target calibration prompts.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
