@@ -39,7 +39,9 @@ TASKS = ("mini_math", "mini_facts", "mini_code")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
 @click.option("--ratio", default=0.1, show_default=True)
 @click.option("--metric", default="smd", show_default=True)
-@click.option("--score-tokens", "tokens", type=click.Choice(["prompt", "completion", "all"]), default="all", show_default=True)
+@click.option(
+    "--score-tokens", "tokens", type=click.Choice(["prompt", "completion", "all"]), default="all", show_default=True
+)
 @click.option("--task", "tasks", multiple=True, default=TASKS, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")

@@ -2,9 +2,9 @@
 [--every-mode] [--json] FOLDER...`.
 
 A FOLDER holds programs and manifest.json, which says for each what it tries and which verdicts are right. Beside the
-verdict: time, processes, files, mounts, what reached listeners outside, this process's memory, and whether three wrong
-programs behind it, by the same worker, are wrong and a right one is right. Standard library only, so that it runs as
-any user.
+verdict: time, processes, files, sockets, mounts, what reached listeners outside, this process's memory, and whether
+three wrong programs behind it, by the same worker, are wrong and a right one is right. Standard library only, so that
+it runs as any user.
 """
 
 from __future__ import annotations
@@ -88,6 +88,17 @@ def descendants() -> set[int]:
     return ours
 
 
+def descriptors() -> int:
+    """Open files and sockets of what we started, as far as it can be seen."""
+    count = 0
+    for pid in descendants():
+        try:
+            count += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        except OSError:
+            continue
+    return count
+
+
 def leftovers() -> list[str]:
     left = [str(path) for folder in ("/tmp", "/dev/shm", "/var/tmp") for path in Path(folder).glob("hostile_*")]
     return left + [str(path) for path in Path("/tmp").glob("harness-sandbox-*/*")]
@@ -105,6 +116,7 @@ class Trial:
         self.test = f"{problem['test']}\ncheck({problem['entry_point']})\n"
         self.outcome(RIGHT)
         self.mounts, self.processes = Path("/proc/mounts").read_text(), len(descendants())
+        self.descriptors = descriptors()
 
     def outcome(self, program: str) -> str:
         return self.pool.run(program, self.entry_point, self.test, LIMITS)
@@ -124,6 +136,7 @@ class Trial:
             f"the next program: {after}": after != "passed",
             f"survivors {names}": bool(names) or len(descendants()) > self.processes,
             f"files {leftovers()}": bool(leftovers()),
+            "open files or sockets": descriptors() > self.descriptors,
             "mounts": Path("/proc/mounts").read_text() != self.mounts,
             "connected": self.listener.seen > contacts,
             f"memory {memory_bytes() - before}": memory_bytes() - before > _MEMORY,
