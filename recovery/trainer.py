@@ -59,7 +59,7 @@ def train(
     """
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import SFTConfig  # type: ignore[attr-defined]
+    from trl import SFTConfig
 
     last = last_state(job)
     if last and step_of(last) >= job.recipe.steps:
@@ -165,16 +165,14 @@ def _adapter(recipe: Recipe) -> Any:
 
 def _trainer_class(teacher: Any, distill: float) -> Any:
     """SFTTrainer, with our loss on a CPU, where its tiled loss takes two thirds of a step, and with a teacher."""
-    from trl import SFTTrainer  # type: ignore[attr-defined]
+    from trl import SFTTrainer
 
     class Trainer(SFTTrainer):
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             if teacher is None and not _on_cpu():
-                return super().compute_loss(  # type: ignore[no-untyped-call]
-                    model, inputs, return_outputs, num_items_in_batch
-                )
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             loss = answer_loss(model, teacher, inputs, distill, num_items_in_batch)
             shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
             loss = loss * self.accelerator.num_processes if shared else loss

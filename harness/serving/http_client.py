@@ -84,7 +84,7 @@ def _client(line: list[str]) -> dict[str, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     os.environ["no_proxy"] = "127.0.0.1"  # the client would ask a proxy for this machine's own address
-    parser: Any = FlexibleArgumentParser()  # type: ignore[no-untyped-call]
+    parser: Any = FlexibleArgumentParser()
     add_cli_args(parser)
     with contextlib.redirect_stdout(io.StringIO()):
         return asyncio.run(main_async(parser.parse_args(line)))

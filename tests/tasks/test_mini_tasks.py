@@ -56,6 +56,7 @@ def test_sizes_and_uniqueness() -> None:
         assert len({normalised(f.prompt) for f in code_items(split)}) == 150  # type: ignore[arg-type]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_splits_share_no_normalised_text(trained_on: list[str]) -> None:
     held_out = {

@@ -37,8 +37,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     merges = _merges(raw)
     tokenizer: Any = Qwen2Tokenizer(
         vocab=vocab,
-        merges=merges,  # type: ignore[arg-type]  # pairs, as its own loader gives them
-        unk_token=None,  # type: ignore[arg-type]
+        merges=merges,  # pairs, as its own loader gives them
+        unk_token=None,
         bos_token=None,
         eos_token=END,
         pad_token=END_OF_TEXT,

@@ -126,6 +126,7 @@ def test_hostile_model_folders_are_refused_also_by_a_dry_run(run: Confined, tmp_
     refuse(run(table[:3] + table[17:19], tmp_path), list(MODELS)[:3] + list(MODELS)[17:19])
 
 
+@pytest.mark.thorough
 def test_other_commands_refuse_them_too(run: Confined, tmp_path: Path) -> None:
     folder = str(spoilt(tmp_path / "m", MODELS["a nested header"]))
     commands = [
@@ -171,6 +172,7 @@ YAML: dict[str, str] = {
 }
 
 
+@pytest.mark.thorough
 def test_hostile_settings_files_are_refused(run: Confined, tmp_path: Path) -> None:
     commands = []
     for i, text in enumerate(YAML.values()):

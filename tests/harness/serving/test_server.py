@@ -85,6 +85,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     process.wait()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_run_json_says_what_the_server_holds(serving: Started) -> None:
     run = json.loads((serving.folder / "run.json").read_text())
@@ -98,6 +99,7 @@ def test_run_json_says_what_the_server_holds(serving: Started) -> None:
     assert (serving.folder / "report.html").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_only_the_health_check_does_without_the_key(serving: Started) -> None:
     root = serving.url.removesuffix("/v1")
@@ -117,6 +119,7 @@ def test_only_the_health_check_does_without_the_key(serving: Started) -> None:
     assert httpx.get(f"{serving.url}/models", headers=GIVEN).json()["data"][0]["id"] == "tiny-math"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_nobody_sees_the_key_whatever_is_asked(serving: Started) -> None:
     for path in (f"/models?api_key={KEY}", f"/{KEY}", f"/models?token={TOKEN}&other=hidden-in-a-query"):
@@ -184,6 +187,7 @@ def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: S
     assert asyncio.run(load(serving.url)) == {TOKENS: 120, "cut": 40, 400: 40}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) -> None:
     """The last test on this server."""

@@ -151,7 +151,13 @@ def test_files_are_counted(found: Confinement) -> None:
     deep = "import os\ndef f(x):\n    for _ in range(1500): os.mkdir('d', 0o700) or os.chdir('d')\n    return 2"
     look = "import os\ndef f(x): return 2 if os.listdir() == [] else 0"
     with started(found) as jail:
-        assert outcome(jail, many) == "memory"
+        job = {
+            "program": many,
+            "entry_point": "f",
+            "test": TEST,
+            "limits": asdict(Limits()),
+        }  # a slow disk takes its time
+        assert check(jail, job) == "memory"
         assert outcome(jail, look) == "passed"
         assert outcome(jail, deep) == "passed"
         assert outcome(jail, look) == "passed"
