@@ -18,10 +18,11 @@ check: lint               ## format, lint, types, imports and the quick tests: t
 test: lint                ## the same with the tests that start vLLM
 	$(PYTEST)
 
-long: install-dev         ## the tests that `make test` leaves out: long second ways to the same ground
+long: install-dev         ## longer tests, which CI runs besides
 	$(PYTEST) --tier long
 
-thorough: test long       ## all tests, as CI does
+thorough: lint            ## all tests, also second ways to the same ground
+	$(PYTEST) --tier all
 
 lint: install-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -21,9 +21,9 @@ from tests.support.models import build_model
 HOME = isolate()
 
 TIERS: dict[str, Callable[[set[str]], bool]] = {  # tier: whether a test with these marks belongs to it
-    "quick": lambda marks: not marks & {"slow", "thorough"},
-    "default": lambda marks: "thorough" not in marks,
-    "long": lambda marks: "thorough" in marks,
+    "quick": lambda marks: not marks & {"slow", "long", "thorough"},
+    "default": lambda marks: not marks & {"long", "thorough"},
+    "long": lambda marks: "long" in marks and "thorough" not in marks,
     "all": lambda _: True,
 }
 SLOW_FIXTURES = {"shared_engine", "chromium", "random_model", "embedded_scores", "tokenizer"}
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=list(TIERS),
         default="default",
         help="quick: nothing that starts an engine, a browser or another process; default: that too; long: what "
-        "default leaves out, second ways to the same ground; all: everything",
+        "CI runs besides; all: everything, also second ways to the same ground",
     )
 
 

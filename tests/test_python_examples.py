@@ -41,7 +41,7 @@ def test_the_notebook_is_valid_and_without_outputs() -> None:
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells() if "outputs" in cell)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_every_cell_of_the_notebook_runs_and_its_plots_are_drawn() -> None:

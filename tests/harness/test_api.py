@@ -154,7 +154,7 @@ def test_stage_by_stage_gives_what_a_run_gives(tmp_path: Path) -> None:
     assert document(h.load_run(run.folder)) == document(run)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_readmes_example_leaves_nothing_behind(tmp_path: Path) -> None:
     script = ROOT / "tests" / "support" / "process_state.py"

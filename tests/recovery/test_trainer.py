@@ -197,7 +197,7 @@ def test_a_finished_training_is_not_repeated(make_job: MakeJob) -> None:
     assert fit(make_job()) == state and (state / "model.safetensors").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_a_killed_training_goes_on_to_the_same_loss(make_job: MakeJob) -> None:
     whole = history(fit(make_job("whole", steps=40, tuning="lora", lora_dropout=0.1)))
     job = make_job("killed", steps=40, tuning="lora", lora_dropout=0.1)

@@ -165,10 +165,10 @@ def test_the_policy_stops_a_script_that_got_in(opened: tuple[Any, list[str]]) ->
 
 @pytest.mark.parametrize(
     "opened",
-    [{"color_scheme": "light"}, {"color_scheme": "dark"}],
+    [pytest.param({"color_scheme": "light"}, marks=pytest.mark.thorough), {"color_scheme": "dark"}],
     indirect=True,
 )
-@pytest.mark.thorough
+@pytest.mark.long
 def test_axe_finds_nothing_serious(opened: tuple[Any, list[str]]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page, _ = opened

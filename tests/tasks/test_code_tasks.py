@@ -75,7 +75,7 @@ def in_plain_python(row: dict[str, Any]) -> bool:
 
 
 @needs_mbpp
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:invalid escape:DeprecationWarning")
 def test_every_mbpp_reference_that_passes_in_plain_python_passes() -> None:
     rows = [row for row in mbpp_rows() if in_plain_python(row)]

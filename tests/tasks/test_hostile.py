@@ -24,7 +24,7 @@ TEST = "assert f(1) == 2"
 
 
 @needs_set
-@pytest.mark.thorough
+@pytest.mark.long
 def test_no_program_of_the_sets_gets_anywhere() -> None:
     """In the mode that is used here, and where we are root as an ordinary user too; `make hostile` tries every mode."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -56,7 +56,7 @@ def test_sizes_and_uniqueness() -> None:
         assert len({normalised(f.prompt) for f in code_items(split)}) == 150  # type: ignore[arg-type]
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_splits_share_no_normalised_text(trained_on: list[str]) -> None:
     held_out = {
@@ -69,7 +69,7 @@ def test_splits_share_no_normalised_text(trained_on: list[str]) -> None:
     assert not (held_out["validation"] | held_out["test"]) & set(trained_on)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_splits_share_no_equation_chain() -> None:
     chains = {split: {p.chain for p in islice(problems(split), 20_000)} for split in ("train", "validation", "test")}  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ def refuse(found: list[tuple[int, str]], names: list[str]) -> None:
         assert "unexpected" not in said and "Traceback" not in said, (name, said)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_hostile_model_folders_are_refused_also_by_a_dry_run(run: Confined, tmp_path: Path) -> None:
     folders = [spoilt(tmp_path / str(i), spoil) for i, spoil in enumerate(MODELS.values())]
     dry = [["run", "--model", str(folder), "--task", "mini_math", "--dry-run"] for folder in folders]
@@ -126,7 +126,7 @@ def test_hostile_model_folders_are_refused_also_by_a_dry_run(run: Confined, tmp_
     refuse(run(table[:3] + table[17:19], tmp_path), list(MODELS)[:3] + list(MODELS)[17:19])
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_other_commands_refuse_them_too(run: Confined, tmp_path: Path) -> None:
     folder = str(spoilt(tmp_path / "m", MODELS["a nested header"]))
     commands = [
@@ -172,7 +172,7 @@ YAML: dict[str, str] = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_hostile_settings_files_are_refused(run: Confined, tmp_path: Path) -> None:
     commands = []
     for i, text in enumerate(YAML.values()):
@@ -202,7 +202,7 @@ def test_hostile_task_files_are_refused(run: Confined, tmp_path: Path) -> None:
     refuse(run(commands, tmp_path), [*texts, "missing"])
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_hostile_answers_are_refused(run: Confined, tmp_path: Path) -> None:
     fifo(tmp_path / "fifo")
     (tmp_path / "nested").write_text('{"doc_id": ' + DEEP + "\n")

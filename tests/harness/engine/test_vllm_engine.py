@@ -73,7 +73,7 @@ def prompts() -> list[list[int]]:
     return [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Path) -> None:
     asked = prompts()
     (tmp_path / "script.py").write_text(STOCK)
@@ -88,8 +88,8 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
         assert answer == expected
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("backend", ["hf", "vllm"])
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.thorough)])
 def test_lm_evals_own_backends_take_the_export_and_our_tasks(
     backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path
 ) -> None:

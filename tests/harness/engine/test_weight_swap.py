@@ -37,7 +37,7 @@ from tests.support.engines import PROMPTS, SMALL, answers
 from tests.support.models import TINY_MATH, build_model
 from tests.support.pruned import WIDTHS, plan_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(1600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1600)]
 FEW = ("phi3", "opt", "gpt2", "smollm3")  # fused, no gate with biases, transposed, transformers back end
 CASES = tuple(FAMILIES) if os.environ.get("HARNESS_ALL_FAMILIES") else FEW
 
@@ -181,6 +181,7 @@ def test_nothing_is_swapped_under_a_request(dense: Any, plans: list[Path], expec
     assert answers(dense) == expected[3]
 
 
+@pytest.mark.thorough
 def test_swaps_do_not_add_up_in_memory(dense: Any, plans: list[Path]) -> None:
     """Two hundred swaps after a warm-up; keeping one packed copy of the FFN a swap would take 500 MiB."""
     for i in range(40):
@@ -195,6 +196,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.thorough
 def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected: list[list[list[int]]]) -> None:
     """vLLM's default outside of the harness; functions cannot be sent to it, names of methods can."""
     script = Path(engines.__file__).with_name("swap_in_another_process.py")
@@ -210,6 +212,7 @@ def test_an_engine_in_its_own_process_swaps_as_well(plans: list[Path], expected:
     assert json.loads(made.stdout.splitlines()[-1]) == [*expected, expected[3]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["packed", "in place"])
 @pytest.mark.parametrize("model_type", CASES)
 def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, way: str, tmp_path: Path) -> None:

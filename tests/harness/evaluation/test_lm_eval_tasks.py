@@ -61,7 +61,7 @@ def config(*tasks: str, **more: Any) -> Any:
     return load_config(None, {"model": "tiny-math", "task": tasks, "threads": 2, **more})
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_group_of_foreign_tasks_beside_ours(folder: Path, tmp_path: Path) -> None:
     result = evaluate_checkpoint(config("own_group", "mini_facts", limit=9), tmp_path / "run", False, folder)
@@ -84,7 +84,7 @@ def test_a_group_of_foreign_tasks_beside_ours(folder: Path, tmp_path: Path) -> N
     assert "unknown" in (tmp_path / "run" / "report.md").read_text()
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Path) -> None:
     (folder / "data.jsonl").unlink()
@@ -92,7 +92,7 @@ def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Pat
         evaluate_checkpoint(config("own_choice"), tmp_path / "run", False, folder)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_leaderboard_is_known_and_an_unknown_name_refused() -> None:
     assert "leaderboard" in find_builtin(["leaderboard", "arc_easy"], None).manager.all_tasks

@@ -19,7 +19,7 @@ from tests.support.models import TINY_MATH
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_own_answers_are_the_models_greedy_ones() -> None:
     task = find_task("mini_math")
     calibration = scoring.calibrate(

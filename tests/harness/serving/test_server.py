@@ -85,7 +85,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     process.wait()
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_run_json_says_what_the_server_holds(serving: Started) -> None:
     run = json.loads((serving.folder / "run.json").read_text())
@@ -99,7 +99,7 @@ def test_run_json_says_what_the_server_holds(serving: Started) -> None:
     assert (serving.folder / "report.html").exists()
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_only_the_health_check_does_without_the_key(serving: Started) -> None:
     root = serving.url.removesuffix("/v1")
@@ -119,7 +119,7 @@ def test_only_the_health_check_does_without_the_key(serving: Started) -> None:
     assert httpx.get(f"{serving.url}/models", headers=GIVEN).json()["data"][0]["id"] == "tiny-math"
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_nobody_sees_the_key_whatever_is_asked(serving: Started) -> None:
     for path in (f"/models?api_key={KEY}", f"/{KEY}", f"/models?token={TOKEN}&other=hidden-in-a-query"):
@@ -170,7 +170,7 @@ async def load(url: str) -> Counter[Any]:
         return Counter(await asyncio.gather(*(kinds[i % 10](i) for i in range(200))))
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: Started) -> None:
     assert asyncio.run(load(serving.url)) == {TOKENS: 120, "cut": 40, 400: 40}
@@ -187,7 +187,7 @@ def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: S
     assert asyncio.run(load(serving.url)) == {TOKENS: 120, "cut": 40, 400: 40}
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) -> None:
     """The last test on this server."""
@@ -202,8 +202,8 @@ def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) ->
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.long
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
 def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     while len(family(process)) < 2:

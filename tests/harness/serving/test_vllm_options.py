@@ -110,7 +110,7 @@ def passes(words: list[str]) -> bool:
     return True
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_all_options_of_the_installed_vllm_only_those_of_the_list_pass_in_any_spelling() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser

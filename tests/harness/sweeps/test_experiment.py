@@ -28,7 +28,7 @@ from tasks.registry import find_task
 from tests.support.cli import harness, invoke
 from tests.support.models import TINY_MATH
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]  # test_ray_workers.py has a small one
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # test_ray_workers.py has a small one
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
 SHORT = [
     "--limit",
@@ -168,6 +168,7 @@ def test_a_failed_cell_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: 
     assert again.sweep and not again.sweep.failed and len(again.variants) == 3 and again.claims[0].value is not None
 
 
+@pytest.mark.thorough
 def test_a_killed_sweep_goes_on_to_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Killed when so many variants were evaluated; those are not evaluated again, and the workers end with their
     parent.

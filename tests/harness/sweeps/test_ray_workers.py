@@ -17,7 +17,7 @@ from harness.sweeps.workers import run_cells
 from tests.support.cli import invoke
 from tests.support.sweeps import bench_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 
@@ -31,6 +31,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.thorough
 def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     workers: list[RayWorker] = []
@@ -54,6 +55,7 @@ def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(t
     assert len(texts) == 1
 
 
+@pytest.mark.thorough
 def test_a_node_that_does_not_see_the_run_directory_says_so(tmp_path: Path) -> None:
     worker = RayWorker(bench_in(tmp_path / "elsewhere"))
     error = worker.started.exception(timeout=100)

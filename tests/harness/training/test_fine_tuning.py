@@ -212,7 +212,7 @@ def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
     assert theirs == pytest.approx([entry["loss"] for entry in ours], rel=1e-3)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["full", pytest.param("lora", marks=pytest.mark.thorough)])  # DDP, and FSDP2
 def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: P
     assert open_model(tmp_path / "out").parameters == open_model(model).parameters
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_error_in_a_launched_process_is_said_in_one_line(make_job: Any) -> None:
     with pytest.raises(MeasurementError, match=r"the launched training failed: training failed at step \d+: loss nan"):

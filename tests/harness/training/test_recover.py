@@ -20,7 +20,7 @@ import harness as package
 from pruning.checkpoint import open_model
 from tests.support.cli import invoke
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
 SHORT = ["--limit", "24", "--calibration-samples", "24", "--steps", "24", "--curve", "1"]
 SETTINGS = [*TASKS, *SHORT, "--metric", "smd", "--align", "1", "--json"]
@@ -113,6 +113,7 @@ def test_it_is_compared_with_before_with_the_control_and_with_dense(whole: tuple
     assert "Training loss" in (folder / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_killed_recovery_goes_on_to_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     process = start(*RECOVER, "--out", str(tmp_path / "killed"))
     limit = time.monotonic() + 200
@@ -139,6 +140,7 @@ def figures(run: dict[str, Any]) -> Any:
     return [rows, run["comparisons"], run["recoveries"]]
 
 
+@pytest.mark.thorough
 def test_a_pruned_checkpoint_is_fine_tuned_as_it_is(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, run = whole
     checkpoint = folder / by_name(run)["selective-S-0.5"]["checkpoint"]
@@ -172,6 +174,7 @@ def test_a_pruned_checkpoint_is_fine_tuned_as_it_is(whole: tuple[Path, dict[str,
     assert found["recoveries"] == [] and [c["baseline"] for c in found["comparisons"]] == ["pruned", "pruned"]
 
 
+@pytest.mark.thorough
 def test_run_recovers_the_pruned_model_and_its_control(tmp_path: Path) -> None:
     """Widths of their own per layer, LoRA, and the dense model's distribution in the loss."""
     arguments = [
