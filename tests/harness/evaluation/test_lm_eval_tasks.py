@@ -92,7 +92,7 @@ def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Pat
         evaluate_checkpoint(config("own_choice"), tmp_path / "run", False, folder)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_leaderboard_is_known_and_an_unknown_name_refused() -> None:
     assert "leaderboard" in find_builtin(["leaderboard", "arc_easy"], None).manager.all_tasks

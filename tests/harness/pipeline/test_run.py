@@ -118,7 +118,7 @@ def test_report_figures_are_those_of_run_json(whole: tuple[Path, dict[str, Any]]
     assert "default-src 'none'" in (folder / "report.html").read_text()
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_run_whose_terminal_is_closed_goes_on_where_it_stopped(
     whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -215,7 +215,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield tmp_path_factory.mktemp("launch")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_killed_process_is_replaced_and_its_cell_done_again(folder: Path) -> None:
     started: list[LocalWorker] = []
@@ -243,7 +243,7 @@ def test_a_killed_process_is_replaced_and_its_cell_done_again(folder: Path) -> N
     assert texts[0] == texts[1]
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_engine_that_cannot_start_says_why(folder: Path, tmp_path: Path) -> None:
     bench, broken = bench_in(folder), replace(bench_in(folder).model, path=tmp_path)

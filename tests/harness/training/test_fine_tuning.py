@@ -225,7 +225,7 @@ def test_two_processes_train_as_one_does(make_job: Any, tuning: str, tmp_path: P
     assert open_model(tmp_path / "out").parameters == open_model(model).parameters
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_error_in_a_launched_process_is_said_in_one_line(make_job: Any) -> None:
     with pytest.raises(MeasurementError, match=r"the launched training failed: training failed at step \d+: loss nan"):
