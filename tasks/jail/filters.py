@@ -8,7 +8,7 @@ table (aarch64).
 import ctypes
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tasks.jail.kernel import no_new_privileges, prctl
 
@@ -137,6 +137,7 @@ _DENIED: dict[
     "sync": (162, 81),
     "syncfs": (306, 267),
 }
+_NEEDED_BY_SERVER = frozenset({"fork", "vfork", "chmod", "fchmod", "fchmodat", "fchmodat2"})
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (302, 261), (157, 167)
 _FCNTL, _IOCTL, _SOCKETPAIR = (72, 25), (16, 29), (53, 199)
 # F_SETOWN, F_SETSIG, F_SETOWN_EX send signals; F_SETLEASE and F_NOTIFY hold up others who use the file
@@ -154,45 +155,60 @@ _ALLOW, _EPERM, _ENOSYS, _KILL_PROCESS = 0x7FFF0000, 0x00050001, 0x00050026, 0x8
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP = 1, 22
 
 
-def seccomp_filter(pid: int) -> bytes:
-    """The BPF program for a candidate that is process `pid`. Raises OSError on an architecture without a table."""
-    try:
-        column, arch = _ARCHITECTURES[platform.machine()]
-    except KeyError:
-        raise OSError(f"no table of system calls for {platform.machine()}") from None
-    program: list[Step] = [
-        (_LOAD, 0, 0, _ARCH),
-        (_EQUAL, 1, 0, arch),
-        (_RETURN, 0, 0, _KILL_PROCESS),
-        (_LOAD, 0, 0, _NUMBER),
-    ]
-    if arch == _ARCHITECTURES["x86_64"][1]:
-        program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL_PROCESS)]  # the x32 calls have other numbers
+def server_filter() -> bytes:
+    """The BPF program for the server and all that it forks: what neither needs. Raises OSError on an architecture
+    without a table.
+    """
+    column, program = _beginning()
     program += [(_AT_LEAST, 0, 1, _FIRST_UNKNOWN), (_RETURN, 0, 0, _ENOSYS)]
-    for denied in _DENIED.values():
-        if (number := denied[column]) is not None:
-            program += _when(number, [(_RETURN, 0, 0, _EPERM)])
+    program += _refused(column, _DENIED.keys() - _NEEDED_BY_SERVER)
     program += _when(_CLONE3[column], [(_RETURN, 0, 0, _ENOSYS)])  # its flags are out of reach; libc then uses clone
+    program += _only(_IOCTL[column], [(_LOAD, 0, 0, _SECOND)], _IOCTL_ALLOWED)
+    program += _only(_SOCKETPAIR[column], [(_LOAD, 0, 0, _SECOND), (_AND, 0, 0, _SOCKET_TYPE)], (_STREAM,))
+    tests = [step for value in _FCNTL_DENIED for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _EPERM))]
+    program += _when(_FCNTL[column], [(_LOAD, 0, 0, _SECOND), *tests])
+    return _packed(program)
+
+
+def candidate_filter(pid: int) -> bytes:
+    """The BPF program for a candidate that is process `pid`, on top of the server's. It is short, because the kernel
+    goes through it once for every system call that there is, for every candidate.
+    """
+    column, program = _beginning()
+    program += _refused(column, _NEEDED_BY_SERVER)
     program += _when(
         _CLONE[column], [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _EPERM)]
     )
     program += _when(
         _PRCTL[column], [(_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)]
     )
-    socket_type = [(_LOAD, 0, 0, _SECOND), (_AND, 0, 0, _SOCKET_TYPE)]
-    for numbers, load, allowed in (
-        (_KILL, [(_LOAD, 0, 0, _ARGUMENT)], (pid,)),
-        (_TGKILL, [(_LOAD, 0, 0, _ARGUMENT)], (pid,)),
-        (_PRLIMIT, [(_LOAD, 0, 0, _ARGUMENT)], (0, pid)),
-        (_IOCTL, [(_LOAD, 0, 0, _SECOND)], _IOCTL_ALLOWED),
-        (_SOCKETPAIR, socket_type, (_STREAM,)),
-    ):
-        tests = [(_EQUAL, len(allowed) - i, 0, value) for i, value in enumerate(allowed)]
-        program += _when(numbers[column], [*load, *tests, (_RETURN, 0, 0, _EPERM)])
-    tests = [step for value in _FCNTL_DENIED for step in ((_EQUAL, 0, 1, value), (_RETURN, 0, 0, _EPERM))]
-    program += _when(_FCNTL[column], [(_LOAD, 0, 0, _SECOND), *tests])
-    program.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("HBBI", *step) for step in program)
+    for numbers, own in ((_KILL, (pid,)), (_TGKILL, (pid,)), (_PRLIMIT, (0, pid))):
+        program += _only(numbers[column], [(_LOAD, 0, 0, _ARGUMENT)], own)
+    return _packed(program)
+
+
+def _beginning() -> tuple[int, list[Step]]:
+    """The column of the tables for this machine, and the steps that load the call's number."""
+    try:
+        column, arch = _ARCHITECTURES[platform.machine()]
+    except KeyError:
+        raise OSError(f"no table of system calls for {platform.machine()}") from None
+    steps: list[Step] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch), (_RETURN, 0, 0, _KILL_PROCESS)]
+    steps.append((_LOAD, 0, 0, _NUMBER))
+    if column == 0:
+        steps += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL_PROCESS)]  # the x32 calls have other numbers
+    return column, steps
+
+
+def _refused(column: int, names: Iterable[str]) -> list[Step]:
+    numbers = sorted(number for name in names if (number := _DENIED[name][column]) is not None)
+    return [step for number in numbers for step in ((_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM))]
+
+
+def _only(number: int, load: Sequence[Step], allowed: Sequence[int]) -> list[Step]:
+    """A system call whose argument, as `load` gets it, must be one of `allowed`."""
+    tests = [(_EQUAL, len(allowed) - i, 0, value) for i, value in enumerate(allowed)]
+    return _when(number, [*load, *tests, (_RETURN, 0, 0, _EPERM)])
 
 
 def _when(number: int, steps: Sequence[Step]) -> list[Step]:
@@ -201,9 +217,12 @@ def _when(number: int, steps: Sequence[Step]) -> list[Step]:
     return [(_EQUAL, 0, len(body), number), *body]
 
 
-def restrict(pid: int) -> None:
+def _packed(program: Sequence[Step]) -> bytes:
+    return b"".join(struct.pack("HBBI", *step) for step in (*program, (_RETURN, 0, 0, _ALLOW)))
+
+
+def restrict(program: bytes) -> None:
     """From here on this thread and what it starts live under the filter. Raises OSError where the kernel has none."""
-    program = seccomp_filter(pid)
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
     no_new_privileges()

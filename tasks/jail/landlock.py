@@ -36,20 +36,14 @@ def only(readable: Iterable[str], listed: Iterable[str], writable: Iterable[str]
     handled = sum(rights for since, rights in _FILES if version >= since)
     network, scopes = (rights if version >= since else 0 for since, rights in (_NETWORK, _SCOPES))
     size = 24 if version >= _SCOPES[0] else 16 if version >= _NETWORK[0] else 8
-    ruleset = _ruleset(struct.pack("QQQ", handled, network, scopes), size)
+    attributes = ctypes.create_string_buffer(struct.pack("QQQ", handled, network, scopes), 24)
+    ruleset = syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0)
     for rights, paths in ((_READ, readable), (_READ_DIR, listed), (_CHANGE, writable)):
         for path in paths:
             _allow(ruleset, path, rights & handled)
-    _enter(ruleset)
-
-
-def part() -> None:
-    """A domain within the present one: from here on, processes of the present one cannot be traced."""
-    _enter(_ruleset(struct.pack("Q", _EXECUTE), 8))
-
-
-def _ruleset(attributes: bytes, size: int) -> int:
-    return syscall(_CREATE_RULESET, ctypes.create_string_buffer(attributes, len(attributes)), ctypes.c_size_t(size), 0)
+    no_new_privileges()
+    syscall(_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
@@ -59,9 +53,3 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     rule = struct.pack("=Qi", rights, descriptor)
     syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.create_string_buffer(rule, 12), 0)
     os.close(descriptor)
-
-
-def _enter(ruleset: int) -> None:
-    no_new_privileges()
-    syscall(_RESTRICT_SELF, ruleset, 0)
-    os.close(ruleset)

@@ -20,10 +20,10 @@ import sys
 import types
 from typing import Any
 
-from tasks.jail.filters import restrict
+from tasks.jail.filters import candidate_filter, restrict, server_filter
 from tasks.jail.folder import empty, is_over
 from tasks.jail.kernel import drop_capabilities, hide
-from tasks.jail.landlock import only, part
+from tasks.jail.landlock import only
 from tasks.jail.values import TooLarge, dumps, loads
 
 PROOF = 32  # bytes
@@ -34,7 +34,7 @@ WIPE_ON_FORK = 18  # MADV_WIPEONFORK of madvise(2)
 OPAQUE: list[Any] = []
 
 
-def serve(control: socket.socket, folder: str, proofs: memoryview, walled: bool) -> None:
+def serve(control: socket.socket, folder: str, proofs: memoryview) -> None:
     """Forks a process per candidate and reports how it ended, until `control` is closed or the proofs are used up;
     empties `folder` after each.
     """
@@ -47,7 +47,7 @@ def serve(control: socket.socket, folder: str, proofs: memoryview, walled: bool)
         pid = os.fork()
         if pid == 0:
             control.close()
-            answer(socket.socket(fileno=descriptors[0]), walled)
+            answer(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
         full = watch(control, folder)
         os.kill(pid, signal.SIGKILL)
@@ -74,12 +74,12 @@ def watch(control: socket.socket, folder: str) -> bool:
     return False
 
 
-def answer(channel: socket.socket, walled: bool) -> None:
+def answer(channel: socket.socket) -> None:
     """The life of a candidate's process; it ends here."""
     reader = channel.makefile("rb")
     try:
         job = json.loads(reader.readline())
-        confine(job["limits"], walled)
+        confine(job["limits"])
         space = define(job["program"], channel)
         for line in reader:
             say(channel, respond(space, json.loads(line)))
@@ -90,16 +90,12 @@ def answer(channel: socket.socket, walled: bool) -> None:
     os._exit(0)
 
 
-def confine(limits: dict[str, list[int]], walled: bool) -> None:
-    """Sets limits (name -> [soft, hard]) and system call filters for this process, for good, and parts it from the
-    server where that is `walled` by Landlock.
-    """
+def confine(limits: dict[str, list[int]]) -> None:
+    """Sets limits (name -> [soft, hard]) and system call filters for this process, for good."""
     hide()
     for name, (soft, hard) in limits.items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
-    if walled:
-        part()
-    restrict(os.getpid())
+    restrict(candidate_filter(os.getpid()))
     random.seed(0)
     sys.setrecursionlimit(sys.getrecursionlimit() + 16)  # our own frames are not the candidate's
 
@@ -170,14 +166,15 @@ def main() -> None:
     settings = json.loads(sys.argv.pop())
     folder = settings["folder"]
     os.chdir(folder)
-    walled = wall(**settings)
+    wall(**settings)
     drop_capabilities()
+    restrict(server_filter())
     empty(folder)  # of what a server before this one left
     control.sendall(b"ready\n")
-    serve(control, folder, receive_proofs(control), walled)
+    serve(control, folder, receive_proofs(control))
 
 
-def wall(mode: str, folder: str, readable: list[str], listed: list[str]) -> bool:
+def wall(mode: str, folder: str, readable: list[str], listed: list[str]) -> None:
     """Landlock around the server: the only wall in mode landlock, a second one in bubblewrap where the kernel has
     it.
     """
@@ -186,8 +183,6 @@ def wall(mode: str, folder: str, readable: list[str], listed: list[str]) -> bool
     except OSError:
         if mode == "landlock":
             raise
-        return False
-    return True
 
 
 def receive_proofs(control: socket.socket) -> memoryview:
