@@ -6,6 +6,7 @@ table (aarch64).
 """
 
 import ctypes
+import functools
 import platform
 import struct
 from collections.abc import Iterable, Sequence
@@ -145,6 +146,7 @@ _FCNTL_DENIED = (8, 10, 15, 1024, 1026)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: what Python asks of a descriptor; others may change files
 _IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _SOCKET_TYPE, _STREAM = 0xF, 1  # a datagram socket could be sent to any path
+_ANY_PID = b"\xff\xff\xff\x7f"  # above the largest process id of Linux
 _FIRST_UNKNOWN = 463  # system calls that came after mseal, with numbers of every architecture
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH_*
 _CLONE_THREAD = 0x00010000
@@ -172,8 +174,14 @@ def server_filter() -> bytes:
 
 def candidate_filter(pid: int) -> bytes:
     """The BPF program for a candidate that is process `pid`, on top of the server's. It is short, because the kernel
-    goes through it once for every system call that there is, for every candidate.
+    goes through it once for every system call that there is, for every candidate; and it is built once.
     """
+    return _filter_of_any().replace(_ANY_PID, struct.pack("I", pid))
+
+
+@functools.cache
+def _filter_of_any() -> bytes:
+    pid = struct.unpack("I", _ANY_PID)[0]
     column, program = _beginning()
     program += _refused(column, _NEEDED_BY_SERVER)
     program += _when(

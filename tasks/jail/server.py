@@ -38,6 +38,7 @@ def serve(control: socket.socket, folder: str, proofs: memoryview) -> None:
     """Forks a process per candidate and reports how it ended, until `control` is closed or the proofs are used up;
     empties `folder` after each.
     """
+    candidate_filter(os.getpid())  # built here, for all
     gc.collect()
     gc.freeze()
     for start in range(0, len(proofs), PROOF):
