@@ -79,6 +79,7 @@ def test_paired_interval_gives_the_published_example() -> None:
     assert (found.ci_low, found.ci_high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
+@pytest.mark.slow
 @simulated
 def test_paired_interval_covers_the_truth() -> None:
     """2000 simulated pairs of runs with a true difference of -6 points: at least 93 % of the intervals hold it."""
@@ -199,6 +200,7 @@ def test_one_seed_is_wilson_and_several_are_means_with_their_spread() -> None:
     assert (found.ci_low, found.ci_high) == (pytest.approx(sum(low) / 3), pytest.approx(sum(high) / 3))
 
 
+@pytest.mark.slow
 @simulated
 def test_seeds_do_not_count_as_more_items() -> None:
     """Items are hard or easy under every seed alike: intervals over items cover the truth, ones over all answers would
@@ -276,6 +278,7 @@ def test_non_inferiority_stops_at_the_first_ratio_that_fails() -> None:
     assert non_inferiority_threshold(arms[2:], dense, margin=0.05) == 0.0
 
 
+@pytest.mark.slow
 @simulated
 def test_non_inferiority_claims_too_much_in_at_most_one_run_of_twenty() -> None:
     """The true loss at 0.2 and above is just the margin: a threshold there is a false claim; at 0.1 nothing is lost."""
@@ -359,6 +362,7 @@ def test_a_knee_of_too_few_or_unordered_ratios_is_refused(ratios: list[float]) -
         knee(ratios, [[1.0, 0.0]] * len(ratios))
 
 
+@pytest.mark.slow
 @simulated
 def test_specificity_is_how_much_more_the_target_falls() -> None:
     """Coverage by simulation: the target loses 30 points, two others 10 and 6."""
