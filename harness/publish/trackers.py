@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.errors import MeasurementError, UsageError, first_line
-from harness.core.run_file import figures_of, read_run
 
 
 class Tracker(Protocol):
@@ -100,6 +99,8 @@ def track(folder: Path, kind: str, project: str = "harness") -> int:
     """Sends a run's figures to a tracker and returns how many; raises UsageError where its package is not there or
     run.json is damaged, before anything is sent.
     """
+    from harness.core.run_file import figures_of, read_run  # help pages name the trackers and need none of this
+
     run, tracker = read_run(folder), TRACKERS[kind]()
     with figures_of(folder):
         settings, points = settings_of(run), series(run)
