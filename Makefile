@@ -3,6 +3,8 @@ BIN := .venv/bin
 # a worker a core; one that starts engines takes 1 to 2 GiB
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 .DEFAULT_GOAL := help
+# images of containers often set it; without caches of bytecode the checks take a quarter longer
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run check test long thorough lint install install-dev lock generate docs format \
 	bench-scoring effects smollm2-math recovery sweep families hostile
 

@@ -30,7 +30,7 @@ def _split_commas(value: Any) -> Any:
 class RecoveryConfig(BaseModel):
     """How a checkpoint is fine-tuned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     data: str = Field(
         default="task",
@@ -88,7 +88,7 @@ class RecoveryConfig(BaseModel):
 class SweepConfig(BaseModel):
     """The grid of a sweep: methods x ratios x seeds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     methods: tuple[str, ...] = Field(
         default=("S", "best", "random", "reverse"),
@@ -146,7 +146,7 @@ class RunConfig(BaseModel):
     method.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(default="tiny-math", description="Alias, local folder, GGUF file or Hub id.")
     task: tuple[str, ...] = Field(
@@ -225,8 +225,8 @@ class RunConfig(BaseModel):
     arms: tuple[Literal["selective", "random", "reverse", "dense"], ...] = Field(
         default=(), description="Prune the model in each of these ways first; dense is not pruned. Default: as it is."
     )
-    recovery: RecoveryConfig = Field(default=RecoveryConfig(), description="How a checkpoint is fine-tuned.")
-    sweep: SweepConfig = Field(default=SweepConfig(), description="The grid of a sweep.")
+    recovery: RecoveryConfig = Field(default_factory=RecoveryConfig, description="How a checkpoint is fine-tuned.")
+    sweep: SweepConfig = Field(default_factory=SweepConfig, description="The grid of a sweep.")
     preset: str | None = Field(default=None, description="Settings by name, see `harness presets`. Default: none.")
 
     _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(_split_commas)

@@ -116,7 +116,8 @@ def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], c
             return
         (cache,) = {settings.kv_cache_bytes for settings in side_by_side(models, wanted).values()}
     assert cache is not None and cache == pytest.approx(min([most, *(c for c in asked if c)]), abs=2)
-    assert sum(1.1 * gib * GIB + cache + ACTIVATIONS for gib in weights) <= 0.9 * DEVICE + len(weights)
+    rounding = 2 * len(weights)  # weights and cache are whole bytes
+    assert sum(1.1 * gib * GIB + cache + ACTIVATIONS for gib in weights) <= 0.9 * DEVICE + rounding
 
 
 @pytest.mark.usefixtures("gpu")
