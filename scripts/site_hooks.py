@@ -12,7 +12,7 @@ OUTSIDE = (
     "CITATION.cff",
     "examples/*.ipynb",
     "harness/*.schema.json",
-    "harness/models/embedded/*/README.md",
+    "harness/embedded/*/README.md",
     "reports/example/*/report.*",
 )
 

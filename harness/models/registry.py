@@ -94,7 +94,7 @@ ALIASES: Mapping[str, Alias] = {
             "tiny-math",
             "mini_math",
             "embedded, 1.3 M parameters",
-            folder=Path(__file__).parent / "embedded" / "tiny-math",
+            folder=Path(__file__).parents[1] / "embedded" / "tiny-math",
         ),
         Alias(
             "smollm2-math",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-TINY_MATH = Path(__file__).parents[2] / "harness" / "models" / "embedded" / "tiny-math"
+TINY_MATH = Path(__file__).parents[2] / "harness" / "embedded" / "tiny-math"
 
 
 SIZES = {

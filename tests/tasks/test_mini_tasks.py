@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from harness.models.embedded.corpus import examples
+from harness.embedded.corpus import examples
 from tasks.mini_code.task import TASK as MINI_CODE
 from tasks.mini_code.task import document as code_document
 from tasks.mini_code.task import items as code_items

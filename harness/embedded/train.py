@@ -1,4 +1,4 @@
-"""Trains the embedded model from scratch: `python -m harness.models.embedded.train --out DIR`.
+"""Trains the embedded model from scratch: `python -m harness.embedded.train --out DIR`.
 
 Qwen2 architecture, Muon for the matrices and AdamW for the rest, FP32 on one thread, weights written in BF16.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from harness.models.embedded.corpus import MIXTURE, TrainingExample, examples
-from harness.models.embedded.muon import Muon
-from harness.models.embedded.tokenizer import train_tokenizer
+from harness.embedded.corpus import MIXTURE, TrainingExample, examples
+from harness.embedded.muon import Muon
+from harness.embedded.tokenizer import train_tokenizer
 
 _IGNORED = -100
 
