@@ -24,10 +24,11 @@ import numpy as np
 from harness.core.safetensors_stream import Entry, row_blocks, write_entries
 from harness.core.types.pruning import PruningPlan
 from harness.models.registry import ALIASES
-from pruning.checkpoint import INDEX, open_model
+from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.families import shape_of
 from pruning.plan import pruned_width
+from pruning.shards import INDEX
 
 LAYERS_PER_SHARD = 7
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,35 +15,23 @@ from harness.core.bounded_read import (
     open_regular,
     parse_json,
     read_bytes,
-    read_json,
     read_json_object,
 )
 from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError, first_line
-from harness.core.safetensors_stream import Entry, as_array, read_entries
+from harness.core.safetensors_stream import Entry, as_array
 from harness.core.types.pruning import ModelShape
-from pruning.families import Cut, Family, family_of, shape_of, widths_of
+from pruning import quantised
+from pruning.families import Cut, Family, count_of, family_of, shape_of, tensors_of, widths_of
+from pruning.shards import INDEX, SINGLE, Shard, open_shards
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-tuned
 RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 ADAPTER = "adapter_config.json"  # of peft
 _CONFIG_BYTES, _SIDE_FILE_BYTES = 4 << 20, 256 << 20
 _SUBFOLDERS = ("additional_chat_templates", "pruning")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
-_SHARD_NAME = r"\w[\w.-]{0,200}"
+_OTHER_HEADS = ("score.", "v_head.", "value_head.", "reward_head.", "classifier.", "qa_outputs.")
 _SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One safetensors file of a checkpoint, as its header describes it."""
-
-    path: Path
-    entries: tuple[Entry, ...]  # in the order of their data
-    metadata: Mapping[str, str]
-    size_bytes: int  # of the file
 
 
 @dataclass(frozen=True)
@@ -108,25 +94,23 @@ def open_model(path: Path) -> ModelFolder:
     config = _parse_config(path, text)
     shape_of(config)  # an unknown architecture is reported before damaged weights
     _check_side_files(path)
-    shards = tuple(_open_shard(path / name) for name in _shard_names(path))
-    parameters = sum(math.prod(entry.shape) for shard in shards for entry in shard.entries)
-    model = ModelFolder(
+    widths, shards = widths_of(config), open_shards(path)
+    _check_tensors(path, config, widths, shards)
+    return ModelFolder(
         path=path,
         config=config,
         family=family_of(config),
-        shape=shape_of(config, parameters),
-        widths=widths_of(config),
+        shape=shape_of(config, count_of(config, widths)),
+        widths=widths,
         shards=shards,
         config_bytes=text,
     )
-    _check_widths(model)
-    return model
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json alone, for a folder without weights.
 
-    Raises UsageError where there is none or it is not a JSON object.
+    Raises UsageError where there is none or it is not a JSON object, and UnsupportedModelError for quantised weights.
     """
     return _parse_config(folder, _config_bytes(folder))
 
@@ -147,6 +131,7 @@ def _parse_config(folder: Path, text: bytes) -> dict[str, Any]:
         raise UsageError(f"{file} is not valid JSON ({error}); get the model again") from error
     if not isinstance(config, dict):
         raise UsageError(f"{file} is not a JSON object; get the model again")
+    quantised.check_config(folder, config)
     return config
 
 
@@ -175,50 +160,57 @@ def _check_side_files(model: Path) -> None:
     read_record(model)  # so that a damaged one is refused before any work
 
 
-def _check_widths(model: ModelFolder) -> None:
-    """Raises UnsupportedModelError where down projections or embedding are not what config.json says."""
-    family, hidden, words = model.family, model.shape.hidden_size, model.shape.vocab_size
-    found = {layer: entry.shape for _, entry, cut, layer in model.ffn_entries() if cut == family.down_cut}
-    for layer, width in enumerate(model.widths):
-        wanted = (hidden, width) if family.down_cut.axis == 1 else (width, hidden)
-        if found.get(layer) != wanted:
-            there = list(found[layer]) if layer in found else "missing"
-            raise UnsupportedModelError(
-                f"{model.path}: {family.down}.weight of layer {layer} is {there}, and config.json says {list(wanted)}; "
-                "get the model again"
-            )
-    for entry in (entry for shard in model.shards for entry in shard.entries if entry.name.endswith(_EMBEDDINGS)):
-        if entry.shape[:1] != (words,):
-            raise UnsupportedModelError(
-                f"{model.path}: {entry.name} is {list(entry.shape)}, and config.json says {words} words; "
-                "get the model again"
-            )
-
-
-def _shard_names(model: Path) -> list[str]:
-    index = model / INDEX
-    if not index.exists():
-        return [SINGLE]
-    try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModelError(f"{index} is damaged ({error!r}); get this file again") from error
-    if not names or not all(isinstance(name, str) and re.fullmatch(_SHARD_NAME, name) for name in names):
-        raise UnsupportedModelError(f"{index} names no shards, or shards outside its folder; get this file again")
-    return names
-
-
-def _open_shard(path: Path) -> Shard:
-    """Compares the header with the file's size, so that an incomplete download is seen before any work is done."""
-    if not path.exists():
-        raise UnsupportedModelError(f"{path} is missing; get the model again (only safetensors weights are read)")
-    try:
-        entries, metadata = read_entries(path)
-    except (OSError, ValueError) as error:
+def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...], shards: Iterable[Shard]) -> None:
+    """Raises UnsupportedModelError where the files do not hold the model that config.json describes."""
+    family, wanted = family_of(config), tensors_of(config, widths)
+    entries = [entry for shard in shards for entry in shard.entries]
+    found = _by_own_name(path, entries, wanted, family.body)
+    quantised.check_tensors(path, entries, found, wanted)
+    used = {entry.name for entry in found.values()}
+    _check_others(path, family, [entry.name for entry in entries if entry.name not in used])
+    if missing := [name for name in wanted if name not in found]:
         raise UnsupportedModelError(
-            f"{path} is not a safetensors file or is damaged ({error}); get this file again"
-        ) from error
-    return Shard(path, tuple(entries), metadata, path.stat().st_size)
+            f"{path} has no {missing[0]} ({len(missing)} of {len(wanted)} tensors missing); {_advice(missing[0])}"
+        )
+    for name, shape in wanted.items():
+        if found[name].shape != shape:
+            raise UnsupportedModelError(
+                f"{path}: {name} is {list(found[name].shape)}, and config.json says {list(shape)}; get the model again"
+            )
+
+
+def _by_own_name(path: Path, entries: Iterable[Entry], wanted: Mapping[str, Any], body: str) -> dict[str, Entry]:
+    """The model's own tensors by name; a checkpoint of the body alone leaves out the body's prefix."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.name if entry.name in wanted else f"{body}.{entry.name}"
+        if name in found:
+            raise UnsupportedModelError(f"{path} has {name} twice, with and without {body}.; get the model again")
+        if name in wanted:
+            found[name] = entry
+    return found
+
+
+def _advice(name: str) -> str:
+    """What to do about a missing tensor."""
+    if name in ("lm_head.weight", "embed_out.weight"):
+        return "get the model again, or set tie_word_embeddings in config.json if the embedding is its LM head"
+    return "get the model again"
+
+
+def _check_others(path: Path, family: Family, names: Iterable[str]) -> None:
+    """Raises UnsupportedModelError for tensors of another kind of model, which transformers and vLLM would ignore."""
+    for name in names:
+        if name.startswith(_OTHER_HEADS):
+            raise UnsupportedModelError(
+                f"{path} has {name}: it is a reward or classification model; only language models can be pruned here"
+            )
+        below = family.below_layer(name)
+        if below and below.endswith((".weight", ".bias")) and not below.endswith(family.tensors.buffers):
+            raise UnsupportedModelError(
+                f"{path} has {name}, which is no part of the {family.model_type} that config.json describes; "
+                "get the model again"
+            )
 
 
 def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:
@@ -253,10 +245,13 @@ def sampled_hash(path: Path) -> Any:
     return total
 
 
-def check_uniform_width(model: ModelFolder) -> None:
-    """Raises UsageError for a checkpoint that was pruned to non-uniform widths: it cannot be pruned again."""
-    if model.config.get("intermediate_sizes"):
-        raise UsageError(f"{model.path} has non-uniform FFN widths; prune the model that it was made from")
+def check_uniform_width(shape: ModelShape, name: str | Path) -> None:
+    """Raises UsageError for a checkpoint that was pruned to non-uniform widths: it cannot be pruned again.
+
+    name: of the model, as the user gave it.
+    """
+    if not shape.uniform:
+        raise UsageError(f"{name} has an FFN width of its own in every layer; prune the model that it was made from")
 
 
 def read_record(checkpoint: Path) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ needs a few MiB of memory.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,9 +30,10 @@ from harness.core.safetensors_stream import (
 )
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from pruning import compensation
-from pruning.checkpoint import INDEX, RECORD, RECOVERED, ModelFolder, Shard, check_uniform_width, down_entry, open_model
-from pruning.families import Cut, Family
+from pruning.checkpoint import RECORD, RECOVERED, ModelFolder, check_uniform_width, down_entry, open_model
+from pruning.families import Cut, Family, count_of
 from pruning.model_card import model_card
+from pruning.shards import INDEX, Shard
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
@@ -87,7 +87,6 @@ def export(
         for shard in model.shards:
             sizes[shard.path.name] = _write_shard(shard, scratch / shard.path.name, job)
             progress(1)
-        _check_all_cut(job, {name for tensors in sizes.values() for name in tensors})
         _write_index(scratch, model.path, sizes)
         _write_own_files(model, scratch, plan, plan_file, {**model.config, **widths})
     return open_model(out)
@@ -96,12 +95,11 @@ def export(
 def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
     """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
     job = _Job(model.family, plan, {})
-    parameters = total = 0
-    for shard in model.shards:
-        resized = [_resized(entry, job) for entry in shard.entries]
-        parameters += sum(math.prod(entry.shape) for entry in resized)
-        total += file_bytes(resized, shard.metadata or _FORMAT)
-    return PredictedCheckpoint(plan.widths, parameters, total, _record_of(plan, model))
+    total = sum(
+        file_bytes([_resized(entry, job) for entry in shard.entries], shard.metadata or _FORMAT)
+        for shard in model.shards
+    )
+    return PredictedCheckpoint(plan.widths, count_of(model.config, plan.widths), total, _record_of(plan, model))
 
 
 def ffn_tensors(
@@ -136,7 +134,7 @@ def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> _Job:
 
 def _check_fit(model: ModelFolder, plan: PruningPlan) -> None:
     shape = model.shape
-    check_uniform_width(model)
+    check_uniform_width(shape, model.path)
     if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "
@@ -206,10 +204,6 @@ def _resized(entry: Entry, job: _Job) -> Entry:
     if found is None:
         return entry
     cut, layer = found
-    if layer >= len(job.plan.keep) or entry.shape[cut.axis] != cut.parts * job.plan.intermediate_size:
-        raise UnsupportedModelError(
-            f"{entry.name} has shape {list(entry.shape)}, which does not fit config.json; get the model again"
-        )
     return entry.resized(cut.axis, cut.parts * job.plan.widths[layer])
 
 
@@ -228,18 +222,6 @@ def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
     """Indices along the cut axis, repeated for every matrix of a fused tensor."""
     keep = plan.keep[layer].astype(np.int64)
     return np.concatenate([keep + part * plan.intermediate_size for part in range(cut.parts)])
-
-
-def _check_all_cut(job: _Job, written: set[str]) -> None:
-    """A checkpoint with other tensor names would be copied whole under a config that says it is smaller."""
-    found = {job.family.tensor(name) for name in written}
-    wanted = {
-        (cut, layer) for cut in job.family.cuts if cut.name.endswith(".weight") for layer in range(len(job.plan.keep))
-    }
-    if missing := sorted(f"{layer}.{cut.name}" for cut, layer in wanted - found):
-        raise UnsupportedModelError(
-            f"the checkpoint has no {missing[0]} ({len(missing)} FFN tensors missing); get the model again"
-        )
 
 
 def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]]) -> None:

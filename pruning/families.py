@@ -5,6 +5,8 @@ A neuron is one column of the down projection together with its row in every oth
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,9 @@ from harness.core.bounded_read import is_count
 from harness.core.dtypes import BY_NAME, Dtype
 from harness.core.errors import UnsupportedModelError
 from harness.core.types.pruning import ModelShape
+from pruning import tensors
+from pruning.quantised import quantised_key
+from pruning.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,17 @@ _FUSED = (Cut("mlp.gate_up_proj.weight", parts=2), Cut("mlp.down_proj.weight", a
 class Family:
     """Tensor names are relative to a layer; biases are cut where a checkpoint has them.
 
-    `layers`: path of the layer stack in the causal model. `down`: the module whose input is h. `gate`: the module whose
-    output's sign says whether the gate is open (its first half where fused), None where there is no gate. `keys`:
-    config.json's own names.
+    Attributes:
+        layers: Path of the layer stack in the causal model.
+        down: The module whose input is h.
+        gate: The module whose output's sign says whether the gate is open (its first half where fused), None where
+            there is no gate.
+        cuts: The tensors that lose neurons.
+        keys: config.json's own names.
+        tensors: All tensors of the architecture.
+        defaults: Sizes where config.json lacks the key, as transformers' class has them.
+        tied: Whether the embedding is the LM head as well, where config.json does not say.
+        supports_nonuniform_widths: False where vLLM cannot run non-uniform widths.
     """
 
     model_type: str
@@ -55,8 +68,10 @@ class Family:
     gate: str | None = "mlp.gate_proj"
     cuts: tuple[Cut, ...] = _GATED
     keys: Mapping[str, str] = field(default_factory=dict)
-    tied: bool = False  # where config.json does not say: the embedding is the LM head as well
-    supports_nonuniform_widths: bool = True  # False where vLLM cannot run non-uniform widths
+    tensors: Tensors = tensors.LLAMA
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    tied: bool = False
+    supports_nonuniform_widths: bool = True
 
     @property
     def body(self) -> str:
@@ -74,11 +89,28 @@ class Family:
         return self.keys.get("intermediate_size", "intermediate_size")
 
     def tensor(self, name: str) -> tuple[Cut, int] | None:
-        """The cut and the layer of a checkpoint's tensor; None for a tensor that pruning does not change."""
-        stack = self.layers.rpartition(".")[2]
-        match = re.fullmatch(rf"(?:[a-z_]+\.)*{stack}\.(\d+)\.(.+)", name)
+        """The cut and the layer of a checkpoint's tensor; None for a tensor that pruning does not change.
+
+        Another stack of layers, such as a draft model's, is not the model's own: its prefix differs.
+        """
+        match = self._own.fullmatch(name)
         cut = next((cut for cut in self.cuts if match and cut.name == match[2]), None)
         return (cut, int(match[1])) if match and cut else None
+
+    def below_layer(self, name: str) -> str | None:
+        """The name below its layer of a tensor in the model's own stack, None for any other."""
+        match = self._own.fullmatch(name)
+        return match[2] if match else None
+
+    @functools.cached_property
+    def _own(self) -> re.Pattern[str]:
+        """Names in the layer stack, also without the body's prefix, as a checkpoint of the body alone has them."""
+        inner = self.layers.removeprefix(f"{self.body}.")
+        return re.compile(rf"(?:{re.escape(self.body)}\.)?{re.escape(inner)}\.(\d+)\.(.+)")
+
+
+def _heads(key_value: int, size: int) -> Mapping[str, int]:
+    return {"num_key_value_heads": key_value, "head_dim": size}
 
 
 _GPT2_KEYS = {
@@ -92,15 +124,15 @@ FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
         Family("llama", "LlamaForCausalLM"),
-        Family("qwen2", "Qwen2ForCausalLM"),
-        Family("qwen3", "Qwen3ForCausalLM"),
-        Family("mistral", "MistralForCausalLM"),
-        Family("gemma2", "Gemma2ForCausalLM", tied=True),
-        Family("gemma3_text", "Gemma3ForCausalLM", tied=True),
-        Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=_FUSED),
-        Family("olmo2", "Olmo2ForCausalLM"),
+        Family("qwen2", "Qwen2ForCausalLM", tensors=tensors.QWEN2, defaults={"num_key_value_heads": 32}),
+        Family("qwen3", "Qwen3ForCausalLM", tensors=tensors.QWEN3, defaults=_heads(32, 128)),
+        Family("mistral", "MistralForCausalLM", tensors=tensors.MISTRAL, defaults={"num_key_value_heads": 8}),
+        Family("gemma2", "Gemma2ForCausalLM", tensors=tensors.GEMMA2, defaults=_heads(4, 256), tied=True),
+        Family("gemma3_text", "Gemma3ForCausalLM", tensors=tensors.GEMMA3, defaults=_heads(4, 256), tied=True),
+        Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=_FUSED, tensors=tensors.PHI3),
+        Family("olmo2", "Olmo2ForCausalLM", tensors=tensors.OLMO2),
         Family("granite", "GraniteForCausalLM"),
-        Family("smollm3", "SmolLM3ForCausalLM", tied=True),
+        Family("smollm3", "SmolLM3ForCausalLM", defaults={"num_key_value_heads": 4}, tied=True),
         Family(
             "gpt_neox",
             "GPTNeoXForCausalLM",
@@ -108,6 +140,7 @@ FAMILIES: Mapping[str, Family] = {
             "mlp.dense_4h_to_h",
             None,
             (Cut("mlp.dense_h_to_4h.weight"), Cut("mlp.dense_4h_to_h.weight", axis=1), Cut("mlp.dense_h_to_4h.bias")),
+            tensors=tensors.GPT_NEOX,
         ),
         Family(
             "opt",
@@ -117,6 +150,7 @@ FAMILIES: Mapping[str, Family] = {
             None,
             (Cut("fc1.weight"), Cut("fc2.weight", axis=1), Cut("fc1.bias")),
             {"intermediate_size": "ffn_dim"},
+            tensors.OPT,
             tied=True,
         ),
         Family(
@@ -127,6 +161,7 @@ FAMILIES: Mapping[str, Family] = {
             None,
             (Cut("mlp.c_fc.weight", axis=1), Cut("mlp.c_proj.weight"), Cut("mlp.c_fc.bias")),
             _GPT2_KEYS,
+            tensors.GPT2,
             tied=True,
             supports_nonuniform_widths=False,
         ),
@@ -163,11 +198,22 @@ def family_of(config: Mapping[str, Any]) -> Family:
         raise UnsupportedModelError(
             f"architecture {model_type!r} is not known; known are {known} (add a row to pruning/families.py)"
         )
-    if config.get("quantization_config"):
+    if key := quantised_key(config):
+        raise UnsupportedModelError(f"the weights are quantised ({key}); give the model it was made from")
+    family = FAMILIES[model_type]
+    _check_architecture(family, config.get("architectures"))
+    return family
+
+
+def _check_architecture(family: Family, named: Any) -> None:
+    """Raises UnsupportedModelError for a reward, classification or embedding model of a known type."""
+    known = {family.architecture.lower(), f"FFNPruned{family.architecture}".lower()}
+    other = [str(name)[:80] for name in named if str(name).lower() not in known] if isinstance(named, list) else []
+    if other:
         raise UnsupportedModelError(
-            "the weights are quantised (quantization_config); give the checkpoint they were quantised from"
+            f"config.json names {other[0]}; of {family.model_type} only language models ({family.architecture}) "
+            "can be pruned here, not reward, classification or embedding models"
         )
-    return FAMILIES[model_type]
 
 
 def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
@@ -177,6 +223,7 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
     """
     family = family_of(config)
     values = {key: config.get(family.keys.get(key, key)) for key in (*_NEEDED, "max_position_embeddings")}
+    config = {**family.defaults, **config}
     if family.model_type == "gpt2" and values["intermediate_size"] is None and values["hidden_size"]:
         values["intermediate_size"] = 4 * values["hidden_size"]
     _check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values})
@@ -195,7 +242,28 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         vocab_size=int(config.get("vocab_size") or 0),
         num_attention_heads=heads,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
+        uniform=config.get("intermediate_sizes") is None,
     )
+
+
+def tensors_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a model of these widths has: name -> shape."""
+    family, shape = family_of(config), shape_of(config)
+    sizes = {
+        "d": shape.hidden_size,
+        "v": shape.vocab_size,
+        "h": shape.head_dim,
+        "q": shape.num_attention_heads * shape.head_dim,
+        "k": shape.num_key_value_heads * shape.head_dim,
+        "p": shape.max_position_embeddings,
+        "e": config.get("word_embed_proj_dim") or shape.hidden_size,
+    }
+    return tensors.expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
+
+
+def count_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> int:
+    """The parameters of a model of these widths; tied heads count once."""
+    return sum(map(math.prod, tensors_of(config, widths).values()))
 
 
 def _check_sizes(values: Mapping[str, Any]) -> None:

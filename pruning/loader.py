@@ -41,11 +41,16 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
     # transformers' fast attention leaves out Gemma 2's cap on attention logits
     eager = {"attn_implementation": "eager"} if folder.config.get("attn_logit_softcapping") else {}
     try:
-        return AutoModelForCausalLM.from_pretrained(folder.path, **options, **eager)
+        model, told = AutoModelForCausalLM.from_pretrained(folder.path, output_loading_info=True, **options, **eager)
     except Exception as error:  # each architecture has its own for settings that do not fit each other
         raise UnsupportedModelError(
             f"{folder.path} cannot be loaded by transformers ({type(error).__name__}: {first_line(error)})"
         ) from error
+    if missing := sorted(told["missing_keys"]):  # transformers fills them with random numbers
+        raise UnsupportedModelError(
+            f"{folder.path} has no {missing[0]} ({len(missing)} tensors missing); get the model again"
+        )
+    return model
 
 
 def _load_ffn(model: Any, folder: ModelFolder) -> None:

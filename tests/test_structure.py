@@ -11,7 +11,7 @@ from scripts import structure
 
 def test_the_house_keeps_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
     assert structure.main() == 0
-    assert "level 1: core\n" in capsys.readouterr().out
+    assert "level 1: core, embedded\n" in capsys.readouterr().out
 
 
 def test_levels_count_from_the_bottom_and_a_circle_is_named() -> None:

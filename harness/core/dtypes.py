@@ -31,6 +31,10 @@ _DTYPES = (
     Dtype("F16", "float16", 2, 0x1F << 10),
     Dtype("F8_E4M3", "float8_e4m3fn", 1),
     Dtype("F8_E5M2", "float8_e5m2", 1),
+    Dtype("F8_E4M3FNUZ", "float8_e4m3fnuz", 1),
+    Dtype("F8_E5M2FNUZ", "float8_e5m2fnuz", 1),
+    Dtype("F8_E8M0", "float8_e8m0fnu", 1),
+    Dtype("C64", "complex64", 8),
     Dtype("I64", "int64", 8),
     Dtype("U64", "uint64", 8),
     Dtype("I32", "int32", 4),
@@ -41,6 +45,7 @@ _DTYPES = (
     Dtype("U8", "uint8", 1),
     Dtype("BOOL", "bool", 1),
 )
+PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # of quantised weights, smaller than a byte
 BY_CODE: Mapping[str, Dtype] = {dtype.code: dtype for dtype in _DTYPES}
 BY_NAME: Mapping[str, Dtype] = {dtype.name: dtype for dtype in _DTYPES}
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from harness.core.secrets import redacted
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error message, without keys and tokens."""
-    return redacted(next(iter(str(error).strip().splitlines()), repr(error)))
+    """The first line that says something of another library's error message, without keys and tokens."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [repr(error)]
+    if re.fullmatch(r"\d+ validation errors? for .+", lines[0]):  # pydantic: the reason follows, with its own details
+        reason, *_ = re.split(r" \[type=| For further information", " ".join(lines[1:]), maxsplit=1)
+        return redacted(f"{lines[0]}: {reason.removeprefix('Value error, ')}")
+    return redacted(lines[0])
 
 
 class HarnessError(Exception):

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.bounded_read import is_count, open_regular, parse_json
-from harness.core.dtypes import BY_CODE
+from harness.core.dtypes import BY_CODE, PACKED
 
 BLOCK_BYTES = 8 << 20
 _HEADER_BYTES = 100_000_000  # the safetensors library's own limit
@@ -28,6 +28,10 @@ _KEYS = ("dtype", "shape", "data_offsets")
 _MOST_AXES, _LONGEST_AXIS = 16, 1 << 48
 
 Array = npt.NDArray[Any]
+
+
+class PackedTypeError(ValueError):
+    """A tensor of a type smaller than a byte, as only quantised weights have it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def read_entries(path: Path) -> tuple[list[Entry], dict[str, str]]:
     Raises:
         OSError: There is no such file.
         UsageError: It is a FIFO, a device or a folder.
-        ValueError: Its header is damaged, or does not fit the file's size.
+        ValueError: Its header is damaged, or does not fit the file's size; PackedTypeError for a tensor of quantised
+            weights that cannot be read.
     """
     with open_regular(path) as file:
         whole = os.fstat(file.fileno()).st_size
@@ -76,6 +81,8 @@ def read_entries(path: Path) -> tuple[list[Entry], dict[str, str]]:
 def _entry(name: str, raw: Any, first: int) -> Entry:
     """A tensor as the header gives it; `first`: where the data begin. Raises ValueError where it contradicts itself."""
     dtype, shape, offsets = (raw.get(key) if isinstance(raw, dict) else None for key in _KEYS)
+    if dtype in PACKED:
+        raise PackedTypeError(f"{name[:80]} is {dtype}")
     if not isinstance(dtype, str) or dtype not in BY_CODE:
         raise ValueError(f"{name[:80]} has no known dtype")
     if not isinstance(shape, list) or len(shape) > _MOST_AXES or not all(is_count(n, _LONGEST_AXIS) for n in shape):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from harness.core.errors import MeasurementError, first_line
+from harness.core.errors import HarnessError, MeasurementError, first_line
 from harness.core.progress import progress_bar
 from harness.engine.devices import device_name
 from harness.engine.library_settings import library_settings, torch_functions
@@ -76,9 +76,25 @@ def _restored_transformers_class(model: ModelFolder) -> Iterator[None]:
                 setattr(body, name, own[name]) if name in own else delattr(body, name)
 
 
+@contextmanager
+def refusals(llm: Any) -> Iterator[None]:
+    """Makes a MeasurementError of one line of what vLLM raises for a model that it has loaded and cannot run."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:  # kernels, the scheduler and the tokenizer have their own
+        model = llm.llm_engine.vllm_config.model_config.model
+        raise MeasurementError(f"vLLM cannot run {model}: {first_line(error)}") from error
+
+
 def generate(llm: Any, prompts: Sequence[Any], params: Any) -> list[Any]:
-    """One vllm.RequestOutput per prompt (text or token ids), in the order of the prompts."""
-    return list(llm.generate(list(prompts), params, use_tqdm=False))
+    """One vllm.RequestOutput per prompt (text or token ids), in the order of the prompts.
+
+    Raises MeasurementError where vLLM cannot run the model.
+    """
+    with refusals(llm):
+        return list(llm.generate(list(prompts), params, use_tqdm=False))
 
 
 def stream(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -88,23 +104,27 @@ def stream(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> Iterator[
         llm: a vllm.LLM.
         prompts: texts or token ids.
         params: one vllm.SamplingParams per prompt.
+
+    Raises:
+        MeasurementError: vLLM cannot run the model.
     """
     from vllm.sampling_params import RequestOutputKind
 
     core = llm.llm_engine
     waiting = {}
-    try:
-        for position, (prompt, setting) in enumerate(zip(prompts, params, strict=True)):
-            setting.output_kind = RequestOutputKind.FINAL_ONLY
-            waiting[f"stream-{next(_REQUESTS)}"] = position
-            core.add_request(next(reversed(waiting)), prompt, setting)
-        while core.has_unfinished_requests():
-            for output in core.step():
-                if output.finished:
-                    yield waiting.pop(output.request_id), output
-    finally:
-        if waiting:
-            core.abort_request(list(waiting))
+    with refusals(llm):
+        try:
+            for position, (prompt, setting) in enumerate(zip(prompts, params, strict=True)):
+                setting.output_kind = RequestOutputKind.FINAL_ONLY
+                waiting[f"stream-{next(_REQUESTS)}"] = position
+                core.add_request(next(reversed(waiting)), prompt, setting)
+            while core.has_unfinished_requests():
+                for output in core.step():
+                    if output.finished:
+                        yield waiting.pop(output.request_id), output
+        finally:
+            if waiting:
+                core.abort_request(list(waiting))
 
 
 def kv_bytes_per_token(llm: Any) -> int:

@@ -17,6 +17,7 @@ from harness.core.files import atomic_path, check_disk
 from harness.core.hub_ids import is_hub_id
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
+from harness.models.tokenizer import check_tokenizer
 from pruning.checkpoint import ModelFolder, open_model, read_config
 from pruning.families import shape_of
 
@@ -190,7 +191,7 @@ def shape(name: str, kind: str) -> ModelShape:
     folder = _folder_of(alias) if alias else Path(name)
     if folder and folder.is_dir():
         return _opened(folder).shape
-    config = read_config(_from_hub(model_id(name, kind), ["config.json"]))
+    config = read_config(_from_hub(model_id(name, kind), ["config.json", "README.md"]))
     return shape_of(config, count_parameters(config))
 
 
@@ -253,7 +254,9 @@ def _opened(folder: Path) -> ModelFolder:
 
 @functools.lru_cache(maxsize=8)
 def _open_once(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> ModelFolder:
-    return open_model(folder)
+    model = open_model(folder)
+    check_tokenizer(model)
+    return model
 
 
 def cache_folder() -> Path:

@@ -17,7 +17,7 @@ from harness.core.labels import arm_label
 from harness.core.types.pruning import Method, ModelShape
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
-from pruning.checkpoint import read_record
+from pruning.checkpoint import check_uniform_width, read_record
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.scores import check_metric
 from tasks.data import check_code_files, trusting
@@ -253,6 +253,8 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
 
 
 def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
+    """Raises UsageError for a model that cannot be pruned again, and for a plan that cannot be made of it."""
+    check_uniform_width(shape, config.model)
     request = plan_request(config, shape.intermediate_size, method)
     check_request(request, shape.intermediate_size)
     kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)

@@ -23,7 +23,6 @@ from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_json import publish
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
-from pruning.checkpoint import check_uniform_width
 from tasks.task import Task
 
 
@@ -64,8 +63,6 @@ def start(
     """Checks what can be checked early, then does `work` in a locked run directory."""
     spec = resolver(config, True)
     model = registry.locate(config.model, spec.target.kind)
-    if spec.arms:
-        check_uniform_width(model)
     spec = resolver(config, has_chat_template(load_tokenizer(model.path)))
     folder = out or spec.default_out
     check_tools(spec.tasks)

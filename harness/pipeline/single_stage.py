@@ -42,7 +42,7 @@ from harness.serving.engine_settings import engine_settings
 from harness.serving.vllm_options import allowed_options
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
-from pruning.checkpoint import ModelFolder, check_uniform_width
+from pruning.checkpoint import ModelFolder
 from pruning.export import export
 from pruning.plan import choose_metric, make_plan, save_plan
 from tasks.registry import find_task, is_task
@@ -65,7 +65,6 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
     spec = resolve(config)
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
-    check_uniform_width(model)
     calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     scoring.save_calibration(calibration, _calibration_file(out))
     scoring.score_model(model, calibration, request, out)

@@ -18,6 +18,7 @@ from harness.core.progress import progress_bar
 from harness.core.statistics import paired_ratio, percentiles
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingRow, SpeedRatio
+from harness.engine.vllm_engine import refusals
 from harness.serving.roofline import ideal_speedup, round_work
 from harness.serving.workload import Workload
 
@@ -63,18 +64,19 @@ def offline_round(llm: Any, workload: Workload, concurrency: int) -> Pass:
     flying: dict[str, _Flight] = {}
     llm.reset_prefix_cache()
     started, cpu = time.perf_counter(), time.process_time()
-    while waiting or flying:
-        while waiting and len(flying) < concurrency:
-            number, prompt = waiting.popleft()
-            flying[f"bench-{number}"] = _Flight(len(prompt), time.perf_counter())
-            engine.add_request(f"bench-{number}", {"prompt_token_ids": list(prompt)}, _parameters(workload))
-        for output in engine.step():
-            flight = flying[output.request_id]
-            flight.tokens += len(output.outputs[0].token_ids)
-            flight.moments.append(time.perf_counter())
-            if output.finished:
-                found.add(flight.prompt_tokens, flight.arrived, flight.moments, flight.tokens)
-                del flying[output.request_id]
+    with refusals(llm):
+        while waiting or flying:
+            while waiting and len(flying) < concurrency:
+                number, prompt = waiting.popleft()
+                flying[f"bench-{number}"] = _Flight(len(prompt), time.perf_counter())
+                engine.add_request(f"bench-{number}", {"prompt_token_ids": list(prompt)}, _parameters(workload))
+            for output in engine.step():
+                flight = flying[output.request_id]
+                flight.tokens += len(output.outputs[0].token_ids)
+                flight.moments.append(time.perf_counter())
+                if output.finished:
+                    found.add(flight.prompt_tokens, flight.arrived, flight.moments, flight.tokens)
+                    del flying[output.request_id]
     found.seconds, found.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     return found
 

@@ -27,6 +27,7 @@ class ModelShape:
         neuron_parameters: Weights per FFN neuron, biases not counted.
         dtype_bytes: Bytes per parameter.
         tied: Whether the embedding is also the LM head.
+        uniform: Whether every layer has the same FFN width.
     """
 
     model_type: str
@@ -41,7 +42,8 @@ class ModelShape:
     dtype_bytes: int
     vocab_size: int
     num_attention_heads: int
-    tied: bool  # the embedding is the LM head as well
+    tied: bool
+    uniform: bool = True
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)

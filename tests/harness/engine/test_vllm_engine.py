@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from vllm import SamplingParams
 
+from harness.core.errors import MeasurementError
+from harness.engine.devices import device_name
 from harness.engine.memory_budget import EngineSettings
-from harness.engine.vllm_engine import engine
+from harness.engine.vllm_engine import engine, stream
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
@@ -62,6 +65,17 @@ def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp
     ):
         pass
     build_model("smollm3", tmp_path / "b")
+
+
+@pytest.mark.skipif(device_name() != "cpu", reason="CUDA runs heads of this size")
+def test_a_model_that_vllm_loads_and_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Heads of 16 numbers, for which the CPU backend has no attention kernel; it says so in the first forward pass."""
+    model = open_model(build_model("llama", tmp_path / "m", head_dim=16))
+    with (
+        pytest.raises(MeasurementError, match=rf"^vLLM cannot (run|load) {model.path}: \S+.*$"),
+        engine(model, EngineSettings(max_model_len=128, kv_cache_bytes=1 << 24, threads=1)) as llm,
+    ):
+        list(stream(llm, [{"prompt_token_ids": [5, 6, 7]}], [SamplingParams(max_tokens=2)]))
 
 
 def prompts() -> list[list[int]]:
