@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _SHARD_NAME = r"\w[\w.-]{0,200}"
 _NUMBERED = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
-_OTHER_FORMATS = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.safetensors", "tf_model.h5", "*.msgpack")
+_OTHER_FORMATS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model.h5", "*.msgpack")
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ def _check_single(folder: Path) -> None:
         return
     if any(map(_NUMBERED.fullmatch, others)):
         raise UnsupportedModelError(f"{folder / INDEX} is missing, and {others[0]} is there; get the index again")
-    if found := next((file.name for pattern in _OTHER_FORMATS for file in sorted(folder.glob(pattern))), None):
+    formats = ("*.safetensors", *_OTHER_FORMATS)
+    if found := next((file.name for pattern in formats for file in sorted(folder.glob(pattern))), None):
         raise UnsupportedModelError(
-            f"{folder} holds {found} and no {SINGLE}; only safetensors weights are read: convert it with "
+            f"{folder} holds {found} and no {SINGLE}, which is the only file that is read; convert the model with "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) of transformers"
         )
     raise UnsupportedModelError(

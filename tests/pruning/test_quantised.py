@@ -28,7 +28,17 @@ def _with(model: Path, **tensors: torch.Tensor) -> None:
 
 MARKS = (
     *("weight_scale", "weight_scale_inv", "weight_scale_2", "input_scale", "weight_packed", "weight_zero_point"),
-    *("scales", "qweight", "qzeros", "g_idx", "SCB", "weight.absmax", "weight.quant_state.bitsandbytes__nf4"),
+    *(
+        "scales",
+        "qweight",
+        "qzeros",
+        "g_idx",
+        "SCB",
+        "W_q",
+        "codebooks",
+        "weight.absmax",
+        "weight.quant_state.bitsandbytes__nf4",
+    ),
 )
 
 

@@ -65,7 +65,9 @@ def test_another_safetensors_file_beside_the_single_one_is_refused(tmp_path: Pat
     open_model(model)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "model.fp16.safetensors"]
+)
 def test_other_formats_are_named_with_the_way_to_convert_them(name: str, tmp_path: Path) -> None:
     model = build_model("llama", tmp_path / "m")
     (model / SINGLE).rename(model / name)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from vllm import SamplingParams
 
 from harness.core.errors import MeasurementError
 from harness.engine.devices import device_name
@@ -70,6 +69,8 @@ def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp
 @pytest.mark.skipif(device_name() != "cpu", reason="CUDA runs heads of this size")
 def test_a_model_that_vllm_loads_and_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
     """Heads of 16 numbers, for which the CPU backend has no attention kernel; it says so in the first forward pass."""
+    from vllm import SamplingParams
+
     model = open_model(build_model("llama", tmp_path / "m", head_dim=16))
     with (
         pytest.raises(MeasurementError, match=rf"^vLLM cannot (run|load) {model.path}: \S+.*$"),
