@@ -22,7 +22,7 @@ from harness.core.errors import UnsupportedModelError, UsageError, first_line
 from harness.core.safetensors_stream import Entry, as_array
 from harness.core.types.pruning import ModelShape
 from pruning import quantised
-from pruning.families import Cut, Family, count_of, family_of, shape_of, tensors_of, widths_of
+from pruning.families import Cut, Family, family_of, shape_of, tensors_of, widths_of
 from pruning.shards import INDEX, SINGLE, Shard, open_shards
 
 RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-tuned
@@ -92,7 +92,7 @@ def open_model(path: Path) -> ModelFolder:
     """
     text = _config_bytes(path)
     config = _parse_config(path, text)
-    shape_of(config)  # an unknown architecture is reported before damaged weights
+    shape = shape_of(config)  # an unknown architecture is reported before damaged weights
     _check_side_files(path)
     widths, shards = widths_of(config), open_shards(path)
     _check_tensors(path, config, widths, shards)
@@ -100,7 +100,7 @@ def open_model(path: Path) -> ModelFolder:
         path=path,
         config=config,
         family=family_of(config),
-        shape=shape_of(config, count_of(config, widths)),
+        shape=shape,
         widths=widths,
         shards=shards,
         config_bytes=text,
@@ -167,7 +167,11 @@ def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...
     found = _by_own_name(path, entries, wanted, family.body)
     quantised.check_tensors(path, entries, found, wanted)
     used = {entry.name for entry in found.values()}
-    _check_others(path, family, [entry.name for entry in entries if entry.name not in used])
+    others = [entry.name for entry in entries if entry.name not in used]
+    if heads := [name for name in others if name.startswith(_OTHER_HEADS)]:
+        raise UnsupportedModelError(
+            f"{path} has {heads[0]}: it is a reward or classification model; only language models can be pruned here"
+        )
     if missing := [name for name in wanted if name not in found]:
         raise UnsupportedModelError(
             f"{path} has no {missing[0]} ({len(missing)} of {len(wanted)} tensors missing); {_advice(missing[0])}"
@@ -177,6 +181,11 @@ def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...
             raise UnsupportedModelError(
                 f"{path}: {name} is {list(found[name].shape)}, and config.json says {list(shape)}; get the model again"
             )
+    if foreign := [name for name in others if _is_foreign(family, name)]:
+        raise UnsupportedModelError(
+            f"{path} has {foreign[0]}, which is no part of the {family.model_type} that config.json describes; "
+            "get the model again"
+        )
 
 
 def _by_own_name(path: Path, entries: Iterable[Entry], wanted: Mapping[str, Any], body: str) -> dict[str, Entry]:
@@ -198,19 +207,10 @@ def _advice(name: str) -> str:
     return "get the model again"
 
 
-def _check_others(path: Path, family: Family, names: Iterable[str]) -> None:
-    """Raises UnsupportedModelError for tensors of another kind of model, which transformers and vLLM would ignore."""
-    for name in names:
-        if name.startswith(_OTHER_HEADS):
-            raise UnsupportedModelError(
-                f"{path} has {name}: it is a reward or classification model; only language models can be pruned here"
-            )
-        below = family.below_layer(name)
-        if below and below.endswith((".weight", ".bias")) and not below.endswith(family.tensors.buffers):
-            raise UnsupportedModelError(
-                f"{path} has {name}, which is no part of the {family.model_type} that config.json describes; "
-                "get the model again"
-            )
+def _is_foreign(family: Family, name: str) -> bool:
+    """Whether a tensor stands in the model's own layers, where transformers and vLLM would ignore it, and is none."""
+    below = family.below_layer(name) or ""
+    return below.endswith((".weight", ".bias")) and not below.endswith(family.tensors.buffers)
 
 
 def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:

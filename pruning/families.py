@@ -9,7 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.core.errors import UnsupportedModelError
 from harness.core.types.pruning import ModelShape
 from pruning import tensors
 from pruning.quantised import quantised_key
-from pruning.tensors import Tensors
+from pruning.tensors import Tensors, expected_tensors
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ MOST_SIZES: Mapping[str, int] = {  # beyond any model there is, so that a damage
     "head_dim": 1 << 14,
     "vocab_size": 1 << 24,
     "max_position_embeddings": 1 << 24,
+    "word_embed_proj_dim": 1 << 20,
     "num_labels": 1 << 16,  # transformers makes a name for each
 }
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -216,8 +217,8 @@ def _check_architecture(family: Family, named: Any) -> None:
         )
 
 
-def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
-    """The sizes of a model from its config.json; `parameters` as counted by the caller, 0 if not needed.
+def shape_of(config: Mapping[str, Any]) -> ModelShape:
+    """The sizes of a model from its config.json; a tied head counts once.
 
     Raises UnsupportedModelError where the architecture is unknown or a number is missing.
     """
@@ -228,7 +229,7 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         values["intermediate_size"] = 4 * values["hidden_size"]
     _check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values})
     hidden, heads = int(values["hidden_size"] or 0), int(values["num_attention_heads"] or 0)
-    return ModelShape(
+    shape = ModelShape(
         model_type=family.model_type,
         hidden_size=hidden,
         num_hidden_layers=int(values["num_hidden_layers"] or 0),
@@ -236,7 +237,7 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         num_key_value_heads=int(config.get("num_key_value_heads") or heads),
         head_dim=int(config.get("head_dim") or hidden // heads),
         max_position_embeddings=int(values["max_position_embeddings"] or 2048),
-        parameters=parameters,
+        parameters=0,
         neuron_parameters=sum(cut.parts * hidden for cut in family.cuts if cut.name.endswith(".weight")),
         dtype_bytes=stored_dtype(config).item_bytes,
         vocab_size=int(config.get("vocab_size") or 0),
@@ -244,11 +245,25 @@ def shape_of(config: Mapping[str, Any], parameters: int = 0) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         uniform=config.get("intermediate_sizes") is None,
     )
+    return replace(shape, parameters=_count(_tensors(config, shape, _widths(config, shape))))
 
 
 def tensors_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Every tensor that a model of these widths has: name -> shape."""
-    family, shape = family_of(config), shape_of(config)
+    return _tensors(config, shape_of(config), widths)
+
+
+def count_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> int:
+    """The parameters of a model of these widths; a tied head counts once."""
+    return _count(tensors_of(config, widths))
+
+
+def _count(tensors: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(map(math.prod, tensors.values()))
+
+
+def _tensors(config: Mapping[str, Any], shape: ModelShape, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    family = FAMILIES[shape.model_type]
     sizes = {
         "d": shape.hidden_size,
         "v": shape.vocab_size,
@@ -258,12 +273,7 @@ def tensors_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> dict[str, 
         "p": shape.max_position_embeddings,
         "e": config.get("word_embed_proj_dim") or shape.hidden_size,
     }
-    return tensors.expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
-
-
-def count_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> int:
-    """The parameters of a model of these widths; tied heads count once."""
-    return sum(map(math.prod, tensors_of(config, widths).values()))
+    return expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
 
 
 def _check_sizes(values: Mapping[str, Any]) -> None:
@@ -282,7 +292,10 @@ def stored_dtype(config: Mapping[str, Any]) -> Dtype:
 
 def widths_of(config: Mapping[str, Any]) -> tuple[int, ...]:
     """intermediate_size of every layer: one number for all, or our own list where they differ."""
-    shape = shape_of(config)
+    return _widths(config, shape_of(config))
+
+
+def _widths(config: Mapping[str, Any], shape: ModelShape) -> tuple[int, ...]:
     own = config.get("intermediate_sizes")
     if own is None:
         return (shape.intermediate_size,) * shape.num_hidden_layers

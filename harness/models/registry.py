@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import read_json_object
-from harness.core.errors import StorageError, UnsupportedModelError, UsageError, first_line
+from harness.core.errors import StorageError, UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.hub_ids import is_hub_id
 from harness.core.types.pruning import ModelShape
@@ -21,7 +21,7 @@ from harness.models.tokenizer import check_tokenizer
 from pruning.checkpoint import ModelFolder, open_model, read_config
 from pruning.families import shape_of
 
-# the sizes that a dry run needs before anything is downloaded; parameters: as counted in the published weights
+# the sizes that a dry run needs before anything is downloaded
 _QWEN_1_5B = {
     "model_type": "qwen2",
     "hidden_size": 1536,
@@ -31,7 +31,6 @@ _QWEN_1_5B = {
     "num_key_value_heads": 2,
     "vocab_size": 151936,
     "max_position_embeddings": 4096,
-    "parameters": 1_543_714_304,
     "tie_word_embeddings": True,
 }
 _QWEN_7B = {
@@ -43,7 +42,6 @@ _QWEN_7B = {
     "num_key_value_heads": 4,
     "vocab_size": 152064,
     "max_position_embeddings": 4096,
-    "parameters": 7_615_616_512,
     "tie_word_embeddings": False,
 }
 _SMOLLM2_135M = {
@@ -55,7 +53,6 @@ _SMOLLM2_135M = {
     "num_key_value_heads": 3,
     "vocab_size": 49152,
     "max_position_embeddings": 8192,
-    "parameters": 134_515_008,
     "tie_word_embeddings": True,
 }
 _WEIGHT_PATTERNS = [
@@ -184,15 +181,13 @@ def shape(name: str, kind: str) -> ModelShape:
     """
     alias = find_model(name)
     if alias and alias.config:
-        return shape_of(alias.config, alias.config["parameters"])
+        return shape_of(alias.config)
     if _is_gguf(name):
-        config = gguf.read_config(Path(name).absolute())
-        return shape_of(config, count_parameters(config))
+        return shape_of(gguf.read_config(Path(name).absolute()))
     folder = _folder_of(alias) if alias else Path(name)
     if folder and folder.is_dir():
         return _opened(folder).shape
-    config = read_config(_from_hub(model_id(name, kind), ["config.json", "README.md"]))
-    return shape_of(config, count_parameters(config))
+    return shape_of(read_config(_from_hub(model_id(name, kind), ["config.json", "README.md"])))
 
 
 def _folder_of(alias: Alias) -> Path | None:
@@ -200,24 +195,6 @@ def _folder_of(alias: Alias) -> Path | None:
     if alias.folder and alias.command and not alias.folder.is_dir():
         raise UsageError(f"{alias.name} is not in {alias.folder} yet; run `{alias.command}` in this folder first")
     return alias.folder.absolute() if alias.folder else None
-
-
-def count_parameters(config: Mapping[str, Any]) -> int:
-    """The parameters of the model that transformers would build from a config.json, without allocating them."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
-    model_type = shape_of(config).model_type
-    try:
-        settings = AutoConfig.for_model(model_type, **values)
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(settings)
-    except Exception as error:  # each architecture has its own for settings that do not fit each other
-        raise UnsupportedModelError(
-            f"config.json is not one of a {model_type} ({first_line(error)}); get the model again"
-        ) from error
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def locate(name: str, kind: str) -> ModelFolder:
@@ -282,7 +259,7 @@ def _converted_gguf(source: Path) -> Path:
     """A GGUF file as a BF16 safetensors folder in the cache, converted once."""
     target = cache_folder() / gguf.name_of(source)
     if not (target / "config.json").exists():
-        check_disk(target, 2 * count_parameters(gguf.read_config(source)))
+        check_disk(target, 2 * shape_of(gguf.read_config(source)).parameters)
         with atomic_path(target) as scratch:
             gguf.convert(source, scratch)
     return target

@@ -45,7 +45,7 @@ def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> Non
     ids = torch.randint(2, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(logits(made.path, ids), masked_logits(folder, plan, ids), rtol=1e-5, atol=1e-4)
     assert not torch.allclose(logits(made.path, ids), logits(folder, ids), atol=0.1), "the removed neurons mattered"
-    shape = shape_of(json.loads((made.path / "config.json").read_text()), open_model(folder).parameters)
+    shape = open_model(folder).shape
     biases = (
         sum(cut.name.endswith(".bias") for cut in FAMILIES[model_type].cuts)
         if model_type in ("gpt2", "opt", "gpt_neox")
@@ -164,17 +164,6 @@ def test_a_model_or_any_other_folder_is_never_written_over(random_model: Path, t
         export(open_model(random_model), plan_for(random_model, width=40), tmp_path / "pruned").parameters
         < first.parameters
     )
-
-
-def test_a_checkpoint_without_an_ffn_tensor_is_refused(random_model: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(random_model, copy)
-    for shard in copy.glob("*.safetensors"):
-        tensors = {name.replace("2.mlp.up_proj", "2.mlp.w3"): tensor for name, tensor in load_file(shard).items()}
-        save_file(tensors, shard, {"format": "pt"})
-    with pytest.raises(UnsupportedModelError, match=r"no 2\.mlp\.up_proj\.weight \(1 FFN"):
-        export(open_model(copy), plan_for(copy), tmp_path / "pruned")
-    assert [p.name for p in tmp_path.iterdir()] == ["copy"]
 
 
 def damaged(random_model: Path, tmp_path: Path) -> Path:

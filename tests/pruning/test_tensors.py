@@ -91,6 +91,14 @@ def test_a_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
         open_model(model)
 
 
+def test_a_tensor_of_another_name_is_missing(tmp_path: Path) -> None:
+    def rename(values: dict[str, torch.Tensor]) -> None:
+        values["model.layers.2.mlp.w3.weight"] = values.pop("model.layers.2.mlp.up_proj.weight")
+
+    with pytest.raises(UnsupportedModelError, match=r"has no model.layers.2.mlp.up_proj.weight \(1 of"):
+        open_model(changed(build_model("qwen2", tmp_path / "m"), rename))
+
+
 def test_what_transformers_makes_up_is_refused_even_if_the_headers_are_not_looked_at(tmp_path: Path) -> None:
     model = build_model("qwen2", tmp_path / "m")
     opened = open_model(model)

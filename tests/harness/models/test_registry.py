@@ -12,20 +12,17 @@ from pruning.checkpoint import open_model
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "kv"), [("qwen-7b", 7_615_616_512, 57_344), ("qwen-1.5b", 1_543_714_304, 28_672)]
+    ("name", "parameters", "kv"),
+    [
+        ("qwen-7b", 7_615_616_512, 57_344),
+        ("qwen-1.5b", 1_543_714_304, 28_672),
+        ("smollm2-135m", 134_515_008, 2 * 30 * 3 * 64 * 2),
+    ],
 )
 def test_alias_numbers_give_the_published_sizes(name: str, parameters: int, kv: int) -> None:
     """Parameter counts of the published safetensors; KV bytes per token as in docs of the models, BF16."""
     shape = registry.shape(name, "math")
     assert (shape.parameters, shape.kv_bytes_per_token) == (parameters, kv)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen-1.5b", "qwen-7b", "smollm2-135m"])
-def test_shipped_parameter_counts_are_those_that_transformers_would_build(name: str) -> None:
-    config = registry.ALIASES[name].config
-    assert config is not None
-    assert registry.count_parameters({k: v for k, v in config.items() if k != "parameters"}) == config["parameters"]
 
 
 def test_the_task_decides_which_qwen_is_meant() -> None:

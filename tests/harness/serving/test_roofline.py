@@ -120,8 +120,7 @@ def test_freed_weights_become_cache_and_what_does_not_fit_has_none() -> None:
             "num_attention_heads": 28,
             "num_key_value_heads": 4,
             "vocab_size": 152064,
-        },
-        7_615_616_512,
+        }
     )
     narrow = replace(
         dense, parameters=dense.pruned_parameters((9472,) * 28)
@@ -148,7 +147,7 @@ def test_the_cache_has_what_weights_context_and_the_largest_layer_leave(vocabula
     """92 % of 80 GiB. A step of 8192 tokens in BF16 holds the FFN's gate, up and product and four hidden states;
     256 sequences hold their logits twice in FP32: with a large vocabulary these are more.
     """
-    shape = shape_of({**QWEN_7B, "vocab_size": vocabulary}, 7_615_616_512)
+    shape = replace(shape_of({**QWEN_7B, "vocab_size": vocabulary}), parameters=7_615_616_512)
     ffn, logits = 8192 * (3 * 18944 + 4 * 3584) * 2, 256 * 2 * vocabulary * 4
     assert (logits > ffn) is (vocabulary == 1_000_000)
     left = 0.92 * 80 * 2**30 - 2 * 7_615_616_512 - _CONTEXT_BYTES - (logits if logits > ffn else ffn)

@@ -4,6 +4,8 @@ test_bench.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -104,8 +106,9 @@ def test_answers_of_another_length_than_asked_are_no_result() -> None:
 
 
 def shape(width: int) -> ModelShape:
-    dense = shape_of(CONFIG, 10_000)
-    return shape_of({**CONFIG, "intermediate_size": width}, dense.pruned_parameters((width, width)))
+    dense = replace(shape_of(CONFIG), parameters=10_000)
+    narrow = shape_of({**CONFIG, "intermediate_size": width})
+    return replace(narrow, parameters=dense.pruned_parameters((width, width)))
 
 
 def test_ratios_are_over_pairs_against_the_first_with_the_ideal_beside() -> None:
