@@ -9,6 +9,7 @@ parser decides, and nothing is run.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import textwrap
 import warnings
@@ -211,6 +212,7 @@ def _is_string(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+@functools.lru_cache(maxsize=4)  # one text is asked for several times in a row
 def _parsed(source: str) -> ast.Module | None:
     """None where it is no Python, or too deep for the parser."""
     try:

@@ -151,6 +151,9 @@ class Candidate:
 
     def __init__(self, channel: socket.socket, program: str, limits: Limits) -> None:
         self.channel, self.deadline, self.pending = channel, time.monotonic() + limits.wall_s, b""
+        self.poll = select.poll()
+        self.poll.register(channel, select.POLLIN)
+        channel.setblocking(False)
         self._send(json.dumps({"limits": limits.rlimits, "program": program}))
         self.over: BaseException | None = None
         defined = self._answer().get("defined")
@@ -198,7 +201,7 @@ class Candidate:
     def _line(self) -> bytes:
         parts, size = [self.pending], len(self.pending)
         while b"\n" not in parts[-1]:
-            self._wait(reading=True)
+            self._wait(select.POLLIN)
             try:
                 part = self.channel.recv(_CHUNK)
             except OSError:
@@ -216,21 +219,17 @@ class Candidate:
     def _send(self, text: str) -> None:
         """A candidate that does not read cannot hold us up."""
         left = memoryview(text.encode("utf-8", "surrogatepass") + b"\n")
-        self.channel.setblocking(False)
         while left:
-            self._wait(reading=False)
             try:
                 left = left[self.channel.send(left) :]
             except BlockingIOError:
-                continue
+                self._wait(select.POLLOUT)
             except OSError:
                 return  # its last words, if any, are still to be read
 
-    def _wait(self, reading: bool) -> None:
-        watched = [self.channel]
-        if not any(
-            select.select(watched * reading, watched * (not reading), [], max(0.0, self.deadline - time.monotonic()))
-        ):
+    def _wait(self, event: int) -> None:
+        self.poll.modify(self.channel, event)
+        if not self.poll.poll(1000 * max(0.0, self.deadline - time.monotonic())):
             raise Ended("timeout")
 
 

@@ -8,8 +8,10 @@ table (aarch64).
 import ctypes
 import functools
 import platform
+import re
 import struct
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tasks.jail.kernel import no_new_privileges, prctl
 
@@ -172,14 +174,28 @@ def server_filter() -> bytes:
     return _packed(program)
 
 
-def candidate_filter(pid: int) -> bytes:
-    """The BPF program for a candidate that is process `pid`, on top of the server's. It is short, because the kernel
-    goes through it once for every system call that there is, for every candidate; and it is built once.
+def prepare_candidate_filter() -> None:
+    """Builds the filter of `restrict_candidate`, so that forked processes have it."""
+    _candidate_filter()
+
+
+def restrict_candidate(pid: int) -> None:
+    """This process, which is number `pid`, lives under the candidate's filter from here on, on top of the server's. It
+    is short, because the kernel goes through it once for every system call that there is, for every candidate.
     """
-    return _filter_of_any().replace(_ANY_PID, struct.pack("I", pid))
+    code, header, places = _candidate_filter()
+    for place in places:
+        struct.pack_into("I", code, place, pid)
+    prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))
 
 
 @functools.cache
+def _candidate_filter() -> tuple[Any, Any, tuple[int, ...]]:
+    """The program in memory, its header, and where the process id belongs."""
+    program = _filter_of_any()
+    return (*_in_memory(program), tuple(match.start() for match in re.finditer(re.escape(_ANY_PID), program)))
+
+
 def _filter_of_any() -> bytes:
     pid = struct.unpack("I", _ANY_PID)[0]
     column, program = _beginning()
@@ -229,9 +245,14 @@ def _packed(program: Sequence[Step]) -> bytes:
     return b"".join(struct.pack("HBBI", *step) for step in (*program, (_RETURN, 0, 0, _ALLOW)))
 
 
+def _in_memory(program: bytes) -> tuple[Any, Any]:
+    """The program and struct sock_fprog, which points at it."""
+    code = ctypes.create_string_buffer(program, len(program))
+    return code, ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+
+
 def restrict(program: bytes) -> None:
     """From here on this thread and what it starts live under the filter. Raises OSError where the kernel has none."""
-    code = ctypes.create_string_buffer(program, len(program))
-    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    _code, header = _in_memory(program)
     no_new_privileges()
     prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))

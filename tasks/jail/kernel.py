@@ -30,10 +30,12 @@ def no_new_privileges() -> None:
 
 
 def hide() -> None:
-    """Other processes of the same user can neither trace this one nor read its /proc entries; it dies with its
-    parent.
-    """
+    """Other processes of the same user can neither trace this one and what it forks nor read their /proc entries."""
     prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> None:
+    """The kernel kills this process when its parent ends; what it forks has to ask for itself."""
     prctl(_PR_SET_PDEATHSIG, 9)
 
 

@@ -18,11 +18,12 @@ import signal
 import socket
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
-from tasks.jail.filters import candidate_filter, restrict, server_filter
+from tasks.jail.filters import prepare_candidate_filter, restrict, restrict_candidate, server_filter
 from tasks.jail.folder import empty, is_over
-from tasks.jail.kernel import drop_capabilities, hide
+from tasks.jail.kernel import die_with_parent, drop_capabilities, hide
 from tasks.jail.landlock import only
 from tasks.jail.values import TooLarge, dumps, loads
 
@@ -38,7 +39,7 @@ def serve(control: socket.socket, folder: str, proofs: memoryview) -> None:
     """Forks a process per candidate and reports how it ended, until `control` is closed or the proofs are used up;
     empties `folder` after each.
     """
-    candidate_filter(os.getpid())  # built here, for all
+    prepare_candidate_filter()
     gc.collect()
     gc.freeze()
     for start in range(0, len(proofs), PROOF):
@@ -77,13 +78,13 @@ def watch(control: socket.socket, folder: str) -> bool:
 
 def answer(channel: socket.socket) -> None:
     """The life of a candidate's process; it ends here."""
-    reader = channel.makefile("rb")
     try:
-        job = json.loads(reader.readline())
+        requests = received(channel)
+        job = next(requests)
         confine(job["limits"])
         space = define(job["program"], channel)
-        for line in reader:
-            say(channel, respond(space, json.loads(line)))
+        for request in requests:
+            say(channel, respond(space, request))
     except MemoryError:
         say(channel, '{"fault": "memory"}')
     except BaseException as error:
@@ -91,12 +92,23 @@ def answer(channel: socket.socket) -> None:
     os._exit(0)
 
 
+def received(channel: socket.socket) -> Iterator[dict[str, Any]]:
+    """The host's requests, one a line, until it closes the channel."""
+    raw = b""
+    while part := channel.recv(1 << 16):
+        raw += part
+        while b"\n" in part:
+            line, _, raw = raw.partition(b"\n")
+            yield json.loads(line)
+            part = raw
+
+
 def confine(limits: dict[str, list[int]]) -> None:
     """Sets limits (name -> [soft, hard]) and system call filters for this process, for good."""
-    hide()
+    die_with_parent()
     for name, (soft, hard) in limits.items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
-    restrict(candidate_filter(os.getpid()))
+    restrict_candidate(os.getpid())
     random.seed(0)
     sys.setrecursionlimit(sys.getrecursionlimit() + 16)  # our own frames are not the candidate's
 
@@ -164,6 +176,7 @@ def main() -> None:
         os.dup2(nothing, descriptor)
     os.close(nothing)
     hide()
+    die_with_parent()
     settings = json.loads(sys.argv.pop())
     folder = settings["folder"]
     os.chdir(folder)
