@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import click
 
+from harness.core.chat import ChatFormat
 from harness.core.progress import say
 from harness.core.statistics import paired_mean_difference
 from harness.engine.library_settings import prepare_environment
@@ -98,7 +99,7 @@ def evaluate_arm(
     name: str, model: ModelFolder, scratch: Path, tasks: tuple[str, ...], split: str, threads: int
 ) -> dict[str, float]:
     with engines_for({name: model}, EngineSettings(max_model_len=512, threads=threads)) as engines:
-        eval_spec = EvalSpec(name, tuple(find_task(task) for task in tasks), 512, chat=True, split=split)
+        eval_spec = EvalSpec(name, tuple(find_task(task) for task in tasks), 512, chat=ChatFormat(), split=split)
         found = evaluate(engines[name], eval_spec, VariantEval(scratch, name))
     say(
         f"{name}: "

@@ -24,7 +24,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from harness.models import registry
-from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.models.tokenizer import load_chat
 from harness.pipeline.run_context import context_length
 from tasks.registry import find_task
 
@@ -39,7 +39,7 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
     prepare_environment(threads)
     row = find_task(task)
     path = registry.locate(model, row.kind)
-    chat = has_chat_template(load_tokenizer(path.path))
+    chat = load_chat(path.path, {})[1]
     asked: list[Any] = []
     generating = [0.0]
     real = vllm_engine.stream

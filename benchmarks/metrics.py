@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from harness.core.chat import ChatFormat
 from harness.core.progress import say
 from harness.core.statistics import paired_difference
 from harness.engine.library_settings import prepare_environment
@@ -150,7 +151,7 @@ class Judge:
     split: str
 
     def __call__(self, name: str) -> dict[str, list[float]]:
-        eval_spec = EvalSpec(name, tuple(find_task(t) for t in self.tasks), 512, chat=True, split=self.split)
+        eval_spec = EvalSpec(name, tuple(find_task(t) for t in self.tasks), 512, chat=ChatFormat(), split=self.split)
         found = evaluate(self.llm, eval_spec, VariantEval(self.folder, name))
         say(f"{name}: " + ", ".join(f"{task} {100 * result.value:.1f}" for task, result in found.items()))
         return {task: [round(v or 0.0, 4) for v in (r.value, r.ci_low, r.ci_high)] for task, r in found.items()}

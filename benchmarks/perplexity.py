@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from harness.core.chat import ChatFormat
 from harness.core.progress import say
 from harness.core.types.calibration import CalibrationSet
 from harness.engine.library_settings import prepare_environment
@@ -203,7 +204,7 @@ def perplexities(
         return found
     with engines_for({"it": checkpoint}, EngineSettings(max_model_len=2048, threads=threads)) as engines:
         for task, limit in limits.items():
-            eval_spec = EvalSpec("it", (find_task(task),), 2048, chat=True, limit=limit)
+            eval_spec = EvalSpec("it", (find_task(task),), 2048, chat=ChatFormat(), limit=limit)
             result = evaluate(engines["it"], eval_spec, VariantEval(folder, "it"))[task]
             found[task] = [round(value or 0.0, 4) for value in (result.value, result.ci_low, result.ci_high)]
     return found

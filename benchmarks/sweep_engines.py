@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from harness.core.chat import ChatFormat
 from harness.engine.devices import worker_environment
 from harness.engine.library_settings import prepare_environment
 from harness.engine.memory_budget import EngineSettings, with_kv_cache
@@ -46,7 +47,7 @@ from tasks.registry import find_task
 def main(model: str, task: str, points: int, limit: int, threads: int, out: Path | None) -> None:
     prepare_environment(threads)
     path, chosen = registry.locate(model, "math"), find_task(task)
-    eval_spec = EvalSpec(model, (chosen,), 512, chat=True, limit=limit)
+    eval_spec = EvalSpec(model, (chosen,), 512, chat=ChatFormat(), limit=limit)
     settings = with_kv_cache(path, EngineSettings(max_model_len=512, threads=threads))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.core.chat import ChatFormat, prompt_text
 from harness.core.errors import UsageError
+from harness.core.reasoning import follow_prompt
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 
 MAX_TOKENS = 1024
@@ -19,11 +21,11 @@ def build_calibration(
     distractors: Sequence[Example],
     sources: tuple[str, tuple[str, ...]],
     tokens: TokenScope,
-    chat: bool,
+    chat: ChatFormat | None,
     context: int = MAX_TOKENS,
 ) -> CalibrationSet:
     """Tokenises both groups, to at most 1024 tokens and the model's `context`. `chat`: in the chat template, as in the
-    evaluation.
+    evaluation, with its reasoning closed; None: plain.
 
     Raises UsageError where a group has no item left with a token in `tokens`.
     """
@@ -47,28 +49,21 @@ def build_calibration(
 
 
 def _item(
-    tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: bool, longest: int
+    tokenizer: Any, example: Example, target: bool, tokens: TokenScope, chat: ChatFormat | None, longest: int
 ) -> CalibrationItem | None:
     """Question and answer ids, capped; a plain text (no question) is all answer, and is scored whole in every scope."""
-    question = question_ids(tokenizer, example, chat) if example.prompt else []
-    answer = list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) if example.answer else []
+    prompt, text = prompt_text(tokenizer, example, chat) if example.prompt else "", example.answer
+    if prompt and chat:
+        closing, text = follow_prompt(prompt, text, chat.before_answer)
+        prompt += closing
+    question = list(tokenizer(prompt, add_special_tokens=chat is None)["input_ids"]) if prompt else []
+    answer = list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
     ids = (question + answer)[:longest]
     start, stop = {"prompt": (0, len(question)), "completion": (len(question), len(ids)), "all": (0, len(ids))}[tokens]
     if not question:
         start, stop = 0, len(ids)
     stop = min(stop, len(ids))
     return CalibrationItem(target, tuple(ids), start, stop) if start < stop else None
-
-
-def question_ids(tokenizer: Any, example: Example, chat: bool) -> list[int]:
-    """The prompt as the evaluation gives it to the model: in the chat template, or plain with the tokenizer's own start
-    token.
-    """
-    if not chat:
-        return list(tokenizer(example.system + example.prompt)["input_ids"])
-    system = [{"role": "system", "content": example.system}] if example.system else []
-    messages = [*system, {"role": "user", "content": example.prompt}]
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
 
 def batches(items: Sequence[CalibrationItem], max_tokens: int = 4096) -> Iterator[list[CalibrationItem]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.chat import ChatFormat, prompt_ids, prompt_text
 from harness.core.errors import UsageError
 from harness.core.jsonl import numbered_rows
+from harness.core.reasoning import follow_prompt
 from harness.core.types.calibration import Example
 
 IGNORED = -100  # a label that has no part in the loss
@@ -53,27 +55,32 @@ class TrainingData:
 def build(
     source: str,
     examples: Sequence[Example],
-    encode: Callable[[Example], list[int]],
     tokenizer: Any,
-    chat: bool,
+    chat: ChatFormat | None,
     longest: int,
 ) -> TrainingData:
-    """Prompt as the evaluation asks it (`encode`), answer, and the tokens that end it; UsageError where nothing is
-    left.
+    """Prompt as the evaluation asks it, answer, and the tokens that end it; UsageError where nothing is left.
 
-    An answer beyond `longest` tokens is cut, and then not ended.
+    Reasoning that the prompt opens is closed before the answer, and that is trained too. An answer beyond `longest`
+    tokens is cut, and then not ended.
     """
     end = end_of_answer(tokenizer, chat)
     if not examples:
         raise UsageError(f"{source} gives no training example; give other --data")
-    rows = [
-        row for example in examples if (row := _row(encode(example), _ids(tokenizer, example.answer) + end, longest))
-    ]
+    answers = (_ids(tokenizer, _completion(tokenizer, example, chat)) + end for example in examples)
+    prompts = (prompt_ids(tokenizer, example, chat) for example in examples)
+    rows = [row for prompt, answer in zip(prompts, answers, strict=True) if (row := _row(prompt, answer, longest))]
     if not rows:
         raise UsageError(
             f"{source} gives no example that fits {longest} tokens; give other --data or a larger --max-length"
         )
     return TrainingData(source, tuple(rows), len(examples) - len(rows), end[-1])
+
+
+def _completion(tokenizer: Any, example: Example, chat: ChatFormat | None) -> str:
+    if chat is None:
+        return example.answer
+    return "".join(follow_prompt(prompt_text(tokenizer, example, chat), example.answer, chat.before_answer))
 
 
 def _row(prompt: list[int], answer: list[int], longest: int) -> dict[str, list[int]] | None:
@@ -87,13 +94,14 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def end_of_answer(tokenizer: Any, chat: bool) -> list[int]:
+def end_of_answer(tokenizer: Any, chat: ChatFormat | None) -> list[int]:
     """What the chat template puts behind an assistant's turn, up to its first special token; else the end-of-text
     token.
     """
     if chat:
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
-        rest = _ids(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(_MARK)[2])
+        _, mark, after = chat.render(tokenizer, turns, add_generation_prompt=False).rpartition(_MARK)
+        rest = _ids(tokenizer, after if mark else "")  # some templates leave an answer out
         special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
         stop = next((i for i, token in enumerate(rest) if token in special), None)
         if stop is not None:

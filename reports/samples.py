@@ -100,7 +100,7 @@ def _telling(
 
 
 def _row(row: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
-    text = _cut(row["text"])
+    text = _cut(f"{row.get('reasoning') or ''}{row['text']}")
     loop = repeated_end(text) if "loop" in row["failures"] else None
     right = None if row["correct"] is None else int(row["correct"])
     found = row["failures"] or ([] if row["correct"] is not False or UNEXPLAINED not in kinds else [UNEXPLAINED])

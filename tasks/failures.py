@@ -21,6 +21,7 @@ class FailureKind(StrEnum):
     PROMPT_TRUNCATED = "prompt_truncated"  # the prompt did not fit and was cut
     EMPTY = "empty"  # nothing but white space
     LOOP = "loop"  # the same again and again: tasks/degeneration.py
+    UNCLOSED_REASONING = "unclosed_reasoning"  # the reasoning before the answer did not end
     TRUNCATED = "truncated"  # stopped by the token limit: finish_reason "length"
     GIBBERISH = "gibberish"  # no text of any language: tasks/degeneration.py
     NO_ANSWER = "no_answer"  # no final answer in the form the task asks for
@@ -80,13 +81,23 @@ def _finish(*reasons: str) -> Detector:
     return detect
 
 
+def _written(answer: GradedAnswer) -> str:
+    """The reasoning and the answer."""
+    return f"{answer.meta.get('reasoning', '')}{answer.text}"
+
+
+def _unclosed(answer: GradedAnswer) -> bool:
+    return answer.meta.get("reasoning_closed") is False
+
+
 DETECTORS: dict[FailureKind, Detector] = {
     FailureKind.ENGINE_ERROR: _finish("error", "abort"),
     FailureKind.PROMPT_TRUNCATED: lambda answer: answer.meta.get("prompt_truncated"),
-    FailureKind.EMPTY: lambda answer: not answer.text.strip(),
-    FailureKind.LOOP: lambda answer: is_loop(answer.text, answer.meta.get("n_tokens")),
+    FailureKind.EMPTY: lambda answer: not answer.text.strip() and not (_unclosed(answer) and _written(answer).strip()),
+    FailureKind.LOOP: lambda answer: is_loop(_written(answer), answer.meta.get("n_tokens")),
+    FailureKind.UNCLOSED_REASONING: lambda answer: _unclosed(answer),
     FailureKind.TRUNCATED: _finish("length"),
-    FailureKind.GIBBERISH: lambda answer: is_gibberish(answer.text),
+    FailureKind.GIBBERISH: lambda answer: is_gibberish(_written(answer)),
     FailureKind.NO_ANSWER: lambda answer: not answer.is_code and answer.prediction is None,
     FailureKind.NO_CODE: lambda answer: answer.is_code and answer.prediction is None,
     FailureKind.SYNTAX_ERROR: _outcome(FailureKind.SYNTAX_ERROR),

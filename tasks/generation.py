@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.core.reasoning import ReasoningTags, split_answer
+
 
 class Generation(str):
     """A str with `meta`: finish_reason, n_tokens, prompt_truncated. At module level because lm-eval pickles it.
+
+    reasoning, reasoning_closed in `meta`: what the model wrote before the answer, tags included, and whether it ended.
 
     verdict: the Future of its grading, where that has begun; it does not travel.
     """
@@ -21,8 +25,27 @@ class Generation(str):
         self.verdict = None
         return self
 
+    @property
+    def written(self) -> str:
+        """All that the model wrote, reasoning included."""
+        return f"{self.meta.get('reasoning', '')}{self}"
+
     def __reduce__(self) -> tuple[type[Generation], tuple[str, Mapping[str, Any]]]:
         return Generation, (str(self), self.meta)
+
+
+def without_reasoning(text: str, meta: Mapping[str, Any], opened: ReasoningTags | None = None) -> Generation:
+    """The answer in what a model wrote, with its reasoning in `meta`.
+
+    Args:
+        text: What the model wrote.
+        meta: What else is known about it.
+        opened: The tags of the reasoning that the prompt opened; None where it opened none, or that is not known.
+    """
+    parts = split_answer(text, opened)
+    if parts.reasoning or not parts.closed:
+        meta = {**meta, "reasoning": parts.reasoning, "reasoning_closed": parts.closed}
+    return Generation(parts.answer, meta)
 
 
 class Likelihood(float):

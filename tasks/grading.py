@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.answers import Finder, final_answer, same_number
 from tasks.failures import GradedAnswer, lm_eval_metrics
+from tasks.generation import Generation, without_reasoning
 from tasks.programs import find_program
 from tasks.sandbox import PASSED, WRONG, run_tests
 
@@ -81,9 +82,11 @@ def result_row(metric: str, grade: Grade, doc: Document, text: str) -> dict[str,
 
 
 def verdict(grade: Grade, doc: Document, text: str) -> GradedAnswer:
-    """The verdict on an answer; waits for it where a Grader has already begun."""
+    """The verdict on an answer, without the reasoning before it; waits where a Grader has already begun."""
     pending: Future[GradedAnswer] | None = getattr(text, "verdict", None)
-    return pending.result() if pending is not None else grade(doc, text)
+    if pending is not None:
+        return pending.result()
+    return grade(doc, text if isinstance(text, Generation) else without_reasoning(text, {}))
 
 
 class Grader:

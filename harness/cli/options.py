@@ -24,7 +24,8 @@ EVALUATION, SPEED, RECOVERY, GRID, RUN = "Evaluation", "Speed", "Fine-tuning", "
 MODEL = ("model", "task")
 METHOD = ("method",)
 PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
-CALIBRATION = ("general_weight", "score_tokens", "completions", "prompt_format", "calibration_samples")
+CHAT = ("template_args",)
+CALIBRATION = ("general_weight", "score_tokens", "completions", "prompt_format", *CHAT, "calibration_samples")
 EVALUATED = (*CALIBRATION, "limit", "items", "dtype", "trust_data", "threads")
 SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")
 NO_OPTION = ("recovery", "sweep", "ratios_by_width")  # sections and a mapping: only in a YAML file
@@ -33,6 +34,7 @@ _PANELS = {
     **dict.fromkeys(MODEL, WHAT),
     **dict.fromkeys((*METHOD, *PLANNING), REMOVED),
     **dict.fromkeys(CALIBRATION, SCORING),
+    **dict.fromkeys(CHAT, WHAT),
     **dict.fromkeys(("limit", "items", "dtype", "trust_data", "threads"), EVALUATION),
     **dict.fromkeys(SERVING, SPEED),
     **dict.fromkeys(("recover", "arms"), RECOVERY),
@@ -116,16 +118,24 @@ def setting_option(name: str, default: Any = None, panel: str | None = None) -> 
         multiple=is_list,
         callback=_joined if is_list else None,
         type=None if kind is bool else _type(kind, choices, is_list),
-        metavar="A,B,..." if is_list else "NAME" if choices else None,
+        metavar=_metavar(field.annotation, is_list, choices),
         help=" ".join(filter(None, shown)),
         shell_complete=_COMPLETION.get(name),
         panel=panel,
     )
 
 
+def _metavar(annotation: Any, is_list: bool, choices: Sequence[str]) -> str | None:
+    if typing.get_origin(annotation) is Mapping:
+        return "NAME=VALUE,..."
+    return "A,B,..." if is_list else "NAME" if choices else None
+
+
 def _kind(annotation: Any) -> tuple[Any, bool]:
-    """The type of a value, or of one value of a list; and whether it is a list."""
+    """The type of a value, or of one value of a list; and whether it is a list. A mapping is a list of NAME=VALUE."""
     kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    if typing.get_origin(annotation) is Mapping:
+        return str, True
     if typing.get_origin(annotation) in (Union, types.UnionType):
         return _kind(kinds[0])
     return (kinds[0], True) if typing.get_origin(annotation) is tuple else (annotation, False)
@@ -145,7 +155,7 @@ def _joined(_context: Any, _option: Any, values: tuple[str, ...]) -> str | None:
 
 def _default_text(default: Any) -> str | None:
     """None where there is no default, or where the description says what it means."""
-    if default is None or default is False or default == ():
+    if default is None or default is False or default in ((), {}):
         return None
     values = default if isinstance(default, tuple) else (default,)
     return f"Default: {','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}."

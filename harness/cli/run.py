@@ -67,11 +67,11 @@ def run_command(
 
 
 def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path | None, as_json: bool) -> None:
-    from harness.models.registry import looks_like_chat
+    from harness.models.registry import has_chat_template
     from harness.pipeline.dry_run import forecast, forecast_table
 
     with stdout_to_stderr():
-        found = forecast(resolver(config, looks_like_chat(config.model)), out)
+        found = forecast(resolver(config, has_chat_template(config.model, config.template_args)), out)
     answer(found, as_json, forecast_table(found))
 
 

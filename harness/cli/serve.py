@@ -10,6 +10,7 @@ import rich_click as click
 
 from harness.cli.completion import complete_models
 from harness.cli.options import (
+    CHAT,
     DEBUG,
     FRESH,
     JSON,
@@ -24,7 +25,9 @@ from harness.cli.output import answer, show_run, stdout_to_stderr
 from harness.serving import BENCH_DEFAULTS
 
 
-@click.command("bench", cls=SettingsCommand, settings=("task", "dtype", "threads", *SERVING), defaults=BENCH_DEFAULTS)
+@click.command(
+    "bench", cls=SettingsCommand, settings=("task", *CHAT, "dtype", "threads", *SERVING), defaults=BENCH_DEFAULTS
+)
 @click.argument("models", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
     "--online", is_flag=True, panel=SPEED, help="Time vLLM's server over HTTP, by `vllm bench serve`, not the engine."

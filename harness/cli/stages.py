@@ -12,6 +12,7 @@ import rich_click as click
 from harness.cli.completion import complete_models, complete_tasks
 from harness.cli.options import (
     CALIBRATION,
+    CHAT,
     DEBUG,
     FRESH,
     JSON,
@@ -115,7 +116,7 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
     answer(found, as_json)
 
 
-@click.command("eval", cls=SettingsCommand, settings=("task", "limit", "dtype", "trust_data", "threads"))
+@click.command("eval", cls=SettingsCommand, settings=("task", *CHAT, "limit", "dtype", "trust_data", "threads"))
 @click.argument("model", shell_complete=complete_models)
 @click.option("--include-path", type=PATH, help="Folder with lm-eval YAML files of your own tasks.")
 @out_option("runs/eval-MODEL")

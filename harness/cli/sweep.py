@@ -76,10 +76,10 @@ def sweep_command(
 
 
 def _show_grid(config: Any, out: Path | None, as_json: bool) -> None:
-    from harness.models.registry import looks_like_chat
+    from harness.models.registry import has_chat_template
     from harness.sweeps.dry_run import forecast_sweep, grid_table
     from harness.sweeps.grid import resolve_sweep
 
     with stdout_to_stderr():
-        found = forecast_sweep(resolve_sweep(config, looks_like_chat(config.model)), out)
+        found = forecast_sweep(resolve_sweep(config, has_chat_template(config.model, config.template_args)), out)
     answer(found, as_json, grid_table(found))

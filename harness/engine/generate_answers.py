@@ -6,7 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from harness.core.chat import ChatFormat
 from harness.core.progress import progress_bar
+from harness.engine.answer_reader import reader_of
 from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for, stream
 from pruning.checkpoint import ModelFolder
@@ -19,13 +21,14 @@ Key = TypeVar("Key", bound=Hashable)
 class Sampling:
     """How answers are drawn: at most `max_tokens`, greedy at temperature 0, up to one of the texts in `stop`.
 
-    The answer to prompt i has the seed `seed` + i.
+    The answer to prompt i has the seed `seed` + i. chat: the template of the prompts, None where they are plain.
     """
 
     max_tokens: int
     temperature: float = 0.0
     seed: int = 0
     stop: Sequence[str] = ()
+    chat: ChatFormat | None = None
 
 
 def generate_answers(
@@ -52,12 +55,13 @@ def generate_answers(
     ):
         from vllm import SamplingParams, TokensPrompt
 
+        reader = reader_of(sampling.chat.prompt_end if sampling.chat else "", sampling.chat, sampling.stop)
         params = [
             SamplingParams(
                 temperature=sampling.temperature,
                 seed=sampling.seed + i,
                 max_tokens=min(sampling.max_tokens, room - len(ids)),
-                stop=list(sampling.stop),
+                **reader.sampling,
             )
             for i, ids in enumerate(asked.values())
         ]
@@ -67,8 +71,4 @@ def generate_answers(
         ):
             outputs[position] = output
             advance(1)
-    found = [outputs[position].outputs[0] for position in range(len(asked))]
-    return {
-        key: Generation(answer.text, {"finish_reason": answer.finish_reason, "n_tokens": len(answer.token_ids)})
-        for key, answer in zip(asked, found, strict=True)
-    }
+    return {key: reader.read(outputs[position]) for position, key in enumerate(asked)}

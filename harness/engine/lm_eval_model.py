@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.chat import ChatFormat
+from harness.core.reasoning import follow_prompt
+from harness.engine.answer_reader import AnswerReader, reader_of
 from harness.engine.generation_cache import GenerationCache, key_of
 from harness.engine.vllm_engine import generate, stream
 from tasks.generation import Generation, Likelihood
@@ -41,14 +44,14 @@ class ResponseCallbacks:
 
 
 def make_language_model(
-    llm: Any, max_model_len: int, chat: bool, callbacks: ResponseCallbacks = ResponseCallbacks()
+    llm: Any, max_model_len: int, chat: ChatFormat | None, callbacks: ResponseCallbacks = ResponseCallbacks()
 ) -> Any:
     """An lm-eval TemplateLM around a running engine.
 
     Args:
         llm: a vllm.LLM.
         max_model_len: tokens of a prompt and its answer.
-        chat: prompts are formatted by the chat template, which adds its own start token.
+        chat: how prompts are formatted by the chat template, which adds its own start token; None: they are plain.
         callbacks: what happens to each answer.
     """
     from lm_eval.api.model import TemplateLM
@@ -65,20 +68,14 @@ def make_language_model(
             return int(self.tokenizer.eos_token_id)
 
         def tok_encode(self, string: str, **_: Any) -> list[int]:
-            return list(self.tokenizer(string, add_special_tokens=not chat)["input_ids"])
+            return list(self.tokenizer(string, add_special_tokens=chat is None)["input_ids"])
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    chat_history,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                )
-            )
+            assert chat is not None, "lm-eval formats a chat only where there is a template"
+            return chat.render(self.tokenizer, chat_history, add_generation_prompt, not add_generation_prompt)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
-            return answer_requests(llm, self.tok_encode, requests, max_model_len, callbacks)
+            return answer_requests(llm, self.tok_encode, requests, max_model_len, callbacks, chat)
 
         @property
         def prefix_token_id(self) -> int:
@@ -88,6 +85,12 @@ def make_language_model(
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
             return list(super().loglikelihood(requests, disable_tqdm))
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            """A given answer follows reasoning that is closed."""
+            closing, _ = follow_prompt(context, "", chat.before_answer) if chat else ("", "")
+            context_ids, answer_ids = super()._encode_pair(context + closing, continuation)
+            return list(context_ids), list(answer_ids)
 
         def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
             return likelihoods(llm, [(context, continuation) for _, context, continuation in requests], max_model_len)
@@ -105,12 +108,13 @@ def answer_requests(
     requests: Sequence[Any],
     max_model_len: int,
     callbacks: ResponseCallbacks = ResponseCallbacks(),
+    chat: ChatFormat | None = None,
 ) -> list[str]:
-    """The answers to lm-eval's requests, in their order.
+    """The answers to lm-eval's requests, in their order, without the reasoning before them.
 
     A prompt that is too long for the context loses its beginning, and its answer is marked as `prompt_truncated`.
     """
-    asked = [_to_engine_request(encode, request, max_model_len) for request in requests]
+    asked = [_to_engine_request(encode, request, max_model_len, chat) for request in requests]
     answers = {
         i: known
         for i, one in enumerate(asked)
@@ -121,7 +125,7 @@ def answer_requests(
     left = [i for i in range(len(asked)) if i not in answers]
     for position, output in stream(llm, [asked[i].prompt for i in left], [asked[i].params for i in left]):
         i = left[position]
-        answers[i] = _generation(output, asked[i].was_cut)
+        answers[i] = asked[i].reader.read(output, prompt_truncated=asked[i].was_cut)
         if callbacks.generation_cache:
             callbacks.generation_cache.add(asked[i].key, answers[i])
         callbacks.verdict(requests[i], answers[i])
@@ -136,9 +140,12 @@ class _EngineRequest:
     params: Any
     was_cut: bool
     key: str
+    reader: AnswerReader
 
 
-def _to_engine_request(encode: Encode, request: Any, max_model_len: int) -> _EngineRequest:
+def _to_engine_request(
+    encode: Encode, request: Any, max_model_len: int, chat: ChatFormat | None = None
+) -> _EngineRequest:
     from vllm import SamplingParams, TokensPrompt
 
     context, settings = request.args
@@ -150,19 +157,15 @@ def _to_engine_request(encode: Encode, request: Any, max_model_len: int) -> _Eng
         if settings.get("do_sample")
         else {}
     )
-    chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, "stop": settings.get("until")}
+    reader = reader_of(context, chat, settings.get("until"))
+    chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, **reader.sampling}
     return _EngineRequest(
         TokensPrompt(prompt_token_ids=ids[-room:]),
         SamplingParams(**chosen),
         len(ids) > room,
         key_of(ids[-room:], chosen),
+        reader,
     )
-
-
-def _generation(output: Any, was_cut: bool) -> Generation:
-    answer = output.outputs[0]
-    meta = {"finish_reason": answer.finish_reason, "n_tokens": len(answer.token_ids), "prompt_truncated": was_cut}
-    return Generation(answer.text, meta)
 
 
 def likelihoods(llm: Any, pairs: Sequence[tuple[Ids, Ids]], max_model_len: int) -> list[tuple[Likelihood, bool]]:

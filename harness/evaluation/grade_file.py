@@ -20,7 +20,7 @@ from harness.evaluation.summary import summarise
 from tasks import sandbox
 from tasks.data import trusting
 from tasks.failures import FINISH_REASONS
-from tasks.generation import Generation
+from tasks.generation import Generation, without_reasoning
 from tasks.grading import grade_all
 from tasks.registry import find_task
 from tasks.task import Task
@@ -160,7 +160,7 @@ def _generation(raw: Mapping[str, Any], where: str) -> Generation:
         text = ""  # the engine gave nothing
     if text is None:
         raise UsageError(f"{where} has no `text` (or `completion`, `solution`) that is a string")
-    return Generation(text, meta)
+    return without_reasoning(text, meta)
 
 
 def _reason(value: Any, where: str) -> str | None:

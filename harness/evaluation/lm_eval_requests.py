@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.core.chat import ChatFormat
 from harness.core.errors import MeasurementError
 from harness.core.hashing import digest
 from harness.engine.generation_cache import GenerationCache
@@ -33,7 +34,7 @@ class EvalSpec:
         model_name: As lm-eval's files should name the model.
         tasks: The target first.
         max_model_len: Tokens of prompt and answer that the engine takes.
-        chat: Whether prompts are put into the chat template.
+        chat: How prompts are put into the chat template; None: they are plain.
         limit: The first items of each task; None: all.
         items: Of the first task, the items with these ids in place of the first `limit`.
         split: The split of the data set.
@@ -42,7 +43,7 @@ class EvalSpec:
     model_name: str
     tasks: tuple[Task, ...]
     max_model_len: int
-    chat: bool
+    chat: ChatFormat | None
     limit: int | None = None
     items: tuple[int, ...] = ()
     split: str = "test"
@@ -202,7 +203,7 @@ def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping
             language_model,
             tasks=[loaded],
             task_manager=manager,
-            apply_chat_template=eval_spec.chat,
+            apply_chat_template=eval_spec.chat is not None,
             log_samples=True,
             bootstrap_iters=0,
             verbosity="ERROR",

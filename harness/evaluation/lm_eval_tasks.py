@@ -128,7 +128,7 @@ def _simple_evaluate(llm: Any, tasks: BuiltinTasks, eval_spec: EvalSpec, callbac
                 tasks=list(tasks.names),
                 task_manager=tasks.manager,
                 limit=eval_spec.limit,
-                apply_chat_template=eval_spec.chat,
+                apply_chat_template=eval_spec.chat is not None,
                 log_samples=True,
                 bootstrap_iters=1000,
                 verbosity="ERROR",

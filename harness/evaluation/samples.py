@@ -16,6 +16,7 @@ _OF_TEXT = {  # the kinds that show in any generated text, whatever the task
     FailureKind.PROMPT_TRUNCATED,
     FailureKind.EMPTY,
     FailureKind.LOOP,
+    FailureKind.UNCLOSED_REASONING,
     FailureKind.TRUNCATED,
     FailureKind.GIBBERISH,
 }
@@ -116,5 +117,6 @@ def _record(
         failures=failures,
         finish_reason=meta.get("finish_reason"),
         n_tokens=meta.get("n_tokens"),
+        reasoning=meta.get("reasoning"),
         unknown=tuple(str(kind) for kind in FailureKind if seen[kind] is None),
     )

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.core.bounded_read import read_json_object
 from harness.core.errors import StorageError, UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.hub_ids import is_hub_id
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
-from harness.models.tokenizer import check_tokenizer
+from harness.models.tokenizer import load_chat
+from harness.models.vocabulary import check_tokenizer
 from pruning.checkpoint import ModelFolder, open_model, read_config
 from pruning.families import shape_of
 
@@ -165,13 +165,17 @@ def name_of(identity: str) -> str:
     return next((alias.name for alias in ALIASES.values() if identity in alias.ids.values()), identity)
 
 
-def looks_like_chat(name: str) -> bool:
-    """Whether a model has a chat template, by the files of its folder; True for a model that is not on this machine."""
-    folder = Path(name)
-    if name in ALIASES or not folder.is_dir() or (folder / "chat_template.jinja").exists():
+def has_chat_template(name: str, template_args: Mapping[str, Any]) -> bool:
+    """Whether a model has a chat template, for a dry run; True for a model that is not in a folder on this machine.
+
+    Raises:
+        UsageError: The tokenizer or its template cannot be used, or the template does not use `template_args`.
+    """
+    alias = find_model(name)
+    folder = _folder_of(alias) if alias else Path(name)
+    if folder is None or not folder.is_dir():
         return True
-    settings = folder / "tokenizer_config.json"
-    return settings.exists() and "chat_template" in read_json_object(settings)
+    return load_chat(_opened(folder).path, template_args)[1] is not None
 
 
 def shape(name: str, kind: str) -> ModelShape:

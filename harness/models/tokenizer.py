@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.core.bounded_read import read_json_object
-from harness.core.errors import UnsupportedModelError, UsageError, first_line
-from pruning.checkpoint import ModelFolder
+from harness.core.bounded_read import read_text
+from harness.core.chat import ChatFormat, chat_format
+from harness.core.errors import UsageError, first_line
 
-_FAST = "tokenizer.json"
-_SLOW = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
-_NUMBERED = ("vocab.json", "added_tokens.json")  # without tokenizer.json
-_SETTINGS = "tokenizer_config.json"
-_FILE_BYTES = 256 << 20
-_NEVER_WRITTEN = frozenset({"<image_soft_token>"})  # Gemma 3's text-only models share the tokenizer of the others
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")  # read before tokenizer_config.json
 
 
 def load_tokenizer(model: Path) -> Any:
@@ -28,60 +23,18 @@ def load_tokenizer(model: Path) -> Any:
         raise UsageError(f"{model} has no tokenizer that transformers can read ({first_line(error)})") from error
 
 
-def has_chat_template(tokenizer: Any) -> bool:
-    """Whether prompts can be formatted as a chat."""
-    return bool(getattr(tokenizer, "chat_template", None))
-
-
-def check_tokenizer(model: ModelFolder) -> None:
-    """Compares a tokenizer's files with the model, without loading them.
+def load_chat(model: Path, template_args: Mapping[str, Any]) -> tuple[Any, ChatFormat | None]:
+    """The tokenizer of a model folder, and how it formats a chat; None where it has no chat template.
 
     Raises:
-        UsageError: There is no tokenizer, or its files cannot be read.
-        UnsupportedModelError: A token has no row in the embedding.
+        UsageError: The tokenizer or the template cannot be used, or the template does not use `template_args`.
     """
-    if not any((model.path / name).exists() for name in (_FAST, *_SLOW)):
-        raise UsageError(
-            f"{model.path} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json); "
-            "copy its files from the model that this one was made from"
-        )
-    rows = model.shape.vocab_size
-    beyond = {
-        token: number
-        for tokens in _tokens(model.path)
-        for token, number in tokens.items()
-        if type(number) is int and number >= rows and token not in _NEVER_WRITTEN
-    }
-    if beyond:
-        token = max(beyond, key=lambda token: beyond[token])
-        raise UnsupportedModelError(
-            f"{model.path}: the tokenizer has {token[:40]!r} as token {beyond[token]}, and the embedding has {rows} "
-            f"rows ({len(beyond)} tokens beyond its vocabulary); resize the embedding, or take the tokens out"
-        )
-
-
-def _tokens(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """token -> number, file by file, as far as the files say so in JSON."""
-    if (folder / _FAST).exists():
-        yield from _of_fast(read_json_object(folder / _FAST, _FILE_BYTES))
-    else:
-        yield from (read_json_object(folder / name, _FILE_BYTES) for name in _NUMBERED if (folder / name).exists())
-    if (folder / _SETTINGS).exists():
-        added = read_json_object(folder / _SETTINGS, _FILE_BYTES).get("added_tokens_decoder")
-        found = added.items() if isinstance(added, dict) else ()
-        yield {_content(value): int(number) for number, value in found if str(number).isdecimal()}
-
-
-def _of_fast(file: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    model, added = file.get("model"), file.get("added_tokens")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, dict):
-        yield vocabulary
-    elif isinstance(vocabulary, list):  # a Unigram model: the number is the place
-        yield {str(piece): number for number, piece in enumerate(vocabulary)}
-    tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    yield {_content(token): token.get("id") for token in tokens}
-
-
-def _content(token: Any) -> str:
-    return str(token.get("content") if isinstance(token, dict) else token)
+    names = (name for name in _TEMPLATES if (model / name).exists())
+    source = model / next(names, "tokenizer_config.json")
+    if source.suffix == ".jinja":
+        try:
+            read_text(source)
+        except ValueError as error:  # transformers would not say which file
+            raise UsageError(f"{source} is not UTF-8 ({error}); get the chat template again") from error
+    tokenizer = load_tokenizer(model)
+    return tokenizer, chat_format(tokenizer, template_args, str(source))

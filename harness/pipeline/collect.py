@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.core.chat import ChatFormat
 from harness.core.run_directory import RunDirectory
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
 from harness.core.types.run import RunResult, Variant
@@ -39,20 +40,23 @@ from pruning.checkpoint import ModelFolder
 from pruning.plan import load_plan
 
 
-def collect(directory: RunDirectory, spec: ResolvedRun, variants: Sequence[VariantState]) -> RunResult:
+def collect(
+    directory: RunDirectory, spec: ResolvedRun, variants: Sequence[VariantState], chat: ChatFormat | None
+) -> RunResult:
     """The result of a run or of a sweep.
 
     Args:
         directory: The run directory; every figure is read from its files.
         spec: What the run was asked to do.
         variants: The variants that were made and evaluated, the base first, in the order of the report.
+        chat: How prompts were put into the chat template.
     """
     run, names = directory.path, {state.name for state in variants}
     serving, speed_ratios = _serving(run, spec)
     rows = [_row(run, spec, state, serving.get(state.name)) for state in variants]
     calibration, neurons = _scoring(run, spec, names)
     return replace(
-        build_run(spec.model, spec.target.name, rows, directory.command),
+        build_run(spec.model, spec.target.name, rows, directory.command, chat),
         comparisons=tuple(_comparisons(run, spec, names)),
         recoveries=tuple(_recoveries(run, spec, names)),
         speed_ratios=tuple(speed_ratios),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from harness.config.settings import RecoveryConfig, RunConfig
+from harness.config.recovery_settings import RecoveryConfig
+from harness.config.settings import RunConfig
 from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
@@ -116,6 +117,7 @@ class ResolvedRun:
             generate_completions=config.completions == "generated",
             plain=config.prompt_format == "plain",
             threads=config.threads,
+            template_args=config.template_args,
         )
 
     @property

@@ -15,7 +15,7 @@ from harness.core.types.run import RunResult
 from harness.engine.memory_budget import fit_together
 from harness.evaluation.similarity import check_packages
 from harness.models import registry
-from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.models.tokenizer import load_chat
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.resolve import ResolvedRun, resolve, resolve_recovery
@@ -63,7 +63,8 @@ def start(
     """Checks what can be checked early, then does `work` in a locked run directory."""
     spec = resolver(config, True)
     model = registry.locate(config.model, spec.target.kind)
-    spec = resolver(config, has_chat_template(load_tokenizer(model.path)))
+    chat = load_chat(model.path, config.template_args)[1]
+    spec = resolver(config, chat is not None)
     folder = out or spec.default_out
     check_tools(spec.tasks)
     if spec.recovered:
@@ -106,7 +107,7 @@ def run_all(run: RunContext) -> RunResult:
         recovered = stages.recover(run, variants[name])
         variants[recovered.name] = recovered
     measure(run, variants)
-    result = collect(run.directory, spec, list(variants.values()))
+    result = collect(run.directory, spec, list(variants.values()), run.chat)
     publish(result, run.path)
     return result
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.config.settings import RunConfig
+from harness.core.chat import ChatFormat
 from harness.core.errors import MeasurementError
 from harness.core.run_directory import RunDirectory
 from harness.core.types.pruning import PredictedCheckpoint
 from harness.evaluation.lm_eval_requests import EvalSpec
-from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.models.tokenizer import load_chat
 from harness.pipeline.resolve import ResolvedRun
 from harness.serving.workload import Workload, make_workload
 from harness.training import fine_tuning
@@ -65,8 +66,8 @@ class RunContext:
         return VariantState(self.spec.base, self.model, self.model.fingerprint)
 
     @functools.cached_property
-    def chat(self) -> bool:
-        return has_chat_template(load_tokenizer(self.model.path))
+    def chat(self) -> ChatFormat | None:
+        return load_chat(self.model.path, self.config.template_args)[1]
 
     @functools.cached_property
     def workload(self) -> Workload:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from harness.core.bounded_read import read_json, read_json_object
+from harness.core.chat import ChatFormat
 from harness.core.files import write_json
 from harness.core.labels import metric_label
 from harness.core.run_file import RUN_FILE, read_run
@@ -108,7 +109,9 @@ def curve_end(folder: Path, variant: str, task: str, n: int, step: int, tokens: 
     )
 
 
-def build_run(model: str, task: str, variants: Sequence[Variant], command: str | None) -> RunResult:
+def build_run(
+    model: str, task: str, variants: Sequence[Variant], command: str | None, chat: ChatFormat | None = None
+) -> RunResult:
     """A result of these variants, with when, where and with which versions they were measured, and nothing else yet."""
     return RunResult(
         schema_version=SCHEMA_VERSION,
@@ -122,6 +125,7 @@ def build_run(model: str, task: str, variants: Sequence[Variant], command: str |
         calibration={},
         variants=tuple(variants),
         comparisons=(),
+        chat=chat.summary if chat else None,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.config.settings import RunConfig, environment_settings
+from harness.core.chat import ChatFormat
 from harness.core.errors import UsageError
 from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, locked
@@ -29,7 +30,7 @@ from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
 from harness.evaluation.verify_export import Verification, verify
 from harness.models import registry
-from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
 from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
 from harness.pipeline.run import check_tools
@@ -155,8 +156,8 @@ def evaluate_checkpoint(
     theirs = [name for name in names if name not in ours]
     builtin = find_builtin(theirs, include_path) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
-    chat = has_chat_template(load_tokenizer(model.path))
-    tasks = [find_task(name, chat) for name in ours]
+    chat = load_chat(model.path, config.template_args)[1]
+    tasks = [find_task(name, chat is not None) for name in ours]
     check_tasks(tasks, model.shape, config.trust_data)
     check_tools(tasks)
     row = _row(config.model, model, out)
@@ -175,7 +176,7 @@ def evaluate_checkpoint(
             if ours:
                 results |= evaluate(llm, eval_spec, variant_eval)
         first = tasks[0].name if names[0] in ours else next(iter(results))
-        return _finish(directory, config.model, first, [replace(row, eval=results)])
+        return _finish(directory, config.model, first, [replace(row, eval=results)], chat)
 
 
 def bench_checkpoints(
@@ -199,14 +200,16 @@ def bench_checkpoints(
     task = find_task(task_names(config)[0])
     models = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
     given = dict(zip(models, names, strict=True))
+    first = next(iter(models.values()))
+    chat = None if config.input_tokens else load_chat(first.path, config.template_args)[1]
     rows = {name: replace(_row(given[name], model, out), name=name) for name, model in models.items()}
     with _opened("measuring", out, config, list(models.values()), fresh, command, online=online) as directory:
-        workload = make_workload(config, next(iter(models.values())), task)
+        workload = make_workload(config, first, task)
         for model in models.values():
             check_context(model, workload)
         serving, ratios = bench(models, config, workload, out, online)
         measured = [replace(row, serving=serving[name]) for name, row in rows.items()]
-        return _finish(directory, names[0], task.name, measured, ratios)
+        return _finish(directory, names[0], task.name, measured, chat, ratios)
 
 
 @contextmanager
@@ -250,7 +253,7 @@ def serving_checkpoint(
             serving = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
             forecast = {} if extra else serving.forecast  # the formulas do not know vLLM's own options
             serving = replace(serving, prompts=None, forecast=forecast)
-            _finish(directory, config.model, task_names(config)[0], [replace(row, serving=serving)])
+            _finish(directory, config.model, task_names(config)[0], [replace(row, serving=serving)], None)
             yield running
 
 
@@ -294,8 +297,13 @@ def _opened(
 
 
 def _finish(
-    directory: RunDirectory, model: str, task: str, rows: Sequence[Variant], ratios: Sequence[SpeedRatio] = ()
+    directory: RunDirectory,
+    model: str,
+    task: str,
+    rows: Sequence[Variant],
+    chat: ChatFormat | None,
+    ratios: Sequence[SpeedRatio] = (),
 ) -> RunResult:
-    result = replace(build_run(model, task, rows, directory.command), speed_ratios=tuple(ratios))
+    result = replace(build_run(model, task, rows, directory.command, chat), speed_ratios=tuple(ratios))
     publish(result, directory.path)
     return result

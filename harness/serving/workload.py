@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.config.settings import RunConfig
+from harness.core.chat import prompt_ids
 from harness.core.errors import UsageError
-from harness.models.tokenizer import has_chat_template, load_tokenizer
-from pruning.calibration import question_ids
+from harness.models.tokenizer import load_chat, load_tokenizer
 from pruning.checkpoint import ModelFolder
 from tasks import registry
 from tasks.registry import CALIBRATION_SEED
@@ -21,11 +22,11 @@ _SPECIAL_TOKENS = 8
 _TRIES = 5
 
 
-def task_prompts(model: ModelFolder, task: Task, count: int) -> list[list[int]]:
+def task_prompts(model: ModelFolder, task: Task, count: int, template_args: Mapping[str, Any]) -> list[list[int]]:
     """Training prompts of the task as token ids, in the form in which it is evaluated."""
-    tokenizer = load_tokenizer(model.path)
+    tokenizer, chat = load_chat(model.path, template_args)
     _, examples = registry.calibration(task, count, CALIBRATION_SEED)
-    return [question_ids(tokenizer, example, has_chat_template(tokenizer)) for example in examples]
+    return [prompt_ids(tokenizer, example, chat) for example in examples]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def make_workload(config: RunConfig, model: ModelFolder, task: Task) -> Workload
     count = max(*config.concurrency, config.requests or 0, 4)
     length = (config.output_tokens, config.stop_at_eos, config.requests)
     if not config.input_tokens:
-        return Workload(task.name, tuple(map(tuple, task_prompts(model, task, count))), *length)
+        prompts = tuple(map(tuple, task_prompts(model, task, count, config.template_args)))
+        return Workload(task.name, prompts, *length)
     tokenizer = load_tokenizer(model.path)
     drawn = random_prompts(count, config.input_tokens, model.shape.vocab_size)
     prompts = tuple(_as_text(tokenizer, prompt) for prompt in drawn)

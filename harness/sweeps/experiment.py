@@ -98,7 +98,7 @@ def run_all(run: RunContext) -> RunResult:
         measure_speed(run, timed, failures.attempt)
     written = [_export(run, state, failures) for state in evaluated]
     variants = [*written, *_recover(run, written, failures)]
-    result = _judged(run, collect(run.directory, spec, variants), planned, failures)
+    result = _judged(run, collect(run.directory, spec, variants, run.chat), planned, failures)
     publish(result, run.path)
     return result
 

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.settings import RecoveryConfig, RunConfig
+from harness.config.recovery_settings import RecoveryConfig
+from harness.config.settings import RunConfig
 from harness.config.yaml_file import read_yaml
 from harness.core.bounded_read import read_json_object, read_text
+from harness.core.chat import prompt_ids
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path, check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
@@ -26,9 +28,8 @@ from harness.core.types.pruning import ModelShape
 from harness.engine.devices import gpus
 from harness.engine.generate_answers import Sampling, generate_answers
 from harness.models import registry as model_registry
-from harness.models.tokenizer import has_chat_template, load_tokenizer
+from harness.models.tokenizer import load_chat
 from harness.training.launch import run_job
-from pruning.calibration import question_ids
 from pruning.checkpoint import RECOVERED, ModelFolder, open_model
 from pruning.export import copy_side_files
 from recovery import data as training_data
@@ -113,16 +114,13 @@ def gather(
 ) -> None:
     """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
     config = defaults.fill(config)
-    tokenizer = load_tokenizer(model.path)
-    chat = has_chat_template(tokenizer)
+    tokenizer, chat = load_chat(model.path, run.template_args)
     with progress_bar(f"Gathering training data ({config.data})"):
         source, examples = _examples(model, tasks[0], config, defaults.seed, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
         training_data.check_no_overlap(examples, tested, source)
         longest = min(config.max_length, model.shape.max_position_embeddings)
-        found = training_data.build(
-            source, examples, lambda e: question_ids(tokenizer, e, chat), tokenizer, chat, longest
-        )
+        found = training_data.build(source, examples, tokenizer, chat, longest)
     numbers = {
         "examples": len(found.rows),
         "tokens": found.tokens,
@@ -174,17 +172,16 @@ def _own_answers(
     run: RunConfig,
 ) -> list[Example]:
     """Sampled once by the dense model, right ones only."""
-    tokenizer = load_tokenizer(model.path)
-    chat = has_chat_template(tokenizer)
-    prompts = {i: question_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
-    sampling = Sampling(task.max_new_tokens, _TEMPERATURE, run.seed, _stops(task))
+    tokenizer, chat = load_chat(model.path, run.template_args)
+    prompts = {i: prompt_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
+    sampling = Sampling(task.max_new_tokens, _TEMPERATURE, run.seed, _stops(task), chat)
     found = generate_answers(model, prompts, sampling, run.threads)
     with Grader() as grader:
         coming = {i: grader.submit(grade, documents[i], text) for i, text in found.items()}
         right = [
             i for i, verdict in coming.items() if verdict.result().correct and found[i].meta["finish_reason"] == "stop"
         ]
-    return [replace(examples[i], answer=str(found[i])) for i in right]
+    return [replace(examples[i], answer=found[i].written) for i in right]
 
 
 def _stops(task: Task) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from harness.core.chat import notes
 from reports.parts import Section, Table
 
 
@@ -26,6 +27,7 @@ def provenance_table(run: Mapping[str, Any]) -> Table:
         ("command", run["command"] or "none, a call from Python"),
         ("created", run["created"]),
         *_calibration_rows(run["calibration"]),
+        *_chat_rows(run.get("chat")),
         ("seeds", ", ".join(map(str, sorted(set(run["seeds"])))) or "none"),
         ("model hash", run.get("model_hash") or "not recorded"),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
@@ -49,6 +51,12 @@ def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("score", calibration.get("formula") or "none"),
         ("calibration hash", calibration["hash"]),
     ]
+
+
+def _chat_rows(chat: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What is unusual about the prompts; nothing where the template was used as it is."""
+    found = notes(chat) if chat else ()
+    return [("chat template", "; ".join(found))] if found else []
 
 
 def _how(v: Mapping[str, Any]) -> str:

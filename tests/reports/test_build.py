@@ -125,3 +125,15 @@ def test_perplexity_is_shown_as_a_number_and_its_change_as_a_factor(tmp_path: Pa
     html, markdown = rendered(tmp_path, {**RUN, "variants": [dense, pruned], "comparisons": comparisons})
     assert "4.180" in markdown and "x1.020 (x1.010 to x1.030)" in markdown and "418" not in markdown
     assert "wikitext +0.020 bits per byte" in html and '"title":"right answers, %"' not in html
+
+
+def test_the_report_says_how_the_chat_template_was_used(tmp_path: Path) -> None:
+    chat = {"template_args": {"effort": "<b>low</b>"}, "system_turn": False, "opens_reasoning": "<think>"}
+    page, text = rendered(tmp_path, {**copy.deepcopy(RUN), "chat": chat})
+    seen = Elements()
+    seen.feed(page)
+    for said in ("no system turn, so a system message stands in front", "prompts open <think>", "effort=<b>low</b>"):
+        assert said in seen.text
+    assert "in front of the user" in text
+    for usual in (None, {"template_args": {}, "system_turn": True, "opens_reasoning": None}):
+        assert "chat template" not in rendered(tmp_path, {**copy.deepcopy(RUN), "chat": usual})[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.core.chat import ChatFormat
 from harness.engine.memory_budget import EngineSettings
 from harness.evaluation.lm_eval_requests import EvalSpec
 from harness.sweeps.cells import CellContext
@@ -13,7 +14,7 @@ from tests.support.models import TINY_MATH
 
 
 def bench_in(folder: Path) -> CellContext:
-    eval_spec = EvalSpec("tiny-math", (find_task("mini_facts"),), 128, chat=True, limit=8)
+    eval_spec = EvalSpec("tiny-math", (find_task("mini_facts"),), 128, chat=ChatFormat(), limit=8)
     return CellContext(
         model=open_model(TINY_MATH),
         eval_spec=eval_spec,

@@ -20,6 +20,9 @@ EXAMPLES = {
     ),
     FailureKind.EMPTY: GradedAnswer(" \n", None, False),
     FailureKind.LOOP: GradedAnswer("I see. " + "and so on " * 20, None, False),
+    FailureKind.UNCLOSED_REASONING: GradedAnswer(
+        "", None, False, meta={"reasoning": "<think>\nwell", "reasoning_closed": False}
+    ),
     FailureKind.TRUNCATED: GradedAnswer("and and", None, False, meta={"finish_reason": "length"}),
     FailureKind.GIBBERISH: GradedAnswer("apples \ufffd\ufffd\ufffd and more apples", None, False),
     FailureKind.NO_ANSWER: GradedAnswer("maybe", None, False),
@@ -73,6 +76,7 @@ def test_which_kinds_count_as_failures_of_the_generation() -> None:
         "prompt_truncated",
         "empty",
         "loop",
+        "unclosed_reasoning",
         "truncated",
         "gibberish",
         "no_answer",
@@ -82,3 +86,13 @@ def test_which_kinds_count_as_failures_of_the_generation() -> None:
         "crash",
     }
     assert {"wrong", "runtime_error", "timeout", "memory"} == NOT_GENERATION_FAILURES
+
+
+def test_reasoning_that_does_not_end_is_no_empty_answer_and_may_be_a_loop() -> None:
+    def kinds(reasoning: str, answer: str, closed: bool) -> set[FailureKind]:
+        meta = {"reasoning": reasoning, "reasoning_closed": closed}
+        return {kind for kind, seen in detect(GradedAnswer(answer, None, False, meta=meta)).items() if seen}
+
+    assert kinds("well", "", closed=False) == {FailureKind.UNCLOSED_REASONING, FailureKind.NO_ANSWER}
+    assert FailureKind.LOOP in kinds("I see. " + "and so on " * 20, "", closed=False)
+    assert kinds("<think>\nwell\n</think>\n", "", closed=True) == {FailureKind.EMPTY, FailureKind.NO_ANSWER}

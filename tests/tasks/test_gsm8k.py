@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pruning.calibration import question_ids
+from harness.core.chat import ChatFormat, prompt_ids
 from tasks.gsm8k.task import SYSTEM
 from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_task
 from tests.support.models import TINY_MATH
@@ -50,7 +50,7 @@ def test_scored_prompts_have_the_frame_in_which_the_model_is_evaluated(name: str
     question = example.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
     asked = lm_eval_prompt(name, question, tokenizer if chat else None)
     expected = tokenizer(asked, add_special_tokens=not chat)["input_ids"]
-    found = question_ids(tokenizer, example, chat)
+    found = prompt_ids(tokenizer, example, ChatFormat() if chat else None)
     assert found == expected if chat else expected[-len(found) + 1 :] == found[1:]
     assert (SYSTEM in asked) is chat
 

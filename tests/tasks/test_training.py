@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from harness.core.chat import ChatFormat, prompt_ids
 from harness.core.errors import UsageError
-from pruning.calibration import question_ids
 from tasks.registry import TASKS, TASKS_PATH, evaluated_questions, training_items
 from tasks.splits import normalised
 from tests.support.data import OURS, needs_data
@@ -37,7 +37,8 @@ def test_the_prompt_is_the_evaluations_own(name: str, chat: bool) -> None:
         expected = tokenizer(lm_eval_context(name, document, tokenizer if chat else None), add_special_tokens=not chat)[
             "input_ids"
         ]
-        assert tokenizer.decode(question_ids(tokenizer, training.example(document), chat)) == tokenizer.decode(expected)
+        found = prompt_ids(tokenizer, training.example(document), ChatFormat() if chat else None)
+        assert tokenizer.decode(found) == tokenizer.decode(expected)
 
 
 def lm_eval_context(name: str, document: dict[str, Any], tokenizer: Any) -> str:

@@ -19,6 +19,7 @@ class SampleRecord:
         unknown: Kinds that could not be detected, such as truncation without a finish_reason.
         nll: Negative log likelihood in nats where a text was scored; `correct` is None then.
         units: Tokens or bytes of a scored text.
+        reasoning: What the model wrote before `text`, the answer, with its tags; None where there was nothing.
         score: Similarity to the dense model's answer, for the task similarity.
     """
 
@@ -34,6 +35,7 @@ class SampleRecord:
     nll: float | None = None
     units: int | None = None
     unknown: tuple[str, ...] = ()
+    reasoning: str | None = None
     score: float | None = None  # how alike the answer is to the dense model's, for the task similarity
 
 

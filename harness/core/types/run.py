@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.run_rows import HEAD, rows
+from harness.core.types.chat import ChatSummary
 from harness.core.types.evaluation import Comparison, EvalResult
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.sweep import Claim, SweepSummary
@@ -64,6 +65,7 @@ class RunResult:
         model_hash: Fingerprint of the model folder that was pruned.
         neurons: Distribution of the scored neurons over layers, agreement between metrics, stability (see
             pruning/inspection.py).
+        chat: How prompts were put into the chat template; None where the model has none.
     """
 
     schema_version: int
@@ -83,6 +85,7 @@ class RunResult:
     sweep: SweepSummary | None = None
     model_hash: str | None = None  # the fingerprint of the folder that was pruned
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability
+    chat: ChatSummary | None = None
     folder: Path = Path()  # the run directory; not in run.json, which may be moved
 
     def to_rows(self) -> list[dict[str, Any]]:

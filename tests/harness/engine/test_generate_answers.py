@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from harness.core.chat import ChatFormat
+from harness.core.reasoning import TAGS
 from harness.engine import generate_answers as module
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
@@ -58,3 +60,12 @@ def test_samples_have_a_seed_each_and_the_texts_that_end_them(asked: list[Any]) 
     assert [(params.seed, params.temperature, params.stop) for _, params in asked] == [
         (40 + i, 0.7, ["\n"]) for i in range(3)
     ]
+
+
+def test_reasoning_stands_apart_from_the_answer_and_does_not_end_at_a_stop_string(asked: list[Any]) -> None:
+    """The engine's answers hold no closing tag."""
+    chat = ChatFormat(knows=TAGS[:1], prompt_end="assistant\n<think>\n")
+    sampling = module.Sampling(5, stop=("answer",), chat=chat)
+    found = module.generate_answers(open_model(TINY_MATH), {"a": [5]}, sampling, 1)["a"]
+    assert asked[0][1].stop is None
+    assert (str(found), found.written, found.meta["reasoning_closed"]) == ("", "answer to 5", False)

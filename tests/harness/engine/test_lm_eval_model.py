@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.core.chat import ChatFormat, chat_format
+from harness.core.reasoning import TAGS
 from harness.engine import lm_eval_model
 from harness.engine.generation_cache import GenerationCache
 from harness.engine.lm_eval_model import ResponseCallbacks, answer_requests, make_language_model
@@ -20,6 +22,7 @@ from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from tasks.generation import Generation
 from tasks.registry import find_task
+from tests.support.chat import REFUSES_SYSTEM, THINKS, tokenizer_with
 from tests.support.data import make_data_folder
 from tests.support.models import TINY_MATH
 
@@ -111,7 +114,7 @@ def test_the_engines_likelihoods_are_those_of_transformers(
         AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32),
         AutoTokenizer.from_pretrained(TINY_MATH),
     )
-    lm = make_language_model(tiny_engine, 64, chat=False)
+    lm = make_language_model(tiny_engine, 64, chat=None)
     pairs = [([5, 6, 7], [8, 9]), ([5], [6] * 3), (list(range(10, 90)), [5, 6, 7])]
     found = lm._loglikelihood_tokens([(None, *pair) for pair in pairs])
     for (context, continuation), (value, _) in zip(pairs, found, strict=True):
@@ -128,7 +131,7 @@ def test_the_engines_likelihoods_are_those_of_transformers(
     assert rolled < first and rolled.n_tokens == len(ids) - 1
     tasks = (find_task("gsm8k_answers"), find_task("wikitext"))
     results = evaluate(
-        tiny_engine, EvalSpec("tiny-math", tasks, 64, chat=False, limit=4), VariantEval(tmp_path / "run", "dense")
+        tiny_engine, EvalSpec("tiny-math", tasks, 64, chat=None, limit=4), VariantEval(tmp_path / "run", "dense")
     )
     rows = read_samples(tmp_path / "run" / "samples" / "dense" / "gsm8k_answers.jsonl")
     for row in rows.values():
@@ -137,3 +140,34 @@ def test_the_engines_likelihoods_are_those_of_transformers(
         if len(whole) < 63:
             assert -row["nll"] == pytest.approx(log_likelihood(model, whole, len(prompt)), abs=1e-2)
     assert results["gsm8k_answers"].metric == "perplexity" and results["wikitext"].n == 4
+
+
+@pytest.mark.usefixtures("vllm_names")
+def test_the_answer_is_what_follows_the_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(_: Any, __: Any, params: list[Any]) -> Iterator[tuple[int, Any]]:
+        assert [one.stop for one in params] == [None, None]
+        for position, text in enumerate(("#### 3?\n\n\n</think>\n\n#### 4\n more", "#### 3")):
+            yield position, SimpleNamespace(outputs=[SimpleNamespace(text=text, finish_reason="stop", token_ids=[1])])
+
+    monkeypatch.setattr(lm_eval_model, "stream", stream)
+    requests = [SimpleNamespace(args=(f"{i}<think>\n", {"until": ["\n"]}), doc=i) for i in range(2)]
+    chat = ChatFormat(knows=TAGS[:1])
+    found: list[Any] = list(answer_requests(None, lambda _: [1], requests, 64, chat=chat))
+    assert found == ["#### 4", ""] and [one.meta["reasoning_closed"] for one in found] == [True, False]
+
+
+@pytest.mark.slow
+def test_lm_eval_gets_prompts_without_a_system_turn_and_scores_answers_after_reasoning() -> None:
+    def model_of(template: str) -> Any:
+        tokenizer = tokenizer_with(template)
+        llm = SimpleNamespace(get_tokenizer=lambda: tokenizer)
+        return make_language_model(llm, 64, chat_format(tokenizer, {}, "m"))
+
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
+    lm = model_of(REFUSES_SYSTEM)
+    assert lm.apply_chat_template(turns) == "<|im_start|>user\nBe brief.\n\n2+2?<|im_end|>\n<|im_start|>assistant\n"
+    assert lm.apply_chat_template([*turns, {"role": "assistant", "content": "So"}], False).endswith("assistant\nSo")
+    lm = model_of(THINKS)
+    context, answer = lm._encode_pair(lm.apply_chat_template(turns), "4")
+    whole = lm.tokenizer.decode(context + answer)
+    assert whole.endswith("assistant\n<think>\n\n</think>\n\n4") and lm.tokenizer.decode(answer).strip() == "4"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from harness.core.chat import ChatFormat
 from harness.core.errors import MeasurementError
 from harness.engine.devices import device_name
 from harness.engine.memory_budget import EngineSettings
@@ -152,7 +153,7 @@ def ours(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl
     with engine(open_model(pruned), EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         found = evaluate(
             llm,
-            EvalSpec("pruned", tasks, 512, chat=True, limit=24),
+            EvalSpec("pruned", tasks, 512, chat=ChatFormat(), limit=24),
             VariantEval(tmp_path_factory.mktemp("ours"), "pruned"),
         )
     return {task: result.value for task, result in found.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.core.chat import ChatFormat
 from harness.core.errors import MeasurementError
 from harness.engine import lm_eval_model
 from harness.evaluation.evaluate import evaluate, grade
@@ -25,7 +26,7 @@ TASKS = (find_task("mini_code"), find_task("mini_math"))
 
 
 def run(llm: Any, folder: Path) -> dict[str, Any]:
-    eval_spec = EvalSpec("lab/tiny-math", TASKS, 256, chat=True, limit=24)
+    eval_spec = EvalSpec("lab/tiny-math", TASKS, 256, chat=ChatFormat(), limit=24)
     return evaluate(llm, eval_spec, VariantEval(folder, "dense", open_model(TINY_MATH).fingerprint))
 
 
@@ -78,7 +79,7 @@ def test_answers_are_graded_once_while_others_are_generated(
     task = find_task("mini_math")
     noted = replace(task, grade=lambda *a: seen.append(len(finished)) or task.grade(*a))
     monkeypatch.setattr(lm_eval_model, "stream", watched)
-    evaluate(tiny_engine, EvalSpec("m", (noted,), 256, chat=True, limit=48), VariantEval(tmp_path, "dense"))
+    evaluate(tiny_engine, EvalSpec("m", (noted,), 256, chat=ChatFormat(), limit=48), VariantEval(tmp_path, "dense"))
     assert len(seen) == 48 and min(seen) < 48
 
 
@@ -99,7 +100,7 @@ def test_lm_evals_own_files_say_which_model_and_what(whole: tuple[dict[str, Any]
 def test_the_items_that_are_asked_for_are_the_targets_by_number(
     tiny_engine: Any, whole: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    eval_spec = EvalSpec("m", TASKS, 256, chat=True, limit=5, items=(21, 3))
+    eval_spec = EvalSpec("m", TASKS, 256, chat=ChatFormat(), limit=5, items=(21, 3))
     found = evaluate(tiny_engine, eval_spec, VariantEval(tmp_path, "it"))
     assert (found["mini_code"].n, found["mini_math"].n) == (2, 5)
     some, all_of_them = (
@@ -110,7 +111,7 @@ def test_the_items_that_are_asked_for_are_the_targets_by_number(
 
 
 def test_answers_are_not_taken_for_other_questions(tiny_engine: Any, tmp_path: Path) -> None:
-    eval_spec = EvalSpec("m", (find_task("mini_math"),), 256, chat=True, limit=2)
+    eval_spec = EvalSpec("m", (find_task("mini_math"),), 256, chat=ChatFormat(), limit=2)
     with Grader() as grader:
         (answered,) = ask(
             tiny_engine, eval_spec, capture_requests(tiny_engine, eval_spec), VariantEval(tmp_path, "it"), grader

@@ -130,3 +130,19 @@ def test_the_other_embedded_tasks_are_graded_too(name: str, tmp_path: Path) -> N
     texts = [document.get("answer") or document["body"] for document in documents]
     _, _, summary = grade(tmp_path, name, [{"doc_id": i, "text": text} for i, text in enumerate(texts)])
     assert (summary["n"], summary["value"]) == (10, 1.0)
+
+
+def test_answers_are_read_after_their_reasoning(tmp_path: Path) -> None:
+    """Also where the prompt opened it, which the row does not say."""
+    texts = [
+        f"#### 0\n</think>\n\n{PROBLEMS[0].solution}",
+        f"<think>{PROBLEMS[1].solution}</think>\n#### 0",
+        "<think>\n#### 1",
+    ]
+    _, graded, summary = grade(tmp_path, "mini_math", [{"doc_id": i, "text": text} for i, text in enumerate(texts)])
+    assert [row["failure"] for row in graded] == [None, "wrong", "unclosed_reasoning"]
+    assert [row["text"] for row in graded] == [PROBLEMS[0].solution, "#### 0", ""]
+    assert [f"{row['reasoning']}{row['text']}" for row in graded] == texts
+    assert summary["value"] == pytest.approx(1 / 3) and summary["failures"]["unclosed_reasoning"] == pytest.approx(
+        1 / 3
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.core.chat import ChatFormat
 from harness.core.errors import MeasurementError
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskRequests, TaskResponses, identity_of
 from tasks.registry import find_task
@@ -15,9 +16,9 @@ TASKS = (find_task("mini_math"), find_task("mini_facts"))
 
 
 def test_items_are_the_targets_and_the_limit_is_for_the_others() -> None:
-    spec = EvalSpec("m", TASKS, 512, chat=True, limit=5, items=(9, 3))
+    spec = EvalSpec("m", TASKS, 512, chat=ChatFormat(), limit=5, items=(9, 3))
     assert spec.chosen(TASKS[0]) == {"samples": {"mini_math": [3, 9]}} and spec.chosen(TASKS[1]) == {"limit": 5}
-    assert EvalSpec("m", TASKS, 512, chat=True).chosen(TASKS[0]) == {"limit": None}
+    assert EvalSpec("m", TASKS, 512, chat=ChatFormat()).chosen(TASKS[0]) == {"limit": None}
 
 
 def responses(*prompts: str) -> TaskResponses:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.core.chat import ChatFormat
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import compare, read_samples
@@ -63,7 +64,7 @@ def test_the_dense_model_is_1_and_another_variant_is_compared_with_it(
 ) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "data")))
-    eval_spec = EvalSpec("m", (find_task("similarity"),), 512, chat=True)
+    eval_spec = EvalSpec("m", (find_task("similarity"),), 512, chat=ChatFormat())
     dense = evaluate(tiny_engine, eval_spec, VariantEval(tmp_path, "dense"))["similarity"]
     again = evaluate(tiny_engine, eval_spec, VariantEval(tmp_path, "again", reference="dense"))["similarity"]
     assert (dense.value, dense.metric) == (1.0, "similarity") and again.value == pytest.approx(1.0, abs=1e-5)

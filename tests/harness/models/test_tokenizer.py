@@ -1,62 +1,67 @@
-"""A tokenizer's files against the model's vocabulary, without loading them."""
+"""Which file an error about a chat template names, also where nothing is run."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.core.errors import UnsupportedModelError, UsageError
-from harness.models import registry
-from tests.support.models import build_model
+from harness.core.errors import UsageError
+from harness.models.tokenizer import load_chat
+from tests.support.chat import MAY_THINK, PLAIN, model_with
+from tests.support.cli import harness
+
+pytestmark = pytest.mark.slow
+BROKEN = "{% for m in messages %}{{ m.content }"
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = build_model("llama", tmp_path / "m")
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        (folder / name).unlink(missing_ok=True)
+def in_settings(folder: Path, template: object) -> Path:
+    """The template in tokenizer_config.json."""
+    (folder / "chat_template.jinja").unlink()
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
     return folder
 
 
-def _write(model: Path, name: str, value: Any) -> None:
-    (model / name).write_text(json.dumps(value), encoding="utf-8")
+def test_the_file_that_holds_the_template_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^\S+/a/chat_template\.jinja: the chat template fails on the turns user"):
+        load_chat(model_with(BROKEN, tmp_path / "a"), {})
+    for name, template in (("b", BROKEN), ("c", 5), ("d", [{"name": "tool_use", "template": PLAIN}])):
+        with pytest.raises(UsageError, match=rf"^\S+/{name}/tokenizer_config\.json: the chat template fails"):
+            load_chat(in_settings(model_with(PLAIN, tmp_path / name), template), {})
+    folder = model_with(PLAIN, tmp_path / "e")
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"^\S+/e/chat_template\.jinja is not UTF-8"):
+        load_chat(folder, {})
+
+
+def test_the_default_of_several_templates_is_used(tmp_path: Path) -> None:
+    several = [{"name": "tool_use", "template": BROKEN}, {"name": "default", "template": PLAIN}]
+    _, chat = load_chat(in_settings(model_with(PLAIN, tmp_path / "m"), several), {})
+    assert chat is not None and chat.prompt_end == "<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "command",
     [
-        ("tokenizer.json", {"added_tokens": [{"id": 1088, "content": "one too many"}], "model": {"vocab": {"a": 0}}}),
-        ("tokenizer.json", {"model": {"vocab": {"a": 0, "one too many": 1088}}}),
-        ("tokenizer.json", {"model": {"vocab": [*(["a", -1.0] for _ in range(1088)), ["one too many", -1.0]]}}),
-        ("vocab.json", {"a": 0, "one too many": 1088}),
-        ("added_tokens.json", {"one too many": 1088}),
-        ("tokenizer_config.json", {"added_tokens_decoder": {"1088": {"content": "one too many"}}}),
+        "run --model {} --task mini_math --dry-run",
+        "sweep --model {} --task mini_math --dry-run",
+        "recover {} --task mini_math --dry-run",
+        "score {} --task mini_math --metric smd --out s",
+        "eval {} --task mini_math --out e",
+        "bench {} --task mini_math --out b",
     ],
 )
-def test_a_token_without_a_row_in_the_embedding_is_named(name: str, value: dict[str, Any], model: Path) -> None:
-    if name in ("vocab.json", "added_tokens.json"):
-        (model / "tokenizer.json").unlink()
-        _write(model, "vocab.json", {"a": 0})
-    _write(model, name, value)
-    with pytest.raises(UnsupportedModelError, match=r"one too many.* as token 1088, and the embedding has 1088 rows"):
-        registry.shape(str(model), "math")
-
-
-def test_the_last_row_is_a_token(model: Path) -> None:
-    _write(model, "tokenizer.json", {"added_tokens": [{"id": 1087, "content": "last"}], "model": {"vocab": {"a": 0}}})
-    assert registry.shape(str(model), "math").vocab_size == 1088
-
-
-def test_a_token_that_no_text_has_may_be_beyond(model: Path) -> None:
-    """google/gemma-3-1b-it has 262,144 rows, and the tokenizer of the larger ones with their token for a picture."""
-    _write(model, "tokenizer.json", {"added_tokens": [{"id": 1088, "content": "<image_soft_token>"}], "model": {}})
-    assert registry.shape(str(model), "math").vocab_size == 1088
-
-
-def test_a_model_without_a_tokenizer_is_refused(model: Path) -> None:
-    (model / "tokenizer.json").unlink()
-    with pytest.raises(UsageError, match="has no tokenizer"):
-        registry.locate(str(model), "math")
+def test_every_command_refuses_a_broken_template_and_an_unused_argument_before_work(
+    command: str, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    broken, may = model_with(BROKEN, tmp_path / "broken"), model_with(MAY_THINK, tmp_path / "may")
+    found = harness(*command.format(broken).split(), cwd=work)
+    assert found.returncode == 2 and len(found.stderr.strip().splitlines()) == 1
+    assert f"{broken}/chat_template.jinja: the chat template fails" in found.stderr
+    found = harness(*command.format(may).split(), "--template-args", "think=false", cwd=work)
+    assert found.returncode == 2 and f"{may}/chat_template.jinja: the chat template does not use think" in found.stderr
+    assert not list(work.iterdir())

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from harness.core.reasoning import left_open
+from harness.engine import generate_answers
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning.activations import collect
 from pruning.checkpoint import open_model
 from pruning.families import FAMILIES
 from pruning.scores import score
+from tasks.generation import without_reasoning
 from tasks.registry import find_task
+from tests.support.chat import MAY_THINK, PLAIN, model_with
 from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow
@@ -71,3 +79,35 @@ def test_the_papers_score_on_a_real_model_is_its_definition_in_fp64() -> None:
     target, distractor = (np.stack(groups[side]) for side in (True, False))
     expected = (target.mean(0) - distractor.mean(0)) / (np.concatenate([target, distractor]).std(0) + 1e-6)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_own_answers_are_scored_with_their_reasoning_which_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the engine wrote, whether or not it ended its reasoning; no scored text stays in it."""
+
+    def answers(_model: Any, prompts: Mapping[int, Any], sampling: Any, _threads: Any) -> dict[int, Any]:
+        opened = left_open(sampling.chat.prompt_end)
+        texts = ["2+2\n</think>\n\n#### 4", "2+2 is"] if opened else ["<think>2+2</think>#### 4", "<think>2+2 is"]
+        return {key: without_reasoning(texts[i % 2], {}, opened) for i, key in enumerate(prompts)}
+
+    monkeypatch.setattr(generate_answers, "generate_answers", answers)
+    request = scoring.CalibrationRequest(4, "completion", generate_completions=True, threads=1)
+    for name, template in (("may", MAY_THINK), ("plain", PLAIN)):
+        model = open_model(model_with(template, tmp_path / name))
+        items = scoring.calibrate(model, "m", find_task("mini_math"), request).items
+        tokenizer = AutoTokenizer.from_pretrained(model.path)
+        texts = [tokenizer.decode(item.token_ids) for item in items]
+        assert all(text.count("<think>") == text.count("</think>") <= 1 for text in texts)
+        scored = {tokenizer.decode(i.token_ids[i.start : i.stop]) for i in items if i.target}
+        tag = "<think>" if template == PLAIN else ""
+        assert f"{tag}2+2 is\n</think>\n\n" in scored and len(scored) == 2
+
+
+def test_what_is_unusual_about_the_prompts_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = open_model(model_with(MAY_THINK, tmp_path / "m"))
+    for arguments, said in (({}, "prompts open <think>"), ({"enable_thinking": False}, "enable_thinking=False")):
+        scoring.calibrate(model, "m", find_task("mini_math"), scoring.CalibrationRequest(4, template_args=arguments))
+        assert f"chat template: {'' if not arguments else 'template arguments: '}{said}" in capsys.readouterr().err
+    scoring.calibrate(model, "m", find_task("mini_math"), scoring.CalibrationRequest(4, plain=True))
+    assert "chat template" not in capsys.readouterr().err

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import harness as package
+from harness.core.chat import ChatFormat
 from harness.core.text import markdown
 from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engine
@@ -104,7 +105,7 @@ def test_a_cell_is_what_its_exported_checkpoint_answers(
     made = export(open_model(TINY_MATH), load_plan(plan), tmp_path / "checkpoint", plan)
     with engine(made, EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
         eval_spec = EvalSpec(
-            "m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=True, limit=24
+            "m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=ChatFormat(), limit=24
         )
         evaluate(llm, eval_spec, VariantEval(tmp_path, "it"))
     for task in ("mini_math", "mini_facts"):

@@ -17,7 +17,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config.settings import RecoveryConfig, load_config
+from harness.config.recovery_settings import RecoveryConfig
+from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, StorageError, UsageError
 from harness.models.registry import shape
 from harness.training import fine_tuning
