@@ -71,4 +71,5 @@ hostile: install          ## programs that try to escape, in every mode of the s
 	$(BIN)/python -m tests.tasks.hostile --every-mode $(FOLDERS)
 
 families: install-dev     ## every architecture on vLLM, uniform and per-layer widths
-	HARNESS_ALL_FAMILIES=1 $(PYTEST) --tier all tests/harness/engine/test_families.py tests/harness/engine/test_weight_swap.py
+	HARNESS_ALL_FAMILIES=1 $(PYTEST) --tier all tests/harness/engine/test_families.py \
+		tests/harness/engine/test_vision_language.py tests/harness/engine/test_weight_swap.py

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.core.types.pruning import ModelShape
 from pruning import quantised
 from pruning.families import Cut, Family, family_of, shape_of, tensors_of, widths_of
 from pruning.shards import INDEX, SINGLE, Shard, open_shards
+from pruning.vision_language import check_towers, is_beside
 
 RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-tuned
 RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
@@ -95,12 +97,15 @@ def open_model(path: Path) -> ModelFolder:
     shape = shape_of(config)  # an unknown architecture is reported before damaged weights
     _check_side_files(path)
     widths, shards = widths_of(config), open_shards(path)
-    _check_tensors(path, config, widths, shards)
+    entries = [entry for shard in shards for entry in shard.entries]
+    _check_tensors(path, config, widths, entries)
+    family = family_of(config)
+    beside = sum(math.prod(entry.shape) for entry in entries if family.tower and is_beside(family.tower, entry.name))
     return ModelFolder(
         path=path,
         config=config,
-        family=family_of(config),
-        shape=shape,
+        family=family,
+        shape=replace(shape, parameters=shape.parameters + beside),
         widths=widths,
         shards=shards,
         config_bytes=text,
@@ -160,11 +165,12 @@ def _check_side_files(model: Path) -> None:
     read_record(model)  # so that a damaged one is refused before any work
 
 
-def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...], shards: Iterable[Shard]) -> None:
+def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...], entries: Sequence[Entry]) -> None:
     """Raises UnsupportedModelError where the files do not hold the model that config.json describes."""
     family, wanted = family_of(config), tensors_of(config, widths)
-    entries = [entry for shard in shards for entry in shard.entries]
-    found = _by_own_name(path, entries, wanted, family.body)
+    if family.tower:
+        check_towers(path, family.model_type, family.tower, [entry.name for entry in entries])
+    found = _by_own_name(path, entries, wanted, family)
     quantised.check_tensors(path, entries, found, wanted)
     used = {entry.name for entry in found.values()}
     others = [entry.name for entry in entries if entry.name not in used]
@@ -188,13 +194,16 @@ def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...
         )
 
 
-def _by_own_name(path: Path, entries: Iterable[Entry], wanted: Mapping[str, Any], body: str) -> dict[str, Entry]:
-    """The model's own tensors by name; a checkpoint of the body alone leaves out the body's prefix."""
+def _by_own_name(path: Path, entries: Iterable[Entry], wanted: Mapping[str, Any], family: Family) -> dict[str, Entry]:
+    """The model's own tensors by transformers' name; a checkpoint of the body alone leaves out the body's prefix."""
     found: dict[str, Entry] = {}
     for entry in entries:
-        name = entry.name if entry.name in wanted else f"{body}.{entry.name}"
+        own = family.own_name(entry.name)
+        name = own if own in wanted else f"{family.body}.{own}"
         if name in found:
-            raise UnsupportedModelError(f"{path} has {name} twice, with and without {body}.; get the model again")
+            raise UnsupportedModelError(
+                f"{path} has one tensor twice, as {found[name].name} and as {entry.name}; get the model again"
+            )
         if name in wanted:
             found[name] = entry
     return found

@@ -31,9 +31,10 @@ from harness.core.safetensors_stream import (
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from pruning import compensation
 from pruning.checkpoint import RECORD, RECOVERED, ModelFolder, check_uniform_width, down_entry, open_model
-from pruning.families import Cut, Family, count_of
+from pruning.families import Cut, Family, check_nonuniform, count_of
 from pruning.model_card import model_card
 from pruning.shards import INDEX, Shard
+from pruning.vision_language import with_text_sizes
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
@@ -88,7 +89,7 @@ def export(
             sizes[shard.path.name] = _write_shard(shard, scratch / shard.path.name, job)
             progress(1)
         _write_index(scratch, model.path, sizes)
-        _write_own_files(model, scratch, plan, plan_file, {**model.config, **widths})
+        _write_own_files(model, scratch, plan, plan_file, _resized_config(model, widths))
     return open_model(out)
 
 
@@ -99,7 +100,8 @@ def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
         file_bytes([_resized(entry, job) for entry in shard.entries], shard.metadata or _FORMAT)
         for shard in model.shards
     )
-    return PredictedCheckpoint(plan.widths, count_of(model.config, plan.widths), total, _record_of(plan, model))
+    removed = count_of(model.config, model.widths) - count_of(model.config, plan.widths)
+    return PredictedCheckpoint(plan.widths, model.parameters - removed, total, _record_of(plan, model))
 
 
 def ffn_tensors(
@@ -154,13 +156,16 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
     """
     if len(set(plan.widths)) == 1:
         return {family.width_key: plan.widths[0]}
-    if not family.supports_nonuniform_widths:
-        raise UsageError(f"vLLM cannot run {family.model_type} with non-uniform FFN widths; use --allocation uniform")
+    check_nonuniform(family)
     return {
         family.width_key: max(plan.widths),
         "intermediate_sizes": list(plan.widths),
         "architectures": [f"FFNPruned{family.architecture}"],
     }
+
+
+def _resized_config(model: ModelFolder, widths: Mapping[str, Any]) -> dict[str, Any]:
+    return with_text_sizes(model.config, widths) if model.family.tower else {**model.config, **widths}
 
 
 def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:

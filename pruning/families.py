@@ -15,11 +15,12 @@ from typing import Any
 
 from harness.core.bounded_read import is_count
 from harness.core.dtypes import BY_NAME, Dtype
-from harness.core.errors import UnsupportedModelError
+from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.types.pruning import ModelShape
-from pruning import tensors
+from pruning import tensors, vision_language
 from pruning.quantised import quantised_key
-from pruning.tensors import Tensors, expected_tensors
+from pruning.tensors import Tensors, expected_tensors, inside
+from pruning.vision_language import TextTower
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Family:
         defaults: Sizes where config.json lacks the key, as transformers' class has them.
         tied: Whether the embedding is the LM head as well, where config.json does not say.
         supports_nonuniform_widths: False where vLLM cannot run non-uniform widths.
+        tower: Of a vision-language model, whose text model alone is pruned.
     """
 
     model_type: str
@@ -72,11 +74,17 @@ class Family:
     defaults: Mapping[str, int] = field(default_factory=dict)
     tied: bool = False
     supports_nonuniform_widths: bool = True
+    tower: TextTower | None = None
 
     @property
     def body(self) -> str:
         """Attribute of the causal model that runs the layers without the LM head."""
         return self.layers.partition(".")[0]
+
+    @property
+    def auto_class(self) -> str:
+        """The class of transformers that loads the model."""
+        return "AutoModelForImageTextToText" if self.tower else "AutoModelForCausalLM"
 
     @property
     def down_cut(self) -> Cut:
@@ -88,18 +96,22 @@ class Family:
         """config.json's name of intermediate_size."""
         return self.keys.get("intermediate_size", "intermediate_size")
 
+    def own_name(self, name: str) -> str:
+        """The name in transformers' own model of a tensor in a file."""
+        return self.tower.own_name(name) if self.tower else name
+
     def tensor(self, name: str) -> tuple[Cut, int] | None:
         """The cut and the layer of a checkpoint's tensor; None for a tensor that pruning does not change.
 
         Another stack of layers, such as a draft model's, is not the model's own: its prefix differs.
         """
-        match = self._own.fullmatch(name)
+        match = self._own.fullmatch(self.own_name(name))
         cut = next((cut for cut in self.cuts if match and cut.name == match[2]), None)
         return (cut, int(match[1])) if match and cut else None
 
     def below_layer(self, name: str) -> str | None:
         """The name below its layer of a tensor in the model's own stack, None for any other."""
-        match = self._own.fullmatch(name)
+        match = self._own.fullmatch(self.own_name(name))
         return match[2] if match else None
 
     @functools.cached_property
@@ -120,6 +132,7 @@ _GPT2_KEYS = {
     "intermediate_size": "n_inner",
     "max_position_embeddings": "n_positions",
 }
+_TOWER_LAYERS = "model.language_model.layers"
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
     for family in (
@@ -165,8 +178,34 @@ FAMILIES: Mapping[str, Family] = {
             tied=True,
             supports_nonuniform_widths=False,
         ),
+        Family(
+            "gemma3",
+            "Gemma3ForConditionalGeneration",
+            _TOWER_LAYERS,
+            tensors=inside(tensors.GEMMA3, "model.language_model"),
+            defaults={  # the Hub's text_config leaves them out
+                **_heads(4, 256),
+                "num_attention_heads": 8,
+                "vocab_size": 262_208,
+                "max_position_embeddings": 131_072,
+            },
+            tied=True,
+            supports_nonuniform_widths=False,
+            tower=vision_language.GEMMA3,
+        ),
+        Family(
+            "qwen2_5_vl",
+            "Qwen2_5_VLForConditionalGeneration",
+            _TOWER_LAYERS,
+            tensors=inside(tensors.QWEN2, "model.language_model"),
+            defaults={"num_key_value_heads": 8},
+            supports_nonuniform_widths=False,
+            tower=vision_language.QWEN2_5_VL,
+        ),
     )
 }
+_TOWERS = tuple(name for name, family in FAMILIES.items() if family.tower)
+_TEXT_MODELS = {name: family.architecture for name, family in FAMILIES.items() if not family.tower}
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
 MOST_SIZES: Mapping[str, int] = {  # beyond any model there is, so that a damaged config.json ends before memory does
@@ -192,6 +231,8 @@ def submodule(root: Any, path: str) -> Any:
 def family_of(config: Mapping[str, Any]) -> Family:
     """The row of a config.json; raises UnsupportedModelError for experts, quantised weights and unknown types."""
     model_type = str(config.get("model_type"))[:80]
+    if model_type not in _TOWERS:
+        vision_language.refuse_multimodal(config, _TEXT_MODELS, _TOWERS)
     if any(config.get(key) for key in _EXPERTS):
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
     if model_type not in FAMILIES:
@@ -211,10 +252,30 @@ def _check_architecture(family: Family, named: Any) -> None:
     known = {family.architecture.lower(), f"FFNPruned{family.architecture}".lower()}
     other = [str(name)[:80] for name in named if str(name).lower() not in known] if isinstance(named, list) else []
     if other:
+        kind = "vision-language" if family.tower else "language"
         raise UnsupportedModelError(
-            f"config.json names {other[0]}; of {family.model_type} only language models ({family.architecture}) "
+            f"config.json names {other[0]}; of {family.model_type} only {kind} models ({family.architecture}) "
             "can be pruned here, not reward, classification or embedding models"
         )
+
+
+def check_nonuniform(family: Family) -> None:
+    """Raises UsageError where vLLM cannot run the family with non-uniform widths."""
+    if not family.supports_nonuniform_widths:
+        raise UsageError(f"vLLM cannot run {family.model_type} with non-uniform FFN widths; use --allocation uniform")
+
+
+def check_trainable(family: Family) -> None:
+    """Raises UsageError for a vision-language model: nothing here trains its text model within it."""
+    if family.tower:
+        raise UsageError(
+            f"{family.model_type} is a vision-language model, which cannot be fine-tuned here; leave out the recovery, "
+            "or save its text model alone (docs/your-model.md shows how)"
+        )
+
+
+def _text_level(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return vision_language.text_level(config) if config.get("model_type") in _TOWERS else config
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
@@ -223,11 +284,12 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     Raises UnsupportedModelError where the architecture is unknown or a number is missing.
     """
     family = family_of(config)
+    config = {**family.defaults, **_text_level(config)}
     values = {key: config.get(family.keys.get(key, key)) for key in (*_NEEDED, "max_position_embeddings")}
-    config = {**family.defaults, **config}
     if family.model_type == "gpt2" and values["intermediate_size"] is None and values["hidden_size"]:
         values["intermediate_size"] = 4 * values["hidden_size"]
-    _check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values})
+    where = "text_config, of a vision-language model," if family.tower else "config.json"
+    _check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values}, where)
     hidden, heads = int(values["hidden_size"] or 0), int(values["num_attention_heads"] or 0)
     shape = ModelShape(
         model_type=family.model_type,
@@ -250,7 +312,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
 
 def tensors_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Every tensor that a model of these widths has: name -> shape."""
-    return _tensors(config, shape_of(config), widths)
+    return _tensors(_text_level(config), shape_of(config), widths)
 
 
 def count_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> int:
@@ -276,17 +338,18 @@ def _tensors(config: Mapping[str, Any], shape: ModelShape, widths: tuple[int, ..
     return expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
 
 
-def _check_sizes(values: Mapping[str, Any]) -> None:
+def _check_sizes(values: Mapping[str, Any], where: str) -> None:
     """Raises UnsupportedModelError where a size is missing, no number, or beyond any model there is."""
     wrong = [
         key for key, value in values.items() if not is_count(value, MOST_SIZES[key], 1) and (value or key in _NEEDED)
     ]
     if wrong:
-        raise UnsupportedModelError(f"config.json has no usable {', '.join(wrong)}; get the model again")
+        raise UnsupportedModelError(f"{where} has no usable {', '.join(wrong)}; get the model again")
 
 
 def stored_dtype(config: Mapping[str, Any]) -> Dtype:
     """The number type of the weights by config.json; bfloat16 where it names none that is known."""
+    config = _text_level(config)
     return BY_NAME.get(str(config.get("dtype") or config.get("torch_dtype")), BY_NAME["bfloat16"])
 
 

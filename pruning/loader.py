@@ -32,16 +32,17 @@ def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
 
 
 def from_folder(folder: ModelFolder, **options: Any) -> Any:
-    """What `AutoModelForCausalLM.from_pretrained` makes of a folder, with the attention that vLLM applies.
+    """What transformers makes of a folder, with the attention that vLLM applies.
 
     Raises UnsupportedModelError where transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     # transformers' fast attention leaves out Gemma 2's cap on attention logits
     eager = {"attn_implementation": "eager"} if folder.config.get("attn_logit_softcapping") else {}
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(folder.path, output_loading_info=True, **options, **eager)
+        load = getattr(transformers, folder.family.auto_class).from_pretrained
+        model, told = load(folder.path, output_loading_info=True, **options, **eager)
     except Exception as error:  # each architecture has its own for settings that do not fit each other
         raise UnsupportedModelError(
             f"{folder.path} cannot be loaded by transformers ({type(error).__name__}: {first_line(error)})"

@@ -7,7 +7,7 @@ the meta device, but takes seconds to import; these tables give the same names i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -155,6 +155,13 @@ GPT2 = Tensors(
     ),
     ("attn.bias", "attn.masked_bias"),
 )
+
+
+def inside(tensors: Tensors, path: str) -> Tensors:
+    """The tensors of a language model whose body is a part of another model, at `path` instead of `model`."""
+    moved = {row.name: row.name.removeprefix("model.") for row in tensors.model if row.name.startswith("model.")}
+    rows = (replace(row, name=f"{path}.{moved[row.name]}") if row.name in moved else row for row in tensors.model)
+    return replace(tensors, model=tuple(rows))
 
 
 def _conditions(config: Mapping[str, Any], tied: bool, hidden: int) -> Mapping[str, bool]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from typing import Any
 
 from harness.core.errors import HarnessError, MeasurementError, first_line
@@ -17,6 +19,7 @@ from harness.engine.weight_swap_worker import WORKER
 from pruning.checkpoint import ModelFolder
 
 _REQUESTS = itertools.count()
+_NO_IMAGES = {"image": 0, "video": 0}  # the prompts here are texts; vLLM does not load the vision tower then
 
 
 @contextmanager
@@ -39,7 +42,17 @@ def engine(model: ModelFolder, settings: EngineSettings = EngineSettings()) -> I
             gc.collect()
 
 
+def check_libraries(model: ModelFolder) -> None:
+    """Raises MeasurementError where vLLM lacks a library that it needs for this model."""
+    if model.family.tower and not importlib.util.find_spec("torchvision"):
+        raise MeasurementError(
+            f"vLLM needs torchvision for {model.family.model_type}, a vision-language model, and it is not installed "
+            f"here; install the torchvision that belongs to torch {version('torch')}"
+        )
+
+
 def _start(model: ModelFolder, settings: EngineSettings) -> Any:
+    check_libraries(model)
     try:
         from vllm import LLM
     except ImportError as error:
@@ -52,6 +65,7 @@ def _start(model: ModelFolder, settings: EngineSettings) -> Any:
             seed=0,
             worker_extension_cls=WORKER,
             **engine_arguments(model, settings),
+            **({"limit_mm_per_prompt": dict(_NO_IMAGES)} if model.family.tower else {}),
         )
     except Exception as error:
         raise MeasurementError(f"vLLM cannot load {model.path}: {first_line(error)}") from error

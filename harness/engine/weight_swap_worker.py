@@ -60,6 +60,8 @@ class _Target:
 
 def _stack(model: Any, family: Family) -> Any:
     """The layers; vLLM's transformers back end calls every model's body `model`."""
+    if family.tower:
+        return submodule(model, family.tower.engine)
     return submodule(
         model, family.layers if hasattr(model, family.body) else f"model.{family.layers.partition('.')[2]}"
     )

@@ -19,6 +19,7 @@ from harness.core.types.pruning import Method, ModelShape
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from pruning.checkpoint import check_uniform_width, read_record
+from pruning.families import FAMILIES, check_nonuniform
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.scores import check_metric
 from tasks.data import check_code_files, trusting
@@ -259,6 +260,8 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     check_uniform_width(shape, config.model)
     request = plan_request(config, shape.intermediate_size, method)
     check_request(request, shape.intermediate_size)
+    if request.allocation != "uniform":
+        check_nonuniform(FAMILIES[shape.model_type])
     kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)
     return Arm(f"{kind}-{config.ratio:g}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
 

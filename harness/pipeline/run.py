@@ -13,6 +13,7 @@ from harness.core.run_directory import RunDirectory, locked
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
 from harness.engine.memory_budget import fit_together
+from harness.engine.vllm_engine import check_libraries
 from harness.evaluation.similarity import check_packages
 from harness.models import registry
 from harness.models.tokenizer import load_chat
@@ -69,6 +70,7 @@ def start(
     check_tools(spec.tasks)
     if spec.recovered:
         fine_tuning.check_dependencies(config.recovery, defaults_of(spec), spec.target)
+    check_libraries(model)
     copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
     check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     settings = {**spec.settings, "fingerprint": model.fingerprint}

@@ -26,6 +26,7 @@ from harness.core.errors import MeasurementError, UsageError
 from harness.core.processes import end_with_parent
 from harness.core.secrets import HIDDEN, SERVER_KEY, secret_pattern
 from harness.engine.memory_budget import EngineSettings, engine_arguments
+from harness.engine.vllm_engine import check_libraries
 from harness.serving.api_key_middleware import NEEDS_KEY
 from harness.serving.vllm_options import allowed_options
 from pruning.checkpoint import ModelFolder
@@ -154,6 +155,7 @@ def running(
     Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does.
     """
     check_address(address)
+    check_libraries(model)
     line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
     with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, _private(log) as output:
         process = subprocess.Popen(

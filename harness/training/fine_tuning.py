@@ -32,6 +32,7 @@ from harness.models.tokenizer import load_chat
 from harness.training.launch import run_job
 from pruning.checkpoint import RECOVERED, ModelFolder, open_model
 from pruning.export import copy_side_files
+from pruning.families import FAMILIES, check_trainable
 from recovery import data as training_data
 from recovery import recipe as recipes
 from recovery import trainer
@@ -225,6 +226,7 @@ def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -
 
 def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:
     """The recipe for this number of examples; raises UsageError for settings that contradict each other."""
+    check_trainable(FAMILIES[defaults.shape.model_type])
     config, parameters = defaults.fill(config), defaults.shape.parameters
     tuning = config.tuning or recipes.default_tuning(parameters)
     batch = config.batch or _BATCH

@@ -17,7 +17,7 @@ from pruning.calibration import batches
 from pruning.families import FAMILIES, submodule
 from pruning.second_moments import Sums
 from tests.support.calibration import items
-from tests.support.models import build_model
+from tests.support.models import build_model, plain
 
 pytestmark = pytest.mark.slow
 
@@ -111,10 +111,8 @@ def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monk
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_every_family_is_observed_where_its_row_says(model_type: str, tmp_path: Path) -> None:
     """h through the down projection's own weights gives what the FFN writes; gates are seen before their activation."""
-    from transformers import AutoModelForCausalLM
-
     family = FAMILIES[model_type]
-    loaded = AutoModelForCausalLM.from_pretrained(build_model(model_type, tmp_path), dtype=torch.float32).eval()
+    loaded = plain(build_model(model_type, tmp_path), dtype=torch.float32)
     h: dict[int, torch.Tensor] = {}
     written: dict[int, torch.Tensor] = {}
     stack = submodule(loaded, family.layers)

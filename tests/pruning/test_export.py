@@ -14,14 +14,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from harness.core.errors import StorageError, UnsupportedModelError, UsageError
 from pruning.checkpoint import open_model, read_record
 from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES, shape_of
 from pruning.plan import save_plan
-from tests.support.models import build_model
+from tests.support.models import build_model, plain
 from tests.support.pruned import masked_logits, plan_for
 
 pytestmark = pytest.mark.slow
@@ -29,11 +28,7 @@ pytestmark = pytest.mark.slow
 
 def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return (
-            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-            .eval()(ids)
-            .logits
-        )
+        return plain(folder, dtype=torch.float32, attn_implementation="eager")(ids).logits
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))

@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from harness.core.types.calibration import CalibrationSet
 from pruning.activations import down_weight
 from pruning.families import FAMILIES, submodule
 from pruning.saliency import taylor
 from tests.support.calibration import items
-from tests.support.models import build_model
+from tests.support.models import build_model, plain
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gemma2", "opt", "gpt2"])
+@pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gemma2", "opt", "gpt2", "gemma3", "qwen2_5_vl"])
 def test_taylor_is_gradient_times_weight_summed_over_a_column(model_type: str, tmp_path: Path) -> None:
     """Of prompts of unequal length whose scored tokens start late, so that a shifted mask or padding would show."""
     family = FAMILIES[model_type]
-    model = AutoModelForCausalLM.from_pretrained(build_model(model_type, tmp_path), dtype=torch.float64).eval()
+    model = plain(build_model(model_type, tmp_path), dtype=torch.float64)
     chosen = items([5, 9, 12], 2)
     expected = np.zeros((3, 96))
     for item in (item for item in chosen if item.target):

@@ -33,7 +33,9 @@ def naive(model: Any, model_type: str, layer: int) -> torch.Tensor:
     return h.T @ h / len(h)
 
 
-@pytest.mark.parametrize("model_type", ["qwen2", "gemma3_text", "phi3", "gpt2", "opt", "gpt_neox"])
+@pytest.mark.parametrize(
+    "model_type", ["qwen2", "gemma3_text", "phi3", "gpt2", "opt", "gpt_neox", "gemma3", "qwen2_5_vl"]
+)
 def test_every_layer_is_measured_behind_the_pruned_ones(model_type: str, tmp_path: Path) -> None:
     family, fitted = FAMILIES[model_type], torch.randn(64, len(KEEP), generator=torch.Generator().manual_seed(3)) * 0.1
     dense = build_model(model_type, tmp_path / "dense")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from harness.core.errors import UnsupportedModelError
 from pruning.checkpoint import open_model
-from pruning.families import FAMILIES, count_of, tensors_of, widths_of
+from pruning.families import FAMILIES, count_of, shape_of, tensors_of, widths_of
 from pruning.loader import from_folder
-from tests.support.models import build_model, sizes_of
+from tests.support.models import auto_class, build_model, sizes_of
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -30,38 +32,66 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def on_meta(model_type: str, **changes: Any) -> Any:
-    config = AutoConfig.for_model(model_type, **{**sizes_of(model_type), **changes})
+    return built(AutoConfig.for_model(model_type, **with_sizes(model_type, **changes)))
+
+
+def built(config: Any) -> Any:
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return getattr(transformers, auto_class(config.model_type)).from_config(config)
+
+
+def with_sizes(model_type: str, **changes: Any) -> dict[str, Any]:
+    """Sizes of a vision-language model are those of its text model."""
+    sizes = sizes_of(model_type)
+    if "text_config" not in sizes:
+        return {**sizes, **changes}
+    tied = {key: value for key, value in changes.items() if key == "tie_word_embeddings"}
+    return {**sizes, **tied, "text_config": {**sizes["text_config"], **changes}}
 
 
 def in_files(model: Any) -> dict[str, tuple[int, ...]]:
-    """name -> shape of a model's parameters, as `save_pretrained` names them."""
+    """name -> shape of a text model's parameters, as `save_pretrained` names them."""
     head = "embed_out" if model.config.model_type == "gpt_neox" else "lm_head"
-    return {name.replace("lm_head", head): tuple(value.shape) for name, value in model.named_parameters()}
+    parameters = {name.replace("lm_head", head): tuple(value.shape) for name, value in model.named_parameters()}
+    beside = ("model.vision_tower.", "model.visual.", "model.multi_modal_projector.")
+    return {name: shape for name, shape in parameters.items() if not name.startswith(beside)}
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: "-".join(changes) or "default")
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_the_tables_are_what_transformers_builds(model_type: str, changes: dict[str, Any]) -> None:
-    if model_type in ("mistral", "gemma2", "gemma3_text") and "num_key_value_heads" in changes:
+    if model_type in ("mistral", "gemma2", "gemma3_text", "gemma3") and "num_key_value_heads" in changes:
         changes = {}  # transformers refuses null in these
+    if model_type == "qwen2_5_vl":
+        changes = {key: value for key, value in changes.items() if key != "head_dim"}  # transformers does not read it
     model = on_meta(model_type, **changes)
     config = json.loads(model.config.to_json_string(use_diff=False))
     widths = widths_of(config)
     assert tensors_of(config, widths) == in_files(model)
-    assert count_of(config, widths) == sum(value.numel() for value in model.parameters())
+    assert count_of(config, widths) == sum(map(math.prod, in_files(model).values()))
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_size_that_config_json_lacks_is_the_one_of_transformers(model_type: str) -> None:
-    lacking = [key for key in ("num_key_value_heads", "head_dim") if key in sizes_of(model_type)]
-    sizes = {key: value for key, value in sizes_of(model_type).items() if key not in lacking}
-    config = AutoConfig.for_model(model_type, **{**sizes, "hidden_size": 256, "num_attention_heads": 64})
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
-    values = {key: value for key, value in config.to_dict().items() if key not in lacking}
-    assert tensors_of(values, widths_of(values)) == in_files(model)
+    lacking = ("num_key_value_heads", "head_dim")
+    sizes = without(with_sizes(model_type, hidden_size=256, num_attention_heads=64), lacking)
+    config = AutoConfig.for_model(model_type, **sizes)
+    values = without(config.to_dict(), lacking)
+    assert tensors_of(values, widths_of(values)) == in_files(built(config))
+
+
+def test_what_the_hubs_gemma_3_leaves_out_is_the_default_of_transformers() -> None:
+    lacking = ("num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings")
+    sizes = without(with_sizes("gemma3", tie_word_embeddings=True), lacking)
+    values = {"model_type": "gemma3", **sizes}
+    assert tensors_of(values, widths_of(values)) == in_files(built(AutoConfig.for_model("gemma3", **sizes)))
+    assert shape_of(values).max_position_embeddings == 131_072
+
+
+def without(values: dict[str, Any], lacking: tuple[str, ...]) -> dict[str, Any]:
+    """At both levels of a config.json."""
+    own = {key: value for key, value in values.items() if key not in lacking}
+    return {**own, "text_config": without(own["text_config"], lacking)} if "text_config" in own else own
 
 
 def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
@@ -139,7 +169,7 @@ def test_a_shape_that_config_json_does_not_say_is_refused(name: str, shape: tupl
         ("model.layers.0.self_attn.q_norm.weight", "no part of the llama"),
         ("model.layers.0.mlp.up_proj.bias", "no part of the llama"),
         ("model.layers.3.mlp.up_proj.weight", "no part of the llama"),
-        ("layers.0.mlp.up_proj.weight", "twice, with and without model"),
+        ("layers.0.mlp.up_proj.weight", r"one tensor twice, as \S*layers.0.mlp.up_proj.weight and as"),
     ],
 )
 def test_tensors_of_another_kind_of_model_are_refused(name: str, message: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,56 @@ SIZES = {
 }
 
 
+_QWEN_TOKENS = {
+    "image_token_id": 1087,
+    "video_token_id": 1086,
+    "vision_start_token_id": 1085,
+    "vision_end_token_id": 1084,
+}
+_QWEN_TOWER = {
+    "depth": 2,
+    "num_heads": 2,
+    "patch_size": 14,
+    "hidden_size": 32,
+    "out_hidden_size": 64,
+    "intermediate_size": 48,
+}
+_SIGLIP = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+}
+VISION: dict[str, dict[str, Any]] = {  # vision-language models: all but the text model
+    "gemma3": {
+        "vision_config": {**_SIGLIP, "image_size": 56},
+        "mm_tokens_per_image": 4,
+        "image_token_index": 1087,
+        "boi_token_index": 1086,
+        "eoi_token_index": 1085,
+    },
+    "qwen2_5_vl": {
+        **_QWEN_TOKENS,
+        "vision_config": {**_QWEN_TOWER, "fullatt_block_indexes": [1]},
+    },
+    "qwen2_vl": {**_QWEN_TOKENS, "vision_config": {"depth": 2, "embed_dim": 32, "num_heads": 2, "hidden_size": 64}},
+    "qwen3_vl": {
+        **_QWEN_TOKENS,
+        "vision_config": {**_QWEN_TOWER, "deepstack_visual_indexes": [0]},
+    },
+    "llava": {
+        "vision_config": {**_SIGLIP, "model_type": "clip_vision_model", "image_size": 56, "projection_dim": 32},
+        "image_token_index": 1087,
+    },
+}
+_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}}
+TEXT: dict[str, dict[str, Any]] = {  # what their text models have besides
+    "qwen2_5_vl": _ROPE,
+    "qwen2_vl": _ROPE,
+    "qwen3_vl": _ROPE,
+    "llava": {"model_type": "llama"},
+}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
 
 
@@ -43,7 +94,21 @@ def sizes_of(model_type: str) -> dict[str, Any]:
             **{key: value for key, value in SIZES.items() if key not in ("num_key_value_heads", "head_dim")},
             **TOKENS,
         }
+    if model_type in VISION:
+        return {"text_config": {**SIZES, **TOKENS, **TEXT.get(model_type, {})}, **VISION[model_type]}
     return {**SIZES, **TOKENS}
+
+
+def auto_class(model_type: str) -> str:
+    return "AutoModelForImageTextToText" if model_type in VISION else "AutoModelForCausalLM"
+
+
+def plain(folder: Path, **options: Any) -> Any:
+    """The model as transformers alone loads it."""
+    import transformers
+
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    return getattr(transformers, auto_class(model_type)).from_pretrained(folder, **options).eval()
 
 
 def build_model(
@@ -51,11 +116,12 @@ def build_model(
 ) -> Path:
     """A random model with the embedded model's tokenizer; weights are scaled up so that logits differ clearly."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **{**sizes_of(model_type), **changes}, tie_word_embeddings=tie)
-    model = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
+    model = getattr(transformers, auto_class(model_type)).from_config(config).to(getattr(torch, dtype))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(

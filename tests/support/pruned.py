@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from harness.core.types.pruning import PruningPlan
 from pruning import compensation, second_moments
@@ -18,7 +17,7 @@ from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
 from pruning.plan import load_plan, save_plan
 from tests.support.calibration import CALIBRATION
-from tests.support.models import build_model
+from tests.support.models import build_model, plain
 
 
 def plan_keeping(model: Path, keep: Sequence[np.ndarray], size: int = 96, **changes: Any) -> PruningPlan:
@@ -62,7 +61,7 @@ def plan_of(model: Path, widths: tuple[int, ...]) -> PruningPlan:
 
 
 def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = plain(folder, dtype=torch.float32, attn_implementation="eager")
     family = FAMILIES[model.config.model_type]
     for layer, keep in zip(submodule(model, family.layers), plan.keep, strict=True):
         mask = torch.zeros(plan.intermediate_size)

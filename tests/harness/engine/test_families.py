@@ -39,8 +39,8 @@ ALL = [
     (name, kind)
     for name, family in FAMILIES.items()
     for kind in WIDTHS
-    if kind == "uniform" or family.supports_nonuniform_widths
-]
+    if not family.tower and (kind == "uniform" or family.supports_nonuniform_widths)
+]  # vision-language models have a test of their own, test_vision_language.py
 
 
 def cases(tier: str) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import pytest
 from harness.config.settings import load_config
 from harness.core.errors import UsageError
 from harness.pipeline.resolve import resolve, resolve_recovery
+from tests.support.models import build_model
 
 
 def config(**options: Any) -> Any:
@@ -79,3 +80,11 @@ def test_a_reverse_arm_beside_others_follows_the_metric_and_best_is_none_for_it(
     found = resolve_recovery(config(arms=("selective", "reverse"), metric=asked, recover=True))
     assert found.arms[1].request.metric == expected
     assert resolve(config(method="reverse", metric=asked)).arms[0].request.metric in (expected, "obs")
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "gemma3", "qwen2_5_vl"])
+def test_widths_that_vllm_cannot_run_are_refused_before_any_work(model_type: str, tmp_path: Path) -> None:
+    model = str(build_model(model_type, tmp_path / "m"))
+    assert resolve(config(model=model, task=("mini_math",))).shape.model_type == model_type
+    with pytest.raises(UsageError, match=f"{model_type} with non-uniform FFN widths; use --allocation uniform"):
+        resolve(config(model=model, task=("mini_math",), allocation="global"))

@@ -51,6 +51,16 @@ def gathered(folder: Path, *tasks: str, **settings: Any) -> dict[str, Any]:
     return summary_of(folder)
 
 
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen2_5_vl"])
+def test_a_vision_language_model_is_refused_before_any_work(model_type: str, tmp_path: Path) -> None:
+    model = open_model(build_model(model_type, tmp_path))
+    defaults = replace(DEFAULTS, shape=model.shape)
+    with pytest.raises(UsageError, match=f"{model_type} is a vision-language model, which cannot be fine-tuned here"):
+        make_recipe(RecoveryConfig(), defaults, 100)
+    with pytest.raises(UsageError, match="save its text model alone"):
+        check_dependencies(RecoveryConfig(), defaults, TASKS["mini_math"])
+
+
 @pytest.mark.slow
 def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
