@@ -26,6 +26,7 @@ from typing import Any, cast
 
 from harness.config.settings import RunConfig, load_config
 from harness.core.errors import UsageError
+from harness.core.out_place import given_path
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
@@ -199,8 +200,7 @@ def bench(
         models: One or more; ratios are against the first. The same model twice shows what noise does.
         task: Whose prompts are sent. Default: the one that the first model's alias is for.
         online: Over HTTP through vLLM's server, rather than within the process.
-        settings: concurrency (default 1, 8, 32, 128), repeats (default 5),
-            output_tokens, input_tokens, requests, stop_at_eos, dtype, threads.
+        settings: concurrency, repeats, output_tokens, input_tokens, requests, stop_at_eos, dtype, threads.
 
     Returns:
         variants[i].serving and speed_ratios.
@@ -391,7 +391,7 @@ def _name(model: Model) -> str:
 
 
 def _out(out: Place, name: str) -> Path:
-    return Path(out) if out else Path(tempfile.mkdtemp(dir=_temporary().name)) / name
+    return given_path(out) if out is not None else Path(tempfile.mkdtemp(dir=_temporary().name)) / name
 
 
 @functools.cache

@@ -5,30 +5,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import (
     check_folder,
-    is_count,
-    open_regular,
     parse_json,
     read_bytes,
     read_json_object,
 )
 from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError, first_line
+from harness.core.hashing import sampled_hash
 from harness.core.safetensors_stream import Entry, as_array
 from harness.core.types.pruning import ModelShape
 from pruning import quantised
 from pruning.families import Cut, Family, family_of, shape_of, tensors_of, widths_of
+from pruning.record import is_recovered, read_record
 from pruning.shards import INDEX, SINGLE, Shard, open_shards
 from pruning.vision_language import check_towers, is_beside
 
-RECOVERED = "recovery.json"  # beside the weights: how this checkpoint was fine-tuned
-RECORD = "pruning.json"  # beside the weights: what was done to this checkpoint
 ADAPTER = "adapter_config.json"  # of peft
 _CONFIG_BYTES, _SIDE_FILE_BYTES = 4 << 20, 256 << 20
 _SUBFOLDERS = ("additional_chat_templates", "pruning")
@@ -75,8 +73,8 @@ class ModelFolder:
 
     @functools.cached_property
     def recovered(self) -> bool:
-        """Whether this checkpoint was fine-tuned by this project."""
-        return (self.path / RECOVERED).exists()
+        """Whether the last thing that this project did to this checkpoint was fine-tuning."""
+        return is_recovered(self.path, self.record)
 
     def ffn_entries(self) -> Iterator[tuple[Shard, Entry, Cut, int]]:
         """Every FFN tensor: its shard, its entry there, how it is cut, and its layer."""
@@ -162,7 +160,7 @@ def _check_side_files(model: Path) -> None:
     for name in _SETTINGS:
         if (model / name).exists():
             read_json_object(model / name, _SIDE_FILE_BYTES)
-    read_record(model)  # so that a damaged one is refused before any work
+    is_recovered(model, read_record(model))  # so that damaged ones are refused before any work
 
 
 def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...], entries: Sequence[Entry]) -> None:
@@ -242,18 +240,6 @@ def read_tensor(shard: Shard, entry: Entry) -> Any:
     return tensor_of(as_array(shard.path, entry), entry.dtype)
 
 
-def sampled_hash(path: Path) -> Any:
-    """A SHA-256 object over size, first and last MiB and 256 evenly spaced pieces of 64 KiB of a large file."""
-    size = path.stat().st_size
-    total = hashlib.sha256(str(size).encode())
-    pieces = [(0, 1 << 20), *((size * i // 256, 1 << 16) for i in range(1, 256)), (max(0, size - (1 << 20)), 1 << 20)]
-    with open_regular(path) as file:
-        for start, length in pieces:
-            file.seek(start)
-            total.update(file.read(length))
-    return total
-
-
 def check_uniform_width(shape: ModelShape, name: str | Path) -> None:
     """Raises UsageError for a checkpoint that was pruned to non-uniform widths: it cannot be pruned again.
 
@@ -261,32 +247,3 @@ def check_uniform_width(shape: ModelShape, name: str | Path) -> None:
     """
     if not shape.uniform:
         raise UsageError(f"{name} has an FFN width of its own in every layer; prune the model that it was made from")
-
-
-def read_record(checkpoint: Path) -> dict[str, Any] | None:
-    """What pruning wrote beside the weights, None for a model that was not pruned by this project."""
-    path = checkpoint / RECORD
-    if not path.exists():
-        return None
-    record = read_json_object(path, _CONFIG_BYTES)
-    if wrong := [name for name, fits in _RECORDED.items() if not fits(record.get(name))]:
-        raise UsageError(f"{path} has no usable {', '.join(wrong)}; export the checkpoint again")
-    return record
-
-
-def _is_text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or is_count(value, 1 << 63)
-
-
-_RECORDED: Mapping[str, Callable[[Any], bool]] = {  # what is read of pruning.json
-    **dict.fromkeys(("method", "metric", "tokens", "allocation"), _is_text),
-    **dict.fromkeys(("alignment", "seed"), _is_number),
-    **dict.fromkeys(("dense_intermediate_size", "dense_parameters"), lambda value: is_count(value, 1 << 63, 1)),
-    **dict.fromkeys(("model", "model_hash"), lambda value: isinstance(value, str)),
-    "compensated": lambda value: isinstance(value, bool),
-    "ratio_requested": lambda value: isinstance(value, int | float) and 0 <= value < 1,
-}

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.checkpoint_files import is_part
 from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError
-from harness.core.files import atomic_path, check_disk
+from harness.core.files import check_disk
 from harness.core.safetensors_stream import (
     Array,
     Entry,
@@ -29,18 +30,18 @@ from harness.core.safetensors_stream import (
     write_entries,
 )
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
+from harness.core.written_folder import Replaceable, written_folder
 from pruning import compensation
-from pruning.checkpoint import RECORD, RECOVERED, ModelFolder, check_uniform_width, down_entry, open_model
+from pruning.checkpoint import ModelFolder, check_uniform_width, down_entry, open_model
 from pruning.families import Cut, Family, check_nonuniform, count_of
 from pruning.model_card import model_card
+from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
+from pruning.side_files import copy_side_files
 from pruning.vision_language import with_text_sizes
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx")
 _FORMAT = {"format": "pt"}
-_TEMPLATES = "additional_chat_templates"
-_OWN_FILES = ("config.json", "README.md", RECORD, RECOVERED)  # rewritten, or true of the original only
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,23 @@ def export(
     out: Path,
     plan_file: Path | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    repair: bool = False,
 ) -> ModelFolder:
     """Writes the pruned checkpoint to `out`, completely or not at all.
 
     Args:
         model: the dense model that the plan was made for.
         plan: which neurons stay.
-        out: the folder to write; a checkpoint that was written there before is replaced.
+        out: the folder to write; a checkpoint that was written there before is replaced where nothing was added.
         plan_file: the plan's own file; needed for the re-fitted columns beside it where the plan is compensated.
         progress: is called with 1 after every shard.
+        repair: replace a checkpoint there also where its files have changed.
 
     Returns:
         The checkpoint, opened.
 
     Raises:
-        UsageError: the plan does not fit the model.
+        UsageError: the plan does not fit the model, or `out` holds what no export wrote.
         UnsupportedModelError: the weights are damaged.
         StorageError: the disk is full.
     """
@@ -81,9 +84,8 @@ def export(
         raise UsageError(f"{out} is the model itself; give another --out")
     widths = _widths(job.family, plan)
     check_disk(out, model.weight_bytes)
-    with atomic_path(out, replaces=RECORD) as scratch:
-        scratch.mkdir()
-        copy_side_files(model.path, scratch)
+    with written_folder(out, replaceable(repair)) as scratch:
+        copy_side_files(model, scratch)
         sizes = {}
         for shard in model.shards:
             sizes[shard.path.name] = _write_shard(shard, scratch / shard.path.name, job)
@@ -91,6 +93,11 @@ def export(
         _write_index(scratch, model.path, sizes)
         _write_own_files(model, scratch, plan, plan_file, _resized_config(model, widths))
     return open_model(out)
+
+
+def replaceable(repair: bool = False) -> Replaceable:
+    """Which folders `export` may replace. repair: also one whose files have changed."""
+    return Replaceable(RECORD, lambda name: is_part(name) and name != RECOVERED, repair)
 
 
 def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
@@ -101,7 +108,7 @@ def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
         for shard in model.shards
     )
     removed = count_of(model.config, model.widths) - count_of(model.config, plan.widths)
-    return PredictedCheckpoint(plan.widths, model.parameters - removed, total, _record_of(plan, model))
+    return PredictedCheckpoint(plan.widths, model.parameters - removed, total, record_of(plan, model))
 
 
 def ffn_tensors(
@@ -168,27 +175,6 @@ def _resized_config(model: ModelFolder, widths: Mapping[str, Any]) -> dict[str, 
     return with_text_sizes(model.config, widths) if model.family.tower else {**model.config, **widths}
 
 
-def copy_side_files(model: Path, out: Path, everything: bool = False) -> None:
-    """Copies all of a model folder but its weights: tokenizer, chat templates, licence, generation settings.
-
-    everything: also config.json, what pruning wrote and the shards' index, for weights of the same names and shapes.
-    """
-    if (model / _TEMPLATES).is_dir():
-        shutil.copytree(model / _TEMPLATES, out / _TEMPLATES)
-    if everything:
-        for name in ("config.json", RECORD, RECOVERED, INDEX, PLAN_COPY):
-            if (model / name).exists():
-                (out / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(model / name, out / name)
-    for file in model.iterdir():
-        if (
-            file.is_file()
-            and not file.name.endswith((*_WEIGHT_SUFFIXES, ".index.json"))
-            and file.name not in _OWN_FILES
-        ):
-            shutil.copyfile(file, out / file.name)
-
-
 def _write_shard(source: Shard, destination: Path, job: _Job) -> dict[str, int]:
     """Returns the bytes of every tensor written, by name."""
     originals = {entry.name: entry for entry in source.entries}
@@ -242,32 +228,24 @@ def _write_own_files(
     model: ModelFolder, out: Path, plan: PruningPlan, plan_file: Path | None, config: dict[str, Any]
 ) -> None:
     """config.json, the record, the plan and the model card."""
-    record = _record_of(plan, model)
+    record = record_of(plan, model)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (out / "README.md").write_text(model_card(record, plan.widths, model.path), encoding="utf-8")
+    if (model.path / RECOVERED).exists():
+        shutil.copyfile(model.path / RECOVERED, out / RECOVERED)
+    _copy_plans(model.path, out, plan_file, len(record["steps"]))
+
+
+def _copy_plans(model: Path, out: Path, plan_file: Path | None, steps: int) -> None:
+    """The plan; those of earlier steps stay beside it, as plan-1.safetensors and so on."""
+    numbered = [PLAN_COPY.replace("plan.", f"plan-{step}.") for step in range(1, steps)]
+    copies = {model / name: out / name for name in numbered[:-1]}
+    if numbered:
+        copies[model / PLAN_COPY] = out / numbered[-1]
     if plan_file is not None:
-        (out / PLAN_COPY).parent.mkdir()
-        shutil.copyfile(plan_file, out / PLAN_COPY)
-
-
-def _record_of(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
-    """pruning.json: how the weights beside it were pruned."""
-    return {
-        "method": plan.method,
-        "metric": plan.metric,
-        "tokens": plan.tokens,
-        "alignment": plan.alignment,
-        "allocation": plan.allocation,
-        "compensated": plan.compensated,
-        "protect": plan.protect,
-        "seed": plan.seed,
-        "sequential": plan.sequential,
-        "general_weight": plan.general_weight,
-        "ratio_requested": plan.ratio,
-        "model": plan.model,
-        "model_hash": plan.model_hash,
-        "scores_hash": plan.scores_hash,
-        "dense_intermediate_size": plan.intermediate_size,
-        "dense_parameters": model.parameters,
-    }
+        copies[plan_file] = out / PLAN_COPY
+    for source, copy in copies.items():
+        if source.is_file():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, copy)

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import read_text
-from harness.core.hub_ids import is_hub_id
 from harness.core.labels import width_text
-from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, ModelCard, inherited, render, split
+from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, TUNED, ModelCard, inherited, read, render
 from harness.core.text import code_span, markdown
 
-_MADE = """Made from {model} by structured pruning of FFN neurons. Method `{method}`{metric},
-scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width {before} -> {after}.
+_MADE = """Made from {model} by structured pruning of FFN neurons{times}. {how}
 
-{loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`."""
+{loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`.
+A LoRA adapter of the dense model does not fit: the FFN matrices have other shapes. Train one on this checkpoint."""
+_STEP = """Method {method}{metric}, scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width
+{before} -> {after}."""
 _AS_USUAL = "vLLM and transformers load it as it is."
 _BY_PLUGIN = (
     "vLLM loads it where harness-prune is installed (it registers the architecture); "
@@ -29,41 +30,62 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     Args:
         record: pruning.json.
         widths: intermediate_size of each layer after pruning.
-        model: the folder of the original, whose card is taken over: licence, language and tags, and its text.
+        model: the folder that was pruned, whose card is taken over: licence, language, tags and other metadata, and its
+            text.
     """
-    before, name, uniform = record["dense_intermediate_size"], str(record["model"]), len(set(widths)) == 1
+    name, is_public = str(record["model"]), record["model_kind"] in ("hub", "alias")
     readme = model / "README.md"
-    front, original = split(read_text(readme, errors="replace") if readme.exists() else "")
+    before = read(read_text(readme, errors="replace") if readme.exists() else "")
     made = _MADE.format(
-        model=code_span(_public_name(name)),
-        method=record["method"],
-        metric=f", metric {code_span(record['metric'])}" if record["metric"] else "",
-        tokens="prompt and completion" if record["tokens"] == "all" else record["tokens"],
-        allocation=record["allocation"],
-        compensated=_refit(record),
-        before=before,
-        after=width_text(widths) + ("" if uniform else ", non-uniform"),
-        loading=_AS_USUAL if uniform else _BY_PLUGIN,
+        model=code_span(name if is_public else Path(name).name),
+        **_steps(record["steps"]),
+        loading=_AS_USUAL if len(set(widths)) == 1 else _BY_PLUGIN,
     )
-    removed = 1 - sum(widths) / (before * len(widths))
-    base = {"base_model": name} if is_hub_id(name) else {}
-    return render(
-        ModelCard(
-            front={**inherited(front, "pruned"), **base},
-            title=f"{markdown(Path(name).name)}, {removed:.1%} of the FFN neurons removed",
-            sections={MADE: made, QUALITY: NO_CLAIM, ORIGINAL: original or "None."},
-        )
-    )
+    removed = 1 - sum(widths) / (record["dense_intermediate_size"] * len(widths))
+    base = {"base_model": name} if record["model_kind"] == "hub" else {}
+    sections = {
+        MADE: made,
+        TUNED: before.sections.get(TUNED, ""),
+        QUALITY: NO_CLAIM,
+        ORIGINAL: before.sections.get(ORIGINAL) or "None.",
+    }
+    title = f"{markdown(Path(name).name)}, {removed:.1%} of the FFN neurons removed"
+    return render(ModelCard({**inherited(before.front, "pruned"), **base}, title, sections))
 
 
-def _refit(record: Mapping[str, Any]) -> str:
-    if not record["compensated"]:
+def _steps(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How often it was pruned, and how each time."""
+    told = [_step(step) for step in steps]
+    if len(told) == 1:
+        return {"times": "", "how": told[0]}
+    first, last = steps[0]["intermediate_size"], width_text(steps[-1]["widths"])
+    lines = "\n".join(f"{number}. {text}" for number, text in enumerate(told, 1))
+    return {"times": f" in {len(told)} steps, FFN width {first} -> {last} in all", "how": f"\n\n{lines}"}
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    uniform = len(set(step["widths"])) == 1
+    text = _STEP.format(
+        method=code_span(step["method"]),
+        metric=f", metric {code_span(step['metric'])}" if step["metric"] else "",
+        tokens="prompt and completion" if step["tokens"] == "all" else markdown(step["tokens"]),
+        allocation=markdown(step["allocation"]),
+        compensated=_refit(step),
+        before=step["intermediate_size"],
+        after=width_text(step["widths"]) + ("" if uniform else ", non-uniform"),
+    )
+    return f"{_tuning(step)}{text}".replace("\n", " ")
+
+
+def _tuning(step: Mapping[str, Any]) -> str:
+    """That the model was fine-tuned before a step, and on what."""
+    recovery = step.get("recovery")
+    return "" if recovery is None else f"After fine-tuning on {markdown(recovery.get('source', 'an unknown source'))}. "
+
+
+def _refit(step: Mapping[str, Any]) -> str:
+    if not step["compensated"]:
         return ""
-    how = " layer after layer" if record["sequential"] else ""
-    general = f", {record['general_weight']:.0%} general text in what they preserve" if record["general_weight"] else ""
+    how = " layer after layer" if step["sequential"] else ""
+    general = f", {step['general_weight']:.0%} general text in what they preserve" if step["general_weight"] else ""
     return f", the remaining down_proj columns re-fitted{how}{general}"
-
-
-def _public_name(model: str) -> str:
-    """A Hub id unchanged; of a folder only its name, not its path."""
-    return model if is_hub_id(model) else Path(model).name

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from harness.core.errors import UsageError
 from harness.core.files import load_arrays, save_arrays
-from harness.core.metadata import Metadata, count_of, flag_of, fraction_of, name_of, reason
+from harness.core.metadata import Metadata, count_of, flag_of, fraction_of, model_kind_of, name_of, reason
 from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.calibration import TokenScope
 from harness.core.types.pruning import Allocation, Method, NeuronScores, PruningPlan
@@ -138,6 +138,7 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
         seed=request.seed,
         alignment=request.alignment,
         model=scores.model,
+        model_kind=scores.model_kind,
         model_hash=scores.model_hash,
         scores_hash=scores.file_hash,
         tokens=scores.tokens,
@@ -247,6 +248,7 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
         "seed": str(plan.seed),
         "alignment": str(plan.alignment),
         "model": plan.model,
+        "model_kind": plan.model_kind,
         "model_hash": plan.model_hash,
         "scores_hash": plan.scores_hash,
         "tokens": plan.tokens,
@@ -290,6 +292,7 @@ def _plan_of(arrays: Mapping[str, npt.NDArray[Any]], meta: Metadata) -> PruningP
         seed=count_of(meta, "seed", _MOST_SEED),
         alignment=count_of(meta, "alignment", _MOST_SEED, 1),
         model=meta["model"],
+        model_kind=model_kind_of(meta),
         model_hash=meta["model_hash"],
         scores_hash=meta["scores_hash"],
         tokens=name_of(meta, "tokens", get_args(TokenScope)),

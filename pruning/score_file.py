@@ -14,7 +14,7 @@ from harness.core.bounded_read import parse_json
 from harness.core.errors import UsageError
 from harness.core.files import load_arrays, save_arrays
 from harness.core.hashing import file_hash
-from harness.core.metadata import Metadata, count_of, fraction_of, name_of, reason
+from harness.core.metadata import Metadata, count_of, fraction_of, model_kind_of, name_of, reason
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationSet, TokenScope
 from harness.core.types.pruning import ActivationStats, NeuronScores
@@ -39,6 +39,7 @@ def save(
     }
     metadata = {
         "model": calibration.model,
+        "model_kind": calibration.model_kind,
         "model_hash": calibration.model_hash,
         "tokens": calibration.tokens,
         "calibration_hash": stats.calibration_hash,
@@ -87,6 +88,7 @@ def _scores_of(arrays: Mapping[str, FloatArray], meta: Metadata) -> NeuronScores
     return NeuronScores(
         scores=_tables(arrays, layers),
         model=meta["model"],
+        model_kind=model_kind_of(meta),
         model_hash=meta["model_hash"],
         tokens=name_of(meta, "tokens", get_args(TokenScope)),
         calibration_hash=calibration_hash,

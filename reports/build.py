@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import write_text
+from harness.core.out_place import check_folder
 from harness.core.run_file import figures_of, read_run
 from reports import flat, model_card, page
 from reports.parts import Section
@@ -43,6 +44,7 @@ def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UsageError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
     run = read_run(folder)
+    check_folder(folder)
     with figures_of(folder):
         made = sections(run) if {"html", "md"} & set(formats) else []
         render: Mapping[str, Callable[[], str]] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 
 from harness.core.text import markdown, one_line
+from reports.figures import public_path
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -24,6 +25,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {
         "markdown": markdown,
         "one_line": one_line,
+        "public_path": public_path,
         "row": lambda cells: f"| {' | '.join(map(markdown, cells))} |",
     }
     return environment.get_template(name)

@@ -15,6 +15,7 @@ from typing import Any, Literal, Union
 import rich_click as click
 
 from harness.cli.completion import complete_metrics, complete_models, complete_tasks
+from harness.core.out_place import given_path
 from harness.core.secrets import redacted_words
 
 WHAT, REMOVED, SCORING = "Model and task", "What is removed", "How neurons are scored"
@@ -43,6 +44,16 @@ _PANELS = {
 _SHORT = {"model": ["-m"], "task": ["-t"], "ratio": ["-r"]}
 _COMPLETION = {"model": complete_models, "task": complete_tasks, "metric": complete_metrics}
 PATH = click.Path(path_type=Path)
+
+
+class _OutPath(click.Path):
+    """A path to write to; an empty one, which pathlib takes for the current folder, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return Path(str(super().convert(given_path(value), param, ctx)))
+
+
+OUT = _OutPath(path_type=Path)
 
 
 class SettingsCommand(click.RichCommand):
@@ -174,7 +185,7 @@ DEBUG = _option("--debug", is_flag=True, expose_value=False, help="Show the trac
 
 def out_option(default: str) -> Callable[[Any], Any]:
     """`--out`: the run directory."""
-    return _option("--out", type=PATH, help=f"Run directory. Default: {default}.")
+    return _option("--out", type=OUT, help=f"Run directory. Default: {default}.")
 
 
 def typed_command(arguments: Sequence[str] | None = None) -> str:

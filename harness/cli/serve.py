@@ -14,7 +14,7 @@ from harness.cli.options import (
     DEBUG,
     FRESH,
     JSON,
-    PATH,
+    OUT,
     SERVING,
     SPEED,
     SettingsCommand,
@@ -32,7 +32,7 @@ from harness.serving import BENCH_DEFAULTS
 @click.option(
     "--online", is_flag=True, panel=SPEED, help="Time vLLM's server over HTTP, by `vllm bench serve`, not the engine."
 )
-@click.option("--out", type=PATH, default=Path("runs/bench"), help="Run directory. Default: runs/bench.")
+@click.option("--out", type=OUT, default=Path("runs/bench"), help="Run directory. Default: runs/bench.")
 @FRESH
 @JSON
 @DEBUG

@@ -17,6 +17,7 @@ from harness.cli.options import (
     FRESH,
     JSON,
     METHOD,
+    OUT,
     PATH,
     PLANNING,
     SCORING,
@@ -34,7 +35,7 @@ from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio
     panels={"metric": SCORING, "compensate": SCORING},
 )
 @click.argument("model", shell_complete=complete_models)
-@click.option("--out", type=PATH, required=True, help="The scores.safetensors to write.")
+@click.option("--out", type=OUT, required=True, help="The scores.safetensors to write.")
 @JSON
 @DEBUG
 def score_command(model: str, preset: str | None, out: Path, as_json: bool, **options: Any) -> None:
@@ -54,7 +55,7 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
 
 @click.command("plan", cls=SettingsCommand, settings=(*METHOD, *PLANNING))
 @click.argument("scores", type=PATH)
-@click.option("--out", type=PATH, help="The plan.safetensors to write.")
+@click.option("--out", type=OUT, help="The plan.safetensors to write.")
 @click.option(
     "--device",
     help="Write nothing; show what MODEL would need on a device (24GiB, A100-80, H100 ...) at several ratios.",
@@ -96,7 +97,7 @@ def plan_command(
 @click.command("prune", cls=SettingsCommand, settings=("threads",))
 @click.argument("model", shell_complete=complete_models)
 @click.argument("plan", type=PATH)
-@click.option("--out", type=PATH, required=True, help="Checkpoint folder to write.")
+@click.option("--out", type=OUT, required=True, help="Checkpoint folder to write.")
 @click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
 @JSON
 @DEBUG
@@ -143,7 +144,7 @@ def eval_command(
 @click.command("grade", cls=SettingsCommand, settings=("trust_data",))
 @click.argument("answers", type=PATH)
 @click.option("--task", "-t", required=True, shell_complete=complete_tasks, help="Task that was answered.")
-@click.option("--out", type=PATH, help="Sample rows to write, one per answer, in the same order.")
+@click.option("--out", type=OUT, help="Sample rows to write, one per answer, in the same order.")
 @DEBUG
 def grade_command(answers: Path, task: str, out: Path | None, **options: Any) -> None:
     """Grade ANSWERS, a JSON Lines file from any system, with the graders of a run.

@@ -195,11 +195,16 @@ def is_count(value: Any, most: int, least: int = 0) -> bool:
 
 
 def check_folder(folder: Path, text_bytes: int) -> None:
-    """Raises what `open_regular` raises for each file of a folder; text files have at most `text_bytes`.
+    """Raises what `open_regular` raises for each file of a folder, and UsageError for a link to nothing.
 
-    For folders that a library reads: it would wait for a FIFO, and read a device without end.
+    Text files have at most `text_bytes`. For folders that a library reads: it would wait for a FIFO, and read a device
+    without end.
     """
     texts: Mapping[str, int] = dict.fromkeys((".json", ".jinja", ".txt", ".model", ".md", ".yaml"), text_bytes)
     for file in sorted(folder.iterdir()):
-        if not file.is_dir() and file.exists():
+        if file.is_symlink() and not file.exists():
+            raise UsageError(
+                f"{file} is a link to {file.readlink()}, which is not there; restore it, or remove the link"
+            )
+        if not file.is_dir():
             check_regular(file, texts.get(file.suffix))

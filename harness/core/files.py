@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.bounded_read import check_regular
-from harness.core.errors import StorageError, UsageError
+from harness.core.errors import StorageError, UsageError, first_line
+from harness.core.text import size_text
 
 if TYPE_CHECKING:  # numpy takes longer to import than most commands that write a text
     import numpy.typing as npt
@@ -20,16 +21,20 @@ _ARRAYS_BYTES = 8 << 30  # the scores of 80 layers of 53,248 neurons have 0.5 Gi
 
 
 @contextmanager
-def atomic_path(final: Path, replaces: str | None = None) -> Iterator[Path]:
+def atomic_path(final: Path, replaces: bool = False) -> Iterator[Path]:
     """A path beside `final` to write a file or folder to; it becomes `final` on success and vanishes on failure.
 
-    A folder with something in it is replaced only where it holds the file `replaces`; raises UsageError elsewhere, and
-    StorageError for a full disk.
+    Args:
+        final: The file or folder to write.
+        replaces: Whether a folder with something in it may be replaced (`harness.core.written_folder`).
+
+    Raises:
+        UsageError: A folder with something in it is there, and may not be replaced.
+        StorageError: The disk is full, or cannot be written.
     """
-    if final.is_dir() and any(final.iterdir()) and not (replaces and (final / replaces).exists()):
+    if not replaces and final.is_dir() and any(final.iterdir()):
         raise UsageError(f"{final} is a folder with other things in it; give another --out")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    scratch = _scratch_folder(final)
     try:
         yield scratch / final.name
         if final.is_dir():
@@ -37,10 +42,28 @@ def atomic_path(final: Path, replaces: str | None = None) -> Iterator[Path]:
         (scratch / final.name).replace(final)
     except Exception as error:
         if _disk_is_full(error):
-            raise StorageError(f"no space left while writing {final}; free some disk space and run again") from error
+            written, free = size_text(_size_of(scratch)), size_text(shutil.disk_usage(scratch).free)
+            raise StorageError(
+                f"no space left while writing {final}: it has {written} so far and {free} are free; "
+                "free some disk space and run again"
+            ) from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch_folder(final: Path) -> Path:
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    except OSError as error:
+        raise StorageError(
+            f"{final} cannot be written ({error.strerror or first_line(error)}); write to another folder"
+        ) from error
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -63,7 +86,7 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes * 1.1:
         raise StorageError(
-            f"{folder} needs {needed_bytes * 1.1 / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
+            f"{folder} needs {size_text(round(needed_bytes * 1.1))} and {size_text(free)} are free; "
             "free some disk space or give another folder with --out"
         )
 
@@ -81,6 +104,20 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Ma
     text += b" " * (-len(text) % 8)
     with atomic_path(path) as scratch:
         scratch.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+
+
+def check_replaceable_arrays(path: Path, keys: Set[str], what: str) -> None:
+    """Raises UsageError where a file with something else is there, by the `keys` of its metadata: a model, a thesis."""
+    from harness.core.safetensors_stream import read_entries
+
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    try:
+        _, metadata = read_entries(path)
+    except (OSError, ValueError):
+        metadata = {}
+    if not keys <= metadata.keys():
+        raise UsageError(f"{path} is there and holds no {what}; remove it, or give another --out")
 
 
 def load_arrays(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from harness.core.errors import MeasurementError
+from harness.core.text import size_text
 
 _MOMENTS_SHARE = 0.5  # of what is free beside the model; activations take from the rest
 _WEIGHTS_SHARE = 0.8
@@ -41,7 +42,7 @@ def scoring_dtype(parameters: int) -> str:
     free = _WEIGHTS_SHARE * available_bytes()
     if 2 * parameters > free:
         raise MeasurementError(
-            f"scoring needs {2 * parameters / 2**30:.1f} GiB for the weights and {free / 2**30:.1f} GiB are available; "
+            f"scoring needs {size_text(2 * parameters)} for the weights and {size_text(int(free))} are available; "
             "free some memory, or use a GPU or a smaller model"
         )
     return "float32" if 4 * parameters <= free else "bfloat16"

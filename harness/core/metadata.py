@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
+
+from harness.core.types.model import ModelKind
 
 _SHOWN = 40  # characters of a wrong value in an error
 
@@ -43,6 +45,12 @@ def name_of(meta: Metadata, key: str, known: tuple[str, ...]) -> Any:
     if meta[key] not in known:
         raise _wrong(meta, key)
     return meta[key]
+
+
+def model_kind_of(meta: Metadata) -> ModelKind:
+    """What the name of a model in the same metadata is."""
+    kind: ModelKind = name_of({"model_kind": "unknown", **meta}, "model_kind", get_args(ModelKind))
+    return kind
 
 
 def reason(error: KeyError | ValueError) -> str:

@@ -14,7 +14,10 @@ from harness.core.bounded_read import compose_yaml, construct_yaml
 
 MADE, TUNED, QUALITY, ORIGINAL = "How it was made", "Fine-tuned", "Quality", "The original's own card"
 NO_CLAIM = "This card makes no claim about quality: measure it on your task."  # the section QUALITY without figures
-_INHERITED = ("license", "license_name", "license_link", "language", "datasets", "tags")
+_INHERITED = re.compile(
+    "license|license_name|license_link|language|datasets|tags|pipeline_tag|library_name|extra_gated_[a-z_]{1,32}"
+)
+_GATED, _MOST_FIELDS = "extra_gated_fields", 64  # what the Hub asks of who wants the files: a mapping
 _FRONT = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.S | re.M)
 _OURS = re.compile(rf"\A# ([^\n]*)\n\n(?=## (?:{MADE}|{TUNED})\n)")
 
@@ -76,15 +79,25 @@ def render(card: ModelCard) -> str:
 
 
 def inherited(front: Mapping[str, Any], *tags: str) -> dict[str, Any]:
-    """What the card of a derived model keeps of an original's front matter: licence, language, data sets and tags.
+    """What the card of a derived model keeps of an original's front matter: licence, language, data sets, tags, what it
+    is for, and what the Hub asks of who wants the files.
 
     Results and the original's own base model are not among them. `tags` are added.
     """
-    kept = {key: front[key] for key in _INHERITED if is_plain(front.get(key))}
+    known = {str(key): value for key, value in front.items() if _INHERITED.fullmatch(str(key))}
+    kept = {key: value for key, value in known.items() if is_plain(value) or (key == _GATED and _are_fields(value))}
     own = kept.get("tags")
     if found := sorted({*(map(str, own) if isinstance(own, list) else ()), *tags}):
         return {**kept, "tags": found}
     return {key: value for key, value in kept.items() if key != "tags"}
+
+
+def _are_fields(value: Any) -> bool:
+    """Name -> a kind, or a mapping of plain values such as {type: select, options: [...]}."""
+    if not isinstance(value, dict) or len(value) > _MOST_FIELDS:
+        return False
+    inner = [each for field in value.values() for each in (field.values() if isinstance(field, dict) else (field,))]
+    return len(inner) <= _MOST_FIELDS**2 and all(map(is_plain, inner))
 
 
 def is_plain(value: Any) -> bool:

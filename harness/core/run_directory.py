@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -19,12 +20,17 @@ from harness.core.contained_files import leads_out, read_text_below
 from harness.core.errors import StorageError, UsageError, first_line
 from harness.core.files import write_json
 from harness.core.hashing import file_hash
+from harness.core.out_place import check_folder
 from harness.core.progress import say
 from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.secrets import redacted_tree
 
 MANIFEST = "manifest.json"
 _MOST_BYTES = 2**28  # of a manifest
+
+_SCRATCH = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile.mkdtemp names them
+
+_WEIGHTS = {"fingerprint", "fingerprints"}  # the settings that say which weights a run is about
 
 FINISHED = "finished"
 
@@ -39,6 +45,28 @@ def is_locked(folder: Path) -> bool:
     except (OSError, UsageError):
         return False
     return False
+
+
+def check_run_directory(folder: Path) -> None:
+    """Tries, before any work, whether a run can write there; leaves nothing behind.
+
+    Raises:
+        UsageError: A file is there or above, or a folder with other things in it.
+        StorageError: Nothing can be written there.
+    """
+    check_folder(folder)
+    if not (folder / MANIFEST).exists():
+        _refuse_foreign(folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and any(not _is_of_a_run(entry) for entry in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and is not a run directory; give another --out")
+
+
+def _is_of_a_run(entry: Path) -> bool:
+    """The lock, and what a run that was killed in its first moment leaves."""
+    return entry.name == ".lock" or entry.name.startswith(f".{MANIFEST}.")
 
 
 def _lock(handle: Any) -> None:
@@ -111,11 +139,10 @@ class RunDirectory:
             shutil.rmtree(leftover, ignore_errors=True)
         if file.exists():
             self.manifest = _read_manifest(file)
-        elif self._foreign():
-            raise UsageError(f"{self.path} is not empty and is not a run directory; give another --out")
+        else:
+            _refuse_foreign(self.path)
         known = self.manifest["settings"]
-        if known is not None and known != settings:
-            changed = sorted(k for k in settings.keys() | known.keys() if settings.get(k) != known.get(k))
+        if known is not None and (changed := _changed(known, settings)):
             pairs = ", ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
             raise UsageError(
                 f"{self.path} holds a run with other settings ({pairs}); give --fresh to start over or another --out"
@@ -214,11 +241,17 @@ class RunDirectory:
 
     def _remove_leftovers(self) -> None:
         """Removes the scratch folders of atomic_path that a killed run left; the lock keeps other writers out."""
-        for leftover in [p for p in self.path.rglob(".*.*") if p.is_dir()]:
+        for leftover in [p for p in self.path.rglob(".*.*") if p.is_dir() and _SCRATCH.fullmatch(p.name)]:
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _foreign(self) -> bool:
-        return self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir())
+
+def _changed(known: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """The settings that differ; a model with the same fingerprint may have moved, or be named otherwise."""
+    changed = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
+    same_weights = {"fingerprint", "fingerprints"} & settings.keys() and not {"fingerprint", "fingerprints"} & {
+        *changed
+    }
+    return [key for key in changed if not (key == "model" and same_weights)]
 
 
 def _is_ours(file: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.contained_files import file_below, read_text_below
 from harness.core.errors import UsageError, first_line
 from harness.core.jsonl import numbered_rows
+from harness.core.resume import typed_again
 from harness.core.run_directory import MANIFEST
 from harness.core.run_schema import SCHEMA_VERSION, upgrade
 
@@ -143,7 +144,20 @@ def _misfit(run: Mapping[str, Any]) -> str | None:
 def _what_instead(folder: Path) -> str:
     """Advice where a folder is not a finished run."""
     if (folder / MANIFEST).exists():
-        return f"its run has not finished; `harness runs {folder}` shows the command that resumes it"
+        command = _command_of(folder)
+        how = f"resume it with `{command}`" if command else f"`harness runs {folder}` shows the command that resumes it"
+        return f"its run has not finished; {how}"
     if runs := sorted(file.parent.name for file in folder.glob(f"*/{RUN_FILE}")):
         return f"give one of the runs in it: {', '.join(runs)}"
     return "give the directory of a finished run; `harness runs` lists them"
+
+
+def _command_of(folder: Path) -> str | None:
+    """The manifest's own command; None where it is not known, or had settings in the environment besides."""
+    try:
+        manifest = read_document(folder, MANIFEST) or {}
+        command = manifest.get("command")
+        plain = isinstance(command, str) and not manifest.get("environment")
+        return typed_again(manifest, str(command), ()) if plain else None
+    except (*_FOREIGN, OSError, UsageError):
+        return None

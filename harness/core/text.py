@@ -1,4 +1,4 @@
-"""Text of other origin (models, paths, foreign files) as text: no terminal and no Markdown obeys it."""
+"""Text of other origin (models, paths, foreign files) as text: no terminal and no Markdown obeys it. And sizes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """On one line, and visible: every line end of Unicode becomes a space."""
     return visible(" ".join(text.splitlines()).replace("\t", " "))
+
+
+def size_text(count: int) -> str:
+    """Bytes in the largest unit of which there is one: 512 bytes, 1.5 KiB, 20.0 MiB, 14.2 GiB."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"
 
 
 def markdown(text: object) -> str:

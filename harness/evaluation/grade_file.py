@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.jsonl import numbered_rows, write_rows
+from harness.core.out_place import check_file
 from harness.core.progress import progress_bar
 from harness.core.types.evaluation import SIMILARITY, SampleRecord
 from harness.evaluation.samples import graded_record
@@ -80,6 +81,8 @@ def grade_file(task_name: str, source: Path, out: Path | None, trust_data: bool 
         UsageError: A row cannot be graded; the message names its line.
         MeasurementError: Code cannot be contained here.
     """
+    if out:
+        check_file(out)
     task = find_task(task_name)
     if task.grade is None or task.metric == SIMILARITY:
         raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.core.errors import MeasurementError
 from harness.core.memory import available_bytes
+from harness.core.text import size_text
 from harness.core.types.pruning import PruningPlan
 from harness.engine.memory_budget import EngineSettings, with_kv_cache
 from harness.engine.vllm_engine import engine, generate
@@ -86,8 +87,8 @@ def _check_memory(model: ModelFolder, checkpoint: ModelFolder) -> None:
     need, free = 4 * (model.parameters + checkpoint.parameters), available_bytes()
     if need > free:
         raise MeasurementError(
-            f"verifying {checkpoint.path} holds both models in FP32, {need / 2**30:.1f} "
-            f"GiB, and {free / 2**30:.1f} GiB are free; "
+            f"verifying {checkpoint.path} holds both models in FP32, {size_text(need)}, and "
+            f"{size_text(free)} are free; "
             "the checkpoint is written, verify it on a larger machine"
         )
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from harness.core.dtypes import BY_NAME, bits_of
 from harness.core.errors import UnsupportedModelError, first_line
+from harness.core.hashing import sampled_hash
 from harness.core.safetensors_stream import Array, Entry, iter_blocks, write_entries
 from harness.models.gguf_header import check_header
-from pruning.checkpoint import sampled_hash
 from pruning.families import family_of
 
 _DTYPE = BY_NAME["bfloat16"]

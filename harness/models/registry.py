@@ -14,6 +14,7 @@ from typing import Any
 from harness.core.errors import StorageError, UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.hub_ids import is_hub_id
+from harness.core.types.model import ModelKind
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
 from harness.models.tokenizer import load_chat
@@ -149,9 +150,25 @@ def _is_gguf(name: str) -> bool:
 
 
 def model_id(name: str, kind: str) -> str:
-    """The name that a run records: the Hub id that an alias stands for with this kind of task, else the name itself."""
+    """The name that files record, which `model_kind` tells apart: the Hub id that an alias stands for with this kind of
+    task, the absolute path of a folder or file, else the name itself.
+    """
     alias = find_model(name)
-    return alias.ids.get(kind, next(iter(alias.ids.values()))) if alias and alias.ids else name
+    if alias:
+        return alias.ids.get(kind, next(iter(alias.ids.values()))) if alias.ids else name
+    path = Path(name)
+    if not path.exists():
+        return name
+    return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
+
+
+def model_kind(identity: str) -> ModelKind:
+    """What a name is that `model_id` returned."""
+    if identity in ALIASES:
+        return "alias"
+    if Path(identity).is_absolute():
+        return "file" if Path(identity).is_file() else "folder"
+    return "hub"
 
 
 def kind_of(name: str, identity: str) -> str:
@@ -247,11 +264,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HARNESS_CACHE_DIR") or user_cache_path("harness"))
 
 
-def _from_hub(repository: str, patterns: list[str]) -> Path:
+def locate_downloaded(repository: str) -> ModelFolder:
+    """A model of the Hub that was downloaded before, opened; raises UsageError for any other."""
+    return _opened(_from_hub(repository, _WEIGHT_PATTERNS, download=False))
+
+
+def _from_hub(repository: str, patterns: list[str], download: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
+        return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=not download))
     except Exception as error:  # every network, name and permission problem of the Hub has its own class
         raise UsageError(
             f"{repository} cannot be downloaded from the Hub ({type(error).__name__}); check name and network, "

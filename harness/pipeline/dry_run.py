@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.memory import loading_bytes, moments_memory
+from harness.core.run_directory import check_run_directory
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
 from harness.training.fine_tuning import available_examples, check_files, make_recipe
+from harness.training.original import check_original
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes, layers_per_pass, passes
 from recovery.cost import cost
@@ -118,8 +120,10 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
     """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
     default.
     """
+    check_run_directory(out or spec.default_out)
     if spec.recovered:
         check_files(spec.config.recovery)
+        check_original(spec.config.recovery, Path(spec.config.model))
     shape = spec.shape
     pruned = shape.pruned_parameters((spec.width,) * shape.num_hidden_layers)
     return Forecast(

@@ -18,9 +18,10 @@ from harness.core.labels import arm_label
 from harness.core.types.pruning import Method, ModelShape
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
-from pruning.checkpoint import check_uniform_width, read_record
+from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
+from pruning.record import read_record
 from pruning.scores import check_metric
 from tasks.data import check_code_files, trusting
 from tasks.registry import find_task, training_items

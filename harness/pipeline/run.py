@@ -9,7 +9,7 @@ from harness.config.settings import RunConfig, config_yaml, environment_settings
 from harness.core.errors import MeasurementError
 from harness.core.files import check_disk, write_text
 from harness.core.progress import say
-from harness.core.run_directory import RunDirectory, locked
+from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
 from harness.engine.memory_budget import fit_together
@@ -24,6 +24,7 @@ from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_json import publish
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
+from harness.training.original import needs_original, original_of
 from tasks.task import Task
 
 
@@ -63,6 +64,8 @@ def start(
 ) -> tuple[RunResult, Path]:
     """Checks what can be checked early, then does `work` in a locked run directory."""
     spec = resolver(config, True)
+    folder = out or spec.default_out
+    check_run_directory(folder)
     model = registry.locate(config.model, spec.target.kind)
     chat = load_chat(model.path, config.template_args)[1]
     spec = resolver(config, chat is not None)
@@ -70,6 +73,8 @@ def start(
     check_tools(spec.tasks)
     if spec.recovered:
         fine_tuning.check_dependencies(config.recovery, defaults_of(spec), spec.target)
+        if needs_original(config.recovery):
+            original_of(model)
     check_libraries(model)
     copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
     check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)

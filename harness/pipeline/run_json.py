@@ -30,6 +30,7 @@ from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
 from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
 from harness.engine.devices import device_name
 from harness.evaluation.paired import read_samples
+from harness.models.registry import model_kind
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.inspection import SHARE, agreement, share_per_layer
@@ -116,6 +117,7 @@ def build_run(
     return RunResult(
         schema_version=SCHEMA_VERSION,
         model=model,
+        model_kind=model_kind(model),
         task=task,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 from harness.config.settings import FIELDS
 from harness.core.errors import UsageError
+from harness.core.resume import typed_again
 from harness.core.run_directory import FINISHED, MANIFEST, is_locked
 from harness.core.run_file import RUN_FILE, read_document
-from harness.core.text import one_line, visible
-
-_RESUMED = ("run", "sweep", "recover", "eval", "bench", "serve")  # the commands that keep a run directory
+from harness.core.text import one_line
 
 
 @dataclass(frozen=True)
@@ -110,30 +108,10 @@ def _state(place: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _resume_command(manifest: Mapping[str, Any], state: str, note: str, command: str) -> str | None:
-    """The command as it was typed, with the settings and in the folder of then; None where nothing is left to do.
-
-    Without --fresh, which would start over, and without a key, which is not kept. Of a manifest that somebody else
-    wrote nothing but a command of harness comes back, with settings that harness knows.
-    """
+    """The command as it was typed; None where nothing is left to do."""
     if state == "running" or (state == "finished" and not note):
         return None
-    words = shlex.split(command)
-    kept = [
-        word
-        for before, word in zip(["", *words], words, strict=False)
-        if word != "--fresh" and "--api-key" not in (before, word.partition("=")[0])
-    ]
-    if kept[:1] != ["harness"] or kept[1:2] not in [[name] for name in _RESUMED]:
-        return None
-    settings = [
-        f"HARNESS_{name.upper()}={shlex.quote(value)}"
-        for name, value in (manifest.get("environment") or {}).items()
-        if name in FIELDS
-    ]
-    folder = manifest.get("folder")
-    elsewhere = ["cd", shlex.quote(folder), "&&"] if folder and folder != str(Path.cwd()) else []
-    line = " ".join([*elsewhere, *settings, shlex.join(kept)])
-    return line if line == visible(line) and "\n" not in line else None  # else it would not be copied as it stands
+    return typed_again(manifest, command, FIELDS)
 
 
 def run_lines(infos: Sequence[RunInfo]) -> list[str]:

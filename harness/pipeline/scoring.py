@@ -14,13 +14,15 @@ import numpy as np
 from harness.core.bounded_read import is_count, read_json_object
 from harness.core.chat import ChatFormat, notes, prompt_ids
 from harness.core.errors import MeasurementError, UsageError, first_line
-from harness.core.files import load_arrays, save_arrays, write_json
+from harness.core.files import check_disk, load_arrays, save_arrays, write_json
 from harness.core.memory import moments_memory, scoring_dtype
+from harness.core.metadata import model_kind_of
 from harness.core.progress import progress_bar, say
 from harness.core.reasoning import left_open, with_end
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 from harness.core.types.pruning import ActivationStats
+from harness.models.registry import model_kind
 from harness.models.tokenizer import load_chat, load_tokenizer
 from pruning import compensation, score_file, second_moments
 from pruning.activations import collect, down_weight
@@ -38,6 +40,7 @@ from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
 
 _CALIBRATION_BYTES = 1 << 30
+_TABLES, _PROMPT_BYTES = 32, 2048  # about: tables of 4 bytes a neuron in the scores, bytes of a prompt as JSON
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ def calibrate(model: ModelFolder, name: str, task: Task, request: CalibrationReq
         target_source = f"{target_source}, answers by the model itself"
         target, general = _answered(model, tokenizer, [target, general], chat, task.max_new_tokens, request.threads)
     context = model.shape.max_position_embeddings
-    return build_calibration(
+    made = build_calibration(
         tokenizer, name, model.fingerprint, target, general, (target_source, sources), request.tokens, chat, context
     )
+    return replace(made, model_kind=model_kind(name))
 
 
 def _prompt_format(model: ModelFolder, request: CalibrationRequest) -> tuple[Any, ChatFormat | None]:
@@ -115,6 +119,7 @@ def load_calibration(path: Path) -> CalibrationSet:
             distractor_sources=tuple(raw["distractor_sources"]),
             tokens=raw["tokens"],
             items=tuple(_item(item) for item in raw["items"]),
+            model_kind=model_kind_of(raw),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} holds no calibration prompts ({first_line(error)}); score again") from error
@@ -153,6 +158,11 @@ class ScoreRequest:
 def moments_folder(scores: Path) -> Path:
     """Where the layers' second moments lie: beside the scores."""
     return scores.with_name(f"{scores.name}.moments")
+
+
+def check_room(model: ModelFolder, samples: int, out: Path) -> None:
+    """Raises StorageError where the disk has no room for scores and prompts, three for every sample."""
+    check_disk(out, 4 * _TABLES * sum(model.widths) + 3 * samples * _PROMPT_BYTES)
 
 
 def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:

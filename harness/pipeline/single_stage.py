@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.config.settings import RunConfig, environment_settings
+from harness.core import out_place
 from harness.core.chat import ChatFormat
 from harness.core.errors import UsageError
+from harness.core.files import check_replaceable_arrays
 from harness.core.progress import progress_bar, say
-from harness.core.run_directory import RunDirectory, locked
+from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.secrets import redacted
+from harness.core.types.calibration import CalibrationSet
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
+from harness.core.written_folder import check_replaceable
 from harness.engine.devices import device_name
 from harness.engine.library_settings import library_settings
 from harness.engine.memory_budget import with_kv_cache
@@ -30,6 +34,7 @@ from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
 from harness.evaluation.verify_export import Verification, verify
 from harness.models import registry
+from harness.models.recorded import locate_recorded
 from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
 from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
@@ -40,15 +45,19 @@ from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, online_engine, serving_result
 from harness.serving.engine_settings import engine_settings
+from harness.serving.lora_adapters import check_adapters
 from harness.serving.vllm_options import allowed_options
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
-from pruning.export import export
+from pruning.export import export, replaceable
 from pruning.plan import choose_metric, make_plan, save_plan
 from tasks.registry import find_task, is_task
 
 _Model = TypeVar("_Model")
+_CALIBRATION = ".calibration.json"
+_SCORES, _PLAN = {"calibration_hash", "stability"}, {"scores_hash", "ratio"}  # in the metadata of these files
+_BESIDE = (_CALIBRATION, ".partial")  # files that a scoring writes beside its scores
 
 
 def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronScores:
@@ -63,9 +72,12 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
     Returns:
         The scores of these metrics and of those that come with every scoring.
     """
+    out_place.check_file(out, _BESIDE)
+    check_replaceable_arrays(out, _SCORES, "scores")
     spec = resolve(config)
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
+    scoring.check_room(model, spec.calibration_request.samples, out)
     calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     scoring.save_calibration(calibration, _calibration_file(out))
     scoring.score_model(model, calibration, request, out)
@@ -81,7 +93,7 @@ def _score_request(metrics: Sequence[str], request: ScoreRequest) -> ScoreReques
 
 
 def _calibration_file(scores: Path) -> Path:
-    return scores.with_name(f"{scores.name}.calibration.json")
+    return scores.with_name(f"{scores.name}{_CALIBRATION}")
 
 
 def plan(scores: NeuronScores, config: RunConfig, out: Path) -> PruningPlan:
@@ -95,27 +107,33 @@ def plan(scores: NeuronScores, config: RunConfig, out: Path) -> PruningPlan:
     Raises:
         UsageError: The scores lack the metric, or what re-fitting needs.
     """
+    out_place.check_file(out)
+    check_replaceable_arrays(out, _PLAN, "plan")
     request = plan_request(config, next(iter(scores.scores.values())).shape[1])
     made = replace(make_plan(scores, request), path=out)
+    scored = _scored(scores) if request.compensated else None  # before a plan is written that needs columns beside it
     save_plan(made, out)
-    if request.compensated:
+    if scored:
         with library_settings(config.threads):
-            _compensate(scores, out, config)
+            _compensate(*scored, scores, out, config)
     return made
 
 
-def _compensate(loaded: NeuronScores, out: Path, config: RunConfig) -> None:
-    """With the model that was scored, by the name that the scores carry, on the prompts that were scored."""
-    scores, name, model_hash = loaded.path, loaded.model, loaded.model_hash
+def _scored(loaded: NeuronScores) -> tuple[ModelFolder, CalibrationSet]:
+    """The model that was scored, by the name that the scores carry, and the prompts that were scored."""
+    scores = loaded.path
     if scores is None:
         raise UsageError("these scores are in no file, and re-fitting needs what lies beside it; score the model again")
     file = _calibration_file(scores)
     calibration = scoring.load_calibration(file) if file.exists() else None
     if calibration is None or calibration.hash != loaded.calibration_hash:
         raise UsageError(f"{file} is missing or not what {scores} was made from; score again, or give --no-compensate")
-    model = registry.locate(registry.name_of(name), registry.kind_of(registry.name_of(name), name))
-    if model.fingerprint != model_hash:
-        raise UsageError(f"{name} has other weights than the model that was scored; score it again")
+    return locate_recorded(loaded.model, loaded.model_kind, loaded.model_hash, scores), calibration
+
+
+def _compensate(
+    model: ModelFolder, calibration: CalibrationSet, loaded: NeuronScores, out: Path, config: RunConfig
+) -> None:
     request = ScoreRequest(
         metrics=(),
         moments=True,
@@ -123,11 +141,12 @@ def _compensate(loaded: NeuronScores, out: Path, config: RunConfig) -> None:
         threads=config.threads,
         sequential=config.sequential,
     )
-    scoring.compensate_plan(model, calibration, request, scores, out)
+    scoring.compensate_plan(model, calibration, request, Path(str(loaded.path)), out)
 
 
 def prune(model: str, plan: PruningPlan, out: Path) -> ModelFolder:
     """Writes the smaller checkpoint of `model`, completely or not at all."""
+    check_replaceable(out, replaceable())
     source = registry.locate(model, registry.kind_of(model, plan.model))
     with progress_bar(f"Writing {out}", len(source.shards)) as advance:
         return export(source, plan, out, plan.path, advance)
@@ -151,6 +170,7 @@ def evaluate_checkpoint(
     """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of
     `include_path`.
     """
+    check_run_directory(out)
     names = task_names(config)
     ours = [name for name in names if is_task(name)]
     theirs = [name for name in names if name not in ours]
@@ -197,6 +217,7 @@ def bench_checkpoints(
         UsageError: A model cannot take the requests.
         MeasurementError: An engine gave shorter answers than requested.
     """
+    check_run_directory(out)
     task = find_task(task_names(config)[0])
     models = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
     given = dict(zip(models, names, strict=True))
@@ -233,10 +254,12 @@ def serving_checkpoint(
         MeasurementError: the server does not start.
     """
     address, extra = options.address, options.extra
-    allowed_options(extra)  # before a model is looked for
+    allowed = allowed_options(extra)  # before a model is looked for
     server.check_address(address)
+    check_run_directory(out)
     command = command and redacted(command, address.api_key)
     model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
+    check_adapters(model, allowed)
     row = _row(config.model, model, out)
     whole = model.shape.max_position_embeddings
     longest = options.max_model_len or (whole if device_name() == "cuda" else longest_context(model))
@@ -304,6 +327,7 @@ def _finish(
     chat: ChatFormat | None,
     ratios: Sequence[SpeedRatio] = (),
 ) -> RunResult:
-    result = replace(build_run(model, task, rows, directory.command, chat), speed_ratios=tuple(ratios))
+    name = registry.model_id(model, find_task(task).kind if is_task(task) else "general")
+    result = replace(build_run(name, task, rows, directory.command, chat), speed_ratios=tuple(ratios))
     publish(result, directory.path)
     return result

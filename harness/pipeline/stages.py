@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from harness.core.files import write_json
 from harness.core.hashing import digest
@@ -19,7 +20,7 @@ from harness.engine.vllm_engine import Engines, engines_for
 from harness.evaluation.evaluate import evaluate as evaluate_tasks
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
-from harness.pipeline.resolve import Arm, recovered_name
+from harness.pipeline.resolve import Arm, ResolvedRun, recovered_name
 from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_files import (
     calibration_file,
@@ -36,6 +37,7 @@ from harness.serving.bench import offline_targets, results
 from harness.serving.engine_settings import engine_settings
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
+from harness.training.original import original_of
 from pruning import compensation, score_file
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export as write_checkpoint
@@ -50,12 +52,17 @@ def score(run: RunContext) -> None:
     """Scores every FFN neuron of the model; writes the scores and the calibration set."""
     spec, calibration, scores = run.spec, calibration_file(run.path), scores_file(run.path)
     request = spec.score_request
-    inputs = digest([spec.settings, request.metrics, request.moments, run.base.identity])
+    inputs = digest([_content(spec), request.metrics, request.moments, run.base.identity])
     with run.directory.stage("score", inputs, [calibration, scores]) as work:
         if work:
             prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
             scoring.save_calibration(prompts, calibration)
             scoring.score_model(run.model, prompts, request, scores)
+
+
+def _content(spec: ResolvedRun) -> dict[str, Any]:
+    """The settings that results depend on; of the model that is its fingerprint, wherever it lies."""
+    return {key: value for key, value in spec.settings.items() if key != "model"}
 
 
 def plan(run: RunContext, arm: Arm) -> VariantState:
@@ -90,13 +97,13 @@ def export(run: RunContext, planned: VariantState) -> VariantState:
             made = load_plan(file)
             title = f"Writing {planned.name}, width {made.intermediate_size} -> {width_text(made.widths)}"
             with progress_bar(title, len(run.model.shards)) as advance:
-                write_checkpoint(run.model, made, out, file, advance)
+                write_checkpoint(run.model, made, out, file, advance, repair=True)
     return replace(planned, checkpoint=open_model(out))
 
 
 def gather_training_data(run: RunContext) -> None:
     folder, spec, config = training_data_folder(run.path), run.spec, run.config
-    inputs = digest([spec.settings, config.seed, fine_tuning.data_hash(config.recovery), run.base.identity])
+    inputs = digest([_content(spec), config.seed, fine_tuning.data_hash(config.recovery), run.base.identity])
     with run.directory.stage("recovery data", inputs, [folder]) as work:
         if work:
             fine_tuning.gather(run.model, spec.tasks, config.recovery, defaults_of(spec), folder, config)
@@ -131,7 +138,7 @@ def _training_job(run: RunContext, before: ModelFolder, folder: Path) -> Job:
         model=before.path.absolute(),
         data=data.absolute(),
         recipe=recipe,
-        teacher=fine_tuning.original_of(run.model).path if recipe.distill else None,
+        teacher=original_of(run.model).path if recipe.distill else None,
     )
 
 

@@ -8,7 +8,7 @@ of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness.core import model_card
+from harness.core.checkpoint_files import is_part
 from harness.core.contained_files import file_below, leads_out, path_below, read_text_below
 from harness.core.errors import StorageError, UsageError, first_line
 from harness.core.run_file import figures_of, read_run
 from harness.core.text import one_line
+from harness.core.written_folder import LIST
+from harness.publish.public_records import public_source
+from pruning.side_files import pictures_of
 from reports.model_card import render, subject
 from reports.parts import Table
 from tasks.registry import TASKS
@@ -31,32 +35,25 @@ _BENCHMARKS = {
     "gsm8k_boxed": ("openai/gsm8k", "gsm8k"),
     "gsm8k_cot": ("openai/gsm8k", "gsm8k"),
 }  # those that the Hub lists, in %
-# what transformers and vLLM read of a checkpoint, what harness writes into it, and its licence
-_SENT = re.compile(
-    r"[^/.][^/]*\.safetensors(\.index\.json)?|(config|generation_config|pruning|recovery|training)\.json"
-    r"|pruning/plan\.safetensors|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken)\.json"
-    r"|(vocab|merges)\.txt|(tokenizer|spiece|sentencepiece|sentencepiece\.bpe)\.model"
-    r"|[^/.][^/]*\.tiktoken|chat_template\.json|(additional_chat_templates/)?[^/.][^/]*\.jinja"
-    r"|(preprocessor_config|processor_config)\.json|(?i:licen[sc]e|notice|copying|use_policy)[^/]*"
-)
 _MOST_CARD_BYTES = 2**22
 _HARMFUL = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py")  # may run code where they are loaded
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of the repository: a path on disk, or text that is made here."""
+    """One file of the repository: a path on disk, or content that is made here."""
 
     name: str
-    source: Path | str
+    source: Path | str | bytes
 
     @property
     def content(self) -> Path | bytes:
-        return self.source if isinstance(self.source, Path) else self.source.encode()
+        return self.source.encode() if isinstance(self.source, str) else self.source
 
     @property
     def size_bytes(self) -> int:
-        return self.source.stat().st_size if isinstance(self.source, Path) else len(self.source.encode())
+        content = self.content
+        return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,9 @@ def prepare_upload(folder: Path, variant: str | None) -> HubUpload:
     checkpoint = path_below(folder, chosen["checkpoint"])
     if file_below(checkpoint, "config.json") is None:
         raise UsageError(f"{checkpoint} holds no checkpoint (any more); run again, or give another --variant")
-    kept, left_out = _sorted_out(checkpoint)
-    own = model_card.read(read_text_below(checkpoint, "README.md", _MOST_CARD_BYTES, "replace") or "")
+    card = read_text_below(checkpoint, "README.md", _MOST_CARD_BYTES, "replace") or ""
+    kept, left_out = _sorted_out(checkpoint, card)
+    own = model_card.read(card)
     with figures_of(folder):
         made = (Upload("README.md", render(run, chosen["name"], own)), *_eval_results(run, chosen))
     known = model_card.inherited(own.front)
@@ -93,7 +91,7 @@ def prepare_upload(folder: Path, variant: str | None) -> HubUpload:
     return HubUpload(chosen["name"], name, str(licence) if licence else None, (*made, *kept), left_out)
 
 
-def _sorted_out(checkpoint: Path) -> tuple[tuple[Upload, ...], tuple[tuple[str, str], ...]]:
+def _sorted_out(checkpoint: Path, card: str) -> tuple[tuple[Upload, ...], tuple[tuple[str, str], ...]]:
     """The files of a checkpoint that are sent beside the card, and the others with the reason."""
     entries = sorted(path for path in checkpoint.rglob("*") if path.is_symlink() or not path.is_dir())
     names = [path.relative_to(checkpoint).as_posix() for path in entries]
@@ -101,14 +99,17 @@ def _sorted_out(checkpoint: Path) -> tuple[tuple[Upload, ...], tuple[tuple[str, 
         raise UsageError(
             f"{checkpoint} has {', '.join(harmful[:5])}, which can run code where it is loaded; push safetensors only"
         )
-    reasons = {name: _reason_to_leave_out(checkpoint, name) for name in names if name != "README.md"}
-    kept = tuple(Upload(name, path_below(checkpoint, name)) for name, reason in reasons.items() if reason is None)
+    shown, made_here = set(pictures_of(checkpoint, card)), ("README.md", LIST)
+    reasons = {name: _reason_to_leave_out(checkpoint, name, shown) for name in names if name not in made_here}
+    kept = tuple(
+        Upload(name, public_source(path_below(checkpoint, name))) for name, reason in reasons.items() if reason is None
+    )
     return kept, tuple((name, reason) for name, reason in reasons.items() if reason is not None)
 
 
-def _reason_to_leave_out(checkpoint: Path, name: str) -> str | None:
-    """None for a file that is sent."""
-    if not (_SENT.fullmatch(name) and name.isprintable()):
+def _reason_to_leave_out(checkpoint: Path, name: str, shown: Container[str]) -> str | None:
+    """None for a file that is sent. shown: pictures of the card."""
+    if not ((is_part(name) or name in shown) and name.isprintable()):
         return "no part of a checkpoint"
     if leads_out(checkpoint, name):
         return "leads out of the checkpoint"

@@ -43,6 +43,7 @@ _ENVIRONMENT = {
     "VLLM_CONFIGURE_LOGGING": "1",
     "VLLM_LOGGING_LEVEL": "INFO",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "False",  # would log every answer
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "False",  # a request could name any folder
     "VLLM_USE_RUST_FRONTEND": "0",  # knows no --middleware, so it would answer below /invocations without the key
 }
 _DIRECT = urllib.request.build_opener(

@@ -13,9 +13,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from harness.core.errors import UsageError
+from harness.serving.lora_adapters import MODULES, RANK, RANKS, module_words
 
 _NUMBER = r"-?\d+(?:\.\d+)?[kKmMgGtT]?"
 _NAME = r"[A-Za-z]\w*(?:-\w+)*"
+_ADAPTER = r"[A-Za-z][\w.-]{,99}=[^\x00-\x1f]+"
 ALIASES = {
     "-tp": "--tensor-parallel-size",
     "-pp": "--pipeline-parallel-size",
@@ -37,16 +39,17 @@ _NAMES = """
 _SWITCHES = """
     --async-scheduling --disable-custom-all-reduce --disable-fastapi-docs --disable-hybrid-kv-cache-manager
     --disable-sliding-window --enable-auto-tool-choice --enable-chunked-prefill --enable-force-include-usage
-    --enable-per-request-metrics --enable-prefix-caching --enable-prompt-tokens-details --enable-request-id-headers
-    --enable-server-load-tracking --enforce-eager --exclude-tools-when-tool-choice-none --kv-cache-metrics
-    --long-prefill-token-threshold-adaptive --return-tokens-as-token-ids --scheduler-reserve-full-isl --use-fp64-gumbel
-    --use-tqdm-on-load
+    --enable-lora --enable-per-request-metrics --enable-prefix-caching --enable-prompt-tokens-details
+    --enable-request-id-headers --enable-server-load-tracking --enforce-eager --exclude-tools-when-tool-choice-none
+    --kv-cache-metrics --long-prefill-token-threshold-adaptive --return-tokens-as-token-ids --scheduler-reserve-full-isl
+    --use-fp64-gumbel --use-tqdm-on-load
 """
 _SOME_VALUES = {  # others of these load code, read other files or weaken a hash
     "--chat-template-content-format": "auto|openai|string",
     "--distributed-executor-backend": "mp|uni",
     "--fingerprint-mode": "full|hash|none",
     "--generation-config": "auto|vllm",
+    RANK: "|".join(map(str, RANKS)),
     "--max-model-len": f"auto|{_NUMBER}",
     "--model-impl": "auto|vllm|transformers",
     "--prefix-caching-hash-algo": "sha256|sha256_cbor",
@@ -72,7 +75,7 @@ _REFUSED = {  # what an option would do, and what to do instead; it stands for t
     "--allowed": ("it changes who may ask for what", _PROXY),
     "--model": ("it changes the model", "give the model as CHECKPOINT"),
     "--tokenizer": ("it changes the tokenizer", "put the tokenizer into the checkpoint"),
-    "--lora": ("it reads other folders", "merge the adapter into the checkpoint"),
+    "--lora": ("it reads other folders", "give --lora-modules NAME=FOLDER"),
     "--enable-log": ("it logs what is asked", "log at the client"),
 }
 _UNKNOWN = "it is not among the options that are known to be safe, see docs/serving.md"
@@ -95,9 +98,14 @@ def allowed_options(words: Sequence[str]) -> list[str]:
         option = ALIASES.get(name := _dashed(given), name)
         if option in SWITCHES and not equals:
             allowed.append(option)
+        elif option == MODULES:
+            values = [value] if equals else []
+            while left and not left[0].startswith("-"):
+                values.append(left.popleft())
+            allowed += [option, *module_words([_checked(option, each, _ADAPTER) for each in values or [""]])]
         elif option in VALUES:
             value = value if equals else left.popleft() if left else ""
-            allowed += [option, _checked(option, value)]
+            allowed += [option, _checked(option, value, VALUES[option])]
         else:
             raise UsageError(_refusal(given, option))
     return allowed
@@ -107,11 +115,11 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-") if name.startswith("--") else name
 
 
-def _checked(option: str, value: str) -> str:
-    pattern = VALUES[option]
+def _checked(option: str, value: str, pattern: str) -> str:
     if re.fullmatch(pattern, value, re.ASCII):
         return value
-    form = {_NUMBER: "a number", _NAME: "a name"}.get(pattern, pattern.replace(_NUMBER, "a number").replace("|", ", "))
+    form = {_NUMBER: "a number", _NAME: "a name", _ADAPTER: "NAME=FOLDER"}.get(pattern)
+    form = form or pattern.replace(_NUMBER, "a number").replace("|", ", ")
     raise UsageError(f"{option} behind -- needs a value of this form: {form}; see docs/serving.md")
 
 

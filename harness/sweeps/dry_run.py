@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.run_directory import check_run_directory
 from harness.pipeline.dry_run import RecoveryForecast, estimated_seconds, recovery_cost, recovery_rows, time_text
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.grid import GridRow, grid_rows
 from harness.training.fine_tuning import check_files
+from harness.training.original import check_original
 from reports.figures import percent
 from reports.parts import Table
 
@@ -47,8 +49,10 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
     """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
     default.
     """
+    check_run_directory(out or spec.default_out)
     if spec.recovered:
         check_files(spec.config.recovery)
+        check_original(spec.config.recovery, Path(spec.config.model))
     return SweepForecast(
         model=spec.model,
         task=tuple(task.name for task in spec.tasks),

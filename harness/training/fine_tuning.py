@@ -15,24 +15,28 @@ from harness.config.settings import RunConfig
 from harness.config.yaml_file import read_yaml
 from harness.core.bounded_read import read_json_object, read_text
 from harness.core.chat import prompt_ids
+from harness.core.checkpoint_files import is_part
 from harness.core.errors import MeasurementError, UsageError
-from harness.core.files import atomic_path, check_disk, write_json, write_text
+from harness.core.files import check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
 from harness.core.hub_ids import is_hub_id
 from harness.core.jsonl import write_rows
 from harness.core.memory import available_bytes
 from harness.core.progress import progress_bar, say
+from harness.core.text import size_text
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import ModelShape
+from harness.core.written_folder import Replaceable, written_folder
 from harness.engine.devices import gpus
 from harness.engine.generate_answers import Sampling, generate_answers
-from harness.models import registry as model_registry
 from harness.models.tokenizer import load_chat
 from harness.training.launch import run_job
-from pruning.checkpoint import RECOVERED, ModelFolder, open_model
-from pruning.export import copy_side_files
+from harness.training.original import original_of
+from pruning.checkpoint import ModelFolder, open_model
 from pruning.families import FAMILIES, check_trainable
+from pruning.record import RECOVERED, read_recovery
+from pruning.side_files import copy_own_files, copy_side_files
 from recovery import data as training_data
 from recovery import recipe as recipes
 from recovery import trainer
@@ -128,8 +132,7 @@ def gather(
         "answer_tokens": found.answer_tokens,
         "left_out": found.left_out,
     }
-    with atomic_path(folder, replaces=_SUMMARY) as scratch:
-        scratch.mkdir()
+    with written_folder(folder, Replaceable(_SUMMARY, (training_data.FILE, _SUMMARY).__contains__, True)) as scratch:
         write_rows(scratch / training_data.FILE, found.rows)
         write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
 
@@ -192,23 +195,6 @@ def _stops(task: Task) -> list[str]:
     manager = TaskManager(include_path=str(task.folder), include_defaults=False)
     settings = manager.load([task.name])["tasks"][task.name].config.generation_kwargs or {}
     return list(settings.get("until", ()))
-
-
-def original_of(model: ModelFolder) -> ModelFolder:
-    """The dense model that a pruned checkpoint was made from, the model itself where it was not pruned.
-
-    Raises UsageError where it is not available, or its weights have changed.
-    """
-    record = model.record
-    if record is None:
-        return model
-    name = model_registry.name_of(record["model"])
-    found = model_registry.locate(name, model_registry.kind_of(name, record["model"]))
-    if found.fingerprint != record["model_hash"]:
-        raise UsageError(
-            f"{record['model']}, which {model.path} was made from, has other weights by now; get the same ones again"
-        )
-    return found
 
 
 def _wanted(config: RecoveryConfig) -> int:
@@ -306,15 +292,13 @@ def recover(job: Job, before: ModelFolder, out: Path, run: RunConfig, inputs: st
 
 
 def _announce(job: Job, expected: Cost) -> None:
-    gib = {
-        name: f"{getattr(expected, f'{name}_bytes') / 2**30:.2f}"
-        for name in ("weights", "gradient", "optimiser", "activation", "disk")
-    }
+    names = ("weights", "gradient", "optimiser", "activation", "disk")
+    sizes = {name: size_text(getattr(expected, f"{name}_bytes")) for name in names}
     say(
         f"{job.folder.name}: {job.recipe.tuning} fine-tuning, {expected.tokens:,} tokens in {expected.steps} steps, "
-        f"{expected.trained_parameters:,} trained parameters; GiB about "
-        f"{gib['weights']} weights, {gib['gradient']} gradients, "
-        f"{gib['optimiser']} optimiser, {gib['activation']} activations, {gib['disk']} disk"
+        f"{expected.trained_parameters:,} trained parameters; about "
+        f"{sizes['weights']} weights, {sizes['gradient']} gradients, "
+        f"{sizes['optimiser']} optimiser, {sizes['activation']} activations, {sizes['disk']} disk"
     )
 
 
@@ -334,19 +318,20 @@ def check_room(job: Job, expected: Cost) -> None:
             "--tuning lora" if job.recipe.tuning == "full" else "--gradient-checkpointing or a smaller --micro-batch"
         )
         raise MeasurementError(
-            f"training {job.folder.name} needs about {expected.memory_bytes / 2**30:.1f} "
-            f"GiB and {free / 2**30:.1f} GiB are free; "
+            f"training {job.folder.name} needs about {size_text(expected.memory_bytes)} "
+            f"and {size_text(free)} are free; "
             f"give {lower}, or use a larger machine"
         )
 
 
 def write_checkpoint(before: ModelFolder, state: Path, out: Path, record: dict[str, Any]) -> ModelFolder:
     """Writes a checkpoint like `before` with the trained weights of `state` to `out`, completely or not at all."""
-    with atomic_path(out, replaces=RECOVERED) as scratch:
-        scratch.mkdir()
-        copy_side_files(before.path, scratch, everything=True)
+    with written_folder(out, Replaceable(RECOVERED, is_part, repair=True)) as scratch:
+        copy_side_files(before, scratch)
+        copy_own_files(before.path, scratch)
         merge([shard.path for shard in before.shards], state, scratch)
-        write_json(scratch / RECOVERED, record)
+        earlier = read_recovery(before.path)
+        write_json(scratch / RECOVERED, {**record, "before": earlier} if earlier else record)
         _stop_at(scratch, before.config, record["end_token"])
         card = before.path / "README.md"
         write_text(scratch / "README.md", recovered_card(read_text(card) if card.exists() else "", record))

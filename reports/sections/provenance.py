@@ -23,7 +23,7 @@ def section(run: Mapping[str, Any]) -> Section:
 
 def provenance_table(run: Mapping[str, Any]) -> Table:
     rows = [
-        ("model", run["model"]),
+        ("model", _model(run)),
         ("command", run["command"] or "none, a call from Python"),
         ("created", run["created"]),
         *_calibration_rows(run["calibration"]),
@@ -34,6 +34,12 @@ def provenance_table(run: Mapping[str, Any]) -> Table:
         ("hardware", json.dumps(run["hardware"])),
     ]
     return Table("Provenance", ("what", "value"), tuple(rows))
+
+
+def _model(run: Mapping[str, Any]) -> str:
+    """Its name, and what that is where it can be told."""
+    kind = run.get("model_kind", "unknown")
+    return str(run["model"]) if kind in ("unknown", "alias") else f"{run['model']} ({kind})"
 
 
 def variants_table(run: Mapping[str, Any]) -> Table:

@@ -10,18 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
 from harness.core.errors import StorageError, UnsupportedModelError, UsageError
-from pruning.checkpoint import open_model, read_record
+from harness.pipeline.run_json import variant
+from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES, shape_of
 from pruning.plan import save_plan
+from pruning.record import read_record
 from tests.support.models import build_model, plain
-from tests.support.pruned import masked_logits, plan_for
+from tests.support.pruned import masked_logits, plan_for, plan_keeping
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +125,114 @@ def test_plan_templates_and_a_card_go_along(random_model: Path, tmp_path: Path) 
     assert str(tmp_path) not in body
 
 
+def test_pruned_twice_keeps_both_steps(random_model: Path, tmp_path: Path) -> None:
+    plans = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    made, widths = open_model(random_model), (96, 72, 54, 40)
+    first = made
+    for before, after, file in zip(widths, widths[1:], plans, strict=False):
+        plan = plan_keeping(made.path, [np.arange(after)] * 3, before, model_kind="folder")
+        plan = replace(plan, model=str(made.path))
+        save_plan(plan, file)
+        predicted = predict_size(made, plan)
+        made = export(made, plan, tmp_path / str(after), file)
+        assert predicted.record == made.record, "what a sweep says of it without writing it"
+    record = made.record
+    assert record is not None and [step["intermediate_size"] for step in record["steps"]] == [96, 72, 54]
+    assert (record["dense_intermediate_size"], record["dense_parameters"]) == (96, first.parameters)
+    assert (record["model"], record["model_hash"]) == (str(first.path), first.fingerprint)
+    assert record["steps"][1]["model"] == str(tmp_path / "72") and record["steps"][0]["widths"] == [72] * 3
+    assert len({step["plan_hash"] for step in record["steps"]}) == 3
+    kept = [made.path / "pruning" / f"plan{end}.safetensors" for end in ("-1", "-2", "")]
+    assert [file.read_bytes() for file in kept] == [file.read_bytes() for file in plans]
+    assert "58.3% of the FFN neurons removed" in (made.path / "README.md").read_text()
+    assert variant("twice", made, None).ratio_neurons == pytest.approx(1 - 40 / 96)
+
+
+def test_a_step_of_an_older_version_is_kept(random_model: Path, tmp_path: Path) -> None:
+    once = export(open_model(random_model), plan_for(random_model, width=72), tmp_path / "once")
+    old = {key: value for key, value in (once.record or {}).items() if key not in ("steps", "model_kind")}
+    (once.path / "pruning.json").write_text(json.dumps(old))
+    once = open_model(once.path)
+    twice = export(once, plan_keeping(once.path, [np.arange(54)] * 3, 72), tmp_path / "twice")
+    assert twice.record is not None and [step["widths"][0] for step in twice.record["steps"]] == [72, 54]
+    assert (twice.record["model_kind"], twice.record["dense_intermediate_size"]) == ("unknown", 96)
+
+
+@pytest.mark.parametrize("steps", [[], "two", [{}], [1] * 3])
+def test_a_record_with_other_steps_is_refused(steps: Any, random_model: Path, tmp_path: Path) -> None:
+    made = export(open_model(random_model), plan_for(random_model), tmp_path / "made")
+    (made.path / "pruning.json").write_text(json.dumps({**(made.record or {}), "steps": steps}))
+    with pytest.raises(UsageError, match=r"pruning\.json has no usable steps"):
+        open_model(made.path)
+
+
+SIDE = [
+    "LICENSE",
+    "NOTICE.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "qwen.tiktoken",
+    "tool.jinja",
+    "preprocessor_config.json",
+    "my_vocab.txt",
+    "assets/loss.png",
+    "chat_template.json",
+    "added_tokens.json",
+]
+LEFT = [
+    ".env",
+    "hf_token.txt",
+    "trainer_state.json",
+    "events.out.tfevents.1",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state_0.pth",
+    "training_args.bin",
+    "params.json",
+    "hf_quant_config.json",
+    "quantize_config.json",
+    "wandb/run.json",
+    "runs/a/events",
+    "adapter_model.safetensors",
+    "tokenizer.py",
+    "license.key",
+    "id_rsa",
+    "assets/other.png",
+    "assets/secret.txt",
+    "token.json",
+    "notes.md",
+    "copying.pem",
+    "pytorch_model.bin",
+]
+
+
+def test_only_what_belongs_to_a_checkpoint_is_copied(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(random_model, model)
+    for name in (*SIDE, *LEFT):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("{}")
+    (model / "README.md").write_text("![loss](./assets/loss.png) ![](https://x.org/assets/none.png) ![](../p.png)")
+    (tmp_path / "p.png").write_text("outside")
+    made = export(open_model(model), plan_for(model), tmp_path / "pruned").path
+    assert [name for name in SIDE if not (made / name).is_file()] == []
+    assert [name for name in LEFT if (made / name).exists()] == []
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert ".env" in line and "and 1" in line and "LICENSE" not in line and "README" not in line
+
+
+def test_a_link_to_nothing_in_the_model_is_named(random_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(random_model, model)
+    (model / "chat_template.jinja").unlink()
+    (model / "chat_template.jinja").symlink_to("../../blobs/abc")
+    with pytest.raises(UsageError, match=r"chat_template\.jinja is a link to \.\./\.\./blobs/abc, which is not there"):
+        open_model(model)
+
+
 def test_the_same_plan_gives_the_same_bytes(random_model: Path, tmp_path: Path) -> None:
     a, b = (export(open_model(random_model), plan_for(random_model), tmp_path / name).path for name in ("a", "b"))
     assert all((b / file.name).read_bytes() == file.read_bytes() for file in a.iterdir())
@@ -159,6 +270,20 @@ def test_a_model_or_any_other_folder_is_never_written_over(random_model: Path, t
         export(open_model(random_model), plan_for(random_model, width=40), tmp_path / "pruned").parameters
         < first.parameters
     )
+
+
+def test_what_was_added_to_a_checkpoint_or_changed_in_it_is_not_replaced(random_model: Path, tmp_path: Path) -> None:
+    """Notes, an adapter, a training; and the card that somebody wrote on. A run replaces its own damaged files."""
+    model, plan, out = open_model(random_model), plan_for(random_model), tmp_path / "pruned"
+    for name in ("notes.txt", "recovery.json", "adapter/adapter_model.safetensors", "README.md"):
+        shutil.rmtree(out, ignore_errors=True)
+        export(model, plan, out)
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("{}")
+        with pytest.raises(UsageError, match=f"holds {name}, .*another --out"):
+            export(model, plan, out)
+        assert (out / name).read_text() == "{}"
+    assert "How it was made" in (export(model, plan, out, repair=True).path / "README.md").read_text()
 
 
 def damaged(random_model: Path, tmp_path: Path) -> Path:

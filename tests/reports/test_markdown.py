@@ -134,19 +134,25 @@ def test_a_name_as_code_is_one_span_of_that_name(text: str) -> None:
     assert code.content == one_line(f"m{text}").strip()
 
 
-RECORD = {
+STEP = {
     "method": "selective",
     "metric": "smd",
     "tokens": "all",
     "allocation": "uniform",
     "compensated": False,
-    "dense_intermediate_size": 100,
+    "intermediate_size": 100,
+    "widths": [80],
     "sequential": False,
     "general_weight": 0.0,
 }
+RECORD = {"model_kind": "hub", "dense_intermediate_size": 100}
+HOSTILE = ("method", "metric", "tokens", "allocation")  # the record may be a foreign one
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_card_of_a_checkpoint_names_its_model_as_text(way: str, tmp_path: Path) -> None:
-    plain, made = (model_card({**RECORD, "model": f"m{name}".replace("/", "")}, [80], tmp_path) for name in ("", way))
+    plain, made = (
+        model_card({**RECORD, "model": f"m{name}".replace("/", ""), "steps": [step]}, [80], tmp_path)
+        for name, step in (("", STEP), (way, {**STEP, **dict.fromkeys(HOSTILE, f"m{way}")}))
+    )
     assert kinds(made.partition("\n---\n")[2]) == kinds(plain.partition("\n---\n")[2])

@@ -71,7 +71,7 @@ def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any
         "eval_results": [1],
     }
     card = ModelCard(render(run, "selective-S-0.2", ModelCardText(front)))
-    assert card.data.license == "mit" and card.data.pipeline_tag == "text-generation"
+    assert card.data.license == "mit" and card.data.pipeline_tag == "fill-mask"
     assert {r.dataset_name for r in card.data.eval_results or ()} == {"mini_math", "mini_facts", "mini_code"}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.core.hashing import digest
+from harness.core.types.model import ModelKind
 
 TokenScope = Literal["prompt", "completion", "all"]
 
@@ -36,6 +37,7 @@ class CalibrationSet:
     """The prompts on which a model is scored.
 
     Attributes:
+        model: Its Hub id, absolute path or alias; `model_kind` says which.
         model_hash: Fingerprint of the model folder.
         target_source: Where the target prompts come from; `distractor_sources`, the others.
         tokens: Which tokens are scored: prompt, completion or all.
@@ -47,6 +49,7 @@ class CalibrationSet:
     distractor_sources: tuple[str, ...]
     tokens: TokenScope
     items: tuple[CalibrationItem, ...]
+    model_kind: ModelKind = "unknown"
 
     @property
     def hash(self) -> str:

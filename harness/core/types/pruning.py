@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.calibration import TokenScope
+from harness.core.types.model import ModelKind
 
 Method = Literal["selective", "random", "reverse"]
 
@@ -126,6 +127,7 @@ class NeuronScores:
     general_weight: float = 0.0  # the share of general tokens in the second moments
     n_target: int = 0  # prompts of the task that were scored
     n_distractor: int = 0
+    model_kind: ModelKind = "unknown"  # what `model` is
     path: Path | None = None  # their file; calibration and second moments lie beside it
 
 
@@ -155,6 +157,7 @@ class PruningPlan:
     compensated: bool = False  # re-fitted down_proj columns lie beside the plan
     sequential: bool = False  # re-fitted layer by layer, each on what the layers before it give once pruned
     general_weight: float = 0.0
+    model_kind: ModelKind = "unknown"  # what `model` is
     path: Path | None = None  # its file; re-fitted columns lie beside it
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from harness.core.run_rows import HEAD, rows
 from harness.core.types.chat import ChatSummary
 from harness.core.types.evaluation import Comparison, EvalResult
+from harness.core.types.model import ModelKind
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.sweep import Claim, SweepSummary
 from harness.core.types.training import Recovery, TrainingResult
@@ -60,6 +61,7 @@ class RunResult:
     """Everything a run found, with where, when and by which command.
 
     Attributes:
+        model: Hub id, absolute path or alias of the model that was pruned; `model_kind` says which.
         task: Name of the target task, a key of every variant's `eval`.
         command: The command line; None for a call from Python.
         model_hash: Fingerprint of the model folder that was pruned.
@@ -83,6 +85,7 @@ class RunResult:
     speed_ratios: tuple[SpeedRatio, ...] = ()
     claims: tuple[Claim, ...] = ()
     sweep: SweepSummary | None = None
+    model_kind: ModelKind = "unknown"
     model_hash: str | None = None  # the fingerprint of the folder that was pruned
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability
     chat: ChatSummary | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +35,23 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
         OSError(28, "No space left on device"),
         RuntimeError("I/O error: No space left on device (os error 28)"),
     ):
-        with pytest.raises(StorageError, match="no space left"), atomic_path(tmp_path / "x"):
+        said = "no space left while writing .*x: it has 5 bytes so far and .* free"
+        with pytest.raises(StorageError, match=said), atomic_path(tmp_path / "x") as scratch:
+            scratch.write_text("a few")
             raise error
 
 
 def test_need_disk_refuses_what_cannot_fit(tmp_path: Path) -> None:
     check_disk(tmp_path / "not" / "there" / "yet", 1)
-    with pytest.raises(StorageError, match="GiB are free"):
+    with pytest.raises(StorageError, match=r"needs 1181116006\.4 GiB and .*[1-9].* are free"):
         check_disk(tmp_path, 1 << 60)
+
+
+def test_a_small_disk_is_told_in_small_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=300 << 10))
+    with pytest.raises(StorageError, match=r"needs 550\.0 KiB and 300\.0 KiB are free"):
+        check_disk(tmp_path, 500 << 10)
 
 
 def test_arrays_have_the_same_bytes_every_time_and_come_back(tmp_path: Path) -> None:
@@ -107,9 +117,8 @@ def test_a_manifest_of_another_program_is_left_alone(tmp_path: Path, text: str) 
 def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    for replaces in (None, "pruning.json"):
-        with pytest.raises(UsageError, match="another --out"), atomic_path(tmp_path / "out", replaces) as scratch:
-            scratch.write_text("x")
+    with pytest.raises(UsageError, match="another --out"), atomic_path(tmp_path / "out") as scratch:
+        scratch.write_text("x")
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "thesis.tex"]
 
 
@@ -166,12 +175,13 @@ def test_seconds_add_up_over_starts(tmp_path: Path) -> None:
 def test_what_a_killed_run_was_writing_is_removed_when_it_goes_on(tmp_path: Path) -> None:
     """Scratch folders of atomic writes, at any depth; not the lock, nor what has been written."""
     RunDirectory(tmp_path).open({}, fresh=False)
-    left = [tmp_path / ".plan.abc123", tmp_path / "arms" / "a" / ".checkpoint.x1"]
+    left = [tmp_path / ".plan.abc123_4", tmp_path / "arms" / "a" / ".checkpoint.x1234567"]
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "half").write_text("x")
-    kept = [tmp_path / "arms" / "a" / "plan", tmp_path / ".lock", tmp_path / ".hidden"]
+    kept = [tmp_path / "arms" / "a" / "plan", tmp_path / ".lock", tmp_path / ".hidden", tmp_path / ".my.notes" / "a"]
     for path in kept:
+        path.parent.mkdir(exist_ok=True)
         path.write_text("whole")
     RunDirectory(tmp_path).open({}, fresh=False)
     assert not any(folder.exists() for folder in left) and all(path.read_text() == "whole" for path in kept)
@@ -269,3 +279,20 @@ def test_starting_over_removes_a_link_and_not_where_it_leads(tmp_path: Path) -> 
     (tmp_path / "run" / "samples").symlink_to("../mine")
     RunDirectory(tmp_path / "run").clear()
     assert list((tmp_path / "run").iterdir()) == [] and (tmp_path / "mine" / "file").read_text() == "precious"
+
+
+def test_the_same_weights_under_another_name_go_on(tmp_path: Path) -> None:
+    """A run directory was moved with its model, or the model is typed absolutely."""
+    for key, value in (("fingerprint", "abc"), ("fingerprints", ["abc"])):
+        folder = tmp_path / key
+        folder.mkdir()
+        RunDirectory(folder).open({"model": "models/x", "ratio": 0.2, key: value}, fresh=False)
+        RunDirectory(folder).open({"model": "/models/x", "ratio": 0.2, key: value}, fresh=False)
+        with pytest.raises(UsageError, match=rf"other settings \({key}: .*model: "):
+            RunDirectory(folder).open({"model": "models/x", "ratio": 0.2, key: "def"}, fresh=False)
+        with pytest.raises(UsageError, match=r"other settings \(ratio: 0.2 there, 0.3 now\)"):
+            RunDirectory(folder).open({"model": "models/x", "ratio": 0.3, key: value}, fresh=False)
+    RunDirectory(tmp_path / "old").path.mkdir()
+    RunDirectory(tmp_path / "old").open({"model": "x"}, fresh=False)
+    with pytest.raises(UsageError, match="model: 'x' there, 'y' now"):
+        RunDirectory(tmp_path / "old").open({"model": "y"}, fresh=False)

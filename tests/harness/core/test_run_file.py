@@ -203,3 +203,35 @@ def test_nothing_is_sent_to_a_tracker_of_figures_that_contradict_each_other(tmp_
 def test_an_error_of_ours_passes_through(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mine"), figures_of(tmp_path):
         raise UsageError("mine")
+
+
+MANIFEST = {"schema_version": 2, "settings": {}, "stages": {}, "end": None}
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "said"),
+    [
+        ("harness recover tiny-math --out mine", {}, "resume it with `harness recover tiny-math --out mine`"),
+        ("harness sweep --fresh", None, "resume it with `harness sweep`"),
+        ("harness run", {"ratio": "0.3"}, "`harness runs mine` shows the command"),
+        ("rm -rf /", {}, "`harness runs mine` shows the command"),
+        (None, {}, "`harness runs mine` shows the command"),
+        (7, {}, "`harness runs mine` shows the command"),
+        ("harness run 'open", {}, "`harness runs mine` shows the command"),
+    ],
+)
+def test_of_an_unfinished_run_the_command_that_it_was_is_told(command: Any, environment: Any, said: str) -> None:
+    """Also by report, compare and push, which read the run."""
+    folder = Path("mine")
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps({**MANIFEST, "command": command, "environment": environment}))
+    reads: tuple[Callable[[Path], object], ...] = (
+        read_run,
+        write_reports,
+        lambda path: compare_runs([str(path), str(path)]),
+        lambda path: prepare_upload(path, None),
+    )
+    for read in reads:
+        with pytest.raises(UsageError, match="has not finished") as error:
+            read(folder)
+        assert said in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import harness
+from harness.core.errors import StorageError
 from harness.core.reasoning import left_open
 from harness.engine import generate_answers
 from harness.models import registry
@@ -111,3 +114,11 @@ def test_what_is_unusual_about_the_prompts_is_said(tmp_path: Path, capsys: pytes
         assert f"chat template: {'' if not arguments else 'template arguments: '}{said}" in capsys.readouterr().err
     scoring.calibrate(model, "m", find_task("mini_math"), scoring.CalibrationRequest(4, plain=True))
     assert "chat template" not in capsys.readouterr().err
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(StorageError, match=r"s needs .* KiB and 9\.8 KiB are free"):
+        harness.score("tiny-math", task="mini_math", metrics=("smd",), out="s", calibration_samples=4, threads=1)
+    assert list(Path().iterdir()) == []

@@ -6,24 +6,30 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from harness.core.errors import UsageError
 from harness.core.files import write_json
-from harness.publish.hub import prepare_upload, push
+from harness.core.written_folder import LIST
+from harness.publish.hub import Upload, prepare_upload, push
+from harness.publish.public_records import public_source
 from pruning.checkpoint import open_model
 from pruning.export import export
-from pruning.plan import PlanRequest, make_plan, save_plan
+from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
 from tests.support.cli import harness
 from tests.support.hub_server import hub
 from tests.support.models import TINY_MATH
+from tests.support.pruned import plan_keeping
 from tests.support.runs import EVAL, RUN, VARIANT
 
 
@@ -95,7 +101,7 @@ def test_every_file_arrives_and_the_card_is_true(run_folder: Path) -> None:
         assert there.private["me/pruned"] and there.tokens == {"Bearer hf_secret"}
     assert json.loads(found.stdout)["url"].endswith("/me/pruned/commit/abc")
     checkpoint = run_folder / "checkpoint"
-    own = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
+    own = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()} - {LIST}
     assert set(files) == own | {".eval_results/gsm8k_boxed.yaml"} and "pruning/plan.safetensors" in own
     assert all(files[name] == (checkpoint / name).read_bytes() for name in own - {"README.md"})
     card = ModelCard(files["README.md"].decode())
@@ -108,6 +114,28 @@ def test_every_file_arrives_and_the_card_is_true(run_folder: Path) -> None:
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/gsm8k_boxed.yaml"]))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "gsm8k", 80.37)
     assert "hf_secret" not in found.stdout + found.stderr
+
+
+@pytest.mark.slow
+def test_no_folder_of_this_machine_is_told_to_the_hub(tmp_path: Path) -> None:
+    """Neither in pruning.json nor in the metadata of the plan; the neurons stay as they are."""
+    model = tmp_path / "secret-place" / "mine"
+    shutil.copytree(TINY_MATH, model)
+    opened = open_model(model)
+    keep = tuple(np.arange(64, dtype=np.int32) for _ in range(opened.shape.num_hidden_layers))
+    found = plan_keeping(model, keep, opened.shape.intermediate_size, model_kind="folder")
+    plan = replace(found, model=str(model))
+    save_plan(plan, tmp_path / "plan.safetensors")
+    made = export(opened, plan, tmp_path / "run" / "checkpoint", tmp_path / "plan.safetensors").path
+    for name in ("pruning.json", "pruning/plan.safetensors"):
+        sent = Upload(name, public_source(made / name))
+        content = sent.content
+        assert isinstance(content, bytes) and b"secret-place" in (made / name).read_bytes()
+        assert b"secret-place" not in content and b"mine" in content and sent.size_bytes == len(content)
+        (tmp_path / "sent").write_bytes(content)
+    loaded = load_plan(tmp_path / "sent")
+    assert loaded.model == "mine" and all(map(np.array_equal, loaded.keep, plan.keep))
+    assert public_source(made / "config.json") == made / "config.json"
 
 
 @pytest.mark.slow
@@ -249,7 +277,7 @@ def test_only_what_belongs_to_a_checkpoint_is_sent(foreign: Path) -> None:
     )
     for name in (*part, *other):
         (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
-        (checkpoint / name).write_text("x")
+        (checkpoint / name).write_text("{}")
     upload = prepare_upload(naming(foreign, "made/checkpoint"), None)
     assert {file.name for file in upload.files} == {"README.md", "config.json", "tokenizer.json", *part}
     assert {name for name, _ in upload.left_out} == set(other)

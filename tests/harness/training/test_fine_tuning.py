@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -28,17 +29,20 @@ from harness.training.fine_tuning import (
     data_hash,
     gather,
     make_recipe,
-    original_of,
     summary_of,
     write_checkpoint,
 )
 from harness.training.launch import CONFIGS, launch_command, load_job, run_job, save_job
-from pruning.checkpoint import open_model, read_record
+from harness.training.original import original_of
+from pruning.checkpoint import open_model
 from pruning.export import export
+from pruning.record import read_record
 from recovery.cost import cost
 from recovery.trainer import Job, history
 from tasks.registry import TASKS
+from tests.support.cli import harness
 from tests.support.models import TINY_MATH, build_model
+from tests.support.pruned import plan_keeping
 from tests.support.training import RECIPE
 
 DEFAULTS = Defaults(shape("tiny-math", "math"), "math", None, 0)
@@ -114,11 +118,14 @@ def test_recipes_follow_settings_then_preset_then_size() -> None:
 def test_what_does_not_fit_is_refused_before_training(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     job, expected = make_job(), cost(DEFAULTS.shape, RECIPE, 50)
     monkeypatch.setattr(fine_tuning, "available_bytes", lambda: 1 << 20)
-    with pytest.raises(MeasurementError, match=r"needs about 0\.0 GiB and 0\.0 GiB are free; give --tuning lora"):
+    with pytest.raises(MeasurementError, match=r"needs about [\d.]+ .iB and [\d.]+ \w+ are free; give --tuning lora"):
         fine_tuning.check_room(job, expected)
     monkeypatch.setattr(fine_tuning, "available_bytes", lambda: 1 << 40)
     with pytest.raises(StorageError, match="free some disk space"):
         fine_tuning.check_room(job, replace(expected, disk_bytes=1 << 60))
+
+
+KEEP = [np.arange(64)] * 3
 
 
 def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Path, random_model: Path) -> None:
@@ -126,7 +133,11 @@ def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Pa
     assert original_of(dense) == dense
     record = read_record(ragged_model)
     assert record is not None
-    for model, match in ((str(TINY_MATH), "has other weights by now"), ("nowhere-to-be-found", "unknown model")):
+    for model, match in (
+        (str(TINY_MATH), "has other weights by now"),
+        ("nowhere-to-be-found", "older version"),
+        ("/nowhere/to/be", "/nowhere/to/be, which .*ragged was made from, is gone"),
+    ):
         (ragged_model / "pruning.json").write_text(json.dumps({**record, "model": model}))
         with pytest.raises(UsageError, match=match):
             original_of(open_model(ragged_model))
@@ -134,14 +145,49 @@ def test_the_original_of_a_pruned_checkpoint_is_found_or_missed(ragged_model: Pa
     assert original_of(open_model(ragged_model)) == dense
 
 
-def test_pruning_a_fine_tuned_model_does_not_make_a_fine_tuned_one(random_model: Path, tmp_path: Path) -> None:
-    from tests.support.pruned import ragged_plan
+@pytest.mark.parametrize("needs", [["--data", "generated"], ["--distill", "0.5"]])
+def test_a_dry_run_misses_the_original_too(needs: list[str], random_model: Path, tmp_path: Path) -> None:
+    plan = replace(plan_keeping(random_model, KEEP), model=str(tmp_path / "gone"), model_kind="folder")
+    export(open_model(random_model), plan, tmp_path / "pruned")
+    words = ("recover", "pruned", "--task", "mini_math", "--steps", "2", "--dry-run")
+    assert harness(*words).returncode == 0
+    found = harness(*words, *needs)
+    assert found.returncode == 2 and f"{tmp_path}/gone, which pruned was made from, is gone" in found.stderr
 
+
+def test_the_original_of_a_model_pruned_twice_is_the_first(random_model: Path, tmp_path: Path) -> None:
+    """Also where an older version did it, whose record names the step before only."""
+    plan = replace(plan_keeping(random_model, KEEP), model=str(random_model))
+    once = export(open_model(random_model), plan, tmp_path / "once")
+    plan = replace(plan_keeping(once.path, [np.arange(40)] * 3, 64), model=str(once.path))
+    twice = export(once, plan, tmp_path / "twice")
+    assert original_of(twice) == open_model(random_model)
+    record = read_record(twice.path)
+    assert record is not None
+    old = {**record, "model": str(once.path), "model_hash": once.fingerprint}
+    (twice.path / "pruning.json").write_text(json.dumps({k: v for k, v in old.items() if k != "steps"}))
+    assert original_of(open_model(twice.path)) == open_model(random_model)
+    circle = {**old, "model": str(twice.path), "model_hash": twice.fingerprint}
+    (twice.path / "pruning.json").write_text(json.dumps(circle))
+    with pytest.raises(UsageError, match="made from each other"):
+        original_of(open_model(twice.path))
+
+
+def test_a_fine_tuned_model_that_is_pruned_keeps_how_it_was_tuned(random_model: Path, tmp_path: Path) -> None:
+    """In file, record and card; it counts as pruned, and as fine-tuned again only after another training."""
     trained = tmp_path / "trained"
     shutil.copytree(random_model, trained)
-    (trained / "recovery.json").write_text("{}")
-    export(open_model(trained), ragged_plan(trained), tmp_path / "pruned")
-    assert not (tmp_path / "pruned" / "recovery.json").exists()
+    tuning = {"source": "mini_math (train)", "steps": 60}
+    (trained / "recovery.json").write_text(json.dumps(tuning))
+    assert open_model(trained).recovered
+    pruned = export(open_model(trained), plan_keeping(trained, KEEP), tmp_path / "pruned")
+    assert json.loads((pruned.path / "recovery.json").read_text()) == tuning and not pruned.recovered
+    assert pruned.record is not None and pruned.record["steps"][0]["recovery"] == tuning
+    assert "After fine-tuning on mini_math (train)" in (pruned.path / "README.md").read_text()
+    twice = export(pruned, plan_keeping(pruned.path, [np.arange(40)] * 3, 64), tmp_path / "twice")
+    assert json.loads((twice.path / "recovery.json").read_text()) == tuning and not twice.recovered
+    (twice.path / "recovery.json").write_text(json.dumps({**tuning, "steps": 70}))
+    assert open_model(twice.path).recovered
 
 
 @given(st.integers(1, 64), st.integers(0, 16), st.sampled_from([None, 1, 2]))

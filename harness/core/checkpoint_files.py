@@ -1,0 +1,38 @@
+"""Which files are part of a checkpoint: they are copied into a pruned or fine-tuned one, and sent to the Hub.
+
+The list says what is. Everything else stays where it is: keys, logs, what a training left, weights of other formats,
+settings of a quantisation, an adapter.
+"""
+
+from __future__ import annotations
+
+import re
+
+TEMPLATES = "additional_chat_templates"
+_NAME = r"[^/.][^/]*"
+SIDE_FILES = re.compile(  # what transformers and vLLM read beside the weights, and the licence
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken|chat_template|training)\.json"
+    r"|(generation_config|preprocessor_config|processor_config|video_preprocessor_config)\.json"
+    rf"|{_NAME}\.(tiktoken|jinja)|{TEMPLATES}/{_NAME}\.jinja"
+    r"|([\w.-]*[_.-])?(tokenizer|spiece|sentencepiece|spm|bpe|vocab|merges|source|target)([_.-][\w.-]*)?\.(model|spm)"
+    r"|tokenizer\.model\.v\d+"
+    r"|([\w.-]*[_.-])?(vocab|merges|bpe)([_.-][\w.-]*)?\.(json|txt|bpe|codes)"
+    r"|(?i:([\w-]*[_.-])?(licen[sc]es?|notices?|copying|copyright|use[_-]policy)([_.-][\w.-]*)?)",
+    re.ASCII,
+)
+WEIGHTS = re.compile(rf"{_NAME}\.safetensors(\.index\.json)?")
+OWN_FILES = re.compile(r"config\.json|README\.md|pruning\.json|recovery\.json|pruning/plan(-\d{1,3})?\.safetensors")
+PICTURES = re.compile(rf"({_NAME}/)*{_NAME}\.(?i:png|jpe?g|gif|webp|svg)")
+_ENDINGS = re.compile(r".*\.(?i:bin|pt|pth|pkl|pickle|ckpt|py|gguf|msgpack|h5|onnx|npz|key|pem)", re.DOTALL)
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file, by its path from the model folder, belongs to a checkpoint beside weights and config.json."""
+    return bool(SIDE_FILES.fullmatch(name)) and not _ENDINGS.fullmatch(name)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file, by its path from the folder, is part of a checkpoint: weights, side files and what is written
+    about them.
+    """
+    return is_side_file(name) or any(kind.fullmatch(name) for kind in (WEIGHTS, OWN_FILES))

@@ -1,0 +1,85 @@
+"""What of a model folder goes along into a checkpoint that is made from it, beside weights and config.json."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.core.bounded_read import read_text
+from harness.core.checkpoint_files import OWN_FILES, PICTURES, TEMPLATES, WEIGHTS, is_side_file
+from harness.core.progress import say
+from harness.core.written_folder import LIST
+from pruning.checkpoint import ModelFolder
+
+_PICTURE = re.compile(r"[\w./-]+\.(?:png|jpe?g|gif|webp|svg)\b", re.IGNORECASE | re.ASCII)
+_MOST_PICTURE_BYTES, _MOST_PICTURES = 1 << 20, 32
+_OF_TOOLS = (".cache", ".git", ".gitattributes", ".gitignore", LIST)  # nobody misses them
+_SHOWN = 8  # names in a line
+
+
+def copy_side_files(model: ModelFolder, out: Path) -> None:
+    """Copies tokenizer, chat templates, settings of generation, licence, and small pictures of the card; says what is
+    left out.
+    """
+    folder = model.path
+    for name in (*_side_files(folder), *pictures_of(folder, _card(folder))):
+        _copy(folder, out, name)
+    shards = {shard.path.name for shard in model.shards}
+    left = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if not _known(path, shards)]
+    if left:
+        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+        say(f"left out of {out.name}, as no part of a checkpoint: {', '.join(sorted(left)[:_SHOWN])}{more}")
+
+
+def copy_own_files(model: Path, out: Path) -> None:
+    """Copies config.json, the index and what pruning wrote, for weights of the same names and shapes."""
+    for file in (*model.iterdir(), *_inside(model, "pruning")):
+        name = file.relative_to(model).as_posix()
+        own = OWN_FILES.fullmatch(name) or (WEIGHTS.fullmatch(name) and name.endswith(".index.json"))
+        if own and name != "README.md":
+            _copy(model, out, name)
+
+
+def _copy(model: Path, out: Path, name: str) -> None:
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model / name, out / name)
+
+
+def _side_files(model: Path) -> Iterator[str]:
+    for file in (*model.iterdir(), *_inside(model, TEMPLATES)):
+        name = file.relative_to(model).as_posix()
+        if file.is_file() and is_side_file(name):
+            yield name
+
+
+def _inside(model: Path, name: str) -> list[Path]:
+    folder = model / name
+    return [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+
+
+def pictures_of(model: Path, card: str) -> list[str]:
+    """Small pictures that the text of a card shows from below a folder, by their path from there."""
+    names = {found.removeprefix("./") for found in _PICTURE.findall(card)}
+    fits = [name for name in sorted(names) if PICTURES.fullmatch(name) and (model / name).is_file()]
+    return [name for name in fits if (model / name).stat().st_size <= _MOST_PICTURE_BYTES][:_MOST_PICTURES]
+
+
+def _card(model: Path) -> str:
+    file = model / "README.md"
+    return read_text(file, errors="replace") if file.exists() else ""
+
+
+def _known(path: Path, shards: set[str]) -> bool:
+    """Whether something at the top of a model folder is copied, or written anew."""
+    name = path.name
+    if path.is_dir():
+        return name in (TEMPLATES, "pruning", "assets", *_OF_TOOLS)
+    return (
+        name in shards
+        or name in _OF_TOOLS
+        or is_side_file(name)
+        or bool(OWN_FILES.fullmatch(name) or PICTURES.fullmatch(name))
+        or name.endswith(".safetensors.index.json")
+    )
