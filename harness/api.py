@@ -150,6 +150,7 @@ def evaluate(
     *,
     limit: int | None = None,
     include_path: str | Path | None = None,
+    metric_of: Sequence[str] = (),
     out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
@@ -159,10 +160,11 @@ def evaluate(
     """Evaluates one model, dense or pruned, through lm-eval on a vLLM engine.
 
     Args:
-        model: The model. Default: the embedded tiny-math.
+        model: Default: the embedded tiny-math.
         tasks: Ours (`harness tasks`), or any task, group or leaderboard of lm-eval.
         limit: Items per task. Default: all.
         include_path: Folder with lm-eval YAML files of your own tasks.
+        metric_of: TASK=METRIC or TASK=METRIC,FILTER; which figure of a task of lm-eval's counts. Default: the first.
         out: Where the answers, run.json and the report are kept.
 
     Returns:
@@ -176,10 +178,9 @@ def evaluate(
     from harness.pipeline.single_stage import evaluate_checkpoint
 
     found = _settings(config, {"model": model, "task": tasks, "limit": limit, **settings}, check_names=False)
-    where = Path(include_path) if include_path else None
+    where, folder = Path(include_path) if include_path else None, _out(out, "run")
     with library_settings(found.threads, found.trust_data):
-        result = evaluate_checkpoint(found, _out(out, "run"), fresh, where, command)
-    return dict(result.variants[0].eval)
+        return dict(evaluate_checkpoint(found, folder, fresh, where, command, metric_of).variants[0].eval)
 
 
 @import_effects()
@@ -372,13 +373,11 @@ def _settings(
     """`config` with the keywords that are given; raises UsageError for every one that is wrong."""
     from harness.pipeline.resolve import name_problems
 
-    given = {name: value for name, value in keywords.items() if value is not None}
-    if "model" in given:
-        given["model"] = _name(given["model"])
+    given = {name: _name(value) if name == "model" else value for name, value in keywords.items() if value is not None}
     names = name_problems if check_names else None
     if not isinstance(config, RunConfig):
-        file = Path(config) if config else None
-        return load_config(file, given, given.pop("preset", None), defaults, names, "argument {}")
+        preset, file = given.pop("preset", None), Path(config) if config else None
+        return load_config(file, given, preset, defaults, names, "argument {}")
     if given:
         return load_config(None, {**config.model_dump(), **given}, config.preset, defaults, names, "argument {}")
     if problems := [f"{name}: {problem}" for name, problem in (names(config.model_dump()) if names else ())]:

@@ -14,7 +14,18 @@ from harness.core.out_place import check_folder
 from harness.core.run_file import figures_of, read_run
 from reports import flat, model_card, page
 from reports.parts import Section
-from reports.sections import accuracy, claims, cost, failures, neurons, off_target, provenance, recovery, summary
+from reports.sections import (
+    accuracy,
+    claims,
+    cost,
+    failures,
+    lm_eval,
+    neurons,
+    off_target,
+    provenance,
+    recovery,
+    summary,
+)
 from reports.templating import template
 from reports.verdict import commands, sentences
 
@@ -23,6 +34,7 @@ SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
     claims.section,
     summary.section,
     accuracy.section,
+    lm_eval.section,
     failures.section,
     off_target.section,
     cost.section,

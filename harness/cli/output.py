@@ -42,11 +42,12 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
 def show_run(folder: Path, as_json: bool) -> None:
     """The summary of a run, or of what was only timed the tables of that, and the verdict."""
     from harness.core.run_file import read_run
+    from reports.sections.lm_eval import lm_eval_table
     from reports.sections.serving import memory_table, speed_table, throughput_table
     from reports.sections.summary import summary_table
 
     run = read_run(folder)
-    tables = [summary_table(run)]
+    tables = [summary_table(run), *(table for table in (lm_eval_table(run),) if table.rows)]
     if not any(variant["eval"] for variant in run["variants"]):
         ratios = [ratio for ratio in run.get("speed_ratios") or () if ratio["quantity"] == "output_tok_s"]
         tables += [throughput_table(run), speed_table({**run, "speed_ratios": ratios}), memory_table(run)]

@@ -120,12 +120,25 @@ def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int 
 @click.command("eval", cls=SettingsCommand, settings=("task", *CHAT, "limit", "dtype", "trust_data", "threads"))
 @click.argument("model", shell_complete=complete_models)
 @click.option("--include-path", type=PATH, help="Folder with lm-eval YAML files of your own tasks.")
+@click.option(
+    "--metric-of",
+    multiple=True,
+    metavar="TASK=METRIC",
+    help="The figure of a task of lm-eval's that counts, TASK=METRIC or TASK=METRIC,FILTER; may be repeated. "
+    "Default: the first metric and filter of its YAML file.",
+)
 @out_option("runs/eval-MODEL")
 @FRESH
 @JSON
 @DEBUG
 def eval_command(
-    model: str, include_path: Path | None, out: Path | None, fresh: bool, as_json: bool, **options: Any
+    model: str,
+    include_path: Path | None,
+    metric_of: tuple[str, ...],
+    out: Path | None,
+    fresh: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Evaluate MODEL through lm-eval on a vLLM engine.
 
@@ -137,7 +150,14 @@ def eval_command(
     folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
     config = load_config(None, {**options, "model": model})
     with stdout_to_stderr():
-        api.evaluate(include_path=include_path, out=folder, fresh=fresh, config=config, command=typed_command())
+        api.evaluate(
+            include_path=include_path,
+            metric_of=metric_of,
+            out=folder,
+            fresh=fresh,
+            config=config,
+            command=typed_command(),
+        )
     show_run(folder, as_json)
 
 

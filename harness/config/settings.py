@@ -19,14 +19,11 @@ from pydantic.fields import FieldInfo
 from harness.config.messages import innermost, what_is_wrong
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.template_args import Value, parse_template_args
+from harness.config.values import split_commas
 from harness.config.yaml_file import YamlFile, read_yaml
 from harness.core.errors import UsageError
 from harness.core.labels import metric_label
 from harness.core.types.calibration import TokenScope
-
-
-def _split_commas(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class SweepConfig(BaseModel):
@@ -76,7 +73,7 @@ class SweepConfig(BaseModel):
 
     _one_or_many = field_validator(
         "methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before"
-    )(_split_commas)
+    )(split_commas)
 
     @field_validator("methods", "recovered")
     @classmethod
@@ -176,7 +173,7 @@ class RunConfig(BaseModel):
     sweep: SweepConfig = Field(default_factory=SweepConfig, description="The grid of a sweep.")
     preset: str | None = Field(default=None, description="Settings by name, see `harness presets`. Default: none.")
 
-    _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(_split_commas)
+    _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(split_commas)
     _name_and_value = field_validator("template_args", mode="before")(parse_template_args)
 
     @field_validator("ratio")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 HEAD = ("variant", "method", "metric", "ratio_neurons", "task", "quantity", "value", "ci_low", "ci_high", "n")
@@ -53,6 +53,9 @@ def _of_variant(v: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield (task, "failure_rate", e["failure_rate"], e.get("failure_low"), e.get("failure_high"), e["n"])
         yield from ((task, name, e.get(name), None, None, e["n"]) for name in ("trap_rate", "tokens_per_answer"))
         yield from ((task, f"failure:{kind}", rate, None, None, e["n"]) for kind, rate in e["failures"].items())
+        yield from _of_lm_eval(task, e.get("metrics") or (), e["n"])
+    for group, g in (v.get("groups") or {}).items():
+        yield from _of_lm_eval(group, g["metrics"], g["n"])
     yield from ((None, name, v[name], None, None, None) for name in ("parameters", "weight_bytes"))
     for r in v["serving"]["concurrency"] if v["serving"] else ():
         yield (None, f"output_tok_s at {r['concurrency']}", r["output_tok_s"], None, None, r["repeats"])
@@ -63,6 +66,11 @@ def _of_variant(v: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
             )
     for name in ("kv_bytes_per_token", "kv_capacity_tokens", "resident_bytes", "peak_bytes") if v["serving"] else ():
         yield (None, name, v["serving"].get(name), None, None, None)
+
+
+def _of_lm_eval(task: str, metrics: Iterable[Mapping[str, Any]], n: int) -> Iterator[tuple[Any, ...]]:
+    """Every metric and filter of a task or group of lm-eval's own."""
+    return ((task, f"{m['metric']}, {m['filter']}", m["value"], None, None, n) for m in metrics)
 
 
 def _of_sweep(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.core.chat import ChatFormat
@@ -19,6 +20,8 @@ METHODS = ("generate_until", "loglikelihood", "loglikelihood_rolling")  # by whi
 
 Encode = Callable[[str], Ids]
 _LONGEST_ANSWER = 256  # tokens, where a task does not say
+_SAMPLING = ("top_p", "top_k", "min_p", "seed")  # what SamplingParams takes of a task's settings
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def answer_requests(
 
     A prompt that is too long for the context loses its beginning, and its answer is marked as `prompt_truncated`.
     """
-    asked = [_to_engine_request(encode, request, max_model_len, chat) for request in requests]
+    asked = _numbered([_to_engine_request(encode, request, max_model_len, chat) for request in requests])
     answers = {
         i: known
         for i, one in enumerate(asked)
@@ -143,22 +146,32 @@ class _EngineRequest:
     reader: AnswerReader
 
 
+def _numbered(asked: Sequence[_EngineRequest]) -> list[_EngineRequest]:
+    """Sampled answers to the same request are different answers: each repeat has a key of its own."""
+    seen: Counter[str] = Counter()
+    found = []
+    for one in asked:
+        seen[one.key] += 1
+        repeated = one.params.temperature > 0 and seen[one.key] > 1
+        found.append(replace(one, key=f"{one.key}-{seen[one.key]}") if repeated else one)
+    return found
+
+
 def _to_engine_request(
     encode: Encode, request: Any, max_model_len: int, chat: ChatFormat | None = None
 ) -> _EngineRequest:
+    from lm_eval.models.utils import normalize_gen_kwargs
     from vllm import SamplingParams, TokensPrompt
 
-    context, settings = request.args
-    ids, longest = encode(context), int(settings.get("max_gen_toks", _LONGEST_ANSWER))
+    context, asked = request.args
+    settings: dict[str, Any] = dict(normalize_gen_kwargs(asked, _LONGEST_ANSWER))
+    ids, longest = encode(context), settings["max_gen_toks"]
     room = max(max_model_len - longest, max_model_len // 2)  # a prompt keeps at least half of the context
     longest = min(longest, max_model_len - min(len(ids), room))
-    sampled = (
-        {key: settings[key] for key in ("temperature", "top_p", "top_k") if key in settings}
-        if settings.get("do_sample")
-        else {}
-    )
-    reader = reader_of(context, chat, settings.get("until"))
-    chosen = {"temperature": 0.0, **sampled, "max_tokens": longest, **reader.sampling}
+    temperature = settings.get("temperature", 1.0) if settings["do_sample"] else 0.0
+    given = {key: settings[key] for key in (*_PENALTIES, *(_SAMPLING if temperature else ())) if key in settings}
+    reader = reader_of(context, chat, settings["until"])
+    chosen = {"temperature": temperature, **given, "max_tokens": longest, **reader.sampling}
     return _EngineRequest(
         TokensPrompt(prompt_token_ids=ids[-room:]),
         SamplingParams(**chosen),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.secrets import redacted
 from harness.core.types.calibration import CalibrationSet
-from harness.core.types.evaluation import EvalResult
+from harness.core.types.evaluation import EvalResult, GroupResult
 from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
@@ -31,7 +31,7 @@ from harness.engine.memory_budget import with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
-from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
+from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin, metric_choices
 from harness.evaluation.verify_export import Verification, verify
 from harness.models import registry
 from harness.models.recorded import locate_recorded
@@ -165,16 +165,26 @@ def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: ModelFolder, th
 
 
 def evaluate_checkpoint(
-    config: RunConfig, out: Path, fresh: bool, include_path: Path | None = None, command: str | None = None
+    config: RunConfig,
+    out: Path,
+    fresh: bool,
+    include_path: Path | None = None,
+    command: str | None = None,
+    metric_of: Sequence[str] = (),
 ) -> RunResult:
     """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of
     `include_path`.
+
+    metric_of: TASK=METRIC or TASK=METRIC,FILTER, which figure of a task of lm-eval's counts.
     """
     check_run_directory(out)
     names = task_names(config)
     ours = [name for name in names if is_task(name)]
     theirs = [name for name in names if name not in ours]
-    builtin = find_builtin(theirs, include_path) if theirs else None
+    choices = metric_choices(metric_of)
+    if wrong := [name for name in choices if name in ours]:
+        raise UsageError(f"--metric-of: {wrong[0]} is no task of lm-eval's own; it has one metric")
+    builtin = find_builtin(theirs, include_path, choices) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
     chat = load_chat(model.path, config.template_args)[1]
     tasks = [find_task(name, chat is not None) for name in ours]
@@ -186,17 +196,19 @@ def evaluate_checkpoint(
         with engines_for({row.name: model}, engine_settings(config, longest)) as engines:
             llm = engines[row.name]
             results: dict[str, EvalResult] = {}
+            groups: Mapping[str, GroupResult] = {}
             eval_spec = EvalSpec(
                 model_name=config.model, tasks=tuple(tasks), max_model_len=longest, chat=chat, limit=config.limit
             )
             variant_eval = VariantEval(out, row.name, model.fingerprint)
             if builtin:
                 with progress_bar(f"Evaluating {row.name} on {', '.join(theirs)}"):
-                    results |= evaluate_builtin(llm, builtin, eval_spec, variant_eval)
+                    found = evaluate_builtin(llm, builtin, eval_spec, variant_eval)
+                results, groups = dict(found.eval), found.groups
             if ours:
                 results |= evaluate(llm, eval_spec, variant_eval)
         first = tasks[0].name if names[0] in ours else next(iter(results))
-        return _finish(directory, config.model, first, [replace(row, eval=results)], chat)
+        return _finish(directory, config.model, first, [replace(row, eval=results, groups=groups)], chat)
 
 
 def bench_checkpoints(

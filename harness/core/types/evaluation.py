@@ -40,6 +40,35 @@ class SampleRecord:
 
 
 @dataclass(frozen=True)
+class MetricValue:
+    """A figure of lm-eval's, as lm-eval reports it.
+
+    Attributes:
+        filter: Name of the filter that read the answers; "none" where the task has none.
+        stderr: lm-eval's standard error; None where it gives none.
+    """
+
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """A group of lm-eval's tasks, aggregated by lm-eval.
+
+    Attributes:
+        tasks: Its tasks, without groups.
+        n: Items of all of them.
+    """
+
+    tasks: tuple[str, ...]
+    n: int
+    metrics: tuple[MetricValue, ...]
+
+
+@dataclass(frozen=True)
 class EvalResult:
     """One variant on one task: the metric with a 95 % interval, and the rate of every failure kind.
 
@@ -54,6 +83,8 @@ class EvalResult:
         samples: Path of the sample file, relative to the run directory.
         trap_rate: The paper's "trap": answers of at least 1024 tokens.
         wrong_by_kind: The first failure kind of every answer that is not right; with `value` these shares sum to 1.
+        filter: For a task of lm-eval's own, the filter whose reading of the answers `value` and `samples` are.
+        metrics: For a task of lm-eval's own, every metric with every filter, as lm-eval reports them.
     """
 
     n: int
@@ -70,6 +101,8 @@ class EvalResult:
     wrong_by_kind: Mapping[str, float] = field(default_factory=dict)
     failure_low: float | None = None
     failure_high: float | None = None
+    filter: str | None = None
+    metrics: tuple[MetricValue, ...] = ()
 
 
 @dataclass(frozen=True)

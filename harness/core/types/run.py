@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.run_rows import HEAD, rows
 from harness.core.types.chat import ChatSummary
-from harness.core.types.evaluation import Comparison, EvalResult
+from harness.core.types.evaluation import Comparison, EvalResult, GroupResult
 from harness.core.types.model import ModelKind
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.sweep import Claim, SweepSummary
@@ -33,6 +33,7 @@ class Variant:
         ratio_parameters: The share of all parameters removed.
         intermediate_sizes: FFN width of every layer.
         checkpoint: Path relative to run.json; None where no checkpoint was written.
+        groups: Groups of lm-eval's tasks by name.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Variant:
     weight_bytes: int
     checkpoint: str | None
     eval: Mapping[str, EvalResult] = field(default_factory=dict)
+    groups: Mapping[str, GroupResult] = field(default_factory=dict)
     serving: ServingResult | None = None
     training: TrainingResult | None = None
 

@@ -58,14 +58,27 @@ def test_prompt_and_answer_fit_the_context_and_the_end_of_the_prompt_stays(
 
 
 @pytest.mark.usefixtures("vllm_names")
-def test_answers_are_greedy_unless_the_task_samples() -> None:
+def test_settings_are_read_as_lm_eval_reads_them() -> None:
     def params(**settings: Any) -> Any:
-        return lm_eval_model._to_engine_request(lambda _: [1], request_of(5, **settings), 64).params
+        request = SimpleNamespace(args=("question", {"until": ["\n"], **settings}), doc={})
+        return lm_eval_model._to_engine_request(lambda _: [1], request, 512).params
 
-    assert vars(params()) == {"temperature": 0.0, "max_tokens": 5, "stop": ["\n"]}
-    assert params(temperature=0.7, top_p=0.9).temperature == 0.0, "as lm-eval has it without do_sample"
-    sampled = params(do_sample=True, temperature=0.7, top_p=0.9)
-    assert (sampled.temperature, sampled.top_p) == (0.7, 0.9)
+    greedy = {"temperature": 0.0, "max_tokens": 5, "stop": ["\n"]}
+    for name in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"):
+        assert vars(params(**{name: 5})) == greedy
+    assert params().max_tokens == 256 and params(until="end").stop == ["end"]
+    assert vars(params(max_tokens=5, do_sample=False, temperature=0.7, top_p=0.9)) == greedy
+    sampled = params(temperature=0.7, top_p=0.9, repetition_penalty=1.1)
+    assert (sampled.temperature, sampled.top_p, sampled.repetition_penalty) == (0.7, 0.9, 1.1)
+    assert params(do_sample=True).temperature == 1.0, "the default of transformers and vLLM"
+
+
+@pytest.mark.usefixtures("vllm_names")
+@pytest.mark.parametrize(("sampled", "different"), [(True, 4), (False, 1)])
+def test_repeats_of_a_sampled_answer_are_kept_apart(sampled: bool, different: int) -> None:
+    request = SimpleNamespace(args=("question", {"max_gen_toks": 4, "do_sample": sampled, "temperature": 1.0}), doc={})
+    asked = [lm_eval_model._to_engine_request(lambda _: [1], request, 64) for _ in range(4)]
+    assert len({one.key for one in lm_eval_model._numbered(asked)}) == different
 
 
 @pytest.mark.usefixtures("vllm_names")

@@ -13,7 +13,8 @@ import pytest
 from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.statistics import wilson
-from harness.evaluation.lm_eval_tasks import _interval, find_builtin
+from harness.core.types.evaluation import MetricValue
+from harness.evaluation.lm_eval_tasks import _interval, _main_metric, find_builtin, metric_choices
 from harness.pipeline.single_stage import evaluate_checkpoint
 from tasks.mini_math.task import items
 
@@ -98,6 +99,37 @@ def test_the_leaderboard_is_known_and_an_unknown_name_refused() -> None:
     assert "leaderboard" in find_builtin(["leaderboard", "arc_easy"], None).manager.all_tasks
     with pytest.raises(UsageError, match="neither harness nor lm-eval has a task 'leaderbord'"):
         find_builtin(["leaderbord"], None)
+
+
+@pytest.mark.parametrize("text", ["gsm8k", "=exact_match", "gsm8k=", "gsm8k=,strict-match"])
+def test_a_choice_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--metric-of {text} is not TASK=METRIC"):
+        metric_choices([text])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("own_answer=acc", "own_answer has the metrics exact_match and the filters none"),
+        ("own_answer=exact_match,strict", "own_answer has the metrics exact_match and the filters none"),
+        ("other=acc", "other is not among the tasks"),
+    ],
+)
+def test_a_metric_that_a_task_has_not_is_refused_before_the_engine_starts(
+    choice: str, message: str, folder: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_builtin(["own_answer"], folder, metric_choices([choice]))
+
+
+def test_the_first_metric_and_filter_of_the_yaml_file_count() -> None:
+    found = [MetricValue(m, f, 0.0, None) for f in ("strict", "flexible") for m in ("acc", "f1")]
+    config = {"metric_list": [{"metric": "f1"}, {"metric": "acc"}], "filter_list": [{"name": "flexible"}]}
+    assert _main_metric(found, config, None) == found[3]
+    assert _main_metric(found, config, ("acc", None)) == found[2]
+    assert _main_metric(found, config, ("acc", "strict")) == found[0]
+    assert _main_metric(found, {}, None) == found[0]
 
 
 def test_intervals() -> None:
