@@ -107,7 +107,7 @@ def grade_file(task_name: str, source: Path, out: Path | None, trust_data: bool 
 
 def _summary(task: Task, records: Sequence[SampleRecord]) -> GradeSummary:
     result = asdict(summarise(task.metric, records, seconds=0.0, samples=""))
-    shared = {key: value for key, value in result.items() if key not in ("seconds", "samples")}
+    shared = {key: value for key, value in result.items() if key not in ("seconds", "samples", "filter", "metrics")}
     contained = sandbox.confinement().mode if task.kind == "code" else None
     return GradeSummary(task=task.name, accuracy=result["value"], sandbox=contained, **shared)
 

@@ -67,7 +67,7 @@ _PACKAGES = (
 
 
 def read_eval(path: Path) -> dict[str, EvalResult]:
-    return {task: EvalResult(**value) for task, value in read_json_object(path).items()}
+    return TypeAdapter(dict[str, EvalResult]).validate_python(read_json_object(path))
 
 
 def read_serving(path: Path) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
