@@ -38,12 +38,13 @@ install-dev:              ## that and what development needs
 lock: install-dev         ## both locks from .venv, after changing a version there with pip
 	$(BIN)/python -m scripts.lock
 
-generate: install-dev     ## every generated file: commands.md, decisions, figure, README's table, schema
+generate: install-dev     ## every generated file: commands.md, decisions, figure, README's table, schema, failure kinds
 	$(BIN)/python -m scripts.write_commands
 	$(BIN)/python -m scripts.write_decisions
 	$(BIN)/python -m scripts.make_figures
 	$(BIN)/python -m scripts.write_results
 	$(BIN)/python -m scripts.write_schema
+	$(BIN)/python -m scripts.write_failure_kinds
 
 docs: install-dev         ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

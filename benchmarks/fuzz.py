@@ -10,7 +10,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["tasks"]):
-    from tasks import answers, bbh, degeneration, failures, programs  # noqa: F401
+    from tasks import answers, bbh, degeneration, failures, gibberish, programs  # noqa: F401
     from tasks.bbh import task as bbh_task
 
 _FINDERS = (answers.boxes, answers.hashes, answers.statements)
@@ -28,8 +28,9 @@ def once(data: bytes) -> None:
         program = programs.find_program(text, "add", prompt)
         assert program is None or program.strip()
     bbh_task.extract({}, text)
-    seen = failures.detect(failures.GradedAnswer(text, None, False))
-    assert len(seen) == len(failures.FailureKind)
+    for reason in (None, "stop", "length"):
+        seen = failures.detect(failures.GradedAnswer(text, None, False, meta={"finish_reason": reason}))
+        assert len(seen) == len(failures.FailureKind)
 
 
 if __name__ == "__main__":

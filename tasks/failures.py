@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tasks.degeneration import is_gibberish, is_loop
+from tasks.degeneration import is_loop
+from tasks.gibberish import is_gibberish
 
 
 class FailureKind(StrEnum):
@@ -58,24 +59,47 @@ def _outcome(kind: FailureKind) -> Detector:
     return lambda answer: answer.outcome == kind
 
 
-FINISH_REASONS = {  # of several engines and services -> ours
+FINISH_REASONS = {  # of several engines and services -> ours; a filter that withholds the answer is an abort
     "stop": "stop",
     "eos": "stop",
     "eos_token": "stop",
+    "stop_token": "stop",
     "stop_sequence": "stop",
     "end_turn": "stop",
-    "repetition": "stop",
+    "complete": "stop",
+    "completed": "stop",
+    "tool_calls": "stop",
+    "tool_use": "stop",
+    "function_call": "stop",
+    "refusal": "stop",
     "length": "length",
+    "limit": "length",
     "max_tokens": "length",
     "max_length": "length",
+    "max_new_tokens": "length",
+    "max_output_tokens": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "incomplete": "length",
+    "repetition": "repetition",
+    "repetition_detected": "repetition",
     "error": "error",
+    "failed": "error",
     "abort": "abort",
+    "cancelled": "abort",
+    "content_filter": "abort",
+    "safety": "abort",
+    "recitation": "abort",
 }
+
+
+def _reason(answer: GradedAnswer) -> str | None:
+    return FINISH_REASONS.get(str(answer.meta.get("finish_reason")).lower())
 
 
 def _finish(*reasons: str) -> Detector:
     def detect(answer: GradedAnswer) -> bool | None:
-        reason = FINISH_REASONS.get(str(answer.meta.get("finish_reason")).lower())
+        reason = _reason(answer)
         return None if reason is None else reason in reasons
 
     return detect
@@ -90,11 +114,16 @@ def _unclosed(answer: GradedAnswer) -> bool:
     return answer.meta.get("reasoning_closed") is False
 
 
+def _loop(answer: GradedAnswer) -> bool:
+    reason = _reason(answer)
+    return reason == "repetition" or is_loop(_written(answer), answer.meta.get("n_tokens"), reason, answer.correct)
+
+
 DETECTORS: dict[FailureKind, Detector] = {
     FailureKind.ENGINE_ERROR: _finish("error", "abort"),
     FailureKind.PROMPT_TRUNCATED: lambda answer: answer.meta.get("prompt_truncated"),
     FailureKind.EMPTY: lambda answer: not answer.text.strip() and not (_unclosed(answer) and _written(answer).strip()),
-    FailureKind.LOOP: lambda answer: is_loop(_written(answer), answer.meta.get("n_tokens")),
+    FailureKind.LOOP: _loop,
     FailureKind.UNCLOSED_REASONING: lambda answer: _unclosed(answer),
     FailureKind.TRUNCATED: _finish("length"),
     FailureKind.GIBBERISH: lambda answer: is_gibberish(_written(answer)),

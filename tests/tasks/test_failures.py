@@ -96,3 +96,30 @@ def test_reasoning_that_does_not_end_is_no_empty_answer_and_may_be_a_loop() -> N
     assert kinds("well", "", closed=False) == {FailureKind.UNCLOSED_REASONING, FailureKind.NO_ANSWER}
     assert FailureKind.LOOP in kinds("I see. " + "and so on " * 20, "", closed=False)
     assert kinds("<think>\nwell\n</think>\n", "", closed=True) == {FailureKind.EMPTY, FailureKind.NO_ANSWER}
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        *[
+            (word, FailureKind.TRUNCATED)
+            for word in ("model_length", "max_output_tokens", "max_new_tokens", "MAX_TOKENS")
+        ],
+        *[(word, FailureKind.ENGINE_ERROR) for word in ("content_filter", "safety", "abort")],
+        *[(word, None) for word in ("tool_calls", "stop_token", "completed", "eos")],
+        ("repetition", FailureKind.LOOP),
+    ],
+)
+def test_a_finish_reason_in_any_spelling(given: str, kind: FailureKind | None) -> None:
+    seen = detect(GradedAnswer("#### 2", "2", True, meta={"finish_reason": given, "prompt_truncated": False}))
+    assert [kind for kind, found in seen.items() if found] == ([kind] if kind else [])
+    assert None not in seen.values()
+
+
+def test_how_an_answer_ended_and_whether_it_is_right_decide_what_is_a_loop() -> None:
+    def loop(text: str, reason: str | None, right: bool) -> bool | None:
+        return detect(GradedAnswer(text, "2", right, meta={"finish_reason": reason}))[FailureKind.LOOP]
+
+    some, much = "I will add them up again. " * 5, "I will add them up again. " * 20
+    assert [loop(some, reason, False) for reason in ("length", None, "stop")] == [True, True, False]
+    assert [loop(much, "eos_token", right) for right in (False, True)] == [True, False]

@@ -1,0 +1,1 @@
+"""Texts labelled by hand as normal, loop, gibberish or salad, and what the detectors say of them."""
