@@ -25,6 +25,8 @@ _CODE_FILES: Mapping[str, str] = {
     "HumanEval.jsonl": "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2",
     "mbpp.jsonl": "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
 }
+# EvalPlus's files, whose published contents are not known here
+EVALPLUS_HUMANEVAL, EVALPLUS_MBPP = "HumanEvalPlus*.jsonl", "MbppPlus*.jsonl"
 _WIKITEXT_BYTES = 256 << 20
 
 
@@ -54,14 +56,42 @@ def check_code_files(names: Iterable[str]) -> None:
     """Raises UsageError for a file of HARNESS_DATA_DIR with tests that are not the published ones, unless it is
     trusted (`trusting`, or HARNESS_TRUST_DATA).
     """
+    names = set(names)
+    for pattern in sorted(names & {EVALPLUS_HUMANEVAL, EVALPLUS_MBPP}):
+        evalplus_file(pattern)
     folder = os.environ.get(DATA_DIR)
-    for name in _CODE_FILES.keys() & set(names) if folder and not _trusted() else ():
+    for name in _CODE_FILES.keys() & names if folder and not _trusted() else ():
         path = Path(str(folder)) / name
         if path.exists() and _sha256(path) != _CODE_FILES[name]:
             raise UsageError(
                 f"{path} is not the published file, and its tests run as you, outside the sandbox; "
                 "read it and give --trust-data, or take it out of the folder"
             )
+
+
+def evalplus_file(pattern: str) -> Path:
+    """The path of EvalPlus's file in HARNESS_DATA_DIR; there is no other source of it.
+
+    Args:
+        pattern: EVALPLUS_HUMANEVAL or EVALPLUS_MBPP; the file's name has a version.
+
+    Raises:
+        UsageError: there is none or more than one, or it is not trusted.
+    """
+    folder = os.environ.get(DATA_DIR)
+    found = sorted(Path(folder).glob(pattern)) if folder else []
+    if len(found) != 1:
+        count = f"{len(found)} of them are" if found else "none is"
+        raise UsageError(
+            f"EvalPlus's tests are in its file {pattern}, and {count} in {DATA_DIR} ({folder or 'which is not set'}); "
+            "put one there"
+        )
+    if not _trusted():
+        raise UsageError(
+            f"{found[0]} decides what is right, holds code, and its published contents are not known here; "
+            "read it and give --trust-data"
+        )
+    return found[0]
 
 
 def _trusted() -> bool:

@@ -10,10 +10,12 @@ from typing import Any
 from tasks.answers import Finder, final_answer, same_number
 from tasks.failures import GradedAnswer, lm_eval_metrics
 from tasks.generation import Generation, without_reasoning
+from tasks.jail.cell import Limits
 from tasks.programs import find_program
-from tasks.sandbox import PASSED, WRONG, run_tests
+from tasks.sandbox import PASSED, WRONG, Reference, run_tests
 
 Document = Mapping[str, Any]  # one item of a data set, in the form that its task gives it
+_LONG = Limits(wall_s=120.0, cpu_s=30)  # for hundreds of inputs
 Grade = Callable[[Document, str], GradedAnswer]  # the answer is a str, with `meta` where the engine said more
 
 
@@ -47,7 +49,8 @@ def grade_code(doc: Document, text: str) -> GradedAnswer:
     """Runs the program in an answer with the document's tests, in the sandbox.
 
     Args:
-        doc: as for `extract_code`; `tests`, Python source; `setup`, where given, runs after the program.
+        doc: as for `extract_code`; `tests`, Python source; `setup`, where given, runs after the program; `reference`
+            and `inputs`, where the tests compare with a right program's outputs (`tasks.sandbox.Reference`).
         text: the answer.
 
     Raises:
@@ -56,7 +59,11 @@ def grade_code(doc: Document, text: str) -> GradedAnswer:
     program = extract_code(doc, text)
     if program is None:
         return GradedAnswer(text, None, False, is_code=True, meta=_meta(text))
-    outcome = run_tests("\n".join((program, doc.get("setup") or "")), doc["entry_point"], doc["tests"])
+    source, reference = "\n".join((program, doc.get("setup") or "")), None
+    if doc.get("reference"):
+        reference = Reference(doc["reference"], doc["inputs"])
+    limits = _LONG if reference else Limits()
+    outcome = run_tests(source, doc["entry_point"], doc["tests"], limits, reference)
     return GradedAnswer(
         text,
         program,

@@ -30,6 +30,8 @@ _OBJECTS = {  # name -> where its Task is, in the form of an entry point
     "humaneval_complete": "tasks.humaneval.task:COMPLETE",
     "humaneval_instruct": "tasks.humaneval.task:INSTRUCT",
     "mbpp": "tasks.mbpp.task:TASK",
+    "humaneval_plus": "tasks.evalplus.task:HUMANEVAL_PLUS",
+    "mbpp_plus": "tasks.evalplus.task:MBPP_PLUS",
     "bbh_general": "tasks.bbh.task:TASK",
     "similarity": "tasks.similarity.task:TASK",
     "gsm8k_answers": "tasks.gsm8k.task:ANSWERS",

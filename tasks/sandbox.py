@@ -25,14 +25,14 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError
 from tasks.jail.cell import Jail, Limits
-from tasks.jail.checker import check
+from tasks.jail.checker import NO_REFERENCE, check
 from tasks.jail.confinement import Confinement, candidates
 
 PASSED, WRONG = "passed", "wrong"
@@ -49,7 +49,22 @@ _PROBE = {
 }
 
 
-def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits()) -> str:
+@dataclass(frozen=True)
+class Reference:
+    """A right program whose outputs the tests compare with; it runs in the sandbox as well.
+
+    Attributes:
+        program: Python source.
+        inputs: lists of arguments, as `tasks.jail.values.dumps` writes them.
+    """
+
+    program: str
+    inputs: Sequence[str]
+
+
+def run_tests(
+    program: str, entry_point: str, test: str, limits: Limits = Limits(), reference: Reference | None = None
+) -> str:
     """Runs a program's tests in the sandbox. Safe to call from several threads.
 
     Args:
@@ -57,15 +72,23 @@ def run_tests(program: str, entry_point: str, test: str, limits: Limits = Limits
         entry_point: a name that it must define.
         test: Python source that may use the program's names; it fails by an exception.
         limits: of time, memory and files.
+        reference: where given, the test finds (arguments, output of the reference) pairs in `reference_cases`, without
+            those on which the reference raises.
 
     Returns:
         "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout,
         memory, crash.
 
     Raises:
-        MeasurementError: no sandbox can be started; code is never run without one.
+        MeasurementError: no sandbox can be started (code is never run without one), or the reference itself fails.
     """
-    return _pool().run(program, entry_point, test, limits)
+    outcome = _pool().run(program, entry_point, test, limits, reference)
+    if outcome == NO_REFERENCE:
+        raise MeasurementError(
+            f"the canonical solution of {entry_point} gives no output in the sandbox for any input, or does not end; "
+            "take the problem out of the data file"
+        )
+    return outcome
 
 
 def available() -> str | None:
@@ -127,7 +150,8 @@ class _Worker:
         except OSError:
             self.usable = False
             return None
-        line = self._line(job["limits"]["wall_s"] + _GRACE_S)
+        programs = 2 if "reference" in job else 1
+        line = self._line(programs * job["limits"]["wall_s"] + _GRACE_S)
         self.usable = bool(line)
         if line is None:
             return "timeout"  # the tests themselves were kept busy by what the program returned
@@ -156,9 +180,11 @@ class Pool:
         for _ in range(size):
             self.idle.put(None)
 
-    def run(self, program: str, entry_point: str, test: str, limits: Limits) -> str:
-        """As `run_tests`."""
+    def run(self, program: str, entry_point: str, test: str, limits: Limits, reference: Reference | None = None) -> str:
+        """As `run_tests`, or NO_REFERENCE."""
         job = {"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)}
+        if reference:
+            job["reference"] = asdict(reference)
         worker = self.idle.get()
         try:
             for _ in range(_ATTEMPTS):

@@ -55,6 +55,7 @@ class Task:
         training: what can be trained on; None where there is nothing.
         off_target: names of the tasks that are evaluated beside it by default.
         code_files: names of data files in HARNESS_DATA_DIR that hold tests.
+        id_prefixes: what stands before the number in its items' own ids: "HumanEval" for HumanEval/0.
         question: a document's text without instructions, by which training items are compared with test items.
     """
 
@@ -73,6 +74,7 @@ class Task:
     training: TrainingItems | None = None
     off_target: tuple[str, ...] = ()
     code_files: tuple[str, ...] = ()
+    id_prefixes: tuple[str, ...] = ()
     question: Callable[[Document], str] = itemgetter("question")
 
     @property

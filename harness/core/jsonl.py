@@ -6,15 +6,28 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from harness.core.bounded_read import open_regular, parse_json
 from harness.core.errors import UsageError, first_line
 from harness.core.files import write_text
+from harness.core.text import well_formed
 
 FILE_BYTES, LINE_BYTES = 1 << 30, 64 << 20  # the most of a file, unpacked, and of a line
 _FORM = "a JSON Lines file has one JSON object on each line"
+_GZIP = b"\x1f\x8b"
+_OTHER_KINDS = {  # first bytes -> what such a file is
+    b"PAR1": "Parquet",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"\xfd7zXZ": "packed by xz",
+    b"BZh": "packed by bzip2",
+    b"ARROW1": "Arrow",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 def to_line(row: Mapping[str, Any]) -> str:
@@ -40,7 +53,7 @@ def read_rows(path: Path, cut_short: bool = False) -> list[dict[str, Any]]:
 def numbered_rows(
     path: Path, cut_short: bool = False, most_bytes: int = FILE_BYTES
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and rows of a file; blank lines are skipped, *.gz is unpacked.
+    """Line numbers (from 1) and rows of a file; blank lines are skipped, gzip is unpacked.
 
     Args:
         path: UTF-8, with or without a byte order mark.
@@ -67,10 +80,13 @@ def numbered_rows(
         raise UsageError(f"{path} cannot be read ({first_line(error)}); {_FORM}") from error
 
 
-def _lines(file: BinaryIO, path: Path, most_bytes: int) -> Iterator[bytes]:
+def _lines(file: BufferedReader, path: Path, most_bytes: int) -> Iterator[bytes]:
     """The lines of a file or of what is packed in it, which may be far more."""
-    left = most_bytes
-    with gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as lines:
+    left, start = most_bytes, file.peek(8)
+    if kind := next((kind for first, kind in _OTHER_KINDS.items() if start.startswith(first)), None):
+        raise UsageError(f"{path} is no plain text: it is {kind}; write it as JSON Lines, plain or gzip")
+    packed = start.startswith(_GZIP) or path.suffix == ".gz"
+    with gzip.GzipFile(fileobj=file) if packed else file as lines:
         while line := lines.readline(LINE_BYTES + 1):
             left -= len(line)
             if len(line) > LINE_BYTES or left < 0:
@@ -81,9 +97,17 @@ def _lines(file: BinaryIO, path: Path, most_bytes: int) -> Iterator[bytes]:
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = parse_json(line.decode("utf-8-sig"))
+        row = parse_json(_decoded(line))
     except ValueError as error:
         raise UsageError(f"{where} is not JSON ({first_line(error)}); {_FORM}") from error
     if not isinstance(row, dict):
         raise UsageError(f"{where} is not a JSON object; {_FORM}")
     return row
+
+
+def _decoded(line: bytes) -> str:
+    """Half a surrogate pair, which some writers encode like a character, becomes U+FFFD."""
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return well_formed(line.decode("utf-8", "surrogatepass")).removeprefix("\ufeff")

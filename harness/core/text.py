@@ -15,6 +15,11 @@ _MARKUP = re.compile(
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
+def well_formed(text: str) -> str:
+    """With U+FFFD for each lone half of a surrogate pair, which no UTF-8 file can hold; whole pairs are joined."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def visible(text: str) -> str:
     """With control, format and bidirectional characters written out; line feeds and tabs stay."""
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)

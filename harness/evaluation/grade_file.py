@@ -5,40 +5,56 @@ the data set.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.core.jsonl import numbered_rows, write_rows
+from harness.core.jsonl import write_rows
 from harness.core.out_place import check_file
-from harness.core.progress import progress_bar
+from harness.core.progress import progress_bar, say
 from harness.core.types.evaluation import SIMILARITY, SampleRecord
+from harness.evaluation.answer_rows import AnswerRow, read_answers
+from harness.evaluation.item_ids import Item, Items, is_other_question, items_of
 from harness.evaluation.samples import graded_record
 from harness.evaluation.summary import summarise
 from tasks import sandbox
 from tasks.data import trusting
-from tasks.failures import FINISH_REASONS
-from tasks.generation import Generation, without_reasoning
-from tasks.grading import grade_all
+from tasks.grading import Grade, grade_all
 from tasks.registry import find_task
 from tasks.task import Task
 
-Named = tuple[int | None, Mapping[str, Any]]
 _MOST_ROWS = 1_000_000
-_TEXTS = ("text", "completion", "solution")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the input: which item it answers, and how."""
+class Answer:
+    """A row of the file and the item that it answers."""
 
-    doc_id: int | None  # in the test split
-    ids: Mapping[str, Any]  # as given
-    doc: Mapping[str, Any]
-    text: Generation
+    row: AnswerRow
+    item: Item
+
+
+@dataclass(frozen=True)
+class FileCounts:
+    """What is odd about a file of answers, none of it an error.
+
+    Attributes:
+        items: Items in the test split.
+        missing: Those that have no answer; they do not count.
+        duplicates: Answers to an item that has one above; each counts.
+        null_texts: Answers that are null in the file; they count as empty ones.
+        other_questions: Rows with a question that is not the one of the item they name; they count.
+        left_out: Rows of lm-eval's further filters, and second choices or repeats in a row; they do not count.
+    """
+
+    items: int
+    missing: int
+    duplicates: int
+    null_texts: int
+    other_questions: int
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class GradeSummary:
     Attributes:
         accuracy: The same as `value`.
         sandbox: How model-written code was contained; None for tasks without code.
+        file: Missing items, duplicates and null texts.
     """
 
     task: str
@@ -65,15 +82,15 @@ class GradeSummary:
     failure_low: float | None
     failure_high: float | None
     sandbox: str | None
+    file: FileCounts
 
 
 def grade_file(task_name: str, source: Path, out: Path | None, trust_data: bool = False) -> GradeSummary:
-    """Grades each row of a JSON Lines file.
+    """Grades each row of a JSON Lines file, plain or gzip.
 
     Args:
         task_name: The task that was answered.
-        source: Rows with `task_id` or `doc_id`, `text` (or `completion`, `solution`), optional `finish_reason`,
-            `n_tokens` and `prompt_truncated`.
+        source: Rows of one of the forms in docs/evaluation.md.
         out: The sample rows to write, in the same order.
         trust_data: Also with a data file whose tests are not the published ones.
 
@@ -89,100 +106,89 @@ def grade_file(task_name: str, source: Path, out: Path | None, trust_data: bool 
             f"{task.name} needs a model's likelihoods or another model's answers; there is nothing to grade"
         )
     with trusting(trust_data):
-        rows = list(itertools.islice(_rows(task, source), _MOST_ROWS + 1))
-    if not rows:
-        raise UsageError(f"{source} holds no rows")
-    if len(rows) > _MOST_ROWS:
-        raise UsageError(f"{source} holds more than {_MOST_ROWS} rows; split the file")
-    graded = []
-    with progress_bar(f"Grading {len(rows)} answers to {task.name}", len(rows)) as advance:
-        for answer in grade_all(task.grade, [(row.doc, row.text) for row in rows]):
-            graded.append(answer)
-            advance(1)
-    records = [graded_record(row.doc_id, _prompt(row.doc), answer) for row, answer in zip(rows, graded, strict=True)]
+        items = items_of(task)
+    answers, left_out = _one_filter(_answers(items, source))
+    counts = _counts(items, answers, left_out)
+    if said := _remarks(counts):
+        say(f"{source}: {said}")
+    records = _graded(task, task.grade, answers)
     if out:
-        write_rows(out, ({**row.ids, **asdict(record)} for row, record in zip(rows, records, strict=True)))
-    return _summary(task, records)
+        write_rows(out, (_out_row(answer, record) for answer, record in zip(answers, records, strict=True)))
+    return _summary(task, records, counts)
 
 
-def _summary(task: Task, records: Sequence[SampleRecord]) -> GradeSummary:
+def _graded(task: Task, grade: Grade, answers: Sequence[Answer]) -> list[SampleRecord]:
+    found = []
+    pairs = [(answer.item.doc, answer.row.text) for answer in answers]
+    with progress_bar(f"Grading {len(answers)} answers to {task.name}", len(answers)) as advance:
+        for answer, verdict in zip(answers, grade_all(grade, pairs), strict=True):
+            found.append(graded_record(answer.item.doc_id, _prompt(answer.item.doc), verdict))
+            advance(1)
+    return found
+
+
+def _answers(items: Items, source: Path) -> list[Answer]:
+    found = []
+    for row in itertools.islice(read_answers(source, items.task.kind == "code"), _MOST_ROWS + 1):
+        found.append(Answer(row, items.find(row.ids, row.told, row.where)))
+    if not found:
+        raise UsageError(f"{source} holds no rows")
+    if len(found) > _MOST_ROWS:
+        raise UsageError(f"{source} holds more than {_MOST_ROWS} rows; split the file")
+    return found
+
+
+def _one_filter(answers: Sequence[Answer]) -> tuple[list[Answer], int]:
+    """Without the rows that lm-eval writes of the same response for a second filter; how many answers that leaves out,
+    with those beside the first of a row.
+    """
+    filters: dict[int, str] = {}
+    kept = []
+    for answer in answers:
+        name = answer.row.filter
+        if name is None or filters.setdefault(answer.item.position, name) == name:
+            kept.append(answer)
+    return kept, len(answers) - len(kept) + sum(answer.row.more for answer in kept)
+
+
+def _counts(items: Items, answers: Sequence[Answer], left_out: int) -> FileCounts:
+    answered = {answer.item.position for answer in answers}
+    return FileCounts(
+        items=len(items.test),
+        missing=sum(item.position not in answered for item in items.test),
+        duplicates=len(answers) - len(answered),
+        null_texts=sum(answer.row.is_null for answer in answers),
+        other_questions=sum(is_other_question(answer.item, answer.row.told) for answer in answers),
+        left_out=left_out,
+    )
+
+
+def _remarks(counts: FileCounts) -> str:
+    found = (
+        (counts.duplicates, f"duplicates: {counts.duplicates} answers to items that have one above (each counts)"),
+        (counts.null_texts, f"null texts: {counts.null_texts} (each counts as an empty answer)"),
+        (
+            counts.other_questions,
+            f"other questions: {counts.other_questions} rows hold a question that is not the item's; "
+            "is it the same data set?",
+        ),
+        (counts.left_out, f"left out: {counts.left_out} further choices, repeats or filters of the same items"),
+        (counts.missing, f"missing: {counts.missing} of {counts.items} items have no answer (they do not count)"),
+    )
+    return "; ".join(remark for number, remark in found if number)
+
+
+def _out_row(answer: Answer, record: SampleRecord) -> dict[str, Any]:
+    ids = {name: value for name, value in answer.row.ids.items() if name != "doc_id"}
+    return {**ids, **asdict(record)}
+
+
+def _summary(task: Task, records: Sequence[SampleRecord], counts: FileCounts) -> GradeSummary:
     result = asdict(summarise(task.metric, records, seconds=0.0, samples=""))
     shared = {key: value for key, value in result.items() if key not in ("seconds", "samples", "filter", "metrics")}
     contained = sandbox.confinement().mode if task.kind == "code" else None
-    return GradeSummary(task=task.name, accuracy=result["value"], sandbox=contained, **shared)
+    return GradeSummary(task=task.name, accuracy=result["value"], sandbox=contained, file=counts, **shared)
 
 
 def _prompt(doc: Mapping[str, Any]) -> str:
     return str(doc.get("question") or doc.get("prompt") or "")
-
-
-def _rows(task: Task, source: Path) -> Iterator[Row]:
-    splits = task.documents()
-    test = splits["test"]
-    named = {
-        _key(doc["task_id"]): (index if split == "test" else None, doc)
-        for split, docs in splits.items()
-        for index, doc in enumerate(docs)
-        if "task_id" in doc
-    }
-    for number, raw in numbered_rows(source):
-        where = f"{source}, line {number}"
-        doc_id, doc = _document(raw, test, named, where, task.name)
-        ids = {key: raw[key] for key in ("task_id",) if key in raw}
-        yield Row(doc_id, ids, doc, _generation(raw, where))
-
-
-def _key(task_id: Any) -> str:
-    """MBPP/11, Mbpp/11 and 11 are one; HumanEval/0 too."""
-    return str(task_id).rpartition("/")[2].strip()
-
-
-def _document(
-    raw: Mapping[str, Any], test: Sequence[Mapping[str, Any]], named: Mapping[str, Named], where: str, task: str
-) -> Named:
-    """By `task_id` where the data set has such names, else by the index in the test split."""
-    given = raw.get("task_id", raw.get("doc_id")) if named else raw.get("doc_id", raw.get("task_id"))
-    if named and "task_id" in raw:
-        if (key := _key(raw["task_id"])) not in named:
-            raise UsageError(f"{where}: task_id {raw['task_id']!r} is not an item of {task}")
-        return named[key]
-    match = (
-        re.fullmatch(r"(?:.*[/_])?(\d{1,9})", str(given)) if given is not None and not isinstance(given, bool) else None
-    )
-    if not match:
-        raise UsageError(f"{where} has no usable `task_id` or `doc_id` (the zero-based index in the test split)")
-    if int(match[1]) >= len(test):
-        raise UsageError(f"{where}: doc_id {given} is outside the {len(test)} items of {task}")
-    return int(match[1]), test[int(match[1])]
-
-
-def _generation(raw: Mapping[str, Any], where: str) -> Generation:
-    text = next((raw[key] for key in _TEXTS if isinstance(raw.get(key), str)), None)
-    meta = {key: check(raw[key], f"{where}: {key}") for key, check in _META.items() if raw.get(key) is not None}
-    if text is None and meta.get("finish_reason") in ("error", "abort"):
-        text = ""  # the engine gave nothing
-    if text is None:
-        raise UsageError(f"{where} has no `text` (or `completion`, `solution`) that is a string")
-    return without_reasoning(text, meta)
-
-
-def _reason(value: Any, where: str) -> str | None:
-    """The finish_reason as engines and services spell it; None for an unknown one."""
-    if not isinstance(value, str):
-        raise UsageError(f"{where} is {value!r}; it must be a word such as stop or length")
-    return FINISH_REASONS.get(value.lower())
-
-
-def _count(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value)):
-        raise UsageError(f"{where} is {value!r}; it must be a number of tokens")
-    return int(value)
-
-
-def _flag(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{where} is {value!r}; it must be true or false")
-    return value
-
-
-_META: dict[str, Callable[[Any, str], Any]] = {"finish_reason": _reason, "n_tokens": _count, "prompt_truncated": _flag}

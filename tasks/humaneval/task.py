@@ -98,6 +98,7 @@ COMPLETE = Task(
     training=TrainingItems(documents=training, example=complete_example, items=366),
     off_target=("mini_facts",),
     code_files=("HumanEval.jsonl", "mbpp.jsonl"),  # it is trained on the latter
+    id_prefixes=("HumanEval",),
     question=itemgetter("prompt"),
 )
 INSTRUCT = replace(

@@ -8,6 +8,7 @@ that keeps them busy is ended from outside.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import os
 import re
@@ -18,22 +19,49 @@ from typing import Any
 
 from tasks.jail.cell import Candidate, Ended, Jail, Limits
 from tasks.jail.confinement import Confinement
+from tasks.jail.values import loads
 
+NO_REFERENCE = "no_reference"  # the outcome where the program that tests compare with gives nothing
 _MEMORY = 1 << 30  # of this process: tests, and what they build from returned values
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
 def check(jail: Jail, job: Mapping[str, Any]) -> str:
     """passed, wrong (a test failed), or what happened to the candidate. Raises OSError where the sandbox is gone."""
+    limits, given = Limits(**job["limits"]), {}
+    if "reference" in job:
+        given = {"reference_cases": _reference_cases(jail, job["reference"], job["entry_point"], limits)}
+        if not given["reference_cases"]:
+            return NO_REFERENCE
     try:
-        with jail.candidate(job["program"], Limits(**job["limits"])) as candidate:
-            return _outcome(candidate, job["entry_point"], job["test"])
+        with jail.candidate(job["program"], limits) as candidate:
+            return _outcome(candidate, job["entry_point"], job["test"], given)
     except Ended as end:
         return end.outcome
 
 
-def _outcome(candidate: Candidate, entry_point: str, test: str) -> str:
-    space = _names(candidate, entry_point, test)
+def _reference_cases(
+    jail: Jail, reference: Mapping[str, Any], entry_point: str, limits: Limits
+) -> list[tuple[list[Any], Any]]:
+    """(arguments, output) of each input on which the reference raises nothing; none where it ends before the last."""
+    found = []
+    try:
+        with jail.candidate(reference["program"], limits) as candidate:
+            for text in reference["inputs"]:
+                arguments = loads(text, _no_object)
+                with contextlib.suppress(Exception):
+                    found.append((arguments, candidate.call(entry_point, tuple(arguments), {})))
+    except Ended:
+        return []
+    return found
+
+
+def _no_object(number: int) -> Any:
+    raise ValueError(f"object {number} stands for nothing")
+
+
+def _outcome(candidate: Candidate, entry_point: str, test: str, given: Mapping[str, Any]) -> str:
+    space = {**_names(candidate, entry_point, test), **given}
     if not callable(space.get(entry_point)):
         return "no_entry_point"
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _SPLITS = {  # task_ids, as published
     "test": range(11, 511),
     "validation": range(511, 601),
     "train": range(601, 975),
+    "other": (1, *range(5, 11)),  # published with the worked examples, and not used as such
 }
 _QUESTION = (
     "You are an expert Python programmer, and here is your task: {text} "
@@ -63,7 +64,8 @@ def document(row: Document) -> dict[str, Any]:
     question = _QUESTION.format(text=row["text"], tests=tests)
     entry_point = _entry_point(code, row["test_list"])
     found = {"task_id": row["task_id"], "text": row["text"], "question": question, "code": code}
-    return {**found, "entry_point": entry_point, "tests": tests, "setup": setup}
+    found |= {"entry_point": entry_point, "tests": tests, "test_list": row["test_list"], "setup": setup}
+    return found
 
 
 def _entry_point(code: str, tests: Sequence[str]) -> str:
@@ -71,9 +73,10 @@ def _entry_point(code: str, tests: Sequence[str]) -> str:
     return next((word for word in re.findall(r"\w+", tests[0]) if word in defined), defined[-1] if defined else "")
 
 
-def instructions(n: int, seed: int) -> tuple[str, list[Example]]:
-    """Training problems with their solutions: prompts that ask for code."""
-    found = [document(row) for row in rows() if row["task_id"] in _SPLITS["train"]]
+def instructions(n: int, seed: int, without: Set[int] = frozenset()) -> tuple[str, list[Example]]:
+    """Training problems with their solutions: prompts that ask for code; not those whose task_id is in `without`."""
+    train = set(_SPLITS["train"]) - without
+    found = [document(row) for row in rows() if row["task_id"] in train]
     return "MBPP (train)", [Example(d["question"], f"{d['code']}\n[DONE]") for d in sample(found, n, seed)]
 
 
@@ -112,6 +115,7 @@ TASK = Task(
     training=TrainingItems(documents=training, example=example, items=368),
     off_target=("mini_facts",),
     code_files=("mbpp.jsonl",),
+    id_prefixes=("MBPP",),
     question=itemgetter("text"),
 )
 load, process_results = TASK.load, TASK.process_results  # for the YAML

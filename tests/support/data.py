@@ -45,9 +45,44 @@ def make_data_folder(folder: Path) -> Path:
     return folder
 
 
+def write_evalplus_files(folder: Path) -> None:
+    """Problems of our own in EvalPlus's form, in files that are called like EvalPlus's."""
+    shared = {
+        "task_id": "Mbpp/2",
+        "prompt": '"""\nFind what both tuples have.\nassert set(share((3, 4),(4, 5))) == set((4,))\n"""\n',
+        "entry_point": "share",
+        "canonical_solution": "\ndef share(a, b):\n    return tuple({*a} & {*b}) if isinstance(a, tuple) else 1 / 0\n",
+        "base_input": [[[3, 4], [4, 5]]],
+        "plus_input": [[[1, 2, 3], [3, 2]], [[], [1]]],
+        "contract": "\n  assert a\n",
+        "atol": 0,
+    }
+    half = {
+        **shared,
+        "task_id": "Mbpp/12",
+        "prompt": '"""\nWrite a function to halve.\nassert half(3) == 1.5\n"""\n',
+        "entry_point": "half",
+        "canonical_solution": "\ndef half(x):\n    return x / 3 * 1.5\n",
+        "base_input": [[3]],
+        "plus_input": [[number] for number in range(50)] + [["no number"]],
+    }
+    add = {
+        **shared,
+        "task_id": "HumanEval/0",
+        "prompt": 'def add(x, y):\n    """Gives the sum."""\n',
+        "entry_point": "add",
+        "canonical_solution": "    return x + y\n",
+        "base_input": [[1, 2]],
+        "plus_input": [[1.5, 2]],
+    }
+    write_jsonl(folder / "MbppPlus-v0.2.0.jsonl", [shared, half])
+    write_jsonl(folder / "HumanEvalPlus-v0.1.10.jsonl", [add])
+
+
 needs_data = pytest.mark.skipif(
     "HARNESS_DATA_DIR" not in os.environ, reason="HARNESS_DATA_DIR is not set, GSM8K is not at hand"
 )
 
 
+EVALPLUS = ("humaneval_plus", "mbpp_plus")  # from EvalPlus's files, which nobody downloads here
 OURS = ("mini_math", "mini_facts", "mini_code")

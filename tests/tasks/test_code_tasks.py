@@ -98,5 +98,6 @@ def test_mbpp_is_asked_with_three_worked_problems_of_the_prompt_split() -> None:
         "test": 500,
         "validation": 90,
         "train": 374,
+        "other": 7,
     }
     assert [row["task_id"] for row in splits["prompt"]] == [2, 3, 4] and splits["test"][0]["task_id"] == 11

@@ -19,9 +19,10 @@ from tasks.failures import GradedAnswer
 from tasks.grading import graded
 from tasks.registry import TASKS, calibration, distractors, evaluated_questions, find_task, training_items
 from tasks.task import Task
-from tests.support.data import OURS, needs_data
+from tests.support.data import EVALPLUS, OURS, needs_data
 
-LOCAL = [name for name in TASKS if name != "wikitext"]  # whose training split is not among the local files
+# wikitext's training split is not among the local files; EvalPlus's: test_evalplus.py
+LOCAL = [name for name in TASKS if name not in ("wikitext", *EVALPLUS)]
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in LOCAL]
 ANSWERED = [name for name in LOCAL if TASKS[name].generates and name != "similarity"]  # which has no right answers
 GENERATING = [row for row in ROWS if row.values[0] in ANSWERED]

@@ -118,3 +118,33 @@ def test_the_whole_has_a_limit_where_one_is_given(tmp_path: Path) -> None:
     assert len(list(numbered_rows(tmp_path / "a.jsonl", most_bytes=90))) == 10
     with pytest.raises(UsageError, match="more than 89 bytes"):
         list(numbered_rows(tmp_path / "a.jsonl", most_bytes=89))
+
+
+def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+    packed = tmp_path / "rows"
+    packed.write_bytes(gzip.compress(b'{"a": 1}\n'))
+    assert read_rows(packed) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"PK\x03\x04\x14", "ZIP"),
+        (b"\x28\xb5\x2f\xfd$", "zstd"),
+        ('{"a": 1}\n'.encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_other_kinds_of_file_are_named(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(UsageError, match=f"it is .*{kind}.*JSON Lines"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_half_an_emoji_in_bytes_costs_one_character(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"a": "\xed\xa0\xbd"}\n{"a": "\xed\xa0\xbd\xed\xb8\x80"}\n')
+    assert read_rows(file) == [{"a": "\ufffd"}, {"a": "\U0001f600"}]
+    file.write_bytes(b'{"a": "\xe4"}\n')
+    with pytest.raises(UsageError, match="line 1 is not JSON"):
+        read_rows(file)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.core import progress
-from harness.core.text import one_line, visible
+from harness.core.text import one_line, visible, well_formed
 
 HOSTILE = "a [b]x[/b] [/b] \x1b]0;title\x07 \x9b31m \u202e rtl \r over\u2028line\x0bend"
 
@@ -38,3 +38,13 @@ def test_a_title_of_a_bar_is_neither_markup_nor_an_order_to_the_terminal(
     shown = written.getvalue()
     assert "[b]x[/b] [/b]" in shown and "\\u001b]0;title" in shown
     assert not any(order in shown for order in ("\x1b]", "\x07", "\x9b", "\u202e", "\u2028", "\x0b"))
+
+
+def test_half_a_surrogate_pair_costs_one_character() -> None:
+    texts = {
+        "a\ud83d": "a\ufffd",
+        "\udc4d b": "\ufffd b",
+        "\ud83d\ud83d\ude00": "\ufffd\U0001f600",
+        "ä\u2028\x00": "ä\u2028\x00",
+    }
+    assert {text: well_formed(text) for text in texts} == texts

@@ -7,25 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from harness.cli.main import cli
 from harness.core.statistics import wilson
 from tasks.humaneval.task import rows as humaneval_rows
 from tasks.mini_math.task import items
 from tasks.registry import TASKS
+from tests.support.grade_command import grade
 
 PROBLEMS = items("test", 4)
-
-
-def grade(tmp_path: Path, task: str, rows: list[Any]) -> tuple[Result, list[dict[str, Any]], dict[str, Any]]:
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
-    result = CliRunner().invoke(cli, ["grade", "--task", task, str(source), "--out", str(out)], catch_exceptions=True)
-    if result.exit_code:
-        return result, [], {}
-    graded = [json.loads(line) for line in out.read_text().splitlines()]
-    return result, graded, json.loads(result.stdout.strip().splitlines()[-1])
 
 
 def test_rows_keep_order_and_ids_and_the_summary_counts_them(tmp_path: Path) -> None:
@@ -49,11 +38,57 @@ def test_what_the_rows_do_not_say_is_unknown_and_not_zero(tmp_path: Path) -> Non
     _, graded, summary = grade(
         tmp_path, "mini_math", [{"doc_id": 0, "text": PROBLEMS[0].solution}, {"doc_id": 1, "text": ""}]
     )
-    assert graded[0]["unknown"] == ["engine_error", "prompt_truncated", "truncated"]
+    assert graded[0]["unknown"] == ["engine_error", "truncated"]
     assert summary["failures"]["truncated"] is None and summary["failures"]["empty"] == 0.5
     assert summary["failure_rate"] is None and summary["trap_rate"] is None and summary["tokens_per_answer"] is None
     _, _, all_failed = grade(tmp_path, "mini_math", [{"doc_id": 1, "text": ""}])
     assert all_failed["failure_rate"] == 1.0, "an answer that failed for certain is a failure whatever else is unknown"
+
+
+def test_the_failure_rate_is_known_where_finish_reason_and_tokens_are_given(tmp_path: Path) -> None:
+    rows = [
+        {"doc_id": i, "text": text, "finish_reason": reason, "n_tokens": 9}
+        for i, text, reason in ((0, PROBLEMS[0].solution, "stop"), (1, "So 4", "length"), (2, "#### 77", "stop"))
+    ]
+    _, _, summary = grade(tmp_path, "mini_math", rows)
+    assert summary["failure_rate"] == pytest.approx(1 / 3) and summary["failures"]["prompt_truncated"] == 0.0
+    assert (summary["failure_low"], summary["failure_high"]) == pytest.approx(wilson(1, 3))
+    cut = grade(tmp_path, "mini_math", [{**rows[0], "prompt_truncated": True}])[2]
+    assert cut["failures"]["prompt_truncated"] == cut["failure_rate"] == 1.0
+
+
+def test_duplicates_missing_items_and_null_texts_are_said_and_counted(tmp_path: Path) -> None:
+    right, null = {"doc_id": 0, "text": PROBLEMS[0].solution}, {"doc_id": 1, "text": None, "finish_reason": "stop"}
+    result, graded, summary = grade(tmp_path, "mini_math", [right, null, {**right, "text": "#### 0.5"}])
+    assert [(row["correct"], row["failure"]) for row in graded] == [(True, None), (False, "empty"), (False, "wrong")]
+    assert summary["file"] == {
+        "items": 500,
+        "missing": 498,
+        "duplicates": 1,
+        "null_texts": 1,
+        "other_questions": 0,
+        "left_out": 0,
+    }
+    said = [line for line in result.stderr.splitlines() if "in.jsonl" in line]
+    assert len(said) == 1
+    assert all(part in said[0] for part in ("duplicates: 1", "null texts: 1", "missing: 498 of 500")), said
+    complete = [{"doc_id": i, "text": ""} for i in range(500)]
+    assert "in.jsonl:" not in grade(tmp_path, "mini_math", complete)[0].stderr
+
+
+def test_numbers_of_pandas_are_numbers(tmp_path: Path) -> None:
+    rows = [{"doc_id": 1.0, "task_id": None, "text": PROBLEMS[1].solution, "n_tokens": 96.0, "finish_reason": None}]
+    text = json.dumps({**rows[0], "finish_reason": float("nan"), "doc_id": "1.0"})
+    _, graded, summary = grade(tmp_path, "mini_math", [*rows, text])
+    assert [(row["doc_id"], row["n_tokens"], row["correct"]) for row in graded] == [(1, 96, True)] * 2
+    assert summary["tokens_per_answer"] == 96.0
+
+
+def test_half_an_emoji_costs_one_character(tmp_path: Path) -> None:
+    _, graded, _ = grade(
+        tmp_path, "mini_math", ['{"doc_id": 0, "text": "#### 1 \\ud83d"}', {"doc_id": 1, "text": "👍"}]
+    )
+    assert [row["text"] for row in graded] == ["#### 1 \ufffd", "👍"]
 
 
 def test_the_papers_trap_counts_answers_of_1024_tokens(tmp_path: Path) -> None:
@@ -103,8 +138,11 @@ def test_humaneval_takes_completions_and_solutions_by_task_id(tmp_path: Path) ->
         ({"doc_id": -1, "text": "4"}, "line 2 has no usable"),
         ({"doc_id": 500, "text": "4"}, "doc_id 500 is outside the 500 items of mini_math"),
         ({"doc_id": 1, "text": 4}, "line 2 has no `text`"),
-        ({"doc_id": 1, "text": None, "finish_reason": "stop"}, "line 2 has no `text`"),
+        ({"doc_id": 1, "prompt": "4"}, "line 2 has no `text`"),
+        ({"doc_id": 0.5, "text": "4"}, "line 2 has no usable"),
+        ({"doc_id": "1" * 101, "text": "4"}, "line 2 has no usable"),
         ({"doc_id": 1, "text": "4", "n_tokens": "many"}, "line 2: n_tokens is 'many'"),
+        ({"doc_id": 1, "text": "4", "n_tokens": 9.5}, "line 2: n_tokens is 9.5"),
         ({"doc_id": 1, "text": "4", "finish_reason": ["length"]}, "line 2: finish_reason is"),
         ({"doc_id": 1, "text": "4", "prompt_truncated": "no"}, "line 2: prompt_truncated is 'no'"),
     ],
