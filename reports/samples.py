@@ -52,7 +52,7 @@ def browser_rows(
     """kinds: names; tasks: name -> {prompts: {item: text}, total: answers, variants: {name: rows}}.
 
     A row: item, text, right (1, 0, null), kinds seen (indices, the first by precedence first), tokens, start of the
-    loop or -1.
+    loop or -1, perhaps the module that the sandbox does not have.
     """
     base = run["variants"][0]["name"]
     seen = (
@@ -105,7 +105,8 @@ def _row(row: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
     right = None if row["correct"] is None else int(row["correct"])
     found = row["failures"] or ([] if row["correct"] is not False or UNEXPLAINED not in kinds else [UNEXPLAINED])
     start = len(text[: loop.start].encode("utf-16-le", "surrogatepass")) // 2 if loop else -1  # as JavaScript counts
-    return [row["doc_id"], text, right, [kinds.index(kind) for kind in found], row["n_tokens"], start]
+    missing = [row["missing_module"]] if row["missing_module"] else []
+    return [row["doc_id"], text, right, [kinds.index(kind) for kind in found], row["n_tokens"], start, *missing]
 
 
 def _cut(text: str) -> str:

@@ -42,7 +42,9 @@ NOT_GENERATION_FAILURES = {FailureKind.WRONG, FailureKind.RUNTIME_ERROR, Failure
 
 @dataclass(frozen=True)
 class GradedAnswer:
-    """`prediction` is what was extracted (None: nothing); `outcome` is the sandbox's word where code was run."""
+    """`prediction` is what was extracted (None: nothing); `outcome` is the sandbox's word where code was run, and
+    `missing_module` what the program could not import, where that ended it.
+    """
 
     text: str
     prediction: str | None
@@ -50,6 +52,7 @@ class GradedAnswer:
     is_code: bool = False
     outcome: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    missing_module: str | None = None
 
 
 Detector = Callable[[GradedAnswer], bool | None]

@@ -39,10 +39,15 @@ def extract_code(doc: Document, text: str) -> str | None:
     """The program in an answer; None where there is none.
 
     Args:
-        doc: `entry_point`, the function that is asked for; `prompt`, where the answer may continue it.
+        doc: `entry_point`, the function that is asked for; `prompt`, where the answer may continue it; `stop`, which
+            ends an answer: what a model wrote behind it is another item.
         text: the answer.
     """
-    return find_program(text, doc["entry_point"], doc.get("prompt", ""), _is_truncated(text))
+    stop = doc.get("stop")
+    kept, ended, _ = text.partition(stop) if stop else (text, "", "")
+    if not ended or not kept.strip():
+        kept, ended = text, ""
+    return find_program(kept, doc["entry_point"], doc.get("prompt", ""), _is_truncated(text) and not ended)
 
 
 def grade_code(doc: Document, text: str) -> GradedAnswer:
@@ -71,6 +76,7 @@ def grade_code(doc: Document, text: str) -> GradedAnswer:
         is_code=True,
         outcome=None if outcome in (PASSED, WRONG) else outcome,
         meta=_meta(text),
+        missing_module=outcome.missing_module,
     )
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError
-from tasks.jail.cell import Jail, Limits
+from tasks.jail.cell import Jail, Limits, Outcome
 from tasks.jail.checker import NO_REFERENCE, check
 from tasks.jail.confinement import Confinement, candidates
 
@@ -64,7 +64,7 @@ class Reference:
 
 def run_tests(
     program: str, entry_point: str, test: str, limits: Limits = Limits(), reference: Reference | None = None
-) -> str:
+) -> Outcome:
     """Runs a program's tests in the sandbox. Safe to call from several threads.
 
     Args:
@@ -77,7 +77,7 @@ def run_tests(
 
     Returns:
         "passed", "wrong" (a test failed), or a failure kind: syntax_error, no_entry_point, runtime_error, timeout,
-        memory, crash.
+        memory, crash. `missing_module` names what the program could not import, where that ended it.
 
     Raises:
         MeasurementError: no sandbox can be started (code is never run without one), or the reference itself fails.
@@ -141,7 +141,7 @@ class _Worker:
         )
         self.usable = self._line(_START_S) == b"ready\n"
 
-    def run(self, job: Mapping[str, Any]) -> str | None:
+    def run(self, job: Mapping[str, Any]) -> Outcome | None:
         """The outcome, or None where the sandbox broke; `usable` says whether it takes another job."""
         assert self.process.stdin is not None
         try:
@@ -154,8 +154,8 @@ class _Worker:
         line = self._line(programs * job["limits"]["wall_s"] + _GRACE_S)
         self.usable = bool(line)
         if line is None:
-            return "timeout"  # the tests themselves were kept busy by what the program returned
-        outcome = json.loads(line)["outcome"] if line else None
+            return Outcome("timeout")  # the tests themselves were kept busy by what the program returned
+        outcome = Outcome(**json.loads(line)) if line else None
         return None if outcome == "sandbox" else outcome
 
     def _line(self, seconds: float) -> bytes | None:
@@ -180,7 +180,9 @@ class Pool:
         for _ in range(size):
             self.idle.put(None)
 
-    def run(self, program: str, entry_point: str, test: str, limits: Limits, reference: Reference | None = None) -> str:
+    def run(
+        self, program: str, entry_point: str, test: str, limits: Limits, reference: Reference | None = None
+    ) -> Outcome:
         """As `run_tests`, or NO_REFERENCE."""
         job = {"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)}
         if reference:
@@ -193,7 +195,7 @@ class Pool:
                 outcome = worker.run(job)
                 if outcome is not None:
                     return outcome
-            return "crash"  # a program that takes its sandbox down every time
+            return Outcome("crash")  # a program that takes its sandbox down every time
         finally:
             self.idle.put(worker)
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from tasks.definitions import definitions_in, imported, is_own_module, only_reuses
 
 _Key = TypeVar("_Key")
 
@@ -36,26 +37,28 @@ class _Names:
     read: frozenset[str]
     made: frozenset[str]
     called: frozenset[str]
-    runs_later: bool = False  # a definition, or one that may fail
+    needed: frozenset[str]  # read as it runs, not later in a function; none of a definition, or of one that may fail
 
 
 def useful(nodes: Sequence[ast.stmt], entry_point: str) -> set[int]:
-    """The id of every statement to keep: definitions and imports, what makes the names that they read, and what works
-    on those.
+    """The id of every statement to keep: definitions and imports, what defines the entry point in another way, what
+    makes the names that they read, and what works on those.
 
-    A statement that calls the entry point, waits for input or ends the program is never kept, nor one that reads what
-    nothing kept makes. Every name is looked at once, so that the time grows with the program's length.
+    A statement that only calls the entry point, gives its name to something else, waits for input or ends the program
+    is never kept, nor one that reads what nothing kept makes. Every name is looked at once, so that the time grows with
+    the program's length.
     """
+    if any(definitions_in(node, entry_point) for node in nodes):
+        nodes = [node for node in nodes if not only_reuses(node, entry_point)]
     names = {id(node): _names(node) for node in nodes}
-    wanted = [node for node in nodes if isinstance(node, _DEFINITIONS) and _is_wanted_anyway(node, entry_point)]
-    definitions = {id(node) for node in wanted}
+    definitions = {id(node) for node in nodes if _is_wanted_anyway(node, entry_point)}
     candidates = [
         node for node in nodes if id(node) not in definitions and _may_belong(node, names[id(node)], entry_point)
     ]
     functions = {
         node.name: names[id(node)].read for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    return _founded(names, _reached(definitions, candidates, names, functions))
+    return _founded(names, _reached(definitions, candidates, names, functions), definitions)
 
 
 def _reached(
@@ -101,12 +104,18 @@ def _index(rows: Iterable[tuple[_Key, Iterable[str]]]) -> dict[str, list[_Key]]:
 
 
 def _is_wanted_anyway(node: ast.stmt, entry_point: str) -> bool:
-    """Not an import that may be missing here, nor a driver; those are kept where something reads them."""
+    """What defines the entry point; of the rest not an import that may be missing here, nor a driver: those are kept
+    where something reads them.
+    """
+    if definitions_in(node, entry_point):
+        return True
     if isinstance(node, ast.Import):
-        return all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in node.names)
+        return all(is_own_module(alias.name) for alias in node.names)
     if isinstance(node, ast.ImportFrom):
-        return str(node.module).partition(".")[0] in sys.stdlib_module_names
-    return getattr(node, "name", "") == entry_point or not _DRIVERS.fullmatch(getattr(node, "name", ""))
+        return is_own_module(node.module)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return not _DRIVERS.fullmatch(node.name)
+    return False
 
 
 def _may_belong(node: ast.stmt, names: _Names, entry_point: str) -> bool:
@@ -132,11 +141,11 @@ def _is_setting(node: ast.stmt) -> bool:
     )
 
 
-def _founded(names: Mapping[int, _Names], kept: set[int]) -> set[int]:
-    """Without statements that read, as they run, what no kept statement makes."""
+def _founded(names: Mapping[int, _Names], kept: set[int], definitions: set[int]) -> set[int]:
+    """Without statements that read, as they run, what no kept statement makes; `definitions` stay."""
     makers = Counter(name for key in kept for name in names[key].made)
     makers.update({*dir(builtins), "__file__", "__doc__", "__builtins__"})
-    readers = _index((key, names[key].read) for key in kept if not names[key].runs_later)
+    readers = _index((key, names[key].needed) for key in kept - definitions)
     waiting = [name for name in readers if not makers[name]]
     kept = set(kept)
     while waiting:
@@ -152,20 +161,31 @@ def _names(node: ast.stmt) -> _Names:
     read: set[str] = set()
     made: set[str] = set()
     called: set[str] = set()
-    for child in ast.walk(node):
+    needed: set[str] = set()
+    for child, later in _walk(node):
         if isinstance(child, ast.Name):
             (read if isinstance(child.ctx, ast.Load) else made).add(child.id)
+            needed |= {child.id} if isinstance(child.ctx, ast.Load) and not later else set()
         else:
             made.update(_made_by(child))
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
             called.add(child.func.id)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return _Names(
-            frozenset(read - (made - {node.name})) | _globals(node), frozenset({node.name}), frozenset(called), True
-        )
+        own = frozenset(read - (made - {node.name})) | _globals(node)
+        return _Names(own, frozenset({node.name}), frozenset(called), frozenset())
     changed = {node.target.id} if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) else set()
-    later = isinstance(node, ast.Import | ast.ImportFrom | ast.Try)
-    return _Names(frozenset(read - made | changed), frozenset(made), frozenset(called), later)
+    needed = set() if isinstance(node, ast.Import | ast.ImportFrom | ast.Try) else needed - made | changed
+    return _Names(frozenset(read - made | changed), frozenset(made), frozenset(called), frozenset(needed))
+
+
+def _walk(node: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node of the tree, and whether it stands in a function, which runs later."""
+    waiting = [(node, False)]
+    while waiting:
+        one, later = waiting.pop()
+        yield one, later
+        later = later or isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        waiting += [(child, later) for child in ast.iter_child_nodes(one)]
 
 
 def _made_by(node: ast.AST) -> set[str]:
@@ -173,7 +193,7 @@ def _made_by(node: ast.AST) -> set[str]:
     if isinstance(node, ast.arg):
         return {node.arg}
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        return imported(node)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     return {node.name} if isinstance(node, ast.ExceptHandler) and node.name else set()

@@ -65,7 +65,15 @@ def _graded_by_task(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
         correct=sample.get(task.metric) == 1.0,
         prediction=task.extract(sample["doc"], text) if task.extract else None,
         seen={kind: None if math.isnan(flag) else flag == 1.0 for kind, flag in flags.items()},
+        missing_module=_missing_module(text),
     )
+
+
+def _missing_module(text: Any) -> str | None:
+    """Of an answer that was graded while others were generated: lm-eval hands on only numbers of a verdict."""
+    pending = getattr(text, "verdict", None)
+    found: str | None = pending.result().missing_module if pending else None
+    return found
 
 
 def builtin_record(sample: Mapping[str, Any], value: Any) -> SampleRecord:
@@ -98,11 +106,19 @@ def graded_record(doc_id: int | None, prompt: str, answer: GradedAnswer) -> Samp
         correct=answer.correct,
         prediction=answer.prediction,
         seen=detect(answer),
+        missing_module=answer.missing_module,
     )
 
 
 def _record(
-    *, doc_id: int | None, prompt: str, text: str, correct: bool | None, prediction: str | None, seen: Seen
+    *,
+    doc_id: int | None,
+    prompt: str,
+    text: str,
+    correct: bool | None,
+    prediction: str | None,
+    seen: Seen,
+    missing_module: str | None = None,
 ) -> SampleRecord:
     """The first kind of failure by precedence is the record's `failure`."""
     meta = getattr(text, "meta", {})
@@ -119,4 +135,5 @@ def _record(
         n_tokens=meta.get("n_tokens"),
         reasoning=meta.get("reasoning"),
         unknown=tuple(str(kind) for kind in FailureKind if seen[kind] is None),
+        missing_module=missing_module,
     )

@@ -119,7 +119,7 @@
       return !search || row[1].toLowerCase().includes(search) || (task().prompts[row[0]] || "").toLowerCase().includes(search);
     };
     const verdict = (row) => (row[2] === 1 ? "right" : row[2] === 0 ? "wrong" : "not judged");
-    const outcome = (row) => [verdict(row), ...row[3].map((i) => kinds[i]).filter((kind) => kind !== "wrong")].join(", ");
+    const outcome = (row) => [verdict(row), ...row[3].map((i) => kinds[i]).filter((kind) => kind !== "wrong"), ...(row[6] ? [`${row[6]} is not in the sandbox`] : [])].join(", ");
     const side = (name, row) => {
       const box = make("div");
       box.append(make("h4", row ? `${name}: ${outcome(row)}${row[4] === null ? "" : `, ${row[4]} tokens`}` : name));

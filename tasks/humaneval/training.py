@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.source import indented, split_lines
+
 _OPENING = "Write a python function to "
 _INDENT = "    "
 
@@ -31,14 +33,14 @@ def as_completion(doc: Mapping[str, Any]) -> dict[str, str] | None:
         or last.body[0].lineno == last.lineno
     ):
         return None
-    lines = source.splitlines(keepends=True)
+    lines = split_lines(source)
     start = last.body[0].lineno - 1
     body = textwrap.dedent("".join(lines[start:]))
     head = "".join(lines[:start]).expandtabs(4)
-    indented = textwrap.indent(body.expandtabs(4), _INDENT)
+    body = indented(body.expandtabs(4))
     return {
         "prompt": f"{head}{_docstring(doc['text'], doc['tests'])}",
-        "body": indented,
+        "body": body,
         "entry_point": str(doc["entry_point"]),
         "tests": str(doc["tests"]),
         "setup": str(doc["setup"]),

@@ -9,11 +9,13 @@ from __future__ import annotations
 import builtins
 import contextlib
 import json
+import re
 import secrets
 import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ _START_S = 20.0
 _LONGEST_REPLY = 8 << 20  # bytes of one line; values.py keeps honest ones below
 _CHUNK = 1 << 16
 _FAULTS = ("syntax_error", "runtime_error", "memory")  # what a candidate's own process may say of itself
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,28 @@ class Limits:
         return {"RLIMIT_CPU": (self.cpu_s, self.cpu_s + 1), **{name: (value, value) for name, value in whole.items()}}
 
 
+class Outcome(str):
+    """The verdict on a program: passed, wrong or a failure kind.
+
+    missing_module: what the program could not import, where that ended it.
+    """
+
+    missing_module: str | None
+
+    def __new__(cls, kind: str, missing_module: str | None = None) -> Outcome:
+        self = super().__new__(cls, kind)
+        self.missing_module = missing_module
+        return self
+
+
 class Ended(BaseException):
     """The candidate is over; `outcome` is a failure kind. Not an Exception: a test's own `except` must not swallow
     it.
     """
 
-    def __init__(self, outcome: str) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
+    def __init__(self, kind: str, missing_module: str | None = None) -> None:
+        super().__init__(kind)
+        self.outcome = Outcome(kind, missing_module)
 
 
 class _Gone(BaseException):
@@ -146,7 +163,7 @@ def _ending(status: Mapping[str, Any], limits: Limits) -> str:
 
 class Candidate:
     """A defined program. Values that cannot cross are Opaque; what the program raises is raised here, marked
-    `from_candidate`.
+    `from_candidate`, with `missing_module`.
     """
 
     def __init__(self, channel: socket.socket, program: str, limits: Limits) -> None:
@@ -180,7 +197,7 @@ class Candidate:
             self.over = end  # a test that swallows everything does not swallow this
             raise
         if "raised" in answer:
-            raise _exception(str(answer["raised"]))
+            raise _exception(str(answer["raised"]), _missing_module(answer))
         try:
             return loads(answer["value"], lambda number: Opaque(self, int(number)))
         except (KeyError, ValueError):
@@ -195,7 +212,7 @@ class Candidate:
         if not isinstance(answer, dict):
             raise Ended("crash")
         if "fault" in answer:
-            raise Ended(answer["fault"] if answer["fault"] in _FAULTS else "crash")
+            raise Ended(answer["fault"] if answer["fault"] in _FAULTS else "crash", _missing_module(answer))
         return answer
 
     def _line(self) -> bytes:
@@ -254,7 +271,14 @@ def _number(value: Any) -> int:
     raise TypeError(f"a {type(value).__name__} cannot be handed to the program")
 
 
-def _exception(name: str) -> Exception:
+def _missing_module(answer: Mapping[str, Any]) -> str | None:
+    """The module that the program could not import, as its process says: only a name, and none that Python has."""
+    name = answer.get("missing")
+    is_name = isinstance(name, str) and _MODULE.fullmatch(name) and name not in sys.stdlib_module_names
+    return name if is_name else None
+
+
+def _exception(name: str, missing_module: str | None) -> Exception:
     """Python's own exception of that name, else a RuntimeError."""
     kind = getattr(builtins, name, None)
     plain = (
@@ -263,5 +287,5 @@ def _exception(name: str) -> Exception:
         and not issubclass(kind, UnicodeError | BaseExceptionGroup)
     )
     error: Exception = kind(name) if plain and kind else RuntimeError(name)
-    error.__dict__["from_candidate"] = True
+    error.__dict__.update(from_candidate=True, missing_module=missing_module)
     return error

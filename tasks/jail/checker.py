@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.jail.cell import Candidate, Ended, Jail, Limits
+from tasks.jail.cell import Candidate, Ended, Jail, Limits, Outcome
 from tasks.jail.confinement import Confinement
 from tasks.jail.values import loads
 
@@ -26,13 +26,13 @@ _MEMORY = 1 << 30  # of this process: tests, and what they build from returned v
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
-def check(jail: Jail, job: Mapping[str, Any]) -> str:
+def check(jail: Jail, job: Mapping[str, Any]) -> Outcome:
     """passed, wrong (a test failed), or what happened to the candidate. Raises OSError where the sandbox is gone."""
     limits, given = Limits(**job["limits"]), {}
     if "reference" in job:
         given = {"reference_cases": _reference_cases(jail, job["reference"], job["entry_point"], limits)}
         if not given["reference_cases"]:
-            return NO_REFERENCE
+            return Outcome(NO_REFERENCE)
     try:
         with jail.candidate(job["program"], limits) as candidate:
             return _outcome(candidate, job["entry_point"], job["test"], given)
@@ -60,17 +60,19 @@ def _no_object(number: int) -> Any:
     raise ValueError(f"object {number} stands for nothing")
 
 
-def _outcome(candidate: Candidate, entry_point: str, test: str, given: Mapping[str, Any]) -> str:
+def _outcome(candidate: Candidate, entry_point: str, test: str, given: Mapping[str, Any]) -> Outcome:
     space = {**_names(candidate, entry_point, test), **given}
     if not callable(space.get(entry_point)):
-        return "no_entry_point"
+        return Outcome("no_entry_point")
     try:
         exec(compile(test, "test", "exec"), space)
     except Exception as error:
-        return "runtime_error" if getattr(error, "from_candidate", False) else "wrong"
+        if not getattr(error, "from_candidate", False):
+            return Outcome("wrong")
+        return Outcome("runtime_error", getattr(error, "missing_module", None))
     if candidate.over:
         raise candidate.over
-    return "passed"
+    return Outcome("passed")
 
 
 def _names(candidate: Candidate, entry_point: str, test: str) -> dict[str, Any]:
@@ -97,8 +99,8 @@ def main() -> None:
             outcome = check(jail, json.loads(line))
         except OSError:
             jail.broken = True
-            outcome = "sandbox"
-        print(json.dumps({"outcome": outcome}), file=answers, flush=True)
+            outcome = Outcome("sandbox")
+        print(json.dumps({"kind": outcome, "missing_module": outcome.missing_module}), file=answers, flush=True)
     jail.close()
 
 

@@ -88,7 +88,7 @@ def answer(channel: socket.socket) -> None:
     except MemoryError:
         say(channel, '{"fault": "memory"}')
     except BaseException as error:
-        say(channel, json.dumps({"fault": "runtime_error", "error": type(error).__name__}))
+        say(channel, json.dumps({"fault": "runtime_error", **raised(error)}))
     os._exit(0)
 
 
@@ -141,7 +141,13 @@ def respond(space: dict[str, Any], request: dict[str, Any]) -> str:
     except MemoryError:
         raise
     except Exception as error:
-        return json.dumps({"raised": type(error).__name__})
+        return json.dumps(raised(error))
+
+
+def raised(error: BaseException) -> dict[str, str]:
+    """An exception for the host: its name, and the module that an import did not find."""
+    module = error.name if type(error) is ModuleNotFoundError else None
+    return {"raised": type(error).__name__, **({"missing": module} if type(module) is str else {})}
 
 
 def value_text(value: Any) -> str:

@@ -33,6 +33,7 @@ _SPLITS = {  # task_ids, as published
     "train": range(601, 975),
     "other": (1, *range(5, 11)),  # published with the worked examples, and not used as such
 }
+_STOP = "[DONE]"  # as in the YAML
 _QUESTION = (
     "You are an expert Python programmer, and here is your task: {text} "
     "Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
@@ -65,7 +66,7 @@ def document(row: Document) -> dict[str, Any]:
     entry_point = _entry_point(code, row["test_list"])
     found = {"task_id": row["task_id"], "text": row["text"], "question": question, "code": code}
     found |= {"entry_point": entry_point, "tests": tests, "test_list": row["test_list"], "setup": setup}
-    return found
+    return {**found, "stop": _STOP}
 
 
 def _entry_point(code: str, tests: Sequence[str]) -> str:
@@ -77,7 +78,7 @@ def instructions(n: int, seed: int, without: Set[int] = frozenset()) -> tuple[st
     """Training problems with their solutions: prompts that ask for code; not those whose task_id is in `without`."""
     train = set(_SPLITS["train"]) - without
     found = [document(row) for row in rows() if row["task_id"] in train]
-    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n[DONE]") for d in sample(found, n, seed)]
+    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n{_STOP}") for d in sample(found, n, seed)]
 
 
 def training(n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
@@ -91,13 +92,13 @@ def training(n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
 
 def example(doc: Document) -> Example:
     """As the evaluation asks, worked examples included."""
-    return Example(_shots() + doc["question"], f"{doc['code']}\n[DONE]")
+    return Example(_shots() + doc["question"], f"{doc['code']}\n{_STOP}")
 
 
 @functools.cache
 def _shots() -> str:
     worked = [document(row) for row in rows() if row["task_id"] in _SPLITS["prompt"]]
-    return "".join(f"{d['question']}{d['code']}\n[DONE]\n\n" for d in worked)
+    return "".join(f"{d['question']}{d['code']}\n{_STOP}\n\n" for d in worked)
 
 
 TASK = Task(

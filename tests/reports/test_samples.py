@@ -51,6 +51,11 @@ def test_a_loop_starts_where_its_repetition_does(tmp_path: Path) -> None:
     assert text[start:].strip() == ("and so on " * 12).strip()
 
 
+def test_an_answer_names_the_module_that_the_sandbox_does_not_have(tmp_path: Path) -> None:
+    run = run_with(tmp_path, dense=[{**answer(0, "x", False, ["wrong"]), "missing_module": "numpy"}])
+    assert unpacked(embedded(run, tmp_path))["tasks"]["mini_math"]["variants"]["dense"][0][6:] == ["numpy"]
+
+
 def test_the_loops_place_is_counted_as_javascript_counts(tmp_path: Path) -> None:
     """In UTF-16 units: characters beyond the first plane are two."""
     text = "\U0001f600" * 20 + " START " + "and so on " * 12

@@ -80,6 +80,36 @@ def test_every_ending_has_its_kind(program: str, outcome: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        ("import numpy as np\ndef f(x): return x", "numpy"),
+        ("def f(x):\n    from scipy.special import comb\n    return comb(x, 1)", "scipy"),
+        ("import os.no_such_part\ndef f(x): return x", None),
+        ("def f(x): return 1 / 0", None),
+        ("def f(x): raise ImportError('numpy', name='numpy')", None),
+        # what a program may say in the place of a name
+        ("raise ModuleNotFoundError(name='json')", None),
+        (f"raise ModuleNotFoundError(name='{'a' * 61}')", None),
+        ("def f(x): raise ModuleNotFoundError(name='a b')", None),
+        ("def f(x): raise ModuleNotFoundError(name='<b>')", None),
+        ("def f(x): raise ModuleNotFoundError(name='\\ud800')", None),
+        ("def f(x): raise ModuleNotFoundError(name='nümpy')", None),
+        ("def f(x): raise ModuleNotFoundError(name=['numpy'])", None),
+        ("class E(ModuleNotFoundError):\n    name = property(lambda self: 1 / 0)\ndef f(x): raise E", None),
+    ],
+)
+def test_a_module_that_is_missing_is_named(program: str, module: str | None) -> None:
+    outcome = run_tests(program, "f", f"assert {CALL} == 2")
+    assert (outcome, outcome.missing_module) == ("runtime_error", module)
+
+
+def test_a_missing_module_that_a_program_does_without_is_not_named() -> None:
+    program = "try:\n    import numpy\nexcept ImportError:\n    pass\ndef f(x): return x"
+    outcome = run_tests(program, "f", f"assert {CALL} == 2")
+    assert (outcome, outcome.missing_module) == ("wrong", None)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "return open('/etc/passwd').read()",

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks import statements
+from tasks.definitions import definitions_in, only_reuses
 from tasks.programs import find_program
 from tasks.statements import useful
 
@@ -32,14 +33,16 @@ _STATEMENT = st.one_of(
     st.builds("import numpy as {}".format, _NAME),
     st.builds("try:\n    {} = {}\nexcept: pass".format, _NAME, _NAME),
     st.just("import sys\nsys.setrecursionlimit(9)"),
+    st.builds("if {}:\n    def {}(x): return {}".format, _NAME, _NAME, _NAME),
+    st.builds("{}, {} = 1, {}()".format, _NAME, _NAME, _NAME),
 )
 
 
 def by_definition(nodes: list[ast.stmt], entry_point: str) -> set[int]:
+    if any(definitions_in(n, entry_point) for n in nodes):
+        nodes = [n for n in nodes if not only_reuses(n, entry_point)]
     names = {id(node): statements._names(node) for node in nodes}
-    first = {
-        id(n) for n in nodes if isinstance(n, statements._DEFINITIONS) and statements._is_wanted_anyway(n, entry_point)
-    }
+    first = {id(n) for n in nodes if statements._is_wanted_anyway(n, entry_point)}
     functions = {n.name: names[id(n)].read for n in nodes if isinstance(n, ast.FunctionDef)}
     kept = set(first)
 
@@ -69,8 +72,7 @@ def by_definition(nodes: list[ast.stmt], entry_point: str) -> set[int]:
 
     def drop() -> set[int]:
         made = {name for key in kept for name in names[key].made} | set(dir(builtins))
-        runs_later = (*statements._DEFINITIONS, ast.Try)
-        loose = {id(n) for n in nodes if id(n) in kept and not isinstance(n, runs_later) and names[id(n)].read - made}
+        loose = {key for key in kept - first if names[key].needed - made}
         kept.difference_update(loose)
         return loose
 
@@ -98,10 +100,24 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "open strings": lambda n: "x = '''\n" * n,
     "fences": lambda n: "```python\nx = 1\n```\n" * n,
     "a list of words": lambda n: "- word\n" * n,
+    "branches": lambda n: "if a0:\n    f = max\n" * n,
+    "deeper and deeper quotes": lambda n: "> " * n + "f\n",
+    "quotes": lambda n: "> f = max\n" * n,
+    "sessions": lambda n: ">>> def f():\n" * n,
+    "answers of an interpreter": lambda n: ">>> f(\n    1\n" * n,
+    "tags": lambda n: "[PYTHON]def f(\n[/PYTHON]\n" * n,
+    "words": lambda n: "The code is: def f(x):\n" * n,
+    "words in one line": lambda n: "The code is: def f " * n,
+    "spans": lambda n: "`f = lambda: 0`\n" * n,
+    "one-line fences": lambda n: "```python f = lambda: 0 ```\n" * n,
+    "items": lambda n: "1. * ```python\n" * n,
+    "tuples": lambda n: "a, f = 1, max\n" * n,
+    "one long tuple": lambda n: ", ".join(["f"] * n) + " = max\n",
+    "reused names": lambda n: "f = 0\nfrom solution import f\n" * n,
 }
 
 
-def work(text: str) -> int:
+def work(head: str, text: str) -> int:
     """Lines of this project's code that run: a measure that does not depend on the machine."""
     count = 0
 
@@ -115,13 +131,14 @@ def work(text: str) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        find_program("def f(x):\n    return a0\n" + text, "f")
+        find_program(head + text, "f")
     finally:
         sys.settrace(before)
     return count
 
 
+@pytest.mark.parametrize("head", ["def f(x):\n    return a0\n", "if x:\n  def f(:\n"], ids=["whole", "broken"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_the_work_grows_with_the_text_and_not_with_its_square(shape: Callable[[int], str]) -> None:
-    small, large = work(shape(100)), work(shape(400))
+def test_the_work_grows_with_the_text_and_not_with_its_square(shape: Callable[[int], str], head: str) -> None:
+    small, large = work(head, shape(100)), work(head, shape(400))
     assert large < 5 * small

@@ -21,6 +21,7 @@ class SampleRecord:
         units: Tokens or bytes of a scored text.
         reasoning: What the model wrote before `text`, the answer, with its tags; None where there was nothing.
         score: Similarity to the dense model's answer, for the task similarity.
+        missing_module: What the program could not import in the sandbox, where that ended it: numpy.
     """
 
     doc_id: int | None
@@ -37,6 +38,7 @@ class SampleRecord:
     unknown: tuple[str, ...] = ()
     reasoning: str | None = None
     score: float | None = None  # how alike the answer is to the dense model's, for the task similarity
+    missing_module: str | None = None
 
 
 @dataclass(frozen=True)
