@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
@@ -22,6 +23,9 @@ JSON_BYTES = 32 << 20
 TEXT_BYTES = 4 << 20
 YAML_BYTES = 256 << 10
 _DEPTH = 64  # of nested JSON and YAML; run.json has 8 levels
+_STACK_LEVELS = 10_000  # a stack of 8 MiB, the usual size, holds about 70,000
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.S)
+_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _YAML_NODES = 20_000  # with every alias written out
 _NUMBER_CHARACTERS = 64
 _KINDS = {
@@ -115,6 +119,8 @@ def read_json_object(path: Path, limit_bytes: int = JSON_BYTES) -> dict[str, Any
 
 def parse_json(text: bytes | str) -> Any:
     """The value of a JSON text; raises ValueError for a text that is not JSON, or is nested more than 64 deep."""
+    if _may_end_the_process(text):
+        raise ValueError(f"it is nested more than {_DEPTH} levels deep")
     try:
         value = json.loads(text)
         deep = _is_deep(value)
@@ -125,6 +131,23 @@ def parse_json(text: bytes | str) -> Any:
     if deep:
         raise ValueError(f"it is nested more than {_DEPTH} levels deep")
     return value
+
+
+def _may_end_the_process(text: bytes | str) -> bool:
+    """Whether a text is nested so deep that the parser could overflow the stack, where a library has raised Python's own
+    limit. Few texts have so many brackets that they are looked at closely.
+    """
+    raw = text.encode(errors="replace") if isinstance(text, str) else text
+    return _is_nested(raw) and _is_nested(_STRING.sub(b"", raw))
+
+
+def _is_nested(text: bytes) -> bool:
+    brackets = text.translate(None, _NO_BRACKETS)
+    for _ in range(_DEPTH):
+        if brackets.count(b"[") + brackets.count(b"{") < _STACK_LEVELS:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return True
 
 
 def _is_deep(value: Any) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,20 @@ def test_a_folder_for_a_library_holds_only_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "z")
     with pytest.raises(UsageError, match="z cannot be read: it is a FIFO"):
         check_folder(tmp_path, 5)
+
+
+@pytest.mark.parametrize("unit", ["[", '{"a":', '[{"b": ['])
+def test_nesting_is_refused_whatever_the_limit_of_the_process(unit: str) -> None:
+    """A library may raise Python's limit; the parser would then run out of stack and end the process."""
+    script = (
+        "import sys; from harness.core.bounded_read import parse_json; sys.setrecursionlimit(10**9)\n"
+        f"try: parse_json({unit!r} * 200_000)\n"
+        "except ValueError as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout == "it is nested more than 64 levels deep\n"
+
+
+def test_many_values_are_not_deep() -> None:
+    rows = [{"a": [i, "[{"]} for i in range(20_000)]
+    assert parse_json(json.dumps(rows)) == rows
