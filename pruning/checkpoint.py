@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,16 @@ from harness.core.hashing import sampled_hash
 from harness.core.safetensors_stream import Entry, as_array
 from harness.core.types.pruning import ModelShape
 from pruning import quantised
-from pruning.families import Cut, Family, family_of, shape_of, tensors_of, widths_of
+from pruning.families import Cut, Family, family_of, shape_of, widths_of
 from pruning.record import is_recovered, read_record
 from pruning.shards import INDEX, SINGLE, Shard, open_shards
-from pruning.vision_language import check_towers, is_beside
+from pruning.tensor_check import check_tensors
+from pruning.vision_language import is_beside
 
 ADAPTER = "adapter_config.json"  # of peft
 _CONFIG_BYTES, _SIDE_FILE_BYTES = 4 << 20, 256 << 20
 _SUBFOLDERS = ("additional_chat_templates", "pruning")
-_OTHER_HEADS = ("score.", "v_head.", "value_head.", "reward_head.", "classifier.", "qa_outputs.")
+_SENTENCES = "modules.json"  # of sentence-transformers
 _SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -96,7 +97,7 @@ def open_model(path: Path) -> ModelFolder:
     _check_side_files(path)
     widths, shards = widths_of(config), open_shards(path)
     entries = [entry for shard in shards for entry in shard.entries]
-    _check_tensors(path, config, widths, entries)
+    check_tensors(path, config, widths, entries)
     family = family_of(config)
     beside = sum(math.prod(entry.shape) for entry in entries if family.tower and is_beside(family.tower, entry.name))
     return ModelFolder(
@@ -157,67 +158,14 @@ def _check_side_files(model: Path) -> None:
             check_folder(folder, _SIDE_FILE_BYTES)
         except OSError as error:
             raise UsageError(f"{folder} cannot be read ({first_line(error)}); get the model again") from error
+    if (model / _SENTENCES).exists():
+        raise UnsupportedModelError(
+            f"{model} holds {_SENTENCES}: it is an embedding model; only language models can be pruned here"
+        )
     for name in _SETTINGS:
         if (model / name).exists():
             read_json_object(model / name, _SIDE_FILE_BYTES)
     is_recovered(model, read_record(model))  # so that damaged ones are refused before any work
-
-
-def _check_tensors(path: Path, config: Mapping[str, Any], widths: tuple[int, ...], entries: Sequence[Entry]) -> None:
-    """Raises UnsupportedModelError where the files do not hold the model that config.json describes."""
-    family, wanted = family_of(config), tensors_of(config, widths)
-    if family.tower:
-        check_towers(path, family.model_type, family.tower, [entry.name for entry in entries])
-    found = _by_own_name(path, entries, wanted, family)
-    quantised.check_tensors(path, entries, found, wanted)
-    used = {entry.name for entry in found.values()}
-    others = [entry.name for entry in entries if entry.name not in used]
-    if heads := [name for name in others if name.startswith(_OTHER_HEADS)]:
-        raise UnsupportedModelError(
-            f"{path} has {heads[0]}: it is a reward or classification model; only language models can be pruned here"
-        )
-    if missing := [name for name in wanted if name not in found]:
-        raise UnsupportedModelError(
-            f"{path} has no {missing[0]} ({len(missing)} of {len(wanted)} tensors missing); {_advice(missing[0])}"
-        )
-    for name, shape in wanted.items():
-        if found[name].shape != shape:
-            raise UnsupportedModelError(
-                f"{path}: {name} is {list(found[name].shape)}, and config.json says {list(shape)}; get the model again"
-            )
-    if foreign := [name for name in others if _is_foreign(family, name)]:
-        raise UnsupportedModelError(
-            f"{path} has {foreign[0]}, which is no part of the {family.model_type} that config.json describes; "
-            "get the model again"
-        )
-
-
-def _by_own_name(path: Path, entries: Iterable[Entry], wanted: Mapping[str, Any], family: Family) -> dict[str, Entry]:
-    """The model's own tensors by transformers' name; a checkpoint of the body alone leaves out the body's prefix."""
-    found: dict[str, Entry] = {}
-    for entry in entries:
-        own = family.own_name(entry.name)
-        name = own if own in wanted else f"{family.body}.{own}"
-        if name in found:
-            raise UnsupportedModelError(
-                f"{path} has one tensor twice, as {found[name].name} and as {entry.name}; get the model again"
-            )
-        if name in wanted:
-            found[name] = entry
-    return found
-
-
-def _advice(name: str) -> str:
-    """What to do about a missing tensor."""
-    if name in ("lm_head.weight", "embed_out.weight"):
-        return "get the model again, or set tie_word_embeddings in config.json if the embedding is its LM head"
-    return "get the model again"
-
-
-def _is_foreign(family: Family, name: str) -> bool:
-    """Whether a tensor stands in the model's own layers, where transformers and vLLM would ignore it, and is none."""
-    below = family.below_layer(name) or ""
-    return below.endswith((".weight", ".bias")) and not below.endswith(family.tensors.buffers)
 
 
 def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:

@@ -250,7 +250,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
 def _check_architecture(family: Family, named: Any) -> None:
     """Raises UnsupportedModelError for a reward, classification or embedding model of a known type."""
     known = {family.architecture.lower(), f"FFNPruned{family.architecture}".lower()}
-    other = [str(name)[:80] for name in named if str(name).lower() not in known] if isinstance(named, list) else []
+    names = named if isinstance(named, list) else [named] if named else []
+    other = [str(name)[:80] for name in names if str(name).lower() not in known]
     if other:
         kind = "vision-language" if family.tower else "language"
         raise UnsupportedModelError(

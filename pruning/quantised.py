@@ -18,7 +18,7 @@ _FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")  
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # scales, zeros and codes beside the weights; the scales of a cache of keys and values say nothing about the weights
 _PARTS = re.compile(
-    r"(.*\.)?((?!(k|v|q|kv|prob)_scale$)\w*_scale(_inv|_2)?|scales|qweight|qzeros|g_idx|weight_packed|weight_shape"
+    r"(.*\.)?((?!(k|v|q|kv|prob)_scale$)\w*_scale(_inv|_2)?|\w*_?scales|\w*_blocks|weight:_\w+|centroids|indices|qweight|qzeros|g_idx|weight_packed|weight_shape"
     r"|weight_zero_point|SCB|W_q|codes|codebooks|weight\.(absmax|quant_map|quant_state\..+|nested_\w+))"
 )
 _CARD_BYTES = 1 << 20

@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _SHARD_NAME = r"\w[\w.-]{0,200}"
 _NUMBERED = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
-_OTHER_FORMATS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model.h5", "*.msgpack")
+_OTHER_FORMATS = ("*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.h5", "*.msgpack", "*.onnx")
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,21 @@ def _check_single(folder: Path) -> None:
         return
     if any(map(_NUMBERED.fullmatch, others)):
         raise UnsupportedModelError(f"{folder / INDEX} is missing, and {others[0]} is there; get the index again")
-    formats = ("*.safetensors", *_OTHER_FORMATS)
-    if found := next((file.name for pattern in formats for file in sorted(folder.glob(pattern))), None):
-        raise UnsupportedModelError(
-            f"{folder} holds {found} and no {SINGLE}, which is the only file that is read; convert the model with "
+    raise UnsupportedModelError(f"{folder} has no {SINGLE}; {_instead(folder)}")
+
+
+def _instead(folder: Path) -> str:
+    """What to do with a folder whose weights are in other files."""
+    if bins := sorted(file.name for file in folder.glob("pytorch_model*.bin")):
+        return (
+            f"it holds {bins[0]}: only safetensors weights are read, convert them with "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) of transformers"
         )
-    raise UnsupportedModelError(
-        f"{folder / SINGLE} is missing; get the model again (only safetensors weights are read)"
-    )
+    if ggufs := sorted(folder.glob("*.gguf")):
+        return f"give the GGUF file itself: {ggufs[0]}"
+    others = sorted(file.name for pattern in _OTHER_FORMATS for file in folder.glob(pattern))
+    there = f"it holds {others[0]}, which is not read; " if others else ""
+    return f"{there}get the model in the Hugging Face layout (only safetensors weights are read)"
 
 
 def _open_shard(path: Path) -> Shard:

@@ -134,8 +134,8 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def _may_end_the_process(text: bytes | str) -> bool:
-    """Whether a text is nested so deep that the parser could overflow the stack, where a library has raised Python's own
-    limit. Few texts have so many brackets that they are looked at closely.
+    """Whether a text is nested so deep that the parser could overflow the stack, where a library has raised Python's
+    own limit. Few texts have so many brackets that they are looked at closely.
     """
     raw = text.encode(errors="replace") if isinstance(text, str) else text
     return _is_nested(raw) and _is_nested(_STRING.sub(b"", raw))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -18,6 +19,9 @@ TAGS = (
     ReasoningTags("<thinking>", "</thinking>"),
     ReasoningTags("<thought>", "</thought>"),
     ReasoningTags("<reasoning>", "</reasoning>"),
+    ReasoningTags("<reason>", "</reason>"),
+    ReasoningTags("<analysis>", "</analysis>"),
+    ReasoningTags("<Think>", "</Think>"),
     ReasoningTags("<seed:think>", "</seed:think>"),
     ReasoningTags("<|think|>", "<|/think|>"),
     ReasoningTags("<|begin_of_thought|>", "<|end_of_thought|>"),
@@ -25,6 +29,9 @@ TAGS = (
     ReasoningTags("[THINK]", "[/THINK]"),
     ReasoningTags("◁think▷", "◁/think▷"),
 )
+
+
+_MARK = re.compile(r"[<>|\[\]{}◁▷:]")  # of another tag, token or speaker
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,15 @@ class SplitAnswer:
 
 
 def left_open(prompt: str) -> ReasoningTags | None:
-    """The tags of the block of reasoning that a prompt opens at its end; None where it opens none."""
-    end = prompt.rstrip()
-    return next((tags for tags in TAGS if end.endswith(tags.opening)), None)
+    """The tags of the block of reasoning that a prompt opens at its end; None where it opens none.
+
+    Plain words may follow the tag, with which a template begins the reasoning itself; a mark of any kind ends the turn.
+    """
+    for tags in TAGS:
+        _, opening, words = prompt.rpartition(tags.opening)
+        if opening and not _MARK.search(words):
+            return tags
+    return None
 
 
 def ends_closed(prompt: str) -> bool:

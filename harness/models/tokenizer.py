@@ -8,19 +8,31 @@ from typing import Any
 
 from harness.core.bounded_read import read_text
 from harness.core.chat import ChatFormat, chat_format
-from harness.core.errors import UsageError, first_line
+from harness.core.errors import HarnessError, UsageError, first_line
+from harness.models.vocabulary import check_loaded
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")  # read before tokenizer_config.json
 
 
 def load_tokenizer(model: Path) -> Any:
-    """The transformers tokenizer of a model folder; raises UsageError where there is none that can be read."""
+    """The transformers tokenizer of a model folder.
+
+    Raises:
+        UsageError: There is none that can be read, or it reads nothing.
+        UnsupportedModelError: It has tokens that the model has not.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        check_loaded(tokenizer, model)
+    except HarnessError:
+        raise
     except Exception as error:  # transformers and tokenizers raise many kinds for damaged files
-        raise UsageError(f"{model} has no tokenizer that transformers can read ({first_line(error)})") from error
+        raise UsageError(
+            f"{model} has no tokenizer that transformers can read ({first_line(error)}); get its files again"
+        ) from error
+    return tokenizer
 
 
 def load_chat(model: Path, template_args: Mapping[str, Any]) -> tuple[Any, ChatFormat | None]:

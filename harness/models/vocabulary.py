@@ -1,4 +1,4 @@
-"""A tokenizer's files against the model's vocabulary, without loading them."""
+"""A tokenizer against the model's vocabulary: its files, and as transformers loads it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 from harness.core.bounded_read import read_json_object
 from harness.core.errors import UnsupportedModelError, UsageError
-from pruning.checkpoint import ModelFolder
+from pruning.checkpoint import ModelFolder, read_config
+from pruning.families import shape_of
 
 _FAST = "tokenizer.json"
 _SLOW = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
-_NUMBERED = ("vocab.json", "added_tokens.json")  # without tokenizer.json
+_VOCABULARY, _ADDED = "vocab.json", "added_tokens.json"
 _SETTINGS = "tokenizer_config.json"
+_SENTENCE = "The answer is 4."
 _FILE_BYTES = 256 << 20
 _NEVER_WRITTEN = frozenset({"<image_soft_token>"})  # Gemma 3's text-only models share the tokenizer of the others
 
@@ -30,17 +32,40 @@ def check_tokenizer(model: ModelFolder) -> None:
             f"{model.path} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json); "
             "copy its files from the model that this one was made from"
         )
-    rows = model.shape.vocab_size
+    for tokens in _tokens(model.path):
+        _check_rows(tokens, model.shape.vocab_size, model.path)
+
+
+def check_loaded(tokenizer: Any, folder: Path) -> None:
+    """Compares a loaded tokenizer with config.json: transformers gives new numbers to tokens that its files only name.
+
+    Raises:
+        UsageError: The tokenizer reads nothing of a sentence.
+        UnsupportedModelError: A token has no row in the embedding.
+    """
+    rows = shape_of(read_config(folder)).vocab_size
+    _check_rows(tokenizer.get_vocab(), rows, folder)
+    numbers = list(tokenizer(_SENTENCE)["input_ids"])
+    if beyond := [number for number in numbers if number >= rows]:
+        _check_rows({str(tokenizer.convert_ids_to_tokens(beyond[0])): beyond[0]}, rows, folder)
+    if not set(numbers) - set(tokenizer.all_special_ids):
+        raise UsageError(
+            f"{folder} has a tokenizer that reads nothing of a sentence; copy its files from the model that this one "
+            "was made from"
+        )
+
+
+def _check_rows(tokens: Mapping[str, Any], rows: int, folder: Path) -> None:
+    """Raises UnsupportedModelError for a token (token -> number) that has no row in the embedding."""
     beyond = {
         token: number
-        for tokens in _tokens(model.path)
         for token, number in tokens.items()
         if type(number) is int and number >= rows and token not in _NEVER_WRITTEN
     }
     if beyond:
         token = max(beyond, key=lambda token: beyond[token])
         raise UnsupportedModelError(
-            f"{model.path}: the tokenizer has {token[:40]!r} as token {beyond[token]}, and the embedding has {rows} "
+            f"{folder}: the tokenizer has {token[:40]!r} as token {beyond[token]}, and the embedding has {rows} "
             f"rows ({len(beyond)} tokens beyond its vocabulary); resize the embedding, or take the tokens out"
         )
 
@@ -49,8 +74,10 @@ def _tokens(folder: Path) -> Iterator[Mapping[str, Any]]:
     """token -> number, file by file, as far as the files say so in JSON."""
     if (folder / _FAST).exists():
         yield from _of_fast(read_json_object(folder / _FAST, _FILE_BYTES))
-    else:
-        yield from (read_json_object(folder / name, _FILE_BYTES) for name in _NUMBERED if (folder / name).exists())
+    elif (folder / _VOCABULARY).exists():
+        yield read_json_object(folder / _VOCABULARY, _FILE_BYTES)
+    if (folder / _ADDED).exists():
+        yield read_json_object(folder / _ADDED, _FILE_BYTES)
     if (folder / _SETTINGS).exists():
         added = read_json_object(folder / _SETTINGS, _FILE_BYTES).get("added_tokens_decoder")
         found = added.items() if isinstance(added, dict) else ()

@@ -66,12 +66,20 @@ def test_another_safetensors_file_beside_the_single_one_is_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "model.fp16.safetensors"]
+    ("name", "advice"),
+    [
+        ("pytorch_model.bin", "it holds pytorch_model.bin: .*save_pretrained"),
+        ("pytorch_model-00001-of-00002.bin", "it holds pytorch_model-00001.*save_pretrained"),
+        ("consolidated.00.pth", "it holds consolidated.00.pth, which is not read; get the model in the Hugging Face"),
+        ("model.fp16.safetensors", "it holds model.fp16.safetensors, which is not read"),
+        ("model.q4.gguf", "give the GGUF file itself: .*model.q4.gguf"),
+        ("notes.txt", "get the model in the Hugging Face layout"),
+    ],
 )
-def test_other_formats_are_named_with_the_way_to_convert_them(name: str, tmp_path: Path) -> None:
+def test_other_formats_are_named_with_what_to_do(name: str, advice: str, tmp_path: Path) -> None:
     model = build_model("llama", tmp_path / "m")
     (model / SINGLE).rename(model / name)
-    with pytest.raises(UnsupportedModelError, match=rf"holds {name} and no {SINGLE}.*save_pretrained"):
+    with pytest.raises(UnsupportedModelError, match=rf"has no {SINGLE}; {advice}"):
         open_model(model)
 
 

@@ -166,6 +166,9 @@ def test_a_shape_that_config_json_does_not_say_is_refused(name: str, shape: tupl
     [
         ("score.weight", "reward or classification model"),
         ("v_head.summary.weight", "reward or classification model"),
+        ("rm_head.weight", "reward or classification model"),
+        ("regression_layer.weight", "reward or classification model"),
+        ("model.score.weight", "reward or classification model"),
         ("model.layers.0.self_attn.q_norm.weight", "no part of the llama"),
         ("model.layers.0.mlp.up_proj.bias", "no part of the llama"),
         ("model.layers.3.mlp.up_proj.weight", "no part of the llama"),
@@ -212,12 +215,48 @@ def test_a_checkpoint_of_the_body_alone_is_the_same_model(tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize("as_list", [True, False])
 @pytest.mark.parametrize("named", ["Qwen2ForSequenceClassification", "Qwen2Model", "LlamaForCausalLM"])
-def test_architectures_other_than_the_language_model_are_refused(named: str, tmp_path: Path) -> None:
+def test_architectures_other_than_the_language_model_are_refused(named: str, as_list: bool, tmp_path: Path) -> None:
     model = build_model("qwen2", tmp_path / "m")
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    (model / "config.json").write_text(json.dumps({**config, "architectures": [named]}), encoding="utf-8")
+    value = [named] if as_list else named
+    (model / "config.json").write_text(json.dumps({**config, "architectures": value}), encoding="utf-8")
     with pytest.raises(
         UnsupportedModelError, match=rf"names {named}; of qwen2 only language models \(Qwen2ForCausalLM"
     ):
+        open_model(model)
+
+
+def test_an_embedding_model_is_refused(tmp_path: Path) -> None:
+    model = build_model("qwen3", tmp_path / "m")
+    (model / "modules.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(UnsupportedModelError, match=r"holds modules.json: it is an embedding model"):
+        open_model(model)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "advice"),
+    [
+        ("base_model.model.", "merge it first"),
+        ("_orig_mod.", "begin with _orig_mod., of the wrapper"),
+        ("module.", "begin with module., of the wrapper"),
+    ],
+)
+def test_names_of_a_wrapper_are_known(prefix: str, advice: str, tmp_path: Path) -> None:
+    def wrap(values: dict[str, torch.Tensor]) -> None:
+        for name in list(values):
+            values[prefix + name] = values.pop(name)
+
+    with pytest.raises(UnsupportedModelError, match=advice):
+        open_model(changed(build_model("llama", tmp_path / "m"), wrap))
+
+
+@pytest.mark.parametrize(
+    "head", [torch.zeros(1000, 64), torch.zeros(1088, 64, dtype=torch.int8)], ids=lambda head: str(head.dtype)
+)
+def test_a_stored_head_that_cannot_be_the_embedding_is_refused(head: torch.Tensor, tmp_path: Path) -> None:
+    model = build_model("qwen2", tmp_path / "m", tie=True)
+    changed(model, lambda values: values.update({"lm_head.weight": head}))
+    with pytest.raises(UnsupportedModelError, match=r"lm_head.weight is \[.* config.json ties it to the embedding"):
         open_model(model)

@@ -14,7 +14,7 @@ THINK = TAGS[0]
 @pytest.mark.parametrize("tags", TAGS, ids=lambda tags: tags.opening)
 def test_an_open_block_is_seen_at_the_end_of_a_prompt_and_nowhere_else(tags: object) -> None:
     assert isinstance(tags, type(THINK))
-    for space in ("", "\n", "\n\n "):
+    for space in ("", "\n", "\n\n ", "\nOkay, "):
         assert left_open(f"user: hello\nassistant: {tags.opening}{space}") == tags
     assert left_open(f"user: what does {tags.opening} mean?\nassistant: ") is None
     closed = f"assistant: {tags.opening}\n\n{tags.closing}\n\n"

@@ -10,6 +10,7 @@ import pytest
 
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.models import registry
+from harness.models.tokenizer import load_tokenizer
 from tests.support.models import build_model
 
 
@@ -60,3 +61,27 @@ def test_a_model_without_a_tokenizer_is_refused(model: Path) -> None:
     (model / "tokenizer.json").unlink()
     with pytest.raises(UsageError, match="has no tokenizer"):
         registry.locate(str(model), "math")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("added_tokens.json", {"apples": 1088}),
+        ("tokenizer_config.json", {"bos_token": "<|newbos|>", "tokenizer_class": "PreTrainedTokenizerFast"}),
+    ],
+)
+def test_a_token_that_only_a_side_file_names_is_seen(name: str, value: dict[str, Any], model: Path) -> None:
+    _write(model, name, value)
+    with pytest.raises(UnsupportedModelError, match=r"as token 1088, and the embedding has 1088 rows"):
+        load_tokenizer(registry.locate(str(model), "math").path)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_that_reads_nothing_is_refused(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    _write(model, "vocab.json", {})
+    (model / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    _write(model, "tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer"})
+    with pytest.raises(UsageError, match="tokenizer that reads nothing of a sentence"):
+        load_tokenizer(model)
