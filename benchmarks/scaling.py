@@ -58,6 +58,14 @@ TEXTS = {
     "scripts": "сад apple ספר ",
     "colour codes": "\x1b[",
     "bullets": "\uf0b7 ",
+    "turns": "<|im_start|>user\n",
+    "questions": "Question 2:\n",
+    "marks without a number": "####\n",
+    "keys": '{"answer": ',
+    "open angles": "<1",
+    "small fractions": "½",
+    "powers of ten": "10^",
+    "wide digits": "１，",
     "prose": "The answer is that there are 3 apples, and so on. ",
 }
 WAYS: dict[str, Callable[[str], object]] = {

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from tasks.answers import Finder, final_answer, same_number
+from tasks.answers import Finder, final_answer
 from tasks.failures import GradedAnswer, lm_eval_metrics
 from tasks.generation import Generation, without_reasoning
 from tasks.jail.cell import Limits
+from tasks.numbers import same_number
 from tasks.programs import find_program
 from tasks.sandbox import PASSED, WRONG, Reference, run_tests
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from tasks.definitions import defines
 from tasks.source import parsed
+from tasks.turns import own_turn
 
-_END = re.compile(r"<\|(?:endoftext|im_end|eot_id|end)\|>|</s>")
 # special tokens, byte order mark, HTML around code
 _NOISE = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|^\ufeff|</?(?:pre|code)>")
 # behind the last line of code, or behind words
@@ -58,8 +58,7 @@ def readings(text: str, entry_point: str) -> Iterator[str]:
         text: a model's answer, with Unix line ends.
         entry_point: the function that was asked for.
     """
-    text = text[: end.start()] if (end := _END.search(text)) and text[: end.start()].strip() else text
-    text = _NOISE.sub("", text)
+    text = _NOISE.sub("", own_turn(text))
     yield _code(text, entry_point)
     inner = _QUOTE.sub("", text)
     if inner != text:

@@ -19,6 +19,7 @@ TASKS_PATH = Path(__file__).parent
 CALIBRATION_SEED = 42
 FAMILY_NAMES = {  # name -> (task for a chat model, task for a base model)
     "gsm8k": ("gsm8k_boxed", "gsm8k_cot"),
+    "gsm8k_platinum": ("gsm8k_platinum_boxed", "gsm8k_platinum_cot"),
     "humaneval": ("humaneval_instruct", "humaneval_complete"),
 }
 _OBJECTS = {  # name -> where its Task is, in the form of an entry point
@@ -27,6 +28,8 @@ _OBJECTS = {  # name -> where its Task is, in the form of an entry point
     "mini_code": "tasks.mini_code.task:TASK",
     "gsm8k_boxed": "tasks.gsm8k.task:BOXED",
     "gsm8k_cot": "tasks.gsm8k.task:COT",
+    "gsm8k_platinum_boxed": "tasks.gsm8k.task:PLATINUM_BOXED",
+    "gsm8k_platinum_cot": "tasks.gsm8k.task:PLATINUM_COT",
     "humaneval_complete": "tasks.humaneval.task:COMPLETE",
     "humaneval_instruct": "tasks.humaneval.task:INSTRUCT",
     "mbpp": "tasks.mbpp.task:TASK",

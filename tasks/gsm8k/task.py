@@ -38,9 +38,22 @@ def rows(split: Split) -> list[dict[str, Any]]:
     return read_rows(file) if file else hub_rows("openai/gsm8k", "main", split)
 
 
+def platinum_rows() -> list[dict[str, Any]]:
+    """GSM8K-Platinum's own rows (Vendrow et al. 2025, arXiv 2502.03461): the test split with its labels checked and
+    ambiguous items left out.
+    """
+    file = local_file("gsm8k_platinum_test.jsonl")
+    return read_rows(file) if file else hub_rows("madrylab/gsm8k-platinum", "main", "test")
+
+
 def documents() -> dict[str, list[dict[str, str]]]:
     """Both splits; the worked examples of gsm8k_cot are the first of "train"."""
     return {split: [_document(row) for row in rows(split)] for split in _SPLITS}
+
+
+def platinum_documents() -> dict[str, list[dict[str, str]]]:
+    """GSM8K's training split and the test split of GSM8K-Platinum."""
+    return {"train": [_document(row) for row in rows("train")], "test": [_document(row) for row in platinum_rows()]}
 
 
 def _document(row: dict[str, Any]) -> dict[str, str]:
@@ -101,7 +114,7 @@ def _shots() -> str:
 
 # the form that the prompt asks for first; another explicit mark counts where that is missing
 _BOXES_FIRST, _HASHES_FIRST = (boxes, hashes, statements), (hashes, boxes, statements)
-_ITEMS, _TRAINING_ITEMS = 1319, 7469
+_ITEMS, _PLATINUM_ITEMS, _TRAINING_ITEMS = 1319, 1209, 7469
 BOXED = Task(
     name="gsm8k_boxed",
     summary="GSM8K, the paper's chat prompt, \\boxed",
@@ -138,5 +151,19 @@ ANSWERS = replace(
     training=TrainingItems(documents=training, example=plain_example, items=_TRAINING_ITEMS),
     off_target=("wikitext",),
 )
-load = BOXED.load  # these for the YAML files
+PLATINUM_BOXED = replace(
+    BOXED,
+    name="gsm8k_platinum_boxed",
+    summary="GSM8K-Platinum (checked labels), \\boxed",
+    items=_PLATINUM_ITEMS,
+    documents=platinum_documents,
+)
+PLATINUM_COT = replace(
+    COT,
+    name="gsm8k_platinum_cot",
+    summary="GSM8K-Platinum (checked labels), 4-shot",
+    items=_PLATINUM_ITEMS,
+    documents=platinum_documents,
+)
+load, load_platinum = BOXED.load, PLATINUM_BOXED.load  # these for the YAML files
 process_boxed, process_cot = BOXED.process_results, COT.process_results

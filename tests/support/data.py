@@ -31,6 +31,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def make_data_folder(folder: Path) -> Path:
     write_jsonl(folder / "gsm8k_train.jsonl", [row(p) for p in items("validation", 60)])
     write_jsonl(folder / "gsm8k_test.jsonl", [row(p) for p in items("test", 20)])
+    write_jsonl(folder / "gsm8k_platinum_test.jsonl", [row(p) for p in items("test", 20)[:15]])
     write_jsonl(
         folder / "bbh_general.jsonl", [{"input": fact.wordings("train")[0], "target": fact.answer} for fact in facts()]
     )
@@ -84,5 +85,6 @@ needs_data = pytest.mark.skipif(
 )
 
 
+PLATINUM = ("gsm8k_platinum_boxed", "gsm8k_platinum_cot")  # may not be in HARNESS_DATA_DIR; test_gsm8k.py
 EVALPLUS = ("humaneval_plus", "mbpp_plus")  # from EvalPlus's files, which nobody downloads here
 OURS = ("mini_math", "mini_facts", "mini_code")

@@ -1,20 +1,15 @@
-"""What counts as the final answer, and as which number."""
+"""What counts as the final answer."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.answers import boxes, final_answer, hashes, number_in, same_number, statements
+from tasks.answers import boxes, final_answer, hashes, statements
+from tasks.numbers import number_in, same_number
 
 ALL = (boxes, hashes, statements)
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
@@ -31,12 +26,19 @@ ROOT = Path(__file__).parent.parent.parent
         (r"\boxed{5} then \boxed{18", "18"),
         (r"\boxed{5} then \boxed{}", "5"),
         (r"\boxed{yes}", None),
-        (r"\boxed{1\ 234}", "1234"),
+        (r"\boxed{1\ 234}", r"1\ 234"),
         (r"\boxed{2\frac{1}{2}}", r"2\frac{1}{2}"),
         (r"\boxed{3, 4}", None),
         (r"\boxed{18\text{ dollars for 7 days}}", "18"),
         (r"\boxed{18/\text{day}}", r"18/\text{day}"),
         (r"\boxed{}", None),
+        (r"\fbox{18}", "18"),
+        (r"\Boxed{18}", "18"),
+        ("so boxed{18}", "18"),
+        ("\x08oxed{18}", "18"),
+        (r"\boxed{½}", "½"),
+        (r"\boxed{5!}", None),
+        (r"\boxed{共18元}", "共18元"),
         ("18", None),
     ],
 )
@@ -57,6 +59,16 @@ def test_boxed(text: str, expected: str | None) -> None:
         ("#### Answer: **18**", "Answer: **18**"),
         ("#### x = 18", "x = 18"),
         ("#### 5 + 13 = 18", "5 + 13 = 18"),
+        ("####\n\n18", "18"),
+        ("##### 18", "18"),
+        (r"#### \(18\)", r"\(18\)"),
+        ("#### <18>", "<18>"),
+        ("#### <answer> 18", "<answer> 18"),
+        ("#### 18!", "18"),
+        ("#### [Answer]: 18", "[Answer]: 18"),
+        ("####\nStep 1", None),
+        ("#### Step 2: 9 eggs", None),
+        ("#### Janet makes $18", None),
     ],
 )
 def test_hash(text: str, expected: str | None) -> None:
@@ -85,10 +97,88 @@ def test_hash(text: str, expected: str | None) -> None:
         ("<think>7</think><answer>18</answer>", "18"),
         ("The answer is 18.\n\nQ: How many cars?\nA: 5. The answer is 5.", "18."),
         ("The answer is $18/day", "$18/day"),
+        ("The answer is:\n\\[\n18\n\\]", "18"),
+        ("Answer: $$\n18\n$$", "18"),
+        ("Answer:\n```\n18\n```", "18"),
+        ("**Final Answer**\n\n18 dollars", "18 dollars"),
+        ("**Final Answer** 18", "18"),
+        ("Final Answer\n18", "18"),
+        ("The answer is 18! Great.", "18 Great."),
+        (r"The answer is $5!$", None),
+        ('{"answer": 18}', "18"),
+        ('```json\n{"steps": "9*2", "final_answer": "$18"}\n```', "$18"),
+        ("{'answer': '18 eggs', 'unit': 3}", "18 eggs"),
+        ('{"answer": null}', None),
+        ("每个两元。答案是：18。", "18。"),
+        ("**答案：** 18", "18"),
+        ("最终答案为 18 元", "18 元"),
+        ("答案不是 18", None),
+        ("#### Janet makes $18", "Janet makes $18"),
+        ("#### Janet makes $18\nand more", None),
+        ("### 18", "18"),
+        ("### 18 eggs\nand more", None),
+        ("## 2. Costs", None),
     ],
 )
 def test_statements(text: str, expected: str | None) -> None:
     assert final_answer(text, (statements,)) == expected
+
+
+QUESTIONS = (
+    "Problem: ",
+    "**Question:** ",
+    "**Problem 2:** ",
+    "Question 2: ",
+    "Question 1: ",
+    "Problem 2. ",
+    "问题：",
+    "Q2: ",
+    "### Question: ",
+    "## Question 3\n",
+    "**Question**\n",
+    "> Question: ",
+    "Human: ",
+    "USER: ",
+    "### Instruction:\n",
+    "Next question: ",
+)
+TURNS = (
+    "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    "<|im_end|>\n<|im_start|>user\n",
+    "<end_of_turn>\n<start_of_turn>user\n",
+    "</s>[INST] ",
+    "<|end|><|user|>",
+    "<|endoftext|>",
+    "<｜end▁of▁sentence｜><｜User｜>",
+)
+
+
+@pytest.mark.parametrize("mark", [*("\n\n" + question for question in QUESTIONS), *TURNS])
+@pytest.mark.parametrize("answer", ["#### {}", r"So \boxed{{{}}}", "The answer is {}."])
+def test_an_answer_ends_where_a_turn_or_the_next_question_begins(mark: str, answer: str) -> None:
+    text = f"Nine times 2.\n{answer.format(18)}{mark}A stall sells 3 pears.\n{answer.format(3)}"
+    assert same_number(final_answer(text, ALL), "18")
+    assert same_number(final_answer(text, ALL, truncated=True), "18")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Problem:** Janet has 3 hens.\n**Solution:** 9 * 2\n#### 18",
+        "Let me repeat.\nQuestion: Janet?\n#### 18\n\nQuestion: Bob?\n#### 3",
+        "Question 1: How many?\nAnswer: 5\nQuestion 2: How much?\nAnswer: 18",
+        "We divide it.\nQuestion 1: How many?\nAnswer: 5\nQuestion 2: How much?\nAnswer: 18",
+        "<|im_start|>assistant\n#### 18<|im_end|>\n<|im_start|>user\n#### 3",
+        "<s> #### 18</s>",
+        "#### 17\nThe problem: one is missing.\n#### 18",
+    ],
+)
+def test_a_repeated_question_and_the_steps_own_questions_end_nothing(text: str) -> None:
+    assert same_number(final_answer(text, ALL), "18")
+
+
+def test_a_box_counts_before_words_behind_it() -> None:
+    assert final_answer(r"\boxed{17}. Wait. The correct answer is 18.", ALL) == "17"
 
 
 def test_the_asked_form_comes_first_and_another_mark_counts_where_it_is_missing() -> None:
@@ -114,109 +204,6 @@ def test_what_was_whole_before_the_token_limit_stays_an_answer(text: str) -> Non
 @pytest.mark.parametrize("text", [r"so \boxed{\frac{1}", r"\boxed{\text{12}", "#### 18."])
 def test_what_was_still_open_is_none(text: str) -> None:
     assert final_answer(text, ALL, truncated=True) is None
-
-
-NUMBERS = {
-    "1,000": 1000,
-    "$12.50": "12.5",
-    "-3": -3,
-    "3/4": "3/4",
-    r"\frac{3}{4}": "3/4",
-    r"-\dfrac{1}{2}": "-1/2",
-    r"\frac{-1}{2}": "-1/2",
-    r"\frac34": "3/4",
-    "2 1/2": "5/2",
-    r"2\frac{1}{2}": "5/2",
-    "-1/2": "-1/2",
-    "50%": 50,
-    r"50\%": 50,
-    "18 dollars": 18,
-    ".5": "1/2",
-    r"18\text{ apples}": 18,
-    r"\$1,234.00": 1234,
-    "x = 18": 18,
-    "3 + 15 = 18": 18,
-    "18 cm^2": 18,
-    "18 m²": 18,
-    r"18\ \text{cm}^{3}": 18,
-    "−7": -7,
-    "-$5": -5,
-    "$-5": -5,
-    "- 5": -5,
-    r"5 \times 10^3": 5000,
-    "**18**": 18,
-    "18.": 18,
-    "18.00": 18,
-    r"\textbf{18 dollars}": 18,
-    "€18": 18,
-    "18 €": 18,
-    "USD 18": 18,
-    "Rs. 50": 50,
-    r"1{,}000": 1000,
-    r"1\,000": 1000,
-    "(18)": 18,
-    r"18^\circ": 18,
-    r"\(18\)": 18,
-    "3 million": 3_000_000,
-    "1.5e3": 1500,
-    "1'234": 1234,
-    r"US\$18": 18,
-    "C$18": 18,
-    "18 = x": 18,
-    r"18^{\text{th}}": 18,
-    "5kg": 5,
-    "12,345,678.90": "12345678.9",
-    "1,00,000": 100000,
-    "about 18": 18,
-    "18 of 20": 18,
-    "7 days in 2 weeks": 7,
-    "+5": 5,
-}
-
-
-@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
-def test_numbers(text: str, value: int | str) -> None:
-    assert number_in(text) == Fraction(value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        r"2\sqrt{3}",
-        r"2\pi",
-        "2x",
-        "2 hours 30 minutes",
-        "5+3",
-        r"5 \times 3",
-        r"\sqrt{16}",
-        r"3.\overline{3}",
-        r"18 \pm 2",
-        "1.234.567",
-        "5-3",
-        "18 apples and 3 pears",
-        "1/0",
-        "none",
-        "",
-        "3, 4",
-        "3-4",
-        "10:30",
-        "3,14",
-        "1,0000",
-        "B12",
-        "H2O",
-        "between 3 and 5",
-        "1,2,3",
-        "3^2",
-        r"\frac{1}{-2}",
-    ],
-)
-def test_what_is_not_one_number_is_none(text: str) -> None:
-    assert number_in(text) is None
-
-
-@given(st.integers(-(10**9), 10**9))
-def test_commas_change_nothing(n: int) -> None:
-    assert same_number(f"{n:,}", str(n)) and same_number(f"{n}.00", str(n)) and not same_number(str(n + 1), str(n))
 
 
 SHAPES = (
@@ -256,20 +243,3 @@ def test_any_text_is_read_without_an_exception(text: str) -> None:
     for truncated in (False, True):
         answer = final_answer(text, ALL, truncated)
         assert answer is None or number_in(answer) is not None
-
-
-@pytest.mark.slow
-def test_no_form_of_an_answer_takes_time_by_a_power_of_its_length() -> None:
-    """400 characters of nothing took a minute: the process would be killed long after it is done."""
-    code = """if True:
-        import resource
-        from tasks.answers import boxes, number_in
-        resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
-        for mark in (" ", "\\n", "\\t ", "`", "%", "~", "{", "{} ", "\\\\text ", "**", "1 ", "\\\\ ", "1st ", "^{ "):
-            for start in ("0", "5 (", "f(x)0", "answer is 1/"):
-                text = (start + mark * 400)[:390]
-                number_in(text), list(boxes("\\\\boxed{" + text + "}"))
-        print("done")
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "done\n", done.stderr

@@ -4,33 +4,38 @@ at hand.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.core.chat import ChatFormat, prompt_ids
+from harness.core.errors import UsageError
 from tasks.gsm8k.task import SYSTEM
 from tasks.registry import TASKS, TASKS_PATH, calibration, distractors, find_task
+from tests.support.data import PLATINUM
 from tests.support.models import TINY_MATH
 
 FORMS = ("gsm8k_boxed", "gsm8k_cot")
+ALL = (*FORMS, *PLATINUM)
 pytestmark = pytest.mark.usefixtures("data_folder")
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ALL)
 def test_references_are_right_and_other_numbers_wrong(name: str) -> None:
     documents = TASKS[name].documents()["test"]
-    assert len(documents) == 20
+    assert len(documents) == (15 if name in PLATINUM else 20)
     for document in documents:
         assert "<<" not in document["solution"]
         answer, wrong = document["answer"], str(int(document["answer"]) + 1)
         for value, correct in ((answer, True), (f"{answer}.00", True), (wrong, False)):
-            text = f"so \\boxed{{{value}}}" if name == "gsm8k_boxed" else f"so\n#### {value}"
+            text = f"so \\boxed{{{value}}}" if name.endswith("boxed") else f"so\n#### {value}"
             assert TASKS[name].grade(document, text).correct is correct
         assert TASKS[name].grade(document, "I do not know").prediction is None
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ALL)
 def test_calibration_comes_from_the_training_file(name: str) -> None:
     _, examples = calibration(TASKS[name], 30, seed=1)
     test = {document["question"] for document in TASKS[name].documents()["test"]}
@@ -40,7 +45,10 @@ def test_calibration_comes_from_the_training_file(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "chat"), [("gsm8k_boxed", True), ("gsm8k_cot", False)])
+@pytest.mark.parametrize(
+    ("name", "chat"),
+    [("gsm8k_boxed", True), ("gsm8k_cot", False), ("gsm8k_platinum_boxed", True), ("gsm8k_platinum_cot", False)],
+)
 def test_scored_prompts_have_the_frame_in_which_the_model_is_evaluated(name: str, chat: bool) -> None:
     """lm-eval's own prompt for a training question against the calibration's, token by token."""
     from transformers import AutoTokenizer
@@ -71,3 +79,28 @@ def lm_eval_prompt(name: str, question: str, tokenizer: Any) -> str:
 
 def test_a_family_name_resolves_by_the_template() -> None:
     assert [find_task("gsm8k", chat).name for chat in (True, False)] == list(FORMS)
+    assert [find_task("gsm8k_platinum", chat).name for chat in (True, False)] == list(PLATINUM)
+
+
+def test_platinum_has_its_own_items_and_the_worked_examples_of_gsm8k(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data_folder / "gsm8k_platinum_test.jsonl").write_text(
+        json.dumps({"question": "How many?", "answer": "It is 1+1=<<1+1=2>>2.\n#### 2", "cleaning_status": "revised"})
+    )
+    documents = find_task("gsm8k_platinum").documents()
+    assert documents["test"] == [{"question": "How many?", "solution": "It is 1+1=2.\n#### 2", "answer": "2"}]
+    assert documents["train"] == find_task("gsm8k").documents()["train"]
+    (data_folder / "gsm8k_platinum_test.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"gsm8k_platinum_test\.jsonl is missing"):
+        find_task("gsm8k_platinum").documents()
+    monkeypatch.delenv("HARNESS_DATA_DIR")
+    asked: list[tuple[str, ...]] = []
+
+    def rows(*source: str) -> list[dict[str, str]]:
+        asked.append(source)
+        return []
+
+    monkeypatch.setattr("tasks.gsm8k.task.hub_rows", rows)
+    find_task("gsm8k_platinum").documents()
+    assert asked == [("openai/gsm8k", "main", "train"), ("madrylab/gsm8k-platinum", "main", "test")]

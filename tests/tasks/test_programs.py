@@ -87,6 +87,9 @@ CASES = {
     "the body behind prose": "Here is the body:\n\n    return a + b\n",
     "special tokens": "def add(a, b):\n    return a + b<|im_end|>",
     "text behind the end": WHOLE + "<|endoftext|>def add(a, b):\n    return 0\n",
+    "another turn": WHOLE + "<end_of_turn>\n<start_of_turn>user\nAnd 0?<end_of_turn>\ndef add(a, b):\n    return 0\n",
+    "another turn in brackets": WHOLE + "[INST] And 0? [/INST]\ndef add(a, b):\n    return 0\n",
+    "its own turn's start": "<|im_start|>assistant\n" + WHOLE + "<|im_end|>\n<|im_start|>user\n",
     "an import that is missing here and not needed": "import no_such_package as np\nfrom another.one import thing\n"
     + WHOLE,
     "tests of its own": "import no_such_pytest\n"

@@ -19,10 +19,10 @@ from tasks.failures import GradedAnswer
 from tasks.grading import graded
 from tasks.registry import TASKS, calibration, distractors, evaluated_questions, find_task, training_items
 from tasks.task import Task
-from tests.support.data import EVALPLUS, OURS, needs_data
+from tests.support.data import EVALPLUS, OURS, PLATINUM, needs_data
 
-# wikitext's training split is not among the local files; EvalPlus's: test_evalplus.py
-LOCAL = [name for name in TASKS if name not in ("wikitext", *EVALPLUS)]
+# wikitext's training split is not among the local files; EvalPlus's: test_evalplus.py; Platinum: test_gsm8k.py
+LOCAL = [name for name in TASKS if name not in ("wikitext", *EVALPLUS, *PLATINUM)]
 ROWS = [pytest.param(name, marks=() if name in OURS else needs_data) for name in LOCAL]
 ANSWERED = [name for name in LOCAL if TASKS[name].generates and name != "similarity"]  # which has no right answers
 GENERATING = [row for row in ROWS if row.values[0] in ANSWERED]
@@ -35,11 +35,18 @@ class Loader(yaml.SafeLoader):
 Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))  # type: ignore[arg-type]
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """With what it includes, as lm-eval does it."""
+    config = yaml.load(path.read_text(), Loader)
+    included = config.pop("include", None)
+    return {**read_config(path.parent / included), **config} if included else config
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_yaml_fits_the_row(name: str) -> None:
     task = TASKS[name]
     assert task.name == name
-    config = yaml.load((task.folder / f"{name}.yaml").read_text(), Loader)
+    config = read_config(task.folder / f"{name}.yaml")
     assert config["task"] == name
     assert (config["output_type"] == "generate_until") is task.generates
     if task.generates:
