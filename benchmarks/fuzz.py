@@ -10,7 +10,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["tasks"]):
-    from tasks import answers, bbh, degeneration, failures, gibberish, programs  # noqa: F401
+    from tasks import answers, bbh, degeneration, failures, gibberish, numbers, programs  # noqa: F401
     from tasks.bbh import task as bbh_task
 
 _FINDERS = (answers.boxes, answers.hashes, answers.statements)
@@ -22,8 +22,8 @@ def once(data: bytes) -> None:
     text = atheris.FuzzedDataProvider(data).ConsumeUnicode(len(data))
     for truncated in (False, True):
         found = answers.final_answer(text, _FINDERS, truncated)
-        assert found is None or answers.number_in(found) is not None
-    answers.number_in(text)
+        assert found is None or numbers.number_in(found) is not None
+    numbers.number_in(text)
     for prompt in ("", _PROMPT):
         program = programs.find_program(text, "add", prompt)
         assert program is None or program.strip()

@@ -23,7 +23,7 @@ from harness.cli.options import (
 )
 from harness.cli.output import answer
 
-_DATA = {True: "data set", False: "built in"}
+_DATA = {True: "Hub", False: "none"}
 
 
 @click.command("doctor")
@@ -176,10 +176,10 @@ def tasks_command(path: bool, as_json: bool) -> None:
         for t in found
     )
     note = (
-        "Neurons can be scored on all of them; recover needs training items. A data set is read from HARNESS_DATA_DIR, "
-        "else downloaded from the Hub. Evaluation also takes the tasks of lm-eval by name."
+        "Neurons can be scored on all of them; recover needs training items (train; any: made without limit). A data set "
+        "is read from HARNESS_DATA_DIR, else downloaded from the Hub. Evaluation also takes the tasks of lm-eval by name."
     )
-    answer(found, as_json, Table("Tasks", ("name", "metric", "n", "train", "items", "what"), rows, note))
+    answer(found, as_json, Table("Tasks", ("name", "metric", "n", "train", "data", "what"), rows, note))
 
 
 def _listed_tasks() -> Iterator[dict[str, Any]]:
@@ -202,4 +202,4 @@ def _listed_tasks() -> Iterator[dict[str, Any]]:
 
 
 def _count(training_items: int | None) -> str:
-    return "no limit" if training_items is None else f"{training_items:,}" if training_items else "none"
+    return "any" if training_items is None else f"{training_items:,}" if training_items else "none"

@@ -154,14 +154,14 @@ ANSWERS = replace(
 PLATINUM_BOXED = replace(
     BOXED,
     name="gsm8k_platinum_boxed",
-    summary="GSM8K-Platinum (checked labels), \\boxed",
+    summary="GSM8K Platinum (checked labels), \\boxed",
     items=_PLATINUM_ITEMS,
     documents=platinum_documents,
 )
 PLATINUM_COT = replace(
     COT,
     name="gsm8k_platinum_cot",
-    summary="GSM8K-Platinum (checked labels), 4-shot",
+    summary="GSM8K Platinum (checked labels), 4-shot",
     items=_PLATINUM_ITEMS,
     documents=platinum_documents,
 )
