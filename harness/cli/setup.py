@@ -176,8 +176,8 @@ def tasks_command(path: bool, as_json: bool) -> None:
         for t in found
     )
     note = (
-        "Neurons can be scored on all of them; recover needs training items (train; any: made without limit). A data set "
-        "is read from HARNESS_DATA_DIR, else downloaded from the Hub. Evaluation also takes the tasks of lm-eval by name."
+        "Neurons can be scored on all of them. recover needs training items (any: made without limit). A data set is "
+        "read from HARNESS_DATA_DIR, else downloaded from the Hub. Evaluation also takes the tasks of lm-eval by name."
     )
     answer(found, as_json, Table("Tasks", ("name", "metric", "n", "train", "data", "what"), rows, note))
 
