@@ -23,7 +23,7 @@ from typing import Any
 
 from tasks.jail.confinement import Confinement
 from tasks.jail.server import PROOF, PROOFS
-from tasks.jail.values import dumps, loads
+from tasks.jail.values import dumps, unpack
 
 _START_S = 20.0
 _LONGEST_REPLY = 8 << 20  # bytes of one line; values.py keeps honest ones below
@@ -180,18 +180,19 @@ class Candidate:
 
     def get(self, name: str, of: int | None = None) -> Any:
         """A global of the program, or an attribute of an opaque value."""
-        return self._ask({"name": name} if of is None else {"name": name, "of": of})
+        return self._ask(name, of)
 
     def call(
         self, name: str | None, arguments: tuple[Any, ...], named: Mapping[str, Any], of: int | None = None
     ) -> Any:
         """A global function, a method of an opaque value, or (name None) the opaque value itself."""
-        text = dumps((list(arguments), dict(named)), _number)
-        return self._ask({"name": name, "arguments": text, **({} if of is None else {"of": of})})
+        return self._ask(name, of, dumps((list(arguments), dict(named)), _number))
 
-    def _ask(self, request: Mapping[str, Any]) -> Any:
+    def _ask(self, name: str | None, of: int | None, arguments: str | None = None) -> Any:
+        """`arguments`: the text of `dumps`, which is JSON and put in as it is."""
+        request = json.dumps({"name": name} if of is None else {"name": name, "of": of})
         try:
-            self._send(json.dumps(request))
+            self._send(request if arguments is None else f'{request[:-1]}, "arguments": {arguments}}}')
             answer = self._answer()
         except (Ended, _Gone) as end:
             self.over = end  # a test that swallows everything does not swallow this
@@ -199,7 +200,7 @@ class Candidate:
         if "raised" in answer:
             raise _exception(str(answer["raised"]), _missing_module(answer))
         try:
-            return loads(answer["value"], lambda number: Opaque(self, int(number)))
+            return unpack(answer["value"], lambda number: Opaque(self, int(number)))
         except (KeyError, ValueError):
             raise Ended("crash") from None
 

@@ -25,7 +25,7 @@ from tasks.jail.filters import prepare_candidate_filter, restrict, restrict_cand
 from tasks.jail.folder import empty, is_over
 from tasks.jail.kernel import die_with_parent, drop_capabilities, hide
 from tasks.jail.landlock import only
-from tasks.jail.values import TooLarge, dumps, loads
+from tasks.jail.values import TooLarge, dumps, unpack
 
 PROOF = 32  # bytes
 PROOFS = 1024 * PROOF
@@ -135,7 +135,7 @@ def respond(space: dict[str, Any], request: dict[str, Any]) -> str:
     if "arguments" not in request:
         return value_text(getattr(target, name) if target is not None else space[name])
     function: Any = target if name is None else getattr(target, name) if target is not None else space[name]
-    positional, named = loads(request["arguments"], known)
+    positional, named = unpack(request["arguments"], known)
     try:
         return value_text(function(*positional, **named))
     except MemoryError:
@@ -156,7 +156,7 @@ def value_text(value: Any) -> str:
         text = dumps(value, keep)
     except (TooLarge, RecursionError):
         text = dumps(Uncrossable(), keep)
-    return '{"value": ' + json.dumps(text) + "}"
+    return f'{{"value": {text}}}'
 
 
 class Uncrossable:

@@ -58,7 +58,16 @@ def loads(text: str, known: Callable[[int], Any]) -> Any:
     else.
     """
     try:
-        return _unpack(json.loads(text), known)
+        packed = json.loads(text)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not a value: {type(error).__name__}") from None
+    return unpack(packed, known)
+
+
+def unpack(packed: Any, known: Callable[[int], Any]) -> Any:
+    """As `loads`, of a text that has been read as JSON already, as a part of a larger one."""
+    try:
+        return _unpack(packed, known)
     except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"not a value: {type(error).__name__}") from None
 
