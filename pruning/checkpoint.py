@@ -12,10 +12,14 @@ from typing import Any
 
 from harness.core.bounded_read import (
     check_folder,
+    check_permission,
+    check_regular,
+    not_readable,
     parse_json,
     read_bytes,
     read_json_object,
 )
+from harness.core.checkpoint_files import OWN_FILES, is_part
 from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError, first_line
 from harness.core.hashing import sampled_hash
@@ -123,6 +127,8 @@ def _config_bytes(folder: Path) -> bytes:
     _refuse_adapter(folder)
     try:
         return read_bytes(folder / "config.json", _CONFIG_BYTES)
+    except PermissionError as error:
+        raise not_readable(folder / "config.json", error) from error
     except OSError as error:
         raise UsageError(f"{folder} has no readable config.json; give a folder with a Hugging Face model") from error
 
@@ -147,6 +153,7 @@ def _refuse_adapter(folder: Path) -> None:
         raise UsageError(
             f"{folder} holds {ADAPTER} beside a model; remove it, or merge it into the model (peft: merge_and_unload)"
         )
+    check_permission(folder / ADAPTER)
     base = read_json_object(folder / ADAPTER, _CONFIG_BYTES).get("base_model_name_or_path") or "another model"
     raise UsageError(f"{folder} is a LoRA adapter of {str(base)[:80]}; merge it first (peft: merge_and_unload)")
 
@@ -156,6 +163,7 @@ def _check_side_files(model: Path) -> None:
     for folder in (model, *(model / name for name in _SUBFOLDERS if (model / name).is_dir())):
         try:
             check_folder(folder, _SIDE_FILE_BYTES)
+            _check_parts(model, folder)
         except OSError as error:
             raise UsageError(f"{folder} cannot be read ({first_line(error)}); get the model again") from error
     if (model / _SENTENCES).exists():
@@ -166,6 +174,16 @@ def _check_side_files(model: Path) -> None:
         if (model / name).exists():
             read_json_object(model / name, _SIDE_FILE_BYTES)
     is_recovered(model, read_record(model))  # so that damaged ones are refused before any work
+
+
+def _check_parts(model: Path, folder: Path) -> None:
+    """Raises UsageError for a part of a checkpoint that is a folder, or that this user may not read; opens nothing."""
+    for file in sorted(folder.iterdir()):
+        name = file.relative_to(model).as_posix()
+        if OWN_FILES.fullmatch(name):
+            check_regular(file)
+        if is_part(name):
+            check_permission(file)
 
 
 def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:

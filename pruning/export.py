@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.checkpoint_files import is_part
 from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.files import check_disk
@@ -37,7 +36,7 @@ from pruning.families import Cut, Family, check_nonuniform, count_of
 from pruning.model_card import model_card
 from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
-from pruning.side_files import copy_side_files
+from pruning.side_files import copy_side_files, is_ours
 from pruning.vision_language import with_text_sizes
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
@@ -97,7 +96,7 @@ def export(
 
 def replaceable(repair: bool = False) -> Replaceable:
     """Which folders `export` may replace. repair: also one whose files have changed."""
-    return Replaceable(RECORD, lambda name: is_part(name) and name != RECOVERED, repair)
+    return Replaceable(RECORD, lambda folder, name: name != RECOVERED and is_ours(folder, name), repair)
 
 
 def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:

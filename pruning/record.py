@@ -96,6 +96,16 @@ def read_recovery(checkpoint: Path) -> dict[str, Any] | None:
     return read_json_object(path, _MOST_BYTES) if path.exists() else None
 
 
+def is_own(checkpoint: Path, name: str) -> bool:
+    """Whether pruning.json or recovery.json, by name, holds what this project writes there."""
+    try:
+        if name == RECORD:
+            return read_record(checkpoint) is not None
+        return type((read_recovery(checkpoint) or {}).get("steps")) is int
+    except (UsageError, OSError):
+        return False
+
+
 def is_recovered(checkpoint: Path, record: Mapping[str, Any] | None) -> bool:
     """Whether fine-tuning came last; a checkpoint that was pruned afterwards keeps recovery.json too."""
     found, steps = read_recovery(checkpoint), (record or {}).get("steps") or ()

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from harness.core.bounded_read import parse_json
-from harness.core.errors import UsageError
+from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.files import load_arrays, save_arrays
 from harness.core.hashing import file_hash
 from harness.core.metadata import Metadata, count_of, fraction_of, model_kind_of, name_of, reason
@@ -31,12 +31,17 @@ def save(
     general_weight: float,
     path: Path,
 ) -> None:
-    """`layers.{i}.{metric}` float32 and the moments they came from; the same scores give the same bytes."""
+    """`layers.{i}.{metric}` float32 and the moments they came from; the same scores give the same bytes.
+
+    Raises UnsupportedModelError where one of them is not finite.
+    """
     arrays = {
         f"layers.{layer}.{name}": values[layer]
         for name, values in {**tables, **_moment_tables(stats)}.items()
         for layer in range(len(values))
     }
+    if wrong := next((name for name, values in arrays.items() if not np.isfinite(values).all()), None):
+        raise UnsupportedModelError(f"{wrong} is not finite (overflow); check the checkpoint and its dtype")
     metadata = {
         "model": calibration.model,
         "model_kind": calibration.model_kind,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.bounded_read import read_json
+from harness.core.bounded_read import not_readable, read_json
 from harness.core.errors import UnsupportedModelError
 from harness.core.safetensors_stream import Entry, PackedTypeError, as_array, iter_blocks, read_entries
 
@@ -40,8 +40,8 @@ class Shard:
 def open_shards(folder: Path) -> tuple[Shard, ...]:
     """The files that transformers and vLLM both read, every tensor once.
 
-    Raises UnsupportedModelError for files that are missing or damaged, for a folder in which the two would read other
-    files, and for a tensor of which there are different copies.
+    Raises UsageError for files that may not be read, and UnsupportedModelError for files that are missing or damaged,
+    for a folder in which the two would read other files, and for a tensor of which there are different copies.
     """
     index = _weight_map(folder / INDEX) if (folder / INDEX).exists() else None
     names = _shard_names(folder, index)
@@ -54,7 +54,9 @@ def _weight_map(index: Path) -> Mapping[str, str]:
     try:
         found = read_json(index)["weight_map"]
         names = set(found.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise not_readable(index, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModelError(f"{index} is damaged ({error!r}); get this file again") from error
     if not names or not all(isinstance(name, str) and re.fullmatch(_SHARD_NAME, name) for name in names):
         raise UnsupportedModelError(f"{index} names no shards, or shards outside its folder; get this file again")
@@ -111,7 +113,9 @@ def _open_shard(path: Path) -> Shard:
         entries, metadata = read_entries(path)
     except PackedTypeError as error:
         raise UnsupportedModelError(f"{path.parent} is quantised ({error}); give the model it was made from") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise not_readable(path, error) from error
+    except ValueError as error:
         raise UnsupportedModelError(
             f"{path} is not a safetensors file or is damaged ({error}); get this file again"
         ) from error

@@ -7,11 +7,21 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.core import model_card
 from harness.core.bounded_read import read_text
-from harness.core.checkpoint_files import OWN_FILES, PICTURES, TEMPLATES, WEIGHTS, is_side_file
+from harness.core.checkpoint_files import (
+    OWN_FILES,
+    PICTURES,
+    TEMPLATES,
+    WEIGHTS,
+    is_licence,
+    is_part,
+    is_side_file,
+)
 from harness.core.progress import say
 from harness.core.written_folder import LIST
 from pruning.checkpoint import ModelFolder
+from pruning.record import RECORD, RECOVERED, is_own
 
 _PICTURE = re.compile(r"[\w./-]+\.(?:png|jpe?g|gif|webp|svg)\b", re.IGNORECASE | re.ASCII)
 _MOST_PICTURE_BYTES, _MOST_PICTURES = 1 << 20, 32
@@ -27,10 +37,24 @@ def copy_side_files(model: ModelFolder, out: Path) -> None:
     for name in (*_side_files(folder), *pictures_of(folder, _card(folder))):
         _copy(folder, out, name)
     shards = {shard.path.name for shard in model.shards}
-    left = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if not _known(path, shards)]
+    own = out.resolve().parents  # where `out` is below the model
+    others = [path for path in folder.iterdir() if not _known(path, shards) and path.resolve() not in own]
+    left = [f"{path.name}/" if path.is_dir() else path.name for path in others]
     if left:
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
         say(f"left out of {out.name}, as no part of a checkpoint: {', '.join(sorted(left)[:_SHOWN])}{more}")
+
+
+def is_ours(folder: Path, name: str) -> bool:
+    """Whether an older version, which kept no list of its files, may have written this file of a checkpoint.
+
+    Its own files are told by what is in them. A licence is nobody's to remove.
+    """
+    if name in (RECORD, RECOVERED):
+        return is_own(folder, name)
+    if name == "README.md":
+        return model_card.is_own(_card(folder))
+    return is_part(name) and not is_licence(name)
 
 
 def copy_own_files(model: Path, out: Path) -> None:

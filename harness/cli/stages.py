@@ -146,8 +146,9 @@ def eval_command(
     """
     from harness import api
     from harness.config.settings import load_config
+    from harness.models.registry import short_name
 
-    folder = out or Path("runs") / f"eval-{Path(model).name.lower()}"
+    folder = out or Path("runs") / f"eval-{short_name(model)}"
     config = load_config(None, {**options, "model": model})
     with stdout_to_stderr():
         api.evaluate(

@@ -78,6 +78,19 @@ def _check(path: Path, found: os.stat_result, limit_bytes: int | None) -> None:
         )
 
 
+def not_readable(path: str | Path, error: OSError) -> UsageError:
+    """What to raise for a file or folder that is there and cannot be read."""
+    reason = (error.strerror or type(error).__name__).lower()
+    advice = "change its permissions" if isinstance(error, PermissionError) else "correct the path, or mend the disk"
+    return UsageError(f"{str(path)[:200]} may not be read: {reason}; {advice}")
+
+
+def check_permission(path: Path) -> None:
+    """Raises UsageError where this user may not read a file; opens nothing."""
+    if not os.access(path, os.R_OK, effective_ids=True):
+        raise not_readable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def read_bytes(path: Path, limit_bytes: int) -> bytes:
     """The content of a file; raises what `open_regular` raises."""
     with open_regular(path, limit_bytes) as file:

@@ -13,6 +13,8 @@ def first_line(error: BaseException) -> str:
     if re.fullmatch(r"\d+ validation errors? for .+", lines[0]):  # pydantic: the reason follows, with its own details
         reason, *_ = re.split(r" \[type=| For further information", " ".join(lines[1:]), maxsplit=1)
         return redacted(f"{lines[0]}: {reason.removeprefix('Value error, ')}")
+    if re.fullmatch(r"(Class v|V)alidation error for (field|validator) .+:", lines[0]):  # huggingface_hub
+        return redacted(" ".join(lines[:2]))
     return redacted(lines[0])
 
 

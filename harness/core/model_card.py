@@ -68,6 +68,11 @@ def read(text: str) -> ModelCard:
     return ModelCard(front, title[1], {**sections, ORIGINAL: original.strip()} if heading else sections)
 
 
+def is_own(text: str) -> bool:
+    """Whether `render` wrote this README.md."""
+    return bool(_OURS.match(split(text)[1]))
+
+
 def render(card: ModelCard) -> str:
     """The card as the text of a README.md; sections without text are left out."""
     import yaml

@@ -27,12 +27,12 @@ class Replaceable:
 
     Attributes:
         marker: A file that each has.
-        wrote: Whether an older version, which kept no list, may have written a file of this name.
+        wrote: Whether an older version, which kept no list, may have written this file: the folder, and the path in it.
         repair: Replace also what has changed since it was written, as a run does with its own damaged files.
     """
 
     marker: str
-    wrote: Callable[[str], bool]
+    wrote: Callable[[Path, str], bool]
     repair: bool = False
 
 
@@ -61,7 +61,7 @@ def check_replaceable(final: Path, known: Replaceable) -> None:
         raise UsageError(f"{final} is a folder with other things in it; give another --out")
     listed = _listed(final)
     if listed is None:
-        _refuse(final, [name for name in found if name != LIST and not known.wrote(name)], "not written here")
+        _refuse(final, [name for name in found if name != LIST and not known.wrote(final, name)], "not written here")
         return
     _refuse(final, [name for name in found if name != LIST and name not in listed], "not written here")
     if not known.repair:

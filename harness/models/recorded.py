@@ -48,6 +48,23 @@ def check_present(name: str, kind: ModelKind, made: str | Path) -> None:
         raise UsageError(f"{name}, which {made} was made from, is gone; put it back there, or make {made} again")
 
 
+def locate_given(name: str, identity: str, kind: ModelKind) -> ModelFolder:
+    """The model that a user names for a plan, opened.
+
+    Args:
+        name: As it is given.
+        identity: What the plan was made from, as it was recorded.
+        kind: What that is.
+
+    Raises:
+        UsageError: The plan was made from a folder of this name, which is gone; the Hub is not asked for it.
+    """
+    alike = kind in ("folder", "file") and f"/{identity}".endswith(f"/{name}")
+    if alike and not os.path.lexists(name):
+        raise UsageError(f"{name} is gone; the plan was made from {identity}: give the place where that is now")
+    return registry.locate(name, registry.kind_of(name, identity))
+
+
 def _on_this_machine(name: str, made: str) -> ModelFolder:
     check_present(name, "folder", made)
     return registry.locate(os.fspath(Path(name).absolute()), "math")

@@ -6,17 +6,20 @@ import difflib
 import functools
 import importlib.metadata
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import check_permission, not_readable
 from harness.core.errors import StorageError, UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.hub_ids import is_hub_id
 from harness.core.types.model import ModelKind
 from harness.core.types.pruning import ModelShape
 from harness.models import gguf
+from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.models.vocabulary import check_tokenizer
 from pruning.checkpoint import ModelFolder, open_model, read_config
@@ -66,6 +69,9 @@ _WEIGHT_PATTERNS = [
     "README.md",
     "LICENSE*",
 ]
+
+
+_SHORT = 128  # characters in the name of a folder, which may have 255 with what else is in it
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,11 @@ ALIASES: Mapping[str, Alias] = {
 def find_model(name: str) -> Alias | None:
     """The alias of this name; None for a local folder, a GGUF file and a Hub id.
 
-    Raises UsageError for any other name, with the nearest alias.
+    Raises UsageError for any other name, with the nearest alias, and for a path that may not be read.
     """
     if name in ALIASES:
         return ALIASES[name]
+    _check_path(name)
     if Path(name).is_dir() or _is_gguf(name) or is_hub_id(name):
         return None
     near = difflib.get_close_matches(name, ALIASES, n=1)
@@ -143,6 +150,19 @@ def find_model(name: str) -> Alias | None:
         else f"known are {', '.join(ALIASES)}, a local folder or .gguf file, or a Hub id like Qwen/Qwen3-0.6B"
     )
     raise UsageError(f"unknown model {name!r}; {hint}")
+
+
+def _check_path(name: str) -> None:
+    """Raises UsageError for an empty name, which Path takes for this folder, and for a path that may not be read."""
+    if not name.strip():
+        raise UsageError("the model's name is empty; give an alias, a local folder, a .gguf file or a Hub id")
+    try:
+        if stat.S_ISREG(Path(name).stat().st_mode):
+            check_permission(Path(name))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+        return
+    except OSError as error:
+        raise not_readable(name, error) from error
 
 
 def _is_gguf(name: str) -> bool:
@@ -171,6 +191,12 @@ def model_kind(identity: str) -> ModelKind:
     return "hub"
 
 
+def short_name(name: str) -> str:
+    """The last part of a model's name in lower case, for a default --out; of `.` that of this folder."""
+    path = Path(name)
+    return (path.resolve() if path.name in ("", "..") else path).name.lower()[:_SHORT]
+
+
 def kind_of(name: str, identity: str) -> str:
     """The kind of task for which the alias `name` stands for the Hub id `identity`; math where it does not."""
     alias = find_model(name)
@@ -187,12 +213,15 @@ def has_chat_template(name: str, template_args: Mapping[str, Any]) -> bool:
 
     Raises:
         UsageError: The tokenizer or its template cannot be used, or the template does not use `template_args`.
+        UnsupportedModelError: transformers cannot build the model.
     """
     alias = find_model(name)
     folder = _folder_of(alias) if alias else Path(name)
     if folder is None or not folder.is_dir():
         return True
-    return load_chat(_opened(folder).path, template_args)[1] is not None
+    model = _opened(folder)
+    check_buildable(model)
+    return load_chat(model.path, template_args)[1] is not None
 
 
 def shape(name: str, kind: str) -> ModelShape:
@@ -246,8 +275,12 @@ def locate(name: str, kind: str) -> ModelFolder:
 
 def _opened(folder: Path) -> ModelFolder:
     """Opened once in a process as long as its files stay as they are, as every stage asks for its model by name."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors") and file.exists())
-    return _open_once(folder.absolute(), tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors") and file.exists())
+        versions = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    except OSError as error:
+        raise not_readable(folder, error) from error
+    return _open_once(folder.absolute(), versions)
 
 
 @functools.lru_cache(maxsize=8)

@@ -139,7 +139,7 @@ class ResolvedRun:
 
     @property
     def default_out(self) -> Path:
-        model = Path(self.config.model).name.lower()
+        model = registry.short_name(self.config.model)
         if self.sweep:
             return Path("runs") / f"sweep-{model}-{self.target.name}"
         return Path("runs") / "-".join(
@@ -230,7 +230,7 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     metrics = [("metric", values.get("metric"))]
     metrics += [("methods", str(method).strip().partition("+")[0]) for method in methods]
     checks: list[tuple[str, Callable[[], object]]] = [
-        ("model", lambda: registry.find_model(str(values.get("model") or "tiny-math")))
+        ("model", lambda: registry.find_model(str(values.get("model", "tiny-math"))))
     ]
     checks += [("task", functools.partial(find_task, str(name))) for name in tasks]
     checks += [

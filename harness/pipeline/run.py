@@ -16,6 +16,7 @@ from harness.engine.memory_budget import fit_together
 from harness.engine.vllm_engine import check_libraries
 from harness.evaluation.similarity import check_packages
 from harness.models import registry
+from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
@@ -67,6 +68,7 @@ def start(
     folder = out or spec.default_out
     check_run_directory(folder)
     model = registry.locate(config.model, spec.target.kind)
+    check_buildable(model)
     chat = load_chat(model.path, config.template_args)[1]
     spec = resolver(config, chat is not None)
     folder = out or spec.default_out

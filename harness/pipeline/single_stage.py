@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from harness.config.settings import RunConfig, environment_settings
 from harness.core import out_place
 from harness.core.chat import ChatFormat
-from harness.core.errors import UsageError
+from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.files import check_replaceable_arrays
 from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, check_run_directory, locked
@@ -34,7 +35,8 @@ from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin, metric_choices
 from harness.evaluation.verify_export import Verification, verify
 from harness.models import registry
-from harness.models.recorded import locate_recorded
+from harness.models.recorded import locate_given, locate_recorded
+from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
 from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
@@ -57,7 +59,8 @@ from tasks.registry import find_task, is_task
 _Model = TypeVar("_Model")
 _CALIBRATION = ".calibration.json"
 _SCORES, _PLAN = {"calibration_hash", "stability"}, {"scores_hash", "ratio"}  # in the metadata of these files
-_BESIDE = (_CALIBRATION, ".partial")  # files that a scoring writes beside its scores
+_PARTIAL = ".partial"
+_BESIDE = (_CALIBRATION, _PARTIAL)  # files that a scoring writes beside its scores
 
 
 def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronScores:
@@ -77,11 +80,27 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
     spec = resolve(config)
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
+    check_buildable(model)
     scoring.check_room(model, spec.calibration_request.samples, out)
     calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
+    with _nothing_left(out):
+        scoring.score_model(model, calibration, request, out)
     scoring.save_calibration(calibration, _calibration_file(out))
-    scoring.score_model(model, calibration, request, out)
     return score_file.load(out)
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Removes what lies beside scores that were refused: a scoring that is resumed would be refused again."""
+    moments = scoring.moments_folder(out)
+    older = moments.exists()
+    try:
+        yield
+    except (UsageError, UnsupportedModelError):
+        out.with_name(f"{out.name}{_PARTIAL}").unlink(missing_ok=True)
+        if not older:
+            shutil.rmtree(moments, ignore_errors=True)
+        raise
 
 
 def _score_request(metrics: Sequence[str], request: ScoreRequest) -> ScoreRequest:
@@ -147,7 +166,7 @@ def _compensate(
 def prune(model: str, plan: PruningPlan, out: Path) -> ModelFolder:
     """Writes the smaller checkpoint of `model`, completely or not at all."""
     check_replaceable(out, replaceable())
-    source = registry.locate(model, registry.kind_of(model, plan.model))
+    source = locate_given(model, plan.model, plan.model_kind)
     with progress_bar(f"Writing {out}", len(source.shards)) as advance:
         return export(source, plan, out, plan.path, advance)
 
@@ -158,7 +177,7 @@ def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: ModelFolder, th
     Raises:
         MeasurementError: Logits or tokens differ by more than rounding.
     """
-    source = registry.locate(model, registry.kind_of(model, plan.model))
+    source = locate_given(model, plan.model, plan.model_kind)
     with library_settings(threads), progress_bar("Verifying with transformers and vLLM"):
         file = plan.path or checkpoint.path  # only a plan with re-fitted columns needs its file
         return verify(source, plan, file, checkpoint, threads)
@@ -186,6 +205,7 @@ def evaluate_checkpoint(
         raise UsageError(f"--metric-of: {wrong[0]} is no task of lm-eval's own; it has one metric")
     builtin = find_builtin(theirs, include_path, choices) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
+    check_buildable(model)
     chat = load_chat(model.path, config.template_args)[1]
     tasks = [find_task(name, chat is not None) for name in ours]
     check_tasks(tasks, model.shape, config.trust_data)
@@ -231,8 +251,11 @@ def bench_checkpoints(
     """
     check_run_directory(out)
     task = find_task(task_names(config)[0])
-    models = _apart([(row_name(name), registry.locate(name, task.kind)) for name in names])
+    found = [registry.locate(name, task.kind) for name in names]
+    models = _apart([(row_name(name), model) for name, model in zip(names, found, strict=True)])
     given = dict(zip(models, names, strict=True))
+    for model in models.values():
+        check_buildable(model)
     first = next(iter(models.values()))
     chat = None if config.input_tokens else load_chat(first.path, config.template_args)[1]
     rows = {name: replace(_row(given[name], model, out), name=name) for name, model in models.items()}

@@ -15,7 +15,6 @@ from harness.config.settings import RunConfig
 from harness.config.yaml_file import read_yaml
 from harness.core.bounded_read import read_json_object, read_text
 from harness.core.chat import prompt_ids
-from harness.core.checkpoint_files import is_part
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import check_disk, write_json, write_text
 from harness.core.hashing import digest, file_hash
@@ -36,7 +35,7 @@ from harness.training.original import original_of
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.families import FAMILIES, check_trainable
 from pruning.record import RECOVERED, read_recovery
-from pruning.side_files import copy_own_files, copy_side_files
+from pruning.side_files import copy_own_files, copy_side_files, is_ours
 from recovery import data as training_data
 from recovery import recipe as recipes
 from recovery import trainer
@@ -132,9 +131,13 @@ def gather(
         "answer_tokens": found.answer_tokens,
         "left_out": found.left_out,
     }
-    with written_folder(folder, Replaceable(_SUMMARY, (training_data.FILE, _SUMMARY).__contains__, True)) as scratch:
+    with written_folder(folder, Replaceable(_SUMMARY, _is_training_data, True)) as scratch:
         write_rows(scratch / training_data.FILE, found.rows)
         write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
+
+
+def _is_training_data(_folder: Path, name: str) -> bool:
+    return name in (training_data.FILE, _SUMMARY)
 
 
 def _examples(
@@ -326,7 +329,7 @@ def check_room(job: Job, expected: Cost) -> None:
 
 def write_checkpoint(before: ModelFolder, state: Path, out: Path, record: dict[str, Any]) -> ModelFolder:
     """Writes a checkpoint like `before` with the trained weights of `state` to `out`, completely or not at all."""
-    with written_folder(out, Replaceable(RECOVERED, is_part, repair=True)) as scratch:
+    with written_folder(out, Replaceable(RECOVERED, is_ours, repair=True)) as scratch:
         copy_side_files(before, scratch)
         copy_own_files(before.path, scratch)
         merge([shard.path for shard in before.shards], state, scratch)

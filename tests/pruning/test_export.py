@@ -5,6 +5,7 @@ family.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from harness.core.errors import StorageError, UnsupportedModelError, UsageError
+from harness.core.written_folder import LIST
 from harness.pipeline.run_json import variant
 from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES, shape_of
 from pruning.plan import save_plan
 from pruning.record import read_record
+from pruning.side_files import is_ours
 from tests.support.models import build_model, plain
 from tests.support.pruned import masked_logits, plan_for, plan_keeping
 
@@ -175,7 +178,10 @@ SIDE = [
     "qwen.tiktoken",
     "tool.jinja",
     "preprocessor_config.json",
-    "my_vocab.txt",
+    "vocab.txt",
+    "LICENSE-APACHE.txt",
+    "MODEL_LICENSE",
+    "USE_POLICY.md",
     "assets/loss.png",
     "chat_template.json",
     "added_tokens.json",
@@ -198,6 +204,11 @@ LEFT = [
     "tokenizer.py",
     "license.key",
     "id_rsa",
+    "license_key.txt",
+    "hub_license_token",
+    "LICENSE-KEY.txt",
+    "vocab_secret.txt",
+    "secrets.vocab.txt",
     "assets/other.png",
     "assets/secret.txt",
     "token.json",
@@ -221,7 +232,16 @@ def test_only_what_belongs_to_a_checkpoint_is_copied(
     assert [name for name in SIDE if not (made / name).is_file()] == []
     assert [name for name in LEFT if (made / name).exists()] == []
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert ".env" in line and "and 1" in line and "LICENSE" not in line and "README" not in line
+    assert ".env" in line and "and 1" in line and "LICENSE," not in line and "README" not in line
+
+
+def test_an_out_below_the_model_is_not_among_what_is_left_out(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(random_model, model)
+    export(open_model(model), plan_for(model), model / "sub")
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_a_link_to_nothing_in_the_model_is_named(random_model: Path, tmp_path: Path) -> None:
@@ -284,6 +304,41 @@ def test_what_was_added_to_a_checkpoint_or_changed_in_it_is_not_replaced(random_
             export(model, plan, out)
         assert (out / name).read_text() == "{}"
     assert "How it was made" in (export(model, plan, out, repair=True).path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pruning.json", "{}"),
+        ("pruning.json", '{"method": "magnitude", "sparsity": 0.5}'),
+        ("pruning.json", "no JSON"),
+        ("README.md", "# Mine"),
+        ("LICENSE", "MIT"),
+        ("notes.txt", "mine"),
+    ],
+)
+def test_a_model_of_another_tool_without_our_list_is_kept(
+    name: str, text: str, repair: bool, random_model: Path, tmp_path: Path
+) -> None:
+    """A file that is only called pruning.json makes no folder ours; a card and a licence of others stay."""
+    model, plan, out = open_model(random_model), plan_for(random_model), tmp_path / "pruned"
+    export(model, plan, out)
+    (out / LIST).unlink()
+    export(model, plan, out)  # of an older version, which kept no list
+    (out / LIST).unlink()
+    (out / name).write_text(text)
+    with pytest.raises(UsageError, match=rf"holds {re.escape(name)}, not written here, .*another --out"):
+        export(model, plan, out, repair=repair)
+    assert (out / name).read_text() == text and (out / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"), [('{"steps": 10}', True), ("{}", False), ("[]", False), ('{"steps": "x"}', False)]
+)
+def test_a_file_of_another_tool_is_no_record_of_a_recovery(text: str, ours: bool, tmp_path: Path) -> None:
+    (tmp_path / "recovery.json").write_text(text)
+    assert is_ours(tmp_path, "recovery.json") is ours
 
 
 def damaged(random_model: Path, tmp_path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from pydantic import BaseModel, PositiveInt, ValidationError, field_validator
 
 from harness.core.errors import first_line
@@ -31,6 +32,12 @@ def test_a_validation_error_keeps_its_reason(values: dict[str, object], line: st
     with pytest.raises(ValidationError) as caught:
         _Config.model_validate(values)
     assert first_line(caught.value) == line
+
+
+def test_a_reason_on_the_second_line_of_a_validation_error_is_kept() -> None:
+    reason = TypeError("Field 'width' expected int, got str (value: 'x')")
+    told = first_line(StrictDataclassFieldValidationError("width", reason))
+    assert told == f"Validation error for field 'width': TypeError: {reason}"
 
 
 def test_an_error_without_a_text_is_named() -> None:

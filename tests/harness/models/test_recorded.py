@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.core.types.model import ModelKind
-from harness.models.recorded import locate_recorded
+from harness.models.recorded import locate_given, locate_recorded
 from harness.models.registry import locate, model_id, model_kind
 from tests.support.models import TINY_MATH
 
@@ -88,3 +88,16 @@ def test_a_model_of_the_hub_is_asked_for_there(asked: list[str]) -> None:
 def test_a_relative_folder_of_an_older_version_is_found_from_where_it_was(asked: list[str]) -> None:
     shutil.copytree(TINY_MATH, "org/model")
     assert locate_recorded("org/model", "unknown", PRINT, "plan").fingerprint == PRINT and asked == []
+
+
+def test_the_hub_is_not_asked_for_the_folder_of_a_plan_that_is_gone(asked: list[str], tmp_path: Path) -> None:
+    shutil.copytree(TINY_MATH, "org/model")
+    name = model_id("org/model", "math")
+    assert locate_given("org/model", name, "folder").path == tmp_path / "org" / "model"
+    Path("org").rename("moved")
+    with pytest.raises(UsageError, match=rf"^org/model is gone; the plan was made from {name}: give the place"):
+        locate_given("org/model", name, "folder")
+    assert asked == [] and locate_given("moved/model", name, "folder").fingerprint == PRINT
+    with pytest.raises(UsageError, match="other/model cannot be downloaded"):
+        locate_given("other/model", name, "folder")  # a copy on the Hub may be meant
+    assert asked == ["other/model"]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,10 @@ import pytest
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.models import registry
 from pruning.checkpoint import open_model
+from tests.support.cli import harness
+from tests.support.models import TINY_MATH
+
+NOBODY = 65534
 
 
 @pytest.mark.parametrize(
@@ -103,3 +110,92 @@ def test_a_damaged_gguf_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(UnsupportedModelError, match=r"bad.gguf cannot be read as GGUF"):
         registry.shape(str(tmp_path / "bad.gguf"), "math")
+
+
+@pytest.fixture
+def ordinary() -> Iterator[Path]:
+    """A folder that an ordinary user may read, who this process then is; permissions do not hold for root."""
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(TINY_MATH, Path(name) / "m")
+        shutil.copytree(TINY_MATH, Path(name) / "closed" / "m")
+        for path in (Path(name), *Path(name).rglob("*")):
+            path.chmod(0o777)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(before)
+            for path in (Path(name), *Path(name).rglob("*")):
+                path.chmod(0o755)
+
+
+def close(path: Path) -> None:
+    """As the owner; by the end this process is an ordinary user again."""
+    now = os.geteuid()
+    os.seteuid(path.stat().st_uid)
+    path.chmod(0)
+    os.seteuid(now)
+
+
+@pytest.mark.parametrize(
+    ("closed", "name"),
+    [
+        ("m", "m"),
+        ("closed", "closed/m"),
+        ("m/model.safetensors", "m"),
+        ("m/config.json", "m"),
+        ("m/tokenizer.json", "m"),
+        ("m/generation_config.json", "m"),
+        ("m.gguf", "m.gguf"),
+    ],
+)
+def test_what_may_not_be_read_is_not_called_damaged(closed: str, name: str, ordinary: Path) -> None:
+    (ordinary / "m.gguf").write_text("GGUF")
+    close(ordinary / closed)
+    shown = ordinary / (closed if closed != "closed" else name)
+    with pytest.raises(UsageError, match=rf"^{shown} may not be read: permission denied; change its permissions$"):
+        registry.locate(str(ordinary / name), "math")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "the model's name is empty"),
+        (" ", "the model's name is empty"),
+        ("x" * 300, "may not be read: file name"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_refused(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one would be this folder, which holds a model."""
+    shutil.copytree(TINY_MATH, tmp_path / "m")
+    monkeypatch.chdir(tmp_path / "m")
+    for command in ("score {} --out s", "run --dry-run --model {}", "run --model {}", "eval {}", "bench {}"):
+        found = harness(*(name if part == "{}" else part for part in command.split()), "--task", "mini_math")
+        assert found.returncode == 2 and message in found.stderr and found.stderr.count("\n") == 1
+    assert not (tmp_path / "m" / "runs").exists()
+
+
+def test_an_adapter_that_may_not_be_read_is_told_as_that(ordinary: Path) -> None:
+    (ordinary / "m" / "model.safetensors").rename(ordinary / "m" / "adapter_model.safetensors")
+    (ordinary / "m" / "adapter_config.json").write_text("{}")
+    close(ordinary / "m" / "adapter_config.json")
+    with pytest.raises(UsageError, match=r"adapter_config\.json may not be read: permission denied"):
+        registry.locate(str(ordinary / "m"), "math")
+
+
+def test_a_card_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(TINY_MATH, tmp_path / "m")
+    (tmp_path / "m" / "README.md").unlink(missing_ok=True)
+    (tmp_path / "m" / "README.md").mkdir()
+    with pytest.raises(UsageError, match=r"README\.md cannot be read: it is a folder"):
+        registry.locate(str(tmp_path / "m"), "math")
+
+
+def test_the_default_place_is_named_after_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Mine").mkdir()
+    monkeypatch.chdir(tmp_path / "Mine")
+    assert [registry.short_name(name) for name in (".", "./", "../Mine", "org/Some-1B")] == ["mine"] * 3 + ["some-1b"]

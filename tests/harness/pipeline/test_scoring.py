@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness
-from harness.core.errors import StorageError
+from harness.core.errors import StorageError, UnsupportedModelError
 from harness.core.reasoning import left_open
 from harness.engine import generate_answers
 from harness.models import registry
@@ -122,3 +123,22 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(monkeypatch: 
     with pytest.raises(StorageError, match=r"s needs .* KiB and 9\.8 KiB are free"):
         harness.score("tiny-math", task="mini_math", metrics=("smd",), out="s", calibration_samples=4, threads=1)
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tensor", "factor", "message"),
+    [("model.norm.weight", float("nan"), "NaN or infinity"), ("down_proj.weight", 1e30, "contrib is not finite")],
+)
+def test_a_refused_scoring_leaves_nothing_and_keeps_the_calibration_of_older_scores(
+    tensor: str, factor: float, message: str, tmp_path: Path
+) -> None:
+    """Weights that are no numbers are seen once the model is loaded, others once it has run."""
+    model = model_with(PLAIN, tmp_path / "m")
+    tensors = load_file(model / "model.safetensors")
+    damaged = {name: values * factor if name.endswith(tensor) else values for name, values in tensors.items()}
+    save_file(damaged, model / "model.safetensors", {"format": "pt"})
+    Path("s.calibration.json").write_text("of older scores")
+    with pytest.raises(UnsupportedModelError, match=message):
+        harness.score(str(model), task="mini_math", metrics=("smd",), out="s", calibration_samples=4, threads=1)
+    assert sorted(path.name for path in Path().iterdir()) == ["m", "s.calibration.json"]
+    assert Path("s.calibration.json").read_text() == "of older scores"
