@@ -66,14 +66,15 @@ def timeless(run: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("run") / "whole"
-    return folder, invoke(*ARGUMENTS, "--out", str(folder))[0]
+    run = invoke(*ARGUMENTS, "--out", str(folder))[0]
+    assert run == json.loads((folder / "run.json").read_text())  # before a test runs in it again
+    return folder, run
 
 
 def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None:
     folder, run = whole
     schema = json.loads((Path(package.__path__[0]) / "run.schema.json").read_text())
     jsonschema.validate(run, schema)
-    assert run == json.loads((folder / "run.json").read_text())
     assert run["task"] == "mini_math" and run["schema_version"] == SCHEMA_VERSION
     dense, pruned = run["variants"]
     assert (dense["method"], pruned["method"], pruned["metric"]) == ("dense", "selective", "obs")
