@@ -39,7 +39,7 @@ def main(model: str, task: str, limit: int, repeats: int, threads: int) -> None:
     prepare_environment(threads)
     row = find_task(task)
     path = registry.locate(model, row.kind)
-    chat = load_chat(path.path, {})[1]
+    chat = load_chat(path, {})[1]
     asked: list[Any] = []
     generating = [0.0]
     real = vllm_engine.stream

@@ -185,7 +185,7 @@ def with_optipfair(
         loaded, "MLP_GLU", "MAW", pruning_percentage=100 * ratio, dataloader=_Loader(batches), show_progress=False
     )
     smaller.to(torch.bfloat16).save_pretrained(folder / "checkpoint")
-    load_tokenizer(model.path).save_pretrained(folder / "checkpoint")
+    load_tokenizer(model).save_pretrained(folder / "checkpoint")
     return open_model(folder / "checkpoint")
 
 

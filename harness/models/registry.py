@@ -221,7 +221,7 @@ def has_chat_template(name: str, template_args: Mapping[str, Any]) -> bool:
         return True
     model = _opened(folder)
     check_buildable(model)
-    return load_chat(model.path, template_args)[1] is not None
+    return load_chat(model, template_args)[1] is not None
 
 
 def shape(name: str, kind: str) -> ModelShape:

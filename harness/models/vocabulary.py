@@ -8,8 +8,7 @@ from typing import Any
 
 from harness.core.bounded_read import read_json_object
 from harness.core.errors import UnsupportedModelError, UsageError
-from pruning.checkpoint import ModelFolder, read_config
-from pruning.families import shape_of
+from pruning.checkpoint import ModelFolder
 
 _FAST = "tokenizer.json"
 _SLOW = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
@@ -36,14 +35,14 @@ def check_tokenizer(model: ModelFolder) -> None:
         _check_rows(tokens, model.shape.vocab_size, model.path)
 
 
-def check_loaded(tokenizer: Any, folder: Path) -> None:
+def check_loaded(tokenizer: Any, model: ModelFolder) -> None:
     """Compares a loaded tokenizer with config.json: transformers gives new numbers to tokens that its files only name.
 
     Raises:
         UsageError: The tokenizer reads nothing of a sentence.
         UnsupportedModelError: A token has no row in the embedding.
     """
-    rows = shape_of(read_config(folder)).vocab_size
+    rows, folder = model.shape.vocab_size, model.path
     _check_rows(tokenizer.get_vocab(), rows, folder)
     numbers = list(tokenizer(_SENTENCE)["input_ids"])
     if beyond := [number for number in numbers if number >= rows]:

@@ -69,7 +69,7 @@ def start(
     check_run_directory(folder)
     model = registry.locate(config.model, spec.target.kind)
     check_buildable(model)
-    chat = load_chat(model.path, config.template_args)[1]
+    chat = load_chat(model, config.template_args)[1]
     spec = resolver(config, chat is not None)
     folder = out or spec.default_out
     check_tools(spec.tasks)

@@ -67,7 +67,7 @@ class RunContext:
 
     @functools.cached_property
     def chat(self) -> ChatFormat | None:
-        return load_chat(self.model.path, self.config.template_args)[1]
+        return load_chat(self.model, self.config.template_args)[1]
 
     @functools.cached_property
     def workload(self) -> Workload:

@@ -79,8 +79,8 @@ def calibrate(model: ModelFolder, name: str, task: Task, request: CalibrationReq
 def _prompt_format(model: ModelFolder, request: CalibrationRequest) -> tuple[Any, ChatFormat | None]:
     """The tokenizer, and the chat template unless the prompts are plain; says what is unusual about it."""
     if request.plain:
-        return load_tokenizer(model.path), None
-    tokenizer, chat = load_chat(model.path, request.template_args)
+        return load_tokenizer(model), None
+    tokenizer, chat = load_chat(model, request.template_args)
     for note in notes(asdict(chat.summary)) if chat else ():
         say(f"chat template: {note}")
     return tokenizer, chat

@@ -206,7 +206,7 @@ def evaluate_checkpoint(
     builtin = find_builtin(theirs, include_path, choices) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
     check_buildable(model)
-    chat = load_chat(model.path, config.template_args)[1]
+    chat = load_chat(model, config.template_args)[1]
     tasks = [find_task(name, chat is not None) for name in ours]
     check_tasks(tasks, model.shape, config.trust_data)
     check_tools(tasks)
@@ -257,7 +257,7 @@ def bench_checkpoints(
     for model in models.values():
         check_buildable(model)
     first = next(iter(models.values()))
-    chat = None if config.input_tokens else load_chat(first.path, config.template_args)[1]
+    chat = None if config.input_tokens else load_chat(first, config.template_args)[1]
     rows = {name: replace(_row(given[name], model, out), name=name) for name, model in models.items()}
     with _opened("measuring", out, config, list(models.values()), fresh, command, online=online) as directory:
         workload = make_workload(config, first, task)

@@ -132,7 +132,7 @@ def _servers(
     directory.
     """
     requests, first = out / "requests.jsonl", next(iter(models.values()))
-    http_client.write_requests(workload, load_tokenizer(first.path), requests)
+    http_client.write_requests(workload, load_tokenizer(first), requests)
     settings = settings_for(models, config, workload)
     with ExitStack() as stack:
         found = {}

@@ -24,7 +24,7 @@ _TRIES = 5
 
 def task_prompts(model: ModelFolder, task: Task, count: int, template_args: Mapping[str, Any]) -> list[list[int]]:
     """Training prompts of the task as token ids, in the form in which it is evaluated."""
-    tokenizer, chat = load_chat(model.path, template_args)
+    tokenizer, chat = load_chat(model, template_args)
     _, examples = registry.calibration(task, count, CALIBRATION_SEED)
     return [prompt_ids(tokenizer, example, chat) for example in examples]
 
@@ -74,7 +74,7 @@ def make_workload(config: RunConfig, model: ModelFolder, task: Task) -> Workload
     if not config.input_tokens:
         prompts = tuple(map(tuple, task_prompts(model, task, count, config.template_args)))
         return Workload(task.name, prompts, *length)
-    tokenizer = load_tokenizer(model.path)
+    tokenizer = load_tokenizer(model)
     drawn = random_prompts(count, config.input_tokens, model.shape.vocab_size)
     prompts = tuple(_as_text(tokenizer, prompt) for prompt in drawn)
     return Workload(f"random, {min(map(len, prompts))} to {max(map(len, prompts))} tokens", prompts, *length)

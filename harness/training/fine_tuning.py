@@ -118,7 +118,7 @@ def gather(
 ) -> None:
     """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
     config = defaults.fill(config)
-    tokenizer, chat = load_chat(model.path, run.template_args)
+    tokenizer, chat = load_chat(model, run.template_args)
     with progress_bar(f"Gathering training data ({config.data})"):
         source, examples = _examples(model, tasks[0], config, defaults.seed, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
@@ -179,7 +179,7 @@ def _own_answers(
     run: RunConfig,
 ) -> list[Example]:
     """Sampled once by the dense model, right ones only."""
-    tokenizer, chat = load_chat(model.path, run.template_args)
+    tokenizer, chat = load_chat(model, run.template_args)
     prompts = {i: prompt_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
     sampling = Sampling(task.max_new_tokens, _TEMPERATURE, run.seed, _stops(task), chat)
     found = generate_answers(model, prompts, sampling, run.threads)

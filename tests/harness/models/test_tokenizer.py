@@ -9,6 +9,7 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.models.tokenizer import load_chat
+from pruning.checkpoint import open_model
 from tests.support.chat import MAY_THINK, PLAIN, model_with
 from tests.support.cli import harness
 
@@ -26,19 +27,19 @@ def in_settings(folder: Path, template: object) -> Path:
 
 def test_the_file_that_holds_the_template_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^\S+/a/chat_template\.jinja: the chat template fails on the turns user"):
-        load_chat(model_with(BROKEN, tmp_path / "a"), {})
+        load_chat(open_model(model_with(BROKEN, tmp_path / "a")), {})
     for name, template in (("b", BROKEN), ("c", 5), ("d", [{"name": "tool_use", "template": PLAIN}])):
         with pytest.raises(UsageError, match=rf"^\S+/{name}/tokenizer_config\.json: the chat template fails"):
-            load_chat(in_settings(model_with(PLAIN, tmp_path / name), template), {})
+            load_chat(open_model(in_settings(model_with(PLAIN, tmp_path / name), template)), {})
     folder = model_with(PLAIN, tmp_path / "e")
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"^\S+/e/chat_template\.jinja is not UTF-8"):
-        load_chat(folder, {})
+        load_chat(open_model(folder), {})
 
 
 def test_the_default_of_several_templates_is_used(tmp_path: Path) -> None:
     several = [{"name": "tool_use", "template": BROKEN}, {"name": "default", "template": PLAIN}]
-    _, chat = load_chat(in_settings(model_with(PLAIN, tmp_path / "m"), several), {})
+    _, chat = load_chat(open_model(in_settings(model_with(PLAIN, tmp_path / "m"), several)), {})
     assert chat is not None and chat.prompt_end == "<|im_end|>\n<|im_start|>assistant\n"
 
 

@@ -11,6 +11,7 @@ import pytest
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.models import registry
 from harness.models.tokenizer import load_tokenizer
+from pruning.checkpoint import open_model
 from tests.support.models import build_model
 
 
@@ -74,7 +75,7 @@ def test_a_model_without_a_tokenizer_is_refused(model: Path) -> None:
 def test_a_token_that_only_a_side_file_names_is_seen(name: str, value: dict[str, Any], model: Path) -> None:
     _write(model, name, value)
     with pytest.raises(UnsupportedModelError, match=r"as token 1088, and the embedding has 1088 rows"):
-        load_tokenizer(registry.locate(str(model), "math").path)
+        load_tokenizer(registry.locate(str(model), "math"))
 
 
 @pytest.mark.slow
@@ -84,4 +85,4 @@ def test_a_tokenizer_that_reads_nothing_is_refused(model: Path) -> None:
     (model / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     _write(model, "tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer"})
     with pytest.raises(UsageError, match="tokenizer that reads nothing of a sentence"):
-        load_tokenizer(model)
+        load_tokenizer(open_model(model))

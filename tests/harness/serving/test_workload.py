@@ -20,6 +20,6 @@ pytestmark = pytest.mark.slow
 def test_requests_take_the_arguments_of_the_chat_template(thinks: bool, end: str, tmp_path: Path) -> None:
     model = open_model(model_with(MAY_THINK, tmp_path / "m"))
     config = load_config(None, {"template_args": {"enable_thinking": thinks}, "concurrency": (2,)})
-    tokenizer = load_tokenizer(model.path)
+    tokenizer = load_tokenizer(model)
     prompts = make_workload(config, model, find_task("mini_math")).prompts
     assert len(prompts) == 4 and all(tokenizer.decode(p).endswith(f"assistant\n{end}") for p in prompts)
