@@ -82,6 +82,7 @@ def kinds(text: str) -> Counter[str]:
 PLAIN = [kinds(text) for text in texts(run_of("m", "p", "cpu", "torch", COMMAND))]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(TEXT, TEXT, TEXT, TEXT, TEXT)
 def test_any_text_leaves_the_document_as_it_is(model: str, name: str, device: str, version: str, command: str) -> None:

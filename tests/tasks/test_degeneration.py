@@ -149,6 +149,7 @@ def test_few_words_at_random_are_a_loop_where_the_answer_was_cut() -> None:
     assert is_loop(text, None, "length")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["ab", "a1, ", "the cat ", "-", "0", "\uf0b7 ", "сад apple ספר ", "第1步，"])
 def test_the_work_grows_as_the_text(unit: str) -> None:
     """Lines of Python that are executed, beyond those for the window of the end."""

@@ -31,6 +31,7 @@ def trained_on() -> list[str]:
     return [normalised(e.prompt) for e in islice(examples(0), TRAINED_ON)]
 
 
+@pytest.mark.slow
 def test_every_step_is_true_and_uses_numbers_of_the_question_or_earlier_steps() -> None:
     rng = random.Random(0)
     seen = set()

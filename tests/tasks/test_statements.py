@@ -137,6 +137,7 @@ def work(head: str, text: str) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["def f(x):\n    return a0\n", "if x:\n  def f(:\n"], ids=["whole", "broken"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 def test_the_work_grows_with_the_text_and_not_with_its_square(shape: Callable[[int], str], head: str) -> None:

@@ -169,6 +169,7 @@ def test_a_folder_of_runs_is_not_taken_for_one(tmp_path: Path) -> None:
     assert said.stderr == "error: runs has no run.json; give one of the runs in it: a\n"
 
 
+@pytest.mark.slow
 def test_ratio_0_is_told_to_remove_nothing() -> None:
     assert "warning: ratio 0 removes nothing" in harness("run", "--ratio", "0", "--dry-run").stderr
 

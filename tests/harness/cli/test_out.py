@@ -24,6 +24,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("out", "message"), [("file/out", "file is a file"), ("", "--out is empty"), ("/proc/x/y", "cannot be written")]

@@ -54,6 +54,7 @@ def test_a_file_has_at_most_so_many_bytes(tmp_path: Path) -> None:
         read_bytes(Path("/proc/self/stat"), 3)  # which says that it has none
 
 
+@pytest.mark.slow
 @given(_VALUES)
 def test_json_comes_back(value: object) -> None:
     assert parse_json(json.dumps(value)) == value
@@ -117,6 +118,7 @@ def test_a_folder_for_a_library_holds_only_files(tmp_path: Path) -> None:
         check_folder(tmp_path, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["[", '{"a":', '[{"b": ['])
 def test_nesting_is_refused_whatever_the_limit_of_the_process(unit: str) -> None:
     """A library may raise Python's limit; the parser would then run out of stack and end the process."""

@@ -25,6 +25,7 @@ def answers_with(rng: np.random.Generator, base: np.ndarray, loss: float, gain: 
     return np.where(base, rng.random(base.size) >= loss, rng.random(base.size) < gain).tolist()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=60))
 def test_a_difference_over_seeds_is_the_mean_of_the_seeds_own(rows: list[tuple[bool, bool, bool]]) -> None:
     before, *after = ([row[i] for row in rows] for i in range(3))

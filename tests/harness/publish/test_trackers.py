@@ -135,6 +135,7 @@ def test_it_is_said_where_to_look(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     ] in where_to_look(kind, "pruning")
 
 
+@pytest.mark.slow
 def test_wandb_keeps_it_offline(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
