@@ -33,6 +33,7 @@ hypothesis.settings.register_profile(
     "tests", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True
 )
 hypothesis.settings.load_profile("tests")
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("tests"), max_examples=25)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="quick: nothing that starts an engine, a browser or another process; default: that too; long: what "
         "CI runs besides; all: everything, also second ways to the same ground",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fewer examples of each property while working; `make test` draws them all."""
+    if config.getoption("tier") == "quick":
+        hypothesis.settings.load_profile("quick")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -13,6 +13,8 @@ from harness.core.errors import UnsupportedModelError
 from pruning.checkpoint import open_model
 from tests.support.models import build_model
 
+pytestmark = pytest.mark.slow
+
 UP = "model.layers.0.mlp.up_proj"
 
 

@@ -17,6 +17,8 @@ from pruning.shards import INDEX, SINGLE
 from tests.support.models import build_model
 from tests.support.pruned import plan_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:

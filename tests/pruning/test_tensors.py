@@ -20,6 +20,8 @@ from pruning.families import FAMILIES, count_of, shape_of, tensors_of, widths_of
 from pruning.loader import from_folder
 from tests.support.models import auto_class, build_model, sizes_of
 
+pytestmark = pytest.mark.slow
+
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"tie_word_embeddings": True},

@@ -14,6 +14,8 @@ from harness.models.tokenizer import load_tokenizer
 from pruning.checkpoint import open_model
 from tests.support.models import build_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -64,7 +66,6 @@ def test_a_model_without_a_tokenizer_is_refused(model: Path) -> None:
         registry.locate(str(model), "math")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -78,7 +79,6 @@ def test_a_token_that_only_a_side_file_names_is_seen(name: str, value: dict[str,
         load_tokenizer(registry.locate(str(model), "math"))
 
 
-@pytest.mark.slow
 def test_a_tokenizer_that_reads_nothing_is_refused(model: Path) -> None:
     (model / "tokenizer.json").unlink()
     _write(model, "vocab.json", {})
