@@ -85,7 +85,7 @@ class Jail:
     def __init__(self, confinement: Confinement, folder: str) -> None:
         """Raises OSError where it does not start; `folder` is what `confinement.folder()` gives."""
         self.control, inside = socket.socketpair()
-        self.broken, self.expected = False, b""
+        self.broken = False
         self.proofs = [secrets.token_hex(PROOF // 2).encode() for _ in range(PROOFS // PROOF)]
         with inside:
             self.process = subprocess.Popen(
@@ -112,14 +112,12 @@ class Jail:
 
     @contextlib.contextmanager
     def candidate(self, program: str, limits: Limits) -> Iterator[Candidate]:
-        """A process for `program`, which is killed on leaving; the server's report of that is read before the next one,
-        so that the host goes on meanwhile.
+        """A process for `program`, dead on leaving.
 
         Raises:
             Ended: for what happens to it.
             OSError: the server is gone, or somebody else speaks in its place: what was said is worth nothing.
         """
-        self._report()
         ours, inside = socket.socketpair()
         gone = False
         with ours:
@@ -130,30 +128,22 @@ class Jail:
             except _Gone:
                 gone = True
             finally:
-                self._end()
+                status = self._finish()
+        if status["full"]:
+            raise Ended("memory")
         if gone:
-            status = self._report()
-            raise Ended("memory" if status["full"] else _ending(status, limits))
+            raise Ended(_ending(status, limits))
 
-    def _end(self) -> None:
-        """Has the candidate killed."""
-        self.expected = self.proofs.pop()
-        self.broken = not self.proofs  # the next candidate gets a new sandbox
+    def _finish(self) -> Mapping[str, Any]:
+        """Has the candidate killed; its {"signal", "cpu_s", "full"}."""
+        proof = self.proofs.pop()
+        self.broken = True
         with contextlib.suppress(OSError):
             self.control.send(b"e")
-
-    def _report(self) -> Mapping[str, Any]:
-        """How the last candidate ended, {"signal", "cpu_s", "full"}; {} where it is known already.
-
-        Raises OSError where the server does not prove that it speaks.
-        """
-        proof, self.expected = self.expected, b""
-        if not proof:
-            return {}
         report = self._receive()
         if not secrets.compare_digest(report[: len(proof)], proof):
-            self.broken = True
             raise OSError("the server does not answer as itself")
+        self.broken = not self.proofs  # the next candidate gets a new sandbox
         return dict(json.loads(report[len(proof) :]))
 
     def _receive(self) -> bytes:
