@@ -92,5 +92,5 @@ def _listed(folder: Path) -> dict[str, object] | None:
 
 
 def _hash(file: Path) -> str | None:
-    """None for what is no file."""
+    """None where it is not a regular file."""
     return sampled_hash(file).hexdigest()[:16] if file.is_file() and not file.is_symlink() else None

@@ -55,7 +55,7 @@ class Items:
             where: File and line, for messages.
 
         Raises:
-            UsageError: It is no item of the task, or the row does not say which.
+            UsageError: The task has no such item, or the row does not say which.
         """
         for field, given in ids.items():
             self._check_owner(field, given, where)

@@ -35,7 +35,7 @@ def check_adapters(model: ModelFolder, words: Sequence[str]) -> None:
     """Compares every adapter in `words`, which `allowed_options` returned, with the model.
 
     Raises:
-        UsageError: An adapter is no folder with a LoRA in safetensors, or does not fit.
+        UsageError: An adapter is not a folder with LoRA weights in safetensors, or does not fit.
     """
     adapters = _values(words, MODULES)
     if adapters and ENABLE not in words:
@@ -64,7 +64,7 @@ def _values(words: Sequence[str], option: str) -> list[str]:
 def _read(folder: Path) -> list[Entry]:
     """The tensors of an adapter, by its header."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; give {MODULES} NAME=FOLDER with an adapter on this machine")
+        raise UsageError(f"{folder} is not a folder; give {MODULES} NAME=FOLDER with an adapter on this machine")
     try:
         check_folder(folder, _MOST_BYTES)
         settings = read_json_object(folder / ADAPTER, _MOST_BYTES)

@@ -1,4 +1,4 @@
-"""What is asked of the engine and what is read of its output, where a prompt opens a block of reasoning."""
+"""Requests to the engine and how its output is read, where a prompt opens a block of reasoning."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_rank_that_the_server_would_refuse_names_the_option(dense: ModelFolder
 
 
 def test_only_a_folder_of_this_machine_is_taken(dense: ModelFolder) -> None:
-    with pytest.raises(UsageError, match="is no folder; give --lora-modules NAME=FOLDER"):
+    with pytest.raises(UsageError, match="is not a folder; give --lora-modules NAME=FOLDER"):
         check(dense, Path("org/adapter"))
     with pytest.raises(UsageError, match="needs --enable-lora"):
         check_adapters(dense, allowed_options(["--lora-modules", "a=b"]))
