@@ -66,7 +66,9 @@ def test_short_or_growing_text_is_no_loop(text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finish_reason", [None, "stop", "length"])
+@pytest.mark.parametrize(
+    "finish_reason", [None, *(pytest.param(name, marks=pytest.mark.long) for name in ("stop", "length"))]
+)
 def test_references_are_neither(reference_texts: list[str], finish_reason: str | None) -> None:
     assert len(reference_texts) >= 164 + 500
     assert not [text for text in reference_texts if is_loop(text, None, finish_reason) or is_gibberish(text)]

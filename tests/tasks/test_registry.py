@@ -96,7 +96,7 @@ def test_an_unknown_task_gets_a_suggestion() -> None:
 
 @pytest.mark.slow
 @needs_data
-@pytest.mark.parametrize("name", ["gsm8k_boxed", "gsm8k_cot"])
+@pytest.mark.parametrize("name", ["gsm8k_boxed", pytest.param("gsm8k_cot", marks=pytest.mark.long)])
 def test_gsm8k_references_grade_as_right_and_raised_ones_as_wrong(name: str) -> None:
     task = find_task(name)
     documents = [document for split in task.documents().values() for document in split]

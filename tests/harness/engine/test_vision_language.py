@@ -19,6 +19,7 @@ from tests.support.models import build_model
 from tests.support.pruned import plan_for
 
 TOWERS = [name for name, family in FAMILIES.items() if family.tower]
+SERVED = [name if name == "gemma3" else pytest.param(name, marks=pytest.mark.thorough) for name in TOWERS]
 # transformers and vLLM import these names for images, which no test here has; a CPU has no torchvision (ADR 2)
 NAMES = {
     "__init__.py": "__version__ = '0.28.0'",
@@ -46,9 +47,10 @@ def python_path(folder: Path) -> str:
     return f"{clone}:{folder}"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("model_type", TOWERS)
+@pytest.mark.parametrize("model_type", SERVED)
 def test_stock_vllm_gives_the_tokens_of_the_masked_model(model_type: str, tmp_path: Path) -> None:
     """By `harness prune --verify`, without our plugin."""
     dense = build_model(model_type, tmp_path / "dense", tie=True)

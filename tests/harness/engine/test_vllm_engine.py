@@ -67,6 +67,7 @@ def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp
     build_model("smollm3", tmp_path / "b")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(device_name() != "cpu", reason="CUDA runs heads of this size")
 def test_a_model_that_vllm_loads_and_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
     """Heads of 16 numbers, for which the CPU backend has no attention kernel; it says so in the first forward pass."""
@@ -104,8 +105,8 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
         assert answer == expected
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["hf", "vllm"])
 def test_lm_evals_own_backends_take_the_export_and_our_tasks(
     backend: str, pruned: Path, ours: dict[str, float], tmp_path: Path
 ) -> None:

@@ -123,6 +123,12 @@ def test_a_metric_that_a_task_has_not_is_refused_before_the_engine_starts(
         find_builtin(["own_answer"], folder, metric_choices([choice]))
 
 
+@pytest.mark.slow
+def test_lm_evals_own_list_is_read_only_where_the_folder_lacks_a_name(folder: Path) -> None:
+    assert "arc_easy" not in find_builtin(["own_answer", "own_choice"], folder).manager.all_tasks
+    assert "arc_easy" in find_builtin(["own_group"], folder).manager.all_tasks, "a group may hold any of them"
+
+
 def test_the_first_metric_and_filter_of_the_yaml_file_count() -> None:
     found = [MetricValue(m, f, 0.0, None) for f in ("strict", "flexible") for m in ("acc", "f1")]
     config = {"metric_list": [{"metric": "f1"}, {"metric": "acc"}], "filter_list": [{"name": "flexible"}]}

@@ -97,9 +97,11 @@ def test_the_page_lists_what_is_allowed() -> None:
 
 def spellings(name: str) -> Iterator[list[str]]:
     """Its abbreviations with dashes and underscores, unless they are the name of an option of the list."""
-    begins = {name[:length] for length in range(3, len(name) + 1)} - {*VALUES, *SWITCHES, *ALIASES}
+    lengths = {*range(3, len(name), 3), len(name) - 1, len(name)}
+    begins = {name[:length] for length in lengths} - {*VALUES, *SWITCHES, *ALIASES}
     for begin in begins | {f"--{begin[2:].replace('-', '_')}" for begin in begins}:
-        yield from ([begin], [begin, "1"], [f"{begin}=1"], [f"{begin}.x=1"], [f"{begin}.x", "1"])
+        yield from ([begin], [f"{begin}=1"])
+    yield from ([f"{name}.x=1"], [f"{name}.x", "1"], [name, "1"])
 
 
 def passes(words: list[str]) -> bool:

@@ -96,7 +96,9 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     assert {r["before"] for r in run["recoveries"]} == {"selective-S-0.3"} and run["claims"][5]["value"] is not None
 
 
-@pytest.mark.parametrize("arm", ["selective-rms-refit-0.3", "random-0.3-seed42"])
+@pytest.mark.parametrize(
+    "arm", ["selective-rms-refit-0.3", pytest.param("random-0.3-seed42", marks=pytest.mark.thorough)]
+)
 def test_a_cell_is_what_its_exported_checkpoint_answers(
     arm: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
