@@ -30,6 +30,7 @@ from harness.core.out_place import given_path
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
+from harness.engine.engine_settings import engine_settings
 from harness.engine.library_settings import import_effects, library_settings
 from harness.serving import BENCH_DEFAULTS
 from pruning.checkpoint import ModelFolder
@@ -113,7 +114,7 @@ def plan(
 
 @import_effects()
 def prune(
-    model: Model, plan: PruningPlan | str | Path, out: Place = None, *, verify: bool = False, threads: int | None = None
+    model: Model, plan: PruningPlan | str | Path, out: Place = None, *, verify: bool = False, **settings: Any
 ) -> ModelFolder:
     """Writes the smaller checkpoint of a model, a folder that transformers and vLLM load.
 
@@ -122,7 +123,7 @@ def prune(
         plan: From `plan`, or its file.
         out: The folder to write.
         verify: Compare it, in transformers and in vLLM, with the dense model whose other neurons are masked.
-        threads: CPU threads of that comparison. Default: all.
+        settings: Of that comparison: threads, tensor_parallel and engine_arg.
 
     Returns:
         The checkpoint: its path, widths, parameters and weight_bytes.
@@ -136,11 +137,9 @@ def prune(
     from harness.pipeline import single_stage
     from pruning.plan import load_plan
 
+    found = engine_settings(_settings(None, settings, check_names=False))
     loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))
-    made = single_stage.prune(_name(model), loaded, _out(out, "checkpoint"))
-    if verify:
-        single_stage.verify_checkpoint(_name(model), loaded, made, threads)
-    return made
+    return single_stage.prune(_name(model), loaded, _out(out, "checkpoint"), found if verify else None)[0]
 
 
 @import_effects()
@@ -201,7 +200,7 @@ def bench(
         models: One or more; ratios are against the first. The same model twice shows what noise does.
         task: Whose prompts are sent. Default: the one that the first model's alias is for.
         online: Over HTTP through vLLM's server, rather than within the process.
-        settings: concurrency, repeats, output_tokens, input_tokens, requests, stop_at_eos, dtype, threads.
+        settings: concurrency, repeats, output_tokens, input_tokens, requests, stop_at_eos, dtype, threads, engine_arg.
 
     Returns:
         variants[i].serving and speed_ratios.

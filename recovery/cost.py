@@ -80,7 +80,7 @@ def _activations(shape: ModelShape, recipe: Recipe, row_tokens: float) -> int:
     logits.
     """
     at_once = recipe.micro_batch * recipe.processes * row_tokens * (1.0 if recipe.packing else _PADDED)
-    width = 2 if recipe.precision == "bfloat16" else 4
+    width = 4 if recipe.precision == "float32" else 2
     layer = at_once * (shape.hidden_size * _ACTIVATIONS * width / 2 + _adapter_inputs(shape, recipe))
     inputs = at_once * shape.hidden_size * width * shape.num_hidden_layers
     kept = inputs + layer if recipe.gradient_checkpointing else layer * shape.num_hidden_layers

@@ -63,7 +63,7 @@ class Recipe:
     distill: float
     packing: bool
     gradient_checkpointing: bool
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16", "float16"]
     curve: int
     seed: int
     processes: int = 1
@@ -147,6 +147,7 @@ def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "packing": recipe.packing,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "bf16": recipe.precision == "bfloat16",
+        "fp16": recipe.precision == "float16",
         "seed": recipe.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -180,5 +181,5 @@ def trl_command(recipe: Recipe, model: Path, data: Path, folder: Path) -> dict[s
 
 
 def load_dtype(recipe: Recipe) -> str:
-    """dtype of the loaded weights: frozen ones can be BF16, trained ones are FP32."""
-    return "bfloat16" if recipe.tuning == "lora" and recipe.precision == "bfloat16" else "float32"
+    """dtype of the loaded weights: frozen ones can have 16 bits, trained ones are FP32."""
+    return recipe.precision if recipe.tuning == "lora" else "float32"

@@ -184,7 +184,7 @@ def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
         return []
     v = chosen.variant
     if v["checkpoint"] and not leads_out(folder, v["checkpoint"]):
-        return [shlex.join(["vllm", "serve", f"{folder}/{v['checkpoint']}"])]
+        return [_serve(run, f"{folder}/{v['checkpoint']}")]
     kept = (
         ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []
     )  # how it was scored and evaluated
@@ -205,4 +205,16 @@ def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
     more = [str(part) for option, value in optional.items() if value is not None for part in (option, value)]
     more += [*_refit_options(v), "--align", str(v["alignment"])]
     settings = ["harness", "run", *kept, *fixed, *more, "--out", "runs/pruned"]
-    return [shlex.join(settings), "vllm serve runs/pruned/checkpoint"]
+    return [shlex.join(settings), _serve(run, "runs/pruned/checkpoint")]
+
+
+def _serve(run: Mapping[str, Any], checkpoint: str) -> str:
+    """vLLM's server with the GPUs and the options of vLLM's that the run's engines had."""
+    engine = run.get("engine") or {"tensor_parallel": 1, "options": {}}
+    gpus = engine["tensor_parallel"]
+    options = {**({"tensor_parallel_size": gpus} if gpus > 1 else {}), **engine["options"]}
+    flags: list[str] = []
+    for name, value in options.items():
+        option = name.replace("_", "-")
+        flags += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+    return shlex.join(["vllm", "serve", checkpoint, *flags])

@@ -27,7 +27,8 @@ METHOD = ("method",)
 PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
 CHAT = ("template_args",)
 CALIBRATION = ("general_weight", "score_tokens", "completions", "prompt_format", *CHAT, "calibration_samples")
-EVALUATED = (*CALIBRATION, "limit", "items", "dtype", "trust_data", "threads")
+ENGINE = ("tensor_parallel", "engine_arg")
+EVALUATED = (*CALIBRATION, "limit", "items", "dtype", *ENGINE, "trust_data", "threads")
 SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")
 NO_OPTION = ("recovery", "sweep", "ratios_by_width")  # sections and a mapping: only in a YAML file
 _SECTIONS = {"recovery": RECOVERY, "sweep": GRID}
@@ -36,7 +37,7 @@ _PANELS = {
     **dict.fromkeys((*METHOD, *PLANNING), REMOVED),
     **dict.fromkeys(CALIBRATION, SCORING),
     **dict.fromkeys(CHAT, WHAT),
-    **dict.fromkeys(("limit", "items", "dtype", "trust_data", "threads"), EVALUATION),
+    **dict.fromkeys(("limit", "items", "dtype", *ENGINE, "trust_data", "threads"), EVALUATION),
     **dict.fromkeys(SERVING, SPEED),
     **dict.fromkeys(("recover", "arms"), RECOVERY),
     "preset": RUN,

@@ -12,6 +12,7 @@ from harness.cli.completion import complete_models
 from harness.cli.options import (
     CHAT,
     DEBUG,
+    ENGINE,
     FRESH,
     JSON,
     OUT,
@@ -26,7 +27,10 @@ from harness.serving import BENCH_DEFAULTS
 
 
 @click.command(
-    "bench", cls=SettingsCommand, settings=("task", *CHAT, "dtype", "threads", *SERVING), defaults=BENCH_DEFAULTS
+    "bench",
+    cls=SettingsCommand,
+    settings=("task", *CHAT, "dtype", *ENGINE, "threads", *SERVING),
+    defaults=BENCH_DEFAULTS,
 )
 @click.argument("models", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
@@ -53,7 +57,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
     show_run(out, as_json)
 
 
-@click.command("serve", cls=SettingsCommand, settings=("dtype", "threads"))
+@click.command("serve", cls=SettingsCommand, settings=("dtype", *ENGINE, "threads"))
 @click.argument("checkpoint", shell_complete=complete_models)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", help="Address to listen on. Default: 127.0.0.1.")
@@ -88,7 +92,7 @@ def serve_command(
 
     \b
     harness serve runs/x/checkpoint
-    harness serve runs/x/checkpoint -- --tensor-parallel-size 2
+    harness serve runs/x/checkpoint --tensor-parallel 2 -- --max-num-seqs 64
     VLLM_API_KEY=... harness serve runs/x/checkpoint --host 0.0.0.0
 
     Behind -- stand options of vLLM that size and schedule its engine; docs/serving.md lists them, others are refused.

@@ -14,6 +14,7 @@ from harness.cli.options import (
     CALIBRATION,
     CHAT,
     DEBUG,
+    ENGINE,
     FRESH,
     JSON,
     METHOD,
@@ -31,7 +32,7 @@ from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio
 @click.command(
     "score",
     cls=SettingsCommand,
-    settings=("task", "metric", "compensate", *CALIBRATION, "trust_data", "threads", "preset"),
+    settings=("task", "metric", "compensate", *CALIBRATION, *ENGINE, "trust_data", "threads", "preset"),
     panels={"metric": SCORING, "compensate": SCORING},
 )
 @click.argument("model", shell_complete=complete_models)
@@ -58,7 +59,7 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
 @click.option("--out", type=OUT, help="The plan.safetensors to write.")
 @click.option(
     "--device",
-    help="Write nothing; show what MODEL would need on a device (24GiB, A100-80, H100 ...) at several ratios.",
+    help="Write nothing; show what MODEL would need on a device (24GiB, A100-80, 2xH100-80 ...) at several ratios.",
 )
 @click.option("--context", type=int, help="With --device, tokens per request. Default: 2048, or the model's limit.")
 @JSON
@@ -71,7 +72,7 @@ def plan_command(
     \b
     harness plan scores.safetensors --ratio 0.3 --out plan.safetensors
     harness plan qwen-7b --device 24GiB
-    harness plan qwen-7b --device A100-80 --context 4096 --ratio 0.25
+    harness plan qwen-7b --device 2xH100-80 --context 4096 --ratio 0.25
     """
     from harness import api
     from harness.config.settings import load_config
@@ -94,30 +95,30 @@ def plan_command(
     answer({"plan": str(out), "intermediate_size": [found.intermediate_size, widths], **names}, as_json)
 
 
-@click.command("prune", cls=SettingsCommand, settings=("threads",))
+@click.command("prune", cls=SettingsCommand, settings=("threads", *ENGINE))
 @click.argument("model", shell_complete=complete_models)
 @click.argument("plan", type=PATH)
 @click.option("--out", type=OUT, required=True, help="Checkpoint folder to write.")
 @click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
 @JSON
 @DEBUG
-def prune_command(model: str, plan: Path, out: Path, verify: bool, threads: int | None, as_json: bool) -> None:
+def prune_command(model: str, plan: Path, out: Path, verify: bool, as_json: bool, **options: Any) -> None:
     """Write the smaller checkpoint of MODEL that PLAN describes."""
-    from harness import api
-    from harness.pipeline.single_stage import verify_checkpoint
+    from harness.config.settings import load_config
+    from harness.engine.engine_settings import engine_settings
+    from harness.pipeline import single_stage
     from pruning.plan import load_plan
 
+    settings = engine_settings(load_config(None, options))
     with stdout_to_stderr():
-        loaded = load_plan(plan)
-        made = api.prune(model, loaded, out)
-        found: dict[str, Any] = {"checkpoint": str(out)}
-        found |= {"parameters": made.parameters, "weight_bytes": made.weight_bytes}
-        if verify:
-            found["verified"] = asdict(verify_checkpoint(model, loaded, made, threads))
-    answer(found, as_json)
+        made, verified = single_stage.prune(model, load_plan(plan), out, settings if verify else None)
+    found = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
+    answer({**found, **({"verified": asdict(verified)} if verified else {})}, as_json)
 
 
-@click.command("eval", cls=SettingsCommand, settings=("task", *CHAT, "limit", "dtype", "trust_data", "threads"))
+@click.command(
+    "eval", cls=SettingsCommand, settings=("task", *CHAT, "limit", "dtype", *ENGINE, "trust_data", "threads")
+)
 @click.argument("model", shell_complete=complete_models)
 @click.option("--include-path", type=PATH, help="Folder with lm-eval YAML files of your own tasks.")
 @click.option(

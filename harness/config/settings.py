@@ -13,73 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from harness.config.engine_options import parse_engine_options
 from harness.config.messages import innermost, what_is_wrong
 from harness.config.recovery_settings import RecoveryConfig
-from harness.config.template_args import Value, parse_template_args
-from harness.config.values import split_commas
+from harness.config.sweep_settings import SweepConfig
+from harness.config.template_args import parse_template_args
+from harness.config.values import Value, split_commas
 from harness.config.yaml_file import YamlFile, read_yaml
 from harness.core.errors import UsageError
-from harness.core.labels import metric_label
 from harness.core.types.calibration import TokenScope
-
-
-class SweepConfig(BaseModel):
-    """The grid of a sweep: methods x ratios x seeds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    methods: tuple[str, ...] = Field(
-        default=("S", "best", "random", "reverse"),
-        min_length=1,
-        description="What to remove: random, reverse, or for selective pruning a metric (best, S, rms+refit).",
-    )
-    ratios: tuple[float, ...] = Field(
-        default=(),
-        description="Fractions of FFN neurons to remove. Default: 0.05 to 0.35 in steps of 0.05, or the preset's.",
-    )
-    ratios_by_width: Mapping[int, tuple[float, ...]] = Field(
-        default={}, description="Ratios for each intermediate_size, used unless `ratios` is given."
-    )
-    seeds: tuple[NonNegativeInt, ...] = Field(default=(33, 42, 7), min_length=1, description="Seeds of random pruning.")
-    off_target: tuple[str, ...] = Field(
-        default=(), description="Tasks evaluated beside a single --task. Default: those that belong to the task."
-    )
-    recovered: tuple[str, ...] = Field(
-        default=(), description="Methods whose variants are also fine-tuned; dense is the control. Default: none."
-    )
-    recovery_ratios: tuple[float, ...] = Field(
-        default=(0.3,), description="Ratios at which --recovered variants are made."
-    )
-    margin: float = Field(
-        default=0.05,
-        gt=0,
-        lt=1,
-        description="Non-inferiority margin: a loss of accuracy that counts as none, a fraction.",
-    )
-    collapse_share: float = Field(
-        default=0.1, ge=0, le=1, description="Accuracy below this fraction of the dense model's counts as collapsed."
-    )
-    chance: float = Field(default=0.0, ge=0, le=1, description="Accuracy by guessing on the target task, a fraction.")
-    launcher: Literal["local", "ray"] = Field(
-        default="local", description="Where the engines run: processes on this machine, or actors of a Ray cluster."
-    )
-    workers: int | None = Field(
-        default=None, ge=1, description="Engines at a time. Default: one per set of --tensor-parallel GPUs, 1 on a CPU."
-    )
-    tensor_parallel: int = Field(default=1, ge=1, description="GPUs per engine.")
-
-    _one_or_many = field_validator(
-        "methods", "ratios", "seeds", "off_target", "recovered", "recovery_ratios", mode="before"
-    )(split_commas)
-
-    @field_validator("methods", "recovered")
-    @classmethod
-    def _shown_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """`smd` and `S` are one method."""
-        return tuple("+".join((metric_label(name), *refit)) for name, *refit in (method.split("+") for method in value))
 
 
 class RunConfig(BaseModel):
@@ -147,6 +92,10 @@ class RunConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
     )
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that share one engine.")
+    engine_arg: Mapping[str, Value] = Field(
+        default={}, description="Options of vLLM for every engine, by its own names, for example block_size=32."
+    )
     trust_data: bool = Field(
         default=False, description="Use test code in HARNESS_DATA_DIR that is not the published one; it runs as you."
     )
@@ -175,6 +124,7 @@ class RunConfig(BaseModel):
 
     _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(split_commas)
     _name_and_value = field_validator("template_args", mode="before")(parse_template_args)
+    _known_options = field_validator("engine_arg", mode="before")(parse_engine_options)
 
     @field_validator("ratio")
     @classmethod
@@ -311,6 +261,8 @@ def _problem(error: Any, sources: _Sources) -> str:
         section = _NESTED.get(keys[0]) if len(keys) > 1 else None
         near = difflib.get_close_matches(keys[-1], (section or RunConfig).model_fields, n=1)
         text = "no such setting" + (f", did you mean {near[0]}?" if near else "; `harness config show` lists all")
+        if section and keys[-1] in RunConfig.model_fields:
+            text = f"no such setting below {keys[0]}; write {keys[-1]} at the top level"
         return f"{sources.file.place(keys) or place}: {'.'.join(keys)}: {text}"
     named = place if place.startswith((sources.option.split("{")[0], "HARNESS_")) else f"{place}: {'.'.join(keys)}"
     return f"{named}: {what_is_wrong(error)}"

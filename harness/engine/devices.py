@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import suppress
+
+from harness.core.errors import MeasurementError, UsageError
+from harness.core.types.pruning import ModelShape
+
+_OLDEST = (
+    7,
+    5,
+)  # compute capability of Turing; CUDA 13, for which the wheels of torch and vLLM are built, has no older
 
 
 def device_name() -> str:
@@ -21,10 +30,34 @@ def gpus() -> int:
 
 
 def device_bytes() -> int:
-    """The memory of the first GPU."""
+    """The memory of the first GPU, where possible by its driver: a CUDA context would stay on it, about half a
+    gigabyte, as long as this process, beside the engines of others.
+    """
     import torch
 
-    return int(torch.cuda.get_device_properties(0).total_memory)
+    return _driver_bytes() or int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _driver_bytes() -> int | None:
+    """None where the driver's library cannot say, and for a part of a GPU, of which it gives the whole."""
+    try:
+        from vllm.third_party import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no vLLM, or no driver: each has errors of its own
+        return None
+    try:
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+        find = pynvml.nvmlDeviceGetHandleByIndex if first.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+        gpu = find(int(first) if first.isdigit() else first)
+        with suppress(pynvml.NVMLError):  # of a GPU that cannot be divided
+            if pynvml.nvmlDeviceGetMigMode(gpu)[0]:
+                return None
+        return int(pynvml.nvmlDeviceGetMemoryInfo(gpu).total)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def supports_bfloat16() -> bool:
@@ -32,6 +65,51 @@ def supports_bfloat16() -> bool:
     import torch
 
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def half_dtype() -> str:
+    """The 16-bit type of the first GPU: bfloat16, or float16 where it only emulates that."""
+    return "bfloat16" if supports_bfloat16() else "float16"
+
+
+def check_gpus(tensor_parallel: int, engines: int = 1) -> None:
+    """Whether engines of `tensor_parallel` GPUs each can start here.
+
+    Raises:
+        UsageError: More GPUs are asked for than there are.
+        MeasurementError: The GPU is too old for vLLM.
+    """
+    import torch
+
+    count, wanted = gpus(), tensor_parallel * engines
+    if wanted > count if count else tensor_parallel > 1:
+        many = f" with {engines} --workers" if engines > 1 else ""
+        raise UsageError(
+            f"--tensor-parallel {tensor_parallel}{many} needs {wanted} GPUs and {count or 'none'} "
+            f"{'is' if count < 2 else 'are'} here; give less"
+        )
+    if count and (found := torch.cuda.get_device_capability()) < _OLDEST:
+        raise MeasurementError(
+            f"the GPU has compute capability {found[0]}.{found[1]} and vLLM needs {_OLDEST[0]}.{_OLDEST[1]} (Turing) "
+            "or later; use a newer one, or hide it (CUDA_VISIBLE_DEVICES=) to run on the CPU"
+        )
+
+
+def check_divides(name: str, shape: ModelShape, widths: tuple[int, ...], tensor_parallel: int) -> None:
+    """Raises UsageError where vLLM cannot divide the model's heads or one of its FFN widths among the GPUs."""
+    n, heads, cached = tensor_parallel, shape.num_attention_heads, shape.num_key_value_heads
+    odd = sorted({width for width in widths if width % n})
+    if heads % n:
+        what = f"{heads} attention heads"
+    elif cached % n and n % cached:
+        what = f"{cached} KV heads"
+    elif odd:
+        what = f"FFN width {odd[0]}"
+    else:
+        return
+    raise UsageError(
+        f"tensor parallelism over {n} GPUs cannot divide the {what} of {name}; give another number of GPUs"
+    )
 
 
 def release_device() -> None:

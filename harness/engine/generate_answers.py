@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness.core.chat import ChatFormat
@@ -32,7 +32,7 @@ class Sampling:
 
 
 def generate_answers(
-    model: ModelFolder, prompts: Mapping[Key, Sequence[int]], sampling: Sampling, threads: int | None
+    model: ModelFolder, prompts: Mapping[Key, Sequence[int]], sampling: Sampling, settings: EngineSettings
 ) -> dict[Key, Generation]:
     """The model's answers, by an engine that is started for them.
 
@@ -40,7 +40,7 @@ def generate_answers(
         model: the model that answers.
         prompts: key -> token ids.
         sampling: how the answers are drawn.
-        threads: CPU threads of the engine; None for all.
+        settings: how the engine is started, but for its context, which the prompts decide.
 
     Returns:
         key -> answer, without the prompts that leave no room for one in the model's context.
@@ -50,7 +50,7 @@ def generate_answers(
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
     title = f"Answers to {len(asked)} prompts by the model itself"
     with (
-        engines_for({"dense": model}, EngineSettings(max_model_len=room, threads=threads)) as engines,
+        engines_for({"dense": model}, replace(settings, max_model_len=room)) as engines,
         progress_bar(title, len(asked)) as advance,
     ):
         from vllm import SamplingParams, TokensPrompt

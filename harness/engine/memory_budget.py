@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
-from harness.engine.devices import device_bytes, device_name, supports_bfloat16
+from harness.core.text import size_text
+from harness.core.types.pruning import ModelShape
+from harness.engine.devices import device_bytes, device_name, half_dtype
 from pruning.checkpoint import ModelFolder
 from pruning.families import stored_dtype
 
 _LARGEST_BLOCK = 128  # tokens; vLLM's block on a CPU, those on CUDA are smaller
 _LARGEST_CPU_CACHE = 2 << 30
+BATCHED_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a step; vLLM's own default differs between an engine and a server
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, an estimate
 _FILE_FACTOR = 1.1  # loaded weights, by the size of their files: padding and what vLLM keeps beside them
 _LARGEST_SHARE = 0.95  # of the device, for an engine alone
@@ -28,7 +31,7 @@ class EngineSettings:
     checkpoint's own on CUDA. max_model_len: tokens of a prompt and its answer. max_num_seqs: requests at a time.
     threads: OpenMP threads, None for all cores. prefix_caching: keep keys and values of shared prompt beginnings.
     tensor_parallel: GPUs that share the model. kv_cache_bytes: over all GPUs; None: vLLM takes what it finds, which on
-    CUDA is nearly the whole device.
+    CUDA is nearly the whole device. options: vLLM's own, which win (harness/config/engine_options.py).
     """
 
     dtype: str = "auto"
@@ -38,11 +41,12 @@ class EngineSettings:
     prefix_caching: bool = True
     tensor_parallel: int = 1
     kv_cache_bytes: int | None = 1 << 30
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def with_kv_cache(model: ModelFolder, settings: EngineSettings) -> EngineSettings:
     """The settings with a cache for all sequences at full length, as far as `kv_cache_bytes` allows."""
-    per_token = cached_bytes_per_token(model, settings.dtype)
+    per_token = cached_bytes_per_token(model, settings.dtype, settings.tensor_parallel)
     return replace(settings, kv_cache_bytes=kv_cache_bytes(per_token, settings.max_model_len, settings.max_num_seqs))
 
 
@@ -62,10 +66,16 @@ def whole_blocks(tokens: int) -> int:
     return -(-tokens // _LARGEST_BLOCK) * _LARGEST_BLOCK
 
 
-def cached_bytes_per_token(model: ModelFolder, dtype: str) -> int:
-    """Bytes of keys and values per token, by formula, in the engine's number type."""
+def cached_bytes_per_token(model: ModelFolder, dtype: str, tensor_parallel: int = 1) -> int:
+    """Bytes of keys and values per token over all GPUs, by formula, in the engine's number type."""
     shape = model.shape
-    return shape.kv_bytes_per_token // shape.dtype_bytes * BY_NAME[working_dtype(model, dtype)].item_bytes
+    numbers = shape.kv_bytes_per_token // shape.dtype_bytes * kv_copies(shape, tensor_parallel)
+    return numbers * BY_NAME[working_dtype(model, dtype)].item_bytes
+
+
+def kv_copies(shape: ModelShape, tensor_parallel: int) -> int:
+    """How many GPUs hold the same keys and values: vLLM copies a KV head where there are more GPUs than heads."""
+    return max(1, tensor_parallel // shape.num_key_value_heads)
 
 
 def working_dtype(model: ModelFolder, dtype: str) -> str:
@@ -77,8 +87,8 @@ def working_dtype(model: ModelFolder, dtype: str) -> str:
     if name != "auto":
         return name
     stored = stored_dtype(model.config).name
-    halves = ("bfloat16", "float16") if supports_bfloat16() else ("float16",)
-    return stored if stored in halves else halves[0]
+    own = half_dtype()
+    return stored if stored in (own, "float16") else own
 
 
 def _requested_dtype(dtype: str) -> str:
@@ -88,25 +98,38 @@ def _requested_dtype(dtype: str) -> str:
 def engine_arguments(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
     """Arguments by vLLM's names, which are the flags of `vllm serve` as well; what vLLM decides is left out."""
     parallel, cache = settings.tensor_parallel, settings.kv_cache_bytes
+    told = settings.options.get("kv_cache_memory_bytes")
+    if "gpu_memory_utilization" in settings.options:
+        cache = told  # vLLM does not look at that share where it is told the size of the cache
+    each = told if told or cache is None else cache // parallel  # of one device
+    share = None
+    if device_name() == "cuda" and each:  # so that another can start beside it
+        share = memory_share(model.weight_bytes, each * parallel, parallel, device_bytes())
     arguments = {
         "dtype": _requested_dtype(settings.dtype),
         "enforce_eager": device_name() == "cpu",
         "max_model_len": settings.max_model_len,
-        "kv_cache_memory_bytes": cache and cache // parallel,  # of one device
+        "kv_cache_memory_bytes": each,
+        "max_num_batched_tokens": max(BATCHED_TOKENS[device_name()], settings.max_num_seqs),
         "max_num_seqs": settings.max_num_seqs,
-        "gpu_memory_utilization": _memory_share(model, settings),
+        "gpu_memory_utilization": share,
         "enable_prefix_caching": settings.prefix_caching,
         "tensor_parallel_size": parallel if parallel > 1 else None,
     }
-    return {name: value for name, value in arguments.items() if value is not None}
+    return {name: value for name, value in {**arguments, **settings.options}.items() if value is not None}
 
 
-def _memory_share(model: ModelFolder, settings: EngineSettings) -> float | None:
-    """The share of each GPU that an engine with a cache of known size takes, so that another can start beside it."""
-    if device_name() == "cpu" or settings.kv_cache_bytes is None:
-        return None
-    divided = _FILE_FACTOR * model.weight_bytes + settings.kv_cache_bytes
-    return min(_LARGEST_SHARE, (divided / settings.tensor_parallel + _ACTIVATION_BYTES) / device_bytes())
+def memory_share(weight_bytes: int, cache_bytes: int, tensor_parallel: int, gpu_bytes: int) -> float:
+    """The share of each GPU that an engine takes.
+
+    Args:
+        weight_bytes: Of the weight files.
+        cache_bytes: Of the KV cache, over all GPUs.
+        tensor_parallel: GPUs that share both.
+        gpu_bytes: Memory of one GPU.
+    """
+    divided = _FILE_FACTOR * weight_bytes + cache_bytes
+    return min(_LARGEST_SHARE, (divided / tensor_parallel + _ACTIVATION_BYTES) / gpu_bytes)
 
 
 def side_by_side(models: Mapping[str, ModelFolder], wanted: Mapping[str, EngineSettings]) -> dict[str, EngineSettings]:
@@ -116,22 +139,49 @@ def side_by_side(models: Mapping[str, ModelFolder], wanted: Mapping[str, EngineS
     """
     if device_name() == "cpu":
         return dict(wanted)
-    room = _room(models, next(iter(wanted.values())).tensor_parallel)
+    parallel = next(iter(wanted.values())).tensor_parallel
+    room = cache_room([model.weight_bytes for model in models.values()], parallel, device_bytes())
     least = min(room, *(settings.kv_cache_bytes or room for settings in wanted.values()))
     if least <= 0:
-        raise MeasurementError(f"{', '.join(models)} do not fit on the device together; measure fewer at a time")
+        raise MeasurementError(_no_room(list(models), parallel, device_bytes()))
     return {name: replace(settings, kv_cache_bytes=least) for name, settings in wanted.items()}
+
+
+def _no_room(names: Sequence[str], tensor_parallel: int, gpu_bytes: int) -> str:
+    where = f"{f'{tensor_parallel} GPUs' if tensor_parallel > 1 else 'one GPU'} of {size_text(gpu_bytes)}"
+    if len(names) == 1:
+        return f"{names[0]} does not fit on {where}; give --tensor-parallel for more GPUs, or use larger ones"
+    return (
+        f"{', '.join(names)} do not fit on {where} together; measure fewer at a time, or give --tensor-parallel for "
+        "more GPUs"
+    )
+
+
+def check_fits(name: str, weight_bytes: int, tensor_parallel: int) -> None:
+    """Raises MeasurementError where an engine on this model alone has no room for a cache; on a CPU vLLM says so."""
+    if device_name() == "cuda" and cache_room([weight_bytes], tensor_parallel, device_bytes()) <= 0:
+        raise MeasurementError(_no_room([name], tensor_parallel, device_bytes()))
 
 
 def fit_together(models: Mapping[str, ModelFolder], tensor_parallel: int = 1) -> bool:
     """Whether engines on all models have room for weights and some cache; on a CPU this is not checked."""
-    return device_name() == "cpu" or _room(models, tensor_parallel) > 0
+    if device_name() == "cpu":
+        return True
+    return cache_room([model.weight_bytes for model in models.values()], tensor_parallel, device_bytes()) > 0
 
 
-def _room(models: Mapping[str, ModelFolder], tensor_parallel: int) -> int:
-    """Bytes for the cache of each, over its `tensor_parallel` GPUs; at most 0 where weights and activations take all.
+def cache_room(weight_bytes: Sequence[int], tensor_parallel: int, gpu_bytes: int) -> int:
+    """Bytes for the KV cache of each of several engines that share the same GPUs, over all GPUs of an engine.
 
     Every engine gets an equal part of every GPU: 0.9 of its memory / engines - 4 GiB - 1.1 * weights / GPUs.
+
+    Args:
+        weight_bytes: Of the weight files of each engine's model.
+        tensor_parallel: GPUs of an engine.
+        gpu_bytes: Memory of one GPU.
+
+    Returns:
+        At most 0 where the weights and activations of an engine take all.
     """
-    share = tensor_parallel * (_SHARED * device_bytes() / len(models) - _ACTIVATION_BYTES)
-    return min(int(share - _FILE_FACTOR * model.weight_bytes) for model in models.values())
+    share = tensor_parallel * (_SHARED * gpu_bytes / len(weight_bytes) - _ACTIVATION_BYTES)
+    return int(share - _FILE_FACTOR * max(weight_bytes))

@@ -141,11 +141,20 @@ def stream(llm: Any, prompts: Sequence[Any], params: Sequence[Any]) -> Iterator[
                 core.abort_request(list(waiting))
 
 
+def empty_prefix_cache(llm: Any) -> None:
+    """Forgets the keys and values of earlier prompts; raises MeasurementError where vLLM still holds some of them."""
+    if not llm.reset_prefix_cache():
+        raise MeasurementError(
+            "vLLM did not empty its prefix cache, so answers could come from the keys and values of other weights; "
+            "run again, and without other requests at the engine"
+        )
+
+
 def kv_bytes_per_token(llm: Any) -> int:
-    """Bytes of keys and values per token, by the engine's own cache specification."""
-    config = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config
+    """Bytes of keys and values per token over all GPUs, by the engine's own cache specification."""
+    config, vllm_config = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config, llm.llm_engine.vllm_config
     page = sum(group.kv_cache_spec.page_size_bytes * len(group.layer_names) for group in config.kv_cache_groups)
-    return int(page // llm.llm_engine.vllm_config.cache_config.block_size)
+    return int(page * vllm_config.parallel_config.tensor_parallel_size // vllm_config.cache_config.block_size)
 
 
 def cache_facts(llm: Any) -> tuple[int, int]:
@@ -155,12 +164,14 @@ def cache_facts(llm: Any) -> tuple[int, int]:
 
 
 def weight_bytes(llm: Any) -> int | None:
-    """Bytes of the loaded weights, as vLLM counts them on CUDA; None on a CPU, where it does not count packed ones."""
-    return (
-        None
-        if device_name() == "cpu"
-        else int(llm.collective_rpc(lambda worker: worker.model_runner.model_memory_usage)[0])
-    )
+    """Bytes of the loaded weights over all GPUs, as vLLM counts them on CUDA; None on a CPU, where it does not count
+    packed ones.
+    """
+    return None if device_name() == "cpu" else sum(map(int, llm.collective_rpc(_loaded_bytes)))
+
+
+def _loaded_bytes(worker: Any) -> int:
+    return int(worker.model_runner.model_memory_usage)
 
 
 def engines_for(models: Mapping[str, ModelFolder], settings: EngineSettings) -> Engines:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import MeasurementError, first_line
+from harness.engine.vllm_engine import empty_prefix_cache
 
 
 def swap(llm: Any, plan_file: Path) -> None:
@@ -28,14 +29,14 @@ def swap(llm: Any, plan_file: Path) -> None:
         llm.collective_rpc("restore_ffn")  # on every device, as it may have failed on one
         raise MeasurementError(f"{plan_file} cannot be loaded into the running engine: {first_line(error)}") from error
     finally:
-        llm.reset_prefix_cache()
+        empty_prefix_cache(llm)
 
 
 def restore(llm: Any) -> None:
     """Puts back the dense model's weights, bit for bit; raises MeasurementError while requests are running."""
     _check_idle(llm)
     llm.collective_rpc("restore_ffn")
-    llm.reset_prefix_cache()
+    empty_prefix_cache(llm)
 
 
 def _check_idle(llm: Any) -> None:

@@ -4,7 +4,7 @@ neurons masked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from harness.core.errors import MeasurementError
 from harness.core.memory import available_bytes
 from harness.core.text import size_text
 from harness.core.types.pruning import PruningPlan
-from harness.engine.memory_budget import EngineSettings, with_kv_cache
-from harness.engine.vllm_engine import engine, generate
+from harness.engine.devices import device_name
+from harness.engine.memory_budget import EngineSettings, working_dtype
+from harness.engine.vllm_engine import engines_for, generate
 from pruning import compensation
 from pruning.activations import down_weight
 from pruning.checkpoint import ModelFolder
@@ -27,43 +28,53 @@ _TEXTS = (
     " ".join(f"{i} and {i + 1} make {2 * i + 1}." for i in range(40)),  # longer than a block of the engine's cache
 )
 _NEW_TOKENS, _TOLERANCE = 24, 1e-3  # of the largest logit
+_ROUNDINGS = 4  # two logits are compared, and vLLM adds up in another order than transformers
 _LONGEST = 512
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How an export compares with the masked dense model, in FP32.
+    """How an export compares with the masked dense model.
 
     Attributes:
-        logit_error: Largest difference of the logits, as a fraction of the largest logit.
+        logit_error: Largest difference of the logits in transformers in FP32, as a fraction of the largest logit.
         tokens: Greedy tokens that vLLM generated.
         differing: Those of them that transformers would not have chosen, near-ties aside.
+        dtype: The type in which vLLM computed: float32 on a CPU, 16 bits on CUDA.
     """
 
     logit_error: float
     tokens: int
     differing: int
+    dtype: str = "float32"
 
 
 def verify(
-    model: ModelFolder, plan: PruningPlan, plan_file: Path, checkpoint: ModelFolder, threads: int | None
+    model: ModelFolder,
+    plan: PruningPlan,
+    plan_file: Path,
+    checkpoint: ModelFolder,
+    settings: EngineSettings = EngineSettings(),
 ) -> Verification:
     """Compares an exported checkpoint with the masked dense model, in transformers and in vLLM.
+
+    transformers computes in FP32. So does vLLM on a CPU; on CUDA its attention would round FP32 to TF32, so it computes
+    in 16 bits there, and its tokens are held against what the same rounding changes in transformers.
 
     Args:
         model: The dense model.
         plan: What was removed.
         plan_file: The plan's file, beside which re-fitted columns lie.
         checkpoint: What `export` wrote.
-        threads: CPU threads of the engine; None: all.
+        settings: How the engine is started; its dtype, context and sequences are the comparison's own.
 
     Raises:
-        MeasurementError: Logits or tokens differ by more than rounding, or FP32 weights do not fit the memory.
+        MeasurementError: Logits or tokens differ by more than rounding, or the weights do not fit the memory.
     """
     import torch
 
     _check_memory(model, checkpoint)
-    prompts = _prompts(checkpoint)
+    prompts, dtype = _prompts(checkpoint), _dtype(checkpoint)
     expected = _logits(_masked(model, plan, plan_file), prompts)
     pruned = load_pruned(checkpoint, torch.float32)
     error = max(_error(a, b) for a, b in zip(expected, _logits(pruned, prompts), strict=True))
@@ -72,15 +83,21 @@ def verify(
             f"{checkpoint.path} gives other logits than the masked model (off by "
             f"{error:.2g} of the largest); export again"
         )
-    answers = _vllm_tokens(checkpoint, prompts, threads)
-    differing = sum(_differing(pruned, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
-    result = Verification(error, sum(map(len, answers)), differing)
+    answers = _vllm_tokens(checkpoint, prompts, replace(settings, dtype=dtype))
+    rounded = pruned if dtype == "float32" else load_pruned(checkpoint, getattr(torch, dtype))
+    pairs = zip(prompts, answers, strict=True)
+    differing = sum(_differing(pruned, rounded, prompt, answer) for prompt, answer in pairs)
+    result = Verification(error, sum(map(len, answers)), differing, dtype)
     if result.differing:
         raise MeasurementError(
             f"{differing} of {result.tokens} tokens of {checkpoint.path} differ between "
             "vLLM and transformers; do not serve it"
         )
     return result
+
+
+def _dtype(checkpoint: ModelFolder) -> str:
+    return "float32" if device_name() == "cpu" else working_dtype(checkpoint, "auto")
 
 
 def _check_memory(model: ModelFolder, checkpoint: ModelFolder) -> None:
@@ -119,28 +136,35 @@ def _logits(model: Any, prompts: list[list[int]]) -> list[Any]:
     import torch
 
     with torch.inference_mode():
-        return [model(torch.tensor([ids])).logits[0] for ids in prompts]
+        return [model(torch.tensor([ids])).logits[0].float() for ids in prompts]
 
 
 def _error(expected: Any, actual: Any) -> float:
     return float((expected - actual).abs().max() / expected.abs().max())
 
 
-def _vllm_tokens(checkpoint: ModelFolder, prompts: list[list[int]], threads: int | None) -> list[list[int]]:
+def _vllm_tokens(checkpoint: ModelFolder, prompts: list[list[int]], settings: EngineSettings) -> list[list[int]]:
     from vllm import SamplingParams, TokensPrompt
 
     longest = min(_LONGEST, checkpoint.shape.max_position_embeddings)
-    settings = EngineSettings(dtype="float32", max_model_len=longest, max_num_seqs=len(prompts), threads=threads)
     params = SamplingParams(temperature=0.0, max_tokens=_NEW_TOKENS, ignore_eos=True)
-    with engine(checkpoint, with_kv_cache(checkpoint, settings)) as llm:
-        outputs = generate(llm, [TokensPrompt(prompt_token_ids=ids) for ids in prompts], params)
+    short = replace(settings, max_model_len=longest, max_num_seqs=len(prompts))
+    with engines_for({"the checkpoint": checkpoint}, short) as engines:
+        asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
+        outputs = generate(engines["the checkpoint"], asked, params)
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 
-def _differing(model: Any, prompt: list[int], answer: list[int]) -> int:
-    """Tokens of `answer` that are not, within rounding, the most likely after everything before them."""
+def _differing(model: Any, rounded: Any, prompt: list[int], answer: list[int]) -> int:
+    """Tokens of `answer` that are not, within rounding, the most likely after everything before them.
+
+    rounded: the model in the type in which the answer was computed; how far its logits at a position are from the
+    model's says what rounding does there.
+    """
     import torch
 
-    logits = _logits(model, [prompt + answer])[0][len(prompt) - 1 : -1]
-    chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
-    return int((logits.max(dim=1).values - chosen > _TOLERANCE * logits.abs().max()).sum())
+    exact, near = (_logits(each, [prompt + answer])[0][len(prompt) - 1 : -1] for each in (model, rounded))
+    chosen = exact.gather(1, torch.tensor(answer)[:, None])[:, 0]
+    rounding = (exact - near).abs().max(dim=1).values
+    allowed = _TOLERANCE * exact.abs().max() + _ROUNDINGS * rounding
+    return int((exact.max(dim=1).values - chosen > allowed).sum())

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.core.bounded_read import read_json_object
 from harness.core.chat import ChatFormat
 from harness.core.run_directory import RunDirectory
+from harness.core.types.engine import EngineFacts
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, SpeedRatio
@@ -20,6 +22,7 @@ from harness.pipeline.resolve import DENSE, ResolvedRun, recovered_name
 from harness.pipeline.run_context import VariantState
 from harness.pipeline.run_files import (
     calibration_file,
+    engine_file,
     eval_file,
     plan_file,
     scores_file,
@@ -63,7 +66,14 @@ def collect(
         calibration=calibration,
         neurons=neurons,
         model_hash=variants[0].identity,
+        engine=_engine(run),
     )
+
+
+def _engine(run: Path) -> EngineFacts | None:
+    """As the last engine of the evaluation was; None for a directory whose evaluations are older than the file."""
+    file = engine_file(run)
+    return EngineFacts(**read_json_object(file)) if file.exists() else None
 
 
 def _scoring(run: Path, spec: ResolvedRun, names: Set[str]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:

@@ -13,6 +13,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape
+from harness.engine.devices import check_divides
 from harness.models import registry
 from harness.pipeline.resolve import plan_request, task_names
 from harness.serving.roofline import Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens
@@ -86,11 +87,11 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
     Args:
         config: Names the model and says how it is pruned.
         ratio: Shown beside the dense model; None: ratios from 0.1 to 0.5.
-        device: A name such as A100-80, or a memory size such as 24GiB.
+        device: A name such as A100-80, or a memory size such as 24GiB; several as 2xA100-80.
         context: Tokens of a request; None: 2048, or what the model can take.
 
     Raises:
-        UsageError: The device is unknown, or the model cannot take the context.
+        UsageError: The device is unknown, its GPUs cannot divide the model, or the model cannot take the context.
     """
     where, names = find_device(device), task_names(config)
     shape = registry.shape(config.model, find_task(names[0]).kind if is_task(names[0]) else "general")
@@ -99,10 +100,12 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         raise UsageError(
             f"--context {length} is more than the {shape.max_position_embeddings} tokens that {config.model} can take"
         )
+    check_divides(config.model, shape, (shape.intermediate_size,), where.count)
     measured = list(_measured(shape, _RUNS))
     rows = []
     for each in _RATIOS if ratio is None else (0.0, ratio):
-        request = plan_request(config.model_copy(update={"ratio": each}), shape.intermediate_size)
+        asked = config.model_copy(update={"ratio": each, "tensor_parallel": where.count})
+        request = plan_request(asked, shape.intermediate_size)
         check_request(request, shape.intermediate_size)
         width = pruned_width(shape.intermediate_size, each, request.alignment)
         row = _row(shape, _narrowed(shape, width), where, length)
@@ -175,6 +178,7 @@ def device_table(made: DeviceTable) -> Table:
         if made.device.flops
         else "by operations / by bytes read, since only its memory is known"
     )
+    each = " each, by tensor parallelism" if made.device.count > 1 else ""
     note = (
         f"By formula. KV tokens: what the cache holds; {made.kv_bytes_per_token:,} bytes per "
         "token at every ratio; pruning frees weights, and "
@@ -182,7 +186,7 @@ def device_table(made: DeviceTable) -> Table:
         f"tokens at a time: {known}. measured: by runs of this model below runs/."
     )
     return Table(
-        f"{made.model} on {made.device.name} ({mebibytes(made.device.memory_bytes)})",
+        f"{made.model} on {made.device.name} ({mebibytes(made.device.memory_bytes)}{each})",
         (*sizes, "ideal, 1", f"ideal, {_BUSY}", "measured"),
         tuple(map(_cells, made.rows)),
         note,

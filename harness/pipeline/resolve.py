@@ -16,10 +16,13 @@ from harness.core.errors import UsageError
 from harness.core.hashing import digest
 from harness.core.labels import arm_label
 from harness.core.types.pruning import Method, ModelShape
+from harness.engine.devices import check_divides, check_gpus
+from harness.engine.engine_settings import engine_settings
+from harness.engine.memory_budget import check_fits
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
-from pruning.checkpoint import check_uniform_width
-from pruning.families import FAMILIES, check_nonuniform
+from pruning.checkpoint import check_uniform_width, read_config
+from pruning.families import FAMILIES, check_nonuniform, widths_of
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.record import read_record
 from pruning.scores import check_metric
@@ -118,7 +121,7 @@ class ResolvedRun:
             tokens=config.score_tokens,
             generate_completions=config.completions == "generated",
             plain=config.prompt_format == "plain",
-            threads=config.threads,
+            engine=engine_settings(config),
             template_args=config.template_args,
         )
 
@@ -169,6 +172,7 @@ def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
             "settings of the recovery are given and nothing is recovered; add "
             "--recover, or give them to `harness recover`"
         )
+    check_gpus(config.tensor_parallel)
     tasks, shape = tasks_and_shape(config, chat)
     arm = make_arm(config, config.method, shape)
     return ResolvedRun(
@@ -186,6 +190,7 @@ def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
 
 def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
     """`harness recover`: the model as it is, or the requested arms."""
+    check_gpus(config.tensor_parallel)
     tasks, shape = tasks_and_shape(config, chat)
     base = PRUNED if read_record(Path(config.model)) else DENSE
     asked = config.arms or (DENSE,)
@@ -251,9 +256,17 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
         chosen += [find_task(name, chat) for name in chosen[0].off_target]
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape, config.trust_data)
+    check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
+    check_fits(config.model, shape.parameters * shape.dtype_bytes, config.tensor_parallel)
     if config.recover and config.recovery.data in ("task", "generated"):
         training_items(chosen[0])
     return tuple(chosen), shape
+
+
+def _widths(name: str, shape: ModelShape) -> tuple[int, ...]:
+    """The FFN width of every layer, as far as it can be known without the model's folder."""
+    here = not shape.uniform and Path(name).is_dir()
+    return widths_of(read_config(Path(name))) if here else (shape.intermediate_size,)
 
 
 def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
@@ -271,6 +284,12 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
     """`method` None: the one of `config`. Of the other arms, what was asked about metric and re-fitting does not hold,
     but for a reverse arm's metric.
     """
+    least = default_alignment(intermediate_size) * config.tensor_parallel
+    if config.align and config.align % config.tensor_parallel:
+        raise UsageError(
+            f"--align {config.align} is not a multiple of --tensor-parallel {config.tensor_parallel}, and vLLM could "
+            f"not divide the pruned widths; give --align {least}"
+        )
     own = method in (None, config.method)
     chosen: Method = config.method if own else cast(Method, method)
     shared = own or (chosen == "reverse" and config.metric != "best")
@@ -280,7 +299,7 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
         method=chosen,
         metric=metric,
         seed=config.seed,
-        alignment=config.align or default_alignment(intermediate_size) * config.sweep.tensor_parallel,
+        alignment=config.align or least,
         allocation=config.allocation if own or chosen != "random" else "uniform",
         min_width=config.min_width,
         protect=config.protect,

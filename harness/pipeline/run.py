@@ -12,6 +12,7 @@ from harness.core.progress import say
 from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
+from harness.engine.devices import check_divides
 from harness.engine.memory_budget import fit_together
 from harness.engine.vllm_engine import check_libraries
 from harness.evaluation.similarity import check_packages
@@ -69,6 +70,7 @@ def start(
     check_run_directory(folder)
     model = registry.locate(config.model, spec.target.kind)
     check_buildable(model)
+    check_divides(config.model, model.shape, model.widths, config.tensor_parallel)
     chat = load_chat(model, config.template_args)[1]
     spec = resolver(config, chat is not None)
     folder = out or spec.default_out
@@ -121,13 +123,25 @@ def run_all(run: RunContext) -> RunResult:
     return result
 
 
+def _timed_together(run: RunContext, asked: Sequence[VariantState]) -> Sequence[VariantState]:
+    """Those of the variants for whose engines the device has room at the same time: all, two, or none."""
+    if not asked:
+        return ()
+    for some in (asked, asked[:2]):
+        if fit_together({state.name: state.folder for state in some}, run.config.tensor_parallel):
+            break
+    else:
+        say("the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel")
+        return ()
+    if len(some) < len(asked):
+        names = " and ".join(state.name for state in some)
+        say(f"only {names} are timed side by side; the device has no room for more")
+    return some
+
+
 def measure(run: RunContext, variants: dict[str, VariantState]) -> None:
     """Evaluates every variant; those that are timed are loaded side by side, the others one at a time."""
-    served = [variants[name] for name in run.spec.served]
-    if not fit_together({state.name: state.folder for state in served}, run.config.sweep.tensor_parallel):
-        served = served[:2]
-        names = " and ".join(state.name for state in served)
-        say(f"only {names} are timed side by side; the device has no room for more")
+    served = _timed_together(run, [variants[name] for name in run.spec.served])
     if served:
         with stages.open_engines(run, served) as engines:
             for state in served:

@@ -33,6 +33,11 @@ def samples_folder(run: Path, variant: str) -> Path:
     return run / "samples" / variant
 
 
+def engine_file(run: Path) -> Path:
+    """How the engines of the evaluation compute."""
+    return run / "engine.json"
+
+
 def serving_file(run: Path) -> Path:
     return run / "serving.json"
 

@@ -26,7 +26,7 @@ from harness.core.types.calibration import CalibrationSet
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.types.run import RunResult, Variant
-from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
+from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
 from harness.engine.devices import device_name
 from harness.evaluation.paired import read_samples
@@ -72,10 +72,7 @@ def read_eval(path: Path) -> dict[str, EvalResult]:
 
 def read_serving(path: Path) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
     raw = read_json_object(path)
-    variants = {
-        name: ServingResult(**{**value, "concurrency": tuple(ServingRow(**row) for row in value["concurrency"])})
-        for name, value in raw["variants"].items()
-    }
+    variants = TypeAdapter(dict[str, ServingResult]).validate_python(raw["variants"])
     return variants, [SpeedRatio(**ratio) for ratio in raw["ratios"]]
 
 

@@ -21,14 +21,17 @@ from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.secrets import redacted
 from harness.core.types.calibration import CalibrationSet
+from harness.core.types.engine import EngineFacts
 from harness.core.types.evaluation import EvalResult, GroupResult
 from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
 from harness.core.written_folder import check_replaceable
-from harness.engine.devices import device_name
+from harness.engine.devices import check_divides, check_gpus, device_name
+from harness.engine.engine_facts import engine_facts
+from harness.engine.engine_settings import engine_settings
 from harness.engine.library_settings import library_settings
-from harness.engine.memory_budget import with_kv_cache
+from harness.engine.memory_budget import EngineSettings, with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -46,7 +49,6 @@ from harness.pipeline.run_json import build_run, publish, variant
 from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, online_engine, serving_result
-from harness.serving.engine_settings import engine_settings
 from harness.serving.lora_adapters import check_adapters
 from harness.serving.vllm_options import allowed_options
 from harness.serving.workload import Workload, check_context, make_workload
@@ -163,24 +165,34 @@ def _compensate(
     scoring.compensate_plan(model, calibration, request, Path(str(loaded.path)), out)
 
 
-def prune(model: str, plan: PruningPlan, out: Path) -> ModelFolder:
-    """Writes the smaller checkpoint of `model`, completely or not at all."""
-    check_replaceable(out, replaceable())
-    source = locate_given(model, plan.model, plan.model_kind)
-    with progress_bar(f"Writing {out}", len(source.shards)) as advance:
-        return export(source, plan, out, plan.path, advance)
+def prune(
+    model: str, plan: PruningPlan, out: Path, verify_by: EngineSettings | None = None
+) -> tuple[ModelFolder, Verification | None]:
+    """Writes the smaller checkpoint of `model`, completely or not at all.
 
-
-def verify_checkpoint(model: str, plan: PruningPlan, checkpoint: ModelFolder, threads: int | None) -> Verification:
-    """Compares a checkpoint, in transformers and in vLLM, with `model` whose other neurons are masked.
+    Args:
+        model: The dense model.
+        plan: What stays of it.
+        out: The folder to write.
+        verify_by: How the engine is started in which the checkpoint is compared, as in transformers, with `model` whose
+            other neurons are masked. None: it is not.
 
     Raises:
+        UsageError: The plan is another model's, or the engine's GPUs cannot share the checkpoint.
         MeasurementError: Logits or tokens differ by more than rounding.
     """
+    check_replaceable(out, replaceable())
     source = locate_given(model, plan.model, plan.model_kind)
-    with library_settings(threads), progress_bar("Verifying with transformers and vLLM"):
-        file = plan.path or checkpoint.path  # only a plan with re-fitted columns needs its file
-        return verify(source, plan, file, checkpoint, threads)
+    if verify_by:
+        check_gpus(verify_by.tensor_parallel)
+        check_divides(model, source.shape, plan.widths, verify_by.tensor_parallel)
+    with progress_bar(f"Writing {out}", len(source.shards)) as advance:
+        made = export(source, plan, out, plan.path, advance)
+    if verify_by is None:
+        return made, None
+    with library_settings(verify_by.threads), progress_bar("Verifying with transformers and vLLM"):
+        file = plan.path or made.path  # only a plan with re-fitted columns needs its file
+        return made, verify(source, plan, file, made, verify_by)
 
 
 def evaluate_checkpoint(
@@ -203,8 +215,10 @@ def evaluate_checkpoint(
     choices = metric_choices(metric_of)
     if wrong := [name for name in choices if name in ours]:
         raise UsageError(f"--metric-of: {wrong[0]} is no task of lm-eval's own; it has one metric")
+    check_gpus(config.tensor_parallel)
     builtin = find_builtin(theirs, include_path, choices) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
+    check_divides(config.model, model.shape, model.widths, config.tensor_parallel)
     check_buildable(model)
     chat = load_chat(model, config.template_args)[1]
     tasks = [find_task(name, chat is not None) for name in ours]
@@ -227,8 +241,9 @@ def evaluate_checkpoint(
                 results, groups = dict(found.eval), found.groups
             if ours:
                 results |= evaluate(llm, eval_spec, variant_eval)
+            engine = engine_facts(llm, config.engine_arg)
         first = tasks[0].name if names[0] in ours else next(iter(results))
-        return _finish(directory, config.model, first, [replace(row, eval=results, groups=groups)], chat)
+        return _finish(directory, config.model, first, [replace(row, eval=results, groups=groups)], chat, engine=engine)
 
 
 def bench_checkpoints(
@@ -250,12 +265,14 @@ def bench_checkpoints(
         MeasurementError: An engine gave shorter answers than requested.
     """
     check_run_directory(out)
+    check_gpus(config.tensor_parallel)
     task = find_task(task_names(config)[0])
     found = [registry.locate(name, task.kind) for name in names]
     models = _apart([(row_name(name), model) for name, model in zip(names, found, strict=True)])
     given = dict(zip(models, names, strict=True))
-    for model in models.values():
+    for name, model in models.items():
         check_buildable(model)
+        check_divides(name, model.shape, model.widths, config.tensor_parallel)
     first = next(iter(models.values()))
     chat = None if config.input_tokens else load_chat(first, config.template_args)[1]
     rows = {name: replace(_row(given[name], model, out), name=name) for name, model in models.items()}
@@ -265,7 +282,8 @@ def bench_checkpoints(
             check_context(model, workload)
         serving, ratios = bench(models, config, workload, out, online)
         measured = [replace(row, serving=serving[name]) for name, row in rows.items()]
-        return _finish(directory, names[0], task.name, measured, chat, ratios)
+        engine = next(iter(serving.values())).engine
+        return _finish(directory, names[0], task.name, measured, chat, ratios, engine)
 
 
 @contextmanager
@@ -292,8 +310,10 @@ def serving_checkpoint(
     allowed = allowed_options(extra)  # before a model is looked for
     server.check_address(address)
     check_run_directory(out)
+    check_gpus(config.tensor_parallel)
     command = command and redacted(command, address.api_key)
     model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
+    check_divides(config.model, model.shape, model.widths, config.tensor_parallel)
     check_adapters(model, allowed)
     row = _row(config.model, model, out)
     whole = model.shape.max_position_embeddings
@@ -311,7 +331,15 @@ def serving_checkpoint(
             serving = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
             forecast = {} if extra else serving.forecast  # the formulas do not know vLLM's own options
             serving = replace(serving, prompts=None, forecast=forecast)
-            _finish(directory, config.model, task_names(config)[0], [replace(row, serving=serving)], None)
+            _finish(
+                directory,
+                config.model,
+                task_names(config)[0],
+                [replace(row, serving=serving)],
+                None,
+                (),
+                serving.engine,
+            )
             yield running
 
 
@@ -361,8 +389,10 @@ def _finish(
     rows: Sequence[Variant],
     chat: ChatFormat | None,
     ratios: Sequence[SpeedRatio] = (),
+    engine: EngineFacts | None = None,
 ) -> RunResult:
     name = registry.model_id(model, find_task(task).kind if is_task(task) else "general")
-    result = replace(build_run(name, task, rows, directory.command, chat), speed_ratios=tuple(ratios))
+    built = build_run(name, task, rows, directory.command, chat)
+    result = replace(built, speed_ratios=tuple(ratios), engine=engine)
     publish(result, directory.path)
     return result

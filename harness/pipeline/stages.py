@@ -16,6 +16,8 @@ from harness.core.labels import width_text
 from harness.core.progress import progress_bar
 from harness.core.safetensors_stream import data_hash
 from harness.core.types.evaluation import EvalResult
+from harness.engine.engine_facts import engine_facts
+from harness.engine.engine_settings import engine_settings
 from harness.engine.vllm_engine import Engines, engines_for
 from harness.evaluation.evaluate import evaluate as evaluate_tasks
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -24,6 +26,7 @@ from harness.pipeline.resolve import Arm, ResolvedRun, recovered_name
 from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_files import (
     calibration_file,
+    engine_file,
     eval_file,
     plan_file,
     samples_folder,
@@ -34,7 +37,6 @@ from harness.pipeline.run_files import (
 )
 from harness.pipeline.run_json import save_serving
 from harness.serving.bench import offline_targets, results
-from harness.serving.engine_settings import engine_settings
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
 from harness.training.original import original_of
@@ -164,6 +166,8 @@ def evaluate(run: RunContext, variant: VariantState, engines: Engines) -> None:
     samples, result = samples_folder(run.path, variant.name), eval_file(run.path, variant.name)
     with run.directory.stage(f"eval {variant.name}", variant.identity, [samples, result]) as work:
         if work:
+            facts = engine_facts(engines[variant.name], run.config.engine_arg)
+            write_json(engine_file(run.path), asdict(facts))
             save_eval(_evaluated(run, engines, variant.name, run.eval_spec), result)
 
 

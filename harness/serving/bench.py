@@ -14,8 +14,11 @@ from harness.config.settings import RunConfig
 from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
 from harness.core.progress import progress_bar, say
+from harness.core.types.engine import EngineFacts
 from harness.core.types.serving import ServingResult, ServingRow, SpeedRatio
 from harness.engine.devices import device_bytes, device_name
+from harness.engine.engine_facts import engine_facts
+from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import (
     EngineSettings,
     cached_bytes_per_token,
@@ -27,7 +30,6 @@ from harness.engine.memory_budget import (
 from harness.engine.vllm_engine import Engines, cache_facts, kv_bytes_per_token
 from harness.models.tokenizer import load_tokenizer
 from harness.serving import http_client, server
-from harness.serving.engine_settings import engine_settings
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
 from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
@@ -42,6 +44,7 @@ class RunningEngine:
     """A model on an engine, with the KV cache as the engine reports it.
 
     mode: offline, in this process, or online, vLLM's server over HTTP. kv_blocks, kv_tokens: what the cache holds.
+    facts: how it computes.
     """
 
     model: ModelFolder
@@ -50,6 +53,7 @@ class RunningEngine:
     kv_bytes_per_token: int
     kv_blocks: int
     kv_tokens: int
+    facts: EngineFacts
 
     @property
     def dtype(self) -> str:
@@ -101,8 +105,9 @@ def offline_targets(engines: Engines, names: Iterable[str], workload: Workload) 
 def offline_engine(engines: Engines, name: str) -> RunningEngine:
     """What the engine of one variant in this process reports."""
     llm = engines[name]
+    model, settings = engines.models[name], engines.settings[name]
     return RunningEngine(
-        engines.models[name], engines.settings[name], "offline", kv_bytes_per_token(llm), *cache_facts(llm)
+        model, settings, "offline", kv_bytes_per_token(llm), *cache_facts(llm), engine_facts(llm, settings.options)
     )
 
 
@@ -156,8 +161,9 @@ def _online_pass(
 
 def online_engine(running: server.Server, model: ModelFolder, settings: EngineSettings) -> RunningEngine:
     """What a server reports; it does not publish the bytes of a token, which are by formula."""
-    per_token = cached_bytes_per_token(model, settings.dtype)
-    return RunningEngine(model, settings, "online", per_token, *server.cache_facts(running))
+    per_token = cached_bytes_per_token(model, settings.dtype, settings.tensor_parallel)
+    facts = EngineFacts(tensor_parallel=settings.tensor_parallel, options=dict(settings.options))
+    return RunningEngine(model, settings, "online", per_token, *server.cache_facts(running), facts)
 
 
 def results(
@@ -188,7 +194,7 @@ def results(
 def serving_result(
     engine: RunningEngine, rows: tuple[ServingRow, ...], workload: Workload, memory: EngineMemory | None = None
 ) -> ServingResult:
-    """One variant's figures, beside what formulas forecast of its memory."""
+    """One variant's figures, beside what formulas forecast of its memory; they do not know vLLM's own options."""
     return ServingResult(
         concurrency=rows,
         weight_bytes=engine.model.weight_bytes,
@@ -202,7 +208,8 @@ def serving_result(
         prompts=workload.name,
         stop_at_eos=workload.stop_at_eos,
         context_tokens=whole_blocks(workload.context) if workload.prompts else None,
-        forecast=_forecast(engine.model, engine.settings),
+        forecast={} if engine.settings.options else _forecast(engine.model, engine.settings),
+        engine=engine.facts,
         **(asdict(memory) if memory else {}),
     )
 
@@ -215,8 +222,12 @@ def _forecast(model: ModelFolder, settings: EngineSettings) -> dict[str, int]:
             shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"]
         )
         parameters = dense.pruned_parameters(model.widths)
-    per_token, cache = cached_bytes_per_token(model, settings.dtype), settings.kv_cache_bytes
-    capacity = cache // per_token if cache else kv_capacity_tokens(shape, Device("this one", device_bytes()))
+    parallel, cache = settings.tensor_parallel, settings.kv_cache_bytes
+    per_token = cached_bytes_per_token(model, settings.dtype, parallel)
+    if cache:
+        capacity = cache // per_token
+    else:
+        capacity = kv_capacity_tokens(shape, Device("this one", device_bytes(), count=parallel))
     return {
         "weight_bytes": parameters * shape.dtype_bytes,
         "kv_bytes_per_token": per_token,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.core.errors import MeasurementError
 from harness.engine.devices import device_name
@@ -22,8 +23,8 @@ from pruning.checkpoint import ModelFolder, open_model
 
 @dataclass(frozen=True)
 class EngineMemory:
-    """After one round of requests: main memory of the process on a CPU, device memory of its tensors on CUDA; weights
-    None on a CPU.
+    """After one round of requests: main memory of the process on a CPU; on CUDA device memory of tensors, over all GPUs
+    of the engine. Weights None on a CPU.
     """
 
     resident_bytes: int
@@ -48,10 +49,16 @@ def footprint(model: ModelFolder, config: EngineSettings, workload: Workload, co
 def _measured(model: ModelFolder, config: EngineSettings, workload: Workload, concurrency: int) -> EngineMemory:
     with engine(model, config) as llm:
         offline_round(llm, workload, concurrency)
-        return EngineMemory(*(_device_bytes() if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
+        return EngineMemory(*(_device_bytes(llm) if device_name() == "cuda" else _process_bytes()), weight_bytes(llm))
 
 
-def _device_bytes() -> tuple[int, int]:
+def _device_bytes(llm: Any) -> tuple[int, int]:
+    """Summed over the workers: with several GPUs each is a process of its own."""
+    now, peak = zip(*llm.collective_rpc(_tensor_bytes), strict=True)
+    return sum(now), sum(peak)
+
+
+def _tensor_bytes(_worker: Any) -> tuple[int, int]:
     import torch
 
     return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()

@@ -6,28 +6,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
+from harness.engine.memory_budget import BATCHED_TOKENS, kv_copies
 
 _GIB = 1 << 30
 _SHARE = 0.92  # of the device that vLLM takes unless told otherwise (gpu_memory_utilization)
-_BATCHED_TOKENS = 8192  # tokens in vLLM's largest step, for which it measures its peak
 _SEQUENCES = 256
-_CONTEXT_BYTES = _GIB  # CUDA's context, graphs and workspaces, about
+_CONTEXT_BYTES = _GIB  # CUDA's context, graphs and workspaces of a GPU, about
+_MOST_GPUS = 64
 
 
 @dataclass(frozen=True)
 class Device:
-    """Memory, dense BF16 operations per second and memory bandwidth as its maker gives them; None where only the memory
-    is known.
+    """Memory, dense BF16 operations per second and memory bandwidth of one GPU as its maker gives them; None where only
+    the memory is known. `count`: GPUs that share one engine by tensor parallelism.
     """
 
     name: str
     memory_bytes: int
     flops: float | None = None
     bandwidth: float | None = None
+    count: int = 1
 
 
 DEVICES: Mapping[str, Device] = {
@@ -42,6 +44,7 @@ DEVICES: Mapping[str, Device] = {
         ("A100-40", 40_960, 312, 1555),
         ("A100-80", 81_920, 312, 2039),
         ("H100", 81_559, 989, 3350),
+        ("H100-80", 81_559, 989, 3350),
         ("H200", 143_771, 989, 4800),
         ("B200", 183_359, 2250, 8000),
     )
@@ -49,11 +52,22 @@ DEVICES: Mapping[str, Device] = {
 
 
 def find_device(text: str) -> Device:
-    """A name of `DEVICES`, or a memory size like 24GiB or 16GB; raises UsageError for anything else."""
+    """A name of `DEVICES`, or a memory size like 24GiB or 16GB, and several of one kind as 2xH100-80; raises UsageError
+    for anything else.
+    """
+    several = re.fullmatch(r"(\d{1,3})x(.+)", text, re.IGNORECASE)
+    if several and 1 <= int(several[1]) <= _MOST_GPUS:
+        return replace(_find_one(several[2]), name=text, count=int(several[1]))
+    return _find_one(text)
+
+
+def _find_one(text: str) -> Device:
     known = next((device for name, device in DEVICES.items() if name.lower() == text.lower()), None)
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(G|GB|GiB)", text, re.IGNORECASE)
     if known is None and (size is None or float(size[1]) == 0):
-        raise UsageError(f"unknown device {text!r}; give its memory, like 24GiB, or one of {', '.join(DEVICES)}")
+        raise UsageError(
+            f"unknown device {text!r}; give its memory, like 24GiB or 2x24GiB, or one of {', '.join(DEVICES)}"
+        )
     return known or Device(text, int(float(size[1]) * (10**9 if size[2].upper() == "GB" else _GIB)))  # type: ignore[index]
 
 
@@ -66,11 +80,11 @@ class Work:
 
     def seconds(self, device: Device) -> float | None:
         """The roofline: whichever takes longer (Williams et al. 2009, doi 10.1145/1498765.1498785); None for an unknown
-        device.
+        device. Several GPUs divide the work; what they exchange is not counted.
         """
         if device.flops is None or device.bandwidth is None:
             return None
-        return max(self.flops / device.flops, self.read_bytes / device.bandwidth)
+        return max(self.flops / device.flops, self.read_bytes / device.bandwidth) / device.count
 
 
 def decode_work(shape: ModelShape, concurrency: int, context: int, number: int) -> Work:
@@ -130,10 +144,13 @@ def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:
     """Tokens whose keys and values fit beside the weights, 0 where the weights do not; an estimate of vLLM's own
     accounting.
 
-    vLLM takes 92 % of the device and leaves room for a step's largest layer: the FFN's gate, up and product or the
-    logits.
+    vLLM takes 92 % of each GPU and leaves room for a step's largest layer: the FFN's gate, up and product or the
+    logits. Several GPUs share weights, FFN, vocabulary and KV heads; hidden states and the logits of all ranks, which
+    are gathered, are whole on each.
     """
-    ffn = _BATCHED_TOKENS * (3 * shape.intermediate_size + 4 * shape.hidden_size) * shape.dtype_bytes
+    n, number = device.count, shape.dtype_bytes
+    ffn = BATCHED_TOKENS["cuda"] * (3 * shape.intermediate_size // n + 4 * shape.hidden_size) * number
     logits = 2 * _SEQUENCES * shape.vocab_size * 4
-    free = int(_SHARE * device.memory_bytes) - shape.parameters * shape.dtype_bytes - max(ffn, logits) - _CONTEXT_BYTES
-    return max(0, free) // shape.kv_bytes_per_token
+    weights = shape.parameters * number // n
+    free = int(_SHARE * device.memory_bytes) - weights - max(ffn, logits) - _CONTEXT_BYTES
+    return max(0, free) * n // (shape.kv_bytes_per_token * kv_copies(shape, n))

@@ -18,7 +18,8 @@ from harness.core.progress import progress_bar
 from harness.core.statistics import paired_ratio, percentiles
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingRow, SpeedRatio
-from harness.engine.vllm_engine import refusals
+from harness.engine.devices import device_name
+from harness.engine.vllm_engine import empty_prefix_cache, refusals
 from harness.serving.roofline import ideal_speedup, round_work
 from harness.serving.workload import Workload
 
@@ -62,7 +63,7 @@ def offline_round(llm: Any, workload: Workload, concurrency: int) -> Pass:
     engine, found = llm.llm_engine, Pass()
     waiting = deque(enumerate(workload.requests_for(concurrency)))
     flying: dict[str, _Flight] = {}
-    llm.reset_prefix_cache()
+    empty_prefix_cache(llm)
     started, cpu = time.perf_counter(), time.process_time()
     with refusals(llm):
         while waiting or flying:
@@ -146,7 +147,9 @@ _QUANTITIES: Mapping[str, Callable[[Pass], float]] = {
 
 
 def serving_row(concurrency: int, passes: Sequence[Pass]) -> ServingRow:
+    """Medians over the passes; without CPU time on CUDA, where a thread that waits for the GPU counts as busy."""
     rates = {name: tuple(map(rate, passes)) for name, rate in _QUANTITIES.items()}
+    by_cpu = rates["output_tok_cpu_s"] if device_name() == "cpu" else ()
     speed = statistics.median(rates["output_tok_s"])
     answers = [tokens for p in passes for tokens in p.answers]
     ttft, tpot, itl = (
@@ -161,8 +164,8 @@ def serving_row(concurrency: int, passes: Sequence[Pass]) -> ServingRow:
         repeats=len(passes),
         itl_ms=percentiles(itl),
         total_tok_s=statistics.median((p.input_tokens + sum(p.answers)) / p.seconds for p in passes),
-        output_tok_cpu_s=statistics.median(rates["output_tok_cpu_s"]),
-        output_tok_cpu_s_repeats=rates["output_tok_cpu_s"],
+        output_tok_cpu_s=statistics.median(by_cpu) if by_cpu else None,
+        output_tok_cpu_s_repeats=by_cpu,
         answers_s_repeats=rates["answers_s"],
         requests=len(passes[0].answers),
         tokens_per_answer=statistics.fmean(answers),
@@ -186,7 +189,10 @@ def speed_ratios(
             )
             ideal_flops, ideal_bytes = ideal_speedup(*work)
             for quantity in quantities:
-                ratio, low, high = paired_ratio(*(getattr(row, f"{quantity}_repeats") for row in (old, new)))
+                repeats = [getattr(row, f"{quantity}_repeats") for row in (old, new)]
+                if not all(repeats):
+                    continue
+                ratio, low, high = paired_ratio(*repeats)
                 found.append(
                     SpeedRatio(
                         variant=name,

@@ -1,4 +1,5 @@
-"""vLLM's own options that `harness serve` passes on: those that size and schedule the engine, and no others.
+"""vLLM's own options that `harness serve` passes on behind --: those of every engine (harness/config/engine_options.py)
+and those of the server, and no others.
 
 The list says what is allowed. Every other option of vLLM, today's or a later version's, is refused: among them are
 those that open a socket, load code, read or write other files, name another model, change who may ask, or log what is
@@ -10,8 +11,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from harness.config import engine_options
 from harness.core.errors import UsageError
 from harness.serving.lora_adapters import MODULES, RANK, RANKS, module_words
 
@@ -25,40 +27,37 @@ ALIASES = {
     "--device-memory-utilization": "--gpu-memory-utilization",
 }
 _NUMBERS = """
-    --block-size --cpu-distributed-timeout-seconds --cpu-offload-gb --distributed-timeout-seconds
-    --gpu-memory-utilization --kv-cache-memory-bytes --long-prefill-token-threshold --max-cudagraph-capture-size
-    --max-logprobs --max-num-active-seqs --max-num-batched-tokens --max-num-queued-reqs --max-num-queued-tokens
-    --max-num-scheduled-tokens --max-num-seqs --max-parallel-loading-workers --num-gpu-blocks-override
-    --optimization-level --pipeline-parallel-size --prefill-schedule-interval --renderer-num-workers --seed
-    --shutdown-timeout --sse-keep-alive-interval --stream-interval --tensor-parallel-size --watermark
+    --cpu-distributed-timeout-seconds --cpu-offload-gb --distributed-timeout-seconds --max-logprobs
+    --max-num-active-seqs --max-num-queued-reqs --max-num-queued-tokens --pipeline-parallel-size
+    --renderer-num-workers --seed --shutdown-timeout --sse-keep-alive-interval --stream-interval --tensor-parallel-size
 """
-_NAMES = """
-    --attention-backend --dtype --kv-cache-dtype --logprobs-mode --performance-mode --quantization --reasoning-parser
-    --scheduling-policy --tool-call-parser
-"""
+_NAMES = "--dtype --logprobs-mode --quantization --reasoning-parser --scheduling-policy --tool-call-parser"
 _SWITCHES = """
-    --async-scheduling --disable-custom-all-reduce --disable-fastapi-docs --disable-hybrid-kv-cache-manager
-    --disable-sliding-window --enable-auto-tool-choice --enable-chunked-prefill --enable-force-include-usage
+    --disable-fastapi-docs --disable-sliding-window --enable-auto-tool-choice --enable-force-include-usage
     --enable-lora --enable-per-request-metrics --enable-prefix-caching --enable-prompt-tokens-details
-    --enable-request-id-headers --enable-server-load-tracking --enforce-eager --exclude-tools-when-tool-choice-none
-    --kv-cache-metrics --long-prefill-token-threshold-adaptive --return-tokens-as-token-ids --scheduler-reserve-full-isl
-    --use-fp64-gumbel --use-tqdm-on-load
+    --enable-request-id-headers --enable-server-load-tracking --exclude-tools-when-tool-choice-none --kv-cache-metrics
+    --return-tokens-as-token-ids --use-tqdm-on-load
 """
 _SOME_VALUES = {  # others of these load code, read other files or weaken a hash
     "--chat-template-content-format": "auto|openai|string",
-    "--distributed-executor-backend": "mp|uni",
     "--fingerprint-mode": "full|hash|none",
     "--generation-config": "auto|vllm",
     RANK: "|".join(map(str, RANKS)),
     "--max-model-len": f"auto|{_NUMBER}",
-    "--model-impl": "auto|vllm|transformers",
     "--prefix-caching-hash-algo": "sha256|sha256_cbor",
-    "--safetensors-load-strategy": "lazy|eager|prefetch",
 }
-SWITCHES = frozenset(form for name in _SWITCHES.split() for form in (name, f"--no-{name[2:]}"))
+
+
+def _flags(names: Iterable[str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+_ALL_SWITCHES = (*_SWITCHES.split(), *_flags(engine_options.SWITCHES))
+SWITCHES = frozenset(form for name in _ALL_SWITCHES for form in (name, f"--no-{name[2:]}"))
 VALUES: Mapping[str, str] = {
-    **dict.fromkeys(_NUMBERS.split(), _NUMBER),
-    **dict.fromkeys(_NAMES.split(), _NAME),
+    **dict.fromkeys((*_NUMBERS.split(), *_flags((*engine_options.INTEGERS, *engine_options.SHARES))), _NUMBER),
+    **dict.fromkeys((*_NAMES.split(), *_flags(engine_options.NAMES)), _NAME),
+    **dict(zip(_flags(engine_options.CHOICES), map("|".join, engine_options.CHOICES.values()), strict=True)),
     **_SOME_VALUES,
 }
 _PROXY = "put a proxy in front of the server"

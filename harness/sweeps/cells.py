@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.core.files import write_json
 from harness.core.types.evaluation import EvalResult
 from harness.engine import weight_swap
+from harness.engine.engine_facts import engine_facts
 from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engine
 from harness.evaluation.evaluate import grade
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests
+from harness.pipeline.run_files import engine_file
 from pruning.checkpoint import ModelFolder
 from tasks.grading import Grader
 
@@ -54,6 +57,7 @@ class CellWorker:
         self.context = context
         self._engine = engine(context.model, context.settings)
         self.llm = self._engine.__enter__()
+        write_json(engine_file(context.run), asdict(engine_facts(self.llm, context.settings.options)))
         self.requests = capture_requests(self.llm, context.eval_spec)
         self.grader, self.graders = Grader(), ThreadPoolExecutor(1, thread_name_prefix="cell")
         self.graded: dict[str, Future[dict[str, EvalResult]]] = {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config.settings import RunConfig
-from harness.core.errors import HarnessError, MeasurementError, UsageError, first_line
+from harness.core.errors import HarnessError, MeasurementError, first_line
 from harness.core.hashing import digest
 from harness.core.labels import arm_label
 from harness.core.progress import progress_bar, say
@@ -22,7 +22,8 @@ from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.engine.devices import device_name, gpus, release_device, worker_environment
-from harness.engine.memory_budget import with_kv_cache
+from harness.engine.engine_settings import engine_settings
+from harness.engine.memory_budget import side_by_side, with_kv_cache
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.resolve import DENSE, Arm
@@ -30,7 +31,6 @@ from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import eval_file, samples_folder
 from harness.pipeline.run_json import publish
-from harness.serving.engine_settings import engine_settings
 from harness.serving.workload import check_context
 from harness.sweeps import ray_workers
 from harness.sweeps.cells import Cell, CellContext
@@ -86,7 +86,6 @@ class Failures:
 def run_all(run: RunContext) -> RunResult:
     """Every stage in its order, each cell for itself."""
     spec, failures = run.spec, Failures()
-    _check_devices(run.config)
     check_context(run.model, run.workload)
     if spec.recovered:
         with failures.attempt(_DATA):  # first: data that is refused should not cost a sweep
@@ -101,13 +100,6 @@ def run_all(run: RunContext) -> RunResult:
     result = _judged(run, collect(run.directory, spec, variants, run.chat), planned, failures)
     publish(result, run.path)
     return result
-
-
-def _check_devices(config: RunConfig) -> None:
-    """Raises UsageError for more local engines than there are GPUs for; Ray counts its own."""
-    sweep, count = config.sweep, gpus()
-    if count and sweep.launcher == "local" and (sweep.workers or 1) * sweep.tensor_parallel > count:
-        raise UsageError(f"--workers and --tensor-parallel ask for more than the {count} GPUs that are here; give less")
 
 
 def _plan_all(run: RunContext, failures: Failures) -> list[VariantState]:
@@ -178,7 +170,7 @@ def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> No
     if sweep.launcher == "ray":
         ray_workers.connect()
     default = ray_workers.default_workers if sweep.launcher == "ray" else _default_workers
-    wanted = sweep.workers or default(sweep.tensor_parallel)
+    wanted = sweep.workers or default(run.config.tensor_parallel)
     context, workers = _cell_context(run, wanted), min(wanted, len(cells))
     run.directory.begin(f"eval of {count_text(len(cells), 'variant')}")
     tasks = ", ".join(task.name for task in run.spec.tasks)
@@ -201,10 +193,11 @@ def _cell_context(run: RunContext, workers: int) -> CellContext:
     config = run.config
     threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
     settings = replace(engine_settings(config, run.max_model_len, _SEQUENCES), threads=threads)
+    alone = side_by_side({DENSE: run.model}, {DENSE: with_kv_cache(run.model, settings)})
     return CellContext(
         model=run.model,
         eval_spec=run.eval_spec,
-        settings=with_kv_cache(run.model, settings),
+        settings=alone[DENSE],
         run=run.path.absolute(),
         reference=DENSE,
     )

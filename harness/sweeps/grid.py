@@ -9,6 +9,7 @@ from typing import Any
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
+from harness.engine.devices import check_gpus
 from harness.models import registry
 from harness.pipeline.resolve import DENSE, Arm, ResolvedRun, make_arm, read_items, task_names, tasks_and_shape
 from pruning.plan import pruned_width
@@ -26,6 +27,8 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
     Raises:
         UsageError: For the first setting that is wrong.
     """
+    if config.sweep.launcher == "local":  # Ray counts its own
+        check_gpus(config.tensor_parallel, config.sweep.workers or 1)
     names = task_names(config)
     if len(names) == 1 and config.sweep.off_target:
         config = config.model_copy(update={"task": (*names, *config.sweep.off_target)})

@@ -102,7 +102,7 @@ def _resources(config: EngineSettings) -> dict[str, Any]:
     """
     nodes = _nodes()
     shared = {key: value for key, value in os.environ.items() if key.startswith(("HARNESS_", "HF_"))}
-    if any(node.get("GPU") for node in nodes):
+    if config.tensor_parallel > 1 or any(node.get("GPU") for node in nodes):
         wanted = {"num_gpus": config.tensor_parallel, "num_cpus": 1}
     else:
         wanted, shared = {"num_cpus": config.threads or 1}, {**shared, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}

@@ -27,7 +27,8 @@ from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import ModelShape
 from harness.core.written_folder import Replaceable, written_folder
-from harness.engine.devices import gpus
+from harness.engine.devices import gpus, half_dtype
+from harness.engine.engine_settings import engine_settings
 from harness.engine.generate_answers import Sampling, generate_answers
 from harness.models.tokenizer import load_chat
 from harness.training.launch import run_job
@@ -182,7 +183,7 @@ def _own_answers(
     tokenizer, chat = load_chat(model, run.template_args)
     prompts = {i: prompt_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
     sampling = Sampling(task.max_new_tokens, _TEMPERATURE, run.seed, _stops(task), chat)
-    found = generate_answers(model, prompts, sampling, run.threads)
+    found = generate_answers(model, prompts, sampling, engine_settings(run))
     with Grader() as grader:
         coming = {i: grader.submit(grade, documents[i], text) for i, text in found.items()}
         right = [
@@ -256,11 +257,13 @@ def summary_of(data: Path) -> dict[str, Any]:
 
 
 def _precision(parameters: int) -> Any:
-    """BF16 on GPUs that have it, and for all but small models on CPUs with instructions for it; FP32 elsewhere."""
+    """16 bits on GPUs, BF16 where they have it; BF16 for all but small models on CPUs with instructions for it; FP32
+    elsewhere.
+    """
     import torch
 
     if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return half_dtype()
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text(encoding="utf-8") if cpu.exists() else ""
     fast = "amx_bf16" in flags or "avx512_bf16" in flags

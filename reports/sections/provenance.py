@@ -32,6 +32,7 @@ def provenance_table(run: Mapping[str, Any]) -> Table:
         ("model hash", run.get("model_hash") or "not recorded"),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
         ("hardware", json.dumps(run["hardware"])),
+        *_engine_rows(run.get("engine") or {}),
     ]
     return Table("Provenance", ("what", "value"), tuple(rows))
 
@@ -63,6 +64,19 @@ def _chat_rows(chat: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """What is unusual about the prompts; nothing where the template was used as it is."""
     found = notes(chat) if chat else ()
     return [("chat template", "; ".join(found))] if found else []
+
+
+def _engine_rows(engine: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the engine computed, and what it was told by vLLM's own names; nothing for older runs."""
+    known = {name: value for name, value in engine.items() if value is not None and name != "options"}
+    facts = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in known.items()]
+    given = [f"{name}={_plain(value)}" for name, value in (engine.get("options") or {}).items()]
+    rows = [("engine", ", ".join(facts)), ("vLLM's own options", ", ".join(given))]
+    return [(name, text) for name, text in rows if text]
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _how(v: Mapping[str, Any]) -> str:

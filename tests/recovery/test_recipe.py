@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from recovery.recipe import (
     default_learning_rate,
     default_micro_batch,
     default_tuning,
+    load_dtype,
     lora_settings,
     sft_settings,
     steps_of,
@@ -103,3 +105,13 @@ def test_adapters_sit_on_the_papers_seven_projections(random_model: Path) -> Non
     )
     found = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_A" in name}
     assert found == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("float32", ()), ("bfloat16", ("bf16",)), ("float16", ("fp16",))])
+def test_precision_is_that_of_the_activations_and_of_frozen_weights(
+    precision: Any, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = sft_settings(replace(RECIPE, precision=precision), tmp_path)
+    assert tuple(name for name in ("bf16", "fp16") if settings[name]) == flags
+    assert load_dtype(replace(RECIPE, precision=precision, tuning="lora")) == precision
+    assert load_dtype(replace(RECIPE, precision=precision, tuning="full")) == "float32"

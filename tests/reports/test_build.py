@@ -137,3 +137,12 @@ def test_the_report_says_how_the_chat_template_was_used(tmp_path: Path) -> None:
     assert "in front of the user" in text
     for usual in (None, {"template_args": {}, "system_turn": True, "opens_reasoning": None}):
         assert "chat template" not in rendered(tmp_path, {**copy.deepcopy(RUN), "chat": usual})[1]
+
+
+def test_the_report_says_how_the_engine_computed_and_what_it_was_told(tmp_path: Path) -> None:
+    engine = {"model_runner": "V2", "async_scheduling": True, "cuda_graph_mode": None}
+    run = {**copy.deepcopy(RUN), "engine": {**engine, "options": {"enforce_eager": True, "block_size": 32}}}
+    text = rendered(tmp_path, run)[1].replace("\\", "")
+    assert "| engine | model runner V2, async scheduling true, tensor parallel 1 |" in text
+    assert "enforce_eager=true, block_size=32 |" in text
+    assert "| engine |" not in rendered(tmp_path, copy.deepcopy(RUN))[1]

@@ -75,6 +75,13 @@ def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any
     assert second == f"vllm serve {options['out']}/checkpoint"
 
 
+def test_the_server_has_the_gpus_and_the_options_that_the_runs_engines_had(run: dict[str, Any], tmp_path: Path) -> None:
+    options = {"block_size": 32, "enforce_eager": True, "async_scheduling": False}
+    run["engine"] = {"tensor_parallel": 2, "options": options}
+    flags = "--tensor-parallel-size 2 --block-size 32 --enforce-eager --no-async-scheduling"
+    assert commands(run, tmp_path)[1] == f"vllm serve runs/pruned/checkpoint {flags}"
+
+
 def test_a_single_model_is_told_by_what_was_measured() -> None:
     assert verdict(copy.deepcopy(RUN)) == [] and choice(RUN) is None and commands(RUN, Path()) == []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.core.run_rows import HEAD, rows
 from harness.core.types.chat import ChatSummary
+from harness.core.types.engine import EngineFacts
 from harness.core.types.evaluation import Comparison, EvalResult, GroupResult
 from harness.core.types.model import ModelKind
 from harness.core.types.serving import ServingResult, SpeedRatio
@@ -70,6 +71,8 @@ class RunResult:
         neurons: Distribution of the scored neurons over layers, agreement between metrics, stability (see
             pruning/inspection.py).
         chat: How prompts were put into the chat template; None where the model has none.
+        engine: How the engine of the evaluation computed, or where nothing was evaluated that of the first timed
+            variant.
     """
 
     schema_version: int
@@ -91,6 +94,7 @@ class RunResult:
     model_hash: str | None = None  # the fingerprint of the folder that was pruned
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability
     chat: ChatSummary | None = None
+    engine: EngineFacts | None = None
     folder: Path = Path()  # the run directory; not in run.json, which may be moved
 
     def to_rows(self) -> list[dict[str, Any]]:

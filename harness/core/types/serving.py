@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.core.types.engine import EngineFacts
+
 
 @dataclass(frozen=True)
 class ServingRow:
@@ -19,7 +21,7 @@ class ServingRow:
             than one token.
         itl_ms: Time between two outputs of a request in milliseconds.
         total_tok_s: Tokens per second, prompt tokens included.
-        output_tok_cpu_s: Output tokens per second of the engine's CPU time over all cores.
+        output_tok_cpu_s: Output tokens per second of the engine's CPU time over all cores; None on CUDA.
         answers_s_repeats: Answers per second of every repeat, where answers end at the end-of-text token.
         requests: Requests in one repeat.
         spread: (largest - smallest) / median of `output_tok_s_repeats`.
@@ -56,6 +58,7 @@ class ServingResult:
         forecast: The same quantities by formula, from the config.
         engine_weight_bytes: Weights as the engine reports them, on CUDA.
         resident_bytes: Memory of one engine with this variant alone; `peak_bytes` at its peak.
+        engine: How the engine computed.
     """
 
     concurrency: tuple[ServingRow, ...]
@@ -74,6 +77,7 @@ class ServingResult:
     engine_weight_bytes: int | None = None
     resident_bytes: int | None = None
     peak_bytes: int | None = None
+    engine: EngineFacts | None = None
 
 
 @dataclass(frozen=True)

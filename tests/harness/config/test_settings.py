@@ -185,3 +185,13 @@ def test_a_section_of_a_preset_is_merged_with_the_files_and_not_replaced(tmp_pat
     for section, values in changed.items():
         expected = getattr(preset, section).model_copy(update=values)
         assert getattr(found, section) == expected != type(expected)(**values)
+
+
+def test_a_setting_that_stood_below_the_sweep_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "tp.yaml"
+    file.write_text("sweep: {tensor_parallel: 2}\n")
+    said = r"tp\.yaml:1: sweep\.tensor_parallel: .* write tensor_parallel at the top level"
+    with pytest.raises(UsageError, match=said):
+        load_config(file, {})
+    file.write_text("tensor_parallel: 2\n")
+    assert load_config(file, {}).tensor_parallel == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,17 +14,23 @@ import pytest
 from harness.core.chat import ChatFormat
 from harness.core.reasoning import TAGS
 from harness.engine import generate_answers as module
+from harness.engine.memory_budget import EngineSettings
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
+
+started: list[EngineSettings] = []  # how the engines were started
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """(prompt, settings) of every request; answers come in reverse order and hold their prompt."""
     seen: list[Any] = []
+    started.clear()
 
     @contextmanager
-    def engines(*_: Any, **__: Any) -> Iterator[dict[str, None]]:
+    def engines(_: Any, settings: EngineSettings) -> Iterator[dict[str, None]]:
+        assert settings.max_model_len <= 512
+        started.append(settings)
         yield {"dense": None}
 
     def stream(_: Any, prompts: list[Any], params: list[Any]) -> Iterator[tuple[int, Any]]:
@@ -40,7 +47,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_answers_belong_to_their_prompts_whatever_the_order(asked: list[Any]) -> None:
-    found = module.generate_answers(open_model(TINY_MATH), {"a": [5], "b": [7, 7]}, module.Sampling(10), 1)
+    found = module.generate_answers(
+        open_model(TINY_MATH), {"a": [5], "b": [7, 7]}, module.Sampling(10), EngineSettings()
+    )
     assert {key: str(answer) for key, answer in found.items()} == {"a": "answer to 5", "b": "answer to 7"}
     assert found["a"].meta == {"finish_reason": "stop", "n_tokens": 2}
     assert [params.max_tokens for _, params in asked] == [10, 10] and asked[0][1].temperature == 0.0
@@ -49,14 +58,14 @@ def test_answers_belong_to_their_prompts_whatever_the_order(asked: list[Any]) ->
 def test_an_answer_ends_with_the_context_and_a_prompt_that_fills_it_is_left_out(asked: list[Any]) -> None:
     """The embedded model's context is 512 tokens."""
     prompts = {length: [length] * length for length in (300, 508, 511, 512, 600)}
-    found = module.generate_answers(open_model(TINY_MATH), prompts, module.Sampling(100), 1)
+    found = module.generate_answers(open_model(TINY_MATH), prompts, module.Sampling(100), EngineSettings())
     assert list(found) == [300, 508, 511]
     assert [params.max_tokens for _, params in asked] == [100, 4, 1]
 
 
 def test_samples_have_a_seed_each_and_the_texts_that_end_them(asked: list[Any]) -> None:
     sampling = module.Sampling(5, temperature=0.7, seed=40, stop=("\n",))
-    module.generate_answers(open_model(TINY_MATH), {i: [i + 1] for i in range(3)}, sampling, 1)
+    module.generate_answers(open_model(TINY_MATH), {i: [i + 1] for i in range(3)}, sampling, EngineSettings())
     assert [(params.seed, params.temperature, params.stop) for _, params in asked] == [
         (40 + i, 0.7, ["\n"]) for i in range(3)
     ]
@@ -66,6 +75,13 @@ def test_reasoning_stands_apart_from_the_answer_and_does_not_end_at_a_stop_strin
     """The engine's answers hold no closing tag."""
     chat = ChatFormat(knows=TAGS[:1], prompt_end="assistant\n<think>\n")
     sampling = module.Sampling(5, stop=("answer",), chat=chat)
-    found = module.generate_answers(open_model(TINY_MATH), {"a": [5]}, sampling, 1)["a"]
+    found = module.generate_answers(open_model(TINY_MATH), {"a": [5]}, sampling, EngineSettings())["a"]
     assert asked[0][1].stop is None
     assert (str(found), found.written, found.meta["reasoning_closed"]) == ("", "answer to 5", False)
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_engine_is_started_as_it_was_asked_for_but_for_its_context() -> None:
+    settings = EngineSettings(dtype="float16", threads=3, tensor_parallel=2, options={"block_size": 32})
+    module.generate_answers(open_model(TINY_MATH), {"a": [5]}, module.Sampling(10), settings)
+    assert started == [replace(settings, max_model_len=11)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,20 +12,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.config.settings import load_config
 from harness.core.errors import MeasurementError
 from harness.engine import devices, memory_budget
 from harness.engine.devices import worker_environment
 from harness.engine.memory_budget import (
     EngineSettings,
+    cache_room,
     cached_bytes_per_token,
     engine_arguments,
     fit_together,
     kv_cache_bytes,
+    kv_copies,
+    memory_share,
     side_by_side,
     with_kv_cache,
     working_dtype,
 )
 from harness.engine.vllm_engine import engines_for
+from harness.models import registry
+from harness.sweeps import experiment
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
@@ -82,6 +89,8 @@ def test_arguments_on_a_gpu_are_per_device() -> None:
     found = engine_arguments(model(15), EngineSettings(kv_cache_bytes=20 * GIB, tensor_parallel=4, max_num_seqs=7))
     assert found["kv_cache_memory_bytes"] == 5 * GIB and found["tensor_parallel_size"] == 4
     assert (found["dtype"], found["enforce_eager"], found["max_num_seqs"]) == ("auto", False, 7)
+    assert found["max_num_batched_tokens"] == 8192, "else a server would take steps of other sizes"
+    assert engine_arguments(model(15), EngineSettings(max_num_seqs=9000))["max_num_batched_tokens"] == 9000
 
 
 def test_arguments_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +101,7 @@ def test_arguments_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         "enforce_eager": True,
         "max_model_len": 99,
         "kv_cache_memory_bytes": GIB,
+        "max_num_batched_tokens": 4096,
         "max_num_seqs": 128,
         "enable_prefix_caching": False,
     }
@@ -111,7 +121,7 @@ def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], c
         on_a_gpu(patch)
         assert fit_together(models) is (most > 0)
         if most <= 0:
-            with pytest.raises(MeasurementError, match="do not fit on the device together; measure fewer"):
+            with pytest.raises(MeasurementError, match=r"(does|do) not fit on one GPU of 80"):
                 side_by_side(models, wanted)
             return
         (cache,) = {settings.kv_cache_bytes for settings in side_by_side(models, wanted).values()}
@@ -131,8 +141,78 @@ def test_a_model_that_is_larger_than_a_gpu_fits_on_several(parallel: int, room_g
     if fits:
         assert side_by_side(models, wanted)["large"].kv_cache_bytes == pytest.approx((room_gib or 0) * GIB, abs=2)
     else:
-        with pytest.raises(MeasurementError, match="do not fit"):
+        gpus = "one GPU" if parallel == 1 else f"{parallel} GPUs"
+        with pytest.raises(MeasurementError, match=rf"^large does not fit on {gpus} of 80.* give --tensor-parallel"):
             side_by_side(models, wanted)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_several_that_do_not_fit_are_named() -> None:
+    models = {"dense": model(40), "pruned": model(30)}
+    with pytest.raises(MeasurementError, match=r"^dense, pruned do not fit on one GPU of 80.* together; measure fewer"):
+        side_by_side(models, dict.fromkeys(models, EngineSettings()))
+
+
+CARDS = (24, 48, 80, 141)
+
+
+@pytest.mark.parametrize("gib", CARDS)
+@pytest.mark.parametrize("parallel", [1, 2, 4, 8])
+def test_engines_take_their_share_of_cards_of_any_size(gib: int, parallel: int) -> None:
+    """Llama-3-70B's 131 GiB and its 10 % narrower export, on each card of a group: both engines' weights, caches and
+    room to work fit within nine tenths, to the byte, or there is no room.
+    """
+    weights = [131 * GIB, 120 * GIB]
+    room = cache_room(weights, parallel, gib * GIB)
+    one = (1.1 * 131 * GIB + room) / parallel + ACTIVATIONS
+    assert 2 * one == pytest.approx(0.9 * gib * GIB, abs=2 * parallel)
+    assert (room > 0) is (parallel * (0.45 * gib - 4) > 1.1 * 131)
+    if room > 0:
+        assert 2 * memory_share(131 * GIB, room, parallel, gib * GIB) == pytest.approx(0.9, abs=1e-6)
+
+
+@pytest.mark.parametrize("gib", CARDS)
+def test_a_sweeps_worker_alone_asks_for_no_more_than_its_card_has(gib: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qwen2.5-7B with 256 sequences of 4096 tokens wants 60 GB of cache beside 15 GB of weights."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    on_a_gpu(monkeypatch, gib * GIB)
+    seven = SimpleNamespace(
+        weight_bytes=15_231_233_024, config={"dtype": "bfloat16"}, shape=registry.shape("qwen-7b", "math")
+    )
+    config = load_config(None, {"model": "qwen-7b", "threads": 1})
+    run: Any = SimpleNamespace(config=config, model=seven, max_model_len=4096, eval_spec=None, path=Path("run"))
+    found = engine_arguments(seven, experiment._cell_context(run, 1).settings)  # type: ignore[arg-type]
+    left = 0.9 * gib * GIB - 1.1 * 15_231_233_024 - ACTIVATIONS
+    assert found["kv_cache_memory_bytes"] == pytest.approx(min(57_344 * 4096 * 257, left), abs=2)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("parallel", "copies"), [(1, 1), (2, 1), (4, 1), (8, 2), (28, 7)])
+def test_kv_heads_are_copied_where_there_are_more_gpus(
+    parallel: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen2.5-7B has 4; every GPU holds at least one, and the engine is given memory for all of them."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    seven: Any = SimpleNamespace(config={"dtype": "bfloat16"}, shape=registry.shape("qwen-7b", "math"))
+    assert cached_bytes_per_token(seven, "auto", parallel) == 2 * 28 * max(4, parallel) * 128 * 2
+    assert kv_copies(seven.shape, parallel) == copies
+    settings = EngineSettings(max_model_len=128, max_num_seqs=1, tensor_parallel=parallel)
+    assert with_kv_cache(seven, settings).kv_cache_bytes == 2 * 128 * 2 * 28 * max(4, parallel) * 128 * 2
+
+
+@pytest.mark.usefixtures("gpu")
+def test_vllms_own_options_win_and_its_share_replaces_the_size_of_the_cache() -> None:
+    options = {"max_num_batched_tokens": 2048, "enforce_eager": True, "kv_cache_memory_bytes": 7}
+    found = engine_arguments(model(15), EngineSettings(options=options))
+    assert {name: found[name] for name in options} == options
+    two = EngineSettings(tensor_parallel=2, options={"kv_cache_memory_bytes": 20 * GIB})
+    assert engine_arguments(model(15), two)["gpu_memory_utilization"] == pytest.approx((1.1 * 15 / 2 + 20 + 4) / 80)
+    share = engine_arguments(model(15), EngineSettings(options={"gpu_memory_utilization": 0.4}))
+    assert share["gpu_memory_utilization"] == 0.4 and "kv_cache_memory_bytes" not in share
 
 
 def test_on_a_cpu_engines_keep_the_caches_they_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

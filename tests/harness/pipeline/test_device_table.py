@@ -95,6 +95,21 @@ def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pyt
     assert rows[-1].measured
 
 
+def test_two_gpus_hold_more_than_twice_the_cache_of_one_and_widths_divide() -> None:
+    qwen = load_config(None, {"model": "qwen-7b"})
+    one, two = (on_device(qwen, 0.25, device, None) for device in ("H100-80", "2xH100-80"))
+    assert two.rows[0].kv_capacity_tokens > 2 * one.rows[0].kv_capacity_tokens > 0
+    assert [row.intermediate_size % 256 for row in two.rows[1:]] == [0]
+    assert "each, by tensor parallelism" in device_table(two).title and "each" not in device_table(one).title
+
+
+@pytest.mark.parametrize("device", ["3xH100-80", "8xH100-80"])
+def test_gpus_that_cannot_divide_the_heads_are_refused(device: str) -> None:
+    """Qwen2.5-7B has 28 attention heads."""
+    with pytest.raises(UsageError, match=f"over {device[0]} GPUs cannot divide the 28 attention heads of qwen-7b"):
+        on_device(load_config(None, {"model": "qwen-7b"}), None, device, None)
+
+
 def test_a_context_that_the_model_cannot_take_is_refused() -> None:
     with pytest.raises(UsageError, match="--context 1000 is more than the 512 tokens"):
         on_device(TINY, None, "24GiB", 1000)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.config.settings import load_config
-from harness.core.errors import UsageError
+from harness.core.errors import MeasurementError, UsageError
+from harness.engine import memory_budget
 from harness.pipeline.resolve import resolve, resolve_recovery
+from harness.sweeps.grid import resolve_sweep
+from pruning.checkpoint import open_model
 from tests.support.models import build_model
 
 
@@ -88,3 +92,59 @@ def test_widths_that_vllm_cannot_run_are_refused_before_any_work(model_type: str
     assert resolve(config(model=model, task=("mini_math",))).shape.model_type == model_type
     with pytest.raises(UsageError, match=f"{model_type} with non-uniform FFN widths; use --allocation uniform"):
         resolve(config(model=model, task=("mini_math",), allocation="global"))
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+
+
+@pytest.mark.parametrize("resolver", [resolve, resolve_recovery, resolve_sweep])
+def test_gpus_that_are_not_here_or_cannot_divide_the_model_are_refused(
+    resolver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work, and so on a dry run too. Qwen2.5-7B has 28 heads; two GPUs make the alignment 256."""
+    gpus(monkeypatch, 0)
+    with pytest.raises(UsageError, match="--tensor-parallel 2 needs 2 GPUs and none is here"):
+        resolver(config(model="qwen-7b", tensor_parallel=2, recover=resolver is resolve_recovery))
+    gpus(monkeypatch, 8)
+    with pytest.raises(UsageError, match="over 8 GPUs cannot divide the 28 attention heads of qwen-7b"):
+        resolver(config(model="qwen-7b", tensor_parallel=8, recover=resolver is resolve_recovery))
+    found = resolver(config(model="qwen-7b", tensor_parallel=2, recover=resolver is resolve_recovery, arms=()))
+    assert {arm.request.alignment for arm in found.arms} <= {256}
+    assert found.settings["tensor_parallel"] == 2 and found.calibration_request.engine.tensor_parallel == 2
+
+
+def test_an_alignment_that_gpus_could_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 2)
+    with pytest.raises(UsageError, match=r"--align 1 is not a multiple of --tensor-parallel 2.* give --align 256"):
+        resolve(config(model="qwen-7b", tensor_parallel=2, align=1))
+
+
+def test_a_layers_own_width_that_gpus_cannot_divide_is_refused(
+    ragged_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = sorted({width for width in open_model(ragged_model).widths if width % 2})
+    assert odd
+    gpus(monkeypatch, 2)
+    with pytest.raises(UsageError, match=f"over 2 GPUs cannot divide the FFN width {odd[0]} of "):
+        resolve_recovery(config(model=str(ragged_model), task="mini_math", tensor_parallel=2, recover=True))
+
+
+def test_vllms_own_options_are_part_of_what_a_run_directory_is_bound_to() -> None:
+    plain, told = resolve(config()), resolve(config(engine_arg={"block_size": 32}))
+    assert plain.settings != told.settings and told.settings["engine_arg"] == {"block_size": 32}
+    assert told.calibration_request.engine.options == {"block_size": 32}
+
+
+@pytest.mark.parametrize("resolver", [resolve, resolve_recovery, resolve_sweep])
+def test_a_model_that_fits_no_gpu_here_is_refused_before_it_is_scored(
+    resolver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen2.5-7B: 1.1 * 14.2 GiB of weights and 4 GiB to work in, within nine tenths of the GPU, or of two."""
+    monkeypatch.setattr(memory_budget, "device_name", lambda: "cuda")
+    monkeypatch.setattr(memory_budget, "device_bytes", lambda: 20 << 30)
+    gpus(monkeypatch, 2)
+    with pytest.raises(MeasurementError, match=r"qwen-7b does not fit on one GPU of 20.* give --tensor-parallel"):
+        resolver(config(model="qwen-7b", recover=resolver is resolve_recovery))
+    assert resolver(config(model="qwen-7b", recover=resolver is resolve_recovery, tensor_parallel=2)).config

@@ -17,6 +17,7 @@ import harness
 from harness.core.errors import StorageError, UnsupportedModelError
 from harness.core.reasoning import left_open
 from harness.engine import generate_answers
+from harness.engine.memory_budget import EngineSettings
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning.activations import collect
@@ -38,7 +39,7 @@ def test_own_answers_are_the_models_greedy_ones() -> None:
         open_model(TINY_MATH),
         "tiny-math",
         task,
-        scoring.CalibrationRequest(4, "completion", generate_completions=True, threads=1),
+        scoring.CalibrationRequest(4, "completion", generate_completions=True, engine=EngineSettings(threads=1)),
     )
     assert calibration.target_source.endswith("answers by the model itself")
     model = AutoModelForCausalLM.from_pretrained(TINY_MATH, dtype=torch.float32)
@@ -96,7 +97,7 @@ def test_own_answers_are_scored_with_their_reasoning_which_ends(
         return {key: without_reasoning(texts[i % 2], {}, opened) for i, key in enumerate(prompts)}
 
     monkeypatch.setattr(generate_answers, "generate_answers", answers)
-    request = scoring.CalibrationRequest(4, "completion", generate_completions=True, threads=1)
+    request = scoring.CalibrationRequest(4, "completion", generate_completions=True, engine=EngineSettings(threads=1))
     for name, template in (("may", MAY_THINK), ("plain", PLAIN)):
         model = open_model(model_with(template, tmp_path / name))
         items = scoring.calibrate(model, "m", find_task("mini_math"), request).items

@@ -168,7 +168,34 @@ def test_devices_are_found_by_name_or_size(text: str, size: float) -> None:
     assert find_device(text).memory_bytes == size
 
 
-@pytest.mark.parametrize("text", ["A100-99", "", "GiB", "0GiB", "-1GiB", "24MiB", "nan"])
+@pytest.mark.parametrize(
+    ("text", "gpus", "gib"), [("2xH100-80", 2, 81_559 / 1024), ("8X24GiB", 8, 24), ("1xl4", 1, 23_034 / 1024)]
+)
+def test_several_gpus_of_one_kind_are_a_device(text: str, gpus: int, gib: float) -> None:
+    found = find_device(text)
+    assert (found.name, found.count, found.memory_bytes) == (text, gpus, int(gib * 2**30))
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 28])
+@pytest.mark.parametrize("gib", [24, 48, 80, 141])
+def test_gpus_share_weights_and_cache_and_copy_kv_heads_they_cannot_divide(gpus: int, gib: int) -> None:
+    """Each has 92 % less its part of the weights, of the FFN of a step, and a context of its own."""
+    shape = replace(shape_of({**QWEN_7B, "vocab_size": 152_064}), parameters=7_615_616_512)
+    step = max(8192 * (3 * 18944 / gpus + 4 * 3584) * 2, 256 * 2 * 152_064 * 4)
+    left = 0.92 * gib * 2**30 - 2 * 7_615_616_512 / gpus - step - _CONTEXT_BYTES
+    each = 2 * 28 * max(1, 4 // gpus) * 128 * 2
+    assert kv_capacity_tokens(shape, find_device(f"{gpus}x{gib}GiB")) == pytest.approx(left / each, abs=gpus + 1)
+
+
+def test_gpus_divide_the_time_of_the_roofline() -> None:
+    work = decode_work(shape_at(TINY_MATH), 1, 100, 2)
+    one, four = (work.seconds(find_device(text)) for text in ("H100", "4xH100"))
+    assert one is not None and four == pytest.approx(one / 4)
+
+
+@pytest.mark.parametrize(
+    "text", ["0xH100", "65xH100", "2x", "2xA100-99", "x24GiB", "A100-99", "", "GiB", "0GiB", "-1GiB", "24MiB", "nan"]
+)
 def test_other_devices_are_refused_in_a_line_that_names_those_known(text: str) -> None:
     with pytest.raises(UsageError, match=f"one of {', '.join(DEVICES)}"):
         find_device(text)

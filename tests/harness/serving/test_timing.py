@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import MeasurementError
 from harness.core.types.pruning import ModelShape
+from harness.serving import timing
 from harness.serving.timing import Pass, interleaved, serving_row, speed_ratios
 from harness.serving.workload import Workload, random_prompts
 from pruning.families import shape_of
@@ -155,3 +156,12 @@ def test_a_round_asks_as_many_as_go_on_at_a_time_and_four_at_least() -> None:
 def test_answers_of_one_token_have_no_time_between_tokens() -> None:
     row = serving_row(2, [answered(tokens=1)])
     assert row.tpot_ms == {"p50": None, "p90": None, "p99": None} == row.itl_ms
+
+
+def test_on_cuda_no_figure_is_per_cpu_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for the GPU spins, and its time says nothing."""
+    monkeypatch.setattr(timing, "device_name", lambda: "cuda")
+    rows = {name: [serving_row(4, [answered(2.0), answered(1.5)])] for name in ("dense", "pruned")}
+    assert rows["dense"][0].output_tok_cpu_s is None and rows["dense"][0].output_tok_cpu_s_repeats == ()
+    found = speed_ratios(rows, {"dense": shape(16), "pruned": shape(8)}, WORKLOAD, number=2)
+    assert [ratio.quantity for ratio in found] == ["output_tok_s"]

@@ -67,6 +67,8 @@ def test_what_no_node_has_is_refused(tmp_path: Path) -> None:
     bench = bench_in(tmp_path)
     with pytest.raises(MeasurementError, match="no node of the Ray cluster has 64 CPUs"):
         RayWorker(replace(bench, settings=replace(bench.settings, threads=64)))
+    with pytest.raises(MeasurementError, match="no node of the Ray cluster has 2 GPUs"):
+        RayWorker(replace(bench, settings=replace(bench.settings, tensor_parallel=2)))
     assert default_workers(1) == 1
 
 

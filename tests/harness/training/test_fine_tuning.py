@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -297,3 +298,12 @@ def test_the_launch_uses_the_shipped_configuration_or_the_users(make_job: Any, t
     assert str(tmp_path / "mine.yaml") in launch_command(job, tmp_path / "mine.yaml")
     save_job(job)
     assert load_job(job.folder / "job.json") == job
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_on_a_gpu_without_bf16_training_takes_fp16(bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says that a T4 supports BF16, which it emulates, unless it is asked for more."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or bf16)
+    assert make_recipe(RecoveryConfig(), DEFAULTS, 4800).precision == expected
