@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from harness_prune.names import hidden
+
 if TYPE_CHECKING:
     from harness.api import bench, evaluate, load_run, plan, prune, recover, run, score, sweep
+
+if sys.argv[:1] != ["-m"] and (_reason := hidden()):  # for `python -m harness`, harness/__main__.py says it in one line
+    raise ImportError(_reason)
 
 __all__ = ["bench", "evaluate", "load_run", "plan", "prune", "recover", "run", "score", "sweep"]
 

@@ -1,5 +1,5 @@
 """`python -m harness`: the command line."""
 
-from harness.cli.main import main
+from harness_prune.command import run
 
-main()
+run()

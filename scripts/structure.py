@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("harness", "pruning", "tasks", "recovery", "reports")
+PACKAGES = ("harness", "harness_prune", "pruning", "tasks", "recovery", "reports")
 MOST_LEVELS, MOST_FILE_LINES, MOST_MEDIAN, MOST_P90 = 7, 400, 12, 40
 
 

@@ -52,8 +52,6 @@ RETIRED = (
     "--frame ",
     "--retain ",
     "--natural ",
-    "pip install harness-prune",
-    'pip install "harness-prune',
 )
 SMALL = {  # the same commands, on less
     "HARNESS_LIMIT": "12",
@@ -147,6 +145,25 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 def test_no_page_uses_a_retired_word(page: Path) -> None:
     words = page.read_text(encoding="utf-8").lower()
     assert not [word for word in RETIRED if word in words]
+
+
+def test_every_line_of_pip_that_we_print_or_write_works_today() -> None:
+    """The project is on no index, so nothing fetches it by name; an extra is one that it has, from the clone."""
+    folders = ("harness", "harness_prune", "pruning", "tasks", "recovery", "reports", "scripts", "docs", "container")
+    files = [file for name in folders for file in (ROOT / name).rglob("*") if file.suffix in (".py", ".md", ".yaml")]
+    files = [file for file in files if "example" not in file.parts] + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    texts = {file: re.sub(r"[\"'`] *\n *[\"']", "", file.read_text(encoding="utf-8")) for file in files}
+    assert not [file for file, text in texts.items() if re.search(r"pip install [^`\n]*harness[-_]prune", text)]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = (found for text in texts.values() for found in re.findall(r"\.\[([a-z0-9,]+)\]", text))
+    named = {name for found in lists for name in found.split(",")}
+    assert {"cpu", "cuda", "ray"} <= named <= settings["optional-dependencies"].keys()
+
+
+def test_the_picture_of_the_readme_has_an_address_once_the_project_has_one() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures and ("urls" not in settings or all(name.startswith("https://") for name in pictures))
 
 
 @pytest.mark.slow

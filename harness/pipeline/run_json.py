@@ -31,6 +31,7 @@ from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
 from harness.engine.devices import device_name
 from harness.evaluation.paired import read_samples
 from harness.models.registry import model_kind
+from harness_prune.vllm_name import vllm_version
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.inspection import SHARE, agreement, share_per_layer
@@ -187,10 +188,8 @@ def publish(result: RunResult, folder: Path) -> None:
 def versions() -> dict[str, str]:
     installed = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        with suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = (vllm_version() if name == "vllm" else None) or importlib.metadata.version(name)
     return installed
 
 

@@ -5,14 +5,12 @@ itself.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -158,13 +156,13 @@ def running(
     check_address(address)
     check_libraries(model)
     line = [sys.executable, "-m", "vllm.entrypoints.cli.main", *command(model, name, config, address, extra)[1:]]
-    with _terminated_like_interrupted(), tempfile.TemporaryDirectory() as shim, _private(log) as output:
+    with _terminated_like_interrupted(), _private(log) as output:
         process = subprocess.Popen(
             line,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=_environment(Path(shim), config, address),
+            env=_environment(config, address),
             start_new_session=True,
             preexec_fn=end_with_parent,
         )
@@ -257,8 +255,8 @@ def reason(server: Server) -> str:
     return errors[-1][:300] if errors else f"exit code {server.process.poll()}"
 
 
-def _environment(shim: Path, config: EngineSettings, address: Address) -> dict[str, str]:
-    """The engine runs in its own process there; on a CPU under the name that `vllm serve` asks for (docs/adr/0002)."""
+def _environment(config: EngineSettings, address: Address) -> dict[str, str]:
+    """The engine runs in its own process there."""
     found = {**os.environ, **_ENVIRONMENT}
     for name in (SERVER_KEY, "VLLM_LOGGING_CONFIG_PATH"):  # a logging config can write elsewhere
         found.pop(name, None)
@@ -266,22 +264,7 @@ def _environment(shim: Path, config: EngineSettings, address: Address) -> dict[s
         found[SERVER_KEY] = address.api_key
     if config.threads:
         found |= {"OMP_NUM_THREADS": str(config.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    if _lacks_metadata():
-        folder = shim / "vllm.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: vllm\nVersion: {importlib.metadata.version('vllm-cpu')}\n"
-        )
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(shim), found.get("PYTHONPATH"))))
     return found
-
-
-def _lacks_metadata() -> bool:
-    try:
-        importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        return True
-    return False
 
 
 def cache_facts(server: Server) -> tuple[int, int]:

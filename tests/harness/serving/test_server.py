@@ -243,11 +243,11 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) 
         check_address(Address(port=free_port(), api_key=key))
 
 
-def test_no_front_end_that_knows_no_key_and_no_log_of_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_front_end_that_knows_no_key_and_no_log_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VLLM_USE_RUST_FRONTEND", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "VLLM_LOGGING_CONFIG_PATH"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("VLLM_API_KEY", "another")
-    environment = server._environment(tmp_path, EngineSettings(), Address())
+    environment = server._environment(EngineSettings(), Address())
     assert (environment["VLLM_USE_RUST_FRONTEND"], environment["VLLM_DEBUG_LOG_API_SERVER_RESPONSE"]) == ("0", "False")
     assert not {"VLLM_API_KEY", "VLLM_LOGGING_CONFIG_PATH"} & environment.keys()
 
@@ -313,18 +313,3 @@ def test_what_the_server_says_is_copied_without_keys_and_read_even_where_it_cann
         server._copy(said, log, KEY)
     assert said.closed
     assert (tmp_path / "log").read_bytes() == (b"" if closed else b"a ...\n...\xff\r\nx...")
-
-
-def test_the_name_that_vllm_serve_asks_for_is_there_even_where_the_wheel_lacks_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_lacks_metadata", lambda: True)
-    environment = server._environment(tmp_path, EngineSettings(), Address())
-    code = "import importlib.metadata, sys; print(importlib.metadata.version('vllm'))"
-    made = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        env={"PYTHONPATH": environment["PYTHONPATH"]},
-        capture_output=True,
-        text=True,
-    )
-    assert made.stdout.strip() == "0.32.0"

@@ -3,40 +3,58 @@ family.
 
 A checkpoint with widths of its own per layer keeps its model_type, says FFNPruned<Architecture> in `architectures` and
 lists `intermediate_sizes`. The registered class is vLLM's own, with the FFN's linear layers built again at the right
-width.
+width. The module needs vLLM and nothing else, so that `vllm serve` finds it in any folder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pruning.families import FAMILIES, Family
-
 PREFIX = "FFNPruned"
+_GATED = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")  # vLLM fuses gate and up
+FFN: Mapping[str, tuple[str, ...]] = {  # architecture -> its FFN's linear layers, the down projection last
+    **dict.fromkeys(
+        (
+            "LlamaForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM",
+            "MistralForCausalLM",
+            "Gemma2ForCausalLM",
+            "Gemma3ForCausalLM",
+            "Phi3ForCausalLM",
+            "Olmo2ForCausalLM",
+            "GraniteForCausalLM",
+            "SmolLM3ForCausalLM",
+        ),
+        _GATED,
+    ),
+    "GPTNeoXForCausalLM": ("dense_h_to_4h", "dense_4h_to_h"),
+    "OPTForCausalLM": ("fc1", "fc2"),
+}
 
 
 def register() -> None:
     """Called by vLLM in each of its processes; imports no model."""
     from vllm import ModelRegistry
 
-    for family in FAMILIES.values():
-        ModelRegistry.register_model(PREFIX + family.architecture, f"{__name__}:{PREFIX}{family.architecture}")
+    for architecture in FFN:
+        ModelRegistry.register_model(PREFIX + architecture, f"{__name__}:{PREFIX}{architecture}")
 
 
 def __getattr__(name: str) -> Any:
     """The class of a registered architecture, made when vLLM asks for it."""
-    if not name.startswith(PREFIX):
+    architecture = name.removeprefix(PREFIX)
+    if architecture == name or architecture not in FFN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    family = next(family for family in FAMILIES.values() if family.architecture == name.removeprefix(PREFIX))
-    return _with_own_widths(name, family)
+    return _with_own_widths(name, architecture)
 
 
-def _with_own_widths(name: str, family: Family) -> Any:
+def _with_own_widths(name: str, architecture: str) -> Any:
     from vllm import ModelRegistry
 
-    base = ModelRegistry.models[family.architecture].load_model_cls()
+    base = ModelRegistry.models[architecture].load_model_cls()
 
     def __init__(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
         widths = vllm_config.model_config.hf_config.intermediate_sizes
@@ -44,7 +62,7 @@ def _with_own_widths(name: str, family: Family) -> Any:
             widths, vllm_config.parallel_config.tensor_parallel_size
         )  # before vLLM's own assertion on the widest layer
         base.__init__(self, vllm_config=vllm_config, prefix=prefix)
-        narrow(self, family, widths, vllm_config.quant_config)
+        narrow(self, FFN[architecture], widths, vllm_config.quant_config)
 
     return type(name, (base,), {"__init__": __init__, "__module__": __name__})
 
@@ -59,16 +77,14 @@ def _check_widths(widths: Sequence[int], parallel: int) -> None:
         )
 
 
-def narrow(model: Any, family: Family, widths: Sequence[int], quant_config: Any) -> None:
+def narrow(model: Any, linear: Sequence[str], widths: Sequence[int], quant_config: Any) -> None:
     """Replaces the FFN's linear layers of every layer by ones of its own width, before any weight is loaded."""
-    down = family.down.rpartition(".")[2]
-    names = {cut.name.split(".")[-2] for cut in family.cuts} | {"gate_up_proj"}  # vLLM fuses gate and up
-    pattern = re.compile(rf"(?:.*\.)?{family.layers.rpartition('.')[2]}\.(\d+)\.(?:.*\.)?({'|'.join(sorted(names))})")
+    pattern = re.compile(rf"(?:.*\.)?layers\.(\d+)\.(?:.*\.)?({'|'.join(linear)})")
     for path, module in list(model.named_modules()):
         match = pattern.fullmatch(path)
         if match and hasattr(module, "input_size"):
             parent, _, attribute = path.rpartition(".")
-            new = _resized(module, widths[int(match[1])], match[2] == down, quant_config, path)
+            new = _resized(module, widths[int(match[1])], match[2] == linear[-1], quant_config, path)
             setattr(model.get_submodule(parent), attribute, new)
 
 
