@@ -9,8 +9,10 @@ beside it.
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,9 +20,11 @@ import click
 from harness.core.types.calibration import CalibrationSet
 from harness.models import registry
 from harness.pipeline import scoring
-from pruning import second_moments
-from pruning.activations import collect, pad
+from pruning.activations import pad
 from pruning.calibration import batches
+from pruning.collect import collect
+from pruning.layer_source import InMemory
+from pruning.second_moments import SecondMoments
 from tasks.registry import find_task
 
 _NAIVE_BATCH = 8
@@ -81,15 +85,16 @@ def main(model: str, task: str, samples: int, repeats: int, threads: int) -> Non
     folder = registry.locate(model, "math")
     calibration = scoring.calibrate(folder, model, find_task(task), scoring.CalibrationRequest(samples))
     loaded = AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32).eval()
-    family = folder.family
+
+    source = InMemory(loaded, folder.family)
 
     def with_moments() -> None:
-        sums = second_moments.Sums(calibration, 0.0, range(len(loaded.model.layers)))
-        collect(loaded, family, calibration, extra_observer=sums.observer)
+        with tempfile.TemporaryDirectory() as scratch:
+            collect(source, calibration, moments=SecondMoments(calibration, 0.0, Path(scratch)))
 
     ways: dict[str, Callable[[], Any]] = {
         "bare": lambda: bare(loaded, calibration),
-        "scoring": lambda: collect(loaded, family, calibration),
+        "scoring": lambda: collect(source, calibration),
         "naive": lambda: naive(loaded, calibration),
         "with second moments": with_moments,
     }

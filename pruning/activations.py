@@ -1,4 +1,4 @@
-"""Streaming statistics of FFN activations, read by a forward-pre-hook on the down projection.
+"""What is measured of FFN activations, read by a forward-pre-hook on the down projection.
 
 h_j = act(gate_proj(x)_j) * up_proj(x)_j is already the input of down_proj, so nothing is computed twice; the LM head is
 not run.
@@ -6,44 +6,22 @@ not run.
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from harness.core.errors import UnsupportedModelError
-from harness.core.files import load_arrays, save_arrays
-from harness.core.types.arrays import FloatArray
-from harness.core.types.calibration import CalibrationItem, CalibrationSet
-from harness.core.types.pruning import ActivationStats, GroupStats, Moments
-from pruning.calibration import batches
+from harness.core.types.calibration import CalibrationItem
 from pruning.families import Family, submodule
+from pruning.placement import SAMPLE
+
+if TYPE_CHECKING:
+    from pruning.layer_walk import ScoredTokens
 
 Observer = Callable[[int, Any], None]
-ExtraObserver = Callable[[bool, Any], Observer | None]
-SAMPLE = 256  # prompts per group whose means are kept one by one, for metrics that need ranks
-_SAVE_EVERY_SECONDS = 60.0
-_TOKEN_STATISTICS = ("mean", "positive", "mean_abs", "mean_square")
-
-
-def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of two disjoint samples together (Chan, Golub and LeVeque 1979)."""
-    if a.count == 0 or b.count == 0:
-        return b if a.count == 0 else a
-    n = a.count + b.count
-    delta = b.mean - a.mean
-    return Moments(n, a.mean + delta * (b.count / n), a.m2 + b.m2 + delta**2 * (a.count * b.count / n))
-
-
-def moments_of(values: FloatArray) -> Moments:
-    """Moments over the first axis of [prompts, layers, intermediate_size], in float64."""
-    exact = values.astype(np.float64)
-    mean = exact.mean(axis=0)
-    return Moments(len(exact), mean, ((exact - mean) ** 2).sum(axis=0))
+_CACHE_BYTES = 1 << 19  # of activations at a time on a CPU, so that they stay in a core's cache
+_PROMPT_MEAN, _PROMPT_M2 = 0, 1  # rows of the sums; one for each token statistic follows
+TOKEN_STATISTICS = ("mean_abs", "mean", "mean_square", "positive")
+_FIRST = 2
 
 
 @contextmanager
@@ -73,7 +51,7 @@ def _watch(observer: Observer, layer: int) -> Callable[[Any, Any], None]:
 
 
 @contextmanager
-def observe_gates(model: Any, family: Family, observer: Observer) -> Iterator[None]:
+def observe_gates(model: Any, family: Family, observer: Observer, layers: Sequence[int]) -> Iterator[None]:
     """Calls observer(layer, gate) with the gate before its activation function."""
     stack = submodule(model, family.layers)
 
@@ -81,10 +59,10 @@ def observe_gates(model: Any, family: Family, observer: Observer) -> Iterator[No
         return output.chunk(2, dim=-1)[0] if any(cut.parts == 2 for cut in family.cuts) else output
 
     hooks = [
-        submodule(layer, str(family.gate)).register_forward_hook(
+        submodule(stack[i], str(family.gate)).register_forward_hook(
             lambda _m, _i, output, index=i: observer(index, gate_of(output))
         )
-        for i, layer in enumerate(stack)
+        for i in layers
     ]
     try:
         yield
@@ -93,189 +71,83 @@ def observe_gates(model: Any, family: Family, observer: Observer) -> Iterator[No
             hook.remove()
 
 
-class _Group:
-    """The running sums of one group of prompts; all arrays float64 [layers, intermediate_size] but the sample's."""
+class LayerSums:
+    """One layer's sums over the prompts of both groups, on the layer's device; nothing is copied to the host.
 
-    def __init__(self, layers: int, width: int, prompts: int) -> None:
-        self.prompts = Moments(0, np.zeros((layers, width)), np.zeros((layers, width)))
-        self.tokens = 0
-        self.sums = {name: np.zeros((layers, width)) for name in (*_TOKEN_STATISTICS, "gate_open")}
-        self.sample = np.zeros((min(prompts, SAMPLE), layers, width), dtype=np.float32)
-        self.expected = prompts
-
-    def add(self, means: dict[str, FloatArray], lengths: FloatArray) -> None:
-        """means: statistic -> per-prompt token means [batch, layers, intermediate_size]; lengths: scored tokens
-        [batch].
-        """
-        first = self.prompts.count
-        self.prompts = merge(self.prompts, moments_of(means["mean_abs"]))
-        self.tokens += int(lengths.sum())
-        for name, values in means.items():
-            self.sums[name] += np.einsum("b,blf->lf", lengths, values, dtype=np.float64)
-        for row, prompt in enumerate(means["mean_abs"], start=first):
-            slot = row * len(self.sample) // self.expected  # evenly spaced over prompts of growing length
-            self.sample[slot] = prompt
-
-    def finish(self, gate: bool) -> GroupStats:
-        means = {name: values / max(self.tokens, 1) for name, values in self.sums.items()}
-        gate_open = means.pop("gate_open")
-        return GroupStats(self.prompts, self.tokens, **means, gate_open=gate_open if gate else None, sample=self.sample)
-
-
-class _Batch:
-    """Per-prompt token means of one batch, by one batched product [B, 1, T] @ [B, T, F] per statistic and layer."""
-
-    def __init__(self, layers: int, mask: Any) -> None:
-        self.mask = mask
-        self.weights: dict[Any, Any] = {}
-        self.found: dict[str, list[Any]] = {name: [None] * layers for name in (*_TOKEN_STATISTICS, "gate_open")}
-        self.scratch: dict[Any, Any] = {}
-
-    def _mean(self, values: Any) -> Any:
-        """Over the scored tokens; the weights are kept once per device, where a model lies on several."""
-        if values.device not in self.weights:
-            mask = self.mask.to(values.device)
-            self.weights[values.device] = (mask / mask.sum(dim=1, keepdim=True)).unsqueeze(1)
-        return (self.weights[values.device] @ values).squeeze(1)
-
-    def _buffer(self, h: Any) -> Any:
-        import torch
-
-        if self.scratch.get(h.device) is None:
-            self.scratch[h.device] = torch.empty(h.shape, device=h.device)
-        return self.scratch[h.device]
-
-    def observe(self, layer: int, h: Any) -> None:
-        import torch
-
-        h = h.reshape(*self.mask.shape, -1).float()
-        buffer = self._buffer(h)
-        self.found["mean"][layer] = self._mean(h)
-        self.found["positive"][layer] = self._mean(torch.gt(h, 0, out=buffer))
-        self.found["mean_abs"][layer] = self._mean(torch.abs(h, out=buffer))
-        self.found["mean_square"][layer] = self._mean(buffer.square_())
-
-    def observe_gate(self, layer: int, gate: Any) -> None:
-        self.found["gate_open"][layer] = self._mean((gate.reshape(*self.mask.shape, -1) > 0).float())
-
-    def means(self) -> dict[str, FloatArray]:
-        return {
-            name: np.stack([value.cpu().numpy() for value in layers], axis=1)
-            for name, layers in self.found.items()
-            if layers[0] is not None
-        }
-
-
-def collect(
-    model: Any,
-    family: Family,
-    calibration: CalibrationSet,
-    gate: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
-    partial: Path | None = None,
-    extra_observer: ExtraObserver = lambda _target, _mask: None,
-) -> ActivationStats:
-    """Runs the body of `model` over the calibration set and returns its activation statistics.
-
-    Args:
-        gate: Also measure how often each gate is open, for `lape`.
-        progress: Called with the number of prompts in each finished batch.
-        partial: A file that keeps what is done, so that a killed scoring resumes; the caller removes it.
-        extra_observer: Returns another observer for a batch, given its group and its mask of scored tokens.
-
-    Raises:
-        UnsupportedModelError: Weights or activations are not finite.
+    Attributes:
+        sums: [2, rows, intermediate_size] float64, target first: mean and sum of squared deviations of the prompts'
+            means of |h|, then for each token statistic, and for the gate where it is measured, its sum over the tokens.
+        sample: Means of |h| of single prompts, float32: those of the target, then those of the distractors.
     """
-    import torch
 
-    check_finite(model)
-    work = list(batches(calibration.items))
-    key = f"{calibration.hash} {gate} {model.dtype} {model.device.type}"
-    groups, done = _resume(partial, model, family, calibration, key)
-    saved = time.monotonic()
-    with torch.inference_mode():
-        for number, batch in enumerate(work):
-            if number >= done:
-                _run_batch(model, family, batch, groups[batch[0].target], gate, extra_observer)
-            progress(len(batch))
-            if partial and number >= done and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
-                _save_partial(partial, groups, number + 1, key)
-                saved = time.monotonic()
-    if partial:
-        _save_partial(partial, groups, len(work), key)
-    stats = ActivationStats(
-        target=groups[True].finish(gate),
-        distractor=groups[False].finish(gate),
-        down_norm=down_norms(model, family),
-        saliency=None,
-        calibration_hash=calibration.hash,
-    )
-    if not (np.isfinite(stats.target.prompts.mean).all() and np.isfinite(stats.distractor.prompts.mean).all()):
-        raise UnsupportedModelError("an activation is not finite (overflow or NaN); check the checkpoint and its dtype")
-    return stats
+    def __init__(self, width: int, prompts: Mapping[bool, int], gate: bool, device: Any) -> None:
+        import torch
 
+        rows = _FIRST + len(TOKEN_STATISTICS) + gate
+        self.sums = torch.zeros(2, rows, width, dtype=torch.float64, device=device)
+        sizes = [min(SAMPLE, prompts[target]) for target in (True, False)]
+        self.sample = torch.zeros(sum(sizes), width, device=device)
+        self._samples = dict(zip((True, False), self.sample.split_with_sizes(sizes), strict=True))
+        self._counts = {True: 0, False: 0}
+        self._scratch = torch.empty(0, device=device)
 
-def _run_batch(
-    model: Any,
-    family: Family,
-    batch: Sequence[CalibrationItem],
-    group: _Group,
-    gate: bool,
-    extra_observer: ExtraObserver,
-) -> None:
-    ids, attention, mask = pad(batch, model.device)
-    seen, other = _Batch(len(submodule(model, family.layers)), mask), extra_observer(batch[0].target, mask)
-    with ExitStack() as watching:
-        watching.enter_context(observe(model, family, seen.observe))
-        if other:
-            watching.enter_context(observe(model, family, other))
-        if gate:
-            watching.enter_context(observe_gates(model, family, seen.observe_gate))
-        getattr(model, family.body)(input_ids=ids, attention_mask=attention, use_cache=False)
-    group.add(seen.means(), mask.sum(dim=1).cpu().numpy().astype(np.float64))
+    def observe(self, target: bool, h: Any, scored: ScoredTokens) -> None:
+        """h: of a batch, [prompts, tokens, intermediate_size] or the first two as one."""
+        self.add(target, self._prompt_means(h, scored), scored)
 
+    def observe_gates(self, target: bool, gates: Any, scored: ScoredTokens) -> None:
+        """gates: before their activation function, shaped as h."""
+        prompts, _, tokens = scored.weights.shape
+        means = (scored.weights @ (gates.reshape(prompts, tokens, -1) > 0).float()).squeeze(1)
+        self.sums[0 if target else 1, -1] += scored.lengths @ means.double()
 
-def _resume(
-    partial: Path | None, model: Any, family: Family, calibration: CalibrationSet, key: str
-) -> tuple[dict[bool, _Group], int]:
-    stack = submodule(model, family.layers)
-    width = down_weight(stack[0], family).shape[1]
-    groups = {target: _Group(len(stack), width, calibration.count(target)) for target in (True, False)}
-    if partial is None or not partial.exists():
-        return groups, 0
-    arrays, meta = load_arrays(partial, "harness score")
-    if meta.get("key") != key:
-        return groups, 0
-    for target, group in groups.items():
-        numbers, stored = (
-            json.loads(meta[str(target)]),
-            {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{target}.")},
-        )
-        group.prompts = Moments(numbers["prompts"], stored.pop("prompts.mean"), stored.pop("prompts.m2"))
-        group.tokens, group.sample, group.sums = numbers["tokens"], stored.pop("sample"), stored
-    return groups, int(meta["batches"])
+    def _prompt_means(self, h: Any, scored: ScoredTokens) -> Any:
+        """Token means of each prompt [statistics, prompts, intermediate_size], one batched product
+        [prompts, 1, tokens] @ [prompts, tokens, intermediate_size] for each statistic.
+        """
+        import torch
+
+        prompts, _, tokens = scored.weights.shape
+        h = h.reshape(prompts, tokens, -1)
+        found = torch.empty(len(TOKEN_STATISTICS), prompts, h.shape[-1], device=h.device)
+        for part in _parts(h):
+            values, weights, out = h[part].float(), scored.weights[part], found[:, part].unsqueeze(2)
+            buffer = self._buffer(values)
+            torch.bmm(weights, values, out=out[1])
+            torch.bmm(weights, torch.abs(values, out=buffer), out=out[0])
+            torch.bmm(weights, torch.square(values, out=buffer), out=out[2])
+            torch.bmm(weights, torch.gt(values, 0, out=buffer), out=out[3])
+        return found
+
+    def _buffer(self, values: Any) -> Any:
+        """Of the same shape; the memory is used again, as new pages cost more than what is computed in them."""
+        if self._scratch.numel() < values.numel():
+            self._scratch = self._scratch.new_empty(values.numel())
+        return self._scratch[: values.numel()].view(values.shape)
+
+    def add(self, target: bool, means: Any, scored: ScoredTokens) -> None:
+        """means: of each prompt, float32 [statistics, prompts, intermediate_size], as `TOKEN_STATISTICS` names them."""
+        group, exact = self.sums[0 if target else 1], means.double()
+        self._merge(target, group, exact[0])
+        group[_FIRST : _FIRST + len(means)] += scored.lengths @ exact
+        self._samples[target].index_copy_(0, scored.slots, means[0].index_select(0, scored.rows))
+
+    def _merge(self, target: bool, group: Any, values: Any) -> None:
+        """Adds a batch to the moments over prompts (Chan, Golub and LeVeque 1979)."""
+        before, count = self._counts[target], len(values)
+        total, mean = before + count, values.mean(dim=0)
+        delta = mean - group[_PROMPT_MEAN]
+        group[_PROMPT_M2] += (values - mean).square().sum(dim=0) + delta.square() * (before * count / total)
+        group[_PROMPT_MEAN] += delta * (count / total)
+        self._counts[target] = total
 
 
-def _save_partial(partial: Path, groups: dict[bool, _Group], done: int, key: str) -> None:
-    arrays, meta = {}, {"key": key, "batches": str(done)}
-    for target, group in groups.items():
-        meta[str(target)] = json.dumps({"prompts": group.prompts.count, "tokens": group.tokens})
-        named = {
-            "prompts.mean": group.prompts.mean,
-            "prompts.m2": group.prompts.m2,
-            "sample": group.sample,
-            **group.sums,
-        }
-        arrays.update({f"{target}.{name}": values for name, values in named.items()})
-    save_arrays(partial, arrays, meta)
-
-
-def check_finite(model: Any) -> None:
-    import torch
-
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise UnsupportedModelError(f"weight {name} holds NaN or infinity; the checkpoint is damaged, get it again")
+def _parts(h: Any) -> Iterator[slice]:
+    """All prompts at once on a GPU; on a CPU so many that they fit a core's cache, at least one."""
+    prompts = len(h)
+    size = max(1, _CACHE_BYTES // (4 * h[0].numel())) if h.device.type == "cpu" else prompts
+    for start in range(0, prompts, size):
+        yield slice(start, start + size)
 
 
 def down_weight(layer: Any, family: Family) -> Any:
@@ -284,22 +156,17 @@ def down_weight(layer: Any, family: Family) -> Any:
     return weight if family.down_cut.axis == 1 else weight.T
 
 
-def down_norms(model: Any, family: Family) -> FloatArray:
-    layers = submodule(model, family.layers)
-    return np.stack([down_weight(layer, family).float().norm(dim=0).cpu().numpy() for layer in layers]).astype(
-        np.float64
-    )
-
-
 def pad(batch: Sequence[CalibrationItem], device: Any) -> tuple[Any, Any, Any]:
-    """ids, attention mask and mask of scored tokens, each [batch, longest], padded on the right with id 0."""
+    """ids, attention mask and mask of scored tokens, each [batch, longest], padded on the right with id 0; one copy to
+    the device.
+    """
     import torch
 
     longest = max(len(item.token_ids) for item in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    attention, mask = torch.zeros_like(ids), torch.zeros(len(batch), longest)
+    padded = torch.zeros(3, len(batch), longest, dtype=torch.long)
     for row, item in enumerate(batch):
-        ids[row, : len(item.token_ids)] = torch.tensor(item.token_ids)
-        attention[row, : len(item.token_ids)] = 1
-        mask[row, item.start : item.stop] = 1
-    return ids.to(device), attention.to(device), mask.to(device)
+        padded[0, row, : len(item.token_ids)] = torch.tensor(item.token_ids)
+        padded[1, row, : len(item.token_ids)] = 1
+        padded[2, row, item.start : item.stop] = 1
+    ids, attention, mask = padded.to(device)
+    return ids, attention, mask.float()

@@ -11,6 +11,7 @@ from harness.core.reasoning import follow_prompt
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
 
 MAX_TOKENS = 1024
+MAX_BATCH_TOKENS = 4096  # padded tokens in one batch
 
 
 def build_calibration(
@@ -66,7 +67,7 @@ def _item(
     return CalibrationItem(target, tuple(ids), start, stop) if start < stop else None
 
 
-def batches(items: Sequence[CalibrationItem], max_tokens: int = 4096) -> Iterator[list[CalibrationItem]]:
+def batches(items: Sequence[CalibrationItem], max_tokens: int = MAX_BATCH_TOKENS) -> Iterator[list[CalibrationItem]]:
     """Items of similar length and the same group together, at most `max_tokens` padded tokens a batch."""
     batch: list[CalibrationItem] = []
     for item in sorted(items, key=lambda item: (item.target, len(item.token_ids), item.token_ids)):

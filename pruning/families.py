@@ -307,6 +307,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         num_attention_heads=heads,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         uniform=config.get("intermediate_sizes") is None,
+        dtype=stored_dtype(config).name,
     )
     return replace(shape, parameters=_count(_tensors(config, shape, _widths(config, shape))))
 

@@ -55,9 +55,21 @@ def agreement(tables: Mapping[str, FloatArray], ratio: float) -> dict[str, Any]:
 
 
 def ranks_of(scores: FloatArray) -> FloatArray:
-    from scipy.stats import rankdata
+    """Ranks within each layer, from 1; equal scores share the mean of theirs."""
+    return _ranks(scores, np.argsort(scores, axis=1, kind="stable"))
 
-    return np.asarray(rankdata(scores, axis=1), dtype=np.float64)
+
+def _ranks(scores: FloatArray, order: Any) -> FloatArray:
+    """`order`: the indices of each layer's scores, the lowest first."""
+    values = np.take_along_axis(scores, order, axis=1)
+    first = np.ones(values.shape, dtype=bool)
+    first[:, 1:] = values[:, 1:] != values[:, :-1]
+    starts = np.flatnonzero(first)  # of runs of equal scores, none of which crosses a layer
+    sizes = np.diff(starts, append=first.size)
+    shared = np.repeat(starts % scores.shape[1] + (sizes + 1) / 2, sizes)
+    ranks = np.empty(scores.shape)
+    np.put_along_axis(ranks, order, shared.reshape(scores.shape), axis=1)
+    return ranks
 
 
 def _mean_correlation(a: FloatArray, b: FloatArray) -> float:
@@ -69,9 +81,12 @@ def _mean_correlation(a: FloatArray, b: FloatArray) -> float:
 
 def removed_by(scores: FloatArray, ratio: float) -> Any:
     """Boolean [layers, intermediate_size]: the lowest `ratio` of every layer."""
-    count = round(ratio * scores.shape[1])
-    mask = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(mask, np.argsort(scores, axis=1, kind="stable")[:, :count], True, axis=1)
+    return _lowest(np.argsort(scores, axis=1, kind="stable"), ratio)
+
+
+def _lowest(order: Any, ratio: float) -> Any:
+    mask = np.zeros(order.shape, dtype=bool)
+    np.put_along_axis(mask, order[:, : round(ratio * order.shape[1])], True, axis=1)
     return mask
 
 
@@ -125,11 +140,16 @@ def _rankings(stats: ActivationStats, layer: int, counts: Mapping[bool, FloatArr
 
 
 def _spread(whole: FloatArray, draws: list[FloatArray]) -> dict[str, Any]:
-    ranks = ranks_of(whole)
-    correlations = [_mean_correlation(ranks, ranks_of(draw)) for draw in draws]
-    shared = {
-        f"{ratio:g}": [overlap(removed_by(whole, ratio), removed_by(draw, ratio)) for draw in draws] for ratio in RATIOS
-    }
+    """Each table is sorted once."""
+    order = np.argsort(whole, axis=1, kind="stable")
+    ranks, removed = _ranks(whole, order), {f"{ratio:g}": _lowest(order, ratio) for ratio in RATIOS}
+    correlations: list[float] = []
+    shared: dict[str, list[float]] = {ratio: [] for ratio in removed}
+    for draw in draws:
+        order = np.argsort(draw, axis=1, kind="stable")
+        correlations.append(_mean_correlation(ranks, _ranks(draw, order)))
+        for ratio in RATIOS:
+            shared[f"{ratio:g}"].append(overlap(removed[f"{ratio:g}"], _lowest(order, ratio)))
     return {
         "rank_correlation": _mean_and_least(correlations),
         "overlap": {ratio: _mean_and_least(v) for ratio, v in shared.items()},

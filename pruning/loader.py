@@ -38,11 +38,9 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
     """
     import transformers
 
-    # transformers' fast attention leaves out Gemma 2's cap on attention logits
-    eager = {"attn_implementation": "eager"} if folder.config.get("attn_logit_softcapping") else {}
     try:
         load = getattr(transformers, folder.family.auto_class).from_pretrained
-        model, told = load(folder.path, output_loading_info=True, **options, **eager)
+        model, told = load(folder.path, output_loading_info=True, **options, **_attention(folder))
     except Exception as error:  # each architecture has its own for settings that do not fit each other
         raise UnsupportedModelError(
             f"{folder.path} cannot be loaded by transformers ({type(error).__name__}: {first_line(error)})"
@@ -52,6 +50,27 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
             f"{folder.path} has no {missing[0]} ({len(missing)} tensors missing); get the model again"
         )
     return model
+
+
+def without_weights(folder: ModelFolder, dtype: Any, device: str) -> Any:
+    """The model of a folder with its parameters on the meta device; the buffers that no file holds are on `device`."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder.path)
+    with torch.device("meta"):
+        build = getattr(transformers, folder.family.auto_class).from_config
+        model = build(config, dtype=dtype, **_attention(folder))
+    for name, buffer in list(model.named_non_persistent_buffers()):
+        path, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(path), attribute, torch.empty_like(buffer, device=device))
+    model.initialize_weights()  # fills the buffers; on the meta device it does nothing
+    return model.requires_grad_(False).eval()
+
+
+def _attention(folder: ModelFolder) -> dict[str, str]:
+    """transformers' fast attention leaves out Gemma 2's cap on attention logits."""
+    return {"attn_implementation": "eager"} if folder.config.get("attn_logit_softcapping") else {}
 
 
 def _load_ffn(model: Any, folder: ModelFolder) -> None:

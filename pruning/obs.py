@@ -110,22 +110,22 @@ def _greedy(gram: Any, inverse: Any, count: int) -> tuple[Any, Any]:
     norms, spread = gram.diagonal().clone(), inverse.diagonal().clone()
     cs, rows = torch.empty_like(gram[:count]), torch.empty_like(gram[:count])  # c and G's row of every removal
     own_norm, own_spread = torch.empty_like(norms[:count]), torch.empty_like(norms[:count])
-    chosen: list[int] = []
-    losses = []
+    chosen, losses = torch.empty(count, dtype=torch.long, device=gram.device), torch.empty_like(norms[:count])
     for step in range(count):
         loss = norms / spread.clamp_min(_TINY)
-        loss[chosen] = float("inf")
-        pivot = int(loss.argmin())
-        c_own, row_own = cs[:step, pivot], rows[:step, pivot]
-        inverse_row = inverse[pivot] - (own_spread[:step] * c_own) @ cs[:step]
-        rows[step] = gram[pivot] + (own_norm[:step] * c_own - row_own) @ cs[:step] - c_own @ rows[:step]
-        own_norm[step], own_spread[step] = rows[step, pivot], inverse_row[pivot]
+        pivot = loss.argmin(dim=0, keepdim=True)  # stays on the device, so that no step waits for another
+        c_own, row_own = (found[:step].index_select(1, pivot).squeeze(1) for found in (cs, rows))
+        inverse_row = inverse.index_select(0, pivot).squeeze(0) - (own_spread[:step] * c_own) @ cs[:step]
+        row = gram.index_select(0, pivot).squeeze(0)
+        rows[step] = row + (own_norm[:step] * c_own - row_own) @ cs[:step] - c_own @ rows[:step]
+        here = slice(step, step + 1)
+        own_norm[here], own_spread[here] = rows[step].index_select(0, pivot), inverse_row.index_select(0, pivot)
         cs[step] = inverse_row / own_spread[step]
         norms += cs[step] * (own_norm[step] * cs[step] - 2 * rows[step])
         spread -= own_spread[step] * cs[step].square()
-        chosen.append(pivot)
-        losses.append(loss[pivot])
-    return torch.tensor(chosen, device=gram.device), torch.stack(losses)
+        chosen[here], losses[here] = pivot, loss.index_select(0, pivot)
+        norms.index_fill_(0, pivot, float("inf"))  # never again
+    return chosen, losses
 
 
 def _without(weight: Any, inverse: Any, left: Any, removed: Any) -> tuple[Any, Any, Any]:

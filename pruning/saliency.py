@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationSet
 from pruning.activations import observe, pad
@@ -45,6 +43,7 @@ def taylor(
             (losses * mask[:, 1:]).sum().backward()
         for layer, h in held.items():
             product = (h.detach().float() * h.grad.float()).reshape(*ids.shape, -1).sum(dim=1)
-            sums[layer] = sums[layer] + product.abs().sum(dim=0).double().cpu().numpy()
+            sums[layer] = sums[layer] + product.abs().sum(dim=0).double()
         progress(len(batch))
-    return np.stack(sums) / max(calibration.count(True), 1)
+    found: FloatArray = torch.stack([values.to(sums[0].device) for values in sums]).cpu().numpy()
+    return found / max(calibration.count(True), 1)

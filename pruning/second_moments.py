@@ -1,12 +1,13 @@
-"""H = E[h h^T] of every layer over the calibration tokens, in groups of layers that fit the memory, kept on disk.
+"""H = E[h h^T] of every layer over the calibration tokens, one layer in memory at a time, kept on disk.
 
-One pass over the prompts per group: [F, F] floats a layer, 1.4 GB at width 18944.
+[F, F] floats a layer, 1.4 GB at width 18944; one pass over the prompts for all layers.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,124 +15,97 @@ from harness.core.bounded_read import check_regular
 from harness.core.errors import UsageError
 from harness.core.files import atomic_path, check_disk
 from harness.core.types.calibration import CalibrationItem, CalibrationSet
-from pruning.activations import Observer, down_weight, observe, pad
-from pruning.calibration import batches
-from pruning.families import Family, submodule
+from pruning.layer_source import LayerSource, widths
+from pruning.layer_walk import Batch, LayerWalk
 
 
 def layer_file(folder: Path, layer: int) -> Path:
     return folder / f"layer-{layer:03d}.safetensors"
 
 
-def layers_per_pass(layers: int, width: int, memory_bytes: float) -> int:
-    """How many layers' H fit in `memory_bytes`, at least one."""
-    return max(1, min(layers, int(memory_bytes // layer_bytes(width)) - 1))  # one more while a layer's is saved
-
-
 def layer_bytes(width: int) -> int:
     return 4 * width**2
 
 
-def measure(
-    model: Any,
-    family: Family,
-    calibration: CalibrationSet,
-    general_weight: float,
-    folder: Path,
-    memory_bytes: float,
-    progress: Callable[[int], None] = lambda _: None,
-) -> None:
-    """Writes one file per layer to `folder`; a layer that is there already, from the same inputs, is not measured
-    again.
-    """
-    stack = submodule(model, family.layers)
-    width = down_weight(stack[0], family).shape[1]
-    wanted = missing(folder, calibration, general_weight, len(stack))
-    check_disk(folder, len(wanted) * 4 * width**2)
-    size = layers_per_pass(len(stack), width, memory_bytes)
-    for start in range(0, len(wanted), size):
-        sums = Sums(calibration, general_weight, wanted[start : start + size])
-        _accumulate(model, family, calibration, sums, progress)
-        sums.save(folder)
+@dataclass(frozen=True)
+class SecondMoments:
+    """What is measured, and the folder with a file for each layer.
 
-
-def missing(folder: Path, calibration: CalibrationSet, general_weight: float, layers: int) -> list[int]:
-    """The layers whose H has not been measured, or was measured on something else."""
-    return [
-        layer for layer in range(layers) if stored_key(layer_file(folder, layer)) != key_of(calibration, general_weight)
-    ]
-
-
-def key_of(calibration: CalibrationSet, general_weight: float) -> str:
-    """Identifies what second moments were measured on."""
-    return f"{calibration.hash}-{general_weight!r}"
-
-
-def passes(layers: int, width: int, memory_bytes: float) -> int:
-    return math.ceil(layers / layers_per_pass(layers, width, memory_bytes))
-
-
-class Sums:
-    """H [F, F] float32 of `layers`, accumulated over batches: (1 - w) E_T[h h^T] + w E_D[h h^T] over the scored tokens.
-
-    w is `general_weight`, the share of the general (distractor) tokens.
+    general_weight: The share of general (distractor) tokens in H.
     """
 
-    def __init__(self, calibration: CalibrationSet, general_weight: float, layers: Sequence[int]) -> None:
-        self.key, self.layers = key_of(calibration, general_weight), tuple(layers)
-        self.weights = _token_weights(calibration, general_weight)
-        self.missing = sum(self.weights[item.target] > 0 for item in calibration.items)  # prompts not seen yet
-        self.found: dict[int, Any] = {}
+    calibration: CalibrationSet
+    general_weight: float
+    folder: Path
 
-    def observer(self, target: bool, mask: Any) -> Observer | None:
-        """The observer that adds a batch with this mask of scored tokens; None where its group has weight 0."""
-        weight, scored = self.weights[target], mask.bool()
+    @functools.cached_property
+    def key(self) -> str:
+        """Identifies what they are measured on."""
+        return f"{self.calibration.hash}-{self.general_weight!r}"
+
+    def missing(self, layers: Iterable[int]) -> list[int]:
+        """Those of `layers` whose H has not been measured, or was measured on something else."""
+        return [layer for layer in layers if stored_key(layer_file(self.folder, layer)) != self.key]
+
+    def of_layer(self, layer: int) -> LayerMoment | None:
+        """An empty sum for a layer; None where its H is there already."""
+        return LayerMoment(self, layer) if self.missing([layer]) else None
+
+    def check_disk(self, widths: Sequence[int]) -> None:
+        """Raises StorageError where the disk has no room for what is missing; `widths`: of every layer."""
+        check_disk(self.folder, sum(layer_bytes(widths[layer]) for layer in self.missing(range(len(widths)))))
+
+
+class LayerMoment:
+    """H [F, F] float32 of one layer, summed over batches: (1 - w) E_T[h h^T] + w E_D[h h^T] over the scored tokens, on
+    the layer's device.
+
+    w is `general_weight`.
+    """
+
+    def __init__(self, moments: SecondMoments, layer: int) -> None:
+        self.moments, self.layer = moments, layer
+        self.weights = token_weights(moments.calibration, moments.general_weight)
+        self.found: Any = None
+
+    def add(self, batch: Batch, h: Any) -> None:
+        """h: before the layer's down projection; the last of its axes is intermediate_size."""
+        weight = self.weights[batch.target]
         if weight == 0:
-            return None
-        self.missing -= len(mask)
+            return
+        positions = batch.scored_on(h.device).positions
+        rows = h.reshape(-1, h.shape[-1]).index_select(0, positions).float() * weight**0.5
+        self.found = rows.T @ rows if self.found is None else self.found.addmm_(rows.T, rows)
 
-        def add(layer: int, h: Any) -> None:
-            if layer in self.layers:
-                rows = h.reshape(*scored.shape, -1)[scored.to(h.device)].float() * weight**0.5
-                self.found[layer] = self.found[layer].addmm_(rows.T, rows) if layer in self.found else rows.T @ rows
-
-        return add
-
-    def save(self, folder: Path) -> None:
-        """Writes one file per layer; nothing where prompts are missing, as after a resumed pass."""
-        while self.found and not self.missing:
-            layer, second_moment = self.found.popitem()
-            _save(layer_file(folder, layer), second_moment, self.key)
+    def save(self) -> None:
+        _save(layer_file(self.moments.folder, self.layer), self.found, self.moments.key)
 
 
-def one_pass(
-    model: Any, family: Family, calibration: CalibrationSet, general_weight: float, folder: Path, memory_bytes: float
-) -> Sums | None:
-    """Sums for a pass that is made anyway, if all layers fit into `memory_bytes` together; None if they do not."""
-    stack = submodule(model, family.layers)
-    width = down_weight(stack[0], family).shape[1]
-    if layers_per_pass(len(stack), width, memory_bytes) < len(stack):
-        return None
-    check_disk(folder, len(stack) * 4 * width**2)
-    return Sums(calibration, general_weight, range(len(stack)))
+def measure(source: LayerSource, moments: SecondMoments, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Writes the file of each layer that has none from the same inputs. `progress` is called with 1 after each layer
+    up to the last of them.
+    """
+    weights = token_weights(moments.calibration, moments.general_weight)
+    missing = moments.missing(range(len(widths(source))))
+    if not missing:
+        return
+    moments.check_disk(widths(source))
+    walk = LayerWalk(source, [item for item in moments.calibration.items if weights[item.target] > 0], moments.folder)
+    for layer in range(missing[-1] + 1):
+        moment = moments.of_layer(layer)
+        with source.layer(layer) as module, walk.observing(moment.add if moment else _nothing):
+            walk.forward(module, advance=layer < missing[-1])
+        if moment:
+            moment.save()
+        progress(1)
+    walk.hidden.remove()
 
 
-def _accumulate(
-    model: Any, family: Family, calibration: CalibrationSet, sums: Sums, progress: Callable[[int], None]
-) -> None:
-    import torch
-
-    with torch.inference_mode():
-        for batch in batches([item for item in calibration.items if sums.weights[item.target] > 0]):
-            ids, attention, mask = pad(batch, model.device)
-            add = sums.observer(batch[0].target, mask)
-            assert add is not None
-            with observe(model, family, add, sums.layers):
-                getattr(model, family.body)(input_ids=ids, attention_mask=attention, use_cache=False)
-            progress(len(batch))
+def _nothing(_batch: Batch, _h: Any) -> None:
+    """Observes a layer whose H is there."""
 
 
-def _token_weights(calibration: CalibrationSet, general_weight: float) -> dict[bool, float]:
+def token_weights(calibration: CalibrationSet, general_weight: float) -> dict[bool, float]:
     """The weight of one token of each group in H."""
     if not 0 <= general_weight <= 1:
         raise UsageError(

@@ -14,6 +14,7 @@ from harness.cli.options import (
     CALIBRATION,
     CHAT,
     DEBUG,
+    DRY_RUN,
     ENGINE,
     FRESH,
     JSON,
@@ -37,9 +38,10 @@ from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio
 )
 @click.argument("model", shell_complete=complete_models)
 @click.option("--out", type=OUT, required=True, help="The scores.safetensors to write.")
+@DRY_RUN
 @JSON
 @DEBUG
-def score_command(model: str, preset: str | None, out: Path, as_json: bool, **options: Any) -> None:
+def score_command(model: str, preset: str | None, out: Path, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Score MODEL's FFN neurons on a task.
 
     The metrics that need only mean activations are always computed. Name obs, lape or taylor with --metric to have
@@ -48,10 +50,24 @@ def score_command(model: str, preset: str | None, out: Path, as_json: bool, **op
     from harness import api
     from harness.config.settings import load_config
 
+    config = load_config(None, {**options, "model": model}, preset)
+    if dry_run:
+        _show_score_forecast(config, out, as_json)
+        return
     with stdout_to_stderr():
-        found = api.score(metrics=(), out=out, config=load_config(None, {**options, "model": model}, preset))
+        found = api.score(metrics=(), out=out, config=config)
     counts = {"n_target": found.n_target, "n_distractor": found.n_distractor}
     answer({"scores": str(out), "hash": found.file_hash, **counts}, as_json)
+
+
+def _show_score_forecast(config: Any, out: Path, as_json: bool) -> None:
+    from harness.models.registry import has_chat_template
+    from harness.pipeline.dry_run import forecast_score, score_table
+    from harness.pipeline.resolve import resolve
+
+    with stdout_to_stderr():
+        found = forecast_score(resolve(config, has_chat_template(config.model, config.template_args)), out)
+    answer(found, as_json, score_table(found))
 
 
 @click.command("plan", cls=SettingsCommand, settings=(*METHOD, *PLANNING))

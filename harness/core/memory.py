@@ -1,16 +1,71 @@
-"""Free memory of this machine or its GPUs, and the dtype in which a model can be scored here."""
+"""Free memory of this machine and of its GPUs, and what the GPUs compute in."""
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.core.errors import MeasurementError
-from harness.core.text import size_text
-
-_MOMENTS_SHARE = 0.5  # of what is free beside the model; activations take from the rest
-_WEIGHTS_SHARE = 0.8
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class FreeMemory:
+    """Bytes that are free now.
+
+    Attributes:
+        main: Main memory.
+        gpus: Of each GPU that torch sees; empty on a CPU.
+        bfloat16: Whether the first GPU computes in bfloat16 itself.
+    """
+
+    main: int
+    gpus: tuple[int, ...] = ()
+    bfloat16: bool = False
+
+
+def free_memory() -> FreeMemory:
+    """Free memory of this machine; without torch no GPU is seen."""
+    if importlib.util.find_spec("torch") is None:  # a dry run does without
+        return FreeMemory(available_bytes())
+    import torch
+
+    if not torch.cuda.is_available():
+        return FreeMemory(available_bytes())
+    gpus = tuple(_gpu_bytes(number) for number in range(torch.cuda.device_count()))
+    return FreeMemory(available_bytes(), gpus, supports_bfloat16())
+
+
+def device_bytes_free(device: Any) -> int:
+    """Free memory of a torch device: of main memory or of one GPU."""
+    return _gpu_bytes(device.index or 0) if device.type == "cuda" else available_bytes()
+
+
+def _gpu_bytes(number: int) -> int:
+    """What the driver calls free, and what torch has reserved and does not use."""
+    import torch
+
+    unused = torch.cuda.memory_reserved(number) - torch.cuda.memory_allocated(number)
+    return int(torch.cuda.mem_get_info(number)[0]) + unused
+
+
+def supports_bfloat16() -> bool:
+    """Whether the first GPU computes in bfloat16 itself, without emulation."""
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def release_memory() -> None:
+    """Gives back what objects that are gone have left: to other libraries, the GPU memory that torch keeps."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def available_bytes() -> int:
@@ -31,41 +86,3 @@ def _container_bytes(otherwise: int) -> int:
         return otherwise if limit == "max" else max(0, int(limit) - used + int(statistics.get("inactive_file", 0)))
     except (OSError, ValueError):
         return otherwise
-
-
-def scoring_dtype(parameters: int) -> str:
-    """BF16 on CUDA; on a CPU FP32 if the weights fit, else BF16. Raises MeasurementError if not even that fits."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bfloat16"
-    free = _WEIGHTS_SHARE * available_bytes()
-    if 2 * parameters > free:
-        raise MeasurementError(
-            f"scoring needs {size_text(2 * parameters)} for the weights and {size_text(int(free))} are available; "
-            "free some memory, or use a GPU or a smaller model"
-        )
-    return "float32" if 4 * parameters <= free else "bfloat16"
-
-
-def loading_bytes(parameters: int) -> int:
-    """Bytes of the weights while they are scored; those of BF16 where not even that fits."""
-    try:
-        return parameters * (4 if scoring_dtype(parameters) == "float32" else 2)
-    except MeasurementError:
-        return parameters * 2
-
-
-def moments_memory(model_bytes: int = 0) -> float:
-    """Bytes that second moments may take at once, beside a model of `model_bytes` that is yet to be loaded.
-
-    Half of what is free: on CUDA, the free memory of the fullest GPU times the number of GPUs.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        free = count * min(torch.cuda.mem_get_info(device)[0] for device in range(count))
-    else:
-        free = available_bytes()
-    return _MOMENTS_SHARE * max(0, free - model_bytes)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.memory import loading_bytes, moments_memory
 from harness.core.run_directory import check_run_directory
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
+from harness.pipeline.scoring import check_scores_file, placement_of
 from harness.training.fine_tuning import available_examples, check_files, make_recipe
 from harness.training.original import check_original
+from pruning.placement import Placement
 from pruning.scores import OBS
-from pruning.second_moments import layer_bytes, layers_per_pass, passes
+from pruning.second_moments import layer_bytes
 from recovery.cost import cost
 from reports.figures import count_text, mebibytes, percent
 from reports.parts import Table
@@ -40,12 +41,10 @@ class SecondMoments:
 
     Attributes:
         disk_bytes: Of all layers.
-        passes: Over the calibration prompts, each for as many layers as fit into memory.
-        memory_bytes: Of the layers of one pass.
+        memory_bytes: Of the one layer that is measured at a time.
     """
 
     disk_bytes: int
-    passes: int
     memory_bytes: int
 
 
@@ -88,7 +87,7 @@ class Forecast:
         ratio_parameters: Fraction of all parameters that would be removed.
         intermediate_size: FFN width of every layer.
         disk_bytes: Of all checkpoints that would be written.
-        scoring_bytes: Memory of the model's weights while it is scored.
+        scoring: Where the model's weights are while it is scored; None where nothing is pruned.
         second_moments: None where no metric and no re-fitting needs them.
         recovery: None where nothing is fine-tuned.
         cells: "VARIANT x TASK" for every evaluation.
@@ -108,7 +107,7 @@ class Forecast:
     weight_bytes: Change
     kv_bytes_per_token: int
     disk_bytes: int
-    scoring_bytes: int
+    scoring: Placement | None
     second_moments: SecondMoments | None
     recovery: RecoveryForecast | None
     cells: tuple[str, ...]
@@ -139,7 +138,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         weight_bytes=Change(shape.parameters * shape.dtype_bytes, pruned * shape.dtype_bytes),
         kv_bytes_per_token=shape.kv_bytes_per_token,
         disk_bytes=(len(spec.arms) + len(spec.recovered)) * pruned * shape.dtype_bytes,
-        scoring_bytes=loading_bytes(shape.parameters),
+        scoring=scoring_place(spec),
         second_moments=_second_moments(spec),
         recovery=recovery_cost(spec),
         cells=tuple(f"{name} x {task.name}" for name in spec.variants for task in spec.tasks),
@@ -148,16 +147,55 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
     )
 
 
+@dataclass(frozen=True)
+class ScoreForecast:
+    """What a scoring would do. `harness score --dry-run --json` prints these fields.
+
+    Attributes:
+        metrics: Those that are asked for; what needs no more than activations comes along.
+        prompts: Of the task and of others, at most.
+        scoring: Where the model's weights are meanwhile.
+        second_moments: None where no metric and no re-fitting needs them.
+        out: The scores' file.
+    """
+
+    model: str
+    task: str
+    metrics: tuple[str, ...]
+    prompts: int
+    scoring: Placement
+    second_moments: SecondMoments | None
+    out: str
+
+
+def forecast_score(spec: ResolvedRun, out: Path) -> ScoreForecast:
+    """By formula from the model's config.json; refuses what the scoring would."""
+    check_scores_file(out)
+    samples, request = spec.calibration_request.samples, spec.score_request
+    return ScoreForecast(
+        model=spec.model,
+        task=spec.target.name,
+        metrics=request.metrics,
+        prompts=3 * samples,
+        scoring=placement_of(spec.shape, samples, request.needs),
+        second_moments=_second_moments(spec),
+        out=str(out),
+    )
+
+
+def scoring_place(spec: ResolvedRun) -> Placement | None:
+    """Where the weights are while the model is scored, None where nothing is pruned; raises MeasurementError where it
+    cannot be scored here.
+    """
+    samples = spec.calibration_request.samples
+    return placement_of(spec.shape, samples, spec.score_request.needs) if spec.arms else None
+
+
 def _second_moments(spec: ResolvedRun) -> SecondMoments | None:
     if "second moments" not in spec.score_request.needs:
         return None
     layers, width = spec.shape.num_hidden_layers, spec.shape.intermediate_size
-    free = moments_memory(loading_bytes(spec.shape.parameters))
-    return SecondMoments(
-        disk_bytes=layers * layer_bytes(width),
-        passes=passes(layers, width, free),
-        memory_bytes=(layers_per_pass(layers, width, free) + 1) * layer_bytes(width),
-    )
+    return SecondMoments(disk_bytes=layers * layer_bytes(width), memory_bytes=layer_bytes(width))
 
 
 def recovery_cost(spec: ResolvedRun) -> RecoveryForecast | None:
@@ -239,7 +277,7 @@ def forecast_table(expected: Forecast) -> Table:
         ("weights", f"{dense} -> {pruned}"),
         ("KV cache", f"{expected.kv_bytes_per_token:,} bytes per token, unchanged by pruning"),
         ("disk needed", f"{mebibytes(expected.disk_bytes)} for checkpoints"),
-        ("memory for scoring", f"{mebibytes(expected.scoring_bytes)} for the model's weights"),
+        *([("scoring", expected.scoring.text)] if expected.scoring else []),
         *_second_moment_rows(expected.second_moments),
         *recovery_rows(expected.recovery),
         ("evaluations", ", ".join(expected.cells)),
@@ -249,11 +287,25 @@ def forecast_table(expected: Forecast) -> Table:
     return Table("What this run would do", ("what", "value"), rows)
 
 
+def score_table(expected: ScoreForecast) -> Table:
+    """The forecast for a terminal."""
+    rows = (
+        ("model", expected.model),
+        ("task", expected.task),
+        ("metrics", ", ".join(expected.metrics) or "those of mean activations"),
+        ("prompts", f"at most {expected.prompts:,}, a third of them of the task"),
+        ("scoring", expected.scoring.text),
+        *_second_moment_rows(expected.second_moments),
+        ("would write", expected.out),
+    )
+    return Table("What this scoring would do", ("what", "value"), rows)
+
+
 def _second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
     if moments is None:
         return []
-    sizes = f"{mebibytes(moments.disk_bytes)} temporary disk, {mebibytes(moments.memory_bytes)} in memory"
-    return [("second moments", f"{sizes}, {count_text(moments.passes, 'pass', 'passes')} over the calibration prompts")]
+    sizes = f"{mebibytes(moments.disk_bytes)} temporary disk, {mebibytes(moments.memory_bytes)} in memory at a time"
+    return [("second moments", sizes)]
 
 
 def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness.core import out_place
 from harness.core.bounded_read import is_count, read_json_object
 from harness.core.chat import ChatFormat, notes, prompt_ids
 from harness.core.errors import MeasurementError, UsageError, first_line
-from harness.core.files import check_disk, load_arrays, save_arrays, write_json
-from harness.core.memory import moments_memory, scoring_dtype
+from harness.core.files import check_disk, check_replaceable_arrays, load_arrays, save_arrays, write_json
+from harness.core.memory import free_memory, release_memory
 from harness.core.metadata import model_kind_of
 from harness.core.progress import progress_bar, say
 from harness.core.reasoning import left_open, with_end
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
-from harness.core.types.pruning import ActivationStats
+from harness.core.types.pruning import ActivationStats, ModelShape
 from harness.engine.memory_budget import EngineSettings
 from harness.models.registry import model_kind
 from harness.models.tokenizer import load_chat, load_tokenizer
 from pruning import compensation, score_file, second_moments
-from pruning.activations import collect, down_weight
 from pruning.calibration import build_calibration
-from pruning.checkpoint import ModelFolder
-from pruning.families import MOST_SIZES, Family, submodule
+from pruning.checkpoint import ModelFolder, down_projection
+from pruning.collect import collect
+from pruning.families import FAMILIES, MOST_SIZES
+from pruning.layer_source import FromShards, InMemory, LayerSource
 from pruning.loader import from_folder
 from pruning.obs import removal_scores
+from pruning.placement import Placement, ScoringNeeds, choose
 from pruning.plan import load_plan
+from pruning.precision import ieee_products
 from pruning.saliency import taylor
 from pruning.scores import NEEDS, OBS, check_metric, score
+from pruning.second_moments import SecondMoments
 from pruning.sequential import LayerwiseRefit
 from tasks import registry
 from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
 
+_CALIBRATION = ".calibration.json"
+_SCORES = {"calibration_hash", "stability"}  # in the metadata of scores
 _CALIBRATION_BYTES = 1 << 30
 _TABLES, _PROMPT_BYTES = 32, 2048  # about: tables of 4 bytes a neuron in the scores, bytes of a prompt as JSON
 
@@ -156,6 +164,17 @@ class ScoreRequest:
         )
 
 
+def check_scores_file(out: Path) -> None:
+    """Raises UsageError or StorageError where scores, and what lies beside them, cannot be written to `out`."""
+    out_place.check_file(out, (_CALIBRATION,))
+    check_replaceable_arrays(out, _SCORES, "scores")
+
+
+def calibration_file(scores: Path) -> Path:
+    """Where the calibration prompts of scores lie that are made alone: beside them."""
+    return scores.with_name(f"{scores.name}{_CALIBRATION}")
+
+
 def moments_folder(scores: Path) -> Path:
     """Where the layers' second moments lie: beside the scores."""
     return scores.with_name(f"{scores.name}.moments")
@@ -166,60 +185,80 @@ def check_room(model: ModelFolder, samples: int, out: Path) -> None:
     check_disk(out, 4 * _TABLES * sum(model.widths) + 3 * samples * _PROMPT_BYTES)
 
 
-def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:
-    """Measures what the metrics need and writes scores.safetensors; the hook's statistics and each layer's H survive a
-    kill.
+def partial_folder(scores: Path) -> Path:
+    """Where the layers of a scoring that is not finished lie."""
+    return scores.with_name(f"{scores.name}.partial")
+
+
+def placement_of(shape: ModelShape, samples: int, needs: Set[str]) -> Placement:
+    """Where the weights are while a model is scored here.
+
+    Raises MeasurementError where the memory is too small for what the metrics need, and UsageError for a metric of
+    gates where there is no gate.
     """
-    prompts = len(calibration.items)
-    loaded, family = load_model(model, request.threads), model.family
-    layers = len(submodule(loaded, family.layers))
-    if "gate" in request.needs and family.gate is None:
-        raise UsageError(f"{family.model_type} has no gate, which lape needs; choose another --metric")
-    partial, sums = out.with_name(f"{out.name}.partial"), _sums(loaded, family, calibration, request, out)
-    with progress_bar(f"Scoring {layers} layers on {prompts} prompts", prompts) as advance:
-        stats = collect(
-            loaded,
-            family,
-            calibration,
-            "gate" in request.needs,
-            advance,
-            partial,
-            sums.observer if sums else lambda _target, _mask: None,
+    if "gate" in needs and FAMILIES[shape.model_type].gate is None:
+        raise UsageError(f"{shape.model_type} has no gate, which lape needs; choose another --metric")
+    wanted = ScoringNeeds(samples, "second moments" in needs, "gradient" in needs)
+    return choose(shape, wanted, free_memory())
+
+
+def open_source(
+    model: ModelFolder, calibration: CalibrationSet, needs: Set[str] = frozenset(), threads: int | None = None
+) -> LayerSource:
+    """The dense model's layers, where the free memory allows them to be; says where."""
+    import torch
+
+    where = placement_of(model.shape, calibration.count(True), needs)
+    say(f"Weights: {where.text}")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    dtype = getattr(torch, where.dtype)
+    if where.source == "layers":
+        return FromShards(model, dtype, where.device, calibration)
+    if where.source == "gpus":
+        return InMemory(_over_gpus(model, dtype), model.family)
+    on_gpu = {"device_map": {"": where.device}} if where.gpus else {}
+    return InMemory(from_folder(model, dtype=dtype, **on_gpu).eval(), model.family)
+
+
+def _over_gpus(model: ModelFolder, dtype: Any) -> Any:
+    """Spread by accelerate; raises MeasurementError where that would leave a part on the host."""
+    loaded = from_folder(model, dtype=dtype, device_map="auto").eval()
+    if {"cpu", "disk"} & {str(device) for device in loaded.hf_device_map.values()}:
+        raise MeasurementError(
+            f"{model.path} does not fit the memory of the GPUs that are free; free some, or show one GPU alone "
+            "(CUDA_VISIBLE_DEVICES=0), which takes one layer at a time"
         )
-    if "gradient" in request.needs:
-        with progress_bar("Gradients on the task's prompts", calibration.count(True)) as advance:
-            stats = replace(stats, saliency=taylor(loaded, family, calibration, advance))
-    tables = score(stats)
-    if "second moments" in request.needs:
-        folder = moments_folder(out)
-        if sums:
-            sums.save(folder)
-            del sums
-        _measure_moments(loaded, family, calibration, request, folder)
-    if OBS in request.metrics:
-        with progress_bar(f"Removal order of {layers} layers", layers) as advance, _enough_memory():
-            tables[OBS] = _removal_scores(loaded, family, calibration, request.general_weight, folder, advance)
+    return loaded
+
+
+def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:
+    """Measures what the metrics need and writes scores.safetensors; what is done of it survives a kill."""
+    moments = SecondMoments(calibration, request.general_weight, moments_folder(out))
+    with ieee_products():
+        stats = _measured(model, calibration, request, out, moments)
+        release_memory()  # the whole model, which no step below needs
+        tables = score(stats)
+        if OBS in request.metrics:
+            with progress_bar(f"Removal order of {len(model.widths)} layers", len(model.widths)) as advance:
+                tables[OBS] = _removal_scores(model, moments, advance)
     score_file.save(stats, tables, calibration, request.general_weight, out)
-    partial.unlink(missing_ok=True)
+    shutil.rmtree(partial_folder(out), ignore_errors=True)
     return stats
 
 
-def load_model(model: ModelFolder, threads: int | None) -> Any:
-    """The dense model, FP32 on a CPU where that fits, else BF16; on CUDA spread over the GPUs where it needs
-    several.
-    """
-    import torch
-
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    dtype = getattr(torch, scoring_dtype(model.parameters))
-    if torch.cuda.is_available():
-        loaded = from_folder(model, dtype=dtype, device_map="auto").eval()
-        if {"cpu", "disk"} & {str(device) for device in getattr(loaded, "hf_device_map", {}).values()}:
-            raise MeasurementError(
-                f"{model.path} does not fit the memory of the GPUs that are free; free some, or give more of them"
-            )
-        return loaded
-    return from_folder(model, dtype=dtype).eval()
+def _measured(
+    model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path, moments: SecondMoments
+) -> ActivationStats:
+    """All that needs the model itself."""
+    source = open_source(model, calibration, request.needs, request.threads)
+    layers = len(model.widths)
+    with progress_bar(f"Scoring {layers} layers on {len(calibration.items)} prompts", layers) as advance:
+        wanted = moments if "second moments" in request.needs else None
+        stats = collect(source, calibration, "gate" in request.needs, advance, partial_folder(out), wanted)
+    if "gradient" in request.needs:
+        with progress_bar("Gradients on the task's prompts", calibration.count(True)) as advance:
+            stats = replace(stats, saliency=taylor(source.model, model.family, calibration, advance))
+    return stats
 
 
 def compensate_plan(
@@ -232,22 +271,27 @@ def compensate_plan(
     """
     import torch
 
-    plan, folder = load_plan(plan_file), moments_folder(scores)
+    plan, moments = load_plan(plan_file), SecondMoments(calibration, request.general_weight, moments_folder(scores))
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
     device, layers = "cuda" if torch.cuda.is_available() else "cpu", len(plan.keep)
-    if request.sequential:
-        walk = LayerwiseRefit(load_model(model, request.threads), model.family, calibration, request.general_weight)
-    elif second_moments.missing(folder, calibration, request.general_weight, layers):
-        _measure_moments(load_model(model, request.threads), model.family, calibration, request, folder)
-    with progress_bar(f"Re-fitting {layers} layers", layers) as advance, _enough_memory():
+    with ieee_products(), ExitStack() as stack:
+        if not request.sequential:
+            _measure_moments(model, moments, request)
+        walk = _refit_walk(model, moments, request) if request.sequential else None
+        advance = stack.enter_context(progress_bar(f"Re-fitting {layers} layers", layers))
+        stack.enter_context(_enough_memory())
 
-        def done(layer: int, keep: Any, fitted: Any) -> None:
-            if request.sequential:
-                walk.prune(layer, keep, fitted)
+        def done(_layer: int, keep: Any, fitted: Any) -> None:
+            if walk:
+                walk.prune(keep, fitted)
             advance(1)
 
-        moments = walk.second_moment if request.sequential else lambda layer: second_moments.load(folder, layer, device)
-        compensation.compensate(model, plan, plan_file, moments, device, done)
+        find = walk.second_moment if walk else lambda layer: second_moments.load(moments.folder, layer, device)
+        compensation.compensate(model, plan, plan_file, find, device, done)
+
+
+def _refit_walk(model: ModelFolder, moments: SecondMoments, request: ScoreRequest) -> LayerwiseRefit:
+    return LayerwiseRefit(open_source(model, moments.calibration, {"second moments"}, request.threads), moments)
 
 
 @contextmanager
@@ -264,51 +308,29 @@ def _enough_memory() -> Iterator[None]:
         ) from error
 
 
-def _sums(
-    model: Any, family: Family, calibration: CalibrationSet, request: ScoreRequest, out: Path
-) -> second_moments.Sums | None:
-    """For second moments in the same pass as everything else, where they are wanted, not there yet and fit into
-    memory.
+def _measure_moments(model: ModelFolder, moments: SecondMoments, request: ScoreRequest) -> None:
+    """Those that are not there; the model is gone afterwards."""
+    if missing := moments.missing(range(len(model.widths))):
+        source = open_source(model, moments.calibration, {"second moments"}, request.threads)
+        with progress_bar(f"Second moments of {len(missing)} layers", missing[-1] + 1) as advance:
+            second_moments.measure(source, moments, advance)
+    release_memory()
+
+
+def _removal_scores(model: ModelFolder, moments: SecondMoments, progress: Callable[[int], None]) -> FloatArray:
+    """Removal scores [layers, F], one down projection in memory at a time; each layer's are kept beside its second
+    moments, so that a killed scoring resumes.
     """
-    folder, layers = moments_folder(out), len(submodule(model, family.layers))
-    if "second moments" not in request.needs or not second_moments.missing(
-        folder, calibration, request.general_weight, layers
-    ):
-        return None
-    return second_moments.one_pass(model, family, calibration, request.general_weight, folder, moments_memory())
+    import torch
 
-
-def _measure_moments(
-    model: Any, family: Family, calibration: CalibrationSet, request: ScoreRequest, folder: Path
-) -> None:
-    layers = len(submodule(model, family.layers))
-    if missing := second_moments.missing(folder, calibration, request.general_weight, layers):
-        memory = moments_memory()
-        width = down_weight(submodule(model, family.layers)[0], family).shape[1]
-        counted = sum(
-            (1 - request.general_weight if item.target else request.general_weight) > 0 for item in calibration.items
-        )
-        prompts = counted * second_moments.passes(len(missing), width, memory)
-        with progress_bar(f"Second moments of {len(missing)} layers", prompts) as advance:
-            second_moments.measure(model, family, calibration, request.general_weight, folder, memory, advance)
-
-
-def _removal_scores(
-    loaded: Any,
-    family: Family,
-    calibration: CalibrationSet,
-    general_weight: float,
-    folder: Path,
-    progress: Callable[[int], None],
-) -> FloatArray:
-    """Removal scores [layers, F]; each layer's are kept in `folder`, so that a killed scoring resumes."""
-    rows = []
-    for layer, module in enumerate(submodule(loaded, family.layers)):
-        file, key = folder / f"order-{layer:03d}.safetensors", second_moments.key_of(calibration, general_weight)
-        if second_moments.stored_key(file) != key:
-            weight = down_weight(module, family)
-            found = removal_scores(weight, second_moments.load(folder, layer, str(weight.device)))
-            save_arrays(file, {"scores": found}, {"key": key})
+    rows, device = [], "cuda" if torch.cuda.is_available() else "cpu"
+    for layer in range(len(model.widths)):
+        file = moments.folder / f"order-{layer:03d}.safetensors"
+        if second_moments.stored_key(file) != moments.key:
+            with _enough_memory():
+                second_moment = second_moments.load(moments.folder, layer, device)
+                found = removal_scores(down_projection(model, layer).to(device), second_moment)
+            save_arrays(file, {"scores": found}, {"key": moments.key})
         rows.append(load_arrays(file, "harness score")[0]["scores"])
         progress(1)
     return np.stack(rows)

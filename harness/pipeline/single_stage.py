@@ -59,10 +59,7 @@ from pruning.plan import choose_metric, make_plan, save_plan
 from tasks.registry import find_task, is_task
 
 _Model = TypeVar("_Model")
-_CALIBRATION = ".calibration.json"
-_SCORES, _PLAN = {"calibration_hash", "stability"}, {"scores_hash", "ratio"}  # in the metadata of these files
-_PARTIAL = ".partial"
-_BESIDE = (_CALIBRATION, _PARTIAL)  # files that a scoring writes beside its scores
+_PLAN = {"scores_hash", "ratio"}  # in the metadata of a plan
 
 
 def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronScores:
@@ -77,17 +74,17 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
     Returns:
         The scores of these metrics and of those that come with every scoring.
     """
-    out_place.check_file(out, _BESIDE)
-    check_replaceable_arrays(out, _SCORES, "scores")
+    scoring.check_scores_file(out)
     spec = resolve(config)
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
     check_buildable(model)
     scoring.check_room(model, spec.calibration_request.samples, out)
+    scoring.placement_of(model.shape, spec.calibration_request.samples, request.needs)
     calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
     with _nothing_left(out):
         scoring.score_model(model, calibration, request, out)
-    scoring.save_calibration(calibration, _calibration_file(out))
+    scoring.save_calibration(calibration, scoring.calibration_file(out))
     return score_file.load(out)
 
 
@@ -99,7 +96,7 @@ def _nothing_left(out: Path) -> Iterator[None]:
     try:
         yield
     except (UsageError, UnsupportedModelError):
-        out.with_name(f"{out.name}{_PARTIAL}").unlink(missing_ok=True)
+        shutil.rmtree(scoring.partial_folder(out), ignore_errors=True)
         if not older:
             shutil.rmtree(moments, ignore_errors=True)
         raise
@@ -111,10 +108,6 @@ def _score_request(metrics: Sequence[str], request: ScoreRequest) -> ScoreReques
         return request
     names = tuple(sorted({str(name) for name, _ in chosen}))
     return replace(request, metrics=names, moments=request.moments or any(refit for _, refit in chosen))
-
-
-def _calibration_file(scores: Path) -> Path:
-    return scores.with_name(f"{scores.name}{_CALIBRATION}")
 
 
 def plan(scores: NeuronScores, config: RunConfig, out: Path) -> PruningPlan:
@@ -145,7 +138,7 @@ def _scored(loaded: NeuronScores) -> tuple[ModelFolder, CalibrationSet]:
     scores = loaded.path
     if scores is None:
         raise UsageError("these scores are in no file, and re-fitting needs what lies beside it; score the model again")
-    file = _calibration_file(scores)
+    file = scoring.calibration_file(scores)
     calibration = scoring.load_calibration(file) if file.exists() else None
     if calibration is None or calibration.hash != loaded.calibration_hash:
         raise UsageError(f"{file} is missing or not what {scores} was made from; score again, or give --no-compensate")

@@ -57,6 +57,7 @@ def score(run: RunContext) -> None:
     inputs = digest([_content(spec), request.metrics, request.moments, run.base.identity])
     with run.directory.stage("score", inputs, [calibration, scores]) as work:
         if work:
+            scoring.placement_of(run.model.shape, spec.calibration_request.samples, request.needs)
             prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
             scoring.save_calibration(prompts, calibration)
             scoring.score_model(run.model, prompts, request, scores)

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.run_directory import check_run_directory
-from harness.pipeline.dry_run import RecoveryForecast, estimated_seconds, recovery_cost, recovery_rows, time_text
+from harness.pipeline.dry_run import (
+    RecoveryForecast,
+    estimated_seconds,
+    recovery_cost,
+    recovery_rows,
+    scoring_place,
+    time_text,
+)
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.grid import GridRow, grid_rows
 from harness.training.fine_tuning import check_files
 from harness.training.original import check_original
+from pruning.placement import Placement
 from reports.figures import percent
 from reports.parts import Table
 
@@ -27,6 +35,7 @@ class SweepForecast:
         recovered: The variants that are also fine-tuned.
         parameters: Of the dense model.
         intermediate_size: FFN width of the dense model.
+        scoring: Where the model's weights are while it is scored; None where nothing is pruned.
         recovery: None where nothing is fine-tuned.
         out: The run directory.
         seconds: Upper bound for this CPU with one engine at a time; None where a GPU would be used.
@@ -40,6 +49,7 @@ class SweepForecast:
     recovered: tuple[str, ...]
     parameters: int
     intermediate_size: int
+    scoring: Placement | None
     recovery: RecoveryForecast | None
     out: str
     seconds: float | None
@@ -62,6 +72,7 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
         recovered=spec.recovered,
         parameters=spec.shape.parameters,
         intermediate_size=spec.shape.intermediate_size,
+        scoring=scoring_place(spec),
         recovery=recovery_cost(spec),
         out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
@@ -80,6 +91,7 @@ def grid_table(expected: SweepForecast) -> Table:
             for row in expected.grid
         ),
         ("variants evaluated", str(expected.variants + len(expected.recovered))),
+        *([("scoring", expected.scoring.text)] if expected.scoring else []),
         ("fine-tuned", ", ".join(expected.recovered) or "none"),
         *recovery_rows(expected.recovery),
         ("time", f"{time_text(expected.seconds)}, one engine at a time"),

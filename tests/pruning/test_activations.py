@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from harness.core.errors import UnsupportedModelError
 from harness.core.types.calibration import CalibrationSet
-from pruning.activations import collect, down_weight, observe, pad
+from pruning import second_moments
+from pruning.activations import down_weight, observe, pad
 from pruning.calibration import batches
+from pruning.collect import collect
 from pruning.families import FAMILIES, submodule
-from pruning.second_moments import Sums
+from pruning.layer_source import InMemory
+from pruning.second_moments import SecondMoments
 from tests.support.calibration import items
 from tests.support.models import build_model, plain
 
@@ -35,8 +38,7 @@ def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None
     """Padding, length buckets and token ranges leave no trace: prompt by prompt gives the same."""
     chosen = items(lengths, seed)
     stats = collect(
-        model,
-        FAMILIES["qwen2"],
+        InMemory(model, FAMILIES["qwen2"]),
         CalibrationSet(
             model="m", model_hash="weights", target_source="t", distractor_sources=(), tokens="all", items=chosen
         ),
@@ -69,45 +71,6 @@ def test_collect_is_the_definition(model, lengths: list[int], seed: int) -> None
         )
 
 
-def test_a_killed_scoring_goes_on_and_gives_the_same(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    """Every batch is saved; the third is the last before the kill."""
-    from pruning import activations
-
-    monkeypatch.setattr(activations, "_SAVE_EVERY_SECONDS", -1.0)
-    chosen = CalibrationSet(
-        model="m",
-        model_hash="weights",
-        target_source="t",
-        distractor_sources=(),
-        tokens="all",
-        items=items([700, 800, 900, 1000], 3),
-    )
-    whole = collect(model, FAMILIES["qwen2"], chosen)
-    seen = []
-
-    def kill(done: int) -> None:
-        seen.append(done)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        collect(model, FAMILIES["qwen2"], chosen, progress=kill, partial=tmp_path / "p")
-    assert (tmp_path / "p").exists()
-    resumed = collect(model, FAMILIES["qwen2"], chosen, partial=tmp_path / "p")
-    for name in ("mean_abs", "mean", "mean_square", "positive", "sample"):
-        np.testing.assert_array_equal(getattr(resumed.target, name), getattr(whole.target, name))
-        np.testing.assert_array_equal(getattr(resumed.distractor, name), getattr(whole.distractor, name))
-    np.testing.assert_array_equal(resumed.distractor.prompts.m2, whole.distractor.prompts.m2)
-    again = collect(
-        model,
-        FAMILIES["qwen2"],
-        chosen,
-        partial=tmp_path / "p",
-        extra_observer=lambda *_: pytest.fail("a batch was run once more"),
-    )
-    np.testing.assert_array_equal(again.target.mean_abs, whole.target.mean_abs)
-
-
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_every_family_is_observed_where_its_row_says(model_type: str, tmp_path: Path) -> None:
     """h through the down projection's own weights gives what the FFN writes; gates are seen before their activation."""
@@ -126,8 +89,7 @@ def test_every_family_is_observed_where_its_row_says(model_type: str, tmp_path: 
         torch.testing.assert_close(written[i].reshape(3, -1), expected, rtol=1e-4, atol=1e-4)
         assert h[i].shape[-1] == 96
     stats = collect(
-        loaded,
-        family,
+        InMemory(loaded, family),
         CalibrationSet(
             model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=items([4, 6], 1)
         ),
@@ -145,8 +107,7 @@ def test_bf16_forward_keeps_exact_moments(model) -> None:  # type: ignore[no-unt
     half, seen = copy.deepcopy(model).bfloat16(), []
     chosen = items([20, 20, 20], 5)
     stats = collect(
-        half,
-        FAMILIES["qwen2"],
+        InMemory(half, FAMILIES["qwen2"]),
         CalibrationSet(model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=chosen),
     )
     for batch in batches([item for item in chosen if item.target]):
@@ -160,7 +121,7 @@ def test_bf16_forward_keeps_exact_moments(model) -> None:  # type: ignore[no-unt
     np.testing.assert_allclose(stats.target.mean_square[0], exact, rtol=1e-5, atol=1e-9)
 
 
-def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model) -> None:  # type: ignore[no-untyped-def]
+def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """H and the moments behind S, in FP32 and FP64 sums of BF16 activations, against FP64 throughout."""
     import copy
 
@@ -175,8 +136,7 @@ def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model) -> No
             items=items([20, 20, 20], 5),
         ),
     )
-    sums = Sums(chosen, 0.0, [1])
-    stats = collect(half, FAMILIES["qwen2"], chosen, extra_observer=sums.observer)
+    stats = collect(InMemory(half, FAMILIES["qwen2"]), chosen, moments=SecondMoments(chosen, 0.0, tmp_path))
     rows, means = [], []
     for batch in batches([item for item in chosen.items if item.target]):
         ids, attention, mask = pad(batch, "cpu")
@@ -187,7 +147,7 @@ def test_bf16_forward_keeps_exact_second_moments_and_prompt_moments(model) -> No
         means += [h[m.bool()].double().abs().mean(0) for h, m in zip(seen[1], mask, strict=True)]
     h, m = torch.cat(rows), torch.stack(means)
     exact = (h.T @ h / len(h)).numpy()
-    np.testing.assert_allclose(sums.found[1].numpy(), exact, rtol=1e-5, atol=1e-6 * exact.max())
+    np.testing.assert_allclose(second_moments.load(tmp_path, 1), exact, rtol=1e-5, atol=1e-6 * exact.max())
     np.testing.assert_allclose(stats.target.prompts.mean[1], m.mean(0), rtol=1e-6)
     np.testing.assert_allclose(stats.target.prompts.m2[1], ((m - m.mean(0)) ** 2).sum(0), rtol=1e-4)
 
@@ -208,18 +168,7 @@ def test_nan_in_the_weights_is_refused_by_name(model) -> None:  # type: ignore[n
         weight[0, 0] = float("nan")
     try:
         with pytest.raises(UnsupportedModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
-            collect(
-                model,
-                FAMILIES["qwen2"],
-                CalibrationSet(
-                    model="m",
-                    model_hash="weights",
-                    target_source="t",
-                    distractor_sources=(),
-                    tokens="all",
-                    items=items([3], 0),
-                ),
-            )
+            InMemory(model, FAMILIES["qwen2"])
     finally:
         with torch.no_grad():
             weight[0, 0] = kept

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from harness.core.types.pruning import ActivationStats
-from pruning.inspection import FROM_PROMPTS, agreement, overlap, removed_by, share_per_layer, stability
+from pruning.inspection import FROM_PROMPTS, agreement, overlap, ranks_of, removed_by, share_per_layer, stability
 from tests.support.activations import stats_of
 
 
@@ -71,3 +71,9 @@ def with_samples(target: np.ndarray, distractor: np.ndarray) -> ActivationStats:
     return replace(
         stats, target=replace(stats.target, sample=target), distractor=replace(stats.distractor, sample=distractor)
     )
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 30), st.integers(1, 8))
+def test_equal_scores_share_the_mean_of_their_ranks(seed: int, layers: int, width: int, values: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, values, (layers, width)).astype(np.float32)
+    np.testing.assert_array_equal(ranks_of(scores), rankdata(scores, axis=1))

@@ -1,41 +1,52 @@
-"""Running sums without a model: any split gives the same moments, and the sample is spread over all prompts."""
+"""A layer's sums without a model: any split gives the same moments, and the sample is spread over all prompts."""
 
 from __future__ import annotations
 
-from functools import reduce
-
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.activations import _Group, merge, moments_of
+from pruning.activations import TOKEN_STATISTICS, LayerSums
+from pruning.layer_walk import ScoredTokens, sample_slot
+
+
+def added(sums: LayerSums, values: np.ndarray, seen: int, expected: int, lengths: np.ndarray | None = None) -> None:
+    """Prompts' means of |h| [prompts, neurons]; the other statistics are twice, three times, four times as large."""
+    means = torch.from_numpy(np.stack([values * factor for factor in range(1, len(TOKEN_STATISTICS) + 1)])).float()
+    kept = [(row, slot) for row in range(len(values)) if (slot := sample_slot(seen + row, expected)) is not None]
+    rows, slots = torch.tensor(kept, dtype=torch.long).reshape(-1, 2).T
+    scored = torch.ones(len(values), dtype=torch.float64) if lengths is None else torch.from_numpy(lengths)
+    sums.add(True, means, ScoredTokens(None, scored, None, rows, slots))
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**31))
 def test_any_split_gives_the_same_moments(sizes: list[int], seed: int) -> None:
-    values = np.random.default_rng(seed).normal(3, 2, (sum(sizes), 2, 5))
-    parts = np.split(values, np.cumsum(sizes)[:-1])
-    merged, whole = reduce(merge, map(moments_of, parts)), moments_of(values)
-    assert merged.count == len(values)
-    np.testing.assert_allclose(merged.mean, values.mean(0))
-    np.testing.assert_allclose(merged.m2, values.var(0) * len(values), atol=1e-9)
-    np.testing.assert_allclose(whole.m2, merged.m2, atol=1e-9)
+    rng, count = np.random.default_rng(seed), sum(sizes)
+    values, lengths = rng.normal(3, 2, (count, 5)).astype(np.float32), rng.integers(1, 9, count).astype(np.float64)
+    sums = LayerSums(5, {True: count, False: 0}, False, "cpu")
+    for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
+        here = slice(start, start + size)
+        added(sums, values[here], int(start), count, lengths[here])
+    target, exact = sums.sums[0].numpy(), values.astype(np.float64)
+    np.testing.assert_allclose(target[0], exact.mean(0))
+    np.testing.assert_allclose(target[1], exact.var(0) * count, atol=1e-9)
+    np.testing.assert_allclose(target[2], lengths @ exact)
+    np.testing.assert_allclose(target[4], 3 * (lengths @ exact), rtol=1e-6)
+    assert not sums.sums[1].any()
 
 
 def test_the_sample_of_many_prompts_is_spread_evenly_over_them() -> None:
     """1000 prompts, in batches: the 256 that are kept are a quarter apart, from the first to the last."""
-    group = _Group(1, 2, 1000)
+    sums = LayerSums(2, {True: 1000, False: 0}, False, "cpu")
     for start in range(0, 1000, 40):
-        means = np.arange(start, start + 40, dtype=np.float64)[:, None, None] * np.ones((1, 1, 2))
-        names = ("mean_abs", "mean", "mean_square", "positive", "gate_open")
-        group.add(dict.fromkeys(names, means), np.ones(40))
-    kept = group.finish(gate=False).sample[:, 0, 0]
+        added(sums, np.arange(start, start + 40, dtype=np.float64)[:, None] * np.ones((1, 2)), start, 1000)
+    kept = sums.sample[:, 0].numpy()
     assert len(kept) == 256 and len(set(kept.tolist())) == 256
     assert kept[0] < 4 and kept[-1] == 999 and (np.diff(kept) >= 3).all() and (np.diff(kept) <= 4).all()
 
 
 def test_a_sample_of_few_prompts_is_all_of_them() -> None:
-    group = _Group(1, 1, 5)
-    means = np.arange(5, dtype=np.float64)[:, None, None]
-    group.add(dict.fromkeys(("mean_abs", "mean", "mean_square", "positive", "gate_open"), means), np.ones(5))
-    assert group.finish(gate=False).sample[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    sums = LayerSums(1, {True: 5, False: 3}, False, "cpu")
+    added(sums, np.arange(5, dtype=np.float64)[:, None], 0, 5)
+    assert sums.sample[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 0, 0]

@@ -14,9 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from harness.core.errors import UsageError
 from harness.core.types.pruning import ActivationStats, GroupStats
-from pruning.activations import moments_of
 from pruning.scores import METRICS, score
-from tests.support.activations import group_of, random_stats, stats_of
+from tests.support.activations import group_of, moments_of, random_stats, stats_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "scores.json"
 values = st.floats(0, 10, width=32)

@@ -1,4 +1,4 @@
-"""H against a product over all tokens at once; groups, batches and a kill leave no trace."""
+"""H against a product over all tokens at once; batches and a kill leave no trace."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from harness.core.errors import UsageError
 from pruning import second_moments
 from pruning.activations import observe
 from pruning.families import FAMILIES
+from pruning.layer_source import InMemory
+from pruning.second_moments import SecondMoments
 from tests.support.calibration import CALIBRATION
 
 pytestmark = pytest.mark.slow
@@ -39,35 +41,29 @@ def naive(model, layer: int, general_weight: float) -> np.ndarray:  # type: igno
 
 
 @pytest.mark.parametrize("general_weight", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("memory", [1e12, 1.0])
-def test_measured_moments_are_the_definition(model, general_weight: float, memory: float, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    second_moments.measure(model, QWEN2, CALIBRATION, general_weight, tmp_path, memory)
+def test_measured_moments_are_the_definition(model, general_weight: float, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    moments = SecondMoments(CALIBRATION, general_weight, tmp_path)
+    second_moments.measure(InMemory(model, QWEN2), moments)
     for layer in range(3):
         np.testing.assert_allclose(
             second_moments.load(tmp_path, layer), naive(model, layer, general_weight), rtol=1e-3, atol=1e-4
         )
-    assert second_moments.missing(tmp_path, CALIBRATION, general_weight, 3) == []
-    assert second_moments.missing(tmp_path, CALIBRATION, 0.5, 3) == [0, 1, 2]
+    assert moments.missing(range(3)) == []
+    assert SecondMoments(CALIBRATION, 0.5, tmp_path).missing(range(3)) == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"layer-00{layer}.safetensors" for layer in range(3)]
 
 
 def test_a_layer_that_is_there_is_not_measured_again(model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    second_moments.measure(model, QWEN2, CALIBRATION, 0.0, tmp_path, 1e12)
+    moments, source = SecondMoments(CALIBRATION, 0.0, tmp_path), InMemory(model, QWEN2)
+    second_moments.measure(source, moments)
+    whole = second_moments.load(tmp_path, 1)
     second_moments.layer_file(tmp_path, 1).unlink()
     times = [second_moments.layer_file(tmp_path, layer).stat().st_mtime_ns for layer in (0, 2)]
-    second_moments.measure(model, QWEN2, CALIBRATION, 0.0, tmp_path, 1e12)
+    second_moments.measure(source, moments)
     assert [second_moments.layer_file(tmp_path, layer).stat().st_mtime_ns for layer in (0, 2)] == times
-    assert second_moments.missing(tmp_path, CALIBRATION, 0.0, 3) == []
-
-
-def test_layers_per_pass_for_7b() -> None:
-    """Width 18944: a layer takes 1.44 GB, so 24 GB hold 15 and a copy of one being saved, and 28 layers take 2
-    passes.
-    """
-    assert second_moments.layers_per_pass(28, 18944, 24e9) == 15
-    assert second_moments.passes(28, 18944, 24e9) == 2
-    assert second_moments.layers_per_pass(28, 18944, 1e9) == 1
+    assert moments.missing(range(3)) == [] and torch.equal(second_moments.load(tmp_path, 1), whole)
 
 
 def test_a_share_outside_is_refused(model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=r"general weight 1\.5"):
-        second_moments.measure(model, QWEN2, CALIBRATION, 1.5, tmp_path, 1e12)
+        second_moments.measure(InMemory(model, QWEN2), SecondMoments(CALIBRATION, 1.5, tmp_path))

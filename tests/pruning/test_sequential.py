@@ -11,7 +11,9 @@ import torch
 
 from pruning.activations import down_weight, observe
 from pruning.families import FAMILIES, submodule
+from pruning.layer_source import InMemory
 from pruning.loader import load_pruned
+from pruning.second_moments import SecondMoments
 from pruning.sequential import LayerwiseRefit
 from tests.support.calibration import CALIBRATION
 from tests.support.models import build_model
@@ -40,11 +42,11 @@ def test_every_layer_is_measured_behind_the_pruned_ones(model_type: str, tmp_pat
     family, fitted = FAMILIES[model_type], torch.randn(64, len(KEEP), generator=torch.Generator().manual_seed(3)) * 0.1
     dense = build_model(model_type, tmp_path / "dense")
     walked, by_hand = (load_pruned(dense, torch.float32) for _ in range(2))
-    walk = LayerwiseRefit(walked, family, CALIBRATION, 0.0)
+    walk = LayerwiseRefit(InMemory(walked, family), SecondMoments(CALIBRATION, 0.0, tmp_path / "moments"))
     before = naive(by_hand, model_type, 2)
     for layer, module in enumerate(submodule(by_hand, family.layers)):
         np.testing.assert_allclose(walk.second_moment(layer), naive(by_hand, model_type, layer), rtol=1e-3, atol=1e-4)
-        walk.prune(layer, KEEP, fitted)
+        walk.prune(KEEP, fitted)
         with torch.no_grad():
             weight = down_weight(module, family)
             weight.zero_()

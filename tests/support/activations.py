@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.core.types.pruning import ActivationStats, GroupStats
-from pruning.activations import moments_of
+from harness.core.types.pruning import ActivationStats, GroupStats, Moments
+
+
+def moments_of(values: np.ndarray) -> Moments:
+    """Moments over the first axis of [prompts, layers, intermediate_size], in float64."""
+    exact = values.astype(np.float64)
+    return Moments(len(exact), exact.mean(axis=0), exact.var(axis=0) * len(exact))
 
 
 def group_of(prompts: np.ndarray, tokens: np.ndarray, gates: np.ndarray | None = None) -> GroupStats:

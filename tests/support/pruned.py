@@ -14,6 +14,7 @@ from harness.core.types.pruning import PruningPlan
 from pruning import compensation, second_moments
 from pruning.checkpoint import open_model
 from pruning.families import FAMILIES, submodule
+from pruning.layer_source import InMemory
 from pruning.loader import load_pruned
 from pruning.plan import load_plan, save_plan
 from tests.support.calibration import CALIBRATION
@@ -78,7 +79,8 @@ def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, Pru
     plan_file = root / "plan.safetensors"
     save_plan(plan, plan_file)
     model = load_pruned(dense, torch.float32)
-    second_moments.measure(model, FAMILIES[model_type], CALIBRATION, 0.0, root / "moments", 1e12)
+    moments = second_moments.SecondMoments(CALIBRATION, 0.0, root / "moments")
+    second_moments.measure(InMemory(model, FAMILIES[model_type]), moments)
     compensation.compensate(
         open_model(dense), plan, plan_file, lambda layer: second_moments.load(root / "moments", layer)
     )

@@ -29,6 +29,7 @@ class ModelShape:
         dtype_bytes: Bytes per parameter.
         tied: Whether the embedding is also the LM head.
         uniform: Whether every layer has the same FFN width.
+        dtype: torch's name of the number type of the weights.
     """
 
     model_type: str
@@ -45,6 +46,7 @@ class ModelShape:
     num_attention_heads: int
     tied: bool
     uniform: bool = True
+    dtype: str = "bfloat16"
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)

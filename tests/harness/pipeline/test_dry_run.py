@@ -6,6 +6,7 @@ import pytest
 
 from harness.config.settings import load_config
 from harness.core import memory
+from harness.core.errors import MeasurementError
 from harness.pipeline import dry_run
 from harness.pipeline.dry_run import Change, SecondMoments, forecast, forecast_table, time_text
 from harness.pipeline.resolve import resolve
@@ -24,16 +25,21 @@ def test_the_forecast_of_the_embedded_model_is_what_its_files_hold() -> None:
     assert found.seconds is not None and found.seconds > 0
 
 
-def test_the_second_moments_of_7b_within_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """18944 wide: 1.44 GB a layer in FP32, 40.2 GB for 28 of them; beside BF16 weights half of 8.8 GB holds two at a
+def test_a_7b_model_within_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """18944 wide: 1.44 GB a layer of second moments in FP32, 40.2 GB for 28 of them; FP32 weights one layer at a
     time.
     """
     monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 10**9)
     found = forecast(resolve(load_config(None, {"model": "qwen-7b"})))
-    assert found.second_moments == SecondMoments(disk_bytes=28 * 4 * 18944**2, passes=14, memory_bytes=3 * 4 * 18944**2)
-    assert found.scoring_bytes == 2 * 7_615_616_512
+    assert found.second_moments == SecondMoments(disk_bytes=28 * 4 * 18944**2, memory_bytes=4 * 18944**2)
+    assert found.scoring and found.scoring.source == "layers"
+    rows = dict(forecast_table(found).rows)
+    assert rows["scoring"] == "layer by layer from the shards: 889.0 MiB in float32 at a time"
     plain = forecast(resolve(load_config(None, {"model": "qwen-7b", "metric": "rms"})))
     assert plain.second_moments is None
+    monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 10**9)
+    with pytest.raises(MeasurementError, match=r"taylor needs gradients of the whole model, 14\.2 GiB"):
+        forecast(resolve(load_config(None, {"model": "qwen-7b", "metric": "taylor"})))
 
 
 def test_the_table_says_what_rounding_makes_of_the_ratio_and_where_the_run_would_go() -> None:

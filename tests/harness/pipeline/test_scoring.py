@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,29 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness
-from harness.core.errors import StorageError, UnsupportedModelError
+from harness.core import memory
+from harness.core.errors import MeasurementError, StorageError, UnsupportedModelError
+from harness.core.files import load_arrays
 from harness.core.reasoning import left_open
+from harness.core.types.calibration import CalibrationSet
 from harness.engine import generate_answers
 from harness.engine.memory_budget import EngineSettings
 from harness.models import registry
 from harness.pipeline import scoring
-from pruning.activations import collect
-from pruning.checkpoint import open_model
+from pruning.checkpoint import ModelFolder, open_model
+from pruning.collect import collect
 from pruning.families import FAMILIES
+from pruning.layer_source import InMemory
+from pruning.loader import from_folder
+from pruning.obs import removal_scores
+from pruning.placement import Placement
 from pruning.scores import score
 from tasks.generation import without_reasoning
 from tasks.registry import find_task
 from tests.support.chat import MAY_THINK, PLAIN, model_with
-from tests.support.models import TINY_MATH
+from tests.support.cli import harness as harness_command
+from tests.support.cli import invoke
+from tests.support.models import TINY_MATH, build_model
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +73,7 @@ def test_the_papers_score_on_a_real_model_is_its_definition_in_fp64() -> None:
     folder, family = registry.locate("smollm2-135m", "math"), FAMILIES["llama"]
     calibration = scoring.calibrate(folder, "smollm2-135m", find_task("mini_math"), scoring.CalibrationRequest(6))
     model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32).eval()
-    found = score(collect(model, family, calibration), ("smd",))["smd"]
+    found = score(collect(InMemory(model, family), calibration), ("smd",))["smd"]
     model, groups = model.double(), {True: [], False: []}
     for item in calibration.items:
         seen: dict[int, np.ndarray] = {}
@@ -143,3 +153,76 @@ def test_a_refused_scoring_leaves_nothing_and_keeps_the_calibration_of_older_sco
         harness.score(str(model), task="mini_math", metrics=("smd",), out="s", calibration_samples=4, threads=1)
     assert sorted(path.name for path in Path().iterdir()) == ["m", "s.calibration.json"]
     assert Path("s.calibration.json").read_text() == "of older scores"
+
+
+def tiny_request() -> tuple[ModelFolder, CalibrationSet, scoring.ScoreRequest]:
+    model = open_model(TINY_MATH)
+    prompts = scoring.calibrate(model, "tiny-math", find_task("mini_math"), scoring.CalibrationRequest(4))
+    return model, prompts, scoring.ScoreRequest(("obs", "lape"), moments=True, threads=1)
+
+
+def test_a_model_that_does_not_fit_has_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Main memory for the model as a whole, and for one layer with its batch and no more."""
+    model, prompts, request = tiny_request()
+    tables = {}
+    for name, free in (("whole", 1 << 40), ("layers", 93_000_000)):
+        monkeypatch.setattr(memory, "available_bytes", lambda free=free: free)
+        scoring.score_model(model, prompts, request, tmp_path / name)
+        tables[name] = load_arrays(tmp_path / name, "harness score")[0]
+        assert not scoring.partial_folder(tmp_path / name).exists()
+    said = capsys.readouterr().err
+    assert "whole model in memory" in said and "layer by layer from the shards" in said
+    assert tables["whole"].keys() == tables["layers"].keys()
+    for key, values in tables["whole"].items():
+        np.testing.assert_allclose(tables["layers"][key], values, rtol=1e-3, atol=1e-6, err_msg=key)
+
+
+def test_the_model_is_gone_before_removal_orders_are_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts, request = tiny_request()
+    opened: list[Any] = []
+    open_source = scoring.open_source
+
+    def opening(*arguments: Any) -> Any:
+        source = open_source(*arguments)
+        opened.append(weakref.ref(source.model))
+        return source
+
+    def removing(*arguments: Any) -> Any:
+        assert [model() for model in opened] == [None]
+        return removal_scores(*arguments)
+
+    monkeypatch.setattr(scoring, "open_source", opening)
+    monkeypatch.setattr("harness.pipeline.scoring.removal_scores", removing)
+    scoring.score_model(model, prompts, request, tmp_path / "s")
+    assert len(opened) == 1
+
+
+def test_a_dry_run_says_where_the_weights_are_and_refuses_what_the_scoring_would(tmp_path: Path) -> None:
+    found, _ = invoke("score", "tiny-math", "--task", "mini_math", "--dry-run", "--json", "--out", "s")
+    assert found["scoring"]["source"] == "whole" and found["prompts"] == 480 and not Path("s").exists()
+    (tmp_path / "folder").mkdir()
+    opt = str(build_model("opt", tmp_path / "opt"))
+    for arguments, reason in (
+        (("tiny-math", "--out", str(tmp_path / "folder")), "is a folder"),
+        ((opt, "--metric", "lape", "--out", "s"), "opt has no gate, which lape needs"),
+    ):
+        command = ("score", *arguments, "--task", "mini_math")
+        real, dry = (harness_command(*command, *more).stderr.splitlines()[-1] for more in ((), ("--dry-run",)))
+        assert real == dry and reason in dry
+
+
+def test_a_model_of_which_accelerate_leaves_a_part_on_the_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts, _ = tiny_request()
+
+    def loading(folder: ModelFolder, **options: Any) -> Any:
+        assert options.pop("device_map") == "auto"
+        loaded = from_folder(folder, **options)
+        loaded.hf_device_map = {"model": 0, "lm_head": "disk"}
+        return loaded
+
+    monkeypatch.setattr(scoring, "placement_of", lambda *_: Placement("gpus", "cuda:0", "float32", 1, 2))
+    monkeypatch.setattr(scoring, "from_folder", loading)
+    with pytest.raises(MeasurementError, match="does not fit the memory of the GPUs that are free"):
+        scoring.open_source(model, prompts)
