@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 # images of containers often set it; without caches of bytecode the checks take a quarter longer
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run check test long thorough lint install install-dev lock generate docs format \
-	bench-scoring effects smollm2-math recovery sweep families hostile
+	bench-scoring effects smollm2-math recovery sweep families hostile gpu-check
 
 help:                     ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ sweep: install            ## the whole experiment on the embedded model, with th
 hostile: install          ## programs that try to escape, in every mode of the sandbox: make hostile FOLDERS="A B"
 	@test -n "$(FOLDERS)" || { echo 'name folders with programs and a manifest.json: make hostile FOLDERS="A B"'; exit 2; }
 	$(BIN)/python -m tests.tasks.hostile --every-mode $(FOLDERS)
+
+gpu-check: install        ## what was never measured, on one GPU: make gpu-check ARGS="--shape 7b"; docs/gpu.md
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 families: install-dev     ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(PYTEST) --tier all tests/harness/engine/test_families.py \

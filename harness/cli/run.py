@@ -25,6 +25,7 @@ from harness.cli.options import (
     typed_command,
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
+from harness.cli.restart import restart_preloaded
 
 
 @click.command(
@@ -57,6 +58,7 @@ def run_command(
     from harness.pipeline.resolve import name_problems, resolve
 
     config = load_config(config_file, options, preset, names=name_problems)
+    restart_preloaded(config.dtype)
     warn_of_ratio_0(config)
     if dry_run:
         _show_forecast(config, resolve, out, as_json)
@@ -107,6 +109,7 @@ def recover_command(
     from harness.pipeline.resolve import name_problems, resolve_recovery
 
     config = load_config(config_file, {**options, "model": model, "recover": True}, preset, names=name_problems)
+    restart_preloaded(config.dtype)
     if config.arms:
         warn_of_ratio_0(config)
     if dry_run:

@@ -23,6 +23,7 @@ from harness.cli.options import (
     typed_command,
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr
+from harness.cli.restart import restart_preloaded
 from harness.serving import BENCH_DEFAULTS
 
 
@@ -52,6 +53,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
     from harness.config.settings import load_config
 
     config = load_config(None, {**options, "model": models[0]}, defaults=BENCH_DEFAULTS)
+    restart_preloaded(config.dtype)
     with stdout_to_stderr():
         api.bench(models, online=online, out=out, fresh=fresh, config=config, command=typed_command())
     show_run(out, as_json)
@@ -103,6 +105,7 @@ def serve_command(
     from harness.serving import server
 
     config = load_config(None, {**options, "model": checkpoint})
+    restart_preloaded(config.dtype)
     address = server.Address(host, port or server.free_port(), api_key)
     folder = out or Path("runs") / f"serve-{row_name(checkpoint)}"
     with suppress(KeyboardInterrupt), ExitStack() as stack:

@@ -28,6 +28,7 @@ from harness.cli.options import (
     typed_command,
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
+from harness.cli.restart import restart_preloaded
 
 
 @click.command(
@@ -167,6 +168,7 @@ def eval_command(
 
     folder = out or Path("runs") / f"eval-{short_name(model)}"
     config = load_config(None, {**options, "model": model})
+    restart_preloaded(config.dtype)
     with stdout_to_stderr():
         api.evaluate(
             include_path=include_path,

@@ -23,6 +23,7 @@ from harness.cli.options import (
     typed_command,
 )
 from harness.cli.output import answer, show_sweep, stdout_to_stderr
+from harness.cli.restart import restart_preloaded
 
 _DEFAULT = "laptop"  # the preset of `harness sweep` alone
 
@@ -63,6 +64,7 @@ def sweep_command(
 
     alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
     config = load_config(config_file, options, preset or (_DEFAULT if alone else None), names=name_problems)
+    restart_preloaded(config.dtype)
     if dry_run:
         _show_grid(config, out, as_json)
         return

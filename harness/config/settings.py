@@ -89,8 +89,10 @@ class RunConfig(BaseModel):
     calibration_samples: int = Field(
         default=160, ge=1, description="Calibration prompts of the target; general ones are twice as many."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Dtype of the engine; auto is float32 on a CPU, 16 bits on a GPU."
+    dtype: Literal["default", "auto", "float32", "bfloat16", "float16"] = Field(
+        default="default",
+        description="Dtype of the engine. default: float32 on a CPU, auto on a GPU. auto: 16 bits where the device "
+        "computes in them, on a CPU bfloat16 with AVX-512 BF16 or AMX.",
     )
     tensor_parallel: int = Field(default=1, ge=1, description="GPUs that share one engine.")
     engine_arg: Mapping[str, Value] = Field(

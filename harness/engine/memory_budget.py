@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
+from harness.core.processors import cpu_dtype
 from harness.core.text import size_text
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import device_bytes, device_name, half_dtype
@@ -27,14 +28,15 @@ _SHARED = 0.9  # of the device, for engines side by side
 class EngineSettings:
     """How an engine is started.
 
-    dtype: a torch name, or "auto": float32 on a CPU, where bfloat16 is emulated or differs in near-ties, and the
-    checkpoint's own on CUDA. max_model_len: tokens of a prompt and its answer. max_num_seqs: requests at a time.
-    threads: OpenMP threads, None for all cores. prefix_caching: keep keys and values of shared prompt beginnings.
-    tensor_parallel: GPUs that share the model. kv_cache_bytes: over all GPUs; None: vLLM takes what it finds, which on
-    CUDA is nearly the whole device. options: vLLM's own, which win (harness/config/engine_options.py).
+    dtype: a torch name; "auto", the checkpoint's own on CUDA and bfloat16 on a CPU that computes in it; or "default",
+    auto on CUDA and float32 on a CPU, where bfloat16 may be emulated and differs in near-ties. max_model_len: tokens of
+    a prompt and its answer. max_num_seqs: requests at a time. threads: OpenMP threads, None for all cores.
+    prefix_caching: keep keys and values of shared prompt beginnings. tensor_parallel: GPUs that share the model.
+    kv_cache_bytes: over all GPUs; None: vLLM takes what it finds, which on CUDA is nearly the whole device.
+    options: vLLM's own, which win (harness/config/engine_options.py).
     """
 
-    dtype: str = "auto"
+    dtype: str = "default"
     max_model_len: int = 2048
     max_num_seqs: int = 128
     threads: int | None = None
@@ -92,7 +94,7 @@ def working_dtype(model: ModelFolder, dtype: str) -> str:
 
 
 def _requested_dtype(dtype: str) -> str:
-    return "float32" if dtype == "auto" and device_name() == "cpu" else dtype
+    return cpu_dtype(dtype) if device_name() == "cpu" else dtype.replace("default", "auto")
 
 
 def engine_arguments(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:

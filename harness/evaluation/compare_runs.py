@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.processors import cpu_dtype
 from harness.core.run_directory import MANIFEST
 from harness.core.run_file import figures_of, read_answers, read_document, read_run
 from harness.core.statistics import holm, items_needed, minimum_detectable_effect
@@ -152,9 +153,15 @@ def _made_how(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         "device": run["hardware"].get("device"),
         "sandbox": run["hardware"].get("sandbox"),
-        "dtype": settings.get("dtype"),
+        "dtype": _dtype(settings.get("dtype"), run["hardware"]),
     }
     return {**found, "model": run["model"], **{name: run["versions"].get(name) for name in _VERSIONS}}
+
+
+def _dtype(asked: Any, hardware: Mapping[str, Any]) -> Any:
+    """What was asked for; on a CPU what that became on its processor."""
+    on_cpu = isinstance(asked, str) and hardware.get("device") == "cpu"
+    return cpu_dtype(asked, str(hardware.get("cpu"))) if on_cpu else asked
 
 
 def _refuse_unless(allowed: bool, folder: Path, serious: Mapping[str, Sequence[Any]]) -> None:

@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from harness.core.bounded_read import read_json, read_json_object
 from harness.core.chat import ChatFormat
 from harness.core.files import write_json
 from harness.core.labels import metric_label
+from harness.core.processors import cpu_formats, cpu_name
 from harness.core.run_file import RUN_FILE, read_run
 from harness.core.run_schema import SCHEMA_VERSION
 from harness.core.statistics import wilson
@@ -29,6 +29,7 @@ from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
 from harness.engine.devices import device_name
+from harness.engine.preload import preloaded
 from harness.evaluation.paired import read_samples
 from harness.models.registry import model_kind
 from harness_prune.vllm_name import vllm_version
@@ -198,22 +199,19 @@ def hardware() -> dict[str, Any]:
     return {
         "device": device,
         "cpu_cores": os.cpu_count(),
-        "cpu": _cpu_name(),
+        "cpu": _cpu(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "machine": platform.machine(),
         "gpus": _gpu_names() if device == "cuda" else [],
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "preloaded": preloaded(),
         "sandbox": mode_used(),
     }
 
 
-def _cpu_name() -> str | None:
+def _cpu() -> str | None:
     """As the kernel gives it, with what of its number formats matters for speed."""
-    fields = dict(re.findall(r"^(model name|flags)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
-    formats = [
-        name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in fields.get("flags", "").split()
-    ]
-    return f"{fields['model name']} ({', '.join(formats)})" if "model name" in fields else None
+    return f"{name} ({', '.join(cpu_formats())})" if (name := cpu_name()) else None
 
 
 def _gpu_names() -> Sequence[str]:

@@ -22,7 +22,7 @@ from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.engine.devices import device_name, gpus, release_device, worker_environment
 from harness.engine.engine_settings import engine_settings
-from harness.engine.memory_budget import side_by_side, with_kv_cache
+from harness.engine.memory_budget import side_by_side, with_kv_cache, working_dtype
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.resolve import DENSE, Arm
@@ -160,7 +160,8 @@ def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failur
 
 def _key(run: RunContext, state: VariantState) -> str:
     """A hash of what a variant's answers depend on, besides the settings that the directory is bound to."""
-    return digest([state.identity, run.max_model_len, device_name(), run.config.dtype, vllm_version()])
+    dtype = working_dtype(run.model, run.config.dtype)
+    return digest([state.identity, run.max_model_len, device_name(), dtype, vllm_version()])
 
 
 def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:

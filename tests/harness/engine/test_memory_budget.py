@@ -245,12 +245,16 @@ def test_auto_is_the_stored_half_type_or_the_devices_own(
     assert working_dtype(model(1, stored), asked) == expected
 
 
-def test_on_a_cpu_auto_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_default_is_fp32_and_auto_what_the_processor_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_budget, "device_name", lambda: "cpu")
-    assert working_dtype(model(1, "bfloat16"), "auto") == "float32"
+    for formats, auto in ((("avx2", "avx512_bf16"), "bfloat16"), (("avx2", "avx512f"), "float32")):
+        monkeypatch.setattr("harness.core.processors.cpu_formats", lambda formats=formats: formats)
+        assert working_dtype(model(1, "bfloat16"), "default") == "float32"
+        assert working_dtype(model(1, "float32"), "auto") == auto
+        assert engine_arguments(model(1), EngineSettings(dtype="auto"))["dtype"] == auto
     tiny = open_model(TINY_MATH)
     numbers = 2 * 4 * 2 * 32  # key and value, layers, KV heads, head_dim
-    assert cached_bytes_per_token(tiny, "auto") == 4 * numbers
+    assert cached_bytes_per_token(tiny, "default") == 4 * numbers
     assert cached_bytes_per_token(tiny, "bfloat16") == 2 * numbers
 
 

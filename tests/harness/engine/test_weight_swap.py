@@ -231,7 +231,7 @@ def test_every_family_swapped_gives_the_tokens_of_transformers(model_type: str, 
     ]
     with weights_as(way), engine(open_model(dense), SMALL) as llm:
         assert kv_bytes_per_token(llm) == cached_bytes_per_token(
-            open_model(dense), "auto"
+            open_model(dense), "default"
         )  # by the engine's own specification, and by formula
         with swapped(llm, file):
             assert answers(llm) == expected

@@ -21,7 +21,7 @@ RIGHT = {"dense": [True] * 9 + [False], "pruned": [True] * 5 + [False] * 5, "ran
 
 
 def make_run(
-    folder: Path, variants: dict[str, list[bool]], dtype: str = "auto", prompt: str = "p", **changes: Any
+    folder: Path, variants: dict[str, list[bool]], dtype: str = "default", prompt: str = "p", **changes: Any
 ) -> Path:
     rows = []
     for name, correct in variants.items():
@@ -84,11 +84,21 @@ def test_another_prompt_for_the_same_item_is_another_test(tmp_path: Path) -> Non
 
 def test_another_number_type_or_device_has_to_be_allowed(tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a", {"dense": [True]}), make_run(tmp_path / "b", {"dense": [True]}, dtype="bfloat16")
-    with pytest.raises(UsageError, match=r"dtype: auto there, bfloat16 in .*--different"):
+    with pytest.raises(UsageError, match=r"dtype: float32 there, bfloat16 in .*--different"):
         compare_runs([str(a), str(b)])
     found = compare_runs([str(a), str(b)], different=True)
-    assert found.settings == {str(b): {"dtype": ("auto", "bfloat16")}}
-    assert "dtype (auto / bfloat16)" in comparison_table(found).note
+    assert found.settings == {str(b): {"dtype": ("float32", "bfloat16")}}
+    assert "dtype (float32 / bfloat16)" in comparison_table(found).note
+
+
+def test_auto_is_what_it_became_on_the_processor(tmp_path: Path) -> None:
+    plain, native = ({"device": "cpu", "cpu": f"Some CPU ({name})"} for name in ("avx2", "avx2, amx_bf16"))
+    default = make_run(tmp_path / "default", {"dense": [True]}, hardware=plain)
+    slow = make_run(tmp_path / "slow", {"dense": [True]}, dtype="auto", hardware=plain)
+    fast = make_run(tmp_path / "fast", {"dense": [True]}, dtype="auto", hardware=native)
+    assert not compare_runs([str(default), str(slow)]).settings[str(slow)]
+    with pytest.raises(UsageError, match="dtype: float32 there, bfloat16 in"):
+        compare_runs([str(slow), str(fast)])
 
 
 def test_other_versions_are_said_and_not_refused(tmp_path: Path) -> None:
