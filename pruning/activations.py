@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pruning.layer_walk import ScoredTokens
 
 Observer = Callable[[int, Any], None]
-_CACHE_BYTES = 1 << 19  # of activations at a time on a CPU, so that they stay in a core's cache
+_CACHE_BYTES = 1 << 20  # of activations at a time on a CPU, so that they stay in a core's cache
 _PROMPT_MEAN, _PROMPT_M2 = 0, 1  # rows of the sums; one for each token statistic follows
 TOKEN_STATISTICS = ("mean_abs", "mean", "mean_square", "positive")
 _FIRST = 2

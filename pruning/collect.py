@@ -99,7 +99,7 @@ def _measure(
         walk.forward(module)
     if second:
         second.save()
-    return _Layer(sums.sums, sums.sample, weight.float().norm(dim=0).double())
+    return _Layer(sums.sums, sums.sample, weight.float().square().sum(dim=0).sqrt().double())
 
 
 def _statistics(done: Sequence[_Layer], calibration: CalibrationSet, gate: bool) -> ActivationStats:
