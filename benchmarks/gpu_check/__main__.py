@@ -28,7 +28,8 @@ from benchmarks.gpu_check.report import RESULTS, failed, read_results, write_rep
 from benchmarks.gpu_check.subjects import RATIOS, TINY, Amount, Subject, subjects_of
 from harness.core.errors import HarnessError, UsageError, first_line
 from harness.core.files import check_disk
-from harness.engine.devices import device_name, release_device
+from harness.core.memory import release_memory
+from harness.engine.devices import device_name
 from harness.engine.library_settings import library_settings, prepare_environment
 from harness.pipeline.run_json import hardware, versions
 
@@ -101,7 +102,7 @@ def outcome(job: Job, threads: int | None = None) -> dict[str, Any]:
     except (Exception, SystemExit) as error:
         click.echo(traceback.format_exc(), err=True)
         found = {"error": f"{type(error).__name__}: {first_line(error)}"}
-    release_device()
+    release_memory()
     found = {"seconds": time.monotonic() - started, **found}
     click.echo(f"{job.name}: {found['seconds']:.1f} s {found.get('error', '')}".rstrip(), err=True)
     return found

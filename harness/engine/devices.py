@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from contextlib import suppress
 
 from harness.core.errors import MeasurementError, UsageError
+from harness.core.memory import supports_bfloat16
 from harness.core.types.pruning import ModelShape
 
 _OLDEST = (
@@ -60,13 +60,6 @@ def _driver_bytes() -> int | None:
         pynvml.nvmlShutdown()
 
 
-def supports_bfloat16() -> bool:
-    """Whether the first GPU computes in bfloat16 itself, without emulation."""
-    import torch
-
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
 def half_dtype() -> str:
     """The 16-bit type of the first GPU: bfloat16, or float16 where it only emulates that."""
     return "bfloat16" if supports_bfloat16() else "float16"
@@ -110,15 +103,6 @@ def check_divides(name: str, shape: ModelShape, widths: tuple[int, ...], tensor_
     raise UsageError(
         f"tensor parallelism over {n} GPUs cannot divide the {what} of {name}; give another number of GPUs"
     )
-
-
-def release_device() -> None:
-    """Frees the GPU memory that torch caches, before another process starts an engine on the same GPU."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def worker_environment(number: int, size: int) -> dict[str, str]:

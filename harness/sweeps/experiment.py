@@ -16,11 +16,12 @@ from harness.config.settings import RunConfig
 from harness.core.errors import HarnessError, MeasurementError, first_line
 from harness.core.hashing import digest
 from harness.core.labels import arm_label
+from harness.core.memory import release_memory
 from harness.core.progress import progress_bar, say
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
-from harness.engine.devices import device_name, gpus, release_device, worker_environment
+from harness.engine.devices import device_name, gpus, worker_environment
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import side_by_side, with_kv_cache, working_dtype
 from harness.pipeline import stages
@@ -166,7 +167,7 @@ def _key(run: RunContext, state: VariantState) -> str:
 
 def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:
     sweep = run.config.sweep
-    release_device()
+    release_memory()
     if sweep.launcher == "ray":
         ray_workers.connect()
     default = ray_workers.default_workers if sweep.launcher == "ray" else _default_workers
