@@ -126,13 +126,26 @@ def mode_used() -> str | None:
 
 
 class _Worker:
-    """A checker process and its sandbox."""
+    """A checker process and its sandbox. Their processes take turns, dozens of times a program, so they share a core:
+    handing over to another one costs more than what they do.
+    """
 
-    def __init__(self, found: Confinement) -> None:
+    def __init__(self, found: Confinement, core: int) -> None:
+        self.core = core
         self.resources = contextlib.ExitStack()
         folder = self.resources.enter_context(found.folder())
         self.process = subprocess.Popen(
-            [sys.executable, "-s", "-S", "-P", "-m", "tasks.jail.checker", json.dumps(asdict(found)), folder],
+            [
+                sys.executable,
+                "-s",
+                "-S",
+                "-P",
+                "-m",
+                "tasks.jail.checker",
+                json.dumps(asdict(found)),
+                folder,
+                str(core),
+            ],
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -172,25 +185,28 @@ class _Worker:
 
 
 class Pool:
-    """`size` workers of one kind, started when they are first needed; one that breaks is replaced."""
+    """`size` workers of one kind, spread over the cores and started when they are first needed; one that breaks is
+    replaced.
+    """
 
     def __init__(self, found: Confinement, size: int) -> None:
         self.confinement = found
-        self.idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(size):
-            self.idle.put(None)
+        self.idle: queue.LifoQueue[_Worker | int] = queue.LifoQueue()  # a number: the core of one not yet started
+        cores = sorted(os.sched_getaffinity(0))
+        for number in range(size):
+            self.idle.put(cores[number % len(cores)])
 
     def run(
         self, program: str, entry_point: str, test: str, limits: Limits, reference: Reference | None = None
     ) -> Outcome:
         """As `run_tests`, or NO_REFERENCE."""
-        job = {"program": program, "entry_point": entry_point, "test": test, "limits": asdict(limits)}
+        job = {"program": program, "entry_point": entry_point, "test": test, "limits": vars(limits)}
         if reference:
             job["reference"] = asdict(reference)
         worker = self.idle.get()
         try:
             for _ in range(_ATTEMPTS):
-                if worker is None or not worker.usable:
+                if isinstance(worker, int) or not worker.usable:
                     worker = self._replace(worker)
                 outcome = worker.run(job)
                 if outcome is not None:
@@ -199,10 +215,11 @@ class Pool:
         finally:
             self.idle.put(worker)
 
-    def _replace(self, worker: _Worker | None) -> _Worker:
-        if worker:
+    def _replace(self, worker: _Worker | int) -> _Worker:
+        core = worker if isinstance(worker, int) else worker.core
+        if isinstance(worker, _Worker):
             worker.close()
-        fresh = _Worker(self.confinement)
+        fresh = _Worker(self.confinement, core)
         if not fresh.usable:
             fresh.close()
             raise MeasurementError("the sandbox for model-written code worked before and does not start now; run again")
@@ -210,17 +227,17 @@ class Pool:
 
     def close(self) -> None:
         while not self.idle.empty():
-            if worker := self.idle.get():
+            if isinstance(worker := self.idle.get(), _Worker):
                 worker.close()
 
 
 @functools.cache
-def _pool_of(size: int) -> Pool:
-    pool = Pool(confinement(), size)
+def _shared_pool() -> Pool:
+    pool = Pool(confinement(), os.cpu_count() or 1)
     atexit.register(pool.close)
     return pool
 
 
 def _pool() -> Pool:
     with _LOCK:
-        return _pool_of(os.cpu_count() or 1)
+        return _shared_pool()

@@ -33,6 +33,18 @@ def lines_of(node: ast.stmt) -> range:
     return range(first, (node.end_lineno or node.lineno) + 1)
 
 
+def children(node: ast.AST) -> list[ast.AST]:
+    """The nodes right below, in no order that counts; without the marks on names, whether they are read or written."""
+    found: list[ast.AST] = []
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if isinstance(value, list):
+            found += [part for part in value if isinstance(part, ast.AST)]
+        elif isinstance(value, ast.AST) and field != "ctx":
+            found.append(value)
+    return found
+
+
 def without_lines(source: str, gone: Set[int]) -> str:
     """The source without the lines of these numbers."""
     return "".join(line for number, line in enumerate(split_lines(source), 1) if number not in gone)

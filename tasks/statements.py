@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tasks.definitions import definitions_in, imported, is_own_module, only_reuses
+from tasks.source import children
 
 _Key = TypeVar("_Key")
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_MAKERS = (*_DEFINITIONS, ast.arg, ast.ExceptHandler)
 _NEVER = {"input", "exit", "quit", "breakpoint"}  # calls that wait or end
 _SETTINGS = {
     "setrecursionlimit",
@@ -27,6 +31,7 @@ _SETTINGS = {
     "simplefilter",
     "setlocale",
 }
+_GIVEN = frozenset({*dir(builtins), "__file__", "__doc__", "__builtins__"})  # to every program
 _DRIVERS = re.compile(r"main|tests?|test_\w*|\w*_tests?|check|run_tests|demo|example")
 
 
@@ -144,8 +149,7 @@ def _is_setting(node: ast.stmt) -> bool:
 def _founded(names: Mapping[int, _Names], kept: set[int], definitions: set[int]) -> set[int]:
     """Without statements that read, as they run, what no kept statement makes; `definitions` stay."""
     makers = Counter(name for key in kept for name in names[key].made)
-    makers.update({*dir(builtins), "__file__", "__doc__", "__builtins__"})
-    readers = _index((key, names[key].needed) for key in kept - definitions)
+    readers = _index((key, names[key].needed - _GIVEN) for key in kept - definitions)
     waiting = [name for name in readers if not makers[name]]
     kept = set(kept)
     while waiting:
@@ -162,19 +166,27 @@ def _names(node: ast.stmt) -> _Names:
     made: set[str] = set()
     called: set[str] = set()
     needed: set[str] = set()
+    of_module: set[str] = set()  # declared global: the module's, although it is assigned in a function
     for child, later in _walk(node):
         if isinstance(child, ast.Name):
-            (read if isinstance(child.ctx, ast.Load) else made).add(child.id)
-            needed |= {child.id} if isinstance(child.ctx, ast.Load) and not later else set()
-        else:
+            if not isinstance(child.ctx, ast.Load):
+                made.add(child.id)
+                continue
+            read.add(child.id)
+            if not later:
+                needed.add(child.id)
+        elif isinstance(child, ast.Call):
+            if isinstance(child.func, ast.Name):
+                called.add(child.func.id)
+        elif isinstance(child, ast.Global):
+            of_module.update(child.names)
+        elif isinstance(child, _MAKERS):
             made.update(_made_by(child))
-        if isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
-            called.add(child.func.id)
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        own = frozenset(read - (made - {node.name})) | _globals(node)
+    if isinstance(node, _SCOPES):
+        own = frozenset(read - (made - {node.name}) | of_module)
         return _Names(own, frozenset({node.name}), frozenset(called), frozenset())
     changed = {node.target.id} if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) else set()
-    needed = set() if isinstance(node, ast.Import | ast.ImportFrom | ast.Try) else needed - made | changed
+    needed = set() if isinstance(node, (ast.Import, ast.ImportFrom, ast.Try)) else needed - made | changed
     return _Names(frozenset(read - made | changed), frozenset(made), frozenset(called), frozenset(needed))
 
 
@@ -184,8 +196,8 @@ def _walk(node: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
     while waiting:
         one, later = waiting.pop()
         yield one, later
-        later = later or isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        waiting += [(child, later) for child in ast.iter_child_nodes(one)]
+        later = later or isinstance(one, _LATER)
+        waiting += [(child, later) for child in children(one)]
 
 
 def _made_by(node: ast.AST) -> set[str]:
@@ -197,8 +209,3 @@ def _made_by(node: ast.AST) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     return {node.name} if isinstance(node, ast.ExceptHandler) and node.name else set()
-
-
-def _globals(node: ast.stmt) -> frozenset[str]:
-    """What a definition declares global: it is the module's although it is assigned inside."""
-    return frozenset(name for child in ast.walk(node) if isinstance(child, ast.Global) for name in child.names)

@@ -10,6 +10,7 @@ import builtins
 import contextlib
 import json
 import re
+import resource
 import secrets
 import select
 import signal
@@ -19,9 +20,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from tasks.jail.confinement import Confinement
+from tasks.jail.confinement import ENVIRONMENT, Confinement
 from tasks.jail.server import PROOF, PROOFS
 from tasks.jail.values import dumps, unpack
 
@@ -44,11 +46,19 @@ class Limits:
     file_bytes: int = 32 << 20
 
     @property
-    def rlimits(self) -> dict[str, tuple[int, int]]:
-        """Name of the limit -> (soft, hard), for setrlimit(2)."""
-        whole = {"RLIMIT_AS": self.memory_bytes, "RLIMIT_FSIZE": self.file_bytes, "RLIMIT_NOFILE": 64, "RLIMIT_CORE": 0}
-        whole["RLIMIT_NPROC"] = 4096  # threads: processes are refused
-        return {"RLIMIT_CPU": (self.cpu_s, self.cpu_s + 1), **{name: (value, value) for name, value in whole.items()}}
+    def rlimits(self) -> list[tuple[int, int, int]]:
+        """(number of the limit, soft, hard), for setrlimit(2)."""
+        whole = {
+            resource.RLIMIT_AS: self.memory_bytes,
+            resource.RLIMIT_FSIZE: self.file_bytes,
+            resource.RLIMIT_NOFILE: 64,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_NPROC: 4096,  # threads: processes are refused
+        }
+        return [
+            (resource.RLIMIT_CPU, self.cpu_s, self.cpu_s + 1),
+            *((number, value, value) for number, value in whole.items()),
+        ]
 
 
 class Outcome(str):
@@ -93,7 +103,7 @@ class Jail:
                 stdin=inside.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={},
+                env=ENVIRONMENT,
                 cwd="/",
             )
         self.control.settimeout(_START_S)
@@ -168,31 +178,34 @@ class Candidate:
 
     def __init__(self, channel: socket.socket, program: str, limits: Limits) -> None:
         self.channel, self.deadline, self.pending = channel, time.monotonic() + limits.wall_s, b""
-        self.poll = select.poll()
-        self.poll.register(channel, select.POLLIN)
+        self.answers = select.poll()
+        self.answers.register(channel, select.POLLIN)
         channel.setblocking(False)
         self._send(json.dumps({"limits": limits.rlimits, "program": program}))
         self.over: BaseException | None = None
         defined = self._answer().get("defined")
-        if not isinstance(defined, list):
+        if not isinstance(defined, dict):
             raise Ended("crash")
-        self.names = frozenset(name for name in defined if isinstance(name, str))
+        self.defined: dict[str, Any] = defined  # name -> the number of a function, None of anything else
 
     def get(self, name: str, of: int | None = None) -> Any:
         """A global of the program, or an attribute of an opaque value."""
-        return self._ask(name, of)
+        number = self.defined.get(name) if of is None else None
+        return Opaque(self, number) if isinstance(number, int) else self._ask(name, of)
 
     def call(
         self, name: str | None, arguments: tuple[Any, ...], named: Mapping[str, Any], of: int | None = None
     ) -> Any:
         """A global function, a method of an opaque value, or (name None) the opaque value itself."""
-        return self._ask(name, of, dumps((list(arguments), dict(named)), _number))
+        given = f', "arguments": {dumps(list(arguments), _number)}'
+        return self._ask(name, of, f'{given}, "named": {dumps(dict(named), _number)}' if named else given)
 
-    def _ask(self, name: str | None, of: int | None, arguments: str | None = None) -> Any:
-        """`arguments`: the text of `dumps`, which is JSON and put in as it is."""
-        request = json.dumps({"name": name} if of is None else {"name": name, "of": of})
+    def _ask(self, name: str | None, of: int | None, given: str = "") -> Any:
+        """`given`: the rest of the request, as JSON."""
+        named = "null" if name is None else quoted(name)
+        place = "" if of is None else f', "of": {of}'
         try:
-            self._send(request if arguments is None else f'{request[:-1]}, "arguments": {arguments}}}')
+            self._send(f'{{"name": {named}{place}{given}}}')
             answer = self._answer()
         except (Ended, _Gone) as end:
             self.over = end  # a test that swallows everything does not swallow this
@@ -207,7 +220,7 @@ class Candidate:
     def _answer(self) -> dict[str, Any]:
         """The next line as an object; raises Ended where it is a fault, late, or no answer of our server."""
         try:
-            answer = json.loads(self._line())
+            answer = json.loads(self._line().decode())
         except (ValueError, RecursionError):
             raise Ended("crash") from None
         if not isinstance(answer, dict):
@@ -219,7 +232,7 @@ class Candidate:
     def _line(self) -> bytes:
         parts, size = [self.pending], len(self.pending)
         while b"\n" not in parts[-1]:
-            self._wait(select.POLLIN)
+            self._wait(self.answers)
             try:
                 part = self.channel.recv(_CHUNK)
             except OSError:
@@ -241,13 +254,14 @@ class Candidate:
             try:
                 left = left[self.channel.send(left) :]
             except BlockingIOError:
-                self._wait(select.POLLOUT)
+                room = select.poll()
+                room.register(self.channel, select.POLLOUT)
+                self._wait(room)
             except OSError:
                 return  # its last words, if any, are still to be read
 
-    def _wait(self, event: int) -> None:
-        self.poll.modify(self.channel, event)
-        if not self.poll.poll(1000 * max(0.0, self.deadline - time.monotonic())):
+    def _wait(self, event: select.poll) -> None:
+        if not event.poll(1000 * max(0.0, self.deadline - time.monotonic())):
             raise Ended("timeout")
 
 

@@ -1,8 +1,8 @@
 """The trusted process between us and a sandbox: runs a task's own tests and hands their calls to the candidate inside.
 
-Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT FOLDER`; one job a line on standard input, one
-verdict a line on standard output. It is a process of its own because tests work on what the candidate returned: a value
-that keeps them busy is ended from outside.
+Started by tasks/sandbox.py as `python -m tasks.jail.checker CONFINEMENT FOLDER CORE`; one job a line on standard input,
+one verdict a line on standard output. It is a process of its own because tests work on what the candidate returned: a
+value that keeps them busy is ended from outside.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tasks.jail.values import loads
 
 NO_REFERENCE = "no_reference"  # the outcome where the program that tests compare with gives nothing
 _MEMORY = 1 << 30  # of this process: tests, and what they build from returned values
+_PYTHONS_OWN = frozenset(dir(builtins))
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -79,13 +80,15 @@ def _names(candidate: Candidate, entry_point: str, test: str) -> dict[str, Any]:
     """The test's globals: what it mentions of the program's, functions and objects as Opaque. Python's own names stay
     Python's.
     """
-    mentioned = ({*_WORD.findall(test)} - set(dir(builtins)) | {entry_point}) & candidate.names
+    mentioned = ({*_WORD.findall(test)} - _PYTHONS_OWN | {entry_point}) & candidate.defined.keys()
     return {"__name__": "tests", **{name: candidate.get(name) for name in sorted(mentioned)}}
 
 
 def main() -> None:
     """Answers on a private descriptor, so that a test's print goes nowhere."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    with contextlib.suppress(OSError):  # a core that was taken away meanwhile
+        os.sched_setaffinity(0, {int(sys.argv[3])})
     confinement, folder = Confinement(**json.loads(sys.argv[1])), sys.argv[2]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -26,6 +26,8 @@ _ATTEMPTS = 20
 _FILES = ("kernel.py", "landlock.py", "filters.py", "folder.py", "values.py", "server.py")
 _OURS = re.compile(r"^from tasks\.jail\..*\n", re.MULTILINE)  # one file inside
 _DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/usr/lib/locale")
+# bound at once, because a function that is looked up after a fork copies pages; sets in the same order every time
+ENVIRONMENT = {"LD_BIND_NOW": "1", "PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
 _PACKAGES = ("site-packages", "dist-packages")  # of users: data sets with answers may lie there
 
 
@@ -158,8 +160,7 @@ def _readable(python: Path) -> list[str]:
 
 def _bubblewrap(bwrap: str, python: Path) -> tuple[str, ...]:
     options = ["--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1", "--cap-drop", "ALL"]
-    options += ["--die-with-parent", "--new-session", "--clearenv"]
-    options += ["--setenv", "PYTHONHASHSEED", "0", "--setenv", "PATH", "/usr/bin:/bin"]
+    options += ["--die-with-parent", "--new-session"]
     options += [*_binds(python), "--dev", "/dev", "--size", str(32 << 20), "--tmpfs", "/tmp"]
     options += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     return (bwrap, *options)

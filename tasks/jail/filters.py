@@ -6,11 +6,10 @@ table (aarch64).
 """
 
 import ctypes
-import functools
 import platform
-import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from ctypes import addressof
 from typing import Any
 
 from tasks.jail.kernel import no_new_privileges, prctl
@@ -148,7 +147,7 @@ _FCNTL_DENIED = (8, 10, 15, 1024, 1026)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: what Python asks of a descriptor; others may change files
 _IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _SOCKET_TYPE, _STREAM = 0xF, 1  # a datagram socket could be sent to any path
-_ANY_PID = b"\xff\xff\xff\x7f"  # above the largest process id of Linux
+_ANY_PID = 0x7FFFFFFF  # above the largest process id of Linux
 _FIRST_UNKNOWN = 463  # system calls that came after mseal, with numbers of every architecture
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH_*
 _CLONE_THREAD = 0x00010000
@@ -174,30 +173,25 @@ def server_filter() -> bytes:
     return _packed(program)
 
 
-def prepare_candidate_filter() -> None:
-    """Builds the filter of `restrict_candidate`, so that forked processes have it."""
-    _candidate_filter()
+def candidate_filter() -> Callable[[int], None]:
+    """A function that puts this process, by its number, under the candidate's filter, on top of the server's.
 
-
-def restrict_candidate(pid: int) -> None:
-    """This process, which is number `pid`, lives under the candidate's filter from here on, on top of the server's. It
-    is short, because the kernel goes through it once for every system call that there is, for every candidate.
+    It is built before the fork. The filter is short, because the kernel goes through it once for every system call that
+    there is, for every candidate.
     """
-    code, header, places = _candidate_filter()
-    for place in places:
-        struct.pack_into("I", code, place, pid)
-    prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))
+    code, header = _in_memory(_filter_of_any())
+    words = memoryview(code).cast("B").cast("I")
+    places = [place for place, word in enumerate(words) if word == _ANY_PID]
 
+    def restrict_candidate(pid: int) -> None:
+        for place in places:
+            words[place] = pid
+        prctl(_PR_SET_SECCOMP, 2, addressof(header))
 
-@functools.cache
-def _candidate_filter() -> tuple[Any, Any, tuple[int, ...]]:
-    """The program in memory, its header, and where the process id belongs."""
-    program = _filter_of_any()
-    return (*_in_memory(program), tuple(match.start() for match in re.finditer(re.escape(_ANY_PID), program)))
+    return restrict_candidate
 
 
 def _filter_of_any() -> bytes:
-    pid = struct.unpack("I", _ANY_PID)[0]
     column, program = _beginning()
     program += _refused(column, _NEEDED_BY_SERVER)
     program += _when(
@@ -206,7 +200,7 @@ def _filter_of_any() -> bytes:
     program += _when(
         _PRCTL[column], [(_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)]
     )
-    for numbers, own in ((_KILL, (pid,)), (_TGKILL, (pid,)), (_PRLIMIT, (0, pid))):
+    for numbers, own in ((_KILL, (_ANY_PID,)), (_TGKILL, (_ANY_PID,)), (_PRLIMIT, (0, _ANY_PID))):
         program += _only(numbers[column], [(_LOAD, 0, 0, _ARGUMENT)], own)
     return _packed(program)
 
@@ -248,11 +242,11 @@ def _packed(program: Sequence[Step]) -> bytes:
 def _in_memory(program: bytes) -> tuple[Any, Any]:
     """The program and struct sock_fprog, which points at it."""
     code = ctypes.create_string_buffer(program, len(program))
-    return code, ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    return code, ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, addressof(code)))
 
 
 def restrict(program: bytes) -> None:
     """From here on this thread and what it starts live under the filter. Raises OSError where the kernel has none."""
     _code, header = _in_memory(program)
     no_new_privileges()
-    prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header))
+    prctl(_PR_SET_SECCOMP, 2, addressof(header))

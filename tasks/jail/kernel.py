@@ -7,12 +7,13 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
+_prctl = libc.prctl
+_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
 def prctl(option: int, value: int, pointer: int = 0) -> None:
     """prctl(2); raises OSError."""
-    arguments = [ctypes.c_ulong(part) for part in (value, pointer, 0, 0)]
-    if libc.prctl(option, *arguments) != 0:
+    if _prctl(option, value, pointer, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option} failed")
 
 

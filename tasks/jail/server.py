@@ -11,17 +11,19 @@ import gc
 import json
 import mmap
 import os
-import random
-import resource
 import select
 import signal
 import socket
 import sys
-import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from json.encoder import encode_basestring_ascii as quoted
+from os import close, getpid, read, write  # by name: looking into a module copies its pages after a fork
+from resource import RLIMIT_CORE, setrlimit
+from sys import modules
+from types import FunctionType, ModuleType
 from typing import Any
 
-from tasks.jail.filters import prepare_candidate_filter, restrict, restrict_candidate, server_filter
+from tasks.jail.filters import candidate_filter, restrict, server_filter
 from tasks.jail.folder import empty, is_over
 from tasks.jail.kernel import die_with_parent, drop_capabilities, hide
 from tasks.jail.landlock import only
@@ -29,62 +31,81 @@ from tasks.jail.values import TooLarge, dumps, unpack
 
 PROOF = 32  # bytes
 PROOFS = 1024 * PROOF
-MOST_FILES, MOST_BYTES, LOOK_EVERY_S = 4096, 32 << 20, 0.05  # of the folder that a program may write in
+DESCRIPTOR_SPACE = socket.CMSG_LEN(4)
+REPORT = b'{"signal": %d, "cpu_s": %f, "full": %d}\n'
+READ = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # (text, start) -> (value, end)
+MOST_FILES, MOST_BYTES, LOOK_EVERY_MS = 4096, 32 << 20, 50  # of the folder that a program may write in
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 WIPE_ON_FORK = 18  # MADV_WIPEONFORK of madvise(2)
 OPAQUE: list[Any] = []
+REHEARSALS = 20  # Python adapts code to its types after a few runs
+REHEARSAL = (
+    b"""{"limits": [[%d, 0, 0]], "program": "def f(x):\\n    return x"}
+{"name": "f"}
+{"name": null, "of": 0, "arguments": [1]}
+{"name": null, "of": 0, "arguments": [[1, 2.5, "a", true, null]]}
+"""
+    % RLIMIT_CORE
+)
 
 
 def serve(control: socket.socket, folder: str, proofs: memoryview) -> None:
     """Forks a process per candidate and reports how it ended, until `control` is closed or the proofs are used up;
     empties `folder` after each.
     """
-    prepare_candidate_filter()
+    restrict_candidate = candidate_filter()
+    rehearse()
     gc.collect()
     gc.freeze()
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
     for start in range(0, len(proofs), PROOF):
-        word, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        word, rights, _, _ = control.recvmsg(1, DESCRIPTOR_SPACE)
         if not word:
             return
+        channel = int.from_bytes(rights[0][2], sys.byteorder)
         pid = os.fork()
         if pid == 0:
-            control.close()
-            answer(socket.socket(fileno=descriptors[0]))
-        os.close(descriptors[0])
-        full = watch(control, folder)
+            close(control.fileno())
+            answer(channel, restrict_candidate)
+        close(channel)
+        full = watch(poll, folder)
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-        if full:
-            control.recv(1)
+        control.recv(1)
         empty(folder)
-        report = {
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "full": full,
-        }
-        control.sendmsg([proofs[start : start + PROOF], json.dumps(report).encode() + b"\n"])
+        report = REPORT % (os.WTERMSIG(status), usage.ru_utime + usage.ru_stime, full)
+        control.sendmsg([proofs[start : start + PROOF], report])
 
 
-def watch(control: socket.socket, folder: str) -> bool:
+def watch(poll: select.poll, folder: str) -> bool:
     """Waits for the end of a candidate; whether it came because `folder` is too full: no limit of the kernel counts
     files.
     """
-    while not select.select([control], [], [], LOOK_EVERY_S)[0]:
+    while not poll.poll(LOOK_EVERY_MS):
         if is_over(folder, MOST_FILES, MOST_BYTES):
             return True
-    control.recv(1)
     return False
 
 
-def answer(channel: socket.socket) -> None:
+def rehearse() -> None:
+    """Goes through what a candidate's process does, so that Python's caches are full before the fork: what is written
+    after it copies a page of memory, and copied pages are most of what a short program costs.
+    """
+    for _ in range(REHEARSALS):
+        host, channel = socket.socketpair()
+        with host, channel:
+            host.sendall(REHEARSAL)
+            host.shutdown(socket.SHUT_WR)
+            live(channel.fileno(), restrict=lambda _pid: None)
+        OPAQUE.clear()
+    del modules["candidate"]
+
+
+def answer(channel: int, restrict: Callable[[int], None]) -> None:
     """The life of a candidate's process; it ends here."""
     try:
-        requests = received(channel)
-        job = next(requests)
-        confine(job["limits"])
-        space = define(job["program"], channel)
-        for request in requests:
-            say(channel, respond(space, request))
+        live(channel, restrict)
     except MemoryError:
         say(channel, '{"fault": "memory"}')
     except BaseException as error:
@@ -92,39 +113,55 @@ def answer(channel: socket.socket) -> None:
     os._exit(0)
 
 
-def received(channel: socket.socket) -> Iterator[dict[str, Any]]:
+def live(channel: int, restrict: Callable[[int], None]) -> None:
+    """Defines the program and answers requests about it, until the host closes the channel."""
+    requests = received(channel)
+    job = next(requests)
+    confine(job["limits"])
+    restrict(getpid())
+    space = define(job["program"], channel)
+    for request in requests:
+        say(channel, respond(space, request))
+
+
+def received(channel: int) -> Iterator[dict[str, Any]]:
     """The host's requests, one a line, until it closes the channel."""
     raw = b""
-    while part := channel.recv(1 << 16):
-        raw += part
-        while b"\n" in part:
-            line, _, raw = raw.partition(b"\n")
-            yield json.loads(line)
-            part = raw
+    while part := read(channel, 1 << 16):
+        *lines, raw = (raw + part).split(b"\n")
+        for line in lines:
+            yield READ(line.decode(), 0)[0]
 
 
-def confine(limits: dict[str, list[int]]) -> None:
-    """Sets limits (name -> [soft, hard]) and system call filters for this process, for good."""
+def confine(limits: list[tuple[int, int, int]]) -> None:
+    """Sets limits (number, soft, hard) of this process, for good."""
     die_with_parent()
-    for name, (soft, hard) in limits.items():
-        resource.setrlimit(getattr(resource, name), (soft, hard))
-    restrict_candidate(os.getpid())
-    random.seed(0)
-    sys.setrecursionlimit(sys.getrecursionlimit() + 16)  # our own frames are not the candidate's
+    for number, soft, hard in limits:
+        setrlimit(number, (soft, hard))
 
 
-def define(program: str, channel: socket.socket) -> dict[str, Any]:
+def define(program: str, channel: int) -> dict[str, Any]:
     """Runs the program as a module, reports the names that it defines, and returns them with their values."""
     try:
         code = compile(program, "candidate.py", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         say(channel, '{"fault": "syntax_error"}')
         os._exit(0)
-    module = types.ModuleType("candidate")
-    sys.modules["candidate"] = module
-    exec(code, module.__dict__)
-    say(channel, json.dumps({"defined": [name for name in list(module.__dict__) if type(name) is str]}))
-    return module.__dict__
+    module = ModuleType("candidate")
+    modules["candidate"] = module
+    space = module.__dict__
+    exec(code, space)
+    say(channel, f'{{"defined": {{{", ".join(names(space))}}}}}')
+    return space
+
+
+def names(space: dict[str, Any]) -> list[str]:
+    """The names that a program has made, as JSON, with the numbers of functions: the host need not ask for those."""
+    return [
+        f"{quoted(name)}: {keep(value) if type(value) is FunctionType else 'null'}"
+        for name, value in list(space.items())
+        if type(name) is str
+    ]
 
 
 def respond(space: dict[str, Any], request: dict[str, Any]) -> str:
@@ -135,7 +172,8 @@ def respond(space: dict[str, Any], request: dict[str, Any]) -> str:
     if "arguments" not in request:
         return value_text(getattr(target, name) if target is not None else space[name])
     function: Any = target if name is None else getattr(target, name) if target is not None else space[name]
-    positional, named = unpack(request["arguments"], known)
+    positional = unpack(request["arguments"], known)
+    named = unpack(request["named"], known) if "named" in request else {}
     try:
         return value_text(function(*positional, **named))
     except MemoryError:
@@ -169,9 +207,11 @@ def keep(value: Any) -> int:
     return len(OPAQUE) - 1
 
 
-def say(channel: socket.socket, text: str) -> None:
+def say(channel: int, text: str) -> None:
     """Sends one line to the host."""
-    channel.sendall(text.encode() + b"\n")
+    line = text.encode() + b"\n"
+    while line:
+        line = line[write(channel, line) :]
 
 
 def main() -> None:
@@ -183,6 +223,7 @@ def main() -> None:
     os.close(nothing)
     hide()
     die_with_parent()
+    os.environ.pop("LD_BIND_NOW", None)  # was for the loader, and is no program's business
     settings = json.loads(sys.argv.pop())
     folder = settings["folder"]
     os.chdir(folder)
@@ -190,6 +231,7 @@ def main() -> None:
     drop_capabilities()
     restrict(server_filter())
     empty(folder)  # of what a server before this one left
+    sys.setrecursionlimit(sys.getrecursionlimit() + 16)  # our own frames are not the candidate's
     control.sendall(b"ready\n")
     serve(control, folder, receive_proofs(control))
 
@@ -214,6 +256,11 @@ def receive_proofs(control: socket.socket) -> memoryview:
         os._exit(0)
     return proofs
 
+
+# the same numbers for every program: without its hook the module does not seed itself again after a fork
+register, os.register_at_fork = os.register_at_fork, lambda **_hooks: None
+__import__("random").seed(0)
+os.register_at_fork = register
 
 # what programs of this kind import; a forked process has them at no cost
 for name in (

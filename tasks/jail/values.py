@@ -8,49 +8,26 @@ a number that stands for it.
 import json
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 DEPTH, NODES, TEXT = 200, 200_000, 1 << 20  # limits of one value: nesting, parts, characters of JSON
 _LONGEST_PLAIN_INT = 8192  # bits; decimal text of longer ones is refused by Python
-_CONTAINERS: tuple[Any, ...] = (list, tuple, set, frozenset)
-_ITERATORS: tuple[Any, ...] = (
-    type(iter([])),
-    type(iter(())),
-    type(x for x in [0]),
-    map,
-    filter,
-    zip,
-    enumerate,
-    reversed,
-)
 _TYPES: dict[str, type] = {
     kind.__name__: kind for kind in (bool, int, float, str, bytes, complex, list, tuple, set, frozenset, dict)
 }
-_VIEWS: dict[type, str] = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
 
 
 class TooLarge(Exception):
     """A value that is nested, or long, beyond the limits."""
 
 
-class _Budget:
-    def __init__(self) -> None:
-        self.nodes = NODES
-        self.text = TEXT
-
-    def spend(self, characters: int = 0) -> None:
-        self.nodes -= 1
-        self.text -= characters
-        if self.nodes < 0 or self.text < 0:
-            raise TooLarge
-
-
 def dumps(value: Any, opaque: Callable[[Any], int]) -> str:
     """JSON text of a value; `opaque(x)` gives the number for what cannot cross. Raises TooLarge."""
-    return json.dumps(_pack(value, opaque, DEPTH, _Budget()))
+    return _Writer(opaque).text(value, DEPTH)
 
 
 def loads(text: str, known: Callable[[int], Any]) -> Any:
@@ -72,77 +49,138 @@ def unpack(packed: Any, known: Callable[[int], Any]) -> Any:
         raise ValueError(f"not a value: {type(error).__name__}") from None
 
 
-def _pack(value: Any, opaque: Callable[[Any], int], depth: int, budget: _Budget) -> Any:
-    """By the real type: `__class__` of an object may lie, type() does not."""
-    if depth == 0:
-        raise TooLarge
-    budget.spend()
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    for base, packed in _SCALARS.items():
-        if issubclass(kind, base):
-            return packed(value, budget)
+class _Writer:
+    """The text of one value, and what is left of the limits."""
 
-    def inner(part: Any) -> Any:
-        return _pack(part, opaque, depth - 1, budget)
+    def __init__(self, opaque: Callable[[Any], int]) -> None:
+        self.opaque = opaque
+        self.nodes = NODES
+        self.characters = TEXT
 
-    for container in _CONTAINERS:
-        if issubclass(kind, container):
-            parts = [inner(part) for part in container.__iter__(value)]
-            return parts if container is list else {container.__name__: parts}
-    if issubclass(kind, dict):
-        return {"dict": [[inner(key), inner(part)] for key, part in dict.items(value)]}
-    if kind in _ITERATORS or kind in _VIEWS:
-        return {_VIEWS.get(kind, "iterator"): [inner(part) for part in value]}
-    if kind is range:
-        return {"range": [value.start, value.stop, value.step]}
-    if kind is Fraction:
-        return {"fraction": [_int(value.numerator, budget), _int(value.denominator, budget)]}
-    if kind is Decimal or kind is bytearray:
-        return {kind.__name__: _str(str(value), budget) if kind is Decimal else _bytes(bytes(value), budget)["bytes"]}
-    if kind is deque:
-        return {"deque": [inner(part) for part in value]}
-    if kind is type and value in _TYPES.values():
-        return {"type": value.__name__}
-    return {"opaque": opaque(value)}
+    def text(self, value: Any, depth: int) -> str:
+        """By the real type: `__class__` of an object may lie, type() does not."""
+        self.nodes -= 1
+        if depth == 0 or self.nodes < 0:
+            raise TooLarge
+        kind = type(value)
+        write = _EXACT.get(id(kind)) or next((_OF_BASE[base] for base in _OF_BASE if issubclass(kind, base)), _opaque)
+        return write(self, value, depth - 1)
+
+    def spend(self, characters: int) -> None:
+        self.characters -= characters
+        if self.characters < 0:
+            raise TooLarge
 
 
-def _int(value: Any, budget: _Budget) -> Any:
+_Write = Callable[[_Writer, Any, int], str]
+
+
+def _int(writer: _Writer, value: Any, _depth: int) -> str:
     value = int.__pos__(value)
     if value.bit_length() <= _LONGEST_PLAIN_INT:
-        return value
-    budget.spend(value.bit_length() // 4)
-    return {"int": hex(value)}
+        return str(value)
+    writer.spend(value.bit_length() // 4)
+    return f'{{"int": "{value:#x}"}}'
 
 
-def _float(value: Any, _budget: _Budget) -> Any:
+def _float(_writer: _Writer, value: Any, _depth: int) -> str:
     value = float.__pos__(value)
-    return value if math.isfinite(value) else {"float": repr(value)}
+    return repr(value) if math.isfinite(value) else f'{{"float": "{value!r}"}}'
 
 
-def _str(value: Any, budget: _Budget) -> str:
-    budget.spend(str.__len__(value))
-    return str.__str__(value)
+def _str(writer: _Writer, value: Any, _depth: int) -> str:
+    writer.spend(str.__len__(value))
+    return quoted(str.__str__(value))
 
 
-def _bytes(value: Any, budget: _Budget) -> Any:
-    budget.spend(2 * bytes.__len__(value))
-    return {"bytes": bytes.hex(value)}
+def _bytes(writer: _Writer, value: Any, _depth: int) -> str:
+    writer.spend(2 * bytes.__len__(value))
+    return f'{{"bytes": "{bytes.hex(value)}"}}'
 
 
-def _complex(value: Any, budget: _Budget) -> Any:
+def _complex(writer: _Writer, value: Any, depth: int) -> str:
     value = complex.__pos__(value)
-    return {"complex": [_float(value.real, budget), _float(value.imag, budget)]}
+    return f'{{"complex": [{_float(writer, value.real, depth)}, {_float(writer, value.imag, depth)}]}}'
 
 
-_SCALARS: dict[type, Callable[[Any, _Budget], Any]] = {
+def _sequence(parts: Callable[[Any], Iterable[Any]], tag: str = "") -> _Write:
+    """{tag: [parts]}, or the list alone; `parts` are a base type's own."""
+    head, tail = (f'{{"{tag}": [', "]}") if tag else ("[", "]")
+
+    def write(writer: _Writer, value: Any, depth: int) -> str:
+        return f"{head}{', '.join([writer.text(part, depth) for part in parts(value)])}{tail}"
+
+    return write
+
+
+def _dict(writer: _Writer, value: Any, depth: int) -> str:
+    pairs = [f"[{writer.text(key, depth)}, {writer.text(part, depth)}]" for key, part in dict.items(value)]
+    return f'{{"dict": [{", ".join(pairs)}]}}'
+
+
+def _fraction(writer: _Writer, value: Any, depth: int) -> str:
+    return f'{{"fraction": [{_int(writer, value.numerator, depth)}, {_int(writer, value.denominator, depth)}]}}'
+
+
+def _decimal(writer: _Writer, value: Any, depth: int) -> str:
+    return f'{{"Decimal": {_str(writer, str(value), depth)}}}'
+
+
+def _bytearray(writer: _Writer, value: Any, _depth: int) -> str:
+    writer.spend(2 * len(value))
+    return f'{{"bytearray": "{value.hex()}"}}'
+
+
+def _range(_writer: _Writer, value: Any, _depth: int) -> str:
+    return f'{{"range": [{value.start}, {value.stop}, {value.step}]}}'
+
+
+def _type(writer: _Writer, value: Any, depth: int) -> str:
+    return f'{{"type": "{value.__name__}"}}' if value in _TYPES.values() else _opaque(writer, value, depth)
+
+
+def _opaque(writer: _Writer, value: Any, _depth: int) -> str:
+    return f'{{"opaque": {writer.opaque(value)}}}'
+
+
+_OF_BASE: dict[type, _Write] = {  # values of subclasses are written as their base's
     int: _int,
     float: _float,
     str: _str,
     bytes: _bytes,
     complex: _complex,
+    list: _sequence(list.__iter__),
+    tuple: _sequence(tuple.__iter__, "tuple"),
+    set: _sequence(set.__iter__, "set"),
+    frozenset: _sequence(frozenset.__iter__, "frozenset"),
+    dict: _dict,
 }
+_ITERATORS: tuple[Any, ...] = (
+    type(iter([])),
+    type(iter(())),
+    type(x for x in [0]),
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+)
+_OF_KIND: dict[type, _Write] = {
+    type(None): lambda _writer, _value, _depth: "null",
+    bool: lambda _writer, value, _depth: "true" if value else "false",
+    **dict.fromkeys(_ITERATORS, _sequence(iter, "iterator")),
+    type({}.keys()): _sequence(iter, "keys"),
+    type({}.values()): _sequence(iter, "values"),
+    type({}.items()): _sequence(iter, "items"),
+    range: _range,
+    Fraction: _fraction,
+    Decimal: _decimal,
+    bytearray: _bytearray,
+    deque: _sequence(iter, "deque"),
+    type: _type,
+}
+# by identity: hash and equality of a class may be a program's own
+_EXACT = {id(kind): write for kind, write in (_OF_BASE | _OF_KIND).items()}
 _REBUILD: dict[str, Callable[[Any], Any]] = {
     "int": lambda v: int(v, 16),
     "float": float,

@@ -33,6 +33,11 @@ def test_a_sandbox_is_available() -> None:
     assert available() is None
 
 
+def test_the_processes_of_a_worker_share_a_core() -> None:
+    program = "import os\ndef f(x): return os.sched_getaffinity(0)"
+    assert run_tests(program, "f", "assert len(f(1)) == 1") == "passed"
+
+
 def test_calls_with_values_of_every_kind() -> None:
     program = "def f(x, *, y=0): return x, y"
     values = """[None, True, 1, -(10**5000), 1.5, float('inf'), 'é\\ud800', b'a', 2j, (1, [2]), {3: {4}}, frozenset(),
@@ -190,6 +195,9 @@ FORGERIES = [
     "{'fault': ['passed']}",
     "{'value': '2'}",
     "{'defined': ['f']}\\n{'value': '2'}",
+    "{'defined': {'f': -1}}\\n{'value': '2'}",
+    "{'defined': {'f': true}}\\n{'value': '2'}",
+    "{'defined': {'f': 99999}}\\n{'value': '2'}",
     "{'defined': 5}",
     "[]",
     "nonsense",

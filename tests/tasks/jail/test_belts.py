@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -143,6 +144,19 @@ def test_a_sandbox_is_replaced_when_its_proofs_are_used_up() -> None:
 def test_a_verdict_does_not_depend_on_the_mode(found: Confinement, body: str, expected: str) -> None:
     with started(found) as jail:
         assert outcome(jail, f"def f(x):\n    {body}") == expected
+
+
+def test_chance_is_the_same_for_every_program_and_in_every_mode() -> None:
+    """What a program draws, the order of its sets, and its environment."""
+    program = "import os, random\ndef f(x): return random.random(), hash('a'), sorted({*os.environ} - {'PWD'})"
+    seen = set()
+    for found in WAYS:
+        with started(found) as jail:
+            for _ in range(2):
+                with jail.candidate(program, Limits()) as candidate:
+                    seen.add(repr(candidate.call("f", (1,), {})))
+    assert len(seen) == 1, seen
+    assert repr(random.Random(0).random()) in (only := seen.pop()) and "['LC_CTYPE', 'PATH', 'PYTHONHASHSEED']" in only
 
 
 @pytest.mark.parametrize("found", WAYS, ids=lambda found: f"{found.mode}-{found.uid}")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.jail.values import TooLarge, dumps, loads
+from tasks.jail.values import DEPTH, TooLarge, dumps, loads
 
 _plain = (
     st.none()
@@ -63,6 +63,25 @@ def test_special_values_and_subclasses() -> None:
     )
     opaque = object()
     assert there_and_back([opaque])[0] is opaque
+
+
+def test_a_class_with_an_equality_of_its_own_is_opaque() -> None:
+    class Meta(type):
+        def __eq__(cls, other: object) -> bool:  # without a hash
+            return True
+
+    value = Meta("Odd", (), {})()
+    assert there_and_back([value]) == [value] and there_and_back(Meta("Text", (str,), {})("a")) == "a"
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {1: v}, lambda v: deque([v])])
+def test_values_may_be_nested_as_deep_as_the_limit_says(wrap: Any) -> None:
+    value: Any = 1
+    for _ in range(DEPTH - 1):
+        value = wrap(value)
+    assert loads(dumps(value, lambda _: 0), lambda _: 0) == value
+    with pytest.raises(TooLarge):
+        dumps(wrap(value), lambda _: 0)
 
 
 LARGE = {"text": "x" * (2 << 20), "list": [0] * 300_000, "int": 1 << (1 << 23), "endless": (x for x in iter(int, 1))}
