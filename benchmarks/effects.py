@@ -15,6 +15,7 @@ from typing import Any, cast
 import click
 
 from harness.core.chat import ChatFormat
+from harness.core.mask_statistics import difference_over_masks
 from harness.core.progress import say
 from harness.core.statistics import paired_mean_difference
 from harness.engine.library_settings import prepare_environment
@@ -112,15 +113,18 @@ def evaluate_arm(
 
 
 def contrast(scratch: Path) -> dict[str, list[float]]:
-    """Selective minus the mean of the random seeds, and minus dense, on mini_math: [difference, low, high]."""
+    """Selective minus the mean of random masks, over masks and items, and minus dense, over items, on mini_math:
+    [difference, low, high].
+    """
 
-    def right(name: str) -> list[float]:
+    def right(name: str) -> list[bool]:
         rows = read_correct(scratch / "samples" / name / "mini_math.jsonl")
-        return [float(rows[i]) for i in sorted(rows)]
+        return [rows[i] for i in sorted(rows)]
 
     selective = right("selective")
+    value, low, high = difference_over_masks(selective, [right(f"random-{seed}") for seed in SEEDS])
     return {
-        "selective_minus_random": list(paired_mean_difference(selective, [right(f"random-{seed}") for seed in SEEDS])),
+        "selective_minus_random": [-value, -high, -low],
         "selective_minus_dense": list(paired_mean_difference(selective, [right("dense")])),
     }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.statistics import paired_mean_difference
+from harness.core.mask_statistics import mean_over_masks
 from harness.evaluation.paired import read_correct
 
 RATIOS, SEEDS, ARMS = (0.3, 0.5), (0, 1, 2), ("selective", "random", "reverse", "dense")
@@ -86,18 +86,18 @@ def answers(folder: Path, variant: str, task: str) -> list[float]:
 
 
 def summary(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Means in percent; differences in points with 95 % intervals, one value an item (its mean over the seeds)."""
-    before, after, control = (outcome[key].mean(axis=0) for key in ("before", "after", "control"))
+    """Means in percent; differences in points with 95 % intervals over seeds and items."""
+    before, after, control = (outcome[key] for key in ("before", "after", "control"))
     gap = float((control - before).mean())
     found: dict[str, Any] = {key: round(100 * float(value.mean()), 2) for key, value in outcome.items()}
     found["after_by_seed"] = [round(100 * float(value.mean()), 2) for value in outcome["after"]]
     found["share"] = round(float((after - before).mean()) / gap, 3) if gap > 0 else None
     for name, others in {
-        "gained": [before],
-        "margin_over_half": [before, control],
-        "against_control": [control],
+        "gained": before,
+        "margin_over_half": (before + control) / 2,
+        "against_control": control,
     }.items():
-        found[name] = [round(100 * value, 2) for value in paired_mean_difference(after, others)]
+        found[name] = [round(100 * value, 2) for value in mean_over_masks(after - others)]
     return found
 
 

@@ -19,9 +19,11 @@ from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.calibration import TokenScope
 from harness.core.types.pruning import Allocation, Method, NeuronScores, PruningPlan
 from pruning.families import MOST_SIZES
+from pruning.matched import matched_keep
 from pruning.scores import UNIT_FREE, check_metric
 
 BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items: docs/pruning.md
+CONTRIBUTION = "contrib"  # the metric by which neurons are protected and matched
 _PLAN_BYTES = 1 << 30  # 80 layers that keep 53,248 neurons take 17 MB
 _MOST_SEED = 10**18 - 1
 _WIDE, _WIDE_ALIGNMENT, _SMALL_ALIGNMENT = 1024, 128, 16
@@ -36,11 +38,11 @@ def choose_metric(method: Method, metric: str | None, compensate: bool | None) -
     """The metric, and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
 
     By default selective pruning uses `best`, what the task can do without, and reverse pruning S, what is specific to
-    it.
+    it, as does `matched`, its control.
     """
     if method == "random":
         return None, bool(compensate)
-    name = metric or {"selective": "best", "reverse": "smd"}[method]
+    name = metric or {"selective": "best", "reverse": "smd", "matched": "smd"}[method]
     if name == "best":
         return BEST_METRIC, compensate is not False
     return check_metric(name), bool(compensate)
@@ -108,12 +110,15 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
             f"protect {request.protect} keeps more than the width {uniform} that "
             f"ratio {request.ratio} leaves; lower one"
         )
+    if request.method == "matched" and 2 * uniform < intermediate_size:
+        raise UsageError(f"ratio {request.ratio} is over 0.5, where not every neuron has another one as its match")
     if request.allocation == "global":
         _floor(uniform, intermediate_size, request.alignment, request.min_width)
 
 
 def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
-    """Removes the lowest scores (selective), the highest (reverse) or any (random), with uniform or per-layer widths.
+    """Removes the lowest scores (selective), the highest (reverse), any (random), or in place of the highest others of
+    the same contribution (matched), with uniform or per-layer widths.
 
     Raises:
         UsageError: The scores lack the metric, or the widths are impossible.
@@ -129,6 +134,8 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
     ranked[_protected(scores, request.protect)] = np.inf
     widths = _widths(ranked, request)
     keep = tuple(_best(ranked[layer], width) for layer, width in enumerate(widths))
+    if request.method == "matched":
+        keep = tuple(map(matched_keep, keep, _scores_of(scores.scores, CONTRIBUTION)))
     return PruningPlan(
         keep=keep,
         intermediate_size=intermediate_size,
@@ -174,7 +181,7 @@ def _protected(scores: NeuronScores, share: float) -> npt.NDArray[np.bool_]:
     mask = np.zeros(table.shape, dtype=bool)
     count = round(share * table.shape[1])
     if count:
-        best = np.argsort(-_scores_of(scores.scores, "contrib"), axis=1, kind="stable")[:, :count]
+        best = np.argsort(-_scores_of(scores.scores, CONTRIBUTION), axis=1, kind="stable")[:, :count]
         np.put_along_axis(mask, best, True, axis=1)
     return mask
 

@@ -5,13 +5,14 @@ model.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.contained_files import leads_out
 from harness.core.labels import arm_label, metric_label
+from harness.core.statistics import is_able
 from reports.figures import interval, measured, mebibytes, percent, unit
 from reports.sections.claims import sweep_sentences
 from reports.sections.recovery import recovery_sentences
@@ -21,18 +22,22 @@ from reports.sections.serving import serving_sentences
 @dataclass(frozen=True)
 class Choice:
     """The variant that the verdict is about, and whether it was shown to lose less than `margin` (None: no margin was
-    declared).
+    declared). `everywhere`: on every task that the dense model can do. `farther`: the arm and the ratio that go farther
+    on the target alone.
     """
 
     variant: Mapping[str, Any]
     margin: float | None = None
     shown: bool = True
+    everywhere: bool = False
+    farther: tuple[str, float] | None = None
 
 
 def choice(run: Mapping[str, Any]) -> Choice | None:
     """The recommended variant; None where nothing was pruned from a dense model.
 
-    In a sweep: the largest ratio shown to lose less than the margin, or else the smallest ratio.
+    In a sweep: the largest ratio shown to lose less than the margin on every task, else on the target alone, or else
+    the smallest ratio.
     """
     by_name = {v["name"]: v for v in run["variants"]}
     if run.get("sweep"):
@@ -46,18 +51,31 @@ def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) 
     points = [
         p
         for p in run["sweep"]["points"]
-        if p["task"] == run["task"] and by_name[p["variants"][0]]["method"] != "reverse"
+        if p["task"] == run["task"] and by_name[p["variants"][0]]["method"] not in ("reverse", "matched")
     ]
-    reach = {t["arm"]: t["non_inferior"] for t in run["sweep"]["thresholds"]}
+    reach, everywhere = (
+        {t["arm"]: t.get(key) or 0.0 for t in run["sweep"]["thresholds"]} for key in ("non_inferior", "everywhere")
+    )
     if not points or not reach:
         return None
-    margin = run["sweep"]["thresholds"][0]["margin"]
+    margin, target, safe = (
+        run["sweep"]["thresholds"][0]["margin"],
+        _farthest(points, reach),
+        _farthest(points, everywhere),
+    )
+    if target is None:
+        smallest = min(points, key=lambda p: (p["ratio_neurons"], -p["value"]))
+        return Choice(by_name[smallest["variants"][0]], margin, False)
+    if safe is None:
+        return Choice(by_name[target["variants"][0]], margin)
+    farther = (target["arm"], target["ratio_neurons"]) if target["ratio_neurons"] > safe["ratio_neurons"] else None
+    return Choice(by_name[safe["variants"][0]], margin, everywhere=True, farther=farther)
+
+
+def _farthest(points: Sequence[Mapping[str, Any]], reach: Mapping[str, float]) -> Mapping[str, Any] | None:
+    """The point at the largest ratio up to which its arm holds; None where none does."""
     held = [p for p in points if 0 < p["ratio_neurons"] <= reach.get(p["arm"], 0.0) + 1e-9]
-    if held:
-        best = max(held, key=lambda p: (p["ratio_neurons"], p["value"]))
-    else:
-        best = min(points, key=lambda p: (p["ratio_neurons"], -p["value"]))
-    return Choice(by_name[best["variants"][0]], margin, bool(held))
+    return max(held, key=lambda p: (p["ratio_neurons"], p["value"]), default=None)
 
 
 def verdict(run: Mapping[str, Any]) -> list[str]:
@@ -91,7 +109,7 @@ def sentences(run: Mapping[str, Any]) -> list[str]:
 
 def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
     v, target = chosen.variant, _changes(run, chosen.variant)[run["task"]]
-    before, after = (measured(target["metric"], x["eval"][run["task"]]["value"]) for x in (run["variants"][0], v))
+    before, after = (_result(target, x["eval"][run["task"]]) for x in (run["variants"][0], v))
     difference, low, high = interval(target)
     change = (
         f"changes {run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
@@ -108,12 +126,28 @@ def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
             f"No ratio tried is shown to lose less than {100 * chosen.margin:g} "
             f"points. The smallest, {removed}, {change}."
         )
-    return f"Prune up to here to lose less than {100 * chosen.margin:g} points: {removed} {change}."
+    lost = f"Prune up to here to lose less than {100 * chosen.margin:g} points"
+    if chosen.everywhere:
+        elsewhere = run["sweep"]["thresholds"][0].get("off_target_margin") or chosen.margin
+        others = (
+            "on every task" if elsewhere == chosen.margin else f"and {100 * elsewhere:g} points on every other task"
+        )
+        more = chosen.farther and f" On {run['task']} alone: {percent(chosen.farther[1])}, by {chosen.farther[0]}."
+        return f"{lost} {others} that dense can do: {removed} {change}.{more or ''}"
+    if any(t.get("everywhere") is not None for t in run["sweep"]["thresholds"]):
+        return f"{lost} on {run['task']} alone, not shown for the other tasks: {removed} {change}."
+    return f"{lost}: {removed} {change}."
+
+
+def _result(comparison: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """A value, with its count where answers are right or wrong."""
+    shown = measured(comparison["metric"], found["value"])
+    return shown if comparison["lost"] is None else f"{shown} ({round(found['value'] * found['n'])} right)"
 
 
 def _cost(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
     others = [
-        f"{task} {interval(c)[0]}{unit(c['metric'])} ({interval(c)[1]} to {interval(c)[2]})"
+        _off_target(task, c, run["variants"][0]["eval"][task])
         for task, c in _changes(run, v).items()
         if task != run["task"]
     ]
@@ -122,6 +156,13 @@ def _cost(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
     failures = f"; generation failures on {run['task']} go from {percent(before)} to {percent(after)}" if known else ""
     elsewhere = f"Off target: {', '.join(others)}" if others else "Nothing off target was measured"
     return f"{elsewhere}{failures}."
+
+
+def _off_target(task: str, c: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    if c["lost"] is not None and not is_able(round(dense["value"] * dense["n"]), dense["n"]):
+        return f"{task}: cannot say, the dense model solves {percent(dense['value'])}"
+    difference, low, high = interval(c)
+    return f"{task} {difference}{unit(c['metric'])} ({low} to {high})"
 
 
 def _gain(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
@@ -149,8 +190,13 @@ def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
     timed = next((name for name in (v["name"], *same) if any(r["variant"] == name for r in known)), None)
     for r in known:
         if r["variant"] == timed:
-            known_interval = "" if r["ci_low"] is None else f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
-            yield f"{r['ratio']:.2f} times dense{known_interval} at concurrency {r['concurrency']}"
+            at = f"at concurrency {r['concurrency']}"
+            if r["ci_low"] is None:
+                yield f"{r['ratio']:.2f} times dense {at}, one pair of passes"
+                continue
+            times = f"{r['ratio']:.2f} times dense ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
+            undecided = r["ci_low"] <= 1 <= r["ci_high"]
+            yield f"{'not decided, ' if undecided else ''}{times} {at}"
 
 
 def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -17,9 +17,10 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     methods: tuple[str, ...] = Field(
-        default=("S", "best", "random", "reverse"),
+        default=("S", "best", "random", "reverse", "matched"),
         min_length=1,
-        description="What to remove: random, reverse, or for selective pruning a metric (best, S, rms+refit).",
+        description="What to remove: random, reverse, its control matched, or for selective pruning a metric (best, S, "
+        "rms+refit).",
     )
     ratios: tuple[float, ...] = Field(
         default=(),
@@ -29,6 +30,12 @@ class SweepConfig(BaseModel):
         default={}, description="Ratios for each intermediate_size, used unless `ratios` is given."
     )
     seeds: tuple[NonNegativeInt, ...] = Field(default=(33, 42, 7), min_length=1, description="Seeds of random pruning.")
+    masks: int | None = Field(
+        default=None,
+        ge=1,
+        description="Random masks per ratio from 10 to 35 %, the first ones by --seeds, the others evaluated on the "
+        "target alone; a verdict needs 19. Default: as many as --seeds.",
+    )
     off_target: tuple[str, ...] = Field(
         default=(), description="Tasks evaluated beside a single --task. Default: those that belong to the task."
     )
@@ -43,6 +50,9 @@ class SweepConfig(BaseModel):
         gt=0,
         lt=1,
         description="Non-inferiority margin: a loss of accuracy that counts as none, a fraction.",
+    )
+    off_target_margin: float | None = Field(
+        default=None, gt=0, lt=1, description="The same for off-target tasks. Default: --margin."
     )
     collapse_share: float = Field(
         default=0.1, ge=0, le=1, description="Accuracy below this fraction of the dense model's counts as collapsed."

@@ -27,6 +27,8 @@ def arm_label(
     allocation: str | None = None,
 ) -> str:
     """A way of pruning without its ratio and seed: selective-best, reverse-S, random, selective-rms-refit-global."""
+    if method == "matched":
+        return method
     what = metric_label(metric, compensated, sequential) if metric else _refit(compensated, sequential)
     return "-".join(filter(None, (method, what, "global" if allocation == "global" else None)))
 

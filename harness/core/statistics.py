@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
-from harness.core.types.arrays import FloatArray
+from harness.core.types.arrays import BoolArray
 
 _CONFIDENCE = 0.95
+_LEAST_P = 1e-300  # a p-value is never 0; thousands of items that all change go below what a float holds
 Difference = tuple[float, float, float]  # with the two ends of its interval
 
 
-def wilson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), by scipy.
+ABLE = 0.1  # a model can do a task if its accuracy's interval starts at or above this
 
-    Raises ValueError where n is 0 or successes lie outside [0, n].
+
+def wilson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927).
+
+    (k + z^2/2 -+ z sqrt(k (n - k) / n + z^2/4)) / (n + z^2), exactly 0 and 1 at the ends. Written out, since scipy's
+    takes a test with it, and intervals over masks need thousands. Raises ValueError where n is 0 or successes lie
+    outside [0, n].
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"wilson needs 0 <= successes <= n and n > 0, got {successes} of {n}")
-    low, high = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return float(low), float(high)
+    z = float(special.ndtri((1 + confidence) / 2))
+    centre, half = successes + z * z / 2, z * math.sqrt(successes * (n - successes) / n + z * z / 4)
+    low, high = (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+    return 0.0 if successes == 0 else low, 1.0 if successes == n else high
+
+
+def is_able(right: int, n: int) -> bool:
+    """Whether a model can do a task and has something to lose: its accuracy's interval starts at ABLE or above."""
+    return wilson(right, n)[0] >= ABLE
 
 
 @dataclass(frozen=True)
@@ -49,16 +63,23 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool], confidence: float = 
     if x.shape != y.shape or x.size == 0:
         raise ValueError(f"paired_difference needs two equally long, non-empty sequences, got {x.size} and {y.size}")
     lost, gained = int((x & ~y).sum()), int((~x & y).sum())
-    low, high = _newcombe(int((x & y).sum()), gained, lost, int((~x & ~y).sum()), confidence)
+    difference, low, high = paired_interval(x, y, confidence)
     return PairedDifference(
         n=x.size,
-        difference=(gained - lost) / x.size,
+        difference=difference,
         ci_low=low,
         ci_high=high,
         lost=lost,
         gained=gained,
         p_value=mcnemar_exact(lost, gained),
     )
+
+
+def paired_interval(a: BoolArray, b: BoolArray, confidence: float = _CONFIDENCE) -> Difference:
+    """b minus a with the interval of `paired_difference`, without its test."""
+    lost, gained, both = int((a & ~b).sum()), int((~a & b).sum()), int((a & b).sum())
+    low, high = _newcombe(both, gained, lost, a.size - both - gained - lost, confidence)
+    return (gained - lost) / a.size, low, high
 
 
 def _newcombe(both: int, only_b: int, only_a: int, neither: int, confidence: float) -> tuple[float, float]:
@@ -85,7 +106,8 @@ def _phi(both: int, only_b: int, only_a: int, neither: int) -> float:
 def mcnemar_exact(lost: int, gained: int) -> float:
     """Two-sided exact McNemar test: the binomial test that a discordant item falls either way with probability 1/2."""
     discordant = lost + gained
-    return 1.0 if discordant == 0 else float(stats.binomtest(lost, discordant, 0.5).pvalue)
+    p = 1.0 if discordant == 0 else float(stats.binomtest(lost, discordant, 0.5).pvalue)
+    return max(p, _LEAST_P)
 
 
 def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -> dict[str, float | None]:
@@ -95,15 +117,15 @@ def percentiles(values: Sequence[float], points: Sequence[int] = (50, 90, 99)) -
 
 def paired_mean_difference(
     a: Sequence[float], b: Sequence[Sequence[float]], confidence: float = _CONFIDENCE
-) -> tuple[float, float, float]:
-    """Mean over items of a_i - mean_s b_si with its interval: one arm against several seeds of another, items as
-    clusters.
+) -> Difference:
+    """Mean over items of a_i - mean_s b_si with its interval over items, for outcomes from 0 to 1.
 
-    Student's t on the per-item differences.
+    Student's t on the per-item differences, with half an item added to each cell of right and wrong (Agresti and Min
+    2005, Statistics in Medicine 24:729), so that it has a width where all items agree, and cut at -1 and 1.
 
     Args:
         a: [items].
-        b: [seeds, items].
+        b: [rows, items]; the rows are these and no others, not a sample.
 
     Returns:
         (difference, low, high).
@@ -114,12 +136,15 @@ def paired_mean_difference(
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 2:
         raise ValueError(
-            "paired_mean_difference needs [items] and [seeds, items] with two items "
+            "paired_mean_difference needs [items] and [rows, items] with two items "
             f"or more, got {x.shape} and {y.shape}"
         )
     per_item = x - y.mean(axis=0)
-    half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * per_item.std(ddof=1) / np.sqrt(x.size)
-    return float(per_item.mean()), float(per_item.mean() - half), float(per_item.mean() + half)
+    mean, size = float(per_item.mean()), x.size + 2
+    added = ((1 - mean) ** 2 + (1 + mean) ** 2) / 2 + mean**2
+    variance = (((per_item - mean) ** 2).sum() + added) / (size - 1) / size
+    half = float(stats.t.ppf((1 + confidence) / 2, x.size - 1) * np.sqrt(variance))
+    return mean, max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def paired_ratio(
@@ -173,32 +198,6 @@ def likelihood_metric(metric: str, nll: Sequence[float], units: Sequence[int]) -
     return float(value), float(low), float(high)
 
 
-def paired_mean_p_value(a: Sequence[float], b: Sequence[Sequence[float]]) -> float:
-    """Two-sided p-value of `paired_mean_difference`: Student's t on the per-item differences; 1 where all are 0."""
-    per_item = np.asarray(a, dtype=float) - np.asarray(b, dtype=float).mean(axis=0)
-    if not per_item.any():
-        return 1.0
-    return float(stats.ttest_1samp(per_item, 0).pvalue) if per_item.std() > 0 else 0.0
-
-
-def difference_over_seeds(
-    before: Sequence[bool], after: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE
-) -> tuple[Difference, float]:
-    """after [seeds, items] minus before [items]: ((difference, low, high), p-value).
-
-    The ends of the interval are the means of the seeds' own (`paired_difference`), as in `over_seeds`. The p-value is
-    McNemar's exact one for a single seed, Student's t on the items' means for several.
-    """
-    each = [paired_difference(before, seed, confidence) for seed in after]
-    value, low, high = (
-        float(np.mean([getattr(found, end) for found in each])) for end in ("difference", "ci_low", "ci_high")
-    )
-    if len(each) == 1:
-        return (value, low, high), each[0].p_value
-    mean = np.asarray(after, dtype=float).mean(axis=0).tolist()
-    return (value, low, high), paired_mean_p_value(mean, [[float(right) for right in before]])
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values over a family, in the order given (Holm 1979, Scand. J. Statist. 6:65).
 
@@ -211,43 +210,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-@dataclass(frozen=True)
-class SeedSummary:
-    """Accuracy over seeds on the same items: mean, standard deviation over seeds (None for one), interval over
-    items.
-    """
-
-    seeds: int
-    mean: float
-    sd: float | None
-    ci_low: float
-    ci_high: float
-
-
-def over_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE) -> SeedSummary:
-    """Summary of outcomes [seeds, items]. All seeds share the items, so seeds do not count as more items.
-
-    The ends of the interval are the means of the seeds' own Wilson intervals. These are sound near 0 and 1, where an
-    interval from the spread of identical items would have no width.
-    """
-    table = np.asarray(outcomes, dtype=bool)
-    per_seed = table.mean(axis=1)
-    low, high = np.mean([wilson(int(seed.sum()), seed.size, confidence) for seed in table], axis=0)
-    sd = float(per_seed.std(ddof=1)) if len(table) > 1 else None
-    return SeedSummary(seeds=len(table), mean=float(per_seed.mean()), sd=sd, ci_low=float(low), ci_high=float(high))
-
-
-def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, confidence: float = _CONFIDENCE) -> float:
-    """Smallest paired difference that n items find with this power, if a share `discordant` of them changes.
-
-    (z_(1 - alpha/2) + z_power) * sqrt(discordant / n), the normal approximation of McNemar's test (Connor 1987,
-    Biometrics 43:207, without its small term in the difference itself).
-    """
-    return float((stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)) * np.sqrt(discordant / n))
-
-
 def items_needed(effect: float, discordant: float, power: float = 0.8, confidence: float = _CONFIDENCE) -> int:
-    """Items that find a paired difference of `effect`: `minimum_detectable_effect` solved for n."""
+    """Items that find a paired difference of `effect`, by the normal approximation of McNemar's test (Connor 1987,
+    Biometrics 43:207): discordant * ((z_(1 - alpha/2) + z_power) / effect)^2.
+    """
     z = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
     return int(np.ceil(discordant * (z / effect) ** 2))
 
@@ -257,101 +223,9 @@ def collapsed(right: int, n: int, dense: float, chance: float = 0.0, share: floa
     return wilson(right, n)[1] < max(chance, share * dense)
 
 
-def non_inferiority_threshold(
-    arms: Sequence[tuple[float, Sequence[Sequence[bool]]]], dense: Sequence[bool], margin: float
-) -> float:
-    """The largest ratio up to which accuracy is shown to fall by less than `margin`; 0 where not even the first is.
-
-    Ratios are tested in ascending order, each by the lower one-sided 95 % bound of the paired difference against
-    -margin, until the first that fails. A fixed sequence needs no correction (Maurer et al. 1995).
-
-    Args:
-        arms: (ratio, outcomes [seeds, items] on the same items as `dense`).
-        dense: Outcomes of the dense model, [items].
-        margin: The loss that still counts as none, a share of all items.
-    """
-    reached = 0.0
-    for ratio, outcomes in sorted(arms, key=lambda arm: arm[0]):
-        (_, low, _), _ = difference_over_seeds(dense, outcomes, confidence=0.9)
-        if low <= -margin:
-            break
-        reached = ratio
-    return reached
-
-
-@dataclass(frozen=True)
-class Knee:
-    """Where a curve bends down: the ratio and its bootstrap interval; None where a straight line fits as well.
-
-    Attributes:
-        bic_gain: How much lower the hinge's BIC is than the line's.
-        support: Share of bootstrap samples with a knee.
-    """
-
-    ratio: float | None
-    ci_low: float | None
-    ci_high: float | None
-    bic_gain: float
-    support: float
-
-
-_BIC_GAIN = 6.0  # "strong" (Kass and Raftery 1995)
-_GRID = 61
-
-
-def knee(ratios: Sequence[float], outcomes: Sequence[Sequence[float]], samples: int = 2000, seed: int = 0) -> Knee:
-    """A hinge a + b r + c max(0, r - k) against a line: least squares, k on a grid from the second to the last but one
-    ratio.
-
-    A knee needs a BIC lower by 6 and c < 0. Items are resampled, the same ones for all ratios, since the arms share
-    them. Descriptive only: a smooth curve bends somewhere, too.
-
-    Args:
-        ratios: Ascending, the first is 0 (the dense model).
-        outcomes: [ratios, items].
-
-    Raises:
-        ValueError: Fewer than five ratios, or ratios that do not ascend.
-    """
-    x, table = np.asarray(ratios, dtype=float), np.asarray(outcomes, dtype=float)
-    if len(x) < 5 or (np.diff(x) <= 0).any() or table.ndim != 2 or len(table) != len(x):
-        raise ValueError(f"knee needs at least five rising ratios and [ratios, items], got {len(x)} and {table.shape}")
-    draw = np.random.default_rng(seed).integers(0, table.shape[1], (samples, table.shape[1]))
-    curves = np.vstack([table.mean(axis=1), *(table[:, chosen].mean(axis=1) for chosen in draw)])
-    where, gain = _hinges(x, curves)
-    found = gain[1:] > _BIC_GAIN
-    support = float(found.mean())
-    if gain[0] <= _BIC_GAIN or support < 0.5:
-        return Knee(ratio=None, ci_low=None, ci_high=None, bic_gain=float(gain[0]), support=support)
-    low, high = np.percentile(where[1:][found], [2.5, 97.5])
-    return Knee(ratio=float(where[0]), ci_low=float(low), ci_high=float(high), bic_gain=float(gain[0]), support=support)
-
-
-def _hinges(x: FloatArray, curves: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Best k of every curve and its gain in BIC over a line; -inf where the curve does not bend down. curves: [samples,
-    ratios].
-    """
-    n, grid = len(x), np.linspace(x[1], x[-2], _GRID)
-    line = _residual(np.column_stack([np.ones(n), x]), curves)
-    best, where, down = np.full(len(curves), np.inf), np.zeros(len(curves)), np.zeros(len(curves), dtype=bool)
-    for k in grid:
-        design = np.column_stack([np.ones(n), x, np.maximum(0.0, x - k)])
-        left = _residual(design, curves)
-        better = left < best
-        bend = np.linalg.lstsq(design, curves.T, rcond=None)[0][2]
-        best, where, down = np.where(better, left, best), np.where(better, k, where), np.where(better, bend < 0, down)
-    gain = n * (np.log(line) - np.log(best)) - 2 * np.log(n)  # two parameters more: c and k
-    return where, np.where(down, gain, -np.inf)
-
-
-def _residual(design: FloatArray, curves: FloatArray) -> FloatArray:
-    """Residual sum of squares of each curve; kept above 0 for the logarithm."""
-    fitted = design @ np.linalg.lstsq(design, curves.T, rcond=None)[0]
-    return np.asarray(((curves.T - fitted) ** 2).sum(axis=0) + 1e-9)
-
-
 def specificity(target: Difference, others: Sequence[Difference]) -> Difference:
-    """How much more the target falls than the mean of the other tasks under the same removal; above 0 if it does.
+    """How much more the target falls than the mean of the other tasks under the same removal; above 0 if it does. Cut
+    at 1, all of the target and nothing of the others, or at 2 where the others rise.
 
     The tasks have different items, so the intervals are combined as for independent estimates, by their distances from
     the estimate (MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693).
@@ -365,4 +239,5 @@ def specificity(target: Difference, others: Sequence[Difference]) -> Difference:
     difference = sum(value for value, _, _ in others) / len(others) - target[0]
     low = difference - np.sqrt(down + (target[2] - target[0]) ** 2)
     high = difference + np.sqrt(up + (target[0] - target[1]) ** 2)
-    return float(difference), float(low), float(high)
+    most = 1.0 if abs(difference) <= 1 else 2.0
+    return float(difference), float(max(low, -most)), float(min(high, most))

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.power import detectable_loss
 from harness.core.processors import cpu_dtype
 from harness.core.run_directory import MANIFEST
 from harness.core.run_file import figures_of, read_answers, read_document, read_run
-from harness.core.statistics import holm, items_needed, minimum_detectable_effect
+from harness.core.statistics import holm, items_needed
 from harness.core.text import one_line
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
 from harness.evaluation.paired import Samples, compare_samples
@@ -227,7 +228,7 @@ def _power(c: Comparison) -> tuple[float | None, int | None]:
         return None, None
     discordant = (c.lost + c.gained) / c.n or _POWER_DISCORDANT
     needed = items_needed(abs(c.difference), discordant) if c.difference else None
-    return minimum_detectable_effect(c.n, discordant), needed
+    return detectable_loss(c.n, discordant), needed
 
 
 def comparison_table(compared: RunComparisons) -> Table:

@@ -64,8 +64,8 @@ def recovered_fraction(folder: Path, before: str, variant: str, control: str, ta
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     after, then, aim = ([float(table[i]) for i in shared] for table in tables)
     difference, low, high = paired_mean_difference(after, [then, aim])
-    gap, least, _ = paired_mean_difference(aim, [then])
-    share = (sum(after) - sum(then)) / len(shared) / gap if least > 0 else None
+    gain, gap = (paired_difference([x > 0 for x in then], [x > 0 for x in other]) for other in (after, aim))
+    share = gain.difference / gap.difference if gap.ci_low > 0 else None
     return Recovery(
         variant=variant,
         before=before,
@@ -76,6 +76,8 @@ def recovered_fraction(folder: Path, before: str, variant: str, control: str, ta
         margin_over_half=difference,
         ci_low=low,
         ci_high=high,
+        gain=(gain.difference, gain.ci_low, gain.ci_high),
+        gap=(gap.difference, gap.ci_low, gap.ci_high),
     )
 
 

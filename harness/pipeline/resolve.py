@@ -23,7 +23,7 @@ from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from pruning.checkpoint import check_uniform_width, read_config
 from pruning.families import FAMILIES, check_nonuniform, widths_of
-from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, pruned_width
+from pruning.plan import CONTRIBUTION, PlanRequest, check_request, choose_metric, default_alignment, pruned_width
 from pruning.record import read_record
 from pruning.scores import check_metric
 from tasks.data import check_code_files, trusting
@@ -32,7 +32,7 @@ from tasks.task import Task
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
-_OTHER_METHODS = ("random", "reverse")  # that a sweep's methods may be besides metrics
+_OTHER_METHODS = ("random", "reverse", "matched")  # that a sweep's methods may be besides metrics
 _NO_METRICS = ("best", "selective", "dense", *_OTHER_METHODS)
 _GRID = (
     "ratio",
@@ -70,7 +70,7 @@ class ResolvedRun:
     that are timed.
 
     exported: arms of which checkpoints are written, None for all. items: of the target, where not all or the first are
-    asked.
+    asked. masks: further random arms, evaluated on the target alone.
     """
 
     config: RunConfig
@@ -84,6 +84,7 @@ class ResolvedRun:
     items: tuple[int, ...] = ()
     exported: tuple[str, ...] | None = None
     sweep: bool = False
+    masks: tuple[Arm, ...] = ()
 
     @property
     def target(self) -> Task:
@@ -103,7 +104,8 @@ class ResolvedRun:
     @property
     def score_request(self) -> ScoreRequest:
         config = self.config
-        metrics = tuple(sorted({arm.request.metric for arm in self.arms if arm.request.metric}))
+        matched = {CONTRIBUTION for arm in self.arms if arm.request.method == "matched"}
+        metrics = tuple(sorted({*matched, *(arm.request.metric for arm in self.arms if arm.request.metric)}))
         compensated = any(arm.request.compensated for arm in self.arms)
         return ScoreRequest(
             metrics=metrics,
@@ -284,12 +286,6 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
     """`method` None: the one of `config`. Of the other arms, what was asked about metric and re-fitting does not hold,
     but for a reverse arm's metric.
     """
-    least = default_alignment(intermediate_size) * config.tensor_parallel
-    if config.align and config.align % config.tensor_parallel:
-        raise UsageError(
-            f"--align {config.align} is not a multiple of --tensor-parallel {config.tensor_parallel}, and vLLM could "
-            f"not divide the pruned widths; give --align {least}"
-        )
     own = method in (None, config.method)
     chosen: Method = config.method if own else cast(Method, method)
     shared = own or (chosen == "reverse" and config.metric != "best")
@@ -299,13 +295,24 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
         method=chosen,
         metric=metric,
         seed=config.seed,
-        alignment=config.align or least,
+        alignment=alignment_of(config, intermediate_size),
         allocation=config.allocation if own or chosen != "random" else "uniform",
         min_width=config.min_width,
         protect=config.protect,
         compensated=compensated,
         sequential=config.sequential and own,
     )
+
+
+def alignment_of(config: RunConfig, intermediate_size: int) -> int:
+    """What FFN widths are rounded down to; raises UsageError for one that the GPUs cannot divide."""
+    least = default_alignment(intermediate_size) * config.tensor_parallel
+    if config.align and config.align % config.tensor_parallel:
+        raise UsageError(
+            f"--align {config.align} is not a multiple of --tensor-parallel {config.tensor_parallel}, and vLLM could "
+            f"not divide the pruned widths; give --align {least}"
+        )
+    return config.align or least
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:

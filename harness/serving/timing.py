@@ -189,10 +189,10 @@ def speed_ratios(
             )
             ideal_flops, ideal_bytes = ideal_speedup(*work)
             for quantity in quantities:
-                repeats = [getattr(row, f"{quantity}_repeats") for row in (old, new)]
-                if not all(repeats):
+                passes = [getattr(row, f"{quantity}_repeats") for row in (old, new)]
+                if not all(passes):
                     continue
-                ratio, low, high = paired_ratio(*repeats)
+                ratio, low, high = paired_ratio(*passes)
                 found.append(
                     SpeedRatio(
                         variant=name,
@@ -205,6 +205,8 @@ def speed_ratios(
                         ci_high=high,
                         ideal_flops=ideal_flops,
                         ideal_bytes=ideal_bytes,
+                        baseline_passes=passes[0],
+                        variant_passes=passes[1],
                     )
                 )
     return found

@@ -24,12 +24,13 @@ from tasks.grading import Grader
 @dataclass(frozen=True)
 class Cell:
     """One variant to evaluate: the dense model, or pruned by the plan in a file. `key`: a hash of the resulting
-    weights.
+    weights. `target_alone`: not on the other tasks.
     """
 
     name: str
     plan: Path | None
     key: str
+    target_alone: bool = False
 
     @property
     def stage(self) -> str:
@@ -71,7 +72,8 @@ class CellWorker:
             weight_swap.swap(self.llm, cell.plan)
         else:
             weight_swap.restore(self.llm)
-        answered = ask(self.llm, self.context.eval_spec, self.requests, variant_eval, self.grader)
+        requests = self.requests[:1] if cell.target_alone else self.requests
+        answered = ask(self.llm, self.context.eval_spec, requests, variant_eval, self.grader)
         self.graded[cell.name] = self.graders.submit(self._grade, answered, variant_eval)
 
     def _grade(self, answered: Sequence[TaskResponses], variant_eval: VariantEval) -> dict[str, EvalResult]:

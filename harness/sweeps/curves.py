@@ -4,6 +4,7 @@ directory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,19 +13,16 @@ from typing import Any
 import numpy as np
 
 from harness.core.contained_files import path_below
+from harness.core.curve_statistics import knee, non_inferiority_threshold
+from harness.core.mask_statistics import accuracy_over_masks, difference_over_masks, masks_p_value
+from harness.core.power import detectable_loss
 from harness.core.statistics import (
     Difference,
     collapsed,
-    difference_over_seeds,
     holm,
-    knee,
+    is_able,
     likelihood_metric,
-    minimum_detectable_effect,
-    non_inferiority_threshold,
-    over_seeds,
     ratio_mean,
-    specificity,
-    wilson,
 )
 from harness.core.types.arrays import FloatArray
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, EvalResult
@@ -33,22 +31,30 @@ from harness.core.types.sweep import SweepPoint, Threshold
 from harness.evaluation.paired import Samples, compare_samples, read_samples
 from reports.figures import mean
 
-_ABLE = 0.1  # the dense model can do a task if its accuracy's interval starts at or above this
 _FEWEST = 5  # ratios, dense included, that a knee needs
-_DISCORDANT = 0.1  # assumed share of changed items where the first ratio has none
+_CHANGED = 2.0  # margins: the share of items that is planned to change
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One arm at one ratio, over its seeds; the dense model is at ratio 0."""
+    """One arm at one ratio, over its seeds; the dense model is at ratio 0. `masks`: further random masks, which were
+    evaluated on the target alone.
+    """
 
     arm: str
     ratio: float  # as requested
     variants: tuple[Variant, ...]
+    masks: tuple[Variant, ...] = ()
 
     @property
     def ratio_neurons(self) -> float:
         return self.variants[0].ratio_neurons
+
+    @property
+    def random_masks(self) -> tuple[str, ...]:
+        """The names of all masks; empty for an arm that is not random."""
+        found = (*self.variants, *self.masks)
+        return tuple(variant.name for variant in found) if found[0].method == "random" else ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Outcomes:
     Attributes:
         metrics: Task -> metric, the target first.
         places: All points of the grid.
-        right: (arm, ratio) -> task -> right or wrong, [seeds, items], for the tasks with right answers.
+        right: (arm, ratio) -> task -> right or wrong, [masks, items], for the tasks with right answers.
         planned: Arm -> requested ratios, failed ones included.
     """
 
@@ -77,14 +83,24 @@ class Outcomes:
     def others(self) -> list[str]:
         """Off-target tasks with right answers on which the dense model has something to lose."""
         answered = [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
-        return [task for task in answered if wilson(sum(self.before(task)), len(self.before(task)))[0] >= _ABLE]
+        return [task for task in answered if is_able(sum(self.before(task)), len(self.before(task)))]
+
+    @property
+    def unable(self) -> list[str]:
+        """Off-target tasks with right answers that the dense model cannot do: no evidence for or against anything."""
+        answered = [task for task in list(self.metrics)[1:] if has_right_answers(self.metrics[task])]
+        return [task for task in answered if task not in self.others]
 
     @property
     def arms(self) -> list[str]:
         return list(dict.fromkeys(place.arm for place in self.places))
 
+    def answered(self, place: GridPoint, task: str) -> tuple[Variant, ...]:
+        """What was evaluated on a task at a point of the grid."""
+        return (*place.variants, *place.masks) if task == self.target else place.variants
+
     def of(self, place: GridPoint, task: str) -> FloatArray:
-        """Right or wrong at a point of the grid, [seeds, items]."""
+        """Right or wrong at a point of the grid, [masks, items]."""
         return self.right[place.arm, place.ratio][task]
 
     def before(self, task: str) -> list[bool]:
@@ -110,12 +126,28 @@ def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places:
     tasks = [task for task, metric in metrics.items() if has_right_answers(metric)]
     ids = {task: sorted(_samples(run, dense, task)) for task in tasks}
 
+    found = Outcomes(run=run, metrics=metrics, dense=whole, places=tuple(places), right={})
+
     def table(place: GridPoint, task: str) -> FloatArray:
-        rows = [_samples(run, variant, task) for variant in place.variants]
-        return np.asarray([[float(seed[i]["correct"]) for i in ids[task]] for seed in rows])
+        rows = [_samples(run, variant, task) for variant in found.answered(place, task)]
+        return np.asarray([[float(row[i]["correct"]) for i in ids[task]] for row in rows])
 
     right = {(place.arm, place.ratio): {task: table(place, task) for task in tasks} for place in (whole, *places)}
-    return Outcomes(run=run, metrics=metrics, dense=whole, places=tuple(places), right=right)
+    return replace(found, right=right)
+
+
+def item_outcomes(
+    run: Path, metrics: Mapping[str, str], variants: Sequence[Variant]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, dict[str, str]]]:
+    """Every right (1) and wrong (0) answer: task -> the dense model's items, variant -> task -> one character each."""
+    tasks = [task for task, metric in metrics.items() if has_right_answers(metric)]
+    items = {task: tuple(sorted(_samples(run, variants[0], task))) for task in tasks}
+    outcomes: dict[str, dict[str, str]] = {variant.name: {} for variant in variants}
+    for variant in variants:
+        for task in (task for task in tasks if task in variant.eval):
+            rows = _samples(run, variant, task)
+            outcomes[variant.name][task] = "".join("1" if rows[i]["correct"] else "0" for i in items[task])
+    return items, outcomes
 
 
 def _samples(run: Path, variant: Variant, task: str) -> Samples:
@@ -123,45 +155,40 @@ def _samples(run: Path, variant: Variant, task: str) -> Samples:
 
 
 def difference(outcomes: Outcomes, place: GridPoint, task: str) -> Difference:
-    """Pruned minus dense on a task with right answers: Newcombe's interval for one seed, else over items with seeds
-    pooled.
-    """
-    return difference_over_seeds(outcomes.before(task), outcomes.of(place, task).astype(bool).tolist())[0]
-
-
-def specificity_of(outcomes: Outcomes, place: GridPoint) -> Difference | None:
-    """Specificity at a point; None where no other task has right answers."""
-    if not outcomes.others:
-        return None
-    return specificity(
-        difference(outcomes, place, outcomes.target), [difference(outcomes, place, task) for task in outcomes.others]
-    )
+    """Pruned minus dense on a task with right answers, over items, and over masks where there are several."""
+    return difference_over_masks(outcomes.before(task), outcomes.of(place, task).astype(bool).tolist())
 
 
 def is_collapsed(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share: float) -> bool:
-    """Whether accuracy collapsed for every seed."""
+    """Whether accuracy collapsed for every mask."""
     dense = float(outcomes.of(outcomes.dense, task).mean())
-    return all(collapsed(int(seed.sum()), seed.size, dense, chance, share) for seed in outcomes.of(place, task))
+    return all(collapsed(int(mask.sum()), mask.size, dense, chance, share) for mask in outcomes.of(place, task))
 
 
-def sweep_points(outcomes: Outcomes, chance: float, share: float) -> tuple[SweepPoint, ...]:
+def sweep_points(outcomes: Outcomes, chance: float, share: float, margin: float) -> tuple[SweepPoint, ...]:
     """One result per point and task; p-values are adjusted by Holm over all tasks with right answers."""
     found = [(place, task) for place in outcomes.places for task in outcomes.metrics]
     tested = [(place, task) for place, task in found if has_right_answers(outcomes.metrics[task])]
-    p_values = holm(
-        [difference_over_seeds(outcomes.before(t), outcomes.of(p, t).astype(bool).tolist())[1] for p, t in tested]
-    )
+    p_values = holm([masks_p_value(outcomes.before(t), outcomes.of(p, t).astype(bool).tolist()) for p, t in tested])
     adjusted = {(place.arm, place.ratio, task): value for (place, task), value in zip(tested, p_values, strict=True)}
     points = (_point(outcomes, place, task, chance, share) for place, task in found)
-    return tuple(replace(p, holm_p=adjusted.get((p.arm, p.ratio_requested, p.task))) for p in points)
+    return tuple(
+        replace(
+            p,
+            holm_p=adjusted.get((p.arm, p.ratio_requested, p.task)),
+            detectable=planned_loss(p.n, margin) if has_right_answers(p.metric) else None,
+        )
+        for p in points
+    )
 
 
 def _point(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share: float) -> SweepPoint:
-    metric, evals = outcomes.metrics[task], [variant.eval[task] for variant in place.variants]
+    metric, evals = outcomes.metrics[task], [variant.eval[task] for variant in outcomes.answered(place, task)]
     answered = has_right_answers(metric)
     if answered:
-        over, change = over_seeds(outcomes.of(place, task).tolist()), difference(outcomes, place, task)
-        value, sd, low, high = over.mean, over.sd, over.ci_low, over.ci_high
+        masks = outcomes.of(place, task)
+        (value, low, high), change = accuracy_over_masks(masks.astype(bool).tolist()), difference(outcomes, place, task)
+        sd = float(masks.mean(axis=1).std(ddof=1)) if len(masks) > 1 else None
     else:
         (value, low, high), sd, change = _pooled(outcomes, place, task)
     return SweepPoint(
@@ -183,15 +210,19 @@ def _point(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share
         failure_rate=mean([e.failure_rate for e in evals]),
         failures=_failures(evals),
         collapsed=is_collapsed(outcomes, place, task, chance, share) if answered else None,
-        specificity=specificity_of(outcomes, place) if task == outcomes.target and answered else None,
+        specificity=None,  # of the other tasks, see specificity.py
         failure_low=mean([e.failure_low for e in evals]),
         failure_high=mean([e.failure_high for e in evals]),
+        masks=place.random_masks if task == outcomes.target else place.random_masks[: len(place.variants)],
     )
 
 
 def _pooled(outcomes: Outcomes, place: GridPoint, task: str) -> tuple[Difference, float | None, Difference]:
-    """For scores and likelihoods, items' means over seeds: value, standard deviation over seeds, difference."""
-    metric, rows = outcomes.metrics[task], [_samples(outcomes.run, variant, task) for variant in place.variants]
+    """For scores and likelihoods, items' means over masks: value, standard deviation over masks, difference. The
+    intervals are over items.
+    """
+    metric, variants = outcomes.metrics[task], outcomes.answered(place, task)
+    rows = [_samples(outcomes.run, variant, task) for variant in variants]
     field = "nll" if metric in LIKELIHOOD_METRICS else "score"
     averaged: dict[int, dict[str, Any]] = {
         i: {**row, field: float(np.mean([seed[i][field] for seed in rows]))} for i, row in rows[0].items()
@@ -199,7 +230,7 @@ def _pooled(outcomes: Outcomes, place: GridPoint, task: str) -> tuple[Difference
     values = [averaged[i][field] for i in sorted(averaged)]
     units = [averaged[i]["units"] or 1 for i in sorted(averaged)]
     value = likelihood_metric(metric, values, units) if field == "nll" else ratio_mean(values, [1] * len(values))
-    sd = float(np.std([variant.eval[task].value for variant in place.variants], ddof=1)) if len(rows) > 1 else None
+    sd = float(np.std([variant.eval[task].value for variant in variants], ddof=1)) if len(rows) > 1 else None
     change = compare_samples(
         _samples(outcomes.run, outcomes.dense.variants[0], task), averaged, "dense", place.arm, task, metric
     )
@@ -210,46 +241,71 @@ def _failures(evals: Sequence[EvalResult]) -> dict[str, float | None]:
     return {kind: mean([e.failures[kind] for e in evals]) for kind in evals[0].failures}
 
 
-def thresholds(outcomes: Outcomes, margin: float) -> tuple[Threshold, ...]:
-    """How far every arm can be pruned on the target."""
+def thresholds(
+    outcomes: Outcomes, margin: float, gone: tuple[float, float], elsewhere: float | None = None
+) -> tuple[Threshold, ...]:
+    """How far every arm can be pruned, on the target and on all tasks.
+
+    Args:
+        outcomes: What every variant answered.
+        margin: The loss on the target that still counts as none.
+        gone: Chance, and the share of dense below which all is lost.
+        elsewhere: The margin of the other tasks; None: the same.
+    """
     return (
-        tuple(threshold(outcomes, arm, margin) for arm in outcomes.arms)
+        tuple(threshold(outcomes, arm, margin, gone, elsewhere) for arm in outcomes.arms)
         if has_right_answers(outcomes.metrics[outcomes.target])
         else ()
     )
 
 
-def threshold(outcomes: Outcomes, arm: str, margin: float) -> Threshold:
+def threshold(
+    outcomes: Outcomes, arm: str, margin: float, gone: tuple[float, float], elsewhere: float | None = None
+) -> Threshold:
+    """How far an arm can be pruned; see `thresholds`."""
     places, target = outcomes.along(arm), outcomes.target
     dense = outcomes.before(target)
-    whole = [
-        p for p in places if p.ratio < min(outcomes.missing(arm), default=1.0)
-    ]  # the fixed sequence ends at a missing ratio
-    reached = non_inferiority_threshold(
-        [(p.ratio_neurons, outcomes.of(p, target).astype(bool).tolist()) for p in whole], dense, margin
-    )
-    changed = float((outcomes.of(places[0], target) != outcomes.of(outcomes.dense, target)).mean())
-    detectable = minimum_detectable_effect(len(dense), changed or _DISCORDANT)
-    if len({p.ratio_neurons for p in places}) < _FEWEST - 1:
-        return Threshold(
-            arm=arm,
-            margin=margin,
-            non_inferior=reached,
-            detectable=detectable,
-            knee=None,
-            knee_low=None,
-            knee_high=None,
-            support=None,
-        )
-    curve = {p.ratio_neurons: outcomes.of(p, target).mean(axis=0).tolist() for p in places}
-    found = knee([0.0, *curve], [[float(right) for right in dense], *curve.values()])
-    return Threshold(
+    reached = _non_inferior(outcomes, arm, target, margin)
+    others = [_non_inferior(outcomes, arm, task, elsewhere or margin) for task in outcomes.others]
+    masks = min(len(p.random_masks) for p in places)
+    found = Threshold(
         arm=arm,
         margin=margin,
         non_inferior=reached,
-        detectable=detectable,
-        knee=found.ratio,
-        knee_low=found.ci_low,
-        knee_high=found.ci_high,
-        support=found.support,
+        detectable=planned_loss(len(dense), margin),
+        knee=None,
+        knee_low=None,
+        knee_high=None,
+        support=None,
+        masks=masks,
+        everywhere=min(reached, *others) if others else None,
+        off_target_margin=elsewhere or margin,
     )
+    if len({p.ratio_neurons for p in places}) < _FEWEST - 1:
+        return found
+    if is_collapsed(outcomes, places[0], target, *gone):
+        return replace(found, support=0.0, shape="lost")
+    curve = {p.ratio_neurons: outcomes.of(p, target).mean(axis=0).tolist() for p in places}
+    bend = knee([0.0, *curve], [[float(right) for right in dense], *curve.values()], margin)
+    return replace(
+        found,
+        knee=bend.ratio,
+        knee_low=bend.ci_low,
+        knee_high=bend.ci_high,
+        support=bend.support,
+        shape=bend.shape,
+    )
+
+
+def _non_inferior(outcomes: Outcomes, arm: str, task: str, margin: float) -> float:
+    """Up to which ratio less than the margin is shown to be lost; the fixed sequence ends at a missing ratio."""
+    dense, end = outcomes.before(task), min(outcomes.missing(arm), default=1.0)
+    whole = [p for p in outcomes.along(arm) if p.ratio < end]
+    tables = [(p.ratio_neurons, outcomes.of(p, task).astype(bool).tolist()) for p in whole]
+    return non_inferiority_threshold(tables, dense, margin)
+
+
+@functools.cache
+def planned_loss(n: int, margin: float) -> float | None:
+    """The loss that n items find in four of five runs where twice the margin of them changes."""
+    return detectable_loss(n, min(1.0, _CHANGED * margin))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.core.power import mcnemar_power
 from harness.core.run_directory import check_run_directory
 from harness.pipeline.dry_run import (
     RecoveryForecast,
@@ -16,6 +17,7 @@ from harness.pipeline.dry_run import (
     time_text,
 )
 from harness.pipeline.resolve import ResolvedRun
+from harness.sweeps.curves import has_right_answers, planned_loss
 from harness.sweeps.grid import GridRow, grid_rows
 from harness.training.fine_tuning import check_files
 from harness.training.original import check_original
@@ -31,7 +33,11 @@ class SweepForecast:
     Attributes:
         task: The tasks, the target first.
         methods: Arm -> seeds.
-        variants: How many are evaluated, the dense model among them, those that are fine-tuned not.
+        variants: How many are evaluated on every task, the dense model among them, those that are fine-tuned not.
+        masks: Further random masks, evaluated on the target alone.
+        margin: The loss on the target that counts as none.
+        power: Task with right answers -> how often its items would show a loss of the margin, and the loss that they
+            show in four of five runs, where twice the margin of them changes.
         recovered: The variants that are also fine-tuned.
         parameters: Of the dense model.
         intermediate_size: FFN width of the dense model.
@@ -53,6 +59,9 @@ class SweepForecast:
     recovery: RecoveryForecast | None
     out: str
     seconds: float | None
+    masks: int = 0
+    margin: float = 0.0
+    power: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
 
 
 def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
@@ -76,7 +85,19 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
         recovery=recovery_cost(spec),
         out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
+        masks=len(spec.masks),
+        margin=spec.config.sweep.margin,
+        power=dict(_power(spec)),
     )
+
+
+def _power(spec: ResolvedRun) -> Iterator[tuple[str, tuple[float, float | None]]]:
+    margin = spec.config.sweep.margin
+    for task in spec.tasks:
+        if has_right_answers(task.metric):
+            chosen = len(spec.items) if spec.items and task is spec.target else spec.config.limit or task.items
+            n = min(task.items, chosen)
+            yield task.name, (mcnemar_power(n, margin, min(1.0, 2 * margin)), planned_loss(n, margin))
 
 
 def grid_table(expected: SweepForecast) -> Table:
@@ -91,10 +112,20 @@ def grid_table(expected: SweepForecast) -> Table:
             for row in expected.grid
         ),
         ("variants evaluated", str(expected.variants + len(expected.recovered))),
+        ("random masks beside", f"{expected.masks} more, on {expected.task[0]} alone" if expected.masks else "none"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
         ("fine-tuned", ", ".join(expected.recovered) or "none"),
+        *((f"power on {task}", _power_text(expected.margin, *found)) for task, found in expected.power.items()),
         *recovery_rows(expected.recovery),
         ("time", f"{time_text(expected.seconds)}, one engine at a time"),
         ("would write to", expected.out),
     )
     return Table("What this sweep would do", ("what", "value"), rows)
+
+
+def _power_text(margin: float, power: float, loss: float | None) -> str:
+    least = "no loss at all is" if loss is None else f"a loss of {100 * loss:.1f} points is"
+    return (
+        f"a loss of {100 * margin:g} points is found in {percent(power, 0)} of runs, {least} in four of five, "
+        f"where {percent(2 * margin, 0)} of the items change"
+    )

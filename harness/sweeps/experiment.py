@@ -7,7 +7,7 @@ depends on is the same, so a killed sweep resumes and a grid can grow.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,13 +30,15 @@ from harness.pipeline.resolve import DENSE, Arm
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import eval_file, samples_folder
-from harness.pipeline.run_json import publish
+from harness.pipeline.run_json import publish, read_eval, variant
 from harness.serving.workload import check_context
 from harness.sweeps import ray_workers
 from harness.sweeps.cells import Cell, CellContext
-from harness.sweeps.claims import Evidence, collapse_below, judge
-from harness.sweeps.curves import GridPoint, has_right_answers, read_outcomes, sweep_points, thresholds
+from harness.sweeps.claims import RULES, judge
+from harness.sweeps.curves import GridPoint, has_right_answers, item_outcomes, read_outcomes, sweep_points, thresholds
+from harness.sweeps.evidence import Evidence, collapse_below
 from harness.sweeps.grid import resolve_sweep
+from harness.sweeps.specificity import with_specificity
 from harness.sweeps.speed import measure_speed
 from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
 from harness_prune.vllm_name import vllm_version
@@ -92,13 +94,15 @@ def run_all(run: RunContext) -> RunResult:
         with failures.attempt(_DATA):  # first: data that is refused should not cost a sweep
             stages.gather_training_data(run)
     planned = _plan_all(run, failures)
-    evaluated = _evaluate(run, planned, failures)
+    masks = _plan_masks(run, failures)
+    evaluated = _evaluate(run, planned, masks, failures)
     with failures.attempt("serving"):
         timed = [state for state in evaluated if state.plan and state.name in spec.served]
         measure_speed(run, timed, failures.attempt)
     written = [_export(run, state, failures) for state in evaluated]
     variants = [*written, *_recover(run, written, failures)]
-    result = _judged(run, collect(run.directory, spec, variants, run.chat), planned, failures)
+    result = collect(run.directory, spec, variants, run.chat)
+    result = _judged(run, result, planned, _mask_rows(run, masks, failures), failures)
     publish(result, run.path)
     return result
 
@@ -112,6 +116,26 @@ def _plan_all(run: RunContext, failures: Failures) -> list[VariantState]:
             planned.append(stages.plan(run, arm))
     stages.delete_second_moments(run)
     return planned
+
+
+def _plan_masks(run: RunContext, failures: Failures) -> list[VariantState]:
+    """The random masks that are evaluated on the target alone."""
+    planned = []
+    for arm in run.spec.masks:
+        with failures.attempt(f"plan {arm.name}"):
+            planned.append(stages.plan(run, arm))
+    return planned
+
+
+def _mask_rows(run: RunContext, masks: Sequence[VariantState], failures: Failures) -> dict[str, Variant]:
+    """The masks that were evaluated, as rows like those of run.json."""
+    done = [state for state in masks if f"eval {state.name}" not in failures.reasons]
+    return {
+        state.name: replace(
+            variant(state.name, state.checkpoint, None), eval=read_eval(eval_file(run.path, state.name))
+        )
+        for state in done
+    }
 
 
 def _export(run: RunContext, state: VariantState, failures: Failures) -> VariantState:
@@ -135,8 +159,10 @@ def _recover(run: RunContext, written: Sequence[VariantState], failures: Failure
     return recovered
 
 
-def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failures) -> list[VariantState]:
-    """Evaluates every planned variant that was not evaluated yet.
+def _evaluate(
+    run: RunContext, planned: Sequence[VariantState], masks: Sequence[VariantState], failures: Failures
+) -> list[VariantState]:
+    """Evaluates every planned variant that was not evaluated yet, and `masks` on the target alone.
 
     Returns:
         The planned variants without those that failed.
@@ -145,6 +171,7 @@ def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failur
         MeasurementError: The dense model failed, to which every other one is compared.
     """
     cells = [Cell(state.name, state.plan and state.plan.absolute(), _key(run, state)) for state in planned]
+    cells += [Cell(s.name, s.plan and s.plan.absolute(), _key(run, s, "target alone"), True) for s in masks]
     left = [cell for cell in cells if not run.directory.finished(cell.stage, cell.key)]
     if len(left) < len(cells):
         say(f"{len(cells) - len(left)} of {len(cells)} variants: evaluated before, skipped")
@@ -159,10 +186,10 @@ def _evaluate(run: RunContext, planned: Sequence[VariantState], failures: Failur
     return [state for state in planned if state.name not in failed]
 
 
-def _key(run: RunContext, state: VariantState) -> str:
+def _key(run: RunContext, state: VariantState, *more: str) -> str:
     """A hash of what a variant's answers depend on, besides the settings that the directory is bound to."""
     dtype = working_dtype(run.model, run.config.dtype)
-    return digest([state.identity, run.max_model_len, device_name(), dtype, vllm_version()])
+    return digest([state.identity, run.max_model_len, device_name(), dtype, vllm_version(), *more])
 
 
 def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:
@@ -216,17 +243,29 @@ def _default_workers(tensor_parallel: int) -> int:
     return max(1, gpus() // tensor_parallel)
 
 
-def _judged(run: RunContext, result: RunResult, planned: Sequence[VariantState], failures: Failures) -> RunResult:
+def _judged(
+    run: RunContext,
+    result: RunResult,
+    planned: Sequence[VariantState],
+    masks: Mapping[str, Variant],
+    failures: Failures,
+) -> RunResult:
     """The result with curves, thresholds and claims."""
     config, rows = run.config.sweep, {row.name: row for row in result.variants}
-    evidence = _evidence(run, result, rows, planned)
+    evidence = _evidence(run, result, {**rows, **masks}, planned)
     judged = has_right_answers(run.spec.target.metric)
+    points = sweep_points(evidence.outcomes, config.chance, config.collapse_share, config.margin)
+    gone, elsewhere = (config.chance, config.collapse_share), config.off_target_margin
+    items, outcomes = item_outcomes(run.path, evidence.outcomes.metrics, [*result.variants, *masks.values()])
     summary = SweepSummary(
-        points=sweep_points(evidence.outcomes, config.chance, config.collapse_share),
-        thresholds=thresholds(evidence.outcomes, config.margin),
+        points=with_specificity(evidence, points),
+        thresholds=thresholds(evidence.outcomes, config.margin, gone, elsewhere),
         failed=tuple(FailedCell(cell, reason) for cell, reason in failures.reasons.items()),
         collapse_below=collapse_below(evidence) if judged else 0.0,
         seconds=run.directory.seconds,
+        rules=RULES,
+        items=items,
+        outcomes=outcomes,
     )
     return replace(result, claims=judge(evidence) if judged else (), sweep=summary)
 
@@ -239,7 +278,7 @@ def _evidence(
     ratios = {
         kind: [arm.request.ratio for arm in arms if arm.kind == kind] for kind in {arm.kind: None for arm in arms}
     }
-    outcomes = read_outcomes(run.path, metrics, rows[DENSE], _grid_points(arms, rows))
+    outcomes = read_outcomes(run.path, metrics, rows[DENSE], _grid_points(arms, run.spec.masks, rows))
     return Evidence(
         outcomes=replace(outcomes, planned=ratios),
         speed_ratios=result.speed_ratios,
@@ -249,7 +288,20 @@ def _evidence(
         collapse_share=config.collapse_share,
         margin=config.margin,
         roles={_role(arm): arm.kind for arm in arms},
+        distractors=_distractors(result, metrics),
+        items=run.spec.target.items,
     )
+
+
+def _distractors(result: RunResult, tasks: Collection[str]) -> frozenset[str]:
+    """The tasks among the sources of the distractors, which go by the name of a task or of its data set."""
+    sources = {_plain(source) for source in result.calibration.get("distractors", ())}
+    return frozenset(task for task in tasks if any(source.startswith(_plain(task)) for source in sources))
+
+
+def _plain(name: str) -> str:
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    return plain.replace("bigbenchhard", "bbhgeneral")
 
 
 def _sizes(
@@ -266,13 +318,19 @@ def _sizes(
     }
 
 
-def _grid_points(arms: Sequence[Arm], rows: Mapping[str, Variant]) -> list[GridPoint]:
+def _grid_points(arms: Sequence[Arm], masks: Sequence[Arm], rows: Mapping[str, Variant]) -> list[GridPoint]:
     """Arms that differ only in the seed are one point; a seed that failed is left out."""
-    points: dict[tuple[str, float], list[Variant]] = {}
+    points, further = _by_point(arms, rows), _by_point(masks, rows)
+    return [GridPoint(*point, variants, further.get(point, ())) for point, variants in points.items()]
+
+
+def _by_point(arms: Sequence[Arm], rows: Mapping[str, Variant]) -> dict[tuple[str, float], tuple[Variant, ...]]:
+    points: dict[tuple[str, float], tuple[Variant, ...]] = {}
     for arm in arms:
         if arm.name in rows:
-            points.setdefault((arm.kind, arm.request.ratio), []).append(rows[arm.name])
-    return [GridPoint(kind, ratio, tuple(variants)) for (kind, ratio), variants in points.items()]
+            point = arm.kind, arm.request.ratio
+            points[point] = (*points.get(point, ()), rows[arm.name])
+    return points
 
 
 def _role(arm: Arm) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,22 @@ from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
 from harness.models import registry
-from harness.pipeline.resolve import DENSE, Arm, ResolvedRun, make_arm, read_items, task_names, tasks_and_shape
+from harness.pipeline.resolve import (
+    DENSE,
+    Arm,
+    ResolvedRun,
+    alignment_of,
+    make_arm,
+    read_items,
+    task_names,
+    tasks_and_shape,
+)
 from pruning.plan import pruned_width
 
+RANDOM, MATCHED = "random", "matched"
 NEAR = 0.01  # distance from a ratio that a rule names: the paper's 10 % is 10.135 %
 WEIGHED_AT = 0.3
+CLAIMED = (0.10, 0.35)  # the lowest and the highest ratio of the claim about random pruning
 _RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # the paper's, rounded
 
 
@@ -51,25 +63,47 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
         recovered=recovered,
         served=(DENSE, *timed),
         items=read_items(config.items, tasks[0]),
-        exported=_exported(arms, timed, recovered),
+        exported=_exported(shape, arms, timed, recovered),
         sweep=True,
+        masks=tuple(_masks(config, shape)),
     )
 
 
-def _exported(arms: Sequence[Arm], timed: Sequence[str], recovered: Sequence[str]) -> tuple[str, ...]:
+def _exported(
+    shape: ModelShape, arms: Sequence[Arm], timed: Sequence[str], recovered: Sequence[str]
+) -> tuple[str, ...]:
     """Arms that are written: those to be fine-tuned, and the timed arm at 30 %, or the last, to check its size."""
-    ratios = {arm.request.ratio: arm.name for arm in arms if arm.name in timed}
+    ratios = {real_ratio(arm, shape): arm.name for arm in arms if arm.name in timed}
     weighed = ratios[near(WEIGHED_AT, list(ratios)) or max(ratios)]
     return tuple(dict.fromkeys((weighed, *(name for name in recovered if name != DENSE))))
 
 
 def ratios_of(config: RunConfig, shape: ModelShape) -> tuple[float, ...]:
     """The ratios in ascending order without 0, which is the dense model."""
-    chosen = config.sweep.ratios or config.sweep.ratios_by_width.get(shape.intermediate_size) or _RATIOS
-    found = tuple(sorted({ratio for ratio in chosen if ratio != 0}))
+    chosen = config.sweep.ratios or config.sweep.ratios_by_width.get(shape.intermediate_size)
+    found = tuple(sorted({ratio for ratio in chosen or _RATIOS if ratio != 0}))
     if not found:
         raise UsageError("a sweep needs a ratio above 0; give --ratios like 0.1,0.2,0.3")
-    return found
+    alignment = alignment_of(config, shape.intermediate_size)
+    widths = {ratio: pruned_width(shape.intermediate_size, ratio, alignment) for ratio in found}
+    alike = [ratio for ratio in found if list(widths.values()).count(widths[ratio]) > 1]
+    if chosen and alike:
+        same = [ratio for ratio in alike if widths[ratio] == widths[alike[0]]]
+        raise UsageError(
+            f"ratios {', '.join(f'{ratio:g}' for ratio in same)} all leave a width of {widths[alike[0]]} at alignment "
+            f"{alignment}, which is one model; give --ratios further apart or a smaller --align"
+        )
+    return tuple(_nearest(widths, shape.intermediate_size))
+
+
+def _nearest(widths: Mapping[float, int], intermediate_size: int) -> list[float]:
+    """Of the ratios with the same width, the one that is nearest to what the width removes."""
+    nearest: dict[int, float] = {}
+    for ratio, width in widths.items():
+        nearest.setdefault(width, ratio)
+        removed = 1 - width / intermediate_size
+        nearest[width] = min(nearest[width], ratio, key=lambda asked: abs(asked - removed))
+    return sorted(nearest.values())
 
 
 def near(ratio: float, among: Sequence[float]) -> float | None:
@@ -81,19 +115,43 @@ def near(ratio: float, among: Sequence[float]) -> float | None:
 def _arms(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
     for method in dict.fromkeys(config.sweep.methods):
         for ratio in ratios_of(config, shape):
-            for seed in dict.fromkeys(config.sweep.seeds) if method == "random" else (config.seed,):
+            if method == MATCHED and ratio > 0.5:
+                continue  # not every neuron has another one as its match
+            for seed in dict.fromkeys(config.sweep.seeds) if method == RANDOM else (config.seed,):
                 yield _arm(config, method, ratio, seed, shape)
+
+
+def _masks(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
+    """Random arms beyond --seeds, up to --masks at every ratio of the claim about random pruning."""
+    seeds = tuple(dict.fromkeys(config.sweep.seeds))
+    more = (config.sweep.masks or 0) - len(seeds)
+    if RANDOM not in config.sweep.methods or more < 1:
+        return
+    others = list(itertools.islice((seed for seed in itertools.count() if seed not in seeds), more))
+    for ratio in ratios_of(config, shape):
+        found = [_arm(config, RANDOM, ratio, seed, shape) for seed in others]
+        if is_claimed(real_ratio(found[0], shape)):
+            yield from found
+
+
+def real_ratio(arm: Arm, shape: ModelShape) -> float:
+    """The share of neurons that an arm of uniform width removes."""
+    return 1 - pruned_width(shape.intermediate_size, arm.request.ratio, arm.request.alignment) / shape.intermediate_size
+
+
+def is_claimed(ratio: float) -> bool:
+    """Whether a share of neurons is among those of the claim about random pruning."""
+    return CLAIMED[0] - NEAR <= ratio <= CLAIMED[1] + NEAR
 
 
 def _arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelShape) -> Arm:
     name, _, refit = method.partition("+")
     if refit not in ("", "refit"):
         raise UsageError(f"unknown method {method!r}; a metric with its columns re-fitted is {name}+refit")
-    chosen: dict[str, Any] = (
-        {"method": name, "metric": None} if name in ("random", "reverse") else {"method": "selective", "metric": name}
-    )
+    own = name in (RANDOM, "reverse", MATCHED)
+    chosen: dict[str, Any] = {"method": name if own else "selective", "metric": None if own else name}
     chosen |= {"compensate": True if refit else None, "ratio": ratio, "seed": seed}
-    if name == "random":
+    if name == RANDOM:
         chosen["allocation"] = "uniform"
     return make_arm(config.model_copy(update=chosen), chosen["method"], shape)
 
@@ -113,7 +171,7 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
             raise UsageError(
                 f"--recovery-ratios names {wanted:g}, which is not among the ratios of the sweep; add it to --ratios"
             )
-        yield _arm(config, method, ratio, config.sweep.seeds[0] if method == "random" else config.seed, shape).name
+        yield _arm(config, method, ratio, config.sweep.seeds[0] if method == RANDOM else config.seed, shape).name
 
 
 @dataclass(frozen=True)

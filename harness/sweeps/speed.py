@@ -28,19 +28,21 @@ from pruning.export import export
 from pruning.plan import load_plan
 
 _LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
+AGAIN = "dense-again"  # the dense model against itself: what a speed ratio shows by chance
 Timed = tuple[dict[str, ServingResult], list[SpeedRatio]]  # the dense model and one arm
 
 
 def measure_speed(
     run: RunContext, arms: Sequence[VariantState], attempt: Callable[[str], AbstractContextManager[None]]
 ) -> None:
-    """Times every arm beside the dense model; writes serving.json, from a file for each arm.
+    """Times every arm, and the dense model once more, beside the dense model; writes serving.json, from a file each.
 
     Args:
         run: The sweep's run directory.
         arms: The planned variants to time.
         attempt: A context for what may fail for one arm alone.
     """
+    arms = [replace(run.base, name=AGAIN), *arms] if arms else []
     with _timer(run) as timed:
         for arm in arms:
             file = _file(run, arm)
@@ -53,6 +55,7 @@ def measure_speed(
         if run.directory.finished(_stage(arm), _inputs(run, arm)):
             results, faster = read_serving(_file(run, arm))
             variants, ratios = {**results, **variants}, [*ratios, *faster]
+    variants.pop(AGAIN, None)
     save_serving(variants, ratios, serving_file(run.path))
 
 
@@ -131,9 +134,9 @@ def _shape(run: RunContext, state: VariantState) -> ModelShape:
 def _by_export(run: RunContext, arm: VariantState) -> Timed:
     """Beside the dense model, on the device together."""
     config, workload, scratch = run.config, run.workload, run.path / "timed" / arm.name
-    assert arm.plan is not None
     try:
-        models = {DENSE: run.model, arm.name: export(run.model, load_plan(arm.plan), scratch, arm.plan)}
+        made = export(run.model, load_plan(arm.plan), scratch, arm.plan) if arm.plan else run.model
+        models = {DENSE: run.model, arm.name: made}
         with Engines(models, bench.settings_for(models, config, workload)) as engines:
             targets = bench.offline_targets(engines, models, workload)
             runners = {name: target.round for name, target in targets.items()}

@@ -100,11 +100,11 @@ def curve_table(run: Mapping[str, Any]) -> Table:
             )
         )
     note = (
-        f"Intervals at 95 %, over items. sd: over {_seeds(run)}. p: exact McNemar for one "
-        "seed, Student's t over items for several, after "
+        f"Intervals at 95 %, over items; of random pruning over masks and items. "
+        f"sd: over {_masks(run)}. p: exact McNemar, for several masks where the interval ends at 0, after "
         "Holm over all rows. collapsed: the interval ends below "
         f"{percent(run['sweep']['collapse_below'])} on the target, and by the same rule elsewhere. "
-        "specificity: how many points more the target loses than the other tasks on average."
+        "specificity: how many points more the target loses than this task."
     )
     head = (
         "arm",
@@ -140,9 +140,10 @@ def _change(p: Mapping[str, Any]) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _seeds(run: Mapping[str, Any]) -> str:
-    seeds = max((len(p["variants"]) for p in run["sweep"]["points"]), default=1)
-    return f"{seeds} seeds" if seeds > 1 else "seeds, if more than one"
+def _masks(run: Mapping[str, Any]) -> str:
+    """Of every number of masks that a point has: `3 or 20 masks`."""
+    counts = sorted({len(p.get("masks") or p["variants"]) for p in run["sweep"]["points"]} - {1})
+    return f"{' or '.join(map(str, counts))} masks" if counts else "masks, if more than one"
 
 
 def target_table(run: Mapping[str, Any]) -> Table:
@@ -154,7 +155,7 @@ def target_table(run: Mapping[str, Any]) -> Table:
     dense = run["variants"][0]["eval"][run["task"]]
     note = (
         f"dense: {measured(dense['metric'], dense['value'])}, n = {dense['n']}; means over "
-        "seeds. The table Every point has the intervals."
+        "masks. The table Every point has the intervals."
     )
     return Table(f"{run['task']} {dense['metric']}", ("removed", *arms), rows, note)
 

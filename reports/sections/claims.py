@@ -9,6 +9,7 @@ from reports.figures import percent
 from reports.parts import Section, Table
 
 _MOST = 12  # sentences of a claim's details shown
+_REASONS = ("cannot say: ", "missing: ")  # how a detail begins that says why there is no verdict
 
 
 def section(run: Mapping[str, Any]) -> Section:
@@ -25,9 +26,11 @@ def sweep_sentences(run: Mapping[str, Any]) -> list[str]:
 
 def _reason(claim: Mapping[str, Any]) -> str:
     if claim["value"] is None:
-        return f" ({'; '.join(claim['details'][:1])})"
+        return f" ({next(iter(claim['details']), '').removeprefix('cannot say: ')})"
     wanted = f"; {claim['n_needed']:,} would decide" if claim["n_needed"] else ""
-    return f" ({claim['figure']} {_figure(claim)}, n = {claim['n']:,}{wanted})"
+    first = next(iter(claim["details"]), "")
+    why = f"; {first.removeprefix('cannot say: ')}" if first.startswith(_REASONS) else ""
+    return f" ({claim['figure']} {_figure(claim)}, n = {claim['n']:,}{wanted}{why})"
 
 
 def _figure(claim: Mapping[str, Any]) -> str:
@@ -67,20 +70,18 @@ def claims_table(run: Mapping[str, Any]) -> Table:
 
 def rules_table(run: Mapping[str, Any]) -> Table:
     rows = tuple((c["claim"], c["rule"], "; ".join(c["details"][:_MOST])) for c in run["claims"])
-    return Table("How each claim was judged", ("claim", "rule, fixed in advance", "details"), rows)
+    version = run["sweep"].get("rules", 1)
+    return Table("How each claim was judged", ("claim", f"rule, version {version}", "details"), rows)
 
 
 def threshold_table(run: Mapping[str, Any]) -> Table:
     rows = [
         (
-            t["arm"],
+            t["arm"] + (" (one mask)" if t.get("masks") == 1 else ""),
             percent(t["non_inferior"]),
-            f"{100 * t['detectable']:.1f} points",
-            "too few ratios"
-            if t["support"] is None
-            else "none"
-            if t["knee"] is None
-            else f"{percent(t['knee'])} ({percent(t['knee_low'])} to {percent(t['knee_high'])})",
+            "" if t.get("everywhere") is None else percent(t["everywhere"]),
+            "no loss" if t["detectable"] is None else f"{100 * t['detectable']:.1f} points",
+            _bend(t),
             "" if t["support"] is None else percent(t["support"], 0),
         )
         for t in run["sweep"]["thresholds"]
@@ -88,13 +89,39 @@ def threshold_table(run: Mapping[str, Any]) -> Table:
     margin = run["sweep"]["thresholds"][0]["margin"] if rows else 0.0
     note = (
         f"loses less than {100 * margin:g} points up to: ratios are tested in ascending order "
-        "by a one-sided 95 % bound, up to the first "
-        "that fails; 0 means not shown. detectable: the loss that this number of items can "
-        "find. knee: where two straight lines fit "
-        "clearly better than one, with its interval over resampled items; descriptive only."
+        "by a one-sided 95 % bound, over masks and items for random pruning, up to the first "
+        "that fails; 0 means not shown. on every task: on all that the dense model can do. detectable: the loss that "
+        "this number of items finds in four of five runs, as "
+        f"planned: where {200 * margin:g} % of them change. knee: where two straight lines fit "
+        "clearly better than one and than a quadratic, between the ratios, with its interval over resampled items; "
+        "descriptive only."
     )
-    head = ("arm", f"loses less than {100 * margin:g} points up to", "detectable", "knee", "resamplings with a knee")
+    head = (
+        "arm",
+        f"loses less than {100 * margin:g} points up to",
+        "on every task",
+        "detectable",
+        "knee",
+        "resamplings with a knee",
+    )
     return Table("How far each arm can be pruned", head, tuple(rows), note)
+
+
+_NO_KNEE = {
+    "line": "none: a line fits as well",
+    "curve": "none: a smooth curve fits as well",
+    "edge": "none: it would be at the edge of the ratios",
+    "flat": "none: no more than the margin is lost",
+    "lost": "all is lost before the first ratio",
+}
+
+
+def _bend(t: Mapping[str, Any]) -> str:
+    if t["support"] is None:
+        return "too few ratios"
+    if t["knee"] is None:
+        return _NO_KNEE.get(t.get("shape") or "", "none")
+    return f"{percent(t['knee'])} ({percent(t['knee_low'])} to {percent(t['knee_high'])})"
 
 
 def failed_table(run: Mapping[str, Any]) -> Table:

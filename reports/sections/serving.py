@@ -158,7 +158,7 @@ def speed_table(run: Mapping[str, Any]) -> Table:
             f"{r['ratio']:.3f}",
             ratio_interval(r),
             f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}",
-            *_shares(r["ratio"], max(r["ideal_flops"], r["ideal_bytes"])),
+            *_shares(r, max(r["ideal_flops"], r["ideal_bytes"])),
         )
         for r in run.get("speed_ratios", ())
     ]
@@ -167,14 +167,18 @@ def speed_table(run: Mapping[str, Any]) -> Table:
         "the prediction: FLOPs, or bytes read, "
         "of all requests from prompt to last token, first variant over this one; "
         "the larger counts. What the engine does "
-        "besides matrix products is not included. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1)."
+        "besides matrix products is not included. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1), "
+        "where the interval excludes 1. dense-again: the dense model against itself, what a ratio shows by chance."
     )
     return Table("Speed against the first variant, predicted and measured", head, tuple(rows), note)
 
 
-def _shares(ratio: float, ideal: float) -> tuple[str, str]:
-    """Empty where no gain was possible."""
-    return (percent(ratio / ideal, 0), percent((ratio - 1) / (ideal - 1), 0)) if ideal > 1 + _NO_GAIN else ("", "")
+def _shares(r: Mapping[str, Any], ideal: float) -> tuple[str, str]:
+    """Of the ideal, and of its gain; empty where no gain was possible. A gain that is not shown has no share."""
+    if ideal <= 1 + _NO_GAIN:
+        return "", ""
+    shown = r["ci_low"] is not None and not r["ci_low"] <= 1 <= r["ci_high"]
+    return percent(r["ratio"] / ideal, 0), percent((r["ratio"] - 1) / (ideal - 1), 0) if shown else ""
 
 
 def ratio_interval(ratio: Mapping[str, Any]) -> str:

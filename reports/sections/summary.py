@@ -51,7 +51,7 @@ def summary_table(run: Mapping[str, Any]) -> Table:
                 (f"{task} generation failures", percent(before["failure_rate"]), percent(after["failure_rate"]), "")
             )
     for before, after in _serving_pairs(first, last):
-        speed = f"{after['output_tok_s'] / before['output_tok_s']:.2f}x"
+        speed = _speed(run, (last["name"], first["name"], before["concurrency"]))
         rows.append(
             (
                 f"output tok/s at concurrency {before['concurrency']}",
@@ -64,6 +64,15 @@ def summary_table(run: Mapping[str, Any]) -> Table:
         return Table("Summary", ("what", first["name"]), tuple(row[:2] for row in rows))
     note = "Change of accuracy in points, of perplexity as a factor, with a 95 % interval, paired by item."
     return Table("Summary", ("what", first["name"], last["name"], "change"), tuple(rows), note if changes else "")
+
+
+def _speed(run: Mapping[str, Any], pair: tuple[str, str, int]) -> str:
+    """The ratio of speeds over pairs of passes, as everywhere else; pair: variant, baseline, concurrency."""
+    for r in run.get("speed_ratios", ()):
+        if r["quantity"] == "output_tok_s" and (r["variant"], r["baseline"], r["concurrency"]) == pair:
+            known = "" if r["ci_low"] is None else f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
+            return f"{r['ratio']:.2f}x{known}"
+    return ""
 
 
 def outcome(run: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -90,7 +90,12 @@ def test_a_run_is_read_as_it_was_written() -> None:
     found, raw = h.load_run(LAPTOP / "run.json"), json.loads((LAPTOP / "run.json").read_text())
     assert found.folder == LAPTOP and found == h.load_run(str(LAPTOP))
     values = document(found)
-    assert found.sweep is not None and values["sweep"] == raw["sweep"]
+    point = {"masks": [], "detectable": None, "beyond_random": None, "beyond_matched": None, "distractor": False}
+    threshold = {"masks": 0, "shape": None, "everywhere": None, "off_target_margin": None}
+    sweep = {"rules": 1, "items": {}, "outcomes": {}, **raw["sweep"]}
+    sweep["points"] = [{**point, **row} for row in raw["sweep"]["points"]]
+    sweep["thresholds"] = [{**threshold, **row} for row in raw["sweep"]["thresholds"]]
+    assert found.sweep is not None and values["sweep"] == sweep
     new = {"groups": {}}  # fields that came after this run
     newer = {"filter": None, "metrics": []}
     for found_row, row in zip(values["variants"], raw["variants"], strict=True):

@@ -99,7 +99,7 @@ def test_the_verdict_says_what_run_json_says() -> None:
     ]
     sentence, cost, gain = verdict(run)
     assert "25.0 % of the FFN neurons (10.0 % of all parameters)" in sentence
-    assert "from 90.0 % to 85.0 %: -5.0 points, 95 % interval -11.0 to +1.0, n = 100" in sentence
+    assert "from 90.0 % (90 right) to 85.0 % (85 right): -5.0 points, 95 % interval -11.0 to +1.0, n = 100" in sentence
     assert cost == "Nothing off target was measured." and "its speed was not measured" in gain
 
 

@@ -5,12 +5,14 @@ measured.
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 
 from reports.sections.serving import capacity_table, memory_table, serving_sentences, serving_tables, speed_table
-from tests.support.runs import RUN, VARIANT
+from reports.sections.summary import summary_table
+from tests.support.runs import EXAMPLE, RUN, VARIANT
 
 LATENCY = {"p50": 1.0, "p90": 2.0, "p99": 3.25}
 ROW = {
@@ -149,3 +151,17 @@ def test_where_no_gain_was_to_be_had_none_is_shared_out() -> None:
     run = run_of(ROW, ROW)
     run["speed_ratios"] = [{**RATIO, "ratio": 1.01, "ideal_flops": 1.0, "ideal_bytes": 1.0}]
     assert speed_table(run).rows[0][-2:] == ("", "")
+
+
+def test_a_gain_that_is_not_shown_has_no_share_and_the_summary_names_the_same_ratio() -> None:
+    run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    head = list(speed_table(run).head)
+    rows = {row[0]: row for row in speed_table(run).rows if row[3] == "output tokens per second"}
+    for ratio in (r for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"):
+        share = rows[ratio["variant"]][head.index("of its gain")]
+        assert not share or not ratio["ci_low"] <= 1 <= ratio["ci_high"]
+    assert any(row[head.index("of its gain")] for row in rows.values())
+    tokens = (r for r in run["speed_ratios"] if r["quantity"] == "output_tok_s")
+    first = next(r for r in tokens if r["variant"] == "selective-S-0.05")
+    shown = next(row for row in summary_table(run).rows if row[0].startswith("output tok/s"))
+    assert shown[-1] == f"{first['ratio']:.2f}x ({first['ci_low']:.2f} to {first['ci_high']:.2f})"

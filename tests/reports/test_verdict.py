@@ -27,11 +27,41 @@ def test_of_a_sweep_it_is_what_goes_farthest_without_loss(run: dict[str, Any]) -
     far, cost, gain = verdict(run)
     assert far.startswith("Prune up to here to lose less than 5 points: removing 50.0 % of the FFN neurons")
     assert (
-        "from 99.5 % to 98.8 %" in far
+        "from 99.5 % (398 right) to 98.8 % (395 right)" in far
         and "mini_code -31.3 points" in cost
         and "(-37.1 %)" in gain
-        and "times dense" in gain
+        and "not decided, 1.13 times dense (0.99 to 1.30)" in gain
     )
+
+
+def test_safe_on_every_task_comes_first_and_farther_on_the_target_second(run: dict[str, Any], tmp_path: Path) -> None:
+    for threshold in run["sweep"]["thresholds"]:
+        threshold |= {"everywhere": 0.35 if threshold["arm"] == "selective-best" else 0.0, "off_target_margin": 0.05}
+    far, cost, _ = verdict(run)
+    assert far.startswith(
+        "Prune up to here to lose less than 5 points on every task that dense can do: removing 35.0 % of the FFN "
+    )
+    assert far.endswith(" On mini_math alone: 50.0 %, by selective-best.") and "mini_code -0.7 points" in cost
+    assert "--ratio 0.35" in commands(run, tmp_path)[0]
+    for threshold in run["sweep"]["thresholds"]:
+        threshold["off_target_margin"] = 0.1
+    assert "less than 5 points and 10 points on every other task that dense can do" in verdict(run)[0]
+    for threshold in run["sweep"]["thresholds"]:
+        threshold["everywhere"] = 0.0
+    assert "5 points on mini_math alone, not shown for the other tasks: removing 50.0 %" in verdict(run)[0]
+
+
+def test_a_task_that_dense_cannot_do_is_no_evidence(run: dict[str, Any]) -> None:
+    run["variants"][0]["eval"]["mini_code"] |= {"value": 0.0, "ci_low": 0.0, "ci_high": 0.025}
+    assert "mini_code: cannot say, the dense model solves 0.0 %" in verdict(run)[1]
+
+
+def test_a_speed_that_is_not_shown_to_differ_is_no_gain(run: dict[str, Any]) -> None:
+    ratio = next(
+        r for r in run["speed_ratios"] if r["variant"] == "selective-S-0.5" and r["quantity"] == "output_tok_s"
+    )
+    ratio |= {"ratio": 1.3, "ci_low": 1.1, "ci_high": 1.5}
+    assert "output tokens per second 1.30 times dense (1.10 to 1.50)" in verdict(run)[2]
 
 
 def test_where_nothing_is_shown_nothing_is_recommended(run: dict[str, Any], tmp_path: Path) -> None:

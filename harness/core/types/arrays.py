@@ -11,3 +11,4 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 IndexArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]

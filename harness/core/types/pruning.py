@@ -13,7 +13,7 @@ from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.calibration import TokenScope
 from harness.core.types.model import ModelKind
 
-Method = Literal["selective", "random", "reverse"]
+Method = Literal["selective", "random", "reverse", "matched"]
 
 
 Allocation = Literal["uniform", "global"]

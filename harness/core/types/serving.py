@@ -90,6 +90,7 @@ class SpeedRatio:
         pairs: Pairs of repeats; with one pair there is no interval.
         ideal_flops: The ratio that floating-point operations would allow (harness/serving/roofline.py).
         ideal_bytes: The ratio that bytes read would allow.
+        baseline_passes, variant_passes: The quantity in every pass, pair by pair.
     """
 
     variant: str
@@ -102,3 +103,5 @@ class SpeedRatio:
     ci_high: float | None
     ideal_flops: float
     ideal_bytes: float
+    baseline_passes: tuple[float, ...] = ()
+    variant_passes: tuple[float, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Verdict = Literal["supported", "not supported", "cannot say"]
@@ -14,7 +14,7 @@ class Claim:
     """A claim about pruning, the rule by which it is judged, and the deciding figure with its 95 % interval.
 
     Attributes:
-        rule: The rule in words, fixed before the data were seen.
+        rule: The rule in words.
         figure: What `value` is.
         unit: points (a difference of shares), share, factor or ratio.
         n: Items or pairs behind the figure.
@@ -37,19 +37,27 @@ class Claim:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One arm at one ratio on one task, over its seeds, compared with the dense model on the same items.
+    """One arm at one ratio on one task, over its masks, compared with the dense model on the same items.
 
     Attributes:
         arm: The way of pruning without ratio and seed, such as selective-best.
-        variants: The variants behind the point, one per seed.
-        sd: Standard deviation over seeds; None for one seed.
-        ci_low, ci_high: 95 % interval over items.
+        variants: The variants behind the point that were evaluated on every task, one per seed.
+        sd: Standard deviation over masks; None for one.
+        ci_low, ci_high: 95 % interval over items; of two or more random masks over masks and items. Of one random mask
+            it holds for that mask alone.
         difference: Value minus the dense model's, with its 95 % interval.
         holm_p: p-value of the difference after Holm over all points.
-        failure_rate: Rate of generation failures; failure_low and failure_high are its 95 % interval.
+        failure_rate: Rate of generation failures; failure_low and failure_high are its 95 % interval, over items of
+            these masks.
         collapsed: Whether accuracy counts as lost; None for a likelihood metric.
-        specificity: How many points more the target lost than the mean of the other tasks, with its interval; target
-            only.
+        specificity: How many points more the target lost than this task, with its interval; of off-target tasks that
+            the dense model can do.
+        beyond_random, beyond_matched: Specificity minus that of random neurons, and of neurons of matched
+            contribution, at the same ratio.
+        distractor: Whether prompts of this task were among the distractors.
+        masks: All random masks behind the point, `variants` and those that were evaluated on the target alone; empty
+            for an arm that is not random.
+        detectable: The loss that the items of this task find in four of five runs, as planned (see Threshold).
     """
 
     arm: str
@@ -73,6 +81,11 @@ class SweepPoint:
     specificity: tuple[float, float, float] | None
     failure_low: float | None = None
     failure_high: float | None = None
+    masks: tuple[str, ...] = ()
+    detectable: float | None = None
+    beyond_random: tuple[float, float, float] | None = None
+    beyond_matched: tuple[float, float, float] | None = None
+    distractor: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,19 +95,29 @@ class Threshold:
     Attributes:
         margin: The loss that still counts as none, as a share of all items.
         non_inferior: The largest ratio of neurons up to which less than `margin` is shown to be lost; 0 if not shown.
-        detectable: The loss that this number of items can find with 80 % power.
-        knee: The ratio at which the curve bends down, with its interval; None where a straight line fits as well.
+        detectable: The loss that this number of items finds in four of five runs where twice the margin of them
+            changes; None where no loss is found.
+        knee: The ratio at which the curve bends down, with its interval; None where it does not.
         support: Share of resamplings with a knee; None where there are too few ratios.
+        shape: What the curve is; lost where all is lost before the first ratio; None where there are too few ratios.
+        everywhere: The largest ratio up to which less than `margin` on the target and less than `off_target_margin` on
+            every other task that the dense model can do is shown to be lost; None without such tasks.
+        masks: The fewest random masks at one of the ratios; 0 for an arm that is not random. Of one mask,
+            `non_inferior` holds for that mask alone.
     """
 
     arm: str
     margin: float
     non_inferior: float
-    detectable: float
+    detectable: float | None
     knee: float | None
     knee_low: float | None
     knee_high: float | None
     support: float | None
+    masks: int = 0
+    shape: Literal["knee", "line", "curve", "edge", "flat", "lost"] | None = None
+    everywhere: float | None = None
+    off_target_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +135,9 @@ class SweepSummary:
     Attributes:
         collapse_below: The accuracy below which the target counts as collapsed.
         seconds: Duration of all stages, those of earlier starts included.
+        rules: Version of the rules by which the claims were judged.
+        items: Task with right answers -> the items that were asked, in order.
+        outcomes: Variant or mask -> task -> one character per item, 1 right and 0 wrong.
     """
 
     points: tuple[SweepPoint, ...]
@@ -119,3 +145,6 @@ class SweepSummary:
     failed: tuple[FailedCell, ...]
     collapse_below: float
     seconds: float
+    rules: int = 1
+    items: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    outcomes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

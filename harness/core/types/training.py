@@ -71,6 +71,7 @@ class Recovery:
         share: (variant - before) / (control - before); None where the control is not clearly better than before (95 %).
         margin_over_half: Accuracy of the variant minus the mean of before and control, with its 95 % interval; above 0
             where at least half of the gap was recovered.
+        gain: variant - before with its interval, over items; gap: control - before.
     """
 
     variant: str
@@ -82,3 +83,5 @@ class Recovery:
     margin_over_half: float
     ci_low: float
     ci_high: float
+    gain: tuple[float, float, float] | None = None
+    gap: tuple[float, float, float] | None = None

@@ -327,7 +327,7 @@ def test_config_show_prints_what_a_run_would_take(tmp_path: Path) -> None:
 
 
 def test_json_is_json_everywhere(tmp_path: Path) -> None:
-    assert json.loads(harness("presets", "laptop", "--json").stdout)["limit"] == 400
+    assert json.loads(harness("presets", "laptop", "--json").stdout)["limit"] == 300
     assert Path(json.loads(harness("tasks", "--path", "--json").stdout)["path"]).is_dir()
     assert isinstance(json.loads(harness("doctor", "--json").stdout), list)
     (tmp_path / "runs").mkdir()

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.core.mask_statistics import accuracy_over_masks, masks_p_value
 from harness.core.statistics import holm, paired_difference, wilson
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.run import Variant
 from harness.sweeps.curves import GridPoint, read_outcomes, sweep_points, thresholds
+from harness.sweeps.evidence import Evidence
+from harness.sweeps.specificity import with_specificity
 from tests.support.runs import make_variant
 
 METRICS = {"math": "exact_match", "facts": "exact_match", "text": "bits_per_byte"}
@@ -83,16 +86,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return read_outcomes(folder, METRICS, dense, places)
 
 
-def test_a_point_over_seeds_is_the_mean_with_items_as_clusters(found: Any) -> None:
-    points = sweep_points(found, 0.0, 0.1)
+def test_a_point_over_masks_is_the_mean_over_masks_and_items(found: Any) -> None:
+    points = sweep_points(found, 0.0, 0.1, 0.05)
     assert [(p.arm, p.ratio_requested, p.task) for p in points] == [
         (arm, ratio, task) for arm, ratio in (("random", 0.1), ("random", 0.3), ("smd", 0.3)) for task in METRICS
     ]
     p = points[3]
     table = np.array([outcomes_of(0.6, 0, seed) for seed in (1, 2)], dtype=float)
-    items, ends = table.mean(axis=0), np.mean([wilson(int(seed.sum()), 120) for seed in table], axis=0)
+    items = table.mean(axis=0)
     assert (p.value, p.sd) == pytest.approx((items.mean(), table.mean(axis=1).std(ddof=1)))
-    assert (p.ci_low, p.ci_high) == pytest.approx(tuple(ends))
+    assert (p.value, p.ci_low, p.ci_high) == pytest.approx(accuracy_over_masks((table > 0).tolist()))
+    half = stats.t.ppf(0.975, 1) * table.mean(axis=1).std(ddof=1) / 2**0.5
+    assert p.ci_high - p.ci_low > min(1.0, 2 * half), "two masks say little about all"
     change = items - np.array(outcomes_of(0.9, 0, 0))
     assert p.difference == pytest.approx(change.mean()) and p.difference_low < p.difference < p.difference_high
     assert (
@@ -102,35 +107,47 @@ def test_a_point_over_seeds_is_the_mean_with_items_as_clusters(found: Any) -> No
 
 
 def test_a_point_of_one_seed_is_wilsons_and_newcombes(found: Any) -> None:
-    p = sweep_points(found, 0.0, 0.1)[6]
+    p = sweep_points(found, 0.0, 0.1, 0.05)[6]
     right, dense = outcomes_of(0.02, 0, 1), outcomes_of(0.9, 0, 0)
     pair = paired_difference(dense, right)
     assert p.sd is None and (p.ci_low, p.ci_high) == pytest.approx(wilson(sum(right), 120))
     assert (p.difference, p.difference_low, p.difference_high) == (pair.difference, pair.ci_low, pair.ci_high)
     assert p.collapsed == (wilson(sum(right), 120)[1] < 0.1 * np.mean(dense))
-    facts = paired_difference(outcomes_of(0.95, 1, 0), outcomes_of(0.9, 1, 1)).difference
-    assert p.specificity is not None and p.specificity[0] == pytest.approx(facts - pair.difference)
-    assert sweep_points(found, 0.0, 0.1)[7].specificity is None, "of the target only"
+
+
+def test_specificity_is_of_the_other_tasks(found: Any) -> None:
+    evidence = Evidence(found, (), (), {}, chance=0.0, collapse_share=0.1, margin=0.05)
+    target, facts, text = with_specificity(evidence, sweep_points(found, 0.0, 0.1, 0.05))[6:9]
+    lost = paired_difference(outcomes_of(0.9, 0, 0), outcomes_of(0.02, 0, 1)).difference
+    other = paired_difference(outcomes_of(0.95, 1, 0), outcomes_of(0.9, 1, 1)).difference
+    assert facts.specificity is not None and facts.specificity[0] == pytest.approx(other - lost)
+    assert facts.beyond_random is not None and facts.beyond_matched is None
+    assert target.specificity is None and text.specificity is None
+
+
+def test_everywhere_is_where_no_task_loses_more_than_its_margin(found: Any) -> None:
+    random = thresholds(found, 0.9, (0.0, 0.1))[0]
+    assert random.everywhere == min(random.non_inferior, random.everywhere) and random.off_target_margin == 0.9
+    strict = thresholds(found, 0.9, (0.0, 0.1), elsewhere=0.001)[0]
+    assert (strict.everywhere, strict.off_target_margin) == (0.0, 0.001)
 
 
 def test_p_values_are_adjusted_over_every_task_with_right_answers(found: Any) -> None:
-    points = sweep_points(found, 0.0, 0.1)
+    points = sweep_points(found, 0.0, 0.1, 0.05)
     assert [p.holm_p is None for p in points] == [task == "text" for _ in range(3) for task in METRICS]
     one = [
         paired_difference(outcomes_of(d, t, 0), outcomes_of(level, t, 1)).p_value
         for d, level, t in ((0.9, 0.02, 0), (0.95, 0.9, 1))
     ]
     many = [
-        stats.ttest_1samp(
-            np.mean([outcomes_of(level, t, s) for s in (1, 2)], axis=0) - np.array(outcomes_of(d, t, 0), float), 0
-        ).pvalue
+        masks_p_value(outcomes_of(d, t, 0), [outcomes_of(level, t, s) for s in (1, 2)])
         for level, d, t in ((0.8, 0.9, 0), (0.9, 0.95, 1), (0.6, 0.9, 0), (0.9, 0.95, 1))
     ]
     assert [p.holm_p for p in points if p.holm_p is not None] == pytest.approx(holm([*many, *one]))
 
 
 def test_a_likelihood_is_pooled_over_seeds(found: Any) -> None:
-    p = sweep_points(found, 0.0, 0.1)[5]
+    p = sweep_points(found, 0.0, 0.1, 0.05)[5]
     assert p.value == pytest.approx((1.3 + 1.6) / 2 / np.log(2)) and p.sd == pytest.approx(0.3 / np.log(2) / 2**0.5)
     assert (
         p.difference == pytest.approx(0.45 / np.log(2))
@@ -141,7 +158,7 @@ def test_a_likelihood_is_pooled_over_seeds(found: Any) -> None:
 
 
 def test_thresholds_go_up_to_the_first_ratio_that_is_not_shown(found: Any) -> None:
-    random, smd = thresholds(found, 0.5)
+    random, smd = thresholds(found, 0.5, (0.0, 0.1))
     assert random.non_inferior == 0.3 and random.support is None, "two ratios are too few for a knee"
     assert smd.non_inferior == 0.0, "nearly all is lost at 0.3"
-    assert thresholds(found, 0.01)[0].non_inferior == 0.0
+    assert thresholds(found, 0.01, (0.0, 0.1))[0].non_inferior == 0.0

@@ -27,6 +27,7 @@ from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.plan import load_plan
 from tasks.registry import find_task
+from tests.recompute import mismatches
 from tests.support.cli import harness, invoke
 from tests.support.models import TINY_MATH
 
@@ -46,7 +47,7 @@ SHORT = [
     "--concurrency",
     "4",
 ]
-GRID = ["--methods", "smd,rms+refit,random,reverse", "--seeds", "33,42"]
+GRID = ["--methods", "smd,rms+refit,random,reverse,matched", "--seeds", "33,42", "--masks", "3"]
 COMMON = ["sweep", "-m", "tiny-math", *TASKS, *SHORT, "--workers", "2", "--threads", "1", "--json"]
 SWEEP = [*COMMON, *GRID]
 
@@ -75,6 +76,7 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     jsonschema.validate(run, json.loads((Path(package.__path__[0]) / "run.schema.json").read_text()))
     assert run == json.loads((folder / "run.json").read_text())
     arms = ["selective-S-0.3", "selective-rms-refit-0.3", "random-0.3-seed33", "random-0.3-seed42", "reverse-S-0.3"]
+    arms.append("matched-0.3")
     assert [v["name"] for v in run["variants"]] == ["dense", *arms, "selective-S-0.3-recovered", "dense-recovered"]
     assert [v["compensated"] for v in run["variants"][1:4]] == [False, True, False]
     assert len(run["claims"]) == 7 and run["sweep"]["failed"] == [] and run["sweep"]["seconds"] > 1
@@ -83,16 +85,21 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
         ("selective-rms-refit", 1),
         ("random", 2),
         ("reverse-S", 1),
+        ("matched", 1),
     }
+    masks = {p["task"]: p["masks"] for p in run["sweep"]["points"] if p["arm"] == "random"}
+    assert masks["mini_math"] == [*masks["mini_facts"], "random-0.3-seed0"] and len(masks["mini_facts"]) == 2
+    assert set(run["sweep"]["outcomes"]["random-0.3-seed0"]) == {"mini_math"}, "on the target alone"
+    assert mismatches(run)[1] == []
     smd = run["variants"][1]
     assert smd["checkpoint"] == "arms/selective-S-0.3/checkpoint" and run["variants"][2]["checkpoint"] is None
     size = (folder / smd["checkpoint"] / "model.safetensors").stat().st_size
-    assert {v["weight_bytes"] for v in run["variants"][1:6]} == {size}, "bytes by formula are those that are written"
-    assert [r["variant"] for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"] == ["selective-S-0.3"]
-    assert (
-        run["claims"][3]["value"] == run["speed_ratios"][0]["ratio"]
-        and "parameters and" in run["claims"][3]["details"][0]
-    )
+    assert {v["weight_bytes"] for v in run["variants"][1:7]} == {size}, "bytes by formula are those that are written"
+    again, timed = [r for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"]
+    assert (again["variant"], timed["variant"]) == ("dense-again", "selective-S-0.3")
+    assert len(timed["baseline_passes"]) == len(timed["variant_passes"]) == 2
+    assert run["claims"][3]["value"] == timed["ratio"]
+    assert any("parameters and" in line for line in run["claims"][3]["details"])
     assert {r["before"] for r in run["recoveries"]} == {"selective-S-0.3"} and run["claims"][5]["value"] is not None
 
 
@@ -193,7 +200,7 @@ def test_a_killed_sweep_goes_on_to_the_same_figures(whole: tuple[Path, dict[str,
     orphans = [child for child in children if not gone(child)]
     assert not orphans, "workers end with their parent"
     run, stderr = finish(start(folder))
-    assert not kept or f"{len(kept)} of 6 variants: evaluated before, skipped" in stderr
+    assert not kept or f"{len(kept)} of 8 variants: evaluated before, skipped" in stderr
     assert {name: (folder / "samples" / name[5:] / "mini_math.jsonl").stat().st_mtime_ns for name in kept} == written
     expected = {v["name"]: v["eval"]["mini_math"]["value"] for v in whole[1]["variants"]}
     assert all(expected[v["name"]] == v["eval"]["mini_math"]["value"] for v in run["variants"])

@@ -10,6 +10,7 @@ import pytest
 
 from harness.config.settings import load_config, preset_summaries, preset_text, presets
 from harness.core.errors import UsageError
+from harness.sweeps.dry_run import forecast_sweep
 from harness.sweeps.grid import grid_rows, near, resolve_sweep
 
 PAPER_WIDTHS = {  # the table of the protocol (arXiv 2604.27115)
@@ -28,7 +29,7 @@ def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> No
     found = spec(preset="paper", model=model)
     assert [row.intermediate_size for row in grid_rows(found)] == PAPER_WIDTHS[model]
     assert {arm.request.seed for arm in found.arms if arm.kind == "random"} == {33, 42, 7}
-    assert len(found.arms) == 7 * (1 + 1 + 3 + 1)
+    assert len(found.arms) == 7 * (1 + 1 + 3 + 1 + 1)
     assert [task.name for task in found.tasks] == ["gsm8k_boxed", "bbh_general", "wikitext"]
     assert (
         found.config.score_tokens == "prompt"
@@ -37,6 +38,25 @@ def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> No
     )
     at = {"qwen-7b": "0.30405", "qwen-1.5b": "0.3"}[model]
     assert found.recovered == (f"selective-S-{at}", f"random-{at}-seed33", "dense")
+
+
+def test_further_masks_are_for_the_ratios_of_the_claim_and_the_target_alone() -> None:
+    found = spec(methods="S,random", ratios="0.05,0.1,0.35,0.5", seeds="1,3", masks=5, align=1)
+    assert [arm.name for arm in found.masks] == [
+        f"random-{ratio}-seed{seed}" for ratio in ("0.1", "0.35") for seed in (0, 2, 4)
+    ]
+    assert {arm.request.seed for arm in found.arms if arm.kind == "random"} == {1, 3}
+    assert forecast_sweep(found, Path("nowhere")).masks == 6
+    assert not spec(methods="S,random", ratios="0.1", seeds="1,3", align=1).masks
+    assert not spec(methods="S", ratios="0.1", masks=30, align=1).masks, "no random arm, no masks"
+
+
+@pytest.mark.parametrize("name", ["laptop", "quick", "paper"])
+def test_presets_have_the_masks_that_a_verdict_needs(name: str) -> None:
+    found = spec(preset=name, **({"model": "qwen-1.5b"} if name == "paper" else {}))
+    for ratio in {arm.request.ratio for arm in found.masks}:
+        seeds = {a.request.seed for a in (*found.arms, *found.masks) if a.kind == "random" and a.request.ratio == ratio}
+        assert len(seeds) == 20
 
 
 def test_the_papers_other_half_is_one_option_away() -> None:
@@ -100,6 +120,23 @@ def test_items_are_the_targets_own(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(UsageError, match=r"items\.json"):
             spec(items=file)
+
+
+def test_matched_neurons_need_their_contribution_and_half_of_the_others() -> None:
+    found = spec(methods="reverse,matched", ratios="0.1,0.5,0.6", align=1)
+    assert [arm.name for arm in found.arms if arm.kind == "matched"] == ["matched-0.1", "matched-0.5"]
+    assert found.score_request.metrics == ("contrib", "smd")
+    assert spec(methods="reverse", ratios="0.1").score_request.metrics == ("smd",)
+
+
+def test_one_width_is_one_model() -> None:
+    """SmolLM2's 1536 neurons at alignment 128: 10 and 15 % both leave 1280."""
+    with pytest.raises(UsageError, match=r"ratios 0\.1, 0\.15 all leave a width of 1280 at alignment 128.*--align"):
+        spec(model="smollm2-135m", ratios="0.1,0.15,0.2,0.3")
+    merged = spec(model="smollm2-135m")
+    widths = [row.intermediate_size for row in grid_rows(merged)]
+    assert len(set(widths)) == len(widths) and 1280 in widths, "the default ratios are merged"
+    assert spec(model="smollm2-135m", ratios="0.1,0.15", align=1).arms
 
 
 def test_near_takes_the_papers_ratios_for_its_round_ones() -> None:

@@ -1,4 +1,4 @@
-"""Statistics over seeds and ratios: differences, non-inferiority, knees, specificity."""
+"""Statistics over ratios: non-inferiority, knees, specificity."""
 
 from __future__ import annotations
 
@@ -6,34 +6,16 @@ from math import log
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.core.statistics import (
-    difference_over_seeds,
-    knee,
-    non_inferiority_threshold,
-    paired_difference,
-    specificity,
-)
+from harness.core.curve_statistics import knee, non_inferiority_threshold
+from harness.core.mask_statistics import difference_over_masks
+from harness.core.statistics import specificity
 
 simulated = pytest.mark.slow  # hundreds of runs, for how often an interval holds the truth
-outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 
 
 def answers_with(rng: np.random.Generator, base: np.ndarray, loss: float, gain: float) -> list[bool]:
     return np.where(base, rng.random(base.size) >= loss, rng.random(base.size) < gain).tolist()
-
-
-@pytest.mark.slow
-@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=2, max_size=60))
-def test_a_difference_over_seeds_is_the_mean_of_the_seeds_own(rows: list[tuple[bool, bool, bool]]) -> None:
-    before, *after = ([row[i] for row in rows] for i in range(3))
-    (difference, low, high), p = difference_over_seeds(before, after)
-    each = [paired_difference(before, seed).difference for seed in after]
-    assert difference == pytest.approx(sum(each) / 2) and low <= difference <= high and 0 <= p <= 1
-    one = paired_difference(before, after[0])
-    assert difference_over_seeds(before, after[:1]) == ((one.difference, one.ci_low, one.ci_high), one.p_value)
 
 
 def test_non_inferiority_stops_at_the_first_ratio_that_fails() -> None:
@@ -119,7 +101,29 @@ def test_the_best_hinge_is_that_of_a_plain_search() -> None:
     line = float(np.polyfit(x, y, 1, full=True)[1][0])
     result = knee(RATIOS, outcomes, samples=100)
     assert result.ratio == pytest.approx(best[1])
-    assert result.bic_gain == pytest.approx(9 * log((line + 1e-9) / (best[0] + 1e-9)) - 2 * log(9), rel=1e-6)
+    curved = float(np.polyfit(x, y, 2, full=True)[1][0])
+    gains = [9 * log((other + 1e-9) / (best[0] + 1e-9)) - more * log(9) for other, more in ((line, 2), (curved, 1))]
+    assert result.bic_gain == pytest.approx(min(gains), rel=1e-6)
+
+
+@simulated
+def test_a_smooth_curve_and_a_few_items_at_the_end_are_no_knee() -> None:
+    rng = np.random.default_rng(11)
+    smooth = [knee(RATIOS, curve(rng, [0.82 - 3 * r * r for r in RATIOS], 1000), samples=200) for _ in range(40)]
+    assert sum(result.ratio is not None for result in smooth) <= 2
+    assert {result.shape for result in smooth if result.ratio is None} <= {"curve", "line", "edge"}
+    flat = [[1.0] * 400] * 8 + [[0.0] * 3 + [1.0] * 397]
+    assert knee(RATIOS, flat, margin=0.05, samples=100).shape == "flat"
+
+
+def test_a_knee_is_never_without_width_or_at_the_edge() -> None:
+    ratios = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    exact = [[float(i < 1000 - 10000 * max(0.0, r - 0.3) // 10) for i in range(1000)] for r in ratios]
+    found = knee(ratios, exact, samples=100)
+    assert found.ratio is not None and found.ci_low is not None and found.ci_high is not None
+    assert found.ci_low < found.ci_high
+    late = [[1.0] * 1000] * 6 + [[0.0] * 500 + [1.0] * 500]
+    assert (knee(ratios, late, samples=100).ratio, knee(ratios, late, samples=100).shape) == (None, "edge")
 
 
 @pytest.mark.parametrize("ratios", [[0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.1, 0.2, 0.3]])
@@ -136,7 +140,7 @@ def test_specificity_is_how_much_more_the_target_falls() -> None:
     for _ in range(600):
         base = [rng.random(n) < 0.9 for n in (300, 150, 200)]
         pruned = [answers_with(rng, b, loss / 0.9, 0.0) for b, loss in zip(base, (0.30, 0.10, 0.06), strict=True)]
-        target, *others = (difference_over_seeds(b.tolist(), [p])[0] for b, p in zip(base, pruned, strict=True))
+        target, *others = (difference_over_masks(b.tolist(), [p]) for b, p in zip(base, pruned, strict=True))
         difference, low, high = specificity(target, others)
         assert difference == pytest.approx((others[0][0] + others[1][0]) / 2 - target[0])
         hits += low <= 0.22 <= high

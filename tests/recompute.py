@@ -1,0 +1,373 @@
+"""Recomputes every interval of a sweep's run.json from the right and wrong answers and the timed passes in it.
+
+    python -m tests.recompute reports/example/laptop/run.json
+
+Nothing of the product is imported: the formulas are written out a second time. Of tasks without right answers, whose
+likelihoods are in sample files only, nothing is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Triple = tuple[float, float, float]
+Check = tuple[str, float | None, float | None]  # what, as stored, as computed again
+NEAR = 0.01
+
+
+def normal(confidence: float) -> float:
+    return float(stats.norm.ppf((1 + confidence) / 2))
+
+
+def score(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson."""
+    z = normal(confidence)
+    p, d = k / n, 1 + z**2 / n
+    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return max(0.0, (centre - half) / d), min(1.0, (centre + half) / d)
+
+
+def pair(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Triple:
+    """b minus a by Newcombe's method 10."""
+    n, pa, pb = len(a), a.mean(), b.mean()
+    la, ua = score(a.sum(), n, confidence)
+    lb, ub = score(b.sum(), n, confidence)
+    e, f, g, h = ((a * b).sum(), (a * (1 - b)).sum(), ((1 - a) * b).sum(), ((1 - a) * (1 - b)).sum())
+    product = (e + f) * (g + h) * (e + g) * (f + h)
+    numerator = e * h - f * g
+    if numerator > 0:
+        numerator = max(numerator - n / 2, 0)
+    phi = numerator / math.sqrt(product) if product else 0.0
+    down = (pb - lb) ** 2 - 2 * phi * (pb - lb) * (ua - pa) + (ua - pa) ** 2
+    up = (pa - la) ** 2 - 2 * phi * (pa - la) * (ub - pb) + (ub - pb) ** 2
+    return float(pb - pa), float(pb - pa - math.sqrt(max(0, down))), float(pb - pa + math.sqrt(max(0, up)))
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    lost, gained = int((a > b).sum()), int((b > a).sum())
+    n = lost + gained
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(min(lost, gained) + 1)) / 2**n) if n else 1.0
+
+
+def over_masks(before: np.ndarray | None, masks: np.ndarray, confidence: float = 0.95) -> Triple:
+    """Mean of masks, minus a model where there is one, over masks and items."""
+    k, n = masks.shape
+    single = [
+        (float(row.mean()), *score(row.sum(), n, confidence)) if before is None else pair(before, row, confidence)
+        for row in masks
+    ]
+    if k == 1:
+        return single[0]
+    d = masks - (0 if before is None else before)
+    value = float(d.mean())
+    within = float(np.mean([row.var(ddof=1) for row in d]))
+    rest = d - d.mean(axis=1)[:, None] - d.mean(axis=0)[None, :] + value
+    shared = float(d.mean(axis=0).var(ddof=1)) - float((rest**2).sum()) / ((k - 1) * (n - 1)) / k
+    share = min(1.0, max(1 / k, shared / within)) if within else 1.0
+    below = math.sqrt(share) * (value - float(np.mean([low for _, low, _ in single])))
+    above = math.sqrt(share) * (float(np.mean([high for _, _, high in single])) - value)
+    levels = masks.mean(axis=1)
+    mean, half = float(levels.mean()), float(stats.t.ppf((1 + confidence) / 2, k - 1) * levels.std(ddof=1) / k**0.5)
+    inside = (mean * n + 0.5) / (n + 1)
+    odds, width = math.log(inside / (1 - inside)), half / (inside * (1 - inside))
+    low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, odds + sign * width)))) for sign in (-1, 1))
+    low, high = min(mean, max(0.0, min(mean - half, low))), max(mean, min(1.0, max(mean + half, high)))
+    least = 0.0 if before is None else -1.0
+    ends = value - math.hypot(below, mean - low), value + math.hypot(above, high - mean)
+    return value, max(least, ends[0]), min(1.0, ends[1])
+
+
+def p_over_masks(before: np.ndarray, masks: np.ndarray) -> float:
+    if len(masks) == 1:
+        return mcnemar(before, masks[0])
+
+    def excludes(p: float) -> bool:
+        _, low, high = over_masks(before, masks, 1 - p)
+        return low > 0 or high < 0
+
+    if not excludes(1 - 1e-9):
+        return 1.0
+    if excludes(1e-12):
+        return 1e-12
+    low, high = math.log(1e-12), math.log(1 - 1e-9)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if excludes(math.exp(middle)) else (middle, high)
+    return math.exp(high)
+
+
+def step_down(p: Sequence[float]) -> list[float]:
+    """Holm."""
+    order, found, so_far = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for step, i in enumerate(order):
+        so_far = max(so_far, min(1.0, (len(p) - step) * p[i]))
+        found[i] = so_far
+    return found
+
+
+def against(target: Triple, other: Triple) -> Triple:
+    """other minus target, by distances from the estimates, cut at what is possible."""
+    value = other[0] - target[0]
+    low = value - math.hypot(other[0] - other[1], target[2] - target[0])
+    high = value + math.hypot(other[2] - other[0], target[0] - target[1])
+    most = 1.0 if abs(value) <= 1 else 2.0
+    return value, max(low, -most), min(high, most)
+
+
+def mean_of_items(x: np.ndarray) -> Triple:
+    """Student's t with half an item in each cell."""
+    mean, n = float(x.mean()), len(x)
+    squares = float(((x - mean) ** 2).sum()) + ((1 - mean) ** 2 + (1 + mean) ** 2) / 2 + mean**2
+    half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(squares / ((n + 1) * (n + 2)))
+    return mean, max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def bend(x: np.ndarray, table: np.ndarray, margin: float) -> tuple[float | None, float | None, float | None, float]:
+    """Knee, its interval and the share of resamplings with one."""
+    draw = np.random.default_rng(0).integers(0, table.shape[1], (2000, table.shape[1]))
+    curves = np.vstack([table.mean(axis=1), *(table[:, d].mean(axis=1) for d in draw)]).T
+    grid, n = np.linspace(x[1], x[-2], 61), len(x)
+
+    def fit(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        design = np.column_stack([np.ones(n), x, *columns])
+        beta = np.linalg.pinv(design) @ curves
+        return ((curves - design @ beta) ** 2).sum(axis=0) + 1e-9, beta[-1]
+
+    line, square = fit()[0], fit(x**2)[0]
+    tried = [fit(np.clip(x - k, 0, None)) for k in grid]
+    errors = np.array([error for error, _ in tried])
+    best = errors.argmin(axis=0)
+    least, slope = errors.min(axis=0), np.array([beta for _, beta in tried])[best, np.arange(curves.shape[1])]
+    gain = np.minimum(n * np.log(line / least) - 2 * np.log(n), n * np.log(square / least) - np.log(n))
+    good = (slope < 0) & (gain > 6) & (best > 0) & (best < 60) & (curves[0] - curves[-1] > margin)
+    support = float(good[1:].mean())
+    if not good[0] or support < 0.5:
+        return None, None, None, support
+    low, high = np.percentile(grid[best[1:][good[1:]]], [2.5, 97.5])
+    step = grid[1] - grid[0]
+    low, high = (low - step, high + step) if low == high else (low, high)
+    return float(grid[best[0]]), float(low), float(high), support
+
+
+class Recomputed:
+    """The outcomes of a run.json, and what follows from them."""
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        self.run, self.sweep, self.target = run, run["sweep"], run["task"]
+        self.bits = {
+            name: {task: np.array([float(c) for c in text]) for task, text in tasks.items()}
+            for name, tasks in self.sweep["outcomes"].items()
+        }
+        self.dense = self.bits[run["variants"][0]["name"]]
+        self.points = [p for p in self.sweep["points"] if p["task"] in self.sweep["items"]]
+        self.able = [
+            t
+            for t in self.sweep["items"]
+            if t != self.target and score(self.dense[t].sum(), len(self.dense[t]))[0] >= 0.1
+        ]
+
+    def table(self, p: dict[str, Any], task: str | None = None) -> np.ndarray:
+        task = task or p["task"]
+        names = (p["masks"] or p["variants"]) if task == p["task"] else self._names(p, task)
+        return np.array([self.bits[name][task] for name in names])
+
+    def _names(self, p: dict[str, Any], task: str) -> list[str]:
+        same = next(
+            q
+            for q in self.points
+            if (q["arm"], q["ratio_requested"], q["task"]) == (p["arm"], p["ratio_requested"], task)
+        )
+        return list(same["masks"] or same["variants"])
+
+    def at(self, arm: str, ratio: float) -> dict[str, Any] | None:
+        own = [p for p in self.points if p["arm"] == arm and p["task"] == self.target]
+        best = min(own, key=lambda p: abs(p["ratio_neurons"] - ratio), default=None)
+        return best if best and abs(best["ratio_neurons"] - ratio) <= NEAR else None
+
+    def between(self, p: dict[str, Any], control: dict[str, Any], task: str, confidence: float = 0.95) -> Triple:
+        value, low, high = over_masks(self.table(p, task)[0], self.table(control, task), confidence)
+        return -value, -high, -low
+
+    def beyond(self, p: dict[str, Any], control: dict[str, Any], task: str) -> Triple:
+        return against(self.between(p, control, self.target), self.between(p, control, task))
+
+
+def checks(run: dict[str, Any]) -> Iterator[Check]:
+    """Every figure with an interval, as stored and as computed again."""
+    r = Recomputed(run)
+    for part in (_variants, _points, _thresholds, _comparisons, _recoveries, _speeds, _claims):
+        yield from part(r)
+
+
+def _three(what: str, stored: Sequence[float | None] | None, again: Sequence[float | None] | None) -> Iterator[Check]:
+    stored, again = stored or (None,) * 3, again or (None,) * 3
+    yield from ((f"{what} {end}", x, y) for end, x, y in zip(("value", "low", "high"), stored, again, strict=True))
+
+
+def _variants(r: Recomputed) -> Iterator[Check]:
+    for v in r.run["variants"]:
+        for task, e in v["eval"].items():
+            if task in r.sweep["items"]:
+                own = r.bits[v["name"]][task]
+                stored, again = (e["value"], e["ci_low"], e["ci_high"]), (own.mean(), *score(own.sum(), len(own)))
+                yield from _three(f"{v['name']} {task}", stored, again)
+
+
+def _points(r: Recomputed) -> Iterator[Check]:
+    adjusted = step_down([p_over_masks(r.dense[p["task"]], r.table(p)) for p in r.points])
+    for p, holm in zip(r.points, adjusted, strict=True):
+        what, masks, before = f"{p['arm']} {p['ratio_requested']} {p['task']}", r.table(p), r.dense[p["task"]]
+        yield from _three(what, (p["value"], p["ci_low"], p["ci_high"]), over_masks(None, masks))
+        change = p["difference"], p["difference_low"], p["difference_high"]
+        yield from _three(f"{what} difference", change, over_masks(before, masks))
+        yield f"{what} sd", p["sd"], float(masks.mean(axis=1).std(ddof=1)) if len(masks) > 1 else None
+        yield f"{what} p", p["holm_p"], holm
+        if p["task"] not in r.able:
+            continue
+        own, target = over_masks(before, masks), over_masks(r.dense[r.target], r.table(p, r.target))
+        yield from _three(f"{what} specificity", p["specificity"], against(target, own))
+        for control, key in (("random", "beyond_random"), ("matched", "beyond_matched")):
+            same = next(
+                (q for q in r.points if (q["arm"], q["ratio_requested"]) == (control, p["ratio_requested"])), None
+            )
+            if same and p["arm"] not in ("random", "matched"):
+                yield from _three(f"{what} {key}", p[key], r.beyond(p, same, p["task"]))
+
+
+def _reach(r: Recomputed, arm: str, task: str, margin: float) -> float:
+    reached = 0.0
+    own = [p for p in r.points if p["arm"] == arm and p["task"] == task]
+    for p in sorted(own, key=lambda p: p["ratio_neurons"]):
+        if over_masks(r.dense[task], r.table(p), 0.9)[1] <= -margin:
+            break
+        reached = p["ratio_neurons"]
+    return reached
+
+
+def _thresholds(r: Recomputed) -> Iterator[Check]:
+    for t in r.sweep["thresholds"]:
+        own = _reach(r, t["arm"], r.target, t["margin"])
+        yield f"{t['arm']} threshold", t["non_inferior"], own
+        others = [_reach(r, t["arm"], task, t["off_target_margin"]) for task in r.able]
+        yield f"{t['arm']} everywhere", t["everywhere"], min(own, *others) if others else None
+        if t["shape"] not in (None, "lost"):
+            found = _knee(r, t["arm"], t["margin"])
+            yield from _three(f"{t['arm']} knee", (t["knee"], t["knee_low"], t["knee_high"]), found[:3])
+            yield f"{t['arm']} support", t["support"], found[3]
+
+
+def _knee(r: Recomputed, arm: str, margin: float) -> tuple[float | None, float | None, float | None, float]:
+    own = sorted((p for p in r.points if p["arm"] == arm and p["task"] == r.target), key=lambda p: p["ratio_neurons"])
+    rows = [r.dense[r.target], *(r.table(p).mean(axis=0) for p in own)]
+    return bend(np.array([0.0, *(p["ratio_neurons"] for p in own)]), np.array(rows), margin)
+
+
+def _comparisons(r: Recomputed) -> Iterator[Check]:
+    for c in r.run["comparisons"]:
+        if c["task"] in r.sweep["items"]:
+            before, after = (r.bits[c[key]][c["task"]] for key in ("baseline", "variant"))
+            what = f"{c['variant']} - {c['baseline']} {c['task']}"
+            yield from _three(what, (c["difference"], c["ci_low"], c["ci_high"]), pair(before, after))
+            yield f"{what} p", c["mcnemar_p"], mcnemar(before, after)
+
+
+def _recoveries(r: Recomputed) -> Iterator[Check]:
+    for row in r.run["recoveries"]:
+        after, before, control = (r.bits[row[key]][row["task"]] for key in ("variant", "before", "control"))
+        half = mean_of_items(after - (before + control) / 2)
+        yield from _three(row["variant"], (row["margin_over_half"], row["ci_low"], row["ci_high"]), half)
+        yield from _three(f"{row['variant']} gain", row["gain"], pair(before, after))
+        yield from _three(f"{row['variant']} gap", row["gap"], pair(before, control))
+
+
+def _speeds(r: Recomputed) -> Iterator[Check]:
+    for s in r.run["speed_ratios"]:
+        logs = np.log(np.array(s["variant_passes"]) / np.array(s["baseline_passes"]))
+        half = float(stats.t.ppf(0.975, len(logs) - 1)) * logs.std(ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else None
+        ends = (None, None) if half is None else (math.exp(logs.mean() - half), math.exp(logs.mean() + half))
+        what = f"{s['variant']} {s['quantity']} at {s['concurrency']}"
+        yield from _three(what, (s["ratio"], s["ci_low"], s["ci_high"]), (math.exp(logs.mean()), *ends))
+
+
+def _claims(r: Recomputed) -> Iterator[Check]:
+    for number, again in (
+        (0, _above(r)),
+        (1, _reverse(r)),
+        (2, _kept(r, "selective-S")),
+        (6, _kept(r, "selective-best")),
+    ):
+        c = r.run["claims"][number]
+        if c["value"] is not None:
+            yield from _three(c["claim"][:30], (c["value"], c["ci_low"], c["ci_high"]), again)
+
+
+def _above(r: Recomputed) -> Triple | None:
+    own = [p for p in r.points if p["arm"] == "selective-S" and p["task"] == r.target]
+    found = [
+        r.between(p, q, r.target)
+        for p in own
+        for q in r.points
+        if (q["arm"], q["task"], q["ratio_requested"]) == ("random", r.target, p["ratio_requested"])
+        and 0.1 - NEAR <= p["ratio_neurons"] <= 0.35 + NEAR
+    ]
+    return min(found, default=None)
+
+
+def _reverse(r: Recomputed) -> Triple | None:
+    place, found = r.at("reverse-S", 0.1), []
+    marked = {p["task"] for p in r.points if p["distractor"]}
+    for arm in ("random", "matched"):
+        own = [p for p in r.points if p["arm"] == arm and p["task"] == r.target]
+        if place is None or not own:
+            continue
+        left = r.table(place).mean()
+        control = min(own, key=lambda p: abs(r.table(p).mean() - left))
+        if abs(r.table(control).mean() - left) > 0.1:
+            continue
+        more = r.between(place, control, r.target)[0] > 0
+        for task in (task for task in r.able if task not in marked):
+            found.append(r.beyond(place, control, task) if more else r.between(place, control, task))
+    return min(found, key=lambda figure: figure[1], default=None)
+
+
+def _kept(r: Recomputed, arm: str) -> Triple | None:
+    place, before = r.at(arm, 0.3), r.dense[r.target]
+    if place is None:
+        return None
+    after, n, share = r.table(place)[0], len(before), before.mean()
+    value = after.sum() / before.sum()
+    spread = math.sqrt(float(((after - value * before) ** 2).sum()) * n / (n - 1)) / before.sum()
+    half, (_, low, high) = float(stats.t.ppf(0.975, n - 1)) * spread, pair(before, after)
+    return (
+        float(value),
+        max(0.0, min(value - half, 1 + low / share)),
+        min(1 / share, max(value + half, 1 + high / share)),
+    )
+
+
+def mismatches(run: dict[str, Any]) -> tuple[int, list[Check]]:
+    """How many figures were checked, and those that differ by more than 1e-6."""
+    found = list(checks(run))
+    return len(found), [c for c in found if not same(c[1], c[2])]
+
+
+def same(stored: float | None, again: float | None) -> bool:
+    if stored is None or again is None:
+        return stored is None and again is None
+    return math.isclose(stored, again, rel_tol=1e-5, abs_tol=1e-9)
+
+
+if __name__ == "__main__":
+    count, wrong = mismatches(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    for what, stored, again in wrong:
+        print(f"{what}: {stored} stored, {again} computed again")
+    print(f"{count} figures, {len(wrong)} differ")
+    sys.exit(bool(wrong))
