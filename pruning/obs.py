@@ -7,6 +7,8 @@ W'_K = W_K + W_R H_RK H_KK^-1 with H = E[h h^T]; removing neuron j alone costs |
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,10 @@ def removal_order(
     order, losses = [], []
     for start in range(0, count, size):
         pool = _cheapest(weight, inverse, _POOL * size)
-        chosen, cost = _greedy(weight[:, pool].T @ weight[:, pool], inverse[pool][:, pool], min(size, count - start))
+        with _one_thread():
+            chosen, cost = _greedy(
+                weight[:, pool].T @ weight[:, pool], inverse[pool][:, pool], min(size, count - start)
+            )
         order.append(left[pool[chosen]])
         losses.append(cost)
         weight, inverse, left = _without(weight, inverse, left, pool[chosen])
@@ -91,6 +96,19 @@ def removal_scores(weight: Any, second_moment: Any, damping: float = DAMPING) ->
     found = np.empty(len(shares), dtype=np.float32)
     found[order.cpu().numpy()] = shares
     return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a CPU: thousands of small steps gain nothing from more threads, and wait for each other on busy cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _cheapest(weight: Any, inverse: Any, count: int) -> Any:
