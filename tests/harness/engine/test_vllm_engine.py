@@ -67,7 +67,7 @@ def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp
     build_model("smollm3", tmp_path / "b")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.skipif(device_name() != "cpu", reason="CUDA runs heads of this size")
 def test_a_model_that_vllm_loads_and_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
     """Heads of 16 numbers, for which the CPU backend has no attention kernel; it says so in the first forward pass."""

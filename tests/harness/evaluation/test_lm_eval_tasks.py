@@ -128,7 +128,7 @@ def test_a_metric_that_a_task_has_not_is_refused_before_the_engine_starts(
     ("names", "read"),
     [
         (["own_answer", "own_choice"], False),
-        pytest.param(["own_group"], True, marks=pytest.mark.long),  # a group may hold any of them
+        pytest.param(["own_group"], True, marks=pytest.mark.thorough),  # a group may hold any of them
     ],
 )
 def test_lm_evals_own_list_is_read_only_where_it_is_needed(names: list[str], read: bool, folder: Path) -> None:

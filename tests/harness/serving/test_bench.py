@@ -54,7 +54,7 @@ def bench(out: Path, *arguments: str) -> dict[str, Any]:
     return run
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_offline_figures_are_of_the_requests_that_were_asked_for(narrow: Path, tmp_path: Path) -> None:
     run = bench(tmp_path / "run", "tiny-math", str(narrow), "--input-tokens", "20")
     assert [v["name"] for v in run["variants"]] == ["tiny-math", "narrow"]
