@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +52,7 @@ class CalibrationSet:
     items: tuple[CalibrationItem, ...]
     model_kind: ModelKind = "unknown"
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         items = [(item.target, item.token_ids, item.start, item.stop) for item in self.items]
         return digest([self.model, self.model_hash, self.target_source, self.distractor_sources, self.tokens, items])
