@@ -71,8 +71,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=parts[False])
     slow = {item.path for item in parts[True] if item.get_closest_marker("slow")}
     items[:] = sorted(parts[True], key=lambda item: item.path not in slow)
-    if config.getoption("tier") == "long":  # all are slow, and the longest in files that come last by name
-        items.sort(key=lambda item: str(item.path), reverse=True)
 
 
 def pytest_unconfigure() -> None:
