@@ -1,6 +1,6 @@
 r"""Which number a short text is: 1,000, $12.50, \frac{3}{4}, 2½, 1.2 × 10⁵, ١٬٥٠٠.
 
-A text is first written in one plain spelling, and then read. Every step takes time linear in the text's length, or by
+A text is first normalised and then parsed. Every step takes time linear in the text's length, or by
 a power of at most LONGEST characters.
 """
 
@@ -154,7 +154,7 @@ def same_number(prediction: str | None, reference: str) -> bool:
 
 
 def before_number(text: str) -> str | None:
-    """The text before the first number, in plain spelling and without brackets; None if there is no number."""
+    """The text before the first number, normalised and without brackets; None if there is no number."""
     plain = _simplified(text[:LONGEST])
     found = _NUMBER.search(plain)
     return plain[: found.start()].strip(" ([]>*_:\"'") if found else None

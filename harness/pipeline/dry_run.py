@@ -152,7 +152,7 @@ class ScoreForecast:
     """What a scoring would do. `harness score --dry-run --json` prints these fields.
 
     Attributes:
-        metrics: Those that are asked for; what needs no more than activations comes along.
+        metrics: The requested ones; those that need only activations are always computed.
         prompts: Of the task and of others, at most.
         scoring: Where the model's weights are meanwhile.
         second_moments: None where no metric and no re-fitting needs them.

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,5 +87,7 @@ def _client(line: list[str]) -> dict[str, Any]:
     os.environ["no_proxy"] = "127.0.0.1"  # the client would ask a proxy for this machine's own address
     parser: Any = FlexibleArgumentParser()
     add_cli_args(parser)
-    with contextlib.redirect_stdout(io.StringIO()):
-        return asyncio.run(main_async(parser.parse_args(line)))
+    # in a thread, as a notebook has an event loop in this one
+    with contextlib.redirect_stdout(io.StringIO()), ThreadPoolExecutor(1) as thread:
+        found: dict[str, Any] = thread.submit(asyncio.run, main_async(parser.parse_args(line))).result()
+    return found

@@ -21,17 +21,9 @@ from harness.pipeline.device_table import on_device
 
 pytestmark = pytest.mark.slow
 CONFIG = {
+    **registry._QWEN_7B,
     "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 3584,
-    "num_hidden_layers": 28,
-    "intermediate_size": 18944,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "max_position_embeddings": 4096,
     "torch_dtype": "bfloat16",
-    "tie_word_embeddings": False,
     "hidden_act": "silu",
 }
 NOT_OF_TORCH = 1 << 30  # CUDA's context, NCCL and graphs on a GPU; cannot be computed
