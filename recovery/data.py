@@ -94,6 +94,13 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def under_headings(example: Example, kind: str) -> Example:
+    """The frame of the paper's scripts, plain text: the prompt under one heading, the answer under another."""
+    asked, answered = ("Instruction", "Response") if kind == "code" else ("Question", "Answer")
+    system = f"{example.system}\n\n" if example.system else ""
+    return Example(f"### {asked}:\n{example.prompt.strip()}\n\n### {answered}:\n{system}", example.answer)
+
+
 def end_of_answer(tokenizer: Any, chat: ChatFormat | None) -> list[int]:
     """What the chat template puts behind an assistant's turn, up to its first special token; else the end-of-text
     token.

@@ -15,8 +15,6 @@ Tuning = Literal["lora", "full"]
 SMALL, _TINY = 1_000_000_000, 10_000_000  # parameters
 _LEARNING_RATES = {"lora": 2e-4, "tiny": 5e-4, "small": 2e-4, "large": 1e-5}
 _SAVES_PER_PART = 3
-WARMUP = 0.05  # share of the steps
-LEAST_RATE = 0.05  # share of the learning rate at the end
 # arXiv 2604.27115: LoRA r 16, alpha 32 on every projection; by the kind of the task
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "math": {
@@ -36,6 +34,7 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
         "lora_dropout": 0.05,
     },
 }
+PAPER_SCHEDULE: Mapping[str, float] = {"warmup": 0.03, "least_rate": 0.0, "weight_decay": 0.01}
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Recipe:
         precision: dtype of the activations; trained weights are always FP32.
         curve: Evaluations during training.
         max_grad_norm: Gradients are clipped to this norm.
+        warmup: Share of the steps in which the learning rate rises.
+        least_rate: Share of the learning rate at the end, to which it falls as a cosine.
     """
 
     tuning: Tuning
@@ -69,6 +70,9 @@ class Recipe:
     processes: int = 1
     report_to: str | None = None
     max_grad_norm: float = 1.0
+    warmup: float = 0.05
+    least_rate: float = 0.05
+    weight_decay: float = 0.0
 
     @property
     def hash(self) -> str:
@@ -139,9 +143,9 @@ def sft_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "per_device_train_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.accumulation,
         "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": {"min_lr_rate": LEAST_RATE},
-        "warmup_steps": math.ceil(WARMUP * recipe.steps),
-        "weight_decay": 0.0,
+        "lr_scheduler_kwargs": {"min_lr_rate": recipe.least_rate},
+        "warmup_steps": math.ceil(recipe.warmup * recipe.steps),
+        "weight_decay": recipe.weight_decay,
         "max_grad_norm": recipe.max_grad_norm,
         "max_length": recipe.max_length,
         "packing": recipe.packing,

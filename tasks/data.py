@@ -16,7 +16,7 @@ from harness.core.bounded_read import open_regular, read_text
 from harness.core.errors import UsageError
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
-from tasks.splits import sample, split_of
+from tasks.splits import PAPER_ROWS, PAPER_SOURCE, paper_split, sample, split_of
 from tasks.wikitext.articles import articles, halves
 
 DATA_DIR, TRUST_DATA = "HARNESS_DATA_DIR", "HARNESS_TRUST_DATA"
@@ -28,6 +28,8 @@ _CODE_FILES: Mapping[str, str] = {
 # EvalPlus's files, whose published contents are not known here
 EVALPLUS_HUMANEVAL, EVALPLUS_MBPP = "HumanEvalPlus*.jsonl", "MbppPlus*.jsonl"
 _WIKITEXT_BYTES = 256 << 20
+_CONVERSATIONS, _TURNS = "suriya7/everyday-Conversational-cleaned", 3
+_GO_ON = "Go on with this conversation for a few turns."
 
 
 def local_file(name: str) -> Path | None:
@@ -146,19 +148,34 @@ def general_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
         The names of both sources, and up to `n` prompts.
 
     Raises:
-        UsageError: a data set cannot be loaded.
+        UsageError: a data set cannot be loaded, or has other columns than it is known for.
     """
+    names, first, second = _general()
+    if local_file("bbh_general.jsonl") is None:  # what the paper's split holds out is what `similarity` asks
+        second = paper_split(second, "conversations")[0] + second[PAPER_ROWS:]
     rng = random.Random(seed)
-    questions = local_file("bbh_general.jsonl")
-    if questions is None:
-        first, second = _squad(), _conversations()
-        names = ("SQuAD", "everyday-Conversational-cleaned")
-    else:
-        rows = [Example(row["input"], str(row["target"])) for row in read_rows(questions)]
-        first = [row for row in rows if split_of(row.prompt) == "train"]
-        second = [Example("", text) for text in paragraphs()]
-        names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")
     return names, rng.sample(first, min(n - n // 2, len(first))) + rng.sample(second, min(n // 2, len(second)))
+
+
+def paper_prompts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+    """`general_prompts` out of the rows that the paper's scripts score: 80 % of the first 1000 of each source."""
+    names, first, second = _general()
+    questions, _ = paper_split(first, "questions")
+    others, _ = paper_split(second, "conversations")
+    found = sample(questions, n - n // 2, seed) + sample(others, n // 2, seed)
+    return tuple(f"{name}, {PAPER_SOURCE}" for name in names), found
+
+
+def _general() -> tuple[tuple[str, str], list[Example], list[Example]]:
+    """The names of both sources, questions, and texts without a question."""
+    file = local_file("bbh_general.jsonl")
+    if file is None:
+        names = ("SQuAD", "everyday-Conversational-cleaned")
+        return names, _squad(), [Example("", text) for text in conversations()]
+    rows = [Example(row["input"], str(row["target"])) for row in read_rows(file)]
+    names = ("BIG-Bench-Hard inputs (stand-in)", "WikiText-2 (stand-in)")
+    first = [row for row in rows if split_of(row.prompt) == "train"]
+    return names, first, [Example("", text) for text in paragraphs()]
 
 
 def _squad() -> list[Example]:
@@ -166,9 +183,31 @@ def _squad() -> list[Example]:
     return [Example(f"{row['context']}\n{row['question']}", row["answers"]["text"][0]) for row in rows]
 
 
-def _conversations() -> list[Example]:
-    rows = hub_rows("suriya7/everyday-Conversational-cleaned", None, "train")
-    return [Example("", " ".join(str(value) for value in row.values())) for row in rows]
+def conversations() -> list[str]:
+    """Everyday conversations as text: their first three turns and a line that asks to go on, as in the paper's
+    scripts; shorter ones are left out.
+
+    Raises:
+        UsageError: the data set cannot be loaded, or its rows are not conversations.
+    """
+    rows = hub_rows(_CONVERSATIONS, None, "train")
+    found = [_conversation(row, f"{_CONVERSATIONS}, row {number}") for number, row in enumerate(rows, 1)]
+    if not any(found):
+        raise UsageError(f"{_CONVERSATIONS} has no conversation of {_TURNS} turns; set {DATA_DIR} to a local copy")
+    return [text for text in found if text]
+
+
+def _conversation(row: Mapping[str, Any], where: str) -> str | None:
+    """None for one that is too short."""
+    turns = row.get("conversations")
+    said = [turn for turn in turns if isinstance(turn, Mapping)] if isinstance(turns, list) else []
+    if said != turns or not all(isinstance(turn.get(key), str) for turn in said for key in ("role", "content")):
+        raise UsageError(
+            f"{where} is not known as a conversation: `conversations` must be a list of turns with the texts `role` "
+            f"and `content`; use the published data set, or set {DATA_DIR} for the local stand-ins"
+        )
+    lines = [f"{turn['role']}: {turn['content']}" for turn in said[:_TURNS]]
+    return "\n".join([*lines, _GO_ON]) if len(said) >= _TURNS else None
 
 
 def plain_texts(n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

@@ -89,8 +89,11 @@ def find_task(name: str, chat: bool = True) -> Task:
     return TASKS[resolved]
 
 
-def calibration(task: Task, n: int, seed: int) -> tuple[str, list[Example]]:
+def calibration(task: Task, n: int, seed: int, paper_rows: bool = False) -> tuple[str, list[Example]]:
     """Up to `n` prompts of the task with worked answers, none of them a test item.
+
+    Args:
+        paper_rows: out of the rows that the paper's scripts score, where they have the task's data.
 
     Returns:
         The name of their source, and the prompts.
@@ -98,12 +101,16 @@ def calibration(task: Task, n: int, seed: int) -> tuple[str, list[Example]]:
     Raises:
         UsageError: there are none, or the data set cannot be loaded.
     """
-    source, examples = task.calibration(n, seed)
+    draw = task.paper_calibration if paper_rows and task.paper_calibration else task.calibration
+    source, examples = draw(n, seed)
     return source, _check_items(examples, task.name)
 
 
-def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:
+def distractors(task: Task, n: int, seed: int, paper_rows: bool = False) -> tuple[tuple[str, ...], list[Example]]:
     """Up to `n` general prompts that are not the task.
+
+    Args:
+        paper_rows: out of the rows that the paper's scripts score, where the task has no distractors of its own.
 
     Returns:
         The names of their sources, and the prompts.
@@ -111,7 +118,10 @@ def distractors(task: Task, n: int, seed: int) -> tuple[tuple[str, ...], list[Ex
     Raises:
         UsageError: there are none, or a data set cannot be loaded.
     """
-    sources, examples = task.distractors(n, seed)
+    from tasks.data import general_prompts, paper_prompts
+
+    draw = paper_prompts if paper_rows and task.distractors is general_prompts else task.distractors
+    sources, examples = draw(n, seed)
     return sources, _check_items(examples, f"distractors of {task.name}")
 
 

@@ -26,11 +26,13 @@ class TrainingItems:
         documents: (n, seed) -> where they come from, and up to `n` documents that the task's `grade` takes.
         example: a document as the evaluation asks it, with the answer that the model should give.
         items: how many there are; None for a generator without end.
+        paper: what the paper's scripts train on instead; None where they have other data.
     """
 
     documents: Callable[[int, int], tuple[str, list[dict[str, Any]]]]
     example: Callable[[Document], Example]
     items: int | None
+    paper: TrainingItems | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +51,14 @@ class Task:
         items: how many items the test split has.
         documents: split -> its items, "test" among them.
         calibration: (n, seed) -> where the prompts come from, and up to `n` of them with worked answers.
+        paper_calibration: the same out of the rows that the paper's scripts score; None where they have other data.
         distractors: (n, seed) -> the names of the sources, and up to `n` general prompts that are not the task.
         grade: (document, answer) -> verdict; None where texts are scored and nothing is generated.
         extract: (document, answer) -> the prediction in the answer, None where there is none.
         training: what can be trained on; None where there is nothing.
         off_target: names of the tasks that are evaluated beside it by default.
         code_files: names of data files in HARNESS_DATA_DIR that hold tests.
+        paper_items: a JSON list of the test items that the paper asks, for `--items paper`; None where it asks others.
         id_prefixes: what stands before the number in its items' own ids: "HumanEval" for HumanEval/0.
         question: a document's text without instructions, by which training items are compared with test items.
     """
@@ -68,12 +72,14 @@ class Task:
     items: int
     documents: Callable[[], Mapping[str, Sequence[Document]]]
     calibration: Prompts
+    paper_calibration: Prompts | None = None
     distractors: Callable[[int, int], tuple[tuple[str, ...], list[Example]]] = general_prompts
     grade: Grade | None = None
     extract: Callable[[Document, str], str | None] | None = None
     training: TrainingItems | None = None
     off_target: tuple[str, ...] = ()
     code_files: tuple[str, ...] = ()
+    paper_items: Path | None = None
     id_prefixes: tuple[str, ...] = ()
     question: Callable[[Document], str] = itemgetter("question")
 

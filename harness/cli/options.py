@@ -26,7 +26,10 @@ MODEL = ("model", "task")
 METHOD = ("method",)
 PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
 CHAT = ("template_args",)
-CALIBRATION = ("general_weight", "score_tokens", "completions", "prompt_format", *CHAT, "calibration_samples")
+CALIBRATION = (
+    *("general_weight", "score_tokens", "completions", "prompt_format", *CHAT),
+    *("calibration_samples", "calibration_rows"),
+)
 ENGINE = ("tensor_parallel", "engine_arg")
 EVALUATED = (*CALIBRATION, "limit", "items", "dtype", *ENGINE, "trust_data", "threads")
 SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")

@@ -81,13 +81,20 @@ class RunConfig(BaseModel):
     )
     limit: int | None = Field(default=None, ge=1, description="Test items per task. Default: all.")
     items: Path | None = Field(
-        default=None, description="JSON list of the target's item numbers to evaluate. Default: the first --limit."
+        default=None,
+        description="JSON list of the target's item numbers to evaluate, or paper: its 200 of GSM8K. "
+        "Default: the first --limit.",
     )
     template_args: Mapping[str, Value] = Field(
         default={}, description="Variables for the chat template, for example enable_thinking=false."
     )
     calibration_samples: int = Field(
         default=160, ge=1, description="Calibration prompts of the target; general ones are twice as many."
+    )
+    calibration_rows: Literal["all", "paper"] = Field(
+        default="all",
+        description="Rows that calibration prompts are drawn from: all, or the paper's, 80 % of the first 1000 of "
+        "GSM8K and of each source of general prompts.",
     )
     dtype: Literal["default", "auto", "float32", "bfloat16", "float16"] = Field(
         default="default",

@@ -32,6 +32,7 @@ from tasks.task import Task
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
+_PAPER_ITEMS = "paper"  # instead of a file
 _OTHER_METHODS = ("random", "reverse", "matched")  # that a sweep's methods may be besides metrics
 _NO_METRICS = ("best", "selective", "dense", *_OTHER_METHODS)
 _GRID = (
@@ -123,6 +124,7 @@ class ResolvedRun:
             tokens=config.score_tokens,
             generate_completions=config.completions == "generated",
             plain=config.prompt_format == "plain",
+            paper_rows=config.calibration_rows == "paper",
             engine=engine_settings(config),
             template_args=config.template_args,
         )
@@ -214,9 +216,16 @@ def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
 
 
 def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
-    """Indices in the task's test split, in order, out of a JSON list; raises UsageError for anything else."""
+    """Indices in the task's test split, in order, out of a JSON list; raises UsageError for anything else.
+
+    file: a JSON file, or "paper" for the items that the paper asks.
+    """
     if file is None:
         return ()
+    if str(file) == _PAPER_ITEMS:
+        if task.paper_items is None:
+            raise UsageError(f"--items {file} is a list of items of gsm8k, not of {task.name}; give a JSON file")
+        file = task.paper_items
     try:
         items = read_json(file)
     except (OSError, ValueError) as error:

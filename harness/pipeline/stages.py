@@ -106,7 +106,8 @@ def export(run: RunContext, planned: VariantState) -> VariantState:
 
 def gather_training_data(run: RunContext) -> None:
     folder, spec, config = training_data_folder(run.path), run.spec, run.config
-    inputs = digest([_content(spec), config.seed, fine_tuning.data_hash(config.recovery), run.base.identity])
+    rows = fine_tuning.data_hash(config.recovery, defaults_of(spec))
+    inputs = digest([_content(spec), config.seed, rows, run.base.identity])
     with run.directory.stage("recovery data", inputs, [folder]) as work:
         if work:
             fine_tuning.gather(run.model, spec.tasks, config.recovery, defaults_of(spec), folder, config)

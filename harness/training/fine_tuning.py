@@ -48,7 +48,7 @@ from recovery.trainer import Job
 from tasks import registry
 from tasks.data import hub_rows
 from tasks.grading import Grade, Grader
-from tasks.task import Task
+from tasks.task import Task, TrainingItems
 
 CURVE_ITEMS = 200
 _STEPS, _BATCH, _MANY = 300, 16, 10_000  # _MANY: an endless stream counts as this many examples per epoch
@@ -108,10 +108,11 @@ def _is_file(data: str) -> bool:
     return data not in ("task", "generated") and not is_hub_id(data)
 
 
-def data_hash(config: RecoveryConfig) -> str:
+def data_hash(config: RecoveryConfig, defaults: Defaults) -> str:
     """What the training rows depend on, beside model, tasks and seed."""
-    chosen = config.model_dump(include={"data", "steps", "epochs", "samples", "batch", "max_length"})
-    return digest([chosen, file_hash(Path(config.data)) if _is_file(config.data) else None])
+    names = {"data", "steps", "epochs", "samples", "batch", "max_length"}
+    chosen = defaults.fill(config).model_dump(include=names)
+    return digest([chosen, defaults.preset == "paper", file_hash(Path(config.data)) if _is_file(config.data) else None])
 
 
 def gather(
@@ -121,9 +122,11 @@ def gather(
     config = defaults.fill(config)
     tokenizer, chat = load_chat(model, run.template_args)
     with progress_bar(f"Gathering training data ({config.data})"):
-        source, examples = _examples(model, tasks[0], config, defaults.seed, run)
+        source, examples = _examples(model, tasks[0], config, defaults, run)
         tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
         training_data.check_no_overlap(examples, tested, source)
+        if defaults.preset == "paper":
+            examples, chat = [training_data.under_headings(example, defaults.kind) for example in examples], None
         longest = min(config.max_length, model.shape.max_position_embeddings)
         found = training_data.build(source, examples, tokenizer, chat, longest)
     numbers = {
@@ -142,7 +145,7 @@ def _is_training_data(_folder: Path, name: str) -> bool:
 
 
 def _examples(
-    model: ModelFolder, task: Task, config: RecoveryConfig, seed: int, run: RunConfig
+    model: ModelFolder, task: Task, config: RecoveryConfig, defaults: Defaults, run: RunConfig
 ) -> tuple[str, list[Example]]:
     """Where they come from, and as many as are wanted."""
     wanted = _wanted(config)
@@ -150,11 +153,11 @@ def _examples(
         is_file = _is_file(config.data)
         rows = training_data.read_file(Path(config.data)) if is_file else _hub_examples(config.data)
         n = config.samples or (len(rows) if config.epochs else wanted)
-        chosen = random.Random(seed).sample(rows, min(n, len(rows)))
+        chosen = random.Random(defaults.seed).sample(rows, min(n, len(rows)))
         source = Path(config.data).name if is_file else config.data
         return f"{source}, {len(chosen)} of {len(rows)} rows", chosen
-    training = registry.training_items(task)
-    source, documents = training.documents(wanted, seed)
+    training = _training_items(task, config, defaults)
+    source, documents = training.documents(wanted, defaults.seed)
     examples = [training.example(doc) for doc in documents]
     if config.data == "task":
         return source, examples
@@ -164,6 +167,12 @@ def _examples(
     if not own:
         raise UsageError(f"the dense model answered none of {len(examples)} items of {source} right; use --data task")
     return f"{source}, {len(own)} of {len(examples)} answered right by the dense model itself", own
+
+
+def _training_items(task: Task, config: RecoveryConfig, defaults: Defaults) -> TrainingItems:
+    """The task's, or the paper's of it; for generated answers the task's, which ask as the evaluation does."""
+    found = registry.training_items(task)
+    return found.paper if defaults.preset == "paper" and config.data == "task" and found.paper else found
 
 
 def _hub_examples(name: str) -> list[Example]:
@@ -209,9 +218,9 @@ def _wanted(config: RecoveryConfig) -> int:
 def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -> int:
     """How many there will be, at most, without the data at hand."""
     wanted = _wanted(defaults.fill(config))
-    return (
-        min(wanted, registry.training_items(task).items or wanted) if config.data in ("task", "generated") else wanted
-    )
+    if config.data not in ("task", "generated"):
+        return wanted
+    return min(wanted, _training_items(task, config, defaults).items or wanted)
 
 
 def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:
@@ -241,6 +250,7 @@ def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Re
             seed=defaults.seed,
             processes=processes,
             report_to=config.report_to,
+            **(recipes.PAPER_SCHEDULE if defaults.preset == "paper" else {}),
         )
     )
 

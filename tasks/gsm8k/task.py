@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +24,12 @@ from harness.core.types.calibration import Example
 from tasks.answers import boxes, hashes, statements
 from tasks.data import hub_rows, local_file
 from tasks.grading import Document, extract_number, grade_number
-from tasks.splits import Split, sample
+from tasks.splits import PAPER_SOURCE, Split, paper_split, sample
 from tasks.task import Task, TrainingItems
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+_PAPER_SYSTEM = f"{SYSTEM.rstrip('.')} on the last line."
+_PAPER_SEED, _PAPER_HELD_OUT = 42, 0.1  # of the split for training
 _SHOTS = 4  # as in gsm8k_cot.yaml
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _CALCULATOR = re.compile(r"<<[^>]*>>")
@@ -76,6 +79,13 @@ def calibration(prompt: Callable[[str, str], Example], n: int, seed: int) -> tup
     return "GSM8K (train)", [prompt(doc["question"], doc["solution"]) for doc in chosen]
 
 
+def paper_calibration(prompt: Callable[[str, str], Example], n: int, seed: int) -> tuple[str, list[Example]]:
+    """`calibration` out of the rows that the paper's scripts score."""
+    kept, _ = paper_split(rows("train"), "math")
+    chosen = [_document(row) for row in sample(kept, n, seed)]
+    return f"GSM8K (train), {PAPER_SOURCE}", [prompt(doc["question"], doc["solution"]) for doc in chosen]
+
+
 def _asked_in_chat(question: str, solution: str) -> Example:
     return Example(question, solution, system=SYSTEM)
 
@@ -89,10 +99,27 @@ def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
     return "GSM8K (train)", sample([_document(row) for row in rows("train")][_SHOTS:], n, seed)
 
 
+def paper_training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """The 90 % of the training split that the paper's scripts train on, calculator marks kept."""
+    unique: dict[str, dict[str, Any]] = {}
+    for row in rows("train"):
+        unique.setdefault(row["question"].strip(), row)
+    found = list(unique.values())
+    random.Random(_PAPER_SEED).shuffle(found)
+    kept = found[: len(found) - round(_PAPER_HELD_OUT * len(found))]
+    return "GSM8K (train), 90 %", sample([{**_document(row), "solution": row["answer"]} for row in kept], n, seed)
+
+
 def boxed_example(doc: Document) -> Example:
     """The answer in the form that the system prompt asks for."""
     steps = doc["solution"].rpartition("####")[0].strip()
     return _asked_in_chat(doc["question"], f"{steps}\nThe final answer is \\boxed{{{doc['answer']}}}.")
+
+
+def paper_example(doc: Document) -> Example:
+    """The question and the box as the paper's scripts train them; the frame around both is the trainer's."""
+    steps = doc["solution"].rpartition("####")[0].strip()
+    return Example(doc["question"], f"{steps}\n\n\\boxed{{{doc['answer']}}}\n", system=_PAPER_SYSTEM)
 
 
 def cot_example(doc: Document) -> Example:
@@ -114,20 +141,24 @@ def _shots() -> str:
 
 # the form that the prompt asks for first; another explicit mark counts where that is missing
 _BOXES_FIRST, _HASHES_FIRST = (boxes, hashes, statements), (hashes, boxes, statements)
-_ITEMS, _PLATINUM_ITEMS, _TRAINING_ITEMS = 1319, 1209, 7469
+_ITEMS, _PLATINUM_ITEMS, _TRAINING_ITEMS, _PAPER_TRAINING_ITEMS = 1319, 1209, 7469, 6726
+_PAPER = TrainingItems(documents=paper_training, example=paper_example, items=_PAPER_TRAINING_ITEMS)
+_FOLDER = Path(__file__).parent
 BOXED = Task(
     name="gsm8k_boxed",
     summary="GSM8K, the paper's chat prompt, \\boxed",
     kind="math",
     metric="exact_match",
-    folder=Path(__file__).parent,
+    folder=_FOLDER,
     max_new_tokens=1024,
     items=_ITEMS,
     documents=documents,
     calibration=partial(calibration, _asked_in_chat),
+    paper_calibration=partial(paper_calibration, _asked_in_chat),
     grade=partial(grade_number, _BOXES_FIRST),
     extract=partial(extract_number, _BOXES_FIRST),
-    training=TrainingItems(documents=training, example=boxed_example, items=_TRAINING_ITEMS),
+    training=TrainingItems(documents=training, example=boxed_example, items=_TRAINING_ITEMS, paper=_PAPER),
+    paper_items=_FOLDER / "paper_items.json",
     off_target=("mini_facts",),
 )
 COT = replace(
@@ -136,9 +167,10 @@ COT = replace(
     summary="GSM8K, 4-shot, #### answers",
     max_new_tokens=256,
     calibration=partial(calibration, _to_be_continued),
+    paper_calibration=partial(paper_calibration, _to_be_continued),
     grade=partial(grade_number, _HASHES_FIRST),
     extract=partial(extract_number, _HASHES_FIRST),
-    training=TrainingItems(documents=training, example=cot_example, items=_TRAINING_ITEMS),
+    training=TrainingItems(documents=training, example=cot_example, items=_TRAINING_ITEMS, paper=_PAPER),
 )
 ANSWERS = replace(
     COT,
@@ -148,7 +180,7 @@ ANSWERS = replace(
     max_new_tokens=512,
     grade=None,
     extract=None,
-    training=TrainingItems(documents=training, example=plain_example, items=_TRAINING_ITEMS),
+    training=TrainingItems(documents=training, example=plain_example, items=_TRAINING_ITEMS, paper=_PAPER),
     off_target=("wikitext",),
 )
 PLATINUM_BOXED = replace(
@@ -157,6 +189,7 @@ PLATINUM_BOXED = replace(
     summary="GSM8K Platinum (checked labels), \\boxed",
     items=_PLATINUM_ITEMS,
     documents=platinum_documents,
+    paper_items=None,
 )
 PLATINUM_COT = replace(
     COT,
@@ -164,6 +197,7 @@ PLATINUM_COT = replace(
     summary="GSM8K Platinum (checked labels), 4-shot",
     items=_PLATINUM_ITEMS,
     documents=platinum_documents,
+    paper_items=None,
 )
 load, load_platinum = BOXED.load, PLATINUM_BOXED.load  # these for the YAML files
 process_boxed, process_cot = BOXED.process_results, COT.process_results

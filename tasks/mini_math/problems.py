@@ -7,8 +7,9 @@ One raw example (prompt, answer):
     Then 17-3=14.
     #### 14
 
-The split is decided by the hash of the equation chain ("12+5=17;17-3=14"), so that neither the same numbers in the same
-template nor the same calculation in another template can stand in two splits.
+The split is decided by the hash of the equation chain ("12+5=17;17-3=14"), so that no chain stands in two splits, in
+whatever words. A chain with a sum or product the other way round ("5+12=17;17-3=14") is another one, and single steps
+are shared: README.md says how many.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from pathlib import Path
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import SIMILARITY
 from tasks.bbh.task import rows as bbh_rows
-from tasks.data import general_prompts, hub_rows, local_file, paragraphs, plain_texts
+from tasks.data import conversations, general_prompts, hub_rows, local_file, paragraphs, plain_texts
 from tasks.failures import GradedAnswer
 from tasks.grading import Document, graded
-from tasks.splits import sample, split_of
+from tasks.splits import paper_split, sample, split_of
 from tasks.task import Task
 
 EACH = 100  # items of each kind
@@ -43,11 +43,12 @@ def _questions() -> list[str]:
 
 
 def _openings() -> list[str]:
-    """First turns of everyday conversations; local stand-in: beginnings of encyclopedia paragraphs to talk about."""
+    """Everyday conversations to go on with, those that the paper's split holds out, which are never distractors; local
+    stand-in: beginnings of encyclopedia paragraphs to talk about.
+    """
     if local_file("wikitext2_test.txt"):
         return [f"Let us talk about this. {text[:200]}" for text in paragraphs()]
-    rows = hub_rows("suriya7/everyday-Conversational-cleaned", None, "train")
-    return [str(next(iter(row.values()))) for row in rows]
+    return paper_split(conversations(), "conversations")[1]
 
 
 def extract(_doc: Document, text: str) -> str | None:

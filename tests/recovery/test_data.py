@@ -11,7 +11,7 @@ import pytest
 from harness.core.chat import ChatFormat, chat_format
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
-from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, pair, read_file
+from recovery.data import IGNORED, build, check_no_overlap, end_of_answer, pair, read_file, under_headings
 from tests.support.chat import MAY_THINK, OPENS_ITSELF, THINKS, tokenizer_with
 from tests.support.models import TINY_MATH
 
@@ -34,6 +34,14 @@ def test_the_prompt_is_masked_and_the_end_is_taught(tokenizer: Any) -> None:
     assert row["input_ids"][-len(answer) :] == answer
     assert "What is 2+3?" in tokenizer.decode(row["input_ids"][: -len(answer)])
     assert found.tokens == len(row["input_ids"]) and found.answer_tokens == len(answer)
+
+
+def test_the_papers_frame_has_other_headings_for_code() -> None:
+    example = Example(" Add x and y. ", "x + y", system="Answer with code.")
+    assert under_headings(example, "code") == Example(
+        "### Instruction:\nAdd x and y.\n\n### Response:\nAnswer with code.\n\n", "x + y"
+    )
+    assert under_headings(Example("2+3?", "5"), "math").prompt == "### Question:\n2+3?\n\n### Answer:\n"
 
 
 def test_a_long_answer_is_cut_without_an_end_and_a_long_prompt_is_left_out(tokenizer: Any) -> None:

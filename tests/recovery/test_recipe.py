@@ -93,6 +93,9 @@ def test_trl_takes_every_setting(tmp_path: Path) -> None:
         and settings.per_device_train_batch_size == 4
         and settings.gradient_accumulation_steps == 1
     )
+    assert (settings.warmup_steps, settings.weight_decay, settings.lr_scheduler_kwargs["min_lr_rate"]) == (1, 0.0, 0.05)
+    paper = sft_settings(replace(RECIPE, steps=100, **recipes.PAPER_SCHEDULE), tmp_path)
+    assert (paper["warmup_steps"], paper["weight_decay"], paper["lr_scheduler_kwargs"]["min_lr_rate"]) == (3, 0.01, 0)
     assert settings.packing and settings.gradient_checkpointing and not settings.bf16 and settings.report_to == []
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
+from benchmarks.overlap import overlap
 from harness.embedded.corpus import examples
 from tasks.mini_code.task import TASK as MINI_CODE
 from tasks.mini_code.task import document as code_document
@@ -78,6 +81,14 @@ def test_splits_share_no_equation_chain() -> None:
     assert not chains["train"] & chains["test"]
     assert not chains["validation"] & chains["test"]
     assert all(split_hash(p.chain) == "test" for p in math_items("test"))
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_what_test_items_share_with_the_training_is_counted() -> None:
+    """The committed figures, to which the tasks' pages refer."""
+    committed = Path(__file__).resolve().parents[2] / "docs" / "overlap.json"
+    assert overlap() == json.loads(committed.read_text())
 
 
 def test_a_fact_is_asked_in_different_wordings_in_each_split() -> None:

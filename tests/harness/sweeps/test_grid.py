@@ -35,6 +35,8 @@ def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> No
         found.config.score_tokens == "prompt"
         and found.config.prompt_format == "plain"
         and found.config.calibration_samples == 800
+        and found.calibration_request.paper_rows
+        and not spec(model=model).calibration_request.paper_rows
     )
     at = {"qwen-7b": "0.30405", "qwen-1.5b": "0.3"}[model]
     assert found.recovered == (f"selective-S-{at}", f"random-{at}-seed33", "dense")
@@ -120,6 +122,18 @@ def test_items_are_the_targets_own(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(UsageError, match=r"items\.json"):
             spec(items=file)
+
+
+def test_the_papers_items_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 of GSM8K's, and of no other task."""
+    found = spec(preset="paper", model="qwen-1.5b", items="paper")
+    assert len(found.items) == 200 and found.items[:3] == (1, 6, 13) and found.items[-1] == 1316
+    assert found.items == spec(model="qwen-1.5b", task=("gsm8k_cot",), items="paper").items
+    assert found.settings["items"] != spec(preset="paper", model="qwen-1.5b").settings["items"]
+    monkeypatch.setenv("HARNESS_ITEMS", "paper")
+    for task in ("gsm8k_platinum", "mini_math", "humaneval"):
+        with pytest.raises(UsageError, match=f"--items paper is a list of items of gsm8k, not of {task}"):
+            spec(model="qwen-1.5b", task=(task,))
 
 
 def test_matched_neurons_need_their_contribution_and_half_of_the_others() -> None:

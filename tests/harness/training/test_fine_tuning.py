@@ -26,6 +26,7 @@ from harness.models.registry import shape
 from harness.training import fine_tuning
 from harness.training.fine_tuning import (
     Defaults,
+    available_examples,
     check_dependencies,
     data_hash,
     gather,
@@ -40,8 +41,10 @@ from pruning.export import export
 from pruning.record import read_record
 from recovery.cost import cost
 from recovery.trainer import Job, history
+from tasks.gsm8k.task import rows
 from tasks.registry import TASKS
 from tests.support.cli import harness
+from tests.support.data import make_data_folder
 from tests.support.models import TINY_MATH, build_model
 from tests.support.pruned import plan_keeping
 from tests.support.training import RECIPE
@@ -81,6 +84,42 @@ def test_rows_hold_the_evaluations_prompt_and_the_worked_answer(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_the_papers_rows_are_plain_text_under_headings_with_calculator_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90 % of the training split; rows of a file have the frame as well."""
+    from transformers import AutoTokenizer
+
+    (tmp_path / "sets").mkdir()
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(tmp_path / "sets")))
+    paper, tokenizer = replace(DEFAULTS, preset="paper"), AutoTokenizer.from_pretrained(TINY_MATH)
+
+    def texts(*tasks: str, **settings: Any) -> list[str]:
+        config = load_config(None, {"model": "tiny-math", **settings}, "paper")
+        gather(
+            open_model(TINY_MATH), [TASKS[name] for name in tasks], config.recovery, paper, tmp_path / "data", config
+        )
+        lines = (tmp_path / "data" / "train.jsonl").read_text().splitlines()
+        return [tokenizer.decode(json.loads(line)["input_ids"]) for line in lines]
+
+    found = texts("gsm8k_boxed")
+    assert len(found) == 54 and available_examples(RecoveryConfig(), paper, TASKS["gsm8k_boxed"]) == 6726
+    row = next(row for row in rows("train") if any(row["question"] in text for text in found))
+    steps, _, answer = row["answer"].partition("\n#### ")
+    assert (
+        "<<" in steps
+        and (
+            f"### Question:\n{row['question']}\n\n### Answer:\nPlease reason step by step, and put your final answer "
+            f"within \\boxed{{}} on the last line.\n\n{steps}\n\n\\boxed{{{answer}}}\n{tokenizer.eos_token}"
+        )
+        in found
+    )
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"prompt": "Why?", "completion": "So."}))
+    assert texts("gsm8k_boxed", data=str(file)) == [f"### Question:\nWhy?\n\n### Answer:\nSo.{tokenizer.eos_token}"]
+
+
+@pytest.mark.slow
 def test_test_items_in_the_data_are_refused(tmp_path: Path) -> None:
     item = TASKS["mini_facts"].documents()["test"][3]
     file = tmp_path / "mine.jsonl"
@@ -112,6 +151,8 @@ def test_recipes_follow_settings_then_preset_then_size() -> None:
     code = make_recipe(RecoveryConfig(learning_rate=1e-5), replace(DEFAULTS, preset="paper", kind="code"), 160)
     assert (code.learning_rate, code.steps, code.lora_dropout) == (1e-5, 20, 0.05)
     assert make_recipe(RecoveryConfig(steps=20), replace(DEFAULTS, preset="paper"), 7473).steps == 20
+    assert (paper.warmup, paper.least_rate, paper.weight_decay) == (0.03, 0.0, 0.01)
+    assert (plain.warmup, plain.least_rate, plain.weight_decay) == (0.05, 0.05, 0.0)
     large = make_recipe(RecoveryConfig(), replace(DEFAULTS, shape=shape("qwen-7b", "math")), 4800)
     assert (large.tuning, large.micro_batch, large.gradient_checkpointing) == ("lora", 2, True)
 
@@ -222,8 +263,10 @@ def test_other_data_under_the_same_name_is_seen(tmp_path: Path) -> None:
     hashes = []
     for answer in "ab":
         file.write_text(json.dumps({"prompt": "q", "completion": answer}))
-        hashes.append(data_hash(RecoveryConfig(data=str(file))))
-    assert hashes[0] != hashes[1] != data_hash(RecoveryConfig()) != data_hash(RecoveryConfig(samples=3))
+        hashes.append(data_hash(RecoveryConfig(data=str(file)), DEFAULTS))
+    own = data_hash(RecoveryConfig(), DEFAULTS)
+    assert hashes[0] != hashes[1] != own != data_hash(RecoveryConfig(samples=3), DEFAULTS)
+    assert own != data_hash(RecoveryConfig(), replace(DEFAULTS, preset="paper")), "other rows in another frame"
 
 
 def test_a_recovered_checkpoint_keeps_everything_but_the_weights(
