@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from harness_prune.names import hidden
 
 if TYPE_CHECKING:
-    from harness.api import bench, evaluate, load_run, plan, prune, recover, run, score, sweep
+    from harness.api import bench, dissociate, evaluate, load_run, plan, prune, recover, run, score, sweep
 
 if sys.argv[:1] != ["-m"] and (_reason := hidden()):  # for `python -m harness`, harness/__main__.py says it in one line
     raise ImportError(_reason)
 
-__all__ = ["bench", "evaluate", "load_run", "plan", "prune", "recover", "run", "score", "sweep"]
+__all__ = ["bench", "dissociate", "evaluate", "load_run", "plan", "prune", "recover", "run", "score", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,28 +17,23 @@ StorageError for what failed later. After a call the process is as it was (`harn
 
 from __future__ import annotations
 
-import functools
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from harness.config.settings import RunConfig, load_config
-from harness.core.errors import UsageError
-from harness.core.out_place import given_path
+from harness.config.settings import RunConfig
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
 from harness.engine.engine_settings import engine_settings
 from harness.engine.library_settings import import_effects, library_settings
+from harness.pipeline.python_arguments import Config, Model, Place, model_name, out_path, settings_from
 from harness.serving import BENCH_DEFAULTS
+from harness.sweeps.dissociation import DISSOCIATE_DEFAULTS
 from pruning.checkpoint import ModelFolder
 
-Model = str | Path | ModelFolder
 Names = str | Sequence[str]
-Config = RunConfig | str | Path
-Place = str | Path | None
 AUTO = "auto"  # as `out`: the folder below ./runs that the command line takes
 
 
@@ -70,10 +65,10 @@ def score(
     """
     from harness.pipeline import single_stage
 
-    found = _settings(config, {"model": model, "task": task, **settings})
+    found = settings_from(config, {"model": model, "task": task, **settings})
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
     with library_settings(found.threads, found.trust_data):
-        return single_stage.score(found, _out(out, "scores.safetensors"), wanted)
+        return single_stage.score(found, out_path(out, "scores.safetensors"), wanted)
 
 
 @import_effects()
@@ -107,9 +102,9 @@ def plan(
     from harness.pipeline import single_stage
     from pruning import score_file
 
-    found = _settings(config, {"ratio": ratio, "method": method, "metric": metric, **settings})
+    found = settings_from(config, {"ratio": ratio, "method": method, "metric": metric, **settings})
     loaded = scores if isinstance(scores, NeuronScores) else score_file.load(Path(scores))
-    return single_stage.plan(loaded, found, _out(out, "plan.safetensors"))
+    return single_stage.plan(loaded, found, out_path(out, "plan.safetensors"))
 
 
 @import_effects()
@@ -137,9 +132,9 @@ def prune(
     from harness.pipeline import single_stage
     from pruning.plan import load_plan
 
-    found = engine_settings(_settings(None, settings, check_names=False))
+    found = engine_settings(settings_from(None, settings, check_names=False))
     loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))
-    return single_stage.prune(_name(model), loaded, _out(out, "checkpoint"), found if verify else None)[0]
+    return single_stage.prune(model_name(model), loaded, out_path(out, "checkpoint"), found if verify else None)[0]
 
 
 @import_effects()
@@ -176,8 +171,8 @@ def evaluate(
     """
     from harness.pipeline.single_stage import evaluate_checkpoint
 
-    found = _settings(config, {"model": model, "task": tasks, "limit": limit, **settings}, check_names=False)
-    where, folder = Path(include_path) if include_path else None, _out(out, "run")
+    found = settings_from(config, {"model": model, "task": tasks, "limit": limit, **settings}, check_names=False)
+    where, folder = Path(include_path) if include_path else None, out_path(out, "run")
     with library_settings(found.threads, found.trust_data):
         return dict(evaluate_checkpoint(found, folder, fresh, where, command, metric_of).variants[0].eval)
 
@@ -212,9 +207,9 @@ def bench(
     """
     from harness.pipeline.single_stage import bench_checkpoints
 
-    names = [_name(model) for model in (models if isinstance(models, list | tuple) else [cast(Model, models)])]
-    found = _settings(config, {"task": task, **settings}, BENCH_DEFAULTS).model_copy(update={"model": names[0]})
-    folder = _out(out, "run")
+    names = [model_name(model) for model in (models if isinstance(models, list | tuple) else [cast(Model, models)])]
+    found = settings_from(config, {"task": task, **settings}, BENCH_DEFAULTS).model_copy(update={"model": names[0]})
+    folder = out_path(out, "run")
     with library_settings(found.threads):
         return replace(bench_checkpoints(found, names, folder, fresh, online, command), folder=folder)
 
@@ -257,7 +252,7 @@ def run(
     from harness.pipeline.run import run as run_pipeline
 
     given = {"ratio": ratio, "method": method, "metric": metric, "limit": limit}
-    found = _settings(config, {"model": model, "task": task, **given, **settings})
+    found = settings_from(config, {"model": model, "task": task, **given, **settings})
     return _started(run_pipeline, found, out, fresh, command)
 
 
@@ -295,7 +290,7 @@ def recover(
     from harness.pipeline.run import recover as recover_pipeline
 
     given = {"arms": arms, "ratio": ratio}
-    found = _settings(config, {"model": model, "task": task, **given, **settings})
+    found = settings_from(config, {"model": model, "task": task, **given, **settings})
     found = found.model_copy(update={"recover": True})
     return _started(recover_pipeline, found, out, fresh, command)
 
@@ -336,8 +331,40 @@ def sweep(
     from harness.sweeps.experiment import sweep as sweep_experiment
 
     given = {"methods": methods, "ratios": ratios, "seeds": seeds}
-    found = _settings(config, {"model": model, "task": task, **given, **settings})
+    found = settings_from(config, {"model": model, "task": task, **given, **settings})
     return _started(sweep_experiment, found, out, fresh, command)
+
+
+@import_effects()
+def dissociate(
+    model: Model | None = None,
+    task: Names | None = None,
+    *,
+    out: Place = None,
+    fresh: bool = False,
+    config: Config | None = None,
+    command: str | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Tests whether tasks have neurons of their own, as `harness dissociate` does.
+
+    Args:
+        task: Two tasks or more. Default: the model's, with its off-target tasks.
+        out: "auto": ./runs/dissociate-MODEL.
+
+    Returns:
+        What run.json holds; `dissociation.explanations` are the verdicts.
+
+    Raises:
+        UsageError: A setting that does not fit the model, or fewer than two tasks.
+        MeasurementError: The dense model could not be evaluated.
+
+    Example: `harness.dissociate("tiny-math", limit=50).dissociation.explanations`
+    """
+    from harness.sweeps.dissociation.experiment import dissociate as dissociate_tasks
+
+    found = settings_from(config, {"model": model, "task": task, **settings}, DISSOCIATE_DEFAULTS)
+    return _started(dissociate_tasks, found, out, fresh, command)
 
 
 @import_effects()
@@ -362,37 +389,5 @@ def load_run(path: str | Path) -> RunResult:
 
 def _started(work: Callable[..., tuple[RunResult, Path]], config: RunConfig, out: Place, *how: Any) -> RunResult:
     with library_settings(config.threads, config.trust_data):
-        result, folder = work(config, None if out == AUTO else _out(out, "run"), *how)
+        result, folder = work(config, None if out == AUTO else out_path(out, "run"), *how)
     return replace(result, folder=folder)
-
-
-def _settings(
-    config: Config | None, keywords: Mapping[str, Any], defaults: Mapping[str, Any] = {}, check_names: bool = True
-) -> RunConfig:
-    """`config` with the keywords that are given; raises UsageError for every one that is wrong."""
-    from harness.pipeline.resolve import name_problems
-
-    given = {name: _name(value) if name == "model" else value for name, value in keywords.items() if value is not None}
-    names = name_problems if check_names else None
-    if not isinstance(config, RunConfig):
-        preset, file = given.pop("preset", None), Path(config) if config else None
-        return load_config(file, given, preset, defaults, names, "argument {}")
-    if given:
-        return load_config(None, {**config.model_dump(), **given}, config.preset, defaults, names, "argument {}")
-    if problems := [f"{name}: {problem}" for name, problem in (names(config.model_dump()) if names else ())]:
-        raise UsageError(f"bad settings: {'; '.join(problems)}")
-    return config
-
-
-def _name(model: Model) -> str:
-    return str(model.path if isinstance(model, ModelFolder) else model)
-
-
-def _out(out: Place, name: str) -> Path:
-    return given_path(out) if out is not None else Path(tempfile.mkdtemp(dir=_temporary().name)) / name
-
-
-@functools.cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    """For as long as the process lives; one folder per call in it."""
-    return tempfile.TemporaryDirectory(prefix="harness-")

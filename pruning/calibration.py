@@ -30,11 +30,9 @@ def build_calibration(
 
     Raises UsageError where a group has no item left with a token in `tokens`.
     """
+    groups = ((True, target), (False, distractors))
     items = [
-        item
-        for is_target, examples in ((True, target), (False, distractors))
-        for example in examples
-        if (item := _item(tokenizer, example, is_target, tokens, chat, min(context, MAX_TOKENS))) is not None
+        item for side, group in groups for item in calibration_items(tokenizer, group, side, tokens, chat, context)
     ]
     for is_target, name in ((True, "target"), (False, "distractor")):
         if not any(item.target is is_target for item in items):
@@ -47,6 +45,14 @@ def build_calibration(
         tokens=tokens,
         items=tuple(items),
     )
+
+
+def calibration_items(
+    tokenizer: Any, examples: Sequence[Example], target: bool, tokens: TokenScope, chat: ChatFormat | None, context: int
+) -> list[CalibrationItem]:
+    """One group, tokenised; what has no token in `tokens` is left out. As `build_calibration`."""
+    items = (_item(tokenizer, example, target, tokens, chat, min(context, MAX_TOKENS)) for example in examples)
+    return [item for item in items if item is not None]
 
 
 def _item(

@@ -18,6 +18,7 @@ from reports.sections import (
     accuracy,
     claims,
     cost,
+    dissociation,
     failures,
     lm_eval,
     neurons,
@@ -32,6 +33,7 @@ from reports.verdict import commands, sentences
 # in the order of the report; a new section is a module with a function `section` and a line here
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
     claims.section,
+    dissociation.section,
     summary.section,
     accuracy.section,
     lm_eval.section,

@@ -15,6 +15,7 @@ from harness.core.labels import arm_label, metric_label
 from harness.core.statistics import is_able
 from reports.figures import interval, measured, mebibytes, percent, unit
 from reports.sections.claims import sweep_sentences
+from reports.sections.dissociation import dissociation_sentences
 from reports.sections.recovery import recovery_sentences
 from reports.sections.serving import serving_sentences
 
@@ -40,6 +41,8 @@ def choice(run: Mapping[str, Any]) -> Choice | None:
     the smallest ratio.
     """
     by_name = {v["name"]: v for v in run["variants"]}
+    if run.get("dissociation"):
+        return None
     if run.get("sweep"):
         return _of_sweep(run, by_name)
     pruned = next((v for v in run["variants"][1:] if v["method"] != "dense" and not v["recovered"]), None)
@@ -82,6 +85,8 @@ def verdict(run: Mapping[str, Any]) -> list[str]:
     """Three sentences with figures: how far, at what cost, for what gain. For a run that pruned nothing, what it
     measured.
     """
+    if run.get("dissociation"):
+        return dissociation_sentences(run)
     chosen = choice(run)
     if chosen is not None:
         return [_how_far(run, chosen), _cost(run, chosen.variant), _gain(run, chosen.variant)]
@@ -101,6 +106,8 @@ def sentences(run: Mapping[str, Any]) -> list[str]:
     """
     if run.get("sweep"):
         return [*verdict(run), *sweep_sentences(run)]
+    if run.get("dissociation"):
+        return verdict(run)
     said, chosen = verdict(run), choice(run)
     told = f"Output tokens per second of {chosen.variant['name']} " if chosen else ""  # by the verdict
     more = [line for line in serving_sentences(run) if not (told and line.startswith(told))]

@@ -19,7 +19,14 @@ from harness.core.out_place import given_path
 from harness.core.secrets import redacted_words
 
 WHAT, REMOVED, SCORING = "Model and task", "What is removed", "How neurons are scored"
-EVALUATION, SPEED, RECOVERY, GRID, RUN = "Evaluation", "Speed", "Fine-tuning", "The grid", "This run"
+EVALUATION, SPEED, RECOVERY, GRID, SETS, RUN = (
+    "Evaluation",
+    "Speed",
+    "Fine-tuning",
+    "The grid",
+    "Sets of neurons",
+    "This run",
+)
 
 # settings that several commands take, in the order of their help pages
 MODEL = ("model", "task")
@@ -33,8 +40,8 @@ CALIBRATION = (
 ENGINE = ("tensor_parallel", "engine_arg")
 EVALUATED = (*CALIBRATION, "limit", "items", "dtype", *ENGINE, "trust_data", "threads")
 SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")
-NO_OPTION = ("recovery", "sweep", "ratios_by_width")  # sections and a mapping: only in a YAML file
-_SECTIONS = {"recovery": RECOVERY, "sweep": GRID}
+NO_OPTION = ("recovery", "sweep", "dissociate", "ratios_by_width")  # sections and a mapping: only in a YAML file
+_SECTIONS = {"recovery": RECOVERY, "sweep": GRID, "dissociate": SETS}
 _PANELS = {
     **dict.fromkeys(MODEL, WHAT),
     **dict.fromkeys((*METHOD, *PLANNING), REMOVED),

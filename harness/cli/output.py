@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,20 @@ def show_sweep(folder: Path, as_json: bool) -> None:
     failed = [one_line(f"failed: {cell['cell']}: {cell['reason']}") for cell in run["sweep"]["failed"]]
     end = f"{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}"
     _show(run, as_json, [target_table(run), threshold_table(run)], [*failed, end])
+
+
+def show_dissociation(folder: Path, as_json: bool) -> None:
+    """Who loses what, what explains it, and the verdict."""
+    from harness.core.run_file import read_run
+    from reports.sections.dissociation import explanation_table, matrix_table
+
+    run = read_run(folder)
+    found = run["dissociation"]
+    short = explanation_table(found)
+    tables = [matrix_table(found), replace(short, head=short.head[:-1], rows=tuple(row[:-1] for row in short.rows))]
+    failed = [one_line(f"failed: {name}: {reason}") for name, reason in found["failed"].items()]
+    end = f"{found['seconds']:.0f} s in all. Report: {folder / 'report.html'}"
+    _show(run, as_json, tables, [*failed, end])
 
 
 def _show(run: Any, as_json: bool, tables: Sequence[Table], last: Sequence[str]) -> None:

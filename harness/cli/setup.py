@@ -72,7 +72,10 @@ def config_group() -> None:
 @config_group.command(
     "show",
     cls=SettingsCommand,
-    settings=(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING, "recover", "arms", "recovery", "sweep", "preset"),
+    settings=(
+        *(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING),
+        *("recover", "arms", "recovery", "sweep", "dissociate", "preset"),
+    ),
 )
 @CONFIG
 @JSON

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from harness.config.dissociate_settings import DissociateConfig
 from harness.config.engine_options import parse_engine_options
 from harness.config.messages import innermost, what_is_wrong
 from harness.config.recovery_settings import RecoveryConfig
@@ -129,6 +130,9 @@ class RunConfig(BaseModel):
     )
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig, description="How a checkpoint is fine-tuned.")
     sweep: SweepConfig = Field(default_factory=SweepConfig, description="The grid of a sweep.")
+    dissociate: DissociateConfig = Field(
+        default_factory=DissociateConfig, description="The sets of neurons of `harness dissociate`."
+    )
     preset: str | None = Field(default=None, description="Settings by name, see `harness presets`. Default: none.")
 
     _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(split_commas)
@@ -143,19 +147,21 @@ class RunConfig(BaseModel):
         return value
 
 
-_NESTED: Mapping[str, type[BaseModel]] = {"recovery": RecoveryConfig, "sweep": SweepConfig}
+_NESTED: Mapping[str, type[BaseModel]] = {
+    "recovery": RecoveryConfig,
+    "sweep": SweepConfig,
+    "dissociate": DissociateConfig,
+}
 _INNER = {name: key for key, model in _NESTED.items() for name in model.model_fields}  # a nested setting -> its section
+_MODELS: tuple[type[BaseModel], ...] = (RunConfig, *_NESTED.values())
 FIELDS: Mapping[str, FieldInfo] = {  # every setting by its bare name
-    name: field
-    for model in (RunConfig, RecoveryConfig, SweepConfig)
-    for name, field in model.model_fields.items()
-    if name not in _NESTED
+    name: field for model in _MODELS for name, field in model.model_fields.items() if name not in _NESTED
 }
 PRESETS = Path(__file__).parent / "presets"
 
 
 def settings_of(section: str) -> tuple[str, ...]:
-    """The names of the settings of `recovery` or `sweep`."""
+    """The names of the settings of a section: recovery, sweep or dissociate."""
     return tuple(_NESTED[section].model_fields)
 
 
@@ -188,7 +194,7 @@ def load_config(
     """The settings of a run: defaults < preset < file < environment < options.
 
     Args:
-        file: YAML; the settings of recovery and sweep are below `recovery` and `sweep` there, and have bare names
+        file: YAML; the settings of recovery, sweep and dissociate are below these names there, and have bare names
             everywhere else.
         options: Setting -> value; None and () are not given.
         preset: Name of a preset; None: the one that environment or file name.

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.text import visible
 
-_RESUMED = ("run", "sweep", "recover", "eval", "bench", "serve")  # the commands that keep a run directory
+_RESUMED = ("run", "sweep", "dissociate", "recover", "eval", "bench", "serve")  # the commands that keep a run directory
 
 
 def typed_again(manifest: Mapping[str, Any], command: str, known: Container[str]) -> str | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.types.arrays import FloatArray
+from pruning.adjustments import load_adjustments
 from pruning.checkpoint import open_model
 from pruning.export import ffn_tensors
 from pruning.families import Family, submodule
@@ -27,15 +29,24 @@ class FFNSwap:
 
     def swap_ffn(self, model: str, plan_file: str) -> None:
         """Loads the FFN that the plan leaves of `model`; after an error, `restore_ffn` undoes what was done."""
+        if self.__dict__.pop("_shifted", False):
+            self.restore_ffn()  # what another plan has added to the outputs
         own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
         opened, plan = open_model(Path(model)), load_plan(Path(plan_file))
         family = opened.family
+        adjustments = load_adjustments(Path(plan_file), plan.widths, opened.shape.hidden_size)
+        self.__dict__["_shifted"] = any(layer.offset is not None for layer in adjustments)
         stack = _stack(self.get_model(), family)  # type: ignore[attr-defined]  # the worker's
         for layer, tensors in ffn_tensors(opened, plan, Path(plan_file)):
+            adjustment = adjustments[layer]
+            if adjustment.factors is not None:
+                _scale(tensors, family, adjustment.factors)
             for target in _targets(stack[layer], family, tensors):
                 packed = not target.module.weight.numel()
                 if target.module not in own:
                     own[target.module] = (_packed if packed else _held)(target.module)
+                if adjustment.offset is not None and target.axis == 1:
+                    _shift(target.module, adjustment.offset)
                 _pack(target) if packed else _write(target, plan.intermediate_size)
 
     def restore_ffn(self) -> None:
@@ -107,8 +118,28 @@ def _pack(target: _Target) -> None:
     dispatch_cpu_unquantized_gemm(module, remove_weight=True)
 
 
+def _scale(tensors: dict[str, Any], family: Family, factors: FloatArray) -> None:
+    """Multiplies the columns of down_proj, which is the same as the activations of their neurons."""
+    import torch
+
+    name, values = family.down_cut.name, torch.from_numpy(factors)
+    weight = tensors[name]
+    scaled = weight.float() * (values if family.down_cut.axis == 1 else values[:, None])
+    tensors[name] = scaled.to(weight.dtype)
+
+
+def _shift(module: Any, offset: FloatArray) -> None:
+    """Adds an offset [hidden_size] to the output; an engine that was compiled would not see a bias that is new."""
+    import torch
+
+    added, bias = torch.from_numpy(offset).to(module.weight.device), module.bias
+    whole = added if bias is None else added + bias.detach().float()
+    module.bias = torch.nn.Parameter(whole.to(module.weight.dtype), requires_grad=False)
+
+
 def _held(module: Any) -> Callable[[], None]:
     """A copy in main memory, where it takes nothing of the device's."""
+    bias = module.bias
     copies = [
         (parameter, parameter.data.to("cpu", copy=True))
         for parameter in (module.weight, module.bias)
@@ -116,6 +147,7 @@ def _held(module: Any) -> Callable[[], None]:
     ]
 
     def restore() -> None:
+        module.bias = bias
         for parameter, copy in copies:
             parameter.data.copy_(copy)
 

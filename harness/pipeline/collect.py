@@ -66,11 +66,11 @@ def collect(
         calibration=calibration,
         neurons=neurons,
         model_hash=variants[0].identity,
-        engine=_engine(run),
+        engine=engine_facts_of(run),
     )
 
 
-def _engine(run: Path) -> EngineFacts | None:
+def engine_facts_of(run: Path) -> EngineFacts | None:
     """As the last engine of the evaluation was; None for a directory whose evaluations are older than the file."""
     file = engine_file(run)
     return EngineFacts(**read_json_object(file)) if file.exists() else None

@@ -135,6 +135,7 @@ class ResolvedRun:
         left_out = {
             "recovery",
             "sweep",
+            "dissociate",
             *(_GRID if self.sweep else ()),
         }  # the recipe's and the data's hashes bind what is fine-tuned
         values = json.loads(self.config.model_dump_json(exclude=left_out))

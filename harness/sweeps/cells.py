@@ -24,13 +24,13 @@ from tasks.grading import Grader
 @dataclass(frozen=True)
 class Cell:
     """One variant to evaluate: the dense model, or pruned by the plan in a file. `key`: a hash of the resulting
-    weights. `target_alone`: not on the other tasks.
+    weights. `tasks`: those that it is evaluated on; empty for all.
     """
 
     name: str
     plan: Path | None
     key: str
-    target_alone: bool = False
+    tasks: tuple[str, ...] = ()
 
     @property
     def stage(self) -> str:
@@ -72,7 +72,7 @@ class CellWorker:
             weight_swap.swap(self.llm, cell.plan)
         else:
             weight_swap.restore(self.llm)
-        requests = self.requests[:1] if cell.target_alone else self.requests
+        requests = [asked for asked in self.requests if not cell.tasks or asked.task.name in cell.tasks]
         answered = ask(self.llm, self.context.eval_spec, requests, variant_eval, self.grader)
         self.graded[cell.name] = self.graders.submit(self._grade, answered, variant_eval)
 

@@ -6,43 +6,33 @@ depends on is the same, so a killed sweep resumes and a grid can grow.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.config.settings import RunConfig
-from harness.core.errors import HarnessError, MeasurementError, first_line
-from harness.core.hashing import digest
+from harness.core.errors import MeasurementError
 from harness.core.labels import arm_label
-from harness.core.memory import release_memory
-from harness.core.progress import progress_bar, say
+from harness.core.progress import say
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
-from harness.engine.devices import device_name, gpus, worker_environment
-from harness.engine.engine_settings import engine_settings
-from harness.engine.memory_budget import side_by_side, with_kv_cache, working_dtype
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.resolve import DENSE, Arm
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
-from harness.pipeline.run_files import eval_file, samples_folder
+from harness.pipeline.run_files import eval_file
 from harness.pipeline.run_json import publish, read_eval, variant
 from harness.serving.workload import check_context
-from harness.sweeps import ray_workers
-from harness.sweeps.cells import Cell, CellContext
+from harness.sweeps.batch import Failures, cell_key, evaluate_cells
+from harness.sweeps.cells import Cell
 from harness.sweeps.claims import RULES, judge
 from harness.sweeps.curves import GridPoint, has_right_answers, item_outcomes, read_outcomes, sweep_points, thresholds
 from harness.sweeps.evidence import Evidence, collapse_below
 from harness.sweeps.grid import resolve_sweep
 from harness.sweeps.specificity import with_specificity
 from harness.sweeps.speed import measure_speed
-from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
-from harness_prune.vllm_name import vllm_version
-from reports.figures import count_text
 
 _DATA = "recovery data"
 _SEQUENCES = 256  # at a time, in a worker's engine
@@ -64,26 +54,6 @@ def sweep(config: RunConfig, out: Path | None, fresh: bool, command: str | None 
         HarnessError: The settings are wrong, or the dense model could not be evaluated.
     """
     return start(config, out, fresh, command, resolve_sweep, run_all)
-
-
-@dataclass
-class Failures:
-    """Why cells failed: cell -> reason."""
-
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    @contextmanager
-    def attempt(self, cell: str) -> Iterator[None]:
-        """An error inside fails this cell only, not the sweep."""
-        try:
-            yield
-        except Exception as error:
-            self.note(cell, error)
-
-    def note(self, cell: str, error: Exception) -> None:
-        expected = isinstance(error, HarnessError)
-        self.reasons[cell] = first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"
-        say(f"{cell} failed: {self.reasons[cell]}")
 
 
 def run_all(run: RunContext) -> RunResult:
@@ -170,8 +140,9 @@ def _evaluate(
     Raises:
         MeasurementError: The dense model failed, to which every other one is compared.
     """
-    cells = [Cell(state.name, state.plan and state.plan.absolute(), _key(run, state)) for state in planned]
-    cells += [Cell(s.name, s.plan and s.plan.absolute(), _key(run, s, "target alone"), True) for s in masks]
+    alone = (run.spec.target.name,)
+    cells = [Cell(s.name, s.plan and s.plan.absolute(), cell_key(run, s.identity)) for s in planned]
+    cells += [Cell(s.name, s.plan and s.plan.absolute(), cell_key(run, s.identity, *alone), alone) for s in masks]
     left = [cell for cell in cells if not run.directory.finished(cell.stage, cell.key)]
     if len(left) < len(cells):
         say(f"{len(cells) - len(left)} of {len(cells)} variants: evaluated before, skipped")
@@ -179,68 +150,11 @@ def _evaluate(
     first = [cell for cell in left if compared and cell.name == DENSE]  # others are compared with its answers
     for batch in (first, [cell for cell in left if cell not in first]):
         if batch:
-            _run_batch(run, batch, failures)
+            evaluate_cells(run, batch, failures)
     failed = {cell.name: failures.reasons[cell.stage] for cell in cells if cell.stage in failures.reasons}
     if DENSE in failed:
         raise MeasurementError(f"the dense model could not be evaluated: {failed[DENSE]}")
     return [state for state in planned if state.name not in failed]
-
-
-def _key(run: RunContext, state: VariantState, *more: str) -> str:
-    """A hash of what a variant's answers depend on, besides the settings that the directory is bound to."""
-    dtype = working_dtype(run.model, run.config.dtype)
-    return digest([state.identity, run.max_model_len, device_name(), dtype, vllm_version(), *more])
-
-
-def _run_batch(run: RunContext, cells: Sequence[Cell], failures: Failures) -> None:
-    sweep = run.config.sweep
-    release_memory()
-    if sweep.launcher == "ray":
-        ray_workers.connect()
-    default = ray_workers.default_workers if sweep.launcher == "ray" else _default_workers
-    wanted = sweep.workers or default(run.config.tensor_parallel)
-    context, workers = _cell_context(run, wanted), min(wanted, len(cells))
-    run.directory.begin(f"eval of {count_text(len(cells), 'variant')}")
-    tasks = ", ".join(task.name for task in run.spec.tasks)
-    title = f"Evaluating {count_text(len(cells), 'variant')} on {tasks}, {workers} at a time"
-    with progress_bar(title, len(cells)) as advance:
-
-        def done(cell: Cell, outcome: Outcome) -> None:
-            advance(1)
-            if isinstance(outcome, Exception):
-                failures.note(cell.stage, outcome)
-                return
-            file = eval_file(run.path, cell.name)
-            stages.save_eval(outcome, file)
-            run.directory.finish(cell.stage, cell.key, [samples_folder(run.path, cell.name), file])
-
-        run_cells(cells, _worker_starter(context, sweep.launcher), workers, done)
-
-
-def _cell_context(run: RunContext, workers: int) -> CellContext:
-    config = run.config
-    threads = config.threads or max(1, (os.cpu_count() or 1) // workers)
-    settings = replace(engine_settings(config, run.max_model_len, _SEQUENCES), threads=threads)
-    alone = side_by_side({DENSE: run.model}, {DENSE: with_kv_cache(run.model, settings)})
-    return CellContext(
-        model=run.model,
-        eval_spec=run.eval_spec,
-        settings=alone[DENSE],
-        run=run.path.absolute(),
-        reference=DENSE,
-    )
-
-
-def _worker_starter(context: CellContext, launcher: str) -> Callable[[int], Worker]:
-    if launcher == "ray":
-        return lambda _number: ray_workers.RayWorker(context)
-    parallel = context.settings.tensor_parallel
-    return lambda number: LocalWorker(context, worker_environment(number, parallel))
-
-
-def _default_workers(tensor_parallel: int) -> int:
-    """One per set of GPUs; on a CPU one, since every engine holds the model."""
-    return max(1, gpus() // tensor_parallel)
 
 
 def _judged(

@@ -12,7 +12,7 @@ from reports.parts import Section, Table
 
 
 def section(run: Mapping[str, Any]) -> Section:
-    if run.get("sweep"):
+    if run.get("sweep") or run.get("dissociation"):
         return Section("summary", "Summary")
     return Section("summary", "Summary", tables=(summary_table(run), size_table(run)))
 

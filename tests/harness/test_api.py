@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import harness as h
-from harness.api import _out, _settings
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.types.pruning import NeuronScores
 from harness.core.types.run import RunResult
+from harness.pipeline.python_arguments import out_path, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
 LAPTOP = ROOT / "reports" / "example" / "laptop"
@@ -73,17 +73,17 @@ def test_keywords_win_over_the_config_and_that_over_the_environment(
     file = tmp_path / "run.yaml"
     file.write_text("seed: 3\nrecovery: {steps: 9}\n")
     config = RunConfig(ratio=0.3, task=("mini_math",), align=32)
-    assert _settings(config, {}) == config
-    mixed = _settings(config, {"align": 64, "steps": 5, "model": Path("tiny-math"), "metric": None})
+    assert settings_from(config, {}) == config
+    mixed = settings_from(config, {"align": 64, "steps": 5, "model": Path("tiny-math"), "metric": None})
     assert (mixed.ratio, mixed.align, mixed.recovery.steps, mixed.model) == (0.3, 64, 5, "tiny-math")
-    read = _settings(str(file), {"ratio": 0.1})
+    read = settings_from(str(file), {"ratio": 0.1})
     assert (read.ratio, read.limit, read.seed, read.recovery.steps) == (0.1, 7, 3, 9)
-    assert _settings(None, {"preset": "laptop"}).preset == "laptop"
+    assert settings_from(None, {"preset": "laptop"}).preset == "laptop"
 
 
 def test_without_out_every_call_has_a_folder_of_its_own() -> None:
-    first, second = _out(None, "run"), _out(None, "run")
-    assert first != second and first.parent.is_dir() and _out("there", "run") == Path("there")
+    first, second = out_path(None, "run"), out_path(None, "run")
+    assert first != second and first.parent.is_dir() and out_path("there", "run") == Path("there")
 
 
 def test_a_run_is_read_as_it_was_written() -> None:

@@ -13,7 +13,7 @@ from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.calibration import TokenScope
 from harness.core.types.model import ModelKind
 
-Method = Literal["selective", "random", "reverse", "matched"]
+Method = Literal["selective", "random", "reverse", "matched", "chosen"]  # chosen: a set that was given
 
 
 Allocation = Literal["uniform", "global"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.core.run_rows import HEAD, rows
 from harness.core.types.chat import ChatSummary
+from harness.core.types.dissociation import Dissociation
 from harness.core.types.engine import EngineFacts
 from harness.core.types.evaluation import Comparison, EvalResult, GroupResult
 from harness.core.types.model import ModelKind
@@ -95,6 +96,7 @@ class RunResult:
     neurons: Mapping[str, Any] | None = None  # pruning/inspection.py: where they sit, agreement of metrics, stability
     chat: ChatSummary | None = None
     engine: EngineFacts | None = None
+    dissociation: Dissociation | None = None
     folder: Path = Path()  # the run directory; not in run.json, which may be moved
 
     def to_rows(self) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from harness.engine.memory_budget import (
 )
 from harness.engine.vllm_engine import engines_for
 from harness.models import registry
-from harness.sweeps import experiment
+from harness.sweeps import batch
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
@@ -183,7 +183,7 @@ def test_a_sweeps_worker_alone_asks_for_no_more_than_its_card_has(gib: int, monk
     )
     config = load_config(None, {"model": "qwen-7b", "threads": 1})
     run: Any = SimpleNamespace(config=config, model=seven, max_model_len=4096, eval_spec=None, path=Path("run"))
-    found = engine_arguments(seven, experiment._cell_context(run, 1).settings)  # type: ignore[arg-type]
+    found = engine_arguments(seven, batch.cell_context(run, 1).settings)  # type: ignore[arg-type]
     left = 0.9 * gib * GIB - 1.1 * 15_231_233_024 - ACTIVATIONS
     assert found["kv_cache_memory_bytes"] == pytest.approx(min(57_344 * 4096 * 257, left), abs=2)
 

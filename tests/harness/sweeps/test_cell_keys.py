@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from harness.sweeps.experiment import _key
+from harness.sweeps.batch import cell_key
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
 
 def key(dtype: str) -> str:
     run: Any = SimpleNamespace(model=open_model(TINY_MATH), max_model_len=512, config=SimpleNamespace(dtype=dtype))
-    state: Any = SimpleNamespace(identity="weights")
-    return _key(run, state)
+    return cell_key(run, "weights")
 
 
 @pytest.mark.parametrize(("formats", "same"), [(("avx2",), "float32"), (("avx2", "amx_bf16"), "bfloat16")])

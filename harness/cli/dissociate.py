@@ -1,0 +1,89 @@
+"""`harness dissociate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from harness.cli.completion import complete_models
+from harness.cli.options import (
+    CHAT,
+    CONFIG,
+    DEBUG,
+    DRY_RUN,
+    ENGINE,
+    FRESH,
+    JSON,
+    SettingsCommand,
+    out_option,
+    typed_command,
+)
+from harness.cli.output import answer, show_dissociation, stdout_to_stderr
+from harness.cli.restart import restart_preloaded
+from harness.sweeps.dissociation import DISSOCIATE_DEFAULTS
+
+
+@click.command(
+    "dissociate",
+    cls=SettingsCommand,
+    settings=(
+        *("task", "ratio", "dissociate", "margin", "score_tokens", "prompt_format", *CHAT, "calibration_samples"),
+        *("limit", "items", "dtype", *ENGINE, "trust_data", "threads", "workers"),
+    ),
+    defaults=DISSOCIATE_DEFAULTS,
+)
+@click.argument("model", required=False, shell_complete=complete_models)
+@CONFIG
+@out_option("runs/dissociate-MODEL")
+@DRY_RUN
+@FRESH
+@JSON
+@DEBUG
+def dissociate_command(
+    model: str | None,
+    config_file: Path | None,
+    out: Path | None,
+    dry_run: bool,
+    fresh: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Test whether the tasks of MODEL have neurons of their own, and what else explains what their removal does.
+
+    \b
+    harness dissociate tiny-math                              the embedded model, its three tasks
+    harness dissociate ./mine --task gsm8k,humaneval,mbpp --limit 100
+
+    Removes, scales and replaces sets of neurons in a running engine: every task's own by S, random ones that match
+    them, the few largest, those by other distractors. Nothing is written but the report.
+    """
+    from harness import api
+    from harness.config.settings import load_config
+    from harness.core.errors import MeasurementError
+    from harness.pipeline.resolve import name_problems
+
+    given = {**options, **({"model": model} if model else {})}
+    config = load_config(config_file, given, None, DISSOCIATE_DEFAULTS, name_problems)
+    restart_preloaded(config.dtype)
+    if dry_run:
+        _show_forecast(config, out, as_json)
+        return
+    with stdout_to_stderr():
+        found = api.dissociate(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
+    show_dissociation(found.folder, as_json)
+    if found.dissociation and found.dissociation.failed:
+        raise MeasurementError(
+            f"failed interventions: {len(found.dissociation.failed)}, see above; the same command tries them again"
+        )
+
+
+def _show_forecast(config: Any, out: Path | None, as_json: bool) -> None:
+    from harness.models.registry import has_chat_template
+    from harness.sweeps.dissociation.resolve import forecast, forecast_table, resolve_dissociation
+
+    with stdout_to_stderr():
+        chat = has_chat_template(config.model, config.template_args)
+        found = forecast(resolve_dissociation(config, chat), out)
+    answer(found, as_json, forecast_table(found))
