@@ -38,11 +38,11 @@ install-dev:              ## that and what development needs
 lock: install-dev         ## both locks from .venv, after changing a version there with pip
 	$(BIN)/python -m scripts.lock
 
-generate: install-dev     ## every generated file: commands.md, decisions, figure, README's table, schema, failure kinds
+generate: install-dev     ## every generated file: commands.md, decisions, picture, figures of the pages, schema, failure kinds
 	$(BIN)/python -m scripts.write_commands
 	$(BIN)/python -m scripts.write_decisions
 	$(BIN)/python -m scripts.make_figures
-	$(BIN)/python -m scripts.write_results
+	$(BIN)/python -m scripts.write_figures
 	$(BIN)/python -m scripts.write_schema
 	$(BIN)/python -m scripts.write_failure_kinds
 
@@ -56,7 +56,7 @@ bench-scoring: install    ## scoring against the bare forward pass
 	$(BIN)/python benchmarks/scoring.py
 
 effects: install          ## the paper's effects on the embedded model, test split
-	$(BIN)/python benchmarks/effects.py --split test
+	$(BIN)/python benchmarks/effects.py --split test --out docs/effects.json
 
 smollm2-math: install-dev ## a 135M model with a real task accuracy, 15 to 50 minutes on two cores
 	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math

@@ -1,14 +1,15 @@
-"""The paper's effects on the embedded model: `python benchmarks/effects.py --split validation`.
+"""The paper's effects on the embedded model: `python benchmarks/effects.py --split test --out docs/effects.json`.
 
 Selective, reverse and random pruning (three seeds) with the paper's S at one ratio, alignment 1, each a real export on
 its own vLLM engine; then the comparisons of the model card. The model was chosen on the validation split with this
-script.
+script and 400 target calibration prompts.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from harness.core.chat import ChatFormat
 from harness.core.mask_statistics import difference_over_masks
 from harness.core.progress import say
 from harness.core.statistics import paired_mean_difference
+from harness.core.types.calibration import CalibrationSet
 from harness.engine.library_settings import prepare_environment
 from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for
@@ -45,6 +47,7 @@ TASKS = ("mini_math", "mini_facts", "mini_code")
     "--score-tokens", "tokens", type=click.Choice(["prompt", "completion", "all"]), default="all", show_default=True
 )
 @click.option("--task", "tasks", multiple=True, default=TASKS, show_default=True)
+@click.option("--samples", default=160, show_default=True, help="Target calibration prompts.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(
@@ -54,19 +57,24 @@ def main(
     metric: str,
     tokens: str,
     tasks: tuple[str, ...],
+    samples: int,
     threads: int,
     out: Path | None,
 ) -> None:
     prepare_environment(threads)
     folder = registry.locate(model, "math")
     with tempfile.TemporaryDirectory() as scratch:
-        arms = export_arms(folder, Path(scratch), ratio, metric, tokens, threads)
+        calibration = scoring.calibrate(
+            folder, folder.path.name, find_task("mini_math"), scoring.CalibrationRequest(samples, cast(Any, tokens))
+        )
+        arms = export_arms(folder, calibration, Path(scratch), PlanRequest(ratio, metric=metric), threads)
         found = {name: evaluate_arm(name, path, Path(scratch), tasks, split, threads) for name, path in arms.items()}
         document = {
             "split": split,
             "ratio": ratio,
             "metric": metric,
             "tokens": tokens,
+            "samples": samples,
             "arms": found,
             **contrast(Path(scratch)),
         }
@@ -77,22 +85,19 @@ def main(
 
 
 def export_arms(
-    model: ModelFolder, scratch: Path, ratio: float, metric: str, tokens: str, threads: int
+    model: ModelFolder, calibration: CalibrationSet, scratch: Path, wanted: PlanRequest, threads: int
 ) -> dict[str, ModelFolder]:
     """The dense model and one checkpoint per arm."""
-    calibration = scoring.calibrate(
-        model, model.path.name, find_task("mini_math"), scoring.CalibrationRequest(400, cast(Any, tokens))
-    )
     scoring.score_model(model, calibration, scoring.ScoreRequest(threads=threads), scratch / "scores.safetensors")
     scores = score_file.load(scratch / "scores.safetensors")
     arms = {"dense": model}
-    for name, method, seed in [
-        ("selective", "selective", 0),
-        ("reverse", "reverse", 0),
-        *((f"random-{s}", "random", s) for s in SEEDS),
-    ]:
-        plan = make_plan(scores, PlanRequest(ratio, method, metric, seed))  # type: ignore[arg-type]
-        arms[name] = export(model, plan, scratch / name)
+    requests = {
+        "selective": wanted,
+        "reverse": replace(wanted, method="reverse"),
+        **{f"random-{seed}": replace(wanted, method="random", seed=seed) for seed in SEEDS},
+    }
+    for name, request in requests.items():
+        arms[name] = export(model, make_plan(scores, request), scratch / name)
     return arms
 
 

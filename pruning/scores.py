@@ -214,8 +214,8 @@ def weight_norm(stats: ActivationStats) -> FloatArray:
 
 @metric("taylor", needs="gradient")
 def first_order_saliency(stats: ActivationStats) -> FloatArray:
-    """Mean over task prompts of |sum over tokens of h_j dL/dh_j|, the summed gradient * weight of W_j (LLM-Pruner,
-    arXiv 2305.11627).
+    """Mean over task prompts of |sum over tokens of h_j dL/dh_j|, the summed gradient * weight of W_j: a variant of
+    LLM-Pruner's (arXiv 2305.11627), which takes | | of the sum over all prompts.
     """
     assert stats.saliency is not None
     return stats.saliency

@@ -17,7 +17,7 @@ from reports.figures import interval, measured, mebibytes, percent, unit
 from reports.sections.claims import sweep_sentences
 from reports.sections.dissociation import dissociation_sentences
 from reports.sections.recovery import recovery_sentences
-from reports.sections.serving import serving_sentences
+from reports.sections.serving import is_noisy, serving_sentences
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
                 continue
             times = f"{r['ratio']:.2f} times dense ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
             undecided = r["ci_low"] <= 1 <= r["ci_high"]
-            yield f"{'not decided, ' if undecided else ''}{times} {at}"
+            doubts = ["noisy"] * is_noisy(run, r) + ["not decided"] * undecided
+            yield f"{' and '.join(doubts)}{', ' if doubts else ''}{times} {at}"
 
 
 def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -21,7 +21,7 @@ from types import ModuleType
 import pytest
 
 from harness.cli.main import cli
-from scripts import make_figures, write_commands, write_decisions, write_failure_kinds, write_results
+from scripts import make_figures, write_commands, write_decisions, write_failure_kinds
 from scripts.make_figures import FIGURE
 from scripts.write_commands import PAGE
 from tests.support.models import TINY_MATH
@@ -110,7 +110,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [write_commands, write_decisions, write_failure_kinds, write_results], ids=lambda module: module.__name__
+    "written", [write_commands, write_decisions, write_failure_kinds], ids=lambda module: module.__name__
 )
 def test_generated_pages_are_todays(written: ModuleType) -> None:
     assert written.PAGE.read_text(encoding="utf-8") == written.text(), "run make generate"

@@ -91,12 +91,18 @@ def _how(run: Mapping[str, Any]) -> list[str]:
     return [said, "Medians of the repeats; variants are interleaved. all tok/s includes prompt tokens.", *gpu]
 
 
+def is_noisy(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
+    """Whether the repeats behind a ratio of speeds differ by so much that its interval says little."""
+    pair = (ratio["variant"], ratio["baseline"])
+    return any(name in pair and r["concurrency"] == ratio["concurrency"] for name, r in _noisy_rows(run))
+
+
+def _noisy_rows(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, r) for name, r in _rows(run) if (r.get("spread") or 0) > _NOISY]
+
+
 def _noise(run: Mapping[str, Any]) -> list[str]:
-    noisy = [
-        f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})"
-        for name, r in _rows(run)
-        if (r.get("spread") or 0) > _NOISY
-    ]
+    noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _noisy_rows(run)]
     if not noisy:
         return []
     return [

@@ -61,7 +61,12 @@ def test_a_speed_that_is_not_shown_to_differ_is_no_gain(run: dict[str, Any]) -> 
         r for r in run["speed_ratios"] if r["variant"] == "selective-S-0.5" and r["quantity"] == "output_tok_s"
     )
     ratio |= {"ratio": 1.3, "ci_low": 1.1, "ci_high": 1.5}
+    by_name = {v["name"]: v["serving"]["concurrency"] for v in run["variants"] if v["serving"]}
+    for row in (*by_name["dense"], *by_name["selective-S-0.5"]):
+        row["spread"] = 0.04
     assert "output tokens per second 1.30 times dense (1.10 to 1.50)" in verdict(run)[2]
+    by_name["selective-S-0.5"][0]["spread"] = 0.92
+    assert "output tokens per second noisy, 1.30 times dense (1.10 to 1.50)" in verdict(run)[2]
 
 
 def test_where_nothing_is_shown_nothing_is_recommended(run: dict[str, Any], tmp_path: Path) -> None:
