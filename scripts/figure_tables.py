@@ -234,6 +234,27 @@ def _at_a_time(values: Sequence[str]) -> str:
     return ", ".join(values[:3]) + "".join(f" ({value})" for value in values[3:])
 
 
+_PRELOADS = {  # head of the column -> engine in docs/cpu_preload.json, what it is compared with
+    "bfloat16 / float32": ("bfloat16 plain", "over plain float32"),
+    "with Intel's OpenMP, bfloat16": ("bfloat16 iomp", "over plain"),
+    "and tcmalloc, bfloat16": ("bfloat16 iomp+tcmalloc", "over plain"),
+    "both, float32": ("float32 iomp+tcmalloc", "over plain"),
+}
+
+
+def cpu_preload(documents: Documents) -> str:
+    """What bfloat16 and preloaded libraries do to the speed of a CPU engine."""
+
+    def cells(concurrency: int) -> Iterator[str]:
+        yield str(concurrency)
+        for engine, against in _PRELOADS.values():
+            row = pick(documents["cpu_preload"]["rows"], engine=engine, concurrency=concurrency)
+            value, low, high = row[against]
+            yield f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+    return table(("at a time", *_PRELOADS), (tuple(cells(concurrency)) for concurrency in (1, 8, 32)))
+
+
 TABLES: Mapping[str, Callable[[Documents], str]] = {
-    made.__name__: made for made in (results, claims, metrics, perplexity, recovery, effects, serving)
+    made.__name__: made for made in (results, claims, metrics, perplexity, recovery, effects, serving, cpu_preload)
 }
