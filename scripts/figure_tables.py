@@ -8,6 +8,7 @@ from typing import Any
 from harness.core.statistics import ABLE
 from reports.figures import points
 from reports.sections.claims import claims_table
+from reports.sections.dissociation import explanation_table, matrix_table
 from scripts import make_figures
 
 Documents = Mapping[str, Any]
@@ -255,6 +256,29 @@ def cpu_preload(documents: Documents) -> str:
     return table(("at a time", *_PRELOADS), (tuple(cells(concurrency)) for concurrency in (1, 8, 32)))
 
 
+def transfer(documents: Documents) -> str:
+    """Accuracy of every task without every task's neurons, of the models that `harness dissociate` was run on."""
+    found = [run["dissociation"] for run in _dissociations(documents).values()]
+    head = ("model", *matrix_table(found[0]).head)
+    models = zip(_dissociations(documents), found, strict=True)
+    return table(head, ((model, *row) for model, one in models for row in matrix_table(one).rows))
+
+
+def explained(documents: Documents) -> str:
+    """The verdict and the share of every explanation, for each task and model."""
+    rows = [
+        (model, *row[:4])
+        for model, run in _dissociations(documents).items()
+        for row in explanation_table(run["dissociation"]).rows
+    ]
+    return table(("model", "task", "explanation", "verdict", "share of the loss"), iter(rows))
+
+
+def _dissociations(documents: Documents) -> dict[str, Mapping[str, Any]]:
+    return {run["model"]: run for name, run in documents.items() if name.startswith("dissociate_")}
+
+
 TABLES: Mapping[str, Callable[[Documents], str]] = {
-    made.__name__: made for made in (results, claims, metrics, perplexity, recovery, effects, serving, cpu_preload)
+    made.__name__: made
+    for made in (results, claims, metrics, perplexity, recovery, effects, serving, cpu_preload, transfer, explained)
 }

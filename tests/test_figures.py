@@ -128,8 +128,11 @@ def test_a_committed_page_was_made_from_the_run_beside_it(page: Path) -> None:
     """It holds answers, which are not committed, so that it cannot be made again: its figures are compared."""
     run, text = read_run(page.parent), re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))
     shown = " ".join(html.unescape(text).split())
-    points = run["sweep"]["points"]
+    sweep = run["sweep"] or {"points": ()}
+    points = sweep["points"]
     figures = {percent(point[key]) for point in points for key in ("value", "ci_low", "ci_high")}
     figures |= {signed(point["difference"]) for point in points if point["difference"] is not None}
     figures |= {f"{claim['claim']} {claim['verdict']}" for claim in run["claims"]} | {run["created"]}
+    explained = run["dissociation"]["explanations"] if run.get("dissociation") else ()
+    figures |= {f"{e['target']} {e['explanation']} {e['verdict']}" for e in explained}
     assert [figure for figure in sorted(figures) if figure not in shown] == []
