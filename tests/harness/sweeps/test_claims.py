@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,70 +12,13 @@ from scipy import stats
 
 from harness.core.mask_statistics import difference_over_masks
 from harness.core.statistics import paired_difference, paired_mean_difference, ratio_mean
-from harness.core.types.run import Variant
 from harness.core.types.serving import SpeedRatio
 from harness.core.types.training import Recovery
-from harness.sweeps.claims import judge
 from harness.sweeps.curves import GridPoint, Outcomes
-from harness.sweeps.evidence import BEST, MATCHED, PAPER, RANDOM, REVERSE, Evidence, blank
+from harness.sweeps.evidence import BEST, PAPER, RANDOM, Evidence, blank
 from harness.sweeps.random_claim import RULE, above_random
-from harness.sweeps.specificity import beyond, specificity_on
 from harness.sweeps.speed import AGAIN
-from tests.support.runs import make_variant
-
-N = 400
-RATIOS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
-Levels = Mapping[str, Mapping[float, float | Sequence[float]]]  # arm -> ratio -> accuracy, of every seed
-
-
-def right(level: float, seed: int = 0) -> list[float]:
-    """A share `level` of N items right, always the first ones, but for a few that a seed shifts."""
-    return [float((i + 7 * seed) % N < round(level * N)) for i in range(N)]
-
-
-def variant(name: str, ratio: float) -> Variant:
-    return make_variant(name, ratio)
-
-
-def evidence(levels: Levels, others: Levels | None = None, dense: float = 0.9, **more: Any) -> Evidence:
-    places, table = [], {("dense", 0.0): {"math": np.array([right(dense)]), "facts": np.array([right(0.95)])}}
-    for arm, along in levels.items():
-        for ratio, level in along.items():
-            seeds = [level] if isinstance(level, float) else level
-            places.append(
-                GridPoint(arm, ratio, tuple(variant(f"{arm}-{ratio:g}-{i}", ratio) for i in range(len(seeds))))
-            )
-            other = (others or {}).get(arm, {}).get(ratio, 0.95)
-            table[arm, ratio] = {
-                "math": np.array([right(value, i) for i, value in enumerate(seeds)]),
-                "facts": np.array([right(other) for _ in seeds]),  # type: ignore[arg-type]
-            }
-    outcomes = Outcomes(
-        run=Path(),
-        metrics={"math": "exact_match", "facts": "exact_match"},
-        dense=GridPoint("dense", 0.0, (variant("dense", 0.0),)),
-        places=tuple(places),
-        right=table,
-    )
-    return replace(
-        Evidence(
-            outcomes=outcomes, speed_ratios=(), recoveries=(), sizes={}, chance=0.0, collapse_share=0.1, margin=0.05
-        ),
-        **more,
-    )
-
-
-def along(value: float | Sequence[float]) -> dict[float, float | Sequence[float]]:
-    return dict.fromkeys(RATIOS, value)
-
-
-def claim(number: int, found: Evidence) -> Any:
-    return judge(found)[number - 1]
-
-
-def masks(level: float, count: int = 19) -> list[float]:
-    """Accuracies of masks, two points to either side."""
-    return [level + 0.02 * ((i % 3) - 1) for i in range(count)]
+from tests.support.claims import RATIOS, Levels, N, along, claim, evidence, masks, right, variant
 
 
 def test_selective_has_to_rank_above_the_masks_at_every_ratio() -> None:
@@ -176,14 +118,6 @@ def test_arms_are_known_by_what_they_are() -> None:
     assert [claim(number, found).verdict for number in (1, 3)] == ["supported", "supported"]
 
 
-CONTROLLED: Levels = {RANDOM: {0.1: masks(0.7), 0.35: masks(0.02)}, MATCHED: {0.1: 0.75, 0.5: 0.03}}
-FRAGILE: Levels = {REVERSE: {0.1: 0.93}, RANDOM: {0.1: 0.93, 0.35: 0.5}, MATCHED: {0.1: 0.93, 0.5: 0.4}}
-
-
-def reversed_to(level: float, elsewhere: Levels = FRAGILE, **more: Any) -> Evidence:
-    return evidence({REVERSE: {0.1: level}, **CONTROLLED}, elsewhere, **more)
-
-
 def test_rules_go_by_what_is_really_removed() -> None:
     """10 % asked and 16.7 % removed, as of 1536 neurons at an alignment of 128, is not 10 %."""
     found = evidence({PAPER: {0.1: 0.8}, RANDOM: {0.1: masks(0.5)}})
@@ -195,60 +129,6 @@ def test_rules_go_by_what_is_really_removed() -> None:
     assert "missing: 10.0 %" in claim(1, rounded).details and any(
         "16.7 %" in line for line in claim(1, rounded).details
     )
-
-
-def test_reverse_has_to_collapse_and_to_be_specific_beyond_the_controls() -> None:
-    found = claim(2, reversed_to(0.0))
-    assert found.verdict == "supported" and found.value == pytest.approx(0.93 - 0.5, abs=0.01)
-    assert "facts beyond random at 35.0 %" in found.details[1] and "facts beyond matched at 50.0 %" in found.details[2]
-    alike = {REVERSE: {0.1: 0.5}, RANDOM: {0.35: 0.5}, MATCHED: {0.5: 0.5}}
-    salience = claim(2, reversed_to(0.0, alike))
-    assert salience.verdict == "cannot say", "as good as by random removal that hits the target as hard"
-    assert salience.value == pytest.approx(0, abs=0.01)
-    worse = {**alike, REVERSE: {0.1: 0.1}}
-    assert claim(2, reversed_to(0.0, worse)).verdict == "not supported"
-    assert claim(2, reversed_to(0.3)).verdict == "not supported", "it did not collapse"
-    half = {**FRAGILE, MATCHED: {0.1: 0.93, 0.5: 0.95}}
-    assert claim(2, reversed_to(0.0, half)).verdict != "supported", "matched neurons are as specific: the worst decides"
-    nearly = claim(2, reversed_to(0.08))
-    assert nearly.verdict == "cannot say" and nearly.n_needed > N and "gone below 9.0 %" in nearly.details[0]
-    assert claim(2, evidence({PAPER: along(0.5)})).value is None
-
-
-def test_without_a_control_or_a_task_to_compare_with_there_is_no_verdict() -> None:
-    alone = claim(2, evidence({REVERSE: {0.1: 0.0}}, FRAGILE))
-    assert alone.verdict == "cannot say" and alone.details[0].startswith("missing: random at a ratio at which it loses")
-    unable = reversed_to(0.0)
-    for table in unable.outcomes.right.values():
-        table["facts"][:] = 0.0  # type: ignore[index]
-    found = claim(2, unable)
-    assert (found.verdict, found.value) == ("cannot say", None)
-    assert "facts: cannot say, the dense model cannot do it" in found.details
-    distractor = claim(2, reversed_to(0.0, distractors=frozenset({"facts"})))
-    assert distractor.verdict == "cannot say" and "facts: was a distractor, not judged" in distractor.details
-
-
-def test_few_items_can_never_show_a_collapse() -> None:
-    """0 of 34 right: the interval ends at 10.2 %."""
-    few = reversed_to(0.0, dense=1.0, items=500)
-    for table in few.outcomes.right.values():
-        for task in table:
-            table[task] = table[task][:, :20]  # type: ignore[index]
-    found = claim(2, few)
-    assert (found.verdict, found.n_needed) == ("cannot say", 35)
-    assert found.details[0] == "cannot say: with 20 items it can never be supported; at least 35 are needed"
-    close = claim(2, reversed_to(0.0975, dense=0.995, items=500))
-    assert close.n_needed is None and close.details[0].endswith("items would decide, and math has 500")
-
-
-def test_specificity_is_per_task_and_beyond_the_controls_at_the_same_ratio() -> None:
-    e = reversed_to(0.05, distractors=frozenset({"facts"}))
-    place, control = e.place(REVERSE, 0.1), e.place(MATCHED, 0.1)
-    assert place is not None and control is not None
-    value, low, high = specificity_on(e.outcomes, place, "facts")
-    assert value == pytest.approx((0.9 - 0.05) - (0.95 - 0.93)) and low < value < high <= 1
-    over, least, most = beyond(e.outcomes, place, control, "facts")
-    assert over == pytest.approx(value - specificity_on(e.outcomes, control, "facts")[0]) and least < over < most
 
 
 def test_a_substantial_part_is_half_of_what_dense_has() -> None:
