@@ -53,8 +53,8 @@ def dissociate_command(
     """Test whether the tasks of MODEL have neurons of their own, and what else explains what their removal does.
 
     \b
-    harness dissociate tiny-math                              the embedded model, its three tasks
-    harness dissociate ./mine --task gsm8k,humaneval,mbpp --limit 100
+    harness dissociate tiny-math                 the embedded model, minutes
+    harness dissociate ./mine --task gsm8k,mbpp  two tasks of your own model
 
     Removes, scales and replaces sets of neurons in a running engine: every task's own by S, random ones that match
     them, the few largest, those by other distractors. Nothing is written but the report.

@@ -40,6 +40,7 @@ def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield (*named, "gap recovered", r["share"], None, None, r["n"])
         yield (*named, "margin over half", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
     yield from _of_sweep(run)
+    yield from _of_dissociation(run.get("dissociation") or {"interventions": (), "explanations": ()})
 
 
 def _unknown(name: str) -> tuple[Any, ...]:
@@ -107,3 +108,14 @@ def _of_sweep(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
             c["ci_high"],
             c["n"],
         )
+
+
+def _of_dissociation(found: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Accuracy with every intervention, and the shares that the explanations go by."""
+    for one in found["interventions"]:
+        for task, outcomes in one["outcomes"].items():
+            right, n = outcomes.count("1"), len(outcomes)
+            yield (one["name"], one["kind"], None, one["ratio"], task, "accuracy", right / n, None, None, n)
+    for e in found["explanations"]:
+        what = f"{e['figure']}: {e['verdict']}"
+        yield (e["explanation"], None, None, None, e["target"], what, e["value"], e["ci_low"], e["ci_high"], None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.core import run_rows
 from reports.build import write_reports
 from reports.sections.dissociation import dissociation_sentences, matrix_chart, matrix_table, section
 from reports.verdict import commands, verdict
@@ -50,3 +51,14 @@ def test_the_page_shows_verdicts_with_their_rules_and_failures(tmp_path: Path) -
 def test_other_runs_have_no_such_section() -> None:
     assert section({**RUN, "dissociation": None}).empty
     assert section({key: value for key, value in RUN.items() if key != "dissociation"}).empty
+
+
+def test_every_figure_is_a_row() -> None:
+    rows = {(row[0], row[4], row[5]): row for row in run_rows.rows(RUN)}
+    found = RUN["dissociation"]
+    assert len({row[0] for row in rows.values() if row[5] == "accuracy"}) == len(found["interventions"])
+    one = rows["mini_math-reverse-0", "mini_code", "accuracy"]
+    assert one[6] == found["interventions"][0]["outcomes"]["mini_code"].count("1") / 150 and one[9] == 150
+    explained = next(e for e in found["explanations"] if e["explanation"] == "a few super neurons")
+    shown = rows["a few super neurons", explained["target"], f"{explained['figure']}: {explained['verdict']}"]
+    assert shown[6:9] == (explained["value"], explained["ci_low"], explained["ci_high"])

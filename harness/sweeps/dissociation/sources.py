@@ -91,7 +91,7 @@ def tokenised(
     request: CalibrationRequest,
     chat: ChatFormat | None,
 ) -> dict[str, CalibrationSet]:
-    """Source -> its prompts as a calibration set of one group, in the format of the evaluation.
+    """Source -> its prompts as a calibration set of one group, in the format of the evaluation or plain.
 
     Raises:
         UsageError: No prompt of a source has one of the tokens that are scored.
@@ -99,6 +99,8 @@ def tokenised(
     tokenizer, context = load_tokenizer(model), model.shape.max_position_embeddings
     found = {}
     for source, own in sources.items():
+        if request.plain:
+            own, chat = [replace(example, system="") for example in own], None
         items = calibration_items(tokenizer, own, True, request.tokens, chat, context)
         if not items:
             raise UsageError(f"no prompt of {source} has {request.tokens} tokens; choose another --score-tokens")

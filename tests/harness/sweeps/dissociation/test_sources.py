@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
-from harness.sweeps.dissociation.sources import GENERAL, examples, shuffled, shuffled_name
+from harness.models.tokenizer import load_chat, load_tokenizer
+from harness.pipeline.scoring import CalibrationRequest
+from harness.sweeps.dissociation.sources import GENERAL, examples, shuffled, shuffled_name, tokenised
+from pruning.checkpoint import open_model
 from tasks.registry import calibration, find_task
+from tests.support.models import TINY_MATH
 
 TASKS = [find_task(name) for name in ("mini_math", "mini_facts", "mini_code")]
 
@@ -44,3 +48,14 @@ def test_tasks_without_general_text_are_refused() -> None:
     questions = replace(TASKS[0], distractors=lambda n, _: (("questions",), [Example("What?", "That.")] * n))
     with pytest.raises(UsageError, match="no task of mini_math has plain text"):
         examples([questions], 4, 0)
+
+
+def test_plain_prompts_have_no_chat_template() -> None:
+    model, chat = open_model(TINY_MATH), load_chat(open_model(TINY_MATH), {})[1]
+    texts = {"mini_math": examples(TASKS[:1], 2, 0)["mini_math"]}
+    framed, plain = (
+        tokenised(model, "tiny-math", texts, CalibrationRequest(plain=how), chat)["mini_math"].items
+        for how in (False, True)
+    )
+    ids = load_tokenizer(model)(texts["mini_math"][0].prompt)["input_ids"]
+    assert list(plain[0].token_ids[: len(ids)]) == list(ids) != list(framed[0].token_ids[: len(ids)])
