@@ -1,4 +1,4 @@
-"""Every interval of a sweep, computed again by tests/recompute.py, which shares no code with the product."""
+"""Every interval of a sweep or a dissociation, computed again by tests/recompute, without the code of the product."""
 
 from __future__ import annotations
 
@@ -136,6 +136,6 @@ def test_a_run_of_todays_code_has_no_mismatch_and_a_changed_figure_is_one(run: d
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
 def test_a_committed_example_has_no_mismatch(example: Path) -> None:
     found = json.loads(example.read_text(encoding="utf-8"))
-    if not (found.get("sweep") or {}).get("outcomes"):
-        pytest.skip("no sweep, or one of before run.json held the answers")
+    if not (found.get("dissociation") or (found.get("sweep") or {}).get("outcomes")):
+        pytest.skip("neither a sweep nor a dissociation, or one of before run.json held the answers")
     assert recompute.mismatches(found)[1] == []

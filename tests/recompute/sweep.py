@@ -1,18 +1,12 @@
-"""Recomputes every interval of a sweep's run.json from the right and wrong answers and the timed passes in it.
+"""Every interval of a sweep's run.json, from the right and wrong answers and the timed passes in it.
 
-    python -m tests.recompute reports/example/laptop/run.json
-
-Nothing of the product is imported: the formulas are written out a second time. Of tasks without right answers, whose
-likelihoods are in sample files only, nothing is checked.
+Of tasks without right answers, whose likelihoods are in sample files only, nothing is checked.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,7 +201,7 @@ def checks(run: dict[str, Any]) -> Iterator[Check]:
         yield from part(r)
 
 
-def _three(what: str, stored: Sequence[float | None] | None, again: Sequence[float | None] | None) -> Iterator[Check]:
+def three(what: str, stored: Sequence[float | None] | None, again: Sequence[float | None] | None) -> Iterator[Check]:
     stored, again = stored or (None,) * 3, again or (None,) * 3
     yield from ((f"{what} {end}", x, y) for end, x, y in zip(("value", "low", "high"), stored, again, strict=True))
 
@@ -218,28 +212,28 @@ def _variants(r: Recomputed) -> Iterator[Check]:
             if task in r.sweep["items"]:
                 own = r.bits[v["name"]][task]
                 stored, again = (e["value"], e["ci_low"], e["ci_high"]), (own.mean(), *score(own.sum(), len(own)))
-                yield from _three(f"{v['name']} {task}", stored, again)
+                yield from three(f"{v['name']} {task}", stored, again)
 
 
 def _points(r: Recomputed) -> Iterator[Check]:
     adjusted = step_down([p_over_masks(r.dense[p["task"]], r.table(p)) for p in r.points])
     for p, holm in zip(r.points, adjusted, strict=True):
         what, masks, before = f"{p['arm']} {p['ratio_requested']} {p['task']}", r.table(p), r.dense[p["task"]]
-        yield from _three(what, (p["value"], p["ci_low"], p["ci_high"]), over_masks(None, masks))
+        yield from three(what, (p["value"], p["ci_low"], p["ci_high"]), over_masks(None, masks))
         change = p["difference"], p["difference_low"], p["difference_high"]
-        yield from _three(f"{what} difference", change, over_masks(before, masks))
+        yield from three(f"{what} difference", change, over_masks(before, masks))
         yield f"{what} sd", p["sd"], float(masks.mean(axis=1).std(ddof=1)) if len(masks) > 1 else None
         yield f"{what} p", p["holm_p"], holm
         if p["task"] not in r.able:
             continue
         own, target = over_masks(before, masks), over_masks(r.dense[r.target], r.table(p, r.target))
-        yield from _three(f"{what} specificity", p["specificity"], against(target, own))
+        yield from three(f"{what} specificity", p["specificity"], against(target, own))
         for control, key in (("random", "beyond_random"), ("matched", "beyond_matched")):
             same = next(
                 (q for q in r.points if (q["arm"], q["ratio_requested"]) == (control, p["ratio_requested"])), None
             )
             if same and p["arm"] not in ("random", "matched"):
-                yield from _three(f"{what} {key}", p[key], r.beyond(p, same, p["task"]))
+                yield from three(f"{what} {key}", p[key], r.beyond(p, same, p["task"]))
 
 
 def _reach(r: Recomputed, arm: str, task: str, margin: float) -> float:
@@ -260,7 +254,7 @@ def _thresholds(r: Recomputed) -> Iterator[Check]:
         yield f"{t['arm']} everywhere", t["everywhere"], min(own, *others) if others else None
         if t["shape"] not in (None, "lost"):
             found = _knee(r, t["arm"], t["margin"])
-            yield from _three(f"{t['arm']} knee", (t["knee"], t["knee_low"], t["knee_high"]), found[:3])
+            yield from three(f"{t['arm']} knee", (t["knee"], t["knee_low"], t["knee_high"]), found[:3])
             yield f"{t['arm']} support", t["support"], found[3]
 
 
@@ -275,7 +269,7 @@ def _comparisons(r: Recomputed) -> Iterator[Check]:
         if c["task"] in r.sweep["items"]:
             before, after = (r.bits[c[key]][c["task"]] for key in ("baseline", "variant"))
             what = f"{c['variant']} - {c['baseline']} {c['task']}"
-            yield from _three(what, (c["difference"], c["ci_low"], c["ci_high"]), pair(before, after))
+            yield from three(what, (c["difference"], c["ci_low"], c["ci_high"]), pair(before, after))
             yield f"{what} p", c["mcnemar_p"], mcnemar(before, after)
 
 
@@ -283,9 +277,9 @@ def _recoveries(r: Recomputed) -> Iterator[Check]:
     for row in r.run["recoveries"]:
         after, before, control = (r.bits[row[key]][row["task"]] for key in ("variant", "before", "control"))
         half = mean_of_items(after - (before + control) / 2)
-        yield from _three(row["variant"], (row["margin_over_half"], row["ci_low"], row["ci_high"]), half)
-        yield from _three(f"{row['variant']} gain", row["gain"], pair(before, after))
-        yield from _three(f"{row['variant']} gap", row["gap"], pair(before, control))
+        yield from three(row["variant"], (row["margin_over_half"], row["ci_low"], row["ci_high"]), half)
+        yield from three(f"{row['variant']} gain", row["gain"], pair(before, after))
+        yield from three(f"{row['variant']} gap", row["gap"], pair(before, control))
 
 
 def _speeds(r: Recomputed) -> Iterator[Check]:
@@ -294,7 +288,7 @@ def _speeds(r: Recomputed) -> Iterator[Check]:
         half = float(stats.t.ppf(0.975, len(logs) - 1)) * logs.std(ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else None
         ends = (None, None) if half is None else (math.exp(logs.mean() - half), math.exp(logs.mean() + half))
         what = f"{s['variant']} {s['quantity']} at {s['concurrency']}"
-        yield from _three(what, (s["ratio"], s["ci_low"], s["ci_high"]), (math.exp(logs.mean()), *ends))
+        yield from three(what, (s["ratio"], s["ci_low"], s["ci_high"]), (math.exp(logs.mean()), *ends))
 
 
 def _claims(r: Recomputed) -> Iterator[Check]:
@@ -306,7 +300,7 @@ def _claims(r: Recomputed) -> Iterator[Check]:
     ):
         c = r.run["claims"][number]
         if c["value"] is not None:
-            yield from _three(c["claim"][:30], (c["value"], c["ci_low"], c["ci_high"]), again)
+            yield from three(c["claim"][:30], (c["value"], c["ci_low"], c["ci_high"]), again)
 
 
 def _above(r: Recomputed) -> Triple | None:
@@ -324,6 +318,7 @@ def _above(r: Recomputed) -> Triple | None:
 def _reverse(r: Recomputed) -> Triple | None:
     place, found = r.at("reverse-S", 0.1), []
     marked = {p["task"] for p in r.points if p["distractor"]}
+    judged = [task for task in r.able if task not in marked]
     for arm in ("random", "matched"):
         own = [p for p in r.points if p["arm"] == arm and p["task"] == r.target]
         if place is None or not own:
@@ -331,9 +326,12 @@ def _reverse(r: Recomputed) -> Triple | None:
         left = r.table(place).mean()
         control = min(own, key=lambda p: abs(r.table(p).mean() - left))
         if abs(r.table(control).mean() - left) > 0.1:
-            continue
+            control = min(own, key=lambda p: r.table(p).mean())
+            costs = [r.between(place, control, task)[1] for task in judged]
+            if r.table(control).mean() <= left or not costs or min(costs) <= 0:
+                continue
         more = r.between(place, control, r.target)[0] > 0
-        for task in (task for task in r.able if task not in marked):
+        for task in judged:
             found.append(r.beyond(place, control, task) if more else r.between(place, control, task))
     return min(found, key=lambda figure: figure[1], default=None)
 
@@ -351,23 +349,3 @@ def _kept(r: Recomputed, arm: str) -> Triple | None:
         max(0.0, min(value - half, 1 + low / share)),
         min(1 / share, max(value + half, 1 + high / share)),
     )
-
-
-def mismatches(run: dict[str, Any]) -> tuple[int, list[Check]]:
-    """How many figures were checked, and those that differ by more than 1e-6."""
-    found = list(checks(run))
-    return len(found), [c for c in found if not same(c[1], c[2])]
-
-
-def same(stored: float | None, again: float | None) -> bool:
-    if stored is None or again is None:
-        return stored is None and again is None
-    return math.isclose(stored, again, rel_tol=1e-5, abs_tol=1e-9)
-
-
-if __name__ == "__main__":
-    count, wrong = mismatches(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    for what, stored, again in wrong:
-        print(f"{what}: {stored} stored, {again} computed again")
-    print(f"{count} figures, {len(wrong)} differ")
-    sys.exit(bool(wrong))
