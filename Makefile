@@ -1,12 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 # a worker a core; one that starts engines takes 1 to 2 GiB
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 .DEFAULT_GOAL := help
 # images of containers often set it; without caches of bytecode the checks take a quarter longer
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run check test long thorough lint install install-dev lock generate docs format \
-	bench-scoring effects smollm2-math recovery sweep families hostile gpu-check
+	bench-scoring effects smollm2-math smollm2-skills recovery sweep families hostile gpu-check
 
 help:                     ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,12 @@ effects: install          ## the paper's effects on the embedded model, test spl
 
 smollm2-math: install-dev ## a 135M model with a real task accuracy, 15 to 50 minutes on two cores
 	$(BIN)/harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math
+
+smollm2-skills: install-dev ## a 135M model with three skills: word problems, facts, functions
+	$(BIN)/harness recover smollm2-135m --arms dense --out runs/smollm2-skills \
+	  --task mini_math,mini_facts,mini_code$(if $(HARNESS_DATA_DIR),$(comma)wikitext) \
+	  --mixture mini_math=400,mini_facts=140,mini_code=20,text=9 --samples 5690 --epochs 1 \
+	  --packing --batch 1 --learning-rate 3e-4 --curve 0 --limit 200
 
 recovery: install         ## what fine-tuning recovers on the embedded model: 4 arms, 2 ratios, 3 seeds
 	$(BIN)/python benchmarks/recovered.py

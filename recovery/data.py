@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -75,6 +76,25 @@ def build(
             f"{source} gives no example that fits {longest} tokens; give other --data or a larger --max-length"
         )
     return TrainingData(source, tuple(rows), len(examples) - len(rows), end[-1])
+
+
+def build_texts(source: str, texts: Sequence[str], tokenizer: Any, end_token: int, longest: int) -> TrainingData:
+    """Plain texts, without a chat template: every token counts in the loss, and the end is not taught.
+
+    Raises UsageError where there are none.
+    """
+    rows = [ids[:longest] for text in texts if (ids := list(tokenizer(text)["input_ids"]))]
+    if not rows:
+        raise UsageError(f"{source} gives no training text; check the data set")
+    return TrainingData(source, tuple({"input_ids": ids, "labels": ids} for ids in rows), 0, end_token)
+
+
+def mixed(parts: Sequence[TrainingData], seed: int) -> TrainingData:
+    """The rows of all parts in one random order."""
+    rows = [row for part in parts for row in part.rows]
+    random.Random(seed).shuffle(rows)
+    source = ", ".join(f"{part.source} {len(part.rows)}" for part in parts)
+    return TrainingData(source, tuple(rows), sum(part.left_out for part in parts), parts[0].end_token)
 
 
 def _completion(tokenizer: Any, example: Example, chat: ChatFormat | None) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from harness.config.values import parse_pairs
 
 
 class RecoveryConfig(BaseModel):
@@ -17,6 +20,11 @@ class RecoveryConfig(BaseModel):
         default="task",
         description="Training data: task (its training split), generated (the dense model's own correct answers), "
         "a .jsonl file, or a Hub dataset.",
+    )
+    mixture: Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default={},
+        description="Train on several tasks, instead of --data: the weight of each by name, as a share of the "
+        "examples. text is general text, for example mini_math=5,mini_code=3,text=2.",
     )
     tuning: Literal["lora", "full"] | None = Field(
         default=None, description="Weights to train. Default: full up to a billion parameters, else lora."
@@ -64,3 +72,5 @@ class RecoveryConfig(BaseModel):
     report_to: Literal["trackio", "wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Tracker that records the training. Default: none."
     )
+
+    _name_and_weight = field_validator("mixture", mode="before")(parse_pairs)

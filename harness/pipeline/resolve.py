@@ -21,6 +21,7 @@ from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import check_fits
 from harness.models import registry
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
+from harness.training.examples import TEXT, check_data
 from pruning.checkpoint import check_uniform_width, read_config
 from pruning.families import FAMILIES, check_nonuniform, widths_of
 from pruning.plan import CONTRIBUTION, PlanRequest, check_request, choose_metric, default_alignment, pruned_width
@@ -270,7 +271,9 @@ def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], Mo
     check_tasks(chosen, shape, config.trust_data)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
     check_fits(config.model, shape.parameters * shape.dtype_bytes, config.tensor_parallel)
-    if config.recover and config.recovery.data in ("task", "generated"):
+    if config.recover and config.recovery.mixture:
+        check_data(config.recovery, chat)
+    elif config.recover and config.recovery.data in ("task", "generated"):
         training_items(chosen[0])
     return tuple(chosen), shape
 
@@ -326,9 +329,10 @@ def alignment_of(config: RunConfig, intermediate_size: int) -> int:
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
-    """The requested tasks, else what the model's alias is for."""
+    """The requested tasks, else those that are trained on together, else what the model's alias is for."""
     alias = registry.find_model(config.model)
-    return config.task or ((alias.task,) if alias else ("gsm8k",))
+    mixed = tuple(name for name in config.recovery.mixture if name != TEXT)
+    return config.task or mixed or ((alias.task,) if alias else ("gsm8k",))
 
 
 def check_tasks(tasks: Sequence[Task], shape: ModelShape, trust_data: bool) -> None:

@@ -27,7 +27,7 @@ from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, SpeedRatio
-from harness.core.types.training import CurvePoint, LossPoint, TrainingResult
+from harness.core.types.training import CurvePoint, LossPoint, TrainingPart, TrainingResult
 from harness.engine.devices import device_name
 from harness.engine.preload import preloaded
 from harness.evaluation.paired import read_samples
@@ -88,7 +88,12 @@ def read_training(folder: Path) -> TrainingResult:
     """One variant's training, from the files that it and the evaluations during training wrote."""
     raw, curve = (read_json(folder / name) for name in ("training.json", "curve.json"))
     return TrainingResult(
-        **{**raw, "loss": tuple(LossPoint(**p) for p in raw["loss"]), "curve": tuple(CurvePoint(**p) for p in curve)}
+        **{
+            **raw,
+            "parts": tuple(TrainingPart(**p) for p in raw["parts"]),
+            "loss": tuple(LossPoint(**p) for p in raw["loss"]),
+            "curve": tuple(CurvePoint(**p) for p in curve),
+        }
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,25 +13,30 @@ from harness.config.recovery_settings import RecoveryConfig
 from harness.config.settings import RunConfig
 from harness.config.yaml_file import read_yaml
 from harness.core.bounded_read import read_json_object, read_text
-from harness.core.chat import prompt_ids
+from harness.core.chat import ChatFormat
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import check_disk, write_json, write_text
-from harness.core.hashing import digest, file_hash
-from harness.core.hub_ids import is_hub_id
 from harness.core.jsonl import write_rows
 from harness.core.memory import available_bytes
 from harness.core.progress import progress_bar, say
 from harness.core.text import size_text
-from harness.core.types.calibration import Example
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import ModelShape
 from harness.core.written_folder import Replaceable, written_folder
 from harness.engine.devices import gpus, half_dtype
-from harness.engine.engine_settings import engine_settings
-from harness.engine.generate_answers import Sampling, generate_answers
 from harness.models.tokenizer import load_chat
+from harness.training.examples import (
+    BATCH,
+    STEPS,
+    Source,
+    check_data,
+    mixture_tasks,
+    rows_hash,
+    training_items,
+    training_sources,
+    wanted_examples,
+)
 from harness.training.launch import run_job
-from harness.training.original import original_of
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.families import FAMILIES, check_trainable
 from pruning.record import RECOVERED, read_recovery
@@ -42,19 +46,16 @@ from recovery import recipe as recipes
 from recovery import trainer
 from recovery.card import recovered_card
 from recovery.cost import Cost, cost
+from recovery.data import TrainingData, end_of_answer
 from recovery.merge import merge
 from recovery.recipe import Recipe
 from recovery.trainer import Job
 from tasks import registry
-from tasks.data import hub_rows
-from tasks.grading import Grade, Grader
-from tasks.task import Task, TrainingItems
+from tasks.task import Task
 
 CURVE_ITEMS = 200
-_STEPS, _BATCH, _MANY = 300, 16, 10_000  # _MANY: an endless stream counts as this many examples per epoch
 _FAST_FROM = 50_000_000  # parameters from which BF16 is faster than FP32 on a CPU that has it
 _LOSS_POINTS = 200
-_TEMPERATURE = 0.7
 _CURVE = ("n", "value", "ci_low", "ci_high", "failure_rate")
 _SUMMARY = "summary.json"
 
@@ -99,20 +100,17 @@ def check_files(config: RecoveryConfig) -> None:
             f"{config.accelerate_config} does not exist; give --accelerate-config a file that accelerate reads"
         )
     read_yaml(config.accelerate_config)
-    if _is_file(config.data):
-        training_data.read_file(Path(config.data))
-
-
-def _is_file(data: str) -> bool:
-    """Anything but our two words and a Hub id such as org/name."""
-    return data not in ("task", "generated") and not is_hub_id(data)
+    check_data(config)
 
 
 def data_hash(config: RecoveryConfig, defaults: Defaults) -> str:
     """What the training rows depend on, beside model, tasks and seed."""
-    names = {"data", "steps", "epochs", "samples", "batch", "max_length"}
-    chosen = defaults.fill(config).model_dump(include=names)
-    return digest([chosen, defaults.preset == "paper", file_hash(Path(config.data)) if _is_file(config.data) else None])
+    return rows_hash(defaults.fill(config), _is_paper(config, defaults))
+
+
+def _is_paper(config: RecoveryConfig, defaults: Defaults) -> bool:
+    """Whether the paper's items and its frame are trained on."""
+    return defaults.preset == "paper" and not config.mixture
 
 
 def gather(
@@ -121,106 +119,58 @@ def gather(
     """Writes the rows that are trained on and a summary of them; no item of a test split may be among them."""
     config = defaults.fill(config)
     tokenizer, chat = load_chat(model, run.template_args)
-    with progress_bar(f"Gathering training data ({config.data})"):
-        source, examples = _examples(model, tasks[0], config, defaults, run)
-        tested = set[str]().union(*(registry.evaluated_questions(task) for task in tasks))
-        training_data.check_no_overlap(examples, tested, source)
-        if defaults.preset == "paper":
-            examples, chat = [training_data.under_headings(example, defaults.kind) for example in examples], None
+    paper = _is_paper(config, defaults)
+    with progress_bar(f"Gathering training data ({', '.join(config.mixture) or config.data})"):
+        sources = training_sources(model, tasks[0], config, defaults.seed, run, paper)
+        tested = set[str]().union(
+            *(registry.evaluated_questions(task) for task in {*tasks, *mixture_tasks(config, chat is not None)})
+        )
+        for source in sources:
+            training_data.check_no_overlap(source.examples, tested, source.origin)
+        if paper:
+            sources, chat = tuple(_under_headings(source, defaults.kind) for source in sources), None
         longest = min(config.max_length, model.shape.max_position_embeddings)
-        found = training_data.build(source, examples, tokenizer, chat, longest)
-    numbers = {
-        "examples": len(found.rows),
-        "tokens": found.tokens,
-        "answer_tokens": found.answer_tokens,
-        "left_out": found.left_out,
-    }
+        parts = [_rows(source, tokenizer, chat, longest) for source in sources]
+    found = training_data.mixed(parts, defaults.seed) if config.mixture else parts[0]
+    names = [source.name for source in sources]
+    told = [{"name": name, "source": part.source, **_sizes(part)} for name, part in zip(names, parts, strict=True)]
     with written_folder(folder, Replaceable(_SUMMARY, _is_training_data, True)) as scratch:
         write_rows(scratch / training_data.FILE, found.rows)
-        write_json(scratch / _SUMMARY, {"source": source, **numbers, "end_token": found.end_token})
+        summary = {"source": found.source, **_sizes(found), "end_token": found.end_token, "parts": told}
+        write_json(scratch / _SUMMARY, summary)
+
+
+def _rows(source: Source, tokenizer: Any, chat: ChatFormat | None, longest: int) -> TrainingData:
+    if not source.plain:
+        return training_data.build(source.origin, source.examples, tokenizer, chat, longest)
+    texts = [example.answer for example in source.examples]
+    return training_data.build_texts(source.origin, texts, tokenizer, end_of_answer(tokenizer, chat)[-1], longest)
+
+
+def _sizes(data: TrainingData) -> dict[str, int]:
+    return {
+        "examples": len(data.rows),
+        "tokens": data.tokens,
+        "answer_tokens": data.answer_tokens,
+        "left_out": data.left_out,
+    }
 
 
 def _is_training_data(_folder: Path, name: str) -> bool:
     return name in (training_data.FILE, _SUMMARY)
 
 
-def _examples(
-    model: ModelFolder, task: Task, config: RecoveryConfig, defaults: Defaults, run: RunConfig
-) -> tuple[str, list[Example]]:
-    """Where they come from, and as many as are wanted."""
-    wanted = _wanted(config)
-    if config.data not in ("task", "generated"):
-        is_file = _is_file(config.data)
-        rows = training_data.read_file(Path(config.data)) if is_file else _hub_examples(config.data)
-        n = config.samples or (len(rows) if config.epochs else wanted)
-        chosen = random.Random(defaults.seed).sample(rows, min(n, len(rows)))
-        source = Path(config.data).name if is_file else config.data
-        return f"{source}, {len(chosen)} of {len(rows)} rows", chosen
-    training = _training_items(task, config, defaults)
-    source, documents = training.documents(wanted, defaults.seed)
-    examples = [training.example(doc) for doc in documents]
-    if config.data == "task":
-        return source, examples
-    if task.grade is None:
-        raise UsageError(f"{task.name} scores texts, so no answers can be generated for it; use --data task")
-    own = _own_answers(original_of(model), task, task.grade, documents, examples, run)
-    if not own:
-        raise UsageError(f"the dense model answered none of {len(examples)} items of {source} right; use --data task")
-    return f"{source}, {len(own)} of {len(examples)} answered right by the dense model itself", own
-
-
-def _training_items(task: Task, config: RecoveryConfig, defaults: Defaults) -> TrainingItems:
-    """The task's, or the paper's of it; for generated answers the task's, which ask as the evaluation does."""
-    found = registry.training_items(task)
-    return found.paper if defaults.preset == "paper" and config.data == "task" and found.paper else found
-
-
-def _hub_examples(name: str) -> list[Example]:
-    rows = hub_rows(name, None, "train")
-    return [training_data.pair(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)]
-
-
-def _own_answers(
-    model: ModelFolder,
-    task: Task,
-    grade: Grade,
-    documents: Sequence[dict[str, Any]],
-    examples: Sequence[Example],
-    run: RunConfig,
-) -> list[Example]:
-    """Sampled once by the dense model, right ones only."""
-    tokenizer, chat = load_chat(model, run.template_args)
-    prompts = {i: prompt_ids(tokenizer, example, chat) for i, example in enumerate(examples)}
-    sampling = Sampling(task.max_new_tokens, _TEMPERATURE, run.seed, _stops(task), chat)
-    found = generate_answers(model, prompts, sampling, engine_settings(run))
-    with Grader() as grader:
-        coming = {i: grader.submit(grade, documents[i], text) for i, text in found.items()}
-        right = [
-            i for i, verdict in coming.items() if verdict.result().correct and found[i].meta["finish_reason"] == "stop"
-        ]
-    return [replace(examples[i], answer=found[i].written) for i in right]
-
-
-def _stops(task: Task) -> list[str]:
-    """The strings at which the evaluation ends an answer."""
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=str(task.folder), include_defaults=False)
-    settings = manager.load([task.name])["tasks"][task.name].config.generation_kwargs or {}
-    return list(settings.get("until", ()))
-
-
-def _wanted(config: RecoveryConfig) -> int:
-    """Examples: what the steps need, or where epochs are asked for all that there are."""
-    return config.samples or (_MANY if config.epochs else (config.steps or _STEPS) * (config.batch or _BATCH))
+def _under_headings(source: Source, kind: str) -> Source:
+    """In the frame of the paper's training, without a chat template."""
+    return replace(source, examples=[training_data.under_headings(example, kind) for example in source.examples])
 
 
 def available_examples(config: RecoveryConfig, defaults: Defaults, task: Task) -> int:
     """How many there will be, at most, without the data at hand."""
-    wanted = _wanted(defaults.fill(config))
-    if config.data not in ("task", "generated"):
+    wanted = wanted_examples(defaults.fill(config))
+    if config.mixture or config.data not in ("task", "generated"):
         return wanted
-    return min(wanted, _training_items(task, config, defaults).items or wanted)
+    return min(wanted, training_items(task, config.data, _is_paper(config, defaults)).items or wanted)
 
 
 def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Recipe:
@@ -228,14 +178,14 @@ def make_recipe(config: RecoveryConfig, defaults: Defaults, examples: int) -> Re
     check_trainable(FAMILIES[defaults.shape.model_type])
     config, parameters = defaults.fill(config), defaults.shape.parameters
     tuning = config.tuning or recipes.default_tuning(parameters)
-    batch = config.batch or _BATCH
+    batch = config.batch or BATCH
     processes = config.processes or recipes.default_processes(batch, config.micro_batch, gpus())
     checkpointing = config.gradient_checkpointing
     return recipes.check(
         Recipe(
             tuning=tuning,
             learning_rate=config.learning_rate or recipes.default_learning_rate(tuning, parameters),
-            steps=config.steps or (recipes.steps_of(config.epochs, examples, batch) if config.epochs else _STEPS),
+            steps=config.steps or (recipes.steps_of(config.epochs, examples, batch) if config.epochs else STEPS),
             batch=batch,
             micro_batch=config.micro_batch or recipes.default_micro_batch(batch, processes, parameters),
             max_length=config.max_length,

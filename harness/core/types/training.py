@@ -37,6 +37,24 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class TrainingPart:
+    """One source of the training examples.
+
+    Attributes:
+        name: A task of the mixture, or text; where there is no mixture, the data as the setting names it.
+        tokens: Prompts included, per pass over the examples.
+        answer_tokens: Those that count in the loss.
+    """
+
+    name: str
+    source: str
+    examples: int
+    left_out: int
+    tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """How a variant was fine-tuned.
 
@@ -46,6 +64,7 @@ class TrainingResult:
         answer_tokens: Tokens that count in the loss, per pass over the examples.
         recipe: Every setting of the training.
         expected: The estimate of tokens, bytes and FLOPs made before training.
+        parts: The examples by source; empty in a run.json of an older version.
     """
 
     source: str
@@ -59,6 +78,7 @@ class TrainingResult:
     expected: Mapping[str, float]
     loss: tuple[LossPoint, ...]
     curve: tuple[CurvePoint, ...]
+    parts: tuple[TrainingPart, ...] = ()
 
 
 @dataclass(frozen=True)
