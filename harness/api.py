@@ -129,12 +129,12 @@ def prune(
 
     Example: `checkpoint = harness.prune("tiny-math", plan, out="checkpoint")`
     """
-    from harness.pipeline import single_stage
+    from harness.pipeline.prune import prune as prune_model
     from pruning.plan import load_plan
 
     found = engine_settings(settings_from(None, settings, check_names=False))
     loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))
-    return single_stage.prune(model_name(model), loaded, out_path(out, "checkpoint"), found if verify else None)[0]
+    return prune_model(model_name(model), loaded, out_path(out, "checkpoint"), found if verify else None)[0]
 
 
 @import_effects()

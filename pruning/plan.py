@@ -49,7 +49,9 @@ def choose_metric(method: Method, metric: str | None, compensate: bool | None) -
 
 
 def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
-    """The remaining width: (1 - ratio) * intermediate_size rounded DOWN to the alignment; ratio 0 keeps all.
+    """The remaining width: the multiple of the alignment that is nearest to (1 - ratio) * intermediate_size.
+
+    Of two that are as near, the larger. Ratio 0 keeps all; any other ratio removes at least what alignment allows.
 
     Raises UsageError for a ratio outside [0, 1), an alignment below 1, or where no neuron would be left.
     """
@@ -60,7 +62,8 @@ def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
     if ratio == 0:
         return intermediate_size
     exact = round((1 - ratio) * intermediate_size, 6)  # 0.9 * 640 is 576, not 575.99..
-    width = math.floor(exact / alignment) * alignment
+    nearest = math.floor((exact + alignment / 2) / alignment) * alignment
+    width = min(nearest, (intermediate_size - 1) // alignment * alignment)
     if width < 1:
         raise UsageError(
             f"ratio {ratio} leaves no neuron of {intermediate_size} at alignment {alignment}; lower --ratio or --align"
@@ -90,9 +93,19 @@ class PlanRequest:
     sequential: bool = False
 
 
+def uniform_width(request: PlanRequest, intermediate_size: int) -> int:
+    """The width of every layer; with global allocation, of the mean layer."""
+    return pruned_width(intermediate_size, request.ratio, request.alignment)
+
+
+def real_ratio(request: PlanRequest, intermediate_size: int) -> float:
+    """The share of neurons that a request removes at this width."""
+    return 1 - uniform_width(request, intermediate_size) / intermediate_size
+
+
 def check_request(request: PlanRequest, intermediate_size: int) -> None:
     """Raises UsageError for a request that cannot be planned, before anything is scored."""
-    uniform = pruned_width(intermediate_size, request.ratio, request.alignment)
+    uniform = uniform_width(request, intermediate_size)
     if not 0 <= request.protect < 1:
         raise UsageError(
             f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %"
@@ -188,7 +201,7 @@ def _protected(scores: NeuronScores, share: float) -> npt.NDArray[np.bool_]:
 
 def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
     layers, size = ranked.shape
-    uniform = pruned_width(size, request.ratio, request.alignment)
+    uniform = uniform_width(request, size)
     if request.allocation == "uniform" or request.ratio == 0:
         return [uniform] * layers
     return global_widths(_comparable(ranked, request), layers * uniform, request.alignment, request.min_width)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.contained_files import leads_out
-from harness.core.labels import arm_label, metric_label
+from harness.core.labels import arm_label
+from harness.core.run_file import command_of
+from harness.core.run_plans import checkpoint_name, plan_name
 from harness.core.statistics import is_able
 from reports.figures import interval, measured, mebibytes, percent, unit
 from reports.sections.claims import sweep_sentences
@@ -220,49 +222,25 @@ def _is_sequential(v: Mapping[str, Any]) -> bool:
     return "sequential" in v["name"].split("-")
 
 
-def _refit_options(v: Mapping[str, Any]) -> list[str]:
-    """`--metric` and how the remaining columns are re-fitted; `best` says both."""
-    if metric_label(v["metric"] or "", v["compensated"], _is_sequential(v)) == "best":
-        return ["--metric", "best"]
-    metric = ["--metric", metric_label(v["metric"])] if v["metric"] else []
-    sequential = ["--sequential"] if _is_sequential(v) else []
-    return [*metric, "--compensate" if v["compensated"] else "--no-compensate", *sequential]
-
-
 def commands(run: Mapping[str, Any], folder: Path) -> list[str]:
-    """The commands that produce the recommended model and serve it; none where no declared margin
-    holds.
+    """The commands that write the recommended model and serve it; none where no declared margin holds. Where the plan
+    is gone, the run's own command, which makes it, comes first.
     """
     chosen = choice(run)
     if chosen is None or not chosen.shown:
         return []
     v = chosen.variant
     if v["checkpoint"] and not leads_out(folder, v["checkpoint"]):
-        return [_serve(run, f"{folder}/{v['checkpoint']}")]
-    kept = (
-        ["--config", f"{folder}/config.yaml"] if (folder / "config.yaml").exists() else []
-    )  # how it was scored and evaluated
-    optional = {
-        "--seed": v["seed"] if v["method"] == "random" else None,
-        "--allocation": v["allocation"],
-    }
-    fixed = [
-        "--model",
-        run["model"],
-        "--task",
-        run["task"],
-        "--method",
-        v["method"],
-        "--ratio",
-        f"{v['ratio_requested']:g}",
-    ]
-    more = [str(part) for option, value in optional.items() if value is not None for part in (option, value)]
-    more += [*_refit_options(v), "--align", str(v["alignment"])]
-    settings = ["harness", "run", *kept, *fixed, *more, "--out", "runs/pruned"]
-    return [shlex.join(settings), _serve(run, "runs/pruned/checkpoint")]
+        return [serve_line(run, f"{folder}/{v['checkpoint']}")]
+    plan = plan_name(run, v["name"])
+    if leads_out(folder, plan):
+        return []
+    again = None if (folder / plan).exists() else command_of(folder, run)
+    write = shlex.join(["harness", "prune", str(folder), "--best"])
+    return [*filter(None, [again]), write, serve_line(run, f"{folder}/{checkpoint_name(plan)}")]
 
 
-def _serve(run: Mapping[str, Any], checkpoint: str) -> str:
+def serve_line(run: Mapping[str, Any], checkpoint: str) -> str:
     """vLLM's server with the GPUs and the options of vLLM's that the run's engines had."""
     engine = run.get("engine") or {"tensor_parallel": 1, "options": {}}
     gpus = engine["tensor_parallel"]

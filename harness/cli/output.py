@@ -51,7 +51,7 @@ def show_run(folder: Path, as_json: bool) -> None:
     if not any(variant["eval"] for variant in run["variants"]):
         ratios = [ratio for ratio in run.get("speed_ratios") or () if ratio["quantity"] == "output_tok_s"]
         tables += [throughput_table(run), speed_table({**run, "speed_ratios": ratios}), memory_table(run)]
-    _show(run, as_json, tables, [f"Report: {folder / 'report.html'}"])
+    _show(run, as_json, tables, [*_command_lines(run, folder), f"Report: {folder / 'report.html'}"])
 
 
 def show_sweep(folder: Path, as_json: bool) -> None:
@@ -63,7 +63,16 @@ def show_sweep(folder: Path, as_json: bool) -> None:
     run = read_run(folder)
     failed = [one_line(f"failed: {cell['cell']}: {cell['reason']}") for cell in run["sweep"]["failed"]]
     end = f"{run['sweep']['seconds']:.0f} s in all. Report: {folder / 'report.html'}"
-    _show(run, as_json, [target_table(run), threshold_table(run)], [*failed, end])
+    _show(run, as_json, [target_table(run), threshold_table(run)], [*failed, *_command_lines(run, folder), end])
+
+
+def _command_lines(run: Any, folder: Path) -> list[str]:
+    """How to get the recommended model."""
+    from reports.verdict import commands
+
+    found = commands(run, folder)
+    title = "To write this model and serve it:" if len(found) > 1 else "To serve this model:"
+    return [title, *(one_line(f"  {command}") for command in found), ""] if found else []
 
 
 def show_dissociation(folder: Path, as_json: bool) -> None:

@@ -101,6 +101,7 @@ def serve_command(
     The equivalent `vllm serve` command line is printed.
     """
     from harness.config.settings import load_config
+    from harness.models.registry import has_chat_template
     from harness.pipeline.single_stage import row_name, serving_checkpoint
     from harness.serving import server
 
@@ -113,11 +114,13 @@ def serve_command(
             serve = server.ServerOptions(address, max_model_len, extra)
             serving = serving_checkpoint(config, serve, folder, fresh, typed_command())
             running = stack.enter_context(serving)
+            chat = has_chat_template(checkpoint, {})
         found = {
             "url": f"{address.url}/v1",
             "model": row_name(checkpoint),
             "pid": running.process.pid,
             "log": str(running.log),
+            "curl": server.curl_line(address, row_name(checkpoint), chat),
         }
         answer({**found, "run": str(folder)}, as_json)
         server.wait(running)

@@ -114,23 +114,60 @@ def plan_command(
 
 @click.command("prune", cls=SettingsCommand, settings=("threads", *ENGINE))
 @click.argument("model", shell_complete=complete_models)
-@click.argument("plan", type=PATH)
-@click.option("--out", type=OUT, required=True, help="Checkpoint folder to write.")
+@click.argument("plan", type=PATH, required=False)
+@click.option("--best", is_flag=True, help="MODEL is a run directory: write the variant that its verdict recommends.")
+@click.option("--variant", metavar="NAME", help="MODEL is a run directory: write this variant of it.")
+@click.option(
+    "--out", type=OUT, help="Checkpoint folder to write. Default: of a run's variant the folder checkpoint at its plan."
+)
 @click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
 @JSON
 @DEBUG
-def prune_command(model: str, plan: Path, out: Path, verify: bool, as_json: bool, **options: Any) -> None:
-    """Write the smaller checkpoint of MODEL that PLAN describes."""
+def prune_command(
+    model: str,
+    plan: Path | None,
+    best: bool,
+    variant: str | None,
+    out: Path | None,
+    verify: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the smaller checkpoint of MODEL that PLAN describes, or the one that a finished run recommends.
+
+    \b
+    harness prune ./my-model plan.safetensors --out checkpoint
+    harness prune runs/laptop --best
+    harness prune runs/laptop --variant selective-best-0.35
+
+    Of a run or sweep, its plan and re-fitted columns are used as they are: nothing is scored or evaluated again.
+    """
     from harness.config.settings import load_config
     from harness.engine.engine_settings import engine_settings
-    from harness.pipeline import single_stage
+    from harness.pipeline.prune import prune, prune_variant
     from pruning.plan import load_plan
 
+    _check_what_to_prune(plan, best, variant, out)
     settings = engine_settings(load_config(None, options))
+    verify_by = settings if verify else None
     with stdout_to_stderr():
-        made, verified = single_stage.prune(model, load_plan(plan), out, settings if verify else None)
-    found = {"checkpoint": str(out), "parameters": made.parameters, "weight_bytes": made.weight_bytes}
-    answer({**found, **({"verified": asdict(verified)} if verified else {})}, as_json)
+        if plan and out:
+            target, more = out, {}
+            made, verified = prune(model, load_plan(plan), out, verify_by)
+        else:
+            found = prune_variant(Path(model), variant, out, verify_by)
+            target, made, verified = found.checkpoint, found.made, found.verified
+            more = {"variant": found.variant, "serve": found.serve}
+    sizes = {"parameters": made.parameters, "weight_bytes": made.weight_bytes}
+    verification = {"verified": asdict(verified)} if verified else {}
+    answer({"checkpoint": str(target), **sizes, **more, **verification}, as_json)
+
+
+def _check_what_to_prune(plan: Path | None, best: bool, variant: str | None, out: Path | None) -> None:
+    if (plan is not None) + best + (variant is not None) != 1:
+        raise click.UsageError("give PLAN with a model, or --best or --variant NAME with a run directory, one of them")
+    if plan and out is None:
+        raise click.UsageError("--out is missing; give the checkpoint folder to write")
 
 
 @click.command(

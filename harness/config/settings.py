@@ -78,7 +78,7 @@ class RunConfig(BaseModel):
     align: int | None = Field(
         default=None,
         ge=1,
-        description="Pruned widths are rounded down to a multiple. Default: 128, or 16 for widths below 1024.",
+        description="Pruned widths are rounded to the nearest multiple. Default: 128, or 16 for widths below 1024.",
     )
     limit: int | None = Field(default=None, ge=1, description="Test items per task. Default: all.")
     items: Path | None = Field(

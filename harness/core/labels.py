@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+_ROUNDING = 0.005  # between the ratio that is asked and the one that is done: no more than that is not told
 _SHOWN = {"smd": "S"}  # metric in files -> the name that users see, and may give
 
 
@@ -31,6 +32,24 @@ def arm_label(
         return method
     what = metric_label(metric, compensated, sequential) if metric else _refit(compensated, sequential)
     return "-".join(filter(None, (method, what, "global" if allocation == "global" else None)))
+
+
+def ratio_label(asked: float, done: float) -> str:
+    """A ratio in the name of a variant: the one that was asked, or where alignment changes it the one that is done."""
+    return f"{asked if is_as_asked(asked, done) else round(done, 3):g}"
+
+
+def is_as_asked(asked: float, done: float) -> bool:
+    """Whether the share of neurons that is removed differs from the requested one by no more than half a point."""
+    return abs(asked - done) <= _ROUNDING
+
+
+def asked_and_done(ratios: Iterable[tuple[float, float]], alignment: int) -> str | None:
+    """One line on the ratios that alignment changes: (asked, done) each; None where there are none."""
+    changed = [
+        f"asked {100 * asked:g} %, doing {100 * done:.1f} %" for asked, done in ratios if not is_as_asked(asked, done)
+    ]
+    return f"{'; '.join(changed)}: widths are multiples of {alignment}, --align sets another" if changed else None
 
 
 def width_text(widths: Sequence[int]) -> str:

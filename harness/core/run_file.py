@@ -144,7 +144,7 @@ def _misfit(run: Mapping[str, Any]) -> str | None:
 def _what_instead(folder: Path) -> str:
     """Advice where a folder is not a finished run."""
     if (folder / MANIFEST).exists():
-        command = _command_of(folder)
+        command = command_of(folder, {})
         how = f"resume it with `{command}`" if command else f"`harness runs {folder}` shows the command that resumes it"
         return f"its run has not finished; {how}"
     if runs := sorted(file.parent.name for file in folder.glob(f"*/{RUN_FILE}")):
@@ -152,11 +152,13 @@ def _what_instead(folder: Path) -> str:
     return "give the directory of a finished run; `harness runs` lists them"
 
 
-def _command_of(folder: Path) -> str | None:
-    """The manifest's own command; None where it is not known, or had settings in the environment besides."""
+def command_of(folder: Path, run: Mapping[str, Any]) -> str | None:
+    """The command of a run, by its manifest or else by its run.json; None where it is not known, is none of harness,
+    or had settings in the environment besides.
+    """
     try:
         manifest = read_document(folder, MANIFEST) or {}
-        command = manifest.get("command")
+        command = manifest.get("command") or run.get("command")
         plain = isinstance(command, str) and not manifest.get("environment")
         return typed_again(manifest, str(command), ()) if plain else None
     except (*_FOREIGN, OSError, UsageError):

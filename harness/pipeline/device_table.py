@@ -11,13 +11,14 @@ from typing import Any
 
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
+from harness.core.labels import is_as_asked
 from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides
 from harness.models import registry
 from harness.pipeline.resolve import plan_request, task_names
 from harness.serving.roofline import Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens
-from pruning.plan import check_request, pruned_width
+from pruning.plan import check_request, uniform_width
 from reports.figures import mebibytes, percent, short_count
 from reports.parts import Table
 from tasks.registry import find_task, is_task
@@ -49,6 +50,7 @@ class DeviceRow:
 
     Attributes:
         ratio_requested: Fraction of FFN neurons to remove, before alignment.
+        ratio_neurons: Fraction of FFN neurons that would be removed.
         kv_capacity_tokens: Tokens that the KV cache holds beside the weights.
         requests: Requests of the table's context length that fit into the cache together.
         ideal: Requests at a time, "1" or "32" -> speed-up.
@@ -56,6 +58,7 @@ class DeviceRow:
     """
 
     ratio_requested: float
+    ratio_neurons: float
     intermediate_size: int
     parameters: int
     weight_bytes: int
@@ -107,7 +110,7 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         asked = config.model_copy(update={"ratio": each, "tensor_parallel": where.count})
         request = plan_request(asked, shape.intermediate_size)
         check_request(request, shape.intermediate_size)
-        width = pruned_width(shape.intermediate_size, each, request.alignment)
+        width = uniform_width(request, shape.intermediate_size)
         row = _row(shape, _narrowed(shape, width), where, length)
         texts = tuple(text for size, text in measured if size == width)
         rows.append(replace(row, ratio_requested=each, measured=texts))
@@ -129,6 +132,7 @@ def _row(dense: ModelShape, shape: ModelShape, device: Device, context: int) -> 
     capacity = kv_capacity_tokens(shape, device)
     return DeviceRow(
         ratio_requested=0.0,
+        ratio_neurons=1 - shape.intermediate_size / dense.intermediate_size,
         intermediate_size=shape.intermediate_size,
         parameters=shape.parameters,
         weight_bytes=shape.parameters * shape.dtype_bytes,
@@ -194,8 +198,9 @@ def device_table(made: DeviceTable) -> Table:
 
 
 def _cells(row: DeviceRow) -> tuple[str, ...]:
+    asked, done = row.ratio_requested, row.ratio_neurons
     return (
-        percent(row.ratio_requested, 0),
+        percent(asked, 0) + ("" if is_as_asked(asked, done) else f", doing {percent(done)}"),
         f"{row.intermediate_size:,}",
         short_count(row.parameters),
         mebibytes(row.weight_bytes),

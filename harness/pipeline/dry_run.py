@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.core.labels import is_as_asked
 from harness.core.run_directory import check_run_directory
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
@@ -22,7 +23,6 @@ from reports.figures import count_text, mebibytes, percent
 from reports.parts import Table
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
-_NOTABLE = 0.005  # difference of the ratio from what was requested
 _DAYS = 48 * 3600.0  # seconds from which the number says no more than that
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
@@ -265,14 +265,15 @@ def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:
 def forecast_table(expected: Forecast) -> Table:
     """The forecast for a terminal."""
     width, parameters, weights = expected.intermediate_size, expected.parameters, expected.weight_bytes
-    removed = f"{percent(expected.ratio_neurons, 2)} of neurons, {percent(expected.ratio_parameters, 2)} of parameters"
-    if abs(expected.ratio_neurons - expected.ratio_requested) > _NOTABLE:
+    asked, done = expected.ratio_requested, expected.ratio_neurons
+    removed = f"doing {percent(done, 2)} of neurons, {percent(expected.ratio_parameters, 2)} of parameters"
+    if not is_as_asked(asked, done):
         removed += f"; widths are multiples of {expected.alignment}, --align sets another"
     dense, pruned = (f"{mebibytes(size)} ({size:,} bytes)" for size in (weights.dense, weights.pruned))
     rows = (
         ("model", expected.model),
         ("FFN width", f"{width.dense} -> {width.pruned} in every layer (alignment {expected.alignment or 'none'})"),
-        ("ratio", f"{percent(expected.ratio_requested)} requested, {removed}"),
+        ("ratio", f"asked {percent(asked)}, {removed}"),
         ("parameters", f"{parameters.dense:,} -> {parameters.pruned:,}"),
         ("weights", f"{dense} -> {pruned}"),
         ("KV cache", f"{expected.kv_bytes_per_token:,} bytes per token, unchanged by pruning"),

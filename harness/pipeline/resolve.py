@@ -14,7 +14,7 @@ from harness.config.settings import RunConfig
 from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
-from harness.core.labels import arm_label
+from harness.core.labels import arm_label, asked_and_done, ratio_label
 from harness.core.types.pruning import Method, ModelShape
 from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
@@ -24,7 +24,15 @@ from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from harness.training.examples import TEXT, check_data
 from pruning.checkpoint import check_uniform_width, read_config
 from pruning.families import FAMILIES, check_nonuniform, widths_of
-from pruning.plan import CONTRIBUTION, PlanRequest, check_request, choose_metric, default_alignment, pruned_width
+from pruning.plan import (
+    CONTRIBUTION,
+    PlanRequest,
+    check_request,
+    choose_metric,
+    default_alignment,
+    real_ratio,
+    uniform_width,
+)
 from pruning.record import read_record
 from pruning.scores import check_metric
 from tasks.data import check_code_files, trusting
@@ -96,7 +104,16 @@ class ResolvedRun:
     def width(self) -> int:
         """Of every layer of an arm, where all layers have the same."""
         whole = self.shape.intermediate_size
-        return pruned_width(whole, self.config.ratio, self.arms[0].request.alignment) if self.arms else whole
+        return uniform_width(self.arms[0].request, whole) if self.arms else whole
+
+    @property
+    def rounded(self) -> str | None:
+        """What alignment makes of the requested ratios, in one line; None where they are as requested."""
+        if not self.arms:
+            return None
+        whole = self.shape.intermediate_size
+        found = {arm.request.ratio: real_ratio(arm.request, whole) for arm in self.arms}
+        return asked_and_done(sorted(found.items()), self.arms[0].request.alignment)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -292,7 +309,8 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     if request.allocation != "uniform":
         check_nonuniform(FAMILIES[shape.model_type])
     kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)
-    return Arm(f"{kind}-{config.ratio:g}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
+    ratio = ratio_label(config.ratio, real_ratio(request, shape.intermediate_size))
+    return Arm(f"{kind}-{ratio}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
 
 
 def plan_request(config: RunConfig, intermediate_size: int, method: str | None = None) -> PlanRequest:
@@ -318,7 +336,7 @@ def plan_request(config: RunConfig, intermediate_size: int, method: str | None =
 
 
 def alignment_of(config: RunConfig, intermediate_size: int) -> int:
-    """What FFN widths are rounded down to; raises UsageError for one that the GPUs cannot divide."""
+    """What FFN widths are multiples of; raises UsageError for one that the GPUs cannot divide."""
     least = default_alignment(intermediate_size) * config.tensor_parallel
     if config.align and config.align % config.tensor_parallel:
         raise UsageError(

@@ -74,6 +74,8 @@ def start(
     chat = load_chat(model, config.template_args)[1]
     spec = resolver(config, chat is not None)
     folder = out or spec.default_out
+    if spec.rounded:
+        say(spec.rounded)
     check_tools(spec.tasks)
     if spec.recovered:
         fine_tuning.check_dependencies(config.recovery, defaults_of(spec), spec.target)

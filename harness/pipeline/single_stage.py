@@ -17,6 +17,7 @@ from harness.core import out_place
 from harness.core.chat import ChatFormat
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.files import check_replaceable_arrays
+from harness.core.labels import asked_and_done
 from harness.core.progress import progress_bar, say
 from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.secrets import redacted
@@ -26,19 +27,17 @@ from harness.core.types.evaluation import EvalResult, GroupResult
 from harness.core.types.pruning import NeuronScores, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import SpeedRatio
-from harness.core.written_folder import check_replaceable
 from harness.engine.devices import check_divides, check_gpus, device_name
 from harness.engine.engine_facts import engine_facts
 from harness.engine.engine_settings import engine_settings
 from harness.engine.library_settings import library_settings
-from harness.engine.memory_budget import EngineSettings, with_kv_cache
+from harness.engine.memory_budget import with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin, metric_choices
-from harness.evaluation.verify_export import Verification, verify
 from harness.models import registry
-from harness.models.recorded import locate_given, locate_recorded
+from harness.models.recorded import locate_recorded
 from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
@@ -54,8 +53,7 @@ from harness.serving.vllm_options import allowed_options
 from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
-from pruning.export import export, replaceable
-from pruning.plan import choose_metric, make_plan, save_plan
+from pruning.plan import choose_metric, make_plan, real_ratio, save_plan
 from tasks.registry import find_task, is_task
 
 _Model = TypeVar("_Model")
@@ -123,7 +121,10 @@ def plan(scores: NeuronScores, config: RunConfig, out: Path) -> PruningPlan:
     """
     out_place.check_file(out)
     check_replaceable_arrays(out, _PLAN, "plan")
-    request = plan_request(config, next(iter(scores.scores.values())).shape[1])
+    whole = next(iter(scores.scores.values())).shape[1]
+    request = plan_request(config, whole)
+    if line := asked_and_done([(request.ratio, real_ratio(request, whole))], request.alignment):
+        say(line)
     made = replace(make_plan(scores, request), path=out)
     scored = _scored(scores) if request.compensated else None  # before a plan is written that needs columns beside it
     save_plan(made, out)
@@ -156,36 +157,6 @@ def _compensate(
         sequential=config.sequential,
     )
     scoring.compensate_plan(model, calibration, request, Path(str(loaded.path)), out)
-
-
-def prune(
-    model: str, plan: PruningPlan, out: Path, verify_by: EngineSettings | None = None
-) -> tuple[ModelFolder, Verification | None]:
-    """Writes the smaller checkpoint of `model`, completely or not at all.
-
-    Args:
-        model: The dense model.
-        plan: What stays of it.
-        out: The folder to write.
-        verify_by: How the engine is started in which the checkpoint is compared, as in transformers, with `model` whose
-            other neurons are masked. None: it is not.
-
-    Raises:
-        UsageError: The plan is another model's, or the engine's GPUs cannot share the checkpoint.
-        MeasurementError: Logits or tokens differ by more than rounding.
-    """
-    check_replaceable(out, replaceable())
-    source = locate_given(model, plan.model, plan.model_kind)
-    if verify_by:
-        check_gpus(verify_by.tensor_parallel)
-        check_divides(model, source.shape, plan.widths, verify_by.tensor_parallel)
-    with progress_bar(f"Writing {out}", len(source.shards)) as advance:
-        made = export(source, plan, out, plan.path, advance)
-    if verify_by is None:
-        return made, None
-    with library_settings(verify_by.threads), progress_bar("Verifying with transformers and vLLM"):
-        file = plan.path or made.path  # only a plan with re-fitted columns needs its file
-        return made, verify(source, plan, file, made, verify_by)
 
 
 def evaluate_checkpoint(
@@ -261,7 +232,7 @@ def bench_checkpoints(
     check_gpus(config.tensor_parallel)
     task = find_task(task_names(config)[0])
     found = [registry.locate(name, task.kind) for name in names]
-    models = _apart([(row_name(name), model) for name, model in zip(names, found, strict=True)])
+    models = apart([(row_name(name), model) for name, model in zip(names, found, strict=True)])
     given = dict(zip(models, names, strict=True))
     for name, model in models.items():
         check_buildable(model)
@@ -336,7 +307,7 @@ def serving_checkpoint(
             yield running
 
 
-def _apart(named: Sequence[tuple[str, _Model]]) -> dict[str, _Model]:
+def apart(named: Sequence[tuple[str, _Model]]) -> dict[str, _Model]:
     """A name that is given again gets the next free number."""
     models: dict[str, _Model] = {}
     for name, model in named:

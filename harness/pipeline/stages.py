@@ -44,7 +44,7 @@ from pruning import compensation, score_file
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export as write_checkpoint
 from pruning.export import predict_size
-from pruning.plan import load_plan, make_plan, save_plan
+from pruning.plan import load_plan, make_plan, save_plan, uniform_width
 from recovery.trainer import Job
 
 _SEQUENCES = 128  # at a time, in an evaluation
@@ -72,7 +72,8 @@ def plan(run: RunContext, arm: Arm) -> VariantState:
     """Decides which neurons an arm keeps; its sizes are known from then on, its checkpoint is not written."""
     file = plan_file(run.path, run.spec, arm)
     columns = compensation.columns_file(file) if arm.request.compensated else None
-    inputs = digest([run.directory.output_hash("score"), asdict(arm.request)])
+    width = uniform_width(arm.request, run.spec.shape.intermediate_size)  # one ratio gave another width before
+    inputs = digest([run.directory.output_hash("score"), asdict(arm.request), width])
     with run.directory.stage(f"plan {arm.name}", inputs, [file, *([columns] if columns else [])]) as work:
         if work:
             scores = scores_file(run.path)

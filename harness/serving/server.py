@@ -5,8 +5,10 @@ itself.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -136,6 +138,18 @@ def check_address(address: Address) -> None:
             raise UsageError(
                 f"{address.host}:{address.port} cannot be used ({error.strerror}); give another --port"
             ) from error
+
+
+def curl_line(address: Address, name: str, chat: bool) -> str:
+    """A line for a shell that asks the server something. chat: whether the model has a chat template. The key is taken
+    from the variable VLLM_API_KEY.
+    """
+    question = "What is 3 + 4?"
+    asked = {"messages": [{"role": "user", "content": question}]} if chat else {"prompt": question}
+    body = json.dumps({"model": name, **asked, "max_tokens": 64})
+    key = f' -H "Authorization: Bearer ${SERVER_KEY}"' if address.api_key else ""
+    url = shlex.quote(f"{address.url}/v1/{'chat/completions' if chat else 'completions'}")
+    return f"curl {url}{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def free_port() -> int:

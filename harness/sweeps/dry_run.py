@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.core.labels import is_as_asked
 from harness.core.power import mcnemar_power
 from harness.core.run_directory import check_run_directory
 from harness.pipeline.dry_run import (
@@ -107,10 +108,7 @@ def grid_table(expected: SweepForecast) -> Table:
         ("model", f"{expected.model}, {expected.parameters:,} parameters, FFN width {expected.intermediate_size}"),
         ("tasks", ", ".join(expected.task)),
         ("methods", ", ".join(methods)),
-        *(
-            (percent(row.ratio, 2), f"width {row.intermediate_size}, {row.parameters:,} parameters")
-            for row in expected.grid
-        ),
+        *((percent(row.ratio_neurons, 2), _grid_text(row)) for row in expected.grid),
         ("variants evaluated", str(expected.variants + len(expected.recovered))),
         ("random masks beside", f"{expected.masks} more, on {expected.task[0]} alone" if expected.masks else "none"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
@@ -121,6 +119,11 @@ def grid_table(expected: SweepForecast) -> Table:
         ("would write to", expected.out),
     )
     return Table("What this sweep would do", ("what", "value"), rows)
+
+
+def _grid_text(row: GridRow) -> str:
+    asked = "" if is_as_asked(row.ratio, row.ratio_neurons) else f"; asked {100 * row.ratio:g} %"
+    return f"width {row.intermediate_size}, {row.parameters:,} parameters{asked}"
 
 
 def _power_text(margin: float, power: float, loss: float | None) -> str:

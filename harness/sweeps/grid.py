@@ -22,7 +22,7 @@ from harness.pipeline.resolve import (
     task_names,
     tasks_and_shape,
 )
-from pruning.plan import pruned_width
+from pruning.plan import pruned_width, real_ratio, uniform_width
 
 RANDOM, MATCHED = "random", "matched"
 NEAR = 0.01  # distance from a ratio that a rule names: the paper's 10 % is 10.135 %
@@ -73,7 +73,7 @@ def _exported(
     shape: ModelShape, arms: Sequence[Arm], timed: Sequence[str], recovered: Sequence[str]
 ) -> tuple[str, ...]:
     """Arms that are written: those to be fine-tuned, and the timed arm at 30 %, or the last, to check its size."""
-    ratios = {real_ratio(arm, shape): arm.name for arm in arms if arm.name in timed}
+    ratios = {real_ratio(arm.request, shape.intermediate_size): arm.name for arm in arms if arm.name in timed}
     weighed = ratios[near(WEIGHED_AT, list(ratios)) or max(ratios)]
     return tuple(dict.fromkeys((weighed, *(name for name in recovered if name != DENSE))))
 
@@ -85,7 +85,7 @@ def ratios_of(config: RunConfig, shape: ModelShape) -> tuple[float, ...]:
     if not found:
         raise UsageError("a sweep needs a ratio above 0; give --ratios like 0.1,0.2,0.3")
     alignment = alignment_of(config, shape.intermediate_size)
-    widths = {ratio: pruned_width(shape.intermediate_size, ratio, alignment) for ratio in found}
+    widths = {ratio: _width(config, ratio, shape) for ratio in found}
     alike = [ratio for ratio in found if list(widths.values()).count(widths[ratio]) > 1]
     if chosen and alike:
         same = [ratio for ratio in alike if widths[ratio] == widths[alike[0]]]
@@ -94,6 +94,10 @@ def ratios_of(config: RunConfig, shape: ModelShape) -> tuple[float, ...]:
             f"{alignment}, which is one model; give --ratios further apart or a smaller --align"
         )
     return tuple(_nearest(widths, shape.intermediate_size))
+
+
+def _width(config: RunConfig, ratio: float, shape: ModelShape) -> int:
+    return pruned_width(shape.intermediate_size, ratio, alignment_of(config, shape.intermediate_size))
 
 
 def _nearest(widths: Mapping[float, int], intermediate_size: int) -> list[float]:
@@ -115,7 +119,7 @@ def near(ratio: float, among: Sequence[float]) -> float | None:
 def _arms(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
     for method in dict.fromkeys(config.sweep.methods):
         for ratio in ratios_of(config, shape):
-            if method == MATCHED and ratio > 0.5:
+            if method == MATCHED and 2 * _width(config, ratio, shape) < shape.intermediate_size:
                 continue  # not every neuron has another one as its match
             for seed in dict.fromkeys(config.sweep.seeds) if method == RANDOM else (config.seed,):
                 yield _arm(config, method, ratio, seed, shape)
@@ -130,13 +134,8 @@ def _masks(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
     others = list(itertools.islice((seed for seed in itertools.count() if seed not in seeds), more))
     for ratio in ratios_of(config, shape):
         found = [_arm(config, RANDOM, ratio, seed, shape) for seed in others]
-        if is_claimed(real_ratio(found[0], shape)):
+        if is_claimed(real_ratio(found[0].request, shape.intermediate_size)):
             yield from found
-
-
-def real_ratio(arm: Arm, shape: ModelShape) -> float:
-    """The share of neurons that an arm of uniform width removes."""
-    return 1 - pruned_width(shape.intermediate_size, arm.request.ratio, arm.request.alignment) / shape.intermediate_size
 
 
 def is_claimed(ratio: float) -> bool:
@@ -166,7 +165,8 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
             f"--recovered names {method!r}, which is not among the methods {', '.join(config.sweep.methods)}"
         )
     for wanted in config.sweep.recovery_ratios:
-        ratio = near(wanted, ratios_of(config, shape))
+        real = {1 - _width(config, ratio, shape) / shape.intermediate_size: ratio for ratio in ratios_of(config, shape)}
+        ratio = near(wanted, list(real.values())) or real.get(near(wanted, list(real)) or 0.0)
         if ratio is None:
             raise UsageError(
                 f"--recovery-ratios names {wanted:g}, which is not among the ratios of the sweep; add it to --ratios"
@@ -176,9 +176,12 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
 
 @dataclass(frozen=True)
 class GridRow:
-    """One ratio of a sweep: the FFN width of every layer and the parameters that are left."""
+    """One ratio of a sweep, as requested and of the neurons that are removed, the FFN width of every layer and the
+    parameters that are left.
+    """
 
     ratio: float
+    ratio_neurons: float
     intermediate_size: int
     parameters: int
 
@@ -188,7 +191,8 @@ def grid_rows(spec: ResolvedRun) -> list[GridRow]:
     rows = []
     for ratio in dict.fromkeys(arm.request.ratio for arm in spec.arms):
         request = next(arm.request for arm in spec.arms if arm.request.ratio == ratio)
-        width = pruned_width(spec.shape.intermediate_size, ratio, request.alignment)
+        whole = spec.shape.intermediate_size
+        width = uniform_width(request, whole)
         left = spec.shape.pruned_parameters((width,) * spec.shape.num_hidden_layers)
-        rows.append(GridRow(ratio, width, left))
+        rows.append(GridRow(ratio, real_ratio(request, whole), width, left))
     return rows

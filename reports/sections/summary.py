@@ -113,5 +113,5 @@ def size_table(run: Mapping[str, Any]) -> Table:
         "Size",
         head,
         tuple(rows),
-        "Ratios are of FFN neurons unless said otherwise; widths are rounded down to the alignment.",
+        "Ratios are of FFN neurons unless said otherwise; widths are multiples of the alignment.",
     )

@@ -59,8 +59,7 @@ def make_plan(
 @pytest.mark.parametrize(("size", "ratio", "width"), [(size, r, w) for size, rows in PAPER.items() for r, w in rows])
 def test_the_papers_ratios_give_the_papers_widths(size: int, ratio: float, width: int) -> None:
     """The paper prints rounded percentages, so its width may lie half a unit of the last digit away."""
-    nearest = round((1 - ratio) * size / 128) * 128
-    assert nearest == width
+    assert pruned_width(size, ratio, 128) == width
     assert pruned_width(size, 1 - width / size, 128) == width
 
 
@@ -69,13 +68,21 @@ def test_twenty_percent_of_7b() -> None:
 
 
 @given(st.integers(1, 20000), st.floats(0, 1, exclude_max=True), st.integers(1, 256))
-def test_widths_are_aligned_and_never_larger_than_asked(size: int, ratio: float, alignment: int) -> None:
-    assume(ratio == 0 or round((1 - ratio) * size, 6) >= alignment)
+def test_no_aligned_width_that_removes_something_is_nearer(size: int, ratio: float, alignment: int) -> None:
+    assume(ratio == 0 or (alignment < size and round((1 - ratio) * size, 6) >= alignment))
     width = pruned_width(size, ratio, alignment)
-    assert 1 <= width <= size
-    if ratio > 0:
-        assert width % alignment == 0
-        assert width <= (1 - ratio) * size + 1e-5 < width + alignment + 1e-5
+    if ratio == 0:
+        assert width == size
+        return
+    away = {other: abs(other - (1 - ratio) * size) for other in range(alignment, size, alignment)}
+    assert away[width] <= min(away.values()) + 1e-5
+
+
+def test_of_two_widths_as_near_the_larger_is_taken() -> None:
+    """2.5 % of 512 lies between 512 - 8 and 512 - 16 at alignment 8, and 20 % of 1536 below 10 times 128."""
+    assert pruned_width(64, 0.1875, 8) == 56
+    assert pruned_width(1536, 0.2, 128) == 1280 and pruned_width(1536, 0.15, 128) == 1280
+    assert pruned_width(1536, 0.1, 128) == 1408, "not 1280, which lies farther away"
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 2, float("nan")])

@@ -42,7 +42,7 @@ def test_safe_on_every_task_comes_first_and_farther_on_the_target_second(run: di
         "Prune up to here to lose less than 5 points on every task that dense can do: removing 35.0 % of the FFN "
     )
     assert far.endswith(" On mini_math alone: 50.0 %, by selective-best.") and "mini_code -0.7 points" in cost
-    assert "--ratio 0.35" in commands(run, tmp_path)[0]
+    assert "arms/selective-best-0.35/checkpoint" in commands(run, tmp_path)[-1]
     for threshold in run["sweep"]["thresholds"]:
         threshold["off_target_margin"] = 0.1
     assert "less than 5 points and 10 points on every other task that dense can do" in verdict(run)[0]
@@ -91,30 +91,45 @@ def test_a_sweep_of_which_all_failed_says_so(run: dict[str, Any]) -> None:
     assert "could be evaluated" in verdict(run)[0] and len(sentences(run)) == 1 + len(run["claims"])
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_the_commands_are_commands_and_keep_how_it_was_scored(run: dict[str, Any], tmp_path: Path, kept: bool) -> None:
-    if kept:
-        (tmp_path / "config.yaml").write_text("prompt_format: plain\n")
-    first, second = commands(run, tmp_path)
+def test_the_commands_write_the_checkpoint_from_the_plan_and_serve_it(run: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    plan = folder / "arms" / "selective-best-0.5" / "plan.safetensors"
+    plan.parent.mkdir(parents=True)
+    plan.touch()
+    first, second = commands(run, folder)
     words = shlex.split(first)
-    context = copy.deepcopy(cli.commands["run"]).make_context("run", words[2:])  # it remembers having been asked
-    options = context.params
-    assert (options["model"], options["task"], options["ratio"], options["metric"]) == (
-        "tiny-math",
-        "mini_math",
-        0.5,
-        "best",
-    )
-    assert options["align"] == 1
-    assert options["config_file"] == (tmp_path / "config.yaml" if kept else None)
-    assert second == f"vllm serve {options['out']}/checkpoint"
+    options = copy.deepcopy(cli.commands["prune"]).make_context("prune", words[2:]).params
+    assert words[:2] == ["harness", "prune"] and options["model"] == str(folder) and options["best"]
+    assert shlex.split(second) == ["vllm", "serve", str(plan.parent / "checkpoint")]
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        ("harness sweep --preset laptop; rm -rf x", ["harness sweep --preset 'laptop;' rm -rf x"]),
+        ("rm -rf x", []),
+        (None, []),
+    ],
+)
+def test_where_the_plan_is_gone_the_runs_own_command_comes_first(
+    run: dict[str, Any], tmp_path: Path, command: str | None, own: list[str]
+) -> None:
+    """And nothing that is not a command of harness, as run.json may be a foreign one."""
+    found = commands({**run, "command": command}, tmp_path)
+    assert found[:-1] == [*own, f"harness prune {tmp_path} --best"]
+
+
+def test_no_command_leads_out_of_the_run_directory(run: dict[str, Any], tmp_path: Path) -> None:
+    text = json.dumps(run).replace('"selective-best-0.5"', '"../../../x"')
+    assert choice(json.loads(text)).variant["name"] == "../../../x"  # type: ignore[union-attr]
+    assert commands(json.loads(text), tmp_path) == []
 
 
 def test_the_server_has_the_gpus_and_the_options_that_the_runs_engines_had(run: dict[str, Any], tmp_path: Path) -> None:
     options = {"block_size": 32, "enforce_eager": True, "async_scheduling": False}
     run["engine"] = {"tensor_parallel": 2, "options": options}
     flags = "--tensor-parallel-size 2 --block-size 32 --enforce-eager --no-async-scheduling"
-    assert commands(run, tmp_path)[1] == f"vllm serve runs/pruned/checkpoint {flags}"
+    assert commands(run, tmp_path)[-1] == f"vllm serve {tmp_path}/arms/selective-best-0.5/checkpoint {flags}"
 
 
 def test_a_single_model_is_told_by_what_was_measured() -> None:
@@ -149,17 +164,15 @@ def test_where_nothing_is_shown_the_smallest_ratio_at_its_best_is_told(run: dict
 
 
 @pytest.mark.parametrize(
-    ("name", "metric", "compensated", "expected"),
+    ("name", "metric", "compensated"),
     [
-        ("selective-best-0.5", "obs", True, ["--metric", "best"]),
-        ("selective-obs-0.5", "obs", False, ["--metric", "obs", "--no-compensate"]),
-        ("selective-obs-sequential-0.5", "obs", True, ["--metric", "obs", "--compensate", "--sequential"]),
-        ("selective-S-refit-0.5", "smd", True, ["--metric", "S", "--compensate"]),
+        ("selective-best-0.5", "obs", True),
+        ("selective-obs-0.5", "obs", False),
+        ("selective-obs-sequential-0.5", "obs", True),
+        ("selective-S-refit-0.5", "smd", True),
     ],
 )
-def test_the_command_repeats_metric_and_refitting(
-    run: dict[str, Any], tmp_path: Path, name: str, metric: str, compensated: bool, expected: list[str]
-) -> None:
+def test_the_verdict_names_metric_and_refitting(run: dict[str, Any], name: str, metric: str, compensated: bool) -> None:
     v = next(v for v in run["variants"] if v["name"] == "selective-best-0.5")
     points = [p for p in run["sweep"]["points"] if p["variants"] == [v["name"]]]
     v |= {"name": name, "metric": metric, "compensated": compensated}
@@ -167,5 +180,4 @@ def test_the_command_repeats_metric_and_refitting(
         point["variants"] = [name]
     for comparison in (c for c in run["comparisons"] if c["variant"] == "selective-best-0.5"):
         comparison["variant"] = name
-    assert shlex.join(expected) in commands(run, tmp_path)[0]
     assert f" by {name.removesuffix('-0.5')} changes" in verdict(run)[0]

@@ -371,7 +371,7 @@ def test_a_key_does_not_get_into_run_json(given: list[str]) -> None:
     assert command.startswith("harness serve 'my model' --api-key") and command.endswith(" --port 1")
 
 
-ENGINES = ("run", "sweep", "recover", "score", "prune", "eval", "bench", "serve")  # start one, or may
+ENGINES = ("run", "sweep", "recover", "score", "prune", "eval", "bench", "serve", "chat")  # start one, or may
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -390,6 +390,7 @@ def test_every_command_with_an_engine_takes_its_gpus_and_vllms_own_options(name:
         ("eval", "tiny-math"),
         ("bench", "tiny-math"),
         ("serve", "tiny-math"),
+        ("chat", "tiny-math", "tiny-math"),
         ("score", "tiny-math", "--out", "scores"),
     ],
     ids=" ".join,

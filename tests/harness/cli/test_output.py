@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -129,3 +130,19 @@ def test_a_long_title_leaves_room_for_the_figures_at_80_columns(monkeypatch: pyt
         advance(1100)
     line = next(line for line in screen.getvalue().splitlines() if "1100/1319" in line)
     assert "Measuring dense, selectiv..." in line and "0:00:00" in line and "-:--:--" in line
+
+
+def test_a_sweep_ends_with_the_line_that_writes_what_it_recommends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(EXAMPLES / "laptop" / "run.json", tmp_path / "run.json")
+    plan = tmp_path / "arms" / "selective-best-0.5" / "plan.safetensors"
+    plan.parent.mkdir(parents=True)
+    plan.touch()
+    output.show_sweep(tmp_path, False)
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("To write this model and serve it:")
+    assert lines[at + 1 : at + 3] == [
+        f"  harness prune {tmp_path} --best",
+        f"  vllm serve {plan.with_name('checkpoint')}",
+    ]

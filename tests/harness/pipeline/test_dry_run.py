@@ -43,11 +43,11 @@ def test_a_7b_model_within_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_says_what_rounding_makes_of_the_ratio_and_where_the_run_would_go() -> None:
-    """SmolLM2: 20 % of 1536 leaves 1228, and a multiple of 128 below it is 1152, 25 % less."""
+    """SmolLM2: 20 % of 1536 leaves 1228, and the nearest multiple of 128 is 1280, 16.67 % less."""
     config = load_config(None, {"model": "smollm2-135m", "seed": 3, "method": "random"})
     rows = dict(forecast_table(forecast(resolve(config))).rows)
-    assert rows["ratio"].startswith("20.0 % requested, 25.00 % of neurons") and "multiples of 128" in rows["ratio"]
-    assert rows["would write to"] == "runs/smollm2-135m-gsm8k_boxed-random-0.2-seed3"
+    assert rows["ratio"].startswith("asked 20.0 %, doing 16.67 % of neurons") and "multiples of 128" in rows["ratio"]
+    assert rows["would write to"] == "runs/smollm2-135m-gsm8k_boxed-random-0.167-seed3"
     exact = dict(forecast_table(forecast(resolve(load_config(None, {})), Path("x"))).rows)
     assert "--align" not in exact["ratio"] and exact["would write to"] == "x"
 

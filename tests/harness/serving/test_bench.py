@@ -18,7 +18,7 @@ from harness.cli.main import cli
 from harness.core.errors import MeasurementError
 from harness.core.types.pruning import PruningPlan
 from harness.pipeline.run_json import run_schema
-from harness.pipeline.single_stage import _apart
+from harness.pipeline.single_stage import apart
 from pruning.checkpoint import open_model
 from pruning.export import export
 from tests.support.models import TINY_MATH
@@ -80,10 +80,10 @@ def test_offline_figures_are_of_the_requests_that_were_asked_for(narrow: Path, t
     assert all(1.2 < r["ideal_bytes"] < r["ideal_flops"] < 2 for r in run["speed_ratios"])
 
 
-def test_models_of_the_same_name_are_told_apart() -> None:
+def test_models_of_the_same_name_are_toldapart() -> None:
     named = [("a", Path("x")), ("a", Path("y")), ("b", Path("z")), ("a", Path("x"))]
-    assert _apart(named) == {"a": Path("x"), "a-2": Path("y"), "b": Path("z"), "a-3": Path("x")}
-    assert list(_apart([("a", Path("x")), ("a-2", Path("y")), ("a", Path("z"))])) == ["a", "a-2", "a-3"]
+    assert apart(named) == {"a": Path("x"), "a-2": Path("y"), "b": Path("z"), "a-3": Path("x")}
+    assert list(apart([("a", Path("x")), ("a-2", Path("y")), ("a", Path("z"))])) == ["a", "a-2", "a-3"]
 
 
 @pytest.mark.thorough

@@ -7,6 +7,8 @@ import io
 import itertools
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -84,6 +86,16 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     yield Started(process, found["url"], found, folder)
     process.kill()
     process.wait()
+
+
+@pytest.mark.parametrize(("chat", "asked"), [(True, "messages"), (False, "prompt")])
+@pytest.mark.parametrize("key", [None, KEY])
+def test_the_curl_line_is_one_for_a_shell(chat: bool, asked: str, key: str | None) -> None:
+    words = shlex.split(server.curl_line(Address("::1", 8001, key), "a 'b' $c", chat))
+    assert words[:2] == ["curl", f"http://[::1]:8001/v1/{'chat/completions' if chat else 'completions'}"]
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["model"] == "a 'b' $c" and asked in body
+    assert ("Authorization: Bearer $VLLM_API_KEY" in words) == (key is not None)
 
 
 @pytest.mark.long
@@ -192,6 +204,17 @@ def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: S
         float(line.split()[-1]) == 0 for line in waiting
     )  # whoever hung up takes nothing any more
     assert counted(serving.url) == {TOKENS: 120, "cut": 40, 400: 40}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_curl_line_asks_the_server_with_the_variable_of_the_key(serving: Started) -> None:
+    line = serving.found["curl"]
+    assert KEY not in line and "$VLLM_API_KEY" in line
+    environment = {**os.environ, "VLLM_API_KEY": KEY, "NO_PROXY": "*"}
+    said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, check=True)
+    assert json.loads(said.stdout)["choices"][0]["message"]["content"]
 
 
 @pytest.mark.long

@@ -24,12 +24,9 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.evaluation.paired import read_samples
 from pruning.checkpoint import open_model
-from pruning.export import export
-from pruning.plan import load_plan
 from tasks.registry import find_task
 from tests.recompute import mismatches
 from tests.support.cli import harness, invoke
-from tests.support.models import TINY_MATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]  # test_ray_workers.py has a small one
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
@@ -110,9 +107,10 @@ def test_a_cell_is_what_its_exported_checkpoint_answers(
     arm: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder, _ = whole
-    plan = folder / "arms" / arm / "plan.safetensors"
-    made = export(open_model(TINY_MATH), load_plan(plan), tmp_path / "checkpoint", plan)
-    with engine(made, EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)) as llm:
+    invoke("prune", str(folder), "--variant", arm, "--out", str(tmp_path / "checkpoint"), "--json")
+    with engine(
+        open_model(tmp_path / "checkpoint"), EngineSettings(max_model_len=512, kv_cache_bytes=1 << 26, threads=1)
+    ) as llm:
         eval_spec = EvalSpec(
             "m", tuple(find_task(task) for task in ("mini_math", "mini_facts")), 512, chat=ChatFormat(), limit=24
         )

@@ -10,7 +10,7 @@ import pytest
 
 from harness.config.settings import load_config, preset_summaries, preset_text, presets
 from harness.core.errors import UsageError
-from harness.sweeps.dry_run import forecast_sweep
+from harness.sweeps.dry_run import forecast_sweep, grid_table
 from harness.sweeps.grid import grid_rows, near, resolve_sweep
 
 PAPER_WIDTHS = {  # the table of the protocol (arXiv 2604.27115)
@@ -144,13 +144,34 @@ def test_matched_neurons_need_their_contribution_and_half_of_the_others() -> Non
 
 
 def test_one_width_is_one_model() -> None:
-    """SmolLM2's 1536 neurons at alignment 128: 10 and 15 % both leave 1280."""
-    with pytest.raises(UsageError, match=r"ratios 0\.1, 0\.15 all leave a width of 1280 at alignment 128.*--align"):
+    """SmolLM2's 1536 neurons at alignment 128: 15 and 20 % both leave 1280."""
+    with pytest.raises(UsageError, match=r"ratios 0\.15, 0\.2 all leave a width of 1280 at alignment 128.*--align"):
         spec(model="smollm2-135m", ratios="0.1,0.15,0.2,0.3")
     merged = spec(model="smollm2-135m")
     widths = [row.intermediate_size for row in grid_rows(merged)]
     assert len(set(widths)) == len(widths) and 1280 in widths, "the default ratios are merged"
     assert spec(model="smollm2-135m", ratios="0.1,0.15", align=1).arms
+
+
+def test_names_say_the_ratio_that_is_done_and_the_table_the_one_that_was_asked() -> None:
+    """SmolLM2's 1536 neurons at alignment 128: 20 % is 1280 of them, 16.7 %, and 25 % is 1152."""
+    options = {"methods": "S,random", "seeds": "1", "recovered": "S"}
+    found = spec(model="smollm2-135m", ratios="0.2,0.25", recovery_ratios="0.2", **options)
+    assert [arm.name for arm in found.arms][:2] == ["selective-S-0.167", "selective-S-0.25"]
+    assert found.arms[2].name == "random-0.167-seed1" and found.arms[0].request.ratio == 0.2
+    assert found.recovered == ("selective-S-0.167",) and found.rounded
+    assert found.rounded.startswith("asked 20 %, doing 16.7 %: widths are multiples of 128")
+    rows = {row[0]: row[1] for row in grid_table(forecast_sweep(found)).rows}
+    assert rows["16.67 %"].endswith("; asked 20 %") and "asked" not in rows["25.00 %"]
+    real = spec(model="smollm2-135m", ratios="0.2,0.25", recovery_ratios="0.167", **options)
+    assert real.recovered == found.recovered, "the name's ratio is understood as well"
+    assert spec(ratios="0.1,0.3", align=1).rounded is None
+
+
+def test_matched_neurons_go_by_the_ratio_that_is_done() -> None:
+    """52 % of 1536 at alignment 128 is 50 %, where every neuron has another one as its match."""
+    found = spec(model="smollm2-135m", methods="reverse,matched", ratios="0.52")
+    assert [arm.name for arm in found.arms] == ["reverse-S-0.5", "matched-0.5"]
 
 
 def test_near_takes_the_papers_ratios_for_its_round_ones() -> None:

@@ -1,0 +1,64 @@
+"""What a stage that was done before is done again for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import harness
+from harness.config.settings import load_config
+from harness.core.files import save_arrays
+from harness.core.hashing import digest
+from harness.core.run_directory import RunDirectory
+from harness.core.types.pruning import NeuronScores
+from harness.pipeline import stages
+from harness.pipeline.resolve import resolve
+from harness.pipeline.run_context import RunContext
+from harness.pipeline.run_files import plan_file, scores_file
+from pruning import score_file
+from pruning.checkpoint import open_model
+from pruning.plan import load_plan, make_plan, real_ratio, save_plan
+from tests.support.models import TINY_MATH
+
+
+def test_a_plan_that_was_rounded_down_before_is_not_taken_for_the_one_of_now(tmp_path: Path) -> None:
+    """29 % of 640 leaves 454.4; at alignment 4 that was 452 and is 456, and the variant has the same name."""
+    spec = resolve(load_config(None, {"ratio": 0.29, "align": 4, "method": "random"}))
+    arm, model, directory = spec.arms[0], open_model(TINY_MATH), RunDirectory(tmp_path)
+    assert arm.name == "random-0.29-seed0"
+    directory.open({}, fresh=False)
+    table = np.random.default_rng(0).random((4, 640), dtype=np.float32)
+    arrays = {f"layers.{layer}.rms": table[layer] for layer in range(4)}
+    known = {"model": "tiny-math", "model_kind": "alias", "model_hash": model.fingerprint, "tokens": "all"}
+    counts = {"layers": "4", "general_weight": "0.0", "n_target": "1", "n_distractor": "1"}
+    save_arrays(scores_file(tmp_path), arrays, {**known, **counts, "calibration_hash": "calibration"})
+    scores = score_file.load(scores_file(tmp_path))
+    directory.finish("score", "inputs", [scores_file(tmp_path)])
+    file = plan_file(tmp_path, spec, arm)
+    save_plan(make_plan(scores, replace(arm.request, ratio=1 - 452 / 640)), file)
+    before = digest([directory.output_hash("score"), asdict(arm.request)])
+    directory.finish(f"plan {arm.name}", before, [file])
+
+    run = RunContext(spec, model, directory)
+    assert stages.plan(run, arm).checkpoint.widths == (456,) * 4 and load_plan(file).widths == (456,) * 4
+    assert real_ratio(arm.request, 640) == 1 - 456 / 640
+    written = file.stat().st_mtime_ns
+    stages.plan(run, arm)
+    assert file.stat().st_mtime_ns == written, "and that is not made again"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(0.2, "asked 20 %, doing 16.7 %: widths are multiples of 128"), (0.25, "")]
+)
+def test_a_plan_says_what_alignment_makes_of_its_ratio(
+    ratio: float, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = NeuronScores(
+        {"rms": np.ones((1, 1536), dtype=np.float32)}, "m", "weights", "all", "calibration", file_hash="file"
+    )
+    harness.plan(scores, ratio, method="random", out=tmp_path / "plan.safetensors")
+    told = " ".join(capsys.readouterr().err.split())
+    assert (said in told) if said else "asked" not in told
