@@ -9,7 +9,7 @@ from HARNESS_<FIELD> in the environment, then from the default, as on the comman
     fresh: start over, rather than resume what is in the run directory.
     config: settings as a RunConfig or a YAML file; keywords win.
     command: the command line, for run.json; None from Python.
-    settings: any further field, as preset="paper", calibration_samples=320, threads=4, steps=300 or workers=2.
+    settings: any further field, as include_path="my_tasks", preset="paper", threads=4, steps=300 or workers=2.
 
 Errors are HarnessErrors (`harness.core.errors`): UsageError for a wrong argument, before any work; MeasurementError and
 StorageError for what failed later. After a call the process is as it was (`harness.engine.library_settings`).
@@ -143,8 +143,6 @@ def evaluate(
     tasks: Names | None = None,
     *,
     limit: int | None = None,
-    include_path: str | Path | None = None,
-    metric_of: Sequence[str] = (),
     out: Place = None,
     fresh: bool = False,
     config: Config | None = None,
@@ -157,8 +155,6 @@ def evaluate(
         model: Default: the embedded tiny-math.
         tasks: Ours (`harness tasks`), or any task, group or leaderboard of lm-eval.
         limit: Items per task. Default: all.
-        include_path: Folder with lm-eval YAML files of your own tasks.
-        metric_of: TASK=METRIC or TASK=METRIC,FILTER; which figure of a task of lm-eval's counts. Default: the first.
         out: Where the answers, run.json and the report are kept.
 
     Returns:
@@ -172,9 +168,9 @@ def evaluate(
     from harness.pipeline.single_stage import evaluate_checkpoint
 
     found = settings_from(config, {"model": model, "task": tasks, "limit": limit, **settings}, check_names=False)
-    where, folder = Path(include_path) if include_path else None, out_path(out, "run")
+    folder = out_path(out, "run")
     with library_settings(found.threads, found.trust_data):
-        return dict(evaluate_checkpoint(found, folder, fresh, where, command, metric_of).variants[0].eval)
+        return dict(evaluate_checkpoint(found, folder, fresh, command).variants[0].eval)
 
 
 @import_effects()

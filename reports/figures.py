@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 
-_UNITS = {"perplexity": "", "bits_per_byte": " bits per byte"}  # of a difference; points otherwise
+# of a difference; points otherwise
+_UNITS = {**dict.fromkeys(LIKELIHOOD_METRICS, ""), "bits_per_byte": " bits per byte"}
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -38,7 +39,7 @@ def changed(metric: str, value: float) -> str:
     """A difference against dense: points, a perplexity's factor (the difference is of its logarithm), or bits per
     byte.
     """
-    if metric == "perplexity":
+    if metric in LIKELIHOOD_METRICS and metric != "bits_per_byte":
         return f"x{math.exp(value):.3f}"
     return f"{value:+.3f}" if metric == "bits_per_byte" else points(value)
 

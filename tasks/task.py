@@ -16,6 +16,7 @@ from tasks.data import general_prompts
 from tasks.grading import Document, Grade, result_row
 
 Prompts = Callable[[int, int], tuple[str, list[Example]]]
+Distractors = Callable[[int, int], tuple[tuple[str, ...], list[Example]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,9 @@ class Task:
         paper_items: a JSON list of the test items that the paper asks, for `--items paper`; None where it asks others.
         id_prefixes: what stands before the number in its items' own ids: "HumanEval" for HumanEval/0.
         question: a document's text without instructions, by which training items are compared with test items.
+        prompt_tokens: the longest prompt that is not cut.
+        filter: of a task of lm-eval's own, the reading of the answers that its metric grades; None for ours.
+        content: of such a task, a hash of its files and items, to which a run directory is bound.
     """
 
     name: str
@@ -73,7 +77,7 @@ class Task:
     documents: Callable[[], Mapping[str, Sequence[Document]]]
     calibration: Prompts
     paper_calibration: Prompts | None = None
-    distractors: Callable[[int, int], tuple[tuple[str, ...], list[Example]]] = general_prompts
+    distractors: Distractors = general_prompts
     grade: Grade | None = None
     extract: Callable[[Document, str], str | None] | None = None
     training: TrainingItems | None = None
@@ -82,6 +86,9 @@ class Task:
     paper_items: Path | None = None
     id_prefixes: tuple[str, ...] = ()
     question: Callable[[Document], str] = itemgetter("question")
+    prompt_tokens: int = 1024
+    filter: str | None = None
+    content: str = ""
 
     @property
     def generates(self) -> bool:

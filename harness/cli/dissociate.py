@@ -16,6 +16,7 @@ from harness.cli.options import (
     ENGINE,
     FRESH,
     JSON,
+    TASK,
     SettingsCommand,
     out_option,
     typed_command,
@@ -29,7 +30,8 @@ from harness.sweeps.dissociation import DISSOCIATE_DEFAULTS
     "dissociate",
     cls=SettingsCommand,
     settings=(
-        *("task", "ratio", "dissociate", "margin", "score_tokens", "prompt_format", *CHAT, "calibration_samples"),
+        *TASK,
+        *("ratio", "dissociate", "margin", "score_tokens", "prompt_format", *CHAT, "calibration_samples"),
         *("limit", "items", "dtype", *ENGINE, "trust_data", "threads", "workers"),
     ),
     defaults=DISSOCIATE_DEFAULTS,

@@ -29,7 +29,8 @@ EVALUATION, SPEED, RECOVERY, GRID, SETS, RUN = (
 )
 
 # settings that several commands take, in the order of their help pages
-MODEL = ("model", "task")
+TASK = ("task", "include_path", "metric_of")
+MODEL = ("model", *TASK)
 METHOD = ("method",)
 PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
 CHAT = ("template_args",)

@@ -20,6 +20,7 @@ from harness.cli.options import (
     MODEL,
     PLANNING,
     SERVING,
+    TASK,
     SettingsCommand,
     out_option,
     typed_command,
@@ -77,7 +78,7 @@ def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path 
     answer(found, as_json, forecast_table(found))
 
 
-@click.command("recover", cls=SettingsCommand, settings=("task", "arms", *PLANNING, *EVALUATED, "recovery", "preset"))
+@click.command("recover", cls=SettingsCommand, settings=(*TASK, "arms", *PLANNING, *EVALUATED, "recovery", "preset"))
 @click.argument("model", shell_complete=complete_models)
 @CONFIG
 @out_option("runs/MODEL-TASK-recovered")

@@ -18,6 +18,7 @@ from harness.cli.options import (
     OUT,
     SERVING,
     SPEED,
+    TASK,
     SettingsCommand,
     out_option,
     typed_command,
@@ -30,7 +31,7 @@ from harness.serving import BENCH_DEFAULTS
 @click.command(
     "bench",
     cls=SettingsCommand,
-    settings=("task", *CHAT, "dtype", *ENGINE, "threads", *SERVING),
+    settings=(*TASK, *CHAT, "dtype", *ENGINE, "threads", *SERVING),
     defaults=BENCH_DEFAULTS,
 )
 @click.argument("models", nargs=-1, required=True, shell_complete=complete_models)

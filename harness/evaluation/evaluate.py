@@ -54,7 +54,8 @@ def grade(responses: Sequence[TaskResponses], eval_spec: EvalSpec, variant_eval:
         path = variant_eval.samples / f"{task.name}.jsonl"
         write_rows(path, map(asdict, records))
         seconds = of_task.seconds + time.perf_counter() - started
-        results[task.name] = summarise(task.metric, records, seconds, str(path.relative_to(variant_eval.run)))
+        found = summarise(task.metric, records, seconds, str(path.relative_to(variant_eval.run)))
+        results[task.name] = replace(found, filter=task.filter)
     template = str(responses[0].language_model.tokenizer.chat_template) if eval_spec.chat else None
     save_lm_eval(documents, eval_spec.model_name, variant_eval.samples / "lm_eval", template)
     shutil.rmtree(variant_eval.generations, ignore_errors=True)

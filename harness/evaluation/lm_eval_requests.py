@@ -23,6 +23,7 @@ from harness.engine.lm_eval_model import METHODS, ResponseCallbacks, make_langua
 from harness_prune.vllm_name import vllm_version
 from tasks.data import DATA_DIR
 from tasks.grading import Grader
+from tasks.lm_eval_files import manager_of
 from tasks.task import Task
 
 
@@ -179,7 +180,7 @@ def _ask_task(
             if variant_eval.identity
             else None
         )
-        submit = partial(grader.submit, task.grade) if task.grade else None
+        submit = partial(grader.submit, task.grade) if task.grade and task.filter is None else None
         language_model = make_language_model(
             llm, eval_spec.max_model_len, eval_spec.chat, ResponseCallbacks(generation_cache, submit, advance)
         )
@@ -217,11 +218,10 @@ def run_lm_eval(language_model: Any, task: Task, eval_spec: EvalSpec) -> Mapping
 @functools.cache
 def _loaded(task: str, folder: Path, split: str, _data: str | None) -> tuple[Any, Any]:
     """lm-eval's task manager and task with its data, which is the same for every variant."""
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    manager = manager_of(folder)
     loaded = manager.load([task])["tasks"][task]
-    loaded.config.test_split = split
+    if split != "test":  # a task of lm-eval's own may evaluate another split by itself
+        loaded.config.test_split = split
     return manager, loaded
 
 

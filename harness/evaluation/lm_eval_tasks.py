@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness.core.bounded_read import compose_yaml, read_text
 from harness.core.errors import MeasurementError, UsageError, first_line
 from harness.core.jsonl import write_rows
 from harness.core.progress import progress_bar
@@ -24,6 +23,7 @@ from harness.evaluation.evaluate import save_lm_eval
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval, identity_of, lm_eval_caches
 from harness.evaluation.samples import builtin_record, by_doc_id
 from harness.evaluation.summary import summarise_failures
+from tasks.lm_eval_files import check_files
 from tasks.registry import FAMILY_NAMES, TASKS
 
 _Z = 1.959963984540054
@@ -66,7 +66,7 @@ def find_builtin(
             metric.
     """
     if include_path:
-        _check_files(include_path)
+        check_files(include_path)
     with progress_bar("Reading lm-eval's task list"):
         try:
             manager = _task_manager(names, include_path)
@@ -93,18 +93,6 @@ def _task_manager(names: Sequence[str], include_path: Path | None) -> Any:
     return TaskManager(include_path=str(include_path) if include_path else None)
 
 
-def metric_choices(texts: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-    """The values of --metric-of, each TASK=METRIC or TASK=METRIC,FILTER; raises UsageError for any other."""
-    found = {}
-    for text in texts:
-        task, _, rest = text.partition("=")
-        metric, _, name = rest.partition(",")
-        if not task or not metric:
-            raise UsageError(f"--metric-of {text} is not TASK=METRIC or TASK=METRIC,FILTER, like gsm8k=exact_match")
-        found[task.strip()] = metric.strip(), name.strip() or None
-    return found
-
-
 def _load(manager: Any, names: Sequence[str]) -> Mapping[str, Any]:
     """The leaf tasks by name, with their data."""
     try:
@@ -129,33 +117,6 @@ def _listed(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The metrics and the filters of a task's configuration, in its order."""
     metrics = [getattr(each["metric"], "__name__", str(each["metric"])) for each in config.get("metric_list") or ()]
     return metrics, [str(each["name"]) for each in config.get("filter_list") or ({"name": "none"},)]
-
-
-def _check_files(folder: Path) -> None:
-    """Raises UsageError for a YAML file that lm-eval would read without end, also for one that another includes."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; give the one with your lm-eval YAML files")
-    waiting, seen = sorted(folder.glob("**/*.yaml")), set[Path]()
-    while waiting:
-        file = waiting.pop()
-        if file in seen:
-            continue
-        seen.add(file)
-        waiting += [file.parent / name for name in _included(file)]
-
-
-def _included(file: Path) -> list[str]:
-    """The files that a task's YAML file includes; raises UsageError where it cannot be read."""
-    import yaml
-
-    try:
-        root = compose_yaml(read_text(file))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read as YAML ({first_line(error)})") from error
-    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
-    values = [value for key, value in pairs if key.value == "include"]
-    named = [each for value in values for each in (value.value if isinstance(value, yaml.SequenceNode) else [value])]
-    return [str(node.value) for node in named if isinstance(node, yaml.ScalarNode)]
 
 
 def evaluate_builtin(llm: Any, tasks: BuiltinTasks, eval_spec: EvalSpec, variant_eval: VariantEval) -> BuiltinResults:

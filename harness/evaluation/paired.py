@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.jsonl import read_rows
 from harness.core.statistics import paired_difference, paired_mean_difference, ratio_mean
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, Comparison, is_mean_score
 from harness.core.types.training import Recovery
 
 Samples = Mapping[int, Mapping[str, Any]]  # doc_id -> row of a samples file
@@ -37,7 +37,7 @@ def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, ta
         scale = math.log(2) if metric == "bits_per_byte" else 1.0
         changes = [(now[i]["nll"] - then[i]["nll"]) / scale for i in shared]
         difference, low, high = ratio_mean(changes, [then[i]["units"] for i in shared])
-    elif metric == SIMILARITY:
+    elif is_mean_score(metric):
         changes = [now[i]["score"] - then[i]["score"] for i in shared]
         difference, low, high = ratio_mean(changes, [1] * len(changes))
     else:

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, SampleRecord
+from harness.core.errors import MeasurementError
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, MEAN, SampleRecord
 from tasks.failures import FailureKind, GradedAnswer, detect
+from tasks.lm_eval_task import prediction_of
 from tasks.task import Task
 
 Seen = Mapping[FailureKind, bool | None]  # kind -> whether it was detected; None if that is unknown
-_OF_TEXT = {  # the kinds that show in any generated text, whatever the task
-    FailureKind.ENGINE_ERROR,
-    FailureKind.PROMPT_TRUNCATED,
-    FailureKind.EMPTY,
-    FailureKind.LOOP,
-    FailureKind.UNCLOSED_REASONING,
-    FailureKind.TRUNCATED,
-    FailureKind.GIBBERISH,
-}
 
 
 def sample_records(task: Task, samples: Sequence[Mapping[str, Any]]) -> list[SampleRecord]:
-    """lm-eval's samples of one of our tasks.
+    """lm-eval's samples of a task.
 
     Returns:
         One record per item, by doc_id; correctness, failures and likelihoods are what process_results returned.
+
+    Raises:
+        MeasurementError: A task of lm-eval's own gave an item a score that is neither right nor wrong.
     """
     make = _scored_text if task.metric in LIKELIHOOD_METRICS else _graded_by_task
+    if task.filter is not None:
+        samples = [sample for sample in samples if sample["filter"] == task.filter]
+        make = make if make is _scored_text else _graded_by_lm_eval
     return [make(task, sample) for sample in by_doc_id(samples)]
 
 
@@ -38,7 +38,8 @@ def by_doc_id(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _scored_text(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
     """`prompt` and `text` as lm-eval gave them: context and continuation, or the text alone."""
-    texts, answer, (log_likelihood, units) = sample["arguments"][0], sample["resps"][0][0], sample[task.metric]
+    texts, answer, value = sample["arguments"][0], sample["resps"][0][0], sample[task.metric]
+    log_likelihood, units = value if isinstance(value, tuple | list) else (value, 1)  # lm-eval's perplexity: of items
     likelihood = answer[0] if isinstance(answer, tuple) else answer
     return SampleRecord(
         doc_id=int(sample["doc_id"]),
@@ -76,8 +77,22 @@ def _missing_module(text: Any) -> str | None:
     return found
 
 
+def _graded_by_lm_eval(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
+    record = builtin_record(sample, value := sample.get(task.metric.removeprefix(MEAN)))
+    if task.metric.startswith(MEAN):
+        if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
+            raise MeasurementError(f"{task.name}: {task.metric} of item {record.doc_id} is {value}, not from 0 to 1")
+        return replace(record, correct=None, score=float(value))
+    if record.correct is None:
+        raise MeasurementError(
+            f"{task.name}: {task.metric} of item {record.doc_id} is {value}, neither right (1) nor wrong (0), so runs "
+            f"cannot be compared by it; give --metric-of {task.name}=METRIC, or use `harness eval`"
+        )
+    return record
+
+
 def builtin_record(sample: Mapping[str, Any], value: Any) -> SampleRecord:
-    """A sample of one of lm-eval's own tasks, of which only what shows in any text is known.
+    """A sample of one of lm-eval's own tasks: what shows in any text, and whether its filter found an answer in it.
 
     Args:
         sample: As lm-eval logged it.
@@ -85,15 +100,18 @@ def builtin_record(sample: Mapping[str, Any], value: Any) -> SampleRecord:
     """
     text = sample["resps"][0][0]
     meta = getattr(text, "meta", None)  # None: a likelihood, nothing was generated
-    detected: Seen = {} if meta is None else detect(GradedAnswer(str(text), None, False, meta=meta))
     right_or_wrong = isinstance(value, bool | int | float) and float(value) in (0.0, 1.0)
+    correct = bool(value) if right_or_wrong else None
+    prediction = prediction_of(sample.get("filtered_resps")) if meta is not None else None
+    detected: Seen = {} if meta is None else detect(GradedAnswer(str(text), prediction, correct is True, meta=meta))
+    unclear = set[FailureKind]() if right_or_wrong else {FailureKind.WRONG}
     return _record(
         doc_id=int(sample["doc_id"]),
         prompt=str(sample["arguments"][0][0]),
         text=text if isinstance(text, str) else "",
-        correct=bool(value) if right_or_wrong else None,
-        prediction=None,
-        seen={kind: detected.get(kind) if kind in _OF_TEXT else None for kind in FailureKind},
+        correct=correct,
+        prediction=prediction,
+        seen={kind: None if kind in unclear else detected.get(kind) for kind in FailureKind},
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 
 from harness.core.statistics import likelihood_metric, ratio_mean, wilson
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, UNEXPLAINED, EvalResult, SampleRecord
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, UNEXPLAINED, EvalResult, SampleRecord, is_mean_score
 from tasks.failures import NOT_GENERATION_FAILURES, FailureKind
 
 TRAP = 1024  # tokens at which the paper (arXiv 2604.27115) counts an answer as a generation failure
@@ -35,7 +35,7 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
     """One task's result.
 
     Args:
-        metric: perplexity and bits_per_byte over all texts, similarity as a mean, any other as the share of right
+        metric: likelihoods over all texts, similarity and other scores as a mean, any other as the share of right
             answers with Wilson's interval.
         records: One per item.
         seconds: What the evaluation took.
@@ -43,7 +43,7 @@ def summarise(metric: str, records: Sequence[SampleRecord], seconds: float, samp
     """
     if metric in LIKELIHOOD_METRICS:
         return _summarise_likelihood(metric, records, seconds, samples)
-    if metric == SIMILARITY:
+    if is_mean_score(metric):
         return _summarise_scores(metric, records, seconds, samples)
     rates = summarise_failures(records)
     n, correct = len(records), sum(bool(record.correct) for record in records)

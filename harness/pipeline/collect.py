@@ -12,7 +12,7 @@ from harness.core.bounded_read import read_json_object
 from harness.core.chat import ChatFormat
 from harness.core.run_directory import RunDirectory
 from harness.core.types.engine import EngineFacts
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, Comparison
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, Comparison, is_mean_score
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.training import Recovery, TrainingResult
@@ -140,7 +140,7 @@ def _recoveries(run: Path, spec: ResolvedRun, names: Set[str]) -> Iterator[Recov
     """Of every recovered arm, where the base was recovered too, on the tasks that have right answers."""
     control = recovered_name(spec.base)
     arms = [name for name in spec.recovered if name != spec.base and recovered_name(name) in names]
-    tasks = [task for task in spec.tasks if task.metric not in (*LIKELIHOOD_METRICS, SIMILARITY)]
+    tasks = [t for t in spec.tasks if t.metric not in LIKELIHOOD_METRICS and not is_mean_score(t.metric)]
     if control in names:
         for name in arms:
             for task in tasks:

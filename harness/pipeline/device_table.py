@@ -16,7 +16,8 @@ from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides
 from harness.models import registry
-from harness.pipeline.resolve import plan_request, task_names
+from harness.pipeline.named_tasks import task_names
+from harness.pipeline.resolve import plan_request
 from harness.serving.roofline import Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens
 from pruning.plan import check_request, uniform_width
 from reports.figures import mebibytes, percent, short_count

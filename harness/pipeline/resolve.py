@@ -20,8 +20,9 @@ from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import check_fits
 from harness.models import registry
+from harness.pipeline.named_tasks import check_metric_choices, named_task, task_names, yaml_of
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
-from harness.training.examples import TEXT, check_data
+from harness.training.examples import check_data
 from pruning.checkpoint import check_uniform_width, read_config
 from pruning.families import FAMILIES, check_nonuniform, widths_of
 from pruning.plan import (
@@ -36,7 +37,7 @@ from pruning.plan import (
 from pruning.record import read_record
 from pruning.scores import check_metric
 from tasks.data import check_code_files, trusting
-from tasks.registry import find_task, training_items
+from tasks.registry import is_task, training_items
 from tasks.task import Task
 
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
@@ -154,10 +155,15 @@ class ResolvedRun:
             "recovery",
             "sweep",
             "dissociate",
+            "include_path",  # the hashes of its tasks are below
+            "metric_of",
             *(_GRID if self.sweep else ()),
         }  # the recipe's and the data's hashes bind what is fine-tuned
         values = json.loads(self.config.model_dump_json(exclude=left_out))
-        named = {"model": self.model, "task": [task.name for task in self.tasks], "items": digest(self.items)}
+        named: dict[str, Any] = {"model": self.model, "task": [task.name for task in self.tasks]}
+        named["items"] = digest(self.items)
+        if contents := {task.name: task.content for task in self.tasks if task.content}:
+            named["tasks_of_lm_eval"] = contents
         if self.sweep:
             return {**values, **named}
         requests = [[arm.name, arm.request.alignment] for arm in self.arms]
@@ -267,7 +273,8 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     checks: list[tuple[str, Callable[[], object]]] = [
         ("model", lambda: registry.find_model(str(values.get("model", "tiny-math"))))
     ]
-    checks += [("task", functools.partial(find_task, str(name))) for name in tasks]
+    folder = Path(values["include_path"]) if values.get("include_path") else None
+    checks += [("task", functools.partial(yaml_of, str(name), folder)) for name in tasks if not is_task(str(name))]
     checks += [
         (setting, functools.partial(check_metric, str(name), _OTHER_METHODS if setting == "methods" else ()))
         for setting, name in metrics
@@ -281,9 +288,10 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
-    chosen = [find_task(name, chat) for name in task_names(config)]
+    check_metric_choices(config)
+    chosen = [named_task(config, name, chat) for name in task_names(config)]
     if len(chosen) == 1:
-        chosen += [find_task(name, chat) for name in chosen[0].off_target]
+        chosen += [named_task(config, name, chat) for name in chosen[0].off_target]
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape, config.trust_data)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
@@ -344,13 +352,6 @@ def alignment_of(config: RunConfig, intermediate_size: int) -> int:
             f"not divide the pruned widths; give --align {least}"
         )
     return config.align or least
-
-
-def task_names(config: RunConfig) -> tuple[str, ...]:
-    """The requested tasks, else those that are trained on together, else what the model's alias is for."""
-    alias = registry.find_model(config.model)
-    mixed = tuple(name for name in config.recovery.mixture if name != TEXT)
-    return config.task or mixed or ((alias.task,) if alias else ("gsm8k",))
 
 
 def check_tasks(tasks: Sequence[Task], shape: ModelShape, trust_data: bool) -> None:

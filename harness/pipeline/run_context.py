@@ -97,7 +97,7 @@ def defaults_of(spec: ResolvedRun) -> fine_tuning.Defaults:
 
 def context_length(model: ModelFolder, tasks: Sequence[Task]) -> int:
     """Tokens of prompt and answer that the tasks need, at most what the model can take."""
-    return min(longest_context(model), max(task.max_new_tokens for task in tasks) + 1024)
+    return min(longest_context(model), max(task.max_new_tokens + task.prompt_tokens for task in tasks))
 
 
 def longest_context(model: ModelFolder, most: int = 4096) -> int:

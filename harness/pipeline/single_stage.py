@@ -35,13 +35,14 @@ from harness.engine.memory_budget import with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
-from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin, metric_choices
+from harness.evaluation.lm_eval_tasks import evaluate_builtin, find_builtin
 from harness.models import registry
 from harness.models.recorded import locate_recorded
 from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
-from harness.pipeline.resolve import check_tasks, plan_request, resolve, task_names
+from harness.pipeline.named_tasks import check_metric_choices, named_task, task_names
+from harness.pipeline.resolve import check_tasks, plan_request, resolve
 from harness.pipeline.run import check_tools
 from harness.pipeline.run_context import context_length, longest_context
 from harness.pipeline.run_json import build_run, publish, variant
@@ -54,6 +55,7 @@ from harness.serving.workload import Workload, check_context, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.plan import choose_metric, make_plan, real_ratio, save_plan
+from tasks.lm_eval_task import metric_choices
 from tasks.registry import find_task, is_task
 
 _Model = TypeVar("_Model")
@@ -77,6 +79,7 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
     check_buildable(model)
+    spec = resolve(config, load_chat(model, config.template_args)[1] is not None)
     scoring.check_room(model, spec.calibration_request.samples, out)
     scoring.placement_of(model.shape, spec.calibration_request.samples, request.needs)
     calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)
@@ -163,24 +166,20 @@ def evaluate_checkpoint(
     config: RunConfig,
     out: Path,
     fresh: bool,
-    include_path: Path | None = None,
     command: str | None = None,
-    metric_of: Sequence[str] = (),
 ) -> RunResult:
-    """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is lm-eval's, or of
-    `include_path`.
-
-    metric_of: TASK=METRIC or TASK=METRIC,FILTER, which figure of a task of lm-eval's counts.
+    """Evaluates one model, dense or pruned, on the tasks of `config`; a name that is none of ours is a task, group or
+    leaderboard of its include_path or of lm-eval.
     """
     check_run_directory(out)
     names = task_names(config)
     ours = [name for name in names if is_task(name)]
     theirs = [name for name in names if name not in ours]
-    choices = metric_choices(metric_of)
+    choices = metric_choices(config.metric_of)
     if wrong := [name for name in choices if name in ours]:
-        raise UsageError(f"--metric-of: {wrong[0]} is no task of lm-eval's own; it has one metric")
+        raise UsageError(f"--metric-of: {wrong[0]} is not a task of lm-eval's own; it has one metric")
     check_gpus(config.tensor_parallel)
-    builtin = find_builtin(theirs, include_path, choices) if theirs else None
+    builtin = find_builtin(theirs, config.include_path, choices) if theirs else None
     model = registry.locate(config.model, find_task(ours[0]).kind if ours else "general")
     check_divides(config.model, model.shape, model.widths, config.tensor_parallel)
     check_buildable(model)
@@ -230,7 +229,8 @@ def bench_checkpoints(
     """
     check_run_directory(out)
     check_gpus(config.tensor_parallel)
-    task = find_task(task_names(config)[0])
+    check_metric_choices(config)
+    task = named_task(config, task_names(config)[0])
     found = [registry.locate(name, task.kind) for name in names]
     models = apart([(row_name(name), model) for name, model in zip(names, found, strict=True)])
     given = dict(zip(models, names, strict=True))

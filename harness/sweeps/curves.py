@@ -25,7 +25,7 @@ from harness.core.statistics import (
     ratio_mean,
 )
 from harness.core.types.arrays import FloatArray
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, SIMILARITY, EvalResult
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, EvalResult, is_mean_score
 from harness.core.types.run import Variant
 from harness.core.types.sweep import SweepPoint, Threshold
 from harness.evaluation.paired import Samples, compare_samples, read_samples
@@ -117,7 +117,7 @@ class Outcomes:
 
 
 def has_right_answers(metric: str) -> bool:
-    return metric not in (*LIKELIHOOD_METRICS, SIMILARITY)
+    return metric not in LIKELIHOOD_METRICS and not is_mean_score(metric)
 
 
 def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[GridPoint]) -> Outcomes:

@@ -12,6 +12,7 @@ from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
 from harness.models import registry
+from harness.pipeline.named_tasks import task_names
 from harness.pipeline.resolve import (
     DENSE,
     Arm,
@@ -19,7 +20,6 @@ from harness.pipeline.resolve import (
     alignment_of,
     make_arm,
     read_items,
-    task_names,
     tasks_and_shape,
 )
 from pruning.plan import pruned_width, real_ratio, uniform_width

@@ -25,6 +25,7 @@ from recovery import data as training_data
 from tasks import registry
 from tasks.data import DATA_DIR, hub_rows, plain_texts
 from tasks.grading import Grade, Grader
+from tasks.lm_eval_files import manager_of
 from tasks.mini_distractors import text_examples
 from tasks.task import Task, TrainingItems
 
@@ -194,8 +195,5 @@ def _own_answers(
 
 def _stops(task: Task) -> list[str]:
     """The strings at which the evaluation ends an answer."""
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=str(task.folder), include_defaults=False)
-    settings = manager.load([task.name])["tasks"][task.name].config.generation_kwargs or {}
+    settings = manager_of(task.folder).load([task.name])["tasks"][task.name].config.generation_kwargs or {}
     return list(settings.get("until", ()))

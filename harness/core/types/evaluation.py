@@ -20,7 +20,8 @@ class SampleRecord:
         nll: Negative log likelihood in nats where a text was scored; `correct` is None then.
         units: Tokens or bytes of a scored text.
         reasoning: What the model wrote before `text`, the answer, with its tags; None where there was nothing.
-        score: Similarity to the dense model's answer, for the task similarity.
+        score: From 0 to 1 where an answer is neither right nor wrong: for the task similarity, how alike it is to
+            the dense model's.
         missing_module: What the program could not import in the sandbox, where that ended it: numpy.
     """
 
@@ -37,7 +38,7 @@ class SampleRecord:
     units: int | None = None
     unknown: tuple[str, ...] = ()
     reasoning: str | None = None
-    score: float | None = None  # how alike the answer is to the dense model's, for the task similarity
+    score: float | None = None
     missing_module: str | None = None
 
 
@@ -130,7 +131,13 @@ class Comparison:
     metric: str
 
 
-LIKELIHOOD_METRICS = ("perplexity", "bits_per_byte")
+LIKELIHOOD_METRICS = ("perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity")
 
 
 SIMILARITY = "similarity"  # a mean of scores, not a share of right answers
+MEAN = "mean "  # before the name of another such metric, one of lm-eval's: mean f1
+
+
+def is_mean_score(metric: str) -> bool:
+    """Whether a metric is a mean of scores from 0 to 1."""
+    return metric == SIMILARITY or metric.startswith(MEAN)

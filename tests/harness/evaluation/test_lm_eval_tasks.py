@@ -14,8 +14,9 @@ from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.statistics import wilson
 from harness.core.types.evaluation import MetricValue
-from harness.evaluation.lm_eval_tasks import _interval, _main_metric, find_builtin, metric_choices
+from harness.evaluation.lm_eval_tasks import _interval, _main_metric, find_builtin
 from harness.pipeline.single_stage import evaluate_checkpoint
+from tasks.lm_eval_task import metric_choices
 from tasks.mini_math.task import items
 
 YAML = """
@@ -65,14 +66,18 @@ def config(*tasks: str, **more: Any) -> Any:
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_group_of_foreign_tasks_beside_ours(folder: Path, tmp_path: Path) -> None:
-    result = evaluate_checkpoint(config("own_group", "mini_facts", limit=9), tmp_path / "run", False, folder)
+    result = evaluate_checkpoint(
+        config("own_group", "mini_facts", limit=9, include_path=folder), tmp_path / "run", False
+    )
     found = result.variants[0].eval
     assert list(found) == ["own_choice", "own_answer", "mini_facts"] and result.task == "own_choice"
     choice, answer = found["own_choice"], found["own_answer"]
     assert (choice.metric, choice.n, answer.metric) == ("acc", 9, "exact_match")
     assert (choice.ci_low, choice.ci_high) == pytest.approx(wilson(round(choice.value * 9), 9))
     assert choice.failures["truncated"] is None, "nothing was generated"
-    assert answer.failures["truncated"] == 1.0 and answer.failures["no_answer"] is None, "8 tokens hold no solution"
+    assert answer.failures["truncated"] == 1.0 and answer.failures["no_answer"] == 0.0, (
+        "its filter takes the whole text"
+    )
     assert answer.value == 0.0 and answer.failure_rate == 1.0 and answer.tokens_per_answer == 8.0
     rows = [json.loads(line) for line in (tmp_path / "run" / answer.samples).read_text().split("\n") if line]
     assert len(rows) == 9 and rows[0]["finish_reason"] == "length" and rows[0]["correct"] is False
@@ -90,7 +95,7 @@ def test_a_group_of_foreign_tasks_beside_ours(folder: Path, tmp_path: Path) -> N
 def test_a_task_whose_data_cannot_be_had_is_one_line(folder: Path, tmp_path: Path) -> None:
     (folder / "data.jsonl").unlink()
     with pytest.raises(MeasurementError, match="lm-eval stopped on own_choice"):
-        evaluate_checkpoint(config("own_choice"), tmp_path / "run", False, folder)
+        evaluate_checkpoint(config("own_choice", include_path=folder), tmp_path / "run", False)
 
 
 @pytest.mark.thorough

@@ -85,12 +85,11 @@ def stock(folder: Path) -> Mapping[str, Any]:
 
 @pytest.fixture(scope="module")
 def ours(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    config = load_config(None, {"model": "tiny-math", "task": (",".join(NAMES),), "limit": 12, "dtype": "float32"})
+    chosen = {"include_path": folder, "metric_of": "like_gsm8k=exact_match,flexible-extract"}
+    settings = {"model": "tiny-math", "task": (",".join(NAMES),), "limit": 12, "dtype": "float32"}
+    config = load_config(None, {**settings, **chosen})
     out = tmp_path_factory.mktemp("run") / "eval"
-    return replace(
-        evaluate_checkpoint(config, out, False, folder, metric_of=["like_gsm8k=exact_match,flexible-extract"]),
-        folder=out,
-    )
+    return replace(evaluate_checkpoint(config, out, False), folder=out)
 
 
 def same(found: EvalResult | GroupResult, row: Mapping[str, Any]) -> None:

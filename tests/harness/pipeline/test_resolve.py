@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,48 @@ def test_a_model_that_fits_no_gpu_here_is_refused_before_it_is_scored(
     with pytest.raises(MeasurementError, match=r"qwen-7b does not fit on one GPU of 20.* give --tensor-parallel"):
         resolver(config(model="qwen-7b", recover=resolver is resolve_recovery))
     assert resolver(config(model="qwen-7b", recover=resolver is resolve_recovery, tensor_parallel=2)).config
+
+
+@pytest.mark.slow
+def test_a_run_is_bound_to_the_content_of_foreign_tasks_and_not_to_their_folder(tmp_path: Path) -> None:
+    first, second = (own_task(tmp_path / name, tmp_path / "rows.jsonl") for name in ("a", "b"))
+    there, here = (resolve(config(task="sums", include_path=folder)) for folder in (first, second))
+    assert [task.name for task in there.tasks] == ["sums"] and there.settings == here.settings
+    with (second / "sums.yaml").open("a") as file:
+        file.write("num_fewshot: 1\n")
+    assert resolve(config(task="sums", include_path=second)).settings != there.settings
+    assert "tasks_of_lm_eval" not in resolve(config()).settings  # run directories of our tasks stay what they are
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "sum"}, "unknown task 'sum'; did you mean sums?"),
+        ({"task": "sums", "metric_of": "sums=bleu"}, "sums has the metrics acc and the filters none"),
+        ({"task": "sums", "metric_of": "other=acc"}, "--metric-of: other is not among the tasks"),
+        ({"task": "mini_math", "metric_of": "mini_math=acc"}, "mini_math is not a task of lm-eval's own"),
+        ({"task": "sums", "include_path": "missing"}, "missing is not a folder"),
+    ],
+)
+def test_foreign_tasks_that_cannot_be_are_refused_before_any_work(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    given = {"include_path": own_task(tmp_path / "a", tmp_path / "rows.jsonl"), **options}
+    with pytest.raises(UsageError, match=re.escape(message)):
+        resolve(config(**given))
+
+
+def own_task(folder: Path, rows: Path) -> Path:
+    """A folder with a task `sums`, whose data are elsewhere."""
+    folder.mkdir()
+    items = [{"q": f"{i} + {i} =", "options": ["1", str(2 * i)]} for i in range(6)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in items))
+    files = json.dumps({"train": str(rows), "test": str(rows.with_suffix(".test"))})
+    rows.with_suffix(".test").write_text(json.dumps({"q": "9 + 9 =", "options": ["1", "18"]}) + "\n")
+    (folder / "sums.yaml").write_text(
+        f"task: sums\ndataset_path: json\ndataset_kwargs: {{data_files: {files}}}\ntraining_split: train\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: options\n"
+        "doc_to_target: 1\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    return folder

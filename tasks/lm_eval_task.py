@@ -1,0 +1,331 @@
+"""Any task of lm-eval as a `Task`: its YAML asks and grades, and its items for training, for few-shot prompts or for
+validation are what a model is scored for and trained on, never those that are evaluated.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UsageError, first_line
+from harness.core.hashing import digest
+from harness.core.progress import say
+from harness.core.types.calibration import Example
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, MEAN
+from tasks.data import general_prompts
+from tasks.failures import GradedAnswer
+from tasks.grading import Document
+from tasks.lm_eval_files import check_files, content_hash, manager_of, own_files
+from tasks.splits import sample
+from tasks.task import Distractors, Task, TrainingItems
+
+_LONGEST_ANSWER = 256  # tokens, where a task does not say
+_LONGEST_PROMPT = 3072  # tokens; few-shot prompts are long
+_INVALID = "[invalid]"  # what lm-eval's filters give where they find no answer
+_LIKELIHOOD_AGGREGATIONS = ("perplexity", "weighted_perplexity", "bits_per_byte")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a task comes from.
+
+    Attributes:
+        name: As in its YAML file.
+        folder: Holds that file.
+        files: A hash of the file and of what it uses.
+        metric: The figure that counts; `filter`: the reading of the answers that it is taken of.
+        chat: Whether prompts are put into a chat template, where answers begin without a delimiter.
+    """
+
+    name: str
+    folder: Path
+    files: str
+    metric: str = ""
+    filter: str = ""
+    chat: bool = True
+
+
+def names(include_path: Path | None) -> Mapping[str, Path]:
+    """Name -> YAML file of every task, group and tag of lm-eval, and of those in the folder `include_path`, which come
+    first.
+
+    Raises:
+        UsageError: A file of that folder cannot be read.
+    """
+    if include_path is None:
+        return own_files()
+    check_files(include_path)
+    index = manager_of(include_path).task_index
+    return {**own_files(), **{name: entry.yaml_path for name, entry in index.items() if entry.yaml_path}}
+
+
+def metric_choices(texts: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+    """The values of --metric-of, each TASK=METRIC or TASK=METRIC,FILTER; raises UsageError for any other."""
+    found = {}
+    for text in texts:
+        task, _, rest = text.partition("=")
+        metric, _, name = rest.partition(",")
+        if not task or not metric:
+            raise UsageError(f"--metric-of {text} is not TASK=METRIC or TASK=METRIC,FILTER, like gsm8k=exact_match")
+        found[task.strip()] = metric.strip(), name.strip() or None
+    return found
+
+
+def lm_eval_task(
+    name: str,
+    file: Path,
+    wanted: tuple[str, str | None] | None = None,
+    chat: bool = True,
+    distractors: Distractors = general_prompts,
+) -> Task:
+    """A task of lm-eval, with its data loaded.
+
+    Args:
+        name: As in the YAML file.
+        file: That file, from `names`.
+        wanted: The metric that counts, and its filter or None; None: the first of the YAML file.
+        chat: Whether the model has a chat template.
+        distractors: As for `Task`.
+
+    Raises:
+        UsageError: It is a group, its data cannot be loaded, it would run code, its metric is not one of single items
+            or fails, or there is nothing to score a model with.
+    """
+    plain = Source(name, file.parent, content_hash(file))
+    task = _load(plain)
+    metric, reading = _metric(task, name, wanted)
+    source = Source(name, plain.folder, plain.files, metric, reading, chat)
+    known = _known(source)
+    generates = task.OUTPUT_TYPE == "generate_until"
+    return Task(
+        name=name,
+        summary="a task of lm-eval",
+        kind="general",
+        metric=f"{MEAN}{metric}" if generates and not _is_right_or_wrong(source, known.documents[0]) else metric,
+        folder=source.folder,
+        max_new_tokens=_answer_tokens(task) if generates else _LONGEST_ANSWER,
+        prompt_tokens=_LONGEST_PROMPT,
+        items=len(task.eval_docs),
+        documents=partial(_documents, source),
+        calibration=partial(_calibration, source),
+        distractors=distractors,
+        grade=partial(_grade, source) if generates else None,
+        training=TrainingItems(
+            documents=partial(_training, source), example=partial(_example, source), items=len(known.documents)
+        ),
+        question=partial(_text, source),
+        filter=reading,
+        content=digest([source.files, metric, reading, _hash(task.eval_docs), _hash(known.documents)]),
+    )
+
+
+@functools.cache
+def _load_cached(name: str, folder: Path, _files: str) -> Any:
+    manager = manager_of(folder)
+    try:
+        with _no_progress_bars():
+            found = manager.load([name])
+    except Exception as error:  # every data set and task has errors of its own
+        raise UsageError(
+            f"lm-eval cannot load {name} ({first_line(error)}); check the data set that its YAML file names"
+        ) from error
+    if list(found["tasks"]) != [name]:
+        raise UsageError(f"{name} is a group of lm-eval's; name its tasks: {', '.join(found['tasks'])}")
+    task = found["tasks"][name]
+    if getattr(task, "UNSAFE_CODE", False):
+        raise UsageError(f"{name} would run a model's code outside the sandbox; take humaneval or mbpp of ours")
+    return task
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Data sets show one for every split that they read."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _load(source: Source) -> Any:
+    """lm-eval's own task, once in a process."""
+    return _load_cached(source.name, source.folder, source.files)
+
+
+def _metric(task: Any, name: str, wanted: tuple[str, str | None] | None) -> tuple[str, str]:
+    """The metric that counts and the filter; raises UsageError where it has no value for each item."""
+    aggregations, filters = task.aggregation(), [each.name for each in task._filters]
+    metric, reading = wanted or (next(iter(aggregations)), None)
+    if metric not in aggregations or reading not in (None, *filters):
+        raise UsageError(
+            f"--metric-of: {name} has the metrics {', '.join(aggregations)} and the filters {', '.join(filters)}"
+        )
+    usable = [each for each, how in aggregations.items() if _is_per_item(each, getattr(how, "__name__", ""))]
+    if metric not in usable:
+        others = f"give --metric-of {name}=METRIC, one of {', '.join(usable)}" if usable else "use `harness eval`"
+        raise UsageError(f"{name}: {metric} is not right or wrong per item, so runs cannot be compared by it; {others}")
+    return metric, reading or filters[0]
+
+
+def _is_per_item(metric: str, aggregation: str) -> bool:
+    if metric in LIKELIHOOD_METRICS:
+        return aggregation in _LIKELIHOOD_AGGREGATIONS
+    return aggregation == "mean"
+
+
+def _is_right_or_wrong(source: Source, doc: Document) -> bool:
+    """Whether the metric says only right or wrong, tried on answers that are right, half right, too long and empty.
+
+    Raises:
+        UsageError: It fails, as it would in an evaluation.
+    """
+    words = _pair(source, doc)[1].split()
+    answers = (" ".join(words), " ".join(words[: len(words) // 2 + 1]), " ".join([*words, "or", "not"]), "")
+    try:
+        return all(_value(source, doc, answer)[0] in (0, 1) for answer in answers)
+    except Exception as error:  # every metric has errors of its own
+        raise UsageError(f"{source.name}: {source.metric} cannot be computed ({first_line(error)})") from error
+
+
+def _answer_tokens(task: Any) -> int:
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    return int(normalize_gen_kwargs(dict(task.config.generation_kwargs or {}), _LONGEST_ANSWER)["max_gen_toks"])
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The items that are not evaluated. split: where they come from; left_out: how many of it are test items."""
+
+    split: str
+    documents: Sequence[dict[str, Any]]
+    left_out: int
+
+    def source(self, name: str) -> str:
+        return f"{name} ({self.split}{f', {self.left_out} test items left out' if self.left_out else ''})"
+
+
+def _known(source: Source) -> _Known:
+    return _known_cached(Source(source.name, source.folder, source.files))
+
+
+@functools.cache
+def _known_cached(source: Source) -> _Known:
+    """The first split with items that are not evaluated, without those that are test items all the same."""
+    task = _load(source)
+    tested, left_out = {_words(_text(source, doc)) for doc in task.eval_docs}, 0
+    for split, documents in _splits(task):
+        every = [dict(doc) for doc in documents]
+        kept = [doc for doc in every if _words(_text(source, doc)) not in tested]
+        left_out += len(every) - len(kept)
+        if kept:
+            if left_out:
+                say(f"{source.name}: {left_out} of its items for calibration are test items and are left out")
+            return _Known(split, kept, left_out)
+    raise UsageError(
+        f"{source.name} has no item to score a model with besides those that it evaluates; "
+        "give it a training_split, fewshot_split or validation_split with other items"
+    )
+
+
+def _splits(task: Any) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
+    """(name, items) of the splits for training, few-shot prompts and validation, but for the one that is evaluated."""
+    config, shots = task.config, getattr(task, "fewshot_cfg", None)
+    evaluated = config.test_split if task.has_test_docs() else config.validation_split
+    split = getattr(shots, "split", None)
+    if task.has_training_docs() and config.training_split != evaluated:
+        yield config.training_split or "train", task.training_docs()
+    if split not in (None, evaluated):
+        yield str(split), task.fewshot_docs()
+    elif split is None and getattr(shots, "samples", None):
+        yield "few-shot examples", task.fewshot_docs()
+    if task.has_validation_docs() and config.validation_split != evaluated and task.has_test_docs():
+        yield config.validation_split or "validation", task.validation_docs()
+
+
+def _words(text: str) -> str:
+    """Two texts that are equal here count as the same item: lower case, words and numbers of any script."""
+    return " ".join(re.findall(r"\w+", text.lower())) or text
+
+
+def _text(source: Source, doc: Document) -> str:
+    """What tells an item from others: the prompt, with the choices or the scored text."""
+    task, (prompt, target) = _load(source), _pair(source, doc)
+    if task.OUTPUT_TYPE == "generate_until":
+        return prompt
+    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else [target]
+    return " ".join([prompt, *map(str, choices)])
+
+
+def _pair(source: Source, doc: Document) -> tuple[str, str]:
+    """The prompt without few-shot examples and the right answer, by the task's doc_to_text and doc_to_target."""
+    task = _load(source)
+    choices: list[str] | None = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
+    prompt, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    target = target[0] if isinstance(target, list) and target else target
+    return tuple(  # type: ignore[return-value]
+        str(choices[part]) if choices and isinstance(part, int) else str(part) for part in (prompt, target)
+    )
+
+
+def _example(source: Source, doc: Document) -> Example:
+    """As the evaluation asks without few-shot examples: the description before the prompt, the prefix of answers."""
+    task, (prompt, answer) = _load(source), _pair(source, doc)
+    config = task.config
+    if config.gen_prefix:
+        answer = f"{task.resolve_field(doc, config.gen_prefix)} {answer.lstrip()}"
+    if not source.chat and task.OUTPUT_TYPE in ("generate_until", "multiple_choice"):
+        answer = f"{config.target_delimiter}{answer}"
+    return Example(prompt, answer, str(task.resolve_field(doc, config.description) or ""))
+
+
+def _documents(source: Source) -> dict[str, list[dict[str, Any]]]:
+    return {"test": [dict(doc) for doc in _load(source).eval_docs]}
+
+
+def _training(source: Source, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
+    known = _known(source)
+    return known.source(source.name), sample(known.documents, n, seed)
+
+
+def _calibration(source: Source, n: int, seed: int) -> tuple[str, list[Example]]:
+    name, documents = _training(source, n, seed)
+    return name, [_example(source, doc) for doc in documents]
+
+
+def _grade(source: Source, doc: Document, text: str) -> GradedAnswer:
+    """By the task's own filter and metric."""
+    value, reading = _value(source, doc, text)
+    return GradedAnswer(text, prediction_of(reading), value == 1.0, meta=getattr(text, "meta", {}))
+
+
+def _value(source: Source, doc: Document, text: str) -> tuple[Any, Any]:
+    """The metric of one answer, and what the filter read in it."""
+    from lm_eval.api.instance import Instance
+
+    task = _load(source)
+    instance = Instance(request_type="generate_until", doc=dict(doc), arguments=("", {}), idx=0, resps=[text])
+    next(each for each in task._filters if each.name == source.filter).apply([instance])
+    reading = instance.filtered_resps[source.filter]
+    return task.process_results(dict(doc), [reading]).get(source.metric), reading
+
+
+def prediction_of(reading: Any) -> str | None:
+    """What lm-eval's filter found in an answer; None where it found nothing."""
+    found = reading[0] if isinstance(reading, list | tuple) and reading else reading
+    return str(found) if str(found).strip() not in ("", _INVALID) else None
+
+
+def _hash(documents: Iterable[Any]) -> str:
+    return digest([json.dumps(dict(doc), sort_keys=True, default=str) for doc in documents])

@@ -1,0 +1,190 @@
+"""Tasks of lm-eval as `Task` objects: which items they are scored on, what is asked, what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.core.errors import UsageError
+from harness.core.types.calibration import Example
+from harness.core.types.evaluation import is_mean_score
+from harness.evaluation.samples import sample_records
+from harness.evaluation.summary import summarise
+from tasks.failures import detect
+from tasks.generation import Generation
+from tasks.lm_eval_files import own_files
+from tasks.lm_eval_task import lm_eval_task, names
+from tasks.task import Task
+
+pytestmark = pytest.mark.slow
+QUESTIONS: list[dict[str, Any]] = [
+    {"q": f"What is {i} and {i}?", "a": str(2 * i), "options": ["0", str(2 * i)], "label": 1} for i in range(9)
+]
+GENERATE = """output_type: generate_until
+doc_to_text: "Q: {{q}}"
+doc_to_target: a
+description: "Add."
+generation_kwargs: {until: ["."], max_gen_toks: 5}
+filter_list: [{name: number, filter: [{function: regex, regex_pattern: "([0-9]+)"}, {function: take_first}]}]
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+CHOICE = """output_type: multiple_choice
+doc_to_text: q
+doc_to_choice: options
+doc_to_target: label
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: f1, aggregation: f1, higher_is_better: true}
+"""
+
+
+def made(folder: Path, body: str, splits: dict[str, list[dict[str, Any]]], more: str, **options: Any) -> Task:
+    """A task `sums` with the rows of each split in a file of its own."""
+    files = {split: str(folder / f"{split}.jsonl") for split in splits}
+    for split, rows in splits.items():
+        Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    head = f"task: sums\ndataset_path: json\ndataset_kwargs: {{data_files: {json.dumps(files)}}}\n"
+    (folder / "sums.yaml").write_text(f"{head}{body}{more}\n")
+    return lm_eval_task("sums", names(folder)["sums"], **options)
+
+
+TEST = {"test": QUESTIONS[:3]}
+
+
+@pytest.mark.parametrize(
+    ("more", "splits", "source"),
+    [
+        ("training_split: a\nfewshot_split: b\nvalidation_split: c\ntest_split: test", "abc", "a"),
+        ("fewshot_split: b\nvalidation_split: c\ntest_split: test", "bc", "b"),
+        ("fewshot_split: test\nvalidation_split: c\ntest_split: test", "c", "c"),
+        ("training_split: a\nvalidation_split: test", "a", "a"),
+    ],
+)
+def test_items_come_from_training_then_few_shots_then_validation(
+    more: str, splits: str, source: str, tmp_path: Path
+) -> None:
+    rows = {name: [QUESTIONS[3 + "abc".index(name)]] for name in splits}
+    task = made(tmp_path, CHOICE, {**rows, **TEST}, more)
+    assert task.items == 3 and [doc["q"] for doc in task.documents()["test"]] == [row["q"] for row in QUESTIONS[:3]]
+    name, examples = task.calibration(5, 42)
+    assert name == f"sums ({source})"
+    assert examples == [Example(rows[source][0]["q"], rows[source][0]["a"])]
+
+
+@pytest.mark.parametrize(
+    "more", ["test_split: test", "fewshot_split: test\ntest_split: test", "validation_split: test"]
+)
+def test_the_evaluated_split_is_never_calibrated_on(more: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sums has no item to score a model with"):
+        made(tmp_path, CHOICE, TEST, more)
+
+
+def test_test_items_are_left_out_by_their_words_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leaked = [{**row, "q": row["q"].upper() + " "} for row in QUESTIONS[:2]]
+    task = made(
+        tmp_path, CHOICE, {"train": [*leaked, *QUESTIONS[3:]], **TEST}, "training_split: train\ntest_split: test"
+    )
+    name, examples = task.calibration(20, 42)
+    assert name == "sums (train, 2 test items left out)" and len(examples) == 6
+    assert "sums: 2 of its items for calibration are test items" in capsys.readouterr().err
+    assert task.training and task.training.items == 6
+
+
+def test_items_of_a_script_without_latin_letters_are_told_apart(tmp_path: Path) -> None:
+    rows = [{**QUESTIONS[0], "q": text} for text in ("二足す二は?", "三足す三は?", "四足す四は?")]
+    task = made(tmp_path, CHOICE, {"train": rows[1:], "test": rows[:1]}, "training_split: train\ntest_split: test")
+    assert task.training and task.training.items == 2
+
+
+SPLITS = "training_split: train\ntest_split: test"
+
+
+def test_a_generated_answer_is_asked_and_graded_as_the_yaml_says(tmp_path: Path) -> None:
+    task = made(tmp_path, GENERATE, {"train": QUESTIONS[3:], **TEST}, SPLITS, chat=False)
+    task = pickle.loads(pickle.dumps(task))  # as a sweep sends it to its workers
+    assert (task.metric, task.filter, task.max_new_tokens, task.generates) == ("exact_match", "number", 5, True)
+    assert task.training and task.grade
+    doc = QUESTIONS[3]
+    assert task.training.example(doc) == Example("Q: What is 3 and 3?", " 6", system="Add.")
+    assert task.question(doc) == "Q: What is 3 and 3?"
+    right, wrong, nothing = (
+        task.grade(doc, Generation(text, {"finish_reason": "stop"})) for text in ("It is 6", "It is 7", "I am not sure")
+    )
+    assert [answer.correct for answer in (right, wrong, nothing)] == [True, False, False]
+    assert [str(kind) for kind, seen in detect(nothing).items() if seen] == ["no_answer"]
+    assert [str(kind) for kind, seen in detect(wrong).items() if seen] == ["wrong"]
+
+
+def test_in_a_chat_an_answer_begins_without_the_delimiter(tmp_path: Path) -> None:
+    task = made(tmp_path, GENERATE, {"train": QUESTIONS[3:], **TEST}, SPLITS)
+    assert task.training and task.training.example(QUESTIONS[3]).answer == "6"
+
+
+def test_the_metric_is_the_first_or_the_chosen_one_and_must_be_of_single_items(tmp_path: Path) -> None:
+    rows = {"train": QUESTIONS[3:], **TEST}
+    assert made(tmp_path, CHOICE, rows, SPLITS).metric == "acc"
+    with pytest.raises(
+        UsageError, match=r"sums: f1 is not right or wrong per item.*--metric-of sums=METRIC, one of acc"
+    ):
+        made(tmp_path, CHOICE, rows, SPLITS, wanted=("f1", None))
+    with pytest.raises(UsageError, match="--metric-of: sums has the metrics acc, f1 and the filters none"):
+        made(tmp_path, CHOICE, rows, SPLITS, wanted=("bleu", None))
+
+
+OVERLAP = """
+def overlap(doc, results):
+    wanted, found = set(doc["a"].split()), set(results[0].split())
+    return {"overlap": len(wanted & found) / max(len(wanted | found), 1)}
+"""
+
+
+def test_a_metric_that_gives_scores_is_a_mean_of_them(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text(OVERLAP)
+    rows = {"train": [{"q": "Count.", "a": "one two three"}], "test": [{"q": "Count back.", "a": "three two one"}]}
+    body = (
+        "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: a\nprocess_results: !function words.overlap\n"
+        "metric_list: [{metric: overlap, aggregation: mean, higher_is_better: true}]\n"
+    )
+    task = made(tmp_path, body, rows, SPLITS)
+    assert task.metric == "mean overlap" and is_mean_score(task.metric)
+    sample = {"doc_id": 0, "arguments": [["Count."]], "filter": "none", "filtered_resps": ["one two"], "overlap": 0.5}
+    (record,) = sample_records(task, [{**sample, "resps": [[Generation("one two", {"finish_reason": "stop"})]]}])
+    assert (record.score, record.correct) == (0.5, None) and "wrong" in record.unknown
+    assert summarise(task.metric, [record, record], 0.0, "").value == 0.5
+
+
+def test_a_metric_that_fails_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text('def overlap(doc, results):\n    raise RuntimeError("no dictionary")\n')
+    body = f"{GENERATE}process_results: !function words.overlap\n"
+    with pytest.raises(UsageError, match=r"sums: exact_match cannot be computed \(no dictionary\)"):
+        made(tmp_path, body, {"train": QUESTIONS[3:], **TEST}, SPLITS)
+
+
+def test_the_content_is_that_of_file_and_items(tmp_path: Path) -> None:
+    rows = {"train": QUESTIONS[3:], **TEST}
+    first = made(tmp_path, CHOICE, rows, SPLITS).content
+    assert made(tmp_path, CHOICE, rows, SPLITS).content == first
+    assert made(tmp_path, CHOICE, rows, f"{SPLITS}\nnum_fewshot: 1").content != first
+
+
+def test_data_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sums.yaml").write_text(
+        f"task: sums\ndataset_path: json\n{CHOICE}dataset_kwargs: {{data_files: none.jsonl}}"
+    )
+    with pytest.raises(UsageError, match=r"lm-eval cannot load sums \(.*check the data set"):
+        lm_eval_task("sums", tmp_path / "sums.yaml")
+
+
+def test_a_group_is_refused_with_its_tasks(tmp_path: Path) -> None:
+    made(tmp_path, CHOICE, {"train": QUESTIONS[3:], **TEST}, SPLITS)
+    (tmp_path / "all.yaml").write_text("group: all_sums\ntask: [sums]\n")
+    with pytest.raises(UsageError, match="all_sums is a group of lm-eval's; name its tasks: sums"):
+        lm_eval_task("all_sums", names(tmp_path)["all_sums"])
+
+
+def test_lm_evals_own_names_are_found_without_parsing_its_files() -> None:
+    assert {"gsm8k", "hellaswag", "mmlu_anatomy", "arc_easy", "leaderboard"} <= set(own_files())
