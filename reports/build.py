@@ -13,7 +13,7 @@ from harness.core.files import write_text
 from harness.core.out_place import check_folder
 from harness.core.run_file import figures_of, read_run
 from reports import flat, model_card, page
-from reports.parts import Section
+from reports.parts import Section, filled
 from reports.sections import (
     accuracy,
     claims,
@@ -26,20 +26,22 @@ from reports.sections import (
     provenance,
     recovery,
     summary,
+    tradeoff,
 )
 from reports.templating import template
 from reports.verdict import commands, sentences
 
 # in the order of the report; a new section is a module with a function `section` and a line here
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
-    claims.section,
     dissociation.section,
     summary.section,
+    tradeoff.section,
     accuracy.section,
     lm_eval.section,
     failures.section,
-    off_target.section,
     cost.section,
+    claims.section,
+    off_target.section,
     recovery.section,
     neurons.section,
     provenance.section,
@@ -74,8 +76,8 @@ def write_reports(folder: Path, formats: Sequence[str] = ("html", "md")) -> dict
 
 
 def sections(run: Mapping[str, Any]) -> list[Section]:
-    """The sections that are not empty."""
-    return [found for make in SECTIONS if not (found := make(run)).empty]
+    """The sections that are not empty, their tables without columns in which nothing was measured."""
+    return [filled(found) for make in SECTIONS if not (found := make(run)).empty]
 
 
 def markdown(run: Mapping[str, Any], made: Sequence[Section], folder: Path) -> str:

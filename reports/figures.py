@@ -89,6 +89,11 @@ def short_count(count: int) -> str:
     return f"{count:,}"
 
 
+def seconds_text(seconds: float) -> str:
+    """Three digits: 3.17 ms, 0.524 s, 12.3 s."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.1 else f"{seconds:.3g} s"
+
+
 def count_text(count: int, one: str, many: str | None = None) -> str:
     """1 pass, 2 passes."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"

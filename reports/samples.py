@@ -12,10 +12,12 @@ from typing import Any
 from harness.core.repetition import repeated_end
 from harness.core.run_file import read_answers
 from harness.core.types.evaluation import UNEXPLAINED
+from reports.verdict import choice
 
 BUDGET_BYTES = 620_000  # for answers; the rest of the page's 2 MB is vega and the tables
 _ROWS = (10**9, 400, 200, 100, 50, 25, 10, 3)  # per variant and task, tried in order until they fit
 _HEAD, _TAIL = 1500, 2500  # characters kept of a long text
+_SHORT = 80  # characters of an answer that was read out of a text, to be shown beside the right one
 
 
 def embedded(run: Mapping[str, Any], folder: Path, budget_bytes: int = BUDGET_BYTES) -> str | None:
@@ -49,12 +51,13 @@ def _read(folder: Path, name: str) -> list[dict[str, Any]]:
 def browser_rows(
     run: Mapping[str, Any], samples: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], most: int
 ) -> dict[str, Any]:
-    """kinds: names; tasks: name -> {prompts: {item: text}, total: answers, variants: {name: rows}}.
+    """kinds: names; open: the variant shown first; tasks: name -> {prompts: {item: text}, golds: {item: text}, total:
+    answers, variants: {name: rows}}.
 
     A row: item, text, right (1, 0, null), kinds seen (indices, the first by precedence first), tokens, start of the
-    loop or -1, perhaps the module that the sandbox does not have.
+    loop or -1; then, where known, the module that the sandbox does not have, or "", and the short answer that was read.
     """
-    base = run["variants"][0]["name"]
+    base, chosen_one = run["variants"][0]["name"], choice(run)
     seen = (
         kind
         for v in run["variants"]
@@ -75,9 +78,17 @@ def browser_rows(
         prompts = {
             row["doc_id"]: _cut(row["prompt"]) for rows in own.values() for row in rows if row["doc_id"] in wanted
         }
+        golds = {
+            row["doc_id"]: _cut(row["gold"])
+            for rows in own.values()
+            for row in rows
+            if row["doc_id"] in wanted and row.get("gold")
+        }
         variants = {name: [_row(row, kinds) for row in rows] for name, rows in chosen.items()}
-        tasks[task] = {"prompts": prompts, "total": sum(map(len, own.values())), "variants": variants}
-    return {"kinds": kinds, "base": base, "target": run["task"], "arms": _arms(run), "tasks": tasks}
+        total = sum(map(len, own.values()))
+        tasks[task] = {"prompts": prompts, "golds": golds, "total": total, "variants": variants}
+    opened = chosen_one.variant["name"] if chosen_one else None
+    return {"kinds": kinds, "base": base, "open": opened, "target": run["task"], "arms": _arms(run), "tasks": tasks}
 
 
 def _arms(run: Mapping[str, Any]) -> list[list[Any]]:
@@ -105,8 +116,9 @@ def _row(row: Mapping[str, Any], kinds: Sequence[str]) -> list[Any]:
     right = None if row["correct"] is None else int(row["correct"])
     found = row["failures"] or ([] if row["correct"] is not False or UNEXPLAINED not in kinds else [UNEXPLAINED])
     start = len(text[: loop.start].encode("utf-16-le", "surrogatepass")) // 2 if loop else -1  # as JavaScript counts
-    missing = [row["missing_module"]] if row["missing_module"] else []
-    return [row["doc_id"], text, right, [kinds.index(kind) for kind in found], row["n_tokens"], start, *missing]
+    read = row["prediction"] if len(row["prediction"] or "") <= _SHORT else None  # a program is the text itself
+    known = [row["missing_module"] or "", *([read] if read else [])] if row["missing_module"] or read else []
+    return [row["doc_id"], text, right, [kinds.index(kind) for kind in found], row["n_tokens"], start, *known]
 
 
 def _cut(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import jinja2
@@ -11,6 +12,9 @@ from harness.core.text import markdown, one_line
 from reports.figures import public_path
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+_UNIT = re.compile(r"(?<=\d) (?=%|(?:points?|tokens|ms|s|[KMGT]?i?B|[MB])\b)")  # never torn from its number
 
 
 @functools.cache
@@ -25,6 +29,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {
         "markdown": markdown,
         "one_line": one_line,
+        "bound": lambda text: _UNIT.sub("\u00a0", str(text)),
         "public_path": public_path,
         "row": lambda cells: f"| {' | '.join(map(markdown, cells))} |",
     }

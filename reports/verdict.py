@@ -15,18 +15,26 @@ from harness.core.labels import arm_label
 from harness.core.run_file import command_of
 from harness.core.run_plans import checkpoint_name, plan_name
 from harness.core.statistics import is_able
-from reports.figures import interval, measured, mebibytes, percent, unit
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from reports.figures import interval, measured, mebibytes, percent, seconds_text, unit
 from reports.sections.claims import sweep_sentences
 from reports.sections.dissociation import dissociation_sentences
 from reports.sections.recovery import recovery_sentences
-from reports.sections.serving import is_noisy, serving_sentences
+from reports.sections.serving import (
+    is_noisy,
+    is_shown,
+    own_noise,
+    per_right_answer,
+    serving_sentences,
+    speeds_of,
+)
 
 
 @dataclass(frozen=True)
 class Choice:
     """The variant that the verdict is about, and whether it was shown to lose less than `margin` (None: no margin was
     declared). `everywhere`: on every task that the dense model can do. `farther`: the arm and the ratio that go farther
-    on the target alone.
+    on the target alone. `sole`: no other task was measured that dense can do.
     """
 
     variant: Mapping[str, Any]
@@ -34,6 +42,7 @@ class Choice:
     shown: bool = True
     everywhere: bool = False
     farther: tuple[str, float] | None = None
+    sole: bool = False
 
 
 def choice(run: Mapping[str, Any]) -> Choice | None:
@@ -72,7 +81,8 @@ def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) 
         smallest = min(points, key=lambda p: (p["ratio_neurons"], -p["value"]))
         return Choice(by_name[smallest["variants"][0]], margin, False)
     if safe is None:
-        return Choice(by_name[target["variants"][0]], margin)
+        others = (e for task, e in run["variants"][0]["eval"].items() if task != run["task"])
+        return Choice(by_name[target["variants"][0]], margin, sole=all(map(is_floor, others)))
     farther = (target["arm"], target["ratio_neurons"]) if target["ratio_neurons"] > safe["ratio_neurons"] else None
     return Choice(by_name[safe["variants"][0]], margin, everywhere=True, farther=farther)
 
@@ -84,14 +94,13 @@ def _farthest(points: Sequence[Mapping[str, Any]], reach: Mapping[str, float]) -
 
 
 def verdict(run: Mapping[str, Any]) -> list[str]:
-    """Three sentences with figures: how far, at what cost, for what gain. For a run that pruned nothing, what it
-    measured.
-    """
+    """Lines with figures: how far, at what cost, for what gain. For a run that pruned nothing, what it measured."""
     if run.get("dissociation"):
         return dissociation_sentences(run)
     chosen = choice(run)
     if chosen is not None:
-        return [_how_far(run, chosen), _cost(run, chosen.variant), _gain(run, chosen.variant)]
+        at = f" at {percent(chosen.variant['ratio_neurons'])}" if chosen.farther else ""
+        return [*_how_far(run, chosen), _cost(run, chosen.variant, at), _gain(run, chosen.variant)]
     if not run.get("sweep"):
         return [*serving_sentences(run), *recovery_sentences(run)]
     if not run["sweep"]["points"]:
@@ -116,36 +125,65 @@ def sentences(run: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*said, *more, *recovery_sentences(run)]))
 
 
-def _how_far(run: Mapping[str, Any], chosen: Choice) -> str:
-    v, target = chosen.variant, _changes(run, chosen.variant)[run["task"]]
-    before, after = (_result(target, x["eval"][run["task"]]) for x in (run["variants"][0], v))
-    difference, low, high = interval(target)
-    change = (
-        f"changes {run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
-        f"95 % interval {low} to {high}, n = {target['n']}"
-    )
+def _how_far(run: Mapping[str, Any], chosen: Choice) -> list[str]:
+    """The recommended ratio with what it does to the target, then what goes farther on the target alone."""
+    v = chosen.variant
     removed = (
-        f"removing {percent(v['ratio_neurons'])} of the FFN neurons "
+        f"{percent(v['ratio_neurons'])} of the FFN neurons "
         f"({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
     )
+    change, faster = _target_change(run, v), _faster(run, v)
     if chosen.margin is None:
-        return f"{removed[0].upper()}{removed[1:]} {change}."
+        return [f"Removing {removed} changes {change}.{faster}"]
+    margin = f"{100 * chosen.margin:g} points"
     if not chosen.shown:
-        return (
-            f"No ratio tried is shown to lose less than {100 * chosen.margin:g} "
-            f"points. The smallest, {removed}, {change}."
-        )
-    lost = f"Prune up to here to lose less than {100 * chosen.margin:g} points"
-    if chosen.everywhere:
-        elsewhere = run["sweep"]["thresholds"][0].get("off_target_margin") or chosen.margin
-        others = (
-            "on every task" if elsewhere == chosen.margin else f"and {100 * elsewhere:g} points on every other task"
-        )
-        more = chosen.farther and f" On {run['task']} alone: {percent(chosen.farther[1])}, by {chosen.farther[0]}."
-        return f"{lost} {others} that dense can do: {removed} {change}.{more or ''}"
-    if any(t.get("everywhere") is not None for t in run["sweep"]["thresholds"]):
-        return f"{lost} on {run['task']} alone, not shown for the other tasks: {removed} {change}."
-    return f"{lost}: {removed} {change}."
+        return [
+            f"No ratio tried is shown to lose less than {margin}. The smallest, removing {removed}, "
+            f"changes {change}.{faster}"
+        ]
+    if not chosen.everywhere:
+        lead = "Safe on the target, the only task to be judged" if chosen.sole else "Target only"
+        doubt = "" if chosen.sole else ", not shown for the other tasks"
+        return [
+            f"{lead}: {removed}, shown to lose less than {margin} on {run['task']}{doubt}. It changes {change}.{faster}"
+        ]
+    elsewhere = run["sweep"]["thresholds"][0].get("off_target_margin") or chosen.margin
+    others_too = (
+        "on every task" if elsewhere == chosen.margin else f"and {100 * elsewhere:g} points on every other task"
+    )
+    said = f"Safe everywhere: {removed}, shown to lose less than {margin} {others_too} that dense can do."
+    return [f"{said} It changes {change}.{faster}", *_farther(run, chosen)]
+
+
+def _target_change(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
+    target = _changes(run, v)[run["task"]]
+    before, after = (_result(target, x["eval"][run["task"]]) for x in (run["variants"][0], v))
+    difference, low, high = interval(target)
+    return (
+        f"{run['task']} from {before} to {after}: {difference}{unit(target['metric'])}, "
+        f"95 % interval {low} to {high}, n = {target['n']}"
+    )
+
+
+def _farther(run: Mapping[str, Any], chosen: Choice) -> list[str]:
+    """What the target alone would bear, and what the other tasks lose there."""
+    if chosen.farther is None:
+        return []
+    arm, ratio = chosen.farther
+    name = next(p["variants"][0] for p in run["sweep"]["points"] if (p["arm"], p["ratio_neurons"]) == (arm, ratio))
+    v = next(v for v in run["variants"] if v["name"] == name)
+    lost = ", ".join(_elsewhere(run, v)) or "the other tasks were not measured"
+    return [f"Target only: {percent(ratio)} by {arm}, with {lost}."]
+
+
+def _faster(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
+    """Whether a gain of speed is shown, for the headline; nothing where it was not measured."""
+    known = speeds_of(run, v)
+    shown = [f"{r['concurrency']}" for r in known if is_shown(run, r) and r["ratio"] > 1 and not is_noisy(run, r)]
+    if not known:
+        return ""
+    noisy = ": the timing was noisy" if any(is_noisy(run, r) for r in known) else ""
+    return f" Faster at concurrency {', '.join(shown)}." if shown else f" A gain of speed is not shown{noisy}."
 
 
 def _result(comparison: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -154,21 +192,29 @@ def _result(comparison: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return shown if comparison["lost"] is None else f"{shown} ({round(found['value'] * found['n'])} right)"
 
 
-def _cost(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
-    others = [
-        _off_target(task, c, run["variants"][0]["eval"][task])
-        for task, c in _changes(run, v).items()
-        if task != run["task"]
-    ]
+def _cost(run: Mapping[str, Any], v: Mapping[str, Any], at: str) -> str:
+    others = _elsewhere(run, v)
     before, after = (x["eval"][run["task"]]["failure_rate"] for x in (run["variants"][0], v))
     known = before is not None or after is not None
     failures = f"; generation failures on {run['task']} go from {percent(before)} to {percent(after)}" if known else ""
-    elsewhere = f"Off target: {', '.join(others)}" if others else "Nothing off target was measured"
+    elsewhere = f"Off target{at}: {', '.join(others)}" if others else "Nothing off target was measured"
     return f"{elsewhere}{failures}."
 
 
+def _elsewhere(run: Mapping[str, Any], v: Mapping[str, Any]) -> list[str]:
+    """The change on every other task."""
+    dense = run["variants"][0]["eval"]
+    return [_off_target(task, c, dense[task]) for task, c in _changes(run, v).items() if task != run["task"]]
+
+
+def is_floor(dense: Mapping[str, Any]) -> bool:
+    """Whether the dense model does a task so badly that pruning has nothing to lose there."""
+    judged = dense["metric"] not in LIKELIHOOD_METRICS and 0 <= dense["value"] <= 1
+    return judged and not is_able(round(dense["value"] * dense["n"]), dense["n"])
+
+
 def _off_target(task: str, c: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
-    if c["lost"] is not None and not is_able(round(dense["value"] * dense["n"]), dense["n"]):
+    if is_floor(dense):
         return f"{task}: cannot say, the dense model solves {percent(dense['value'])}"
     difference, low, high = interval(c)
     return f"{task} {difference}{unit(c['metric'])} ({low} to {high})"
@@ -181,32 +227,39 @@ def _gain(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
         f"({100 * (v['weight_bytes'] / dense['weight_bytes'] - 1):+.1f} %)"
     )
     speeds = list(_speeds(run, v))
-    return (
-        f"{weights}; output tokens per second {', '.join(speeds)}."
-        if speeds
-        else f"{weights}; its speed was not measured."
-    )
+    said = f"output tokens per second {', '.join(speeds)}" if speeds else "its speed was not measured"
+    return f"{weights}; {said}{_per_right(run, v)}."
+
+
+def _per_right(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
+    found = [per_right_answer(run, x) for x in (run["variants"][0], v)]
+    then, now = found
+    if then is None or now is None:
+        return ""
+    tokens = f"; tokens for each right answer {then[0]:.1f} before and {now[0]:.1f} after"
+    known = speeds_of(run, v)
+    if then[1] is None or now[1] is None or not is_shown(run, known[-1]) or is_noisy(run, known[-1]):
+        return tokens
+    return f"{tokens}, time {seconds_text(then[1])} and {seconds_text(now[1])}"
 
 
 def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
-    """Speed ratios of the variant, or of another variant of the same widths, on which alone speed depends."""
-    same = [x["name"] for x in run["variants"] if x["intermediate_sizes"] == v["intermediate_sizes"]]
-    known = [
-        r
-        for r in run.get("speed_ratios", ())
-        if r["quantity"] == "output_tok_s" and r["baseline"] == run["variants"][0]["name"]
-    ]
-    timed = next((name for name in (v["name"], *same) if any(r["variant"] == name for r in known)), None)
-    for r in known:
-        if r["variant"] == timed:
-            at = f"at concurrency {r['concurrency']}"
-            if r["ci_low"] is None:
-                yield f"{r['ratio']:.2f} times dense {at}, one pair of passes"
-                continue
-            times = f"{r['ratio']:.2f} times dense ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
-            undecided = r["ci_low"] <= 1 <= r["ci_high"]
-            doubts = ["noisy"] * is_noisy(run, r) + ["not decided"] * undecided
-            yield f"{' and '.join(doubts)}{', ' if doubts else ''}{times} {at}"
+    for r in speeds_of(run, v):
+        at = f"at concurrency {r['concurrency']}"
+        if r["ci_low"] is None:
+            yield f"{r['ratio']:.2f} times dense {at}, one pair of passes"
+            continue
+        times = f"{r['ratio']:.2f} times dense ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
+        doubts = ["noisy"] * is_noisy(run, r) + _undecided(run, r)
+        yield f"{' and '.join(doubts)}{', ' if doubts else ''}{times} {at}"
+
+
+def _undecided(run: Mapping[str, Any], r: Mapping[str, Any]) -> list[str]:
+    if is_shown(run, r):
+        return []
+    low, high = own_noise(run, r)
+    within = not r["ci_low"] <= 1 <= r["ci_high"]  # not 1, and yet no more than by chance
+    return [f"not beyond dense against itself ({low:.2f} to {high:.2f})" if within else "not decided"]
 
 
 def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

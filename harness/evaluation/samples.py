@@ -67,7 +67,14 @@ def _graded_by_task(task: Task, sample: Mapping[str, Any]) -> SampleRecord:
         prediction=task.extract(sample["doc"], text) if task.extract else None,
         seen={kind: None if math.isnan(flag) else flag == 1.0 for kind, flag in flags.items()},
         missing_module=_missing_module(text),
+        gold=_gold(sample),
     )
+
+
+def _gold(sample: Mapping[str, Any]) -> str | None:
+    """The target, where it is a text: of multiple choice it is an index."""
+    target = sample.get("target")
+    return target if isinstance(target, str) and target else None
 
 
 def _missing_module(text: Any) -> str | None:
@@ -112,6 +119,7 @@ def builtin_record(sample: Mapping[str, Any], value: Any) -> SampleRecord:
         correct=correct,
         prediction=prediction,
         seen={kind: None if kind in unclear else detected.get(kind) for kind in FailureKind},
+        gold=_gold(sample),
     )
 
 
@@ -137,6 +145,7 @@ def _record(
     prediction: str | None,
     seen: Seen,
     missing_module: str | None = None,
+    gold: str | None = None,
 ) -> SampleRecord:
     """The first kind of failure by precedence is the record's `failure`."""
     meta = getattr(text, "meta", {})
@@ -154,4 +163,5 @@ def _record(
         reasoning=meta.get("reasoning"),
         unknown=tuple(str(kind) for kind in FailureKind if seen[kind] is None),
         missing_module=missing_module,
+        gold=gold,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 from reports.figures import changed, interval, measured, percent
 from reports.parts import Chart, Section, Table
-from reports.plots import bands, chart, colour, tooltips
+from reports.plots import bands, chart, colour, legend, tooltips
 
 
 def section(run: Mapping[str, Any]) -> Section:
@@ -176,10 +176,10 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         )
         scale = alt.Scale(domain=[0, 100])
         dots = base.mark_point(filled=True, size=90, opacity=1).encode(
-            x=alt.X("value:Q", title="right answers, %", scale=scale), color=colour("variant", names).legend(None)
+            x=alt.X("value:Q", title="right answers, %", scale=scale), color=colour("variant", names)
         )
         rules = base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour("variant", names).legend(None)
+            x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour("variant", names)
         )
         yield Chart(
             task,
@@ -206,7 +206,7 @@ def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             f"{task}: {dense['metric']} against the share removed, with 95 % bands; the "
             "table Every point holds the same figures"
         )
-        yield Chart(f"{task}{' (target)' if task == run['task'] else ''}", what, made)
+        yield Chart(f"{task}{' (target)' if task == run['task'] else ''}", what, made, legend=legend(arms(run)))
 
 
 def arms(run: Mapping[str, Any]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from reports.figures import mebibytes, percent
 from reports.parts import Chart, Section, Table
-from reports.plots import bands, chart, tooltips
-from reports.sections.serving import serving_tables
+from reports.plots import bands, chart, legend, tooltips
+from reports.sections.serving import ratio_text, serving_tables
 
 _MEASURED, _FORECAST = "measured", "predicted"
 
@@ -34,7 +34,8 @@ def size_table(run: Mapping[str, Any]) -> Table:
     rows = []
     for v in run["variants"]:
         if v["serving"]:
-            speed = [_speed(ratios.get((v["name"], level))) for level in levels]
+            timed = [ratios.get((v["name"], level)) for level in levels]
+            speed = ["" if ratio is None else ratio_text(ratio) for ratio in timed]
             width = f"{sum(v['intermediate_sizes']) / len(v['intermediate_sizes']):,.0f}"
             asked = percent(v["ratio_requested"])
             rows.append(
@@ -63,14 +64,6 @@ def size_table(run: Mapping[str, Any]) -> Table:
     )
 
 
-def _speed(ratio: Mapping[str, Any] | None) -> str:
-    if ratio is None:
-        return ""
-    return f"{ratio['ratio']:.3f}x" + (
-        "" if ratio["ci_low"] is None else f" ({ratio['ci_low']:.3f} to {ratio['ci_high']:.3f})"
-    )
-
-
 def _weight_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     """Measured: bytes of the files. Predicted: parameters times bytes per parameter."""
     import altair as alt
@@ -96,6 +89,7 @@ def _weight_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         "weights",
         "Weights in MiB against the share removed, predicted and measured; also in the table Size and speed",
         made,
+        legend=legend([_MEASURED, _FORECAST]),
     )
 
 
@@ -115,6 +109,7 @@ def _speed_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             f"speed at concurrency {level}",
             what,
             bands(rows, "what", [_MEASURED, _FORECAST], "tokens per second, relative to dense"),
+            legend=legend([_MEASURED, _FORECAST]),
         )
 
 

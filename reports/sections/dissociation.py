@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.figures import percent
 from reports.parts import Chart, Section, Table
-from reports.plots import HEIGHT, bands, chart, tooltips
+from reports.plots import HEIGHT, bands, chart, legend, tooltips
 
 _ROW = 34  # pixels of a row of the matrix
 
@@ -122,7 +122,7 @@ def matrix_chart(found: Mapping[str, Any]) -> Chart:
     order = [label for label, _ in _matrix_rows(found)]
     base = chart(rows).properties(height=max(HEIGHT, _ROW * len(order)))
     base = base.encode(
-        x=alt.X("task:N", title="accuracy on", sort=list(found["tasks"]), axis=alt.Axis(orient="top", labelAngle=-30)),
+        x=alt.X("task:N", title="accuracy on", sort=list(found["tasks"]), axis=alt.Axis(orient="top", labelAngle=-90)),
         y=alt.Y("neurons:N", title="neurons removed", sort=order, axis=alt.Axis(labelLimit=300)),
     )
     colour = alt.Color("accuracy:Q", title="%", scale=alt.Scale(scheme="blues", domain=[0, 100]), legend=None)
@@ -151,7 +151,8 @@ def dose_chart(found: Mapping[str, Any], target: str) -> Chart:
     ]
     ends = [{**row, "low": row["value"], "high": row["value"]} for row in rows]
     what = f"Accuracy against the share of {target}'s neurons removed; the table Number of neurons has the same figures"
-    return Chart(f"dose-response of {target}", what, bands(ends, "task", found["tasks"], "accuracy, %"))
+    made = bands(ends, "task", found["tasks"], "accuracy, %")
+    return Chart(f"dose-response of {target}", what, made, legend=legend(found["tasks"]))
 
 
 def dose_table(found: Mapping[str, Any]) -> Table:

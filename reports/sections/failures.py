@@ -8,7 +8,7 @@ from typing import Any
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 from reports.figures import mean, percent
 from reports.parts import Chart, Section, Table
-from reports.plots import REMOVED, bands, chart, colour, tooltips
+from reports.plots import REMOVED, bands, by_legend, chart, colour, highlight, legend, tooltips
 from reports.sections.accuracy import arms
 
 _RIGHT = "right"
@@ -32,7 +32,6 @@ def section(run: Mapping[str, Any]) -> Section:
         return Section(
             name="failures",
             title="Failures",
-            text=_text(run),
             charts=charts,
             tables=(),
             folded=(ratios_table(run), variants_table(run)),
@@ -40,20 +39,8 @@ def section(run: Mapping[str, Any]) -> Section:
     return Section(
         name="failures",
         title="Failures",
-        text=_text(run),
         charts=tuple(_bar_charts(run)),
         tables=(variants_table(run),),
-    )
-
-
-def _text(run: Mapping[str, Any]) -> tuple[str, ...]:
-    if not any(e.get("wrong_by_kind") for v in run["variants"] for e in v["eval"].values()):
-        return ()
-    return (
-        (
-            "Each answer is counted once in the charts: as right, or by its first failure "
-            "kind. Click an area to see those answers."
-        ),
     )
 
 
@@ -118,6 +105,7 @@ def _rate_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
                 f"{task}: any failure",
                 f"Generation failures on {task} against the ratio; the table Failures holds the same",
                 made,
+                legend=legend(arms(run)),
             )
 
 
@@ -147,11 +135,13 @@ def _kind_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
                 y=alt.Y("share:Q", title="answers, %", stack="zero", scale=alt.Scale(domain=[0, 100])),
                 color=colour("kind", kinds, _COLOURS),
                 order=alt.Order("order:Q"),
+                opacity=by_legend("kind", 1, 0.2),
                 tooltip=tooltips([{"arm": "", "kind": ""}]),
             )
+            .add_params(highlight())
         )
         what = f"Right answers and first failure kinds on {run['task']} for {arm}; the table Failures has all kinds"
-        yield Chart(f"{run['task']}: {arm}", what, areas, picks=True)
+        yield Chart(f"{run['task']}: {arm}", what, areas, True, legend(kinds, _COLOURS))
 
 
 def kind_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -211,12 +201,15 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
                     y=alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(labelLimit=230)),
                     color=colour("kind", kinds, _COLOURS),
                     order=alt.Order("order:Q"),
+                    opacity=by_legend("kind", 1, 0.2),
                     tooltip=tooltips(rows),
                 )
+                .add_params(highlight())
             )
             yield Chart(
                 task,
                 f"Right answers and first failure kinds on {task}; the table Failures by kind counts every kind",
                 bars,
                 picks=True,
+                legend=legend(kinds, _COLOURS),
             )

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
-from reports.figures import changed, percent, unit
+from reports.figures import percent
 from reports.parts import Chart, Section, Table
-from reports.plots import bands
+from reports.plots import bands, legend
 from reports.sections.accuracy import arms
 
 
 def section(run: Mapping[str, Any]) -> Section:
-    made = specificity_table(run) if run.get("sweep") else changes_table(run)
-    shown = ((), (made,)) if run.get("sweep") else ((made,), ())
-    return Section("off-target", "Off target", _text(made), specificity_charts(run), *shown)
+    if not run.get("sweep"):
+        return Section("off-target", "Off target")
+    made = specificity_table(run)
+    return Section("off-target", "Off target", _text(made), specificity_charts(run), folded=(made,))
 
 
 def _text(table: Table) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def _text(table: Table) -> tuple[str, ...]:
         "random neurons and beyond neurons of matched contribution. A task that was a distractor is what S was "
         "contrasted with."
     )
-    return (text,) if table.rows and "specificity" in table.head else ()
+    return (text,) if table.rows else ()
 
 
 def _specific(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -55,7 +55,8 @@ def _chart(run: Mapping[str, Any], task: str, points: Sequence[Mapping[str, Any]
         f"Specificity against {task} and the share of neurons removed, with 95 % bands; the "
         "table Specificity holds the same figures"
     )
-    return Chart(f"specificity against {task}", what, bands(start + rows, "arm", arms(run), "specificity, points"))
+    made = bands(start + rows, "arm", arms(run), "specificity, points")
+    return Chart(f"specificity against {task}", what, made, legend=legend(arms(run)))
 
 
 def specificity_table(run: Mapping[str, Any]) -> Table:
@@ -78,19 +79,3 @@ def _points(figure: Sequence[float] | None) -> str:
         return ""
     value, low, high = (f"{100 * end:+.1f}" for end in figure)
     return f"{value} ({low} to {high})"
-
-
-def changes_table(run: Mapping[str, Any]) -> Table:
-    """The change on every task of a single run, the target first."""
-    rows = [
-        (
-            c["variant"],
-            c["baseline"],
-            c["task"] + (" (target)" if c["task"] == run["task"] else ""),
-            changed(c["metric"], c["difference"]) + ("" if c["metric"] in LIKELIHOOD_METRICS else unit(c["metric"])),
-            f"{changed(c['metric'], c['ci_low'])} to {changed(c['metric'], c['ci_high'])}",
-        )
-        for c in run["comparisons"]
-        if len(run["variants"][0]["eval"]) > 1
-    ]
-    return Table("Change by task", ("variant", "against", "task", "change", "95 % interval"), tuple(rows))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.core.chat import notes
+from reports.figures import mebibytes
 from reports.parts import Section, Table
 
 
@@ -31,10 +31,18 @@ def provenance_table(run: Mapping[str, Any]) -> Table:
         ("seeds", ", ".join(map(str, sorted(set(run["seeds"])))) or "none"),
         ("model hash", run.get("model_hash") or "not recorded"),
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
-        ("hardware", json.dumps(run["hardware"])),
+        ("hardware", ", ".join(_hardware(run["hardware"]))),
         *_engine_rows(run.get("engine") or {}),
     ]
     return Table("Provenance", ("what", "value"), tuple(rows))
+
+
+def _hardware(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        if name == "memory_bytes":
+            yield f"memory {mebibytes(value)}"
+        elif value not in (None, []):
+            yield f"{name.replace('_', ' ')} {_plain(value)}"
 
 
 def _model(run: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 from reports.figures import interval, measured, percent, unit
 from reports.parts import Chart, Section, Table
-from reports.plots import chart, colour, tooltips
+from reports.plots import by_legend, chart, colour, highlight, legend, tooltips
 
 
 def trained(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -170,9 +170,8 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         lines = _over_tokens(
             rows, names, alt.Y("loss:Q", title="loss, nats per answer token", scale=scale), point=False
         )
-        yield Chart(
-            "training loss", "Training loss against tokens; the table Fine-tuning has the first and last", lines
-        )
+        what = "Training loss against tokens; the table Fine-tuning has the first and last"
+        yield Chart("training loss", what, lines, legend=legend(names))
     for what, title, value in (
         ("accuracy", f"{run['task']}, %", "value"),
         ("failures", "generation failures, %", "failure_rate"),
@@ -189,6 +188,7 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
                 f"{what} during training",
                 f"{what} against training tokens; also in the table Accuracy during training",
                 lines,
+                legend=legend(names),
             )
 
 
@@ -197,5 +197,9 @@ def _over_tokens(rows: list[dict[str, Any]], names: list[str], y: Any, point: bo
 
     mark = chart(rows).mark_line(point=point, interpolate="monotone")
     return mark.encode(
-        x=alt.X("tokens:Q", title="training tokens"), y=y, color=colour("variant", names), tooltip=tooltips(rows)
-    )
+        x=alt.X("tokens:Q", title="training tokens"),
+        y=y,
+        color=colour("variant", names),
+        opacity=by_legend("variant", 1, 0.12),
+        tooltip=tooltips(rows),
+    ).add_params(highlight())

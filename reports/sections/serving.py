@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.core.dtypes import BY_NAME
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
 from reports.figures import mebibytes, percent
 from reports.parts import Table
 
@@ -37,6 +38,72 @@ def serving_sentences(run: Mapping[str, Any]) -> list[str]:
         f"Output tokens per second of {v} against {b}: {', '.join(parts)} concurrent requests."
         for (v, b), parts in found.items()
     ]
+
+
+def speeds_of(run: Mapping[str, Any], v: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Ratios of output tokens per second to the first variant, by concurrency: of this variant, or of another of the
+    same widths, on which alone speed depends.
+    """
+    same = [x["name"] for x in run["variants"] if x["intermediate_sizes"] == v["intermediate_sizes"]]
+    known = [
+        r
+        for r in run.get("speed_ratios", ())
+        if r["quantity"] == "output_tok_s" and r["baseline"] == run["variants"][0]["name"]
+    ]
+    timed = next((name for name in (v["name"], *same) if any(r["variant"] == name for r in known)), None)
+    return sorted((r for r in known if r["variant"] == timed), key=lambda r: int(r["concurrency"]))
+
+
+def ratio_text(ratio: Mapping[str, Any]) -> str:
+    """1.13x (0.99 to 1.30): a ratio of speeds with its interval, the same everywhere."""
+    known = "" if ratio["ci_low"] is None else f" ({ratio['ci_low']:.2f} to {ratio['ci_high']:.2f})"
+    return f"{ratio['ratio']:.2f}x{known}"
+
+
+def own_noise(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval of the first model against itself at the same concurrency, (1, 1) where it was not timed: of a
+    model of the same shape, which has no ideal gain.
+    """
+    place = ("baseline", "concurrency", "quantity")
+    ends = [
+        end
+        for r in run["speed_ratios"]
+        if all(r[name] == ratio[name] for name in place) and r["ideal_flops"] == r["ideal_bytes"] == 1
+        for end in (r["ci_low"], r["ci_high"])
+        if end is not None
+    ]
+    return min([1.0, *ends]), max([1.0, *ends])
+
+
+def is_shown(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
+    """Whether a ratio of speeds differs from 1 by more than the first model does from itself."""
+    low, high = own_noise(run, ratio)
+    return ratio["ci_low"] is not None and (ratio["ci_low"] > high or ratio["ci_high"] < low)
+
+
+def per_right_answer(run: Mapping[str, Any], v: Mapping[str, Any]) -> tuple[float, float | None] | None:
+    """Tokens for each right answer on the target, and seconds at the highest concurrency that was timed.
+
+    None where no answers are right or wrong, none is right, or tokens are unknown.
+    """
+    found, first = v["eval"][run["task"]], run["variants"][0]
+    if found["metric"] in LIKELIHOOD_METRICS or not found["tokens_per_answer"] or not 0 < found["value"] <= 1:
+        return None
+    tokens, speeds = found["tokens_per_answer"] / found["value"], speeds_of(run, v)
+    ratios = {r["concurrency"]: r["ratio"] for r in speeds}
+    rows = first["serving"]["concurrency"] if first["serving"] else []
+    row = max(rows, key=lambda row: int(row["concurrency"]), default=None)
+    ratio = 1.0 if v is first else row and ratios.get(row["concurrency"])
+    return tokens, tokens / (row["output_tok_s"] * ratio) if row and ratio else None
+
+
+def tokens_gained(run: Mapping[str, Any], v: Mapping[str, Any]) -> int | None:
+    """Tokens whose keys and values fit into the memory of the removed weights; None where KV cache was not measured."""
+    found = v["serving"] or run["variants"][0]["serving"]
+    if not found:
+        return None
+    freed = (run["variants"][0]["parameters"] - v["parameters"]) * BY_NAME[found["dtype"]].item_bytes
+    return int(freed // found["kv_bytes_per_token"])
 
 
 def served(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -164,7 +231,7 @@ def speed_table(run: Mapping[str, Any]) -> Table:
             f"{r['ratio']:.3f}",
             ratio_interval(r),
             f"{r['ideal_flops']:.2f} / {r['ideal_bytes']:.2f}",
-            *_shares(r, max(r["ideal_flops"], r["ideal_bytes"])),
+            *_shares(run, r, max(r["ideal_flops"], r["ideal_bytes"])),
         )
         for r in run.get("speed_ratios", ())
     ]
@@ -174,17 +241,17 @@ def speed_table(run: Mapping[str, Any]) -> Table:
         "of all requests from prompt to last token, first variant over this one; "
         "the larger counts. What the engine does "
         "besides matrix products is not included. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1), "
-        "where the interval excludes 1. dense-again: the dense model against itself, what a ratio shows by chance."
+        "where the interval clears 1 and dense against itself. dense-again: the dense model against itself, what a "
+        "ratio shows by chance."
     )
     return Table("Speed against the first variant, predicted and measured", head, tuple(rows), note)
 
 
-def _shares(r: Mapping[str, Any], ideal: float) -> tuple[str, str]:
+def _shares(run: Mapping[str, Any], r: Mapping[str, Any], ideal: float) -> tuple[str, str]:
     """Of the ideal, and of its gain; empty where no gain was possible. A gain that is not shown has no share."""
     if ideal <= 1 + _NO_GAIN:
         return "", ""
-    shown = r["ci_low"] is not None and not r["ci_low"] <= 1 <= r["ci_high"]
-    return percent(r["ratio"] / ideal, 0), percent((r["ratio"] - 1) / (ideal - 1), 0) if shown else ""
+    return percent(r["ratio"] / ideal, 0), percent((r["ratio"] - 1) / (ideal - 1), 0) if is_shown(run, r) else ""
 
 
 def ratio_interval(ratio: Mapping[str, Any]) -> str:
@@ -231,14 +298,13 @@ def capacity_table(run: Mapping[str, Any]) -> Table:
     for v in run["variants"]:
         if s := v["serving"]:
             forecast = s.get("forecast", {})
-            freed = (run["variants"][0]["parameters"] - v["parameters"]) * BY_NAME[s["dtype"]].item_bytes
             measured = (
                 f"{s['kv_bytes_per_token']:,}",
                 _count(forecast.get("kv_bytes_per_token")),
                 _count(s.get("kv_blocks")),
             )
             capacity = (f"{s['kv_capacity_tokens']:,}", _count(forecast.get("kv_capacity_tokens")))
-            rows.append((v["name"], *measured, *capacity, f"{freed // s['kv_bytes_per_token']:,}"))
+            rows.append((v["name"], *measured, *capacity, f"{tokens_gained(run, v):,}"))
     note = (
         "KV bytes per token do not change with FFN pruning. All variants were given the "
         "same cache size here; an engine that takes "

@@ -9,6 +9,7 @@ from harness.core.labels import width_text
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 from reports.figures import interval, measured, mebibytes, percent
 from reports.parts import Section, Table
+from reports.sections.serving import ratio_text
 
 
 def section(run: Mapping[str, Any]) -> Section:
@@ -70,8 +71,7 @@ def _speed(run: Mapping[str, Any], pair: tuple[str, str, int]) -> str:
     """The ratio of speeds over pairs of passes, as everywhere else; pair: variant, baseline, concurrency."""
     for r in run.get("speed_ratios", ()):
         if r["quantity"] == "output_tok_s" and (r["variant"], r["baseline"], r["concurrency"]) == pair:
-            known = "" if r["ci_low"] is None else f" ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
-            return f"{r['ratio']:.2f}x{known}"
+            return ratio_text(r)
     return ""
 
 

@@ -19,17 +19,31 @@
     return {
       background: null, font: "system-ui, sans-serif",
       view: { stroke: line }, rule: { color: ink },
-      axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500 },
-      legend: { labelColor: ink, titleColor: soft }, point: { color: of("--accent") },
+      axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500, labelFontSize: 12, titleFontSize: 12.5 },
+      legend: { labelColor: ink, titleColor: soft, labelFontSize: 12, titleFontSize: 12 }, text: { fontSize: 12 }, point: { color: of("--accent") },
     };
   };
+  let picked = "";
+  const emphasise = (holder) => {
+    const view = drawn.get(holder), names = JSON.parse(holder.dataset.names);
+    if (view && names.length) view.signal("highlight", names.includes(picked) ? picked : "").runAsync();
+  };
+  const legends = [...document.querySelectorAll(".legend button")];
+  for (const button of legends) {
+    button.addEventListener("click", () => {
+      picked = picked === button.dataset.name ? "" : button.dataset.name;
+      for (const each of legends) each.setAttribute("aria-pressed", String(each.dataset.name === picked));
+      for (const holder of drawn.keys()) emphasise(holder);
+    });
+  }
   const draw = async (holder) => {
-    if (drawn.has(holder)) return;
+    if (drawn.has(holder) || holder.closest("details:not([open])")) return;
     drawn.set(holder, null);
     const options = { renderer: "svg", actions: false, ast: true, config: theme(), tooltip: { theme: dark.matches ? "dark" : "light" } };
     const made = await vegaEmbed(holder, specs[holder.dataset.chart], options);
     drawn.set(holder, made.view);
     holder.dataset.drawn = "yes";
+    emphasise(holder);
     if ("picks" in holder.dataset) made.view.addEventListener("click", (event, item) => pick(made.view, event, item));
   };
   const holders = [...document.querySelectorAll("[data-chart]")];
@@ -39,7 +53,7 @@
   holders.forEach((holder) => watcher.observe(holder));
   const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
   const drawRest = () => {
-    const next = holders.find((holder) => !drawn.has(holder));
+    const next = holders.find((holder) => !drawn.has(holder) && !holder.closest("details:not([open])"));
     if (next) draw(next).then(() => whenIdle(drawRest));
   };
   addEventListener("load", () => whenIdle(drawRest));
@@ -54,7 +68,24 @@
     whenIdle(drawRest);
   };
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { document.querySelectorAll("details").forEach((d) => { d.open = true; }); holders.forEach(draw); });
+  addEventListener("beforeprint", () => holders.forEach(draw));
+  document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () => whenIdle(drawRest)));
+  const unfold = () => {
+    const section = document.getElementById(location.hash.slice(1)), fold = section && section.querySelector("details");
+    if (fold && section.className === "whole") fold.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    const text = button.previousElementSibling;
+    const select = () => getSelection().selectAllChildren(text); // where nothing may be written to the clipboard
+    button.addEventListener("click", () => {
+      const told = () => { button.textContent = "copied"; setTimeout(() => { button.textContent = "copy"; }, 1500); };
+      if (navigator.clipboard) navigator.clipboard.writeText(text.textContent).then(told, select);
+      else select();
+    });
+  }
 
   const pick = (view, event, item) => {
     const row = item && item.datum;
@@ -83,10 +114,24 @@
     return parent;
   };
   const plain = (text) => write(make("span"), text);
-  const written = (row) => {
+  // where two texts differ, between what they begin and end with alike: [start, end] in the first
+  const difference = (text, other) => {
+    const a = [...text], b = [...other];
+    let start = 0, end = 0;
+    while (start < a.length && start < b.length && a[start] === b[start]) start += 1;
+    while (end < a.length - start && end < b.length - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end += 1;
+    return [a.slice(0, start).join("").length, text.length - a.slice(a.length - end).join("").length];
+  };
+  const compared = (block, text, other) => {
+    const [start, end] = difference(text, other);
+    write(block, text.slice(0, start));
+    if (end > start) block.append(write(make("em", undefined, "differs"), text.slice(start, end)));
+    return write(block, text.slice(end));
+  };
+  const written = (row, other) => {
     const block = make("pre");
     block.tabIndex = 0;
-    if (row[5] < 0) return write(block, row[1]);
+    if (row[5] < 0) return other === undefined ? write(block, row[1]) : compared(block, row[1], other);
     write(block, row[1].slice(0, row[5]));
     block.append(write(make("mark"), row[1].slice(row[5])));
     return block;
@@ -104,7 +149,7 @@
     const before = () => new Map((task().variants[data.base] || []).map((row) => [row[0], row]));
     const lists = () => {
       const names = Object.keys(task().variants);
-      fill(chosen.variant, names.map((name) => [name, name]), chosen.variant.value || names[1] || names[0]);
+      fill(chosen.variant, names.map((name) => [name, name]), chosen.variant.value || (names.includes(data.open) ? data.open : names[1] || names[0]));
       const seen = new Set(Object.values(task().variants).flatMap((all) => all.flatMap((row) => row[3])));
       const known = kinds.map((kind, i) => [String(i), kind]).filter(([i]) => seen.has(Number(i)));
       fill(chosen.kind, [["", "all"], ["right", "right"], ["failed", "any but right"], ...known], chosen.kind.value);
@@ -120,10 +165,15 @@
     };
     const verdict = (row) => (row[2] === 1 ? "right" : row[2] === 0 ? "wrong" : "not judged");
     const outcome = (row) => [verdict(row), ...row[3].map((i) => kinds[i]).filter((kind) => kind !== "wrong"), ...(row[6] ? [`${row[6]} is not in the sandbox`] : [])].join(", ");
-    const side = (name, row) => {
+    const side = (name, row, other) => {
       const box = make("div");
       box.append(make("h4", row ? `${name}: ${outcome(row)}${row[4] === null ? "" : `, ${row[4]} tokens`}` : name));
-      box.append(row ? written(row) : make("p", "no answer kept here"));
+      box.append(row ? written(row, other) : make("p", "no answer kept here"));
+      const gold = row && task().golds[row[0]];
+      if (gold && row[7]) {
+        const read = make("p", "read as ");
+        box.append(row[2] === 0 ? compared(read, row[7], gold) : write(read, row[7]));
+      }
       return box;
     };
     const open = (item, row, old, button) => {
@@ -133,9 +183,10 @@
       const detail = make("div", undefined, "detail");
       const prompt = make("div");
       prompt.append(make("h4", "prompt"), write(Object.assign(make("pre"), { tabIndex: 0 }), task().prompts[row[0]] || ""));
-      const pair = make("div", undefined, "pair");
+      const pair = make("div", undefined, "pair"), gold = task().golds[row[0]];
+      if (gold) prompt.append(make("h4", "right answer"), write(Object.assign(make("pre", undefined, "gold"), { tabIndex: 0 }), gold));
       if (chosen.variant.value !== data.base) pair.append(side(data.base, old));
-      pair.append(side(chosen.variant.value, row));
+      pair.append(side(chosen.variant.value, row, chosen.variant.value !== data.base && old ? old[1] : undefined));
       detail.append(prompt, pair);
       item.append(detail);
     };
@@ -174,7 +225,12 @@
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     byId("previous").addEventListener("click", () => turn(-1));
     byId("next").addEventListener("click", () => turn(1));
+    chosen.flip.value = "lost"; // what pruning broke, where it broke something
     filter();
+    if (!rows.length) {
+      chosen.flip.value = "";
+      filter();
+    }
     // what a click on a chart asks for: the arm's variant nearest to the place, or the variant itself, and the kind
     const show = (row, removed) => {
       if (!data.tasks[row.task]) return;

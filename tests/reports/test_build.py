@@ -25,7 +25,8 @@ def rendered(tmp_path: Path, run: dict[str, Any]) -> tuple[str, str]:
 def test_a_single_variant_renders_and_unknown_is_not_zero(tmp_path: Path) -> None:
     html, markdown = rendered(tmp_path, RUN)
     for text in (html, markdown):
-        assert "unknown" in text and "90.0 %" in text and "82.6 % to 94.5 %" in text
+        shown = text.replace("\u00a0", " ")  # in HTML a unit is never torn from its number
+        assert "unknown" in shown and "90.0 %" in shown and "82.6 % to 94.5 %" in shown
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,17 @@ def test_the_verdict_says_what_run_json_says() -> None:
     assert "25.0 % of the FFN neurons (10.0 % of all parameters)" in sentence
     assert "from 90.0 % (90 right) to 85.0 % (85 right): -5.0 points, 95 % interval -11.0 to +1.0, n = 100" in sentence
     assert cost == "Nothing off target was measured." and "its speed was not measured" in gain
+
+
+def test_a_heading_is_not_doubled_and_empty_columns_are_left_out(tmp_path: Path) -> None:
+    text = rendered(tmp_path, RUN)[1]
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    assert len(headings) == len(set(headings)) and {"Summary", "Accuracy", "Provenance"} <= set(headings)
+    serving = {"concurrency": [], "weight_bytes": 1, "kv_bytes_per_token": 1, "kv_capacity_tokens": 1, "device": "cpu"}
+    run = copy.deepcopy(RUN)
+    run["variants"][0]["serving"] = {**serving, "dtype": "float32", "output_tokens": 1}
+    text = rendered(tmp_path, run)[1]
+    assert "| variant | weights |\n" in text and "engine's memory |" not in text
 
 
 def test_no_run_and_a_damaged_run_are_one_line(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_hub_reads_the_results_back(run: dict[str, Any]) -> None:
     variant = next(v for v in run["variants"] if v["name"] == "selective-S-0.2")
     found = {result.dataset_name: result.metric_value for result in card.data.eval_results or ()}
     assert found == {task: pytest.approx(e["value"], abs=1e-6) for task, e in variant["eval"].items()}
-    assert "| mini_math | exact_match | 400 | 99.5 % | 95.2 % |" in card.text and "Prune up to here" not in card.text
+    assert "| mini_math | exact_match | 400 | 99.5 % | 95.2 % |" in card.text and "Target only" not in card.text
 
 
 def test_a_path_of_this_machine_stays_here(run: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def test_a_run_without_a_command_shows_none(run: dict[str, Any]) -> None:
 
 def test_without_a_name_it_is_the_card_of_the_verdict(run: dict[str, Any]) -> None:
     text = render(run)
-    assert "# tiny-math, selective-best-0.5" in text and "Prune up to here to lose less than 5 points" in text
+    assert "# tiny-math, selective-best-0.5" in text and "shown to lose less than 5 points on mini_math" in text
 
 
 def test_what_the_original_claims_of_itself_is_not_carried_on(run: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from harness.core.run_file import read_run
 from reports.build import write_reports
 from reports.figures import measured, percent
-from tests.support.runs import EXAMPLE, HOSTILE, write_samples
+from tests.support.runs import EXAMPLE, HOSTILE, answer, write_samples
 
 SEEN = "[...document.querySelectorAll('#answers .row')].length"
 
@@ -36,6 +38,7 @@ def opened(chromium: Any, page_file: Path, request: pytest.FixtureRequest) -> It
     page.on("request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
     page.goto(page_file.as_uri())
     page.wait_for_selector("#samples[data-ready]", state="attached")
+    page.select_option("#flip", "")
     yield page, heard
     context.close()
 
@@ -44,6 +47,10 @@ def draw_all(page: Any) -> None:
     for holder in page.query_selector_all("[data-chart]"):
         holder.scroll_into_view_if_needed()
     page.wait_for_selector("[data-chart]:not([data-drawn])", state="detached")
+
+
+def unfold(page: Any) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
 
 
 def found(page: Any) -> str:
@@ -63,8 +70,9 @@ def test_every_chart_is_drawn_and_nothing_is_said(opened: tuple[Any, list[str]])
 def test_the_figures_are_those_of_run_json(opened: tuple[Any, list[str]], sweep_folder: Path) -> None:
     page, run = opened[0], read_run(sweep_folder)
     script = """(title) => [...document.querySelectorAll('.table')]
-        .filter((t) => t.querySelector('h3').textContent === title)
-        .flatMap((t) => [...t.querySelectorAll('tbody tr')].map((r) => [...r.cells].map((c) => c.textContent)))"""
+        .filter((t) => t.querySelector('.scroll').ariaLabel === title)
+        .flatMap((t) => [...t.querySelectorAll('tbody tr')])
+        .map((r) => [...r.cells].map((c) => c.textContent.replaceAll('\u00a0', ' ')))"""
     points = {(row[0], row[1], row[3]): row[5] for row in page.evaluate(script, "Every point") if row[0] != "dense"}
     expected = {
         (p["arm"], percent(p["ratio_requested"]), p["task"]): measured(p["metric"], p["value"])
@@ -121,6 +129,27 @@ def test_an_answer_opens_beside_the_dense_one_with_its_loop_marked(opened: tuple
     assert page.query_selector(".detail") is None
 
 
+def test_answers_open_at_what_the_recommended_variant_got_wrong(
+    chromium: Any, sweep_folder: Path, tmp_path: Path
+) -> None:
+    """With the right answer, and marked where the pruned model's differs from it and from the dense model's."""
+    folder = tmp_path / "run"
+    shutil.copytree(sweep_folder, folder)
+    files = {v["name"]: v["eval"]["mini_math"]["samples"] for v in read_run(folder)["variants"]}
+    for name, said in (("dense", "8"), ("selective-best-0.5", "18<b>")):
+        row = {**answer(3, f"Then 5+3={said}. #### {said}", said == "8", []), "prediction": said, "gold": "8"}
+        (folder / files[name]).write_text(json.dumps(row), encoding="utf-8")
+    page = chromium.new_page()
+    page.goto(write_reports(folder, ("html",))["html"].as_uri())
+    page.wait_for_selector("#samples[data-ready]", state="attached")
+    assert (page.input_value("#variant"), page.input_value("#flip")) == ("selective-best-0.5", "lost")
+    page.click("#answers .row >> nth=0")
+    assert page.inner_text(".detail .gold") == "8"
+    assert page.locator(".pair p").all_inner_texts() == ["read as 8", "read as 18<b>"]
+    assert page.locator(".differs").all_inner_texts() == ["18<b>. #### 18<b>", "18<b>"]
+    page.close()
+
+
 def test_a_click_on_a_failure_kind_shows_such_answers(opened: tuple[Any, list[str]]) -> None:
     page, _ = opened
     holder = page.query_selector("[data-picks] >> nth=2")  # random
@@ -174,7 +203,7 @@ def test_axe_finds_nothing_serious(opened: tuple[Any, list[str]]) -> None:
     page, _ = opened
     draw_all(page)
     page.click("#answers .row >> nth=0")
-    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    unfold(page)
     violations = axe.run(page).response["violations"]
     serious = [
         f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations if v["impact"] in ("serious", "critical")
@@ -208,11 +237,94 @@ def test_a_click_on_another_tasks_bar_shows_that_task(chromium: Any, tmp_path: P
     page = chromium.new_page()
     page.goto(write_reports(tmp_path, ("html",))["html"].as_uri())
     page.wait_for_selector("#samples[data-ready]", state="attached")
+    unfold(page)
     draw_all(page)
     bar = page.locator("[data-picks]").nth(1).locator(".role-mark path").first
     bar.scroll_into_view_if_needed()
     bar.click()
     assert (page.input_value("#task"), page.input_value("#variant")) == ("mini_facts", "dense")
+    page.close()
+
+
+def test_the_deciding_table_needs_no_sideways_scrolling_on_a_phone(opened: tuple[Any, list[str]]) -> None:
+    page, _ = opened
+    page.set_viewport_size({"width": 390, "height": 844})
+    cells = page.evaluate("""[...document.querySelectorAll('#trade-off td, #claims td')].map((c) => {
+        const box = c.getBoundingClientRect(); return [box.left, box.right]; })""")
+    assert len(cells) > 100 and min(left for left, _ in cells) >= 0 and max(right for _, right in cells) <= 390
+    labels = page.evaluate("[...document.querySelectorAll('#trade-off .chosen td')].map((c) => c.dataset.label)")
+    assert labels == page.evaluate("[...document.querySelectorAll('#trade-off th')].map((h) => h.textContent)")
+
+
+def test_no_text_of_a_chart_is_smaller_than_12_px_and_no_chart_has_a_legend_of_its_own(
+    opened: tuple[Any, list[str]],
+) -> None:
+    page, _ = opened
+    draw_all(page)
+    sizes = page.evaluate("""[...document.querySelectorAll('.chart svg')].flatMap((svg) => {
+        const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+        return [...svg.querySelectorAll('text')].map((t) => scale * parseFloat(getComputedStyle(t).fontSize)); })""")
+    assert len(sizes) > 100 and min(sizes) >= 11.95
+    assert page.locator(".chart .role-legend-symbol").count() == 0
+    names = page.evaluate("[...document.querySelectorAll('.bar .legend button')].map((b) => b.dataset.name)")
+    assert names == ["selective-S", "selective-best", "random", "reverse-S"]
+    assert page.locator(f".legend [data-name='{names[0]}']").count() == 1
+
+
+def test_a_click_on_the_legend_highlights_in_every_chart_and_navigation_stays(opened: tuple[Any, list[str]]) -> None:
+    page, heard = opened
+    draw_all(page)
+    page.evaluate("document.getElementById('claims').scrollIntoView()")
+    page.click(".bar [data-name=random]")
+    assert page.get_attribute(".bar [data-name=random]", "aria-pressed") == "true"
+    assert page.locator("nav").bounding_box()["y"] < 40
+    marks = "[...c.querySelectorAll('.mark-line path, .mark-symbol path')]"
+    faint = f"""[...document.querySelectorAll('#accuracy .chart, #trade-off .chart')].map(
+        (c) => {marks}.some((p) => p.getAttribute('opacity') < 0.2))"""
+    page.wait_for_function(f"({faint}).every(Boolean)")
+    areas = "[...document.querySelectorAll('[data-picks] .mark-area path')]"
+    assert page.evaluate(f"{areas}.every((p) => Number(p.getAttribute('opacity') ?? 1) === 1)")  # of another legend
+    page.click(".bar [data-name=random]")
+    page.wait_for_function(f"!({faint}).some(Boolean)")
+    page.click("#failures [data-name=loop]")
+    page.wait_for_function(f"{areas}.some((p) => Number(p.getAttribute('opacity')) === 0.2)")
+    assert heard == []
+
+
+def test_a_command_is_copied(chromium: Any, page_file: Path) -> None:
+    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.click("[data-copy] >> nth=0")
+    page.wait_for_function("document.querySelector('[data-copy]').textContent === 'copied'")
+    command = page.inner_text(".command pre >> nth=0")
+    assert page.evaluate("navigator.clipboard.readText()") == command and command.startswith("harness run")
+    context.close()
+
+
+def test_the_page_links_to_the_paper(opened: tuple[Any, list[str]]) -> None:
+    assert opened[0].locator("a[href='https://arxiv.org/abs/2604.27115']").count() == 1
+
+
+def test_it_prints_on_few_pages(opened: tuple[Any, list[str]]) -> None:
+    page, _ = opened
+    draw_all(page)
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))) <= 8
+
+
+def test_a_single_runs_page_is_verdict_summary_and_answers(chromium: Any, tmp_path: Path) -> None:
+    run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    run |= {"sweep": None, "claims": [], "recoveries": [], "variants": run["variants"][:2]}
+    write_samples(tmp_path, run, 30)
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = chromium.new_page()
+    page.goto(write_reports(tmp_path, ("html",))["html"].as_uri())
+    shown = page.evaluate("[...document.querySelectorAll('h2')].filter((h) => !h.closest('summary')).map((h) => h.id)")
+    assert shown == ["summary-title", "samples-title"] and not page.is_visible("#accuracy table")
+    assert page.inner_text("main").count("-0.2 (-1.5 to +0.8)") == 1
+    page.click("nav a[href='#accuracy']")
+    page.wait_for_selector("#accuracy table >> nth=0", state="visible")
+    page.wait_for_selector("#accuracy [data-chart]:not([data-drawn])", state="detached")
     page.close()
 
 
@@ -227,5 +339,6 @@ def test_without_scripts_every_figure_is_still_there(chromium: Any, page_file: P
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(page_file.as_uri())
-    assert "28.0 % (23.5 % to 29.5 %)" in page.inner_text("#claims") and page.locator("tbody tr").count() > 300
+    claims = page.inner_text("#claims").replace("\u00a0", " ")
+    assert "28.0 % (23.5 % to 29.5 %)" in claims and page.locator("tbody tr").count() > 300
     context.close()

@@ -23,6 +23,7 @@ class SampleRecord:
         score: From 0 to 1 where an answer is neither right nor wrong: for the task similarity, how alike it is to
             the dense model's.
         missing_module: What the program could not import in the sandbox, where that ended it: numpy.
+        gold: The right answer as the task gives it; None where there is none, or it is not a text.
     """
 
     doc_id: int | None
@@ -40,6 +41,7 @@ class SampleRecord:
     reasoning: str | None = None
     score: float | None = None
     missing_module: str | None = None
+    gold: str | None = None
 
 
 @dataclass(frozen=True)

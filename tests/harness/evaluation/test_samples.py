@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from harness.evaluation.samples import graded_record, sample_records
+from harness.evaluation.samples import builtin_record, graded_record, sample_records
 from tasks.failures import FailureKind, GradedAnswer
 from tasks.generation import Generation
 from tasks.registry import find_task
@@ -30,3 +30,12 @@ def test_a_row_names_the_missing_module(module: str | None) -> None:
     sample["resps"] = [[Generation(TEXT)]]  # graded in another process
     (row,) = sample_records(find_task("mbpp"), [{**sample, **flags}])
     assert row.missing_module is None
+
+
+@pytest.mark.parametrize(("target", "gold"), [("#### 8", "#### 8"), ("", None), (2, None)])
+def test_a_row_has_the_right_answer_where_it_is_a_text(target: object, gold: str | None) -> None:
+    flags = {f"fail_{kind}": 0.0 for kind in FailureKind}
+    sample = {"doc_id": 0, "doc": {"entry_point": "f"}, "arguments": [("", {})], "pass@1": 0.0, "target": target}
+    (row,) = sample_records(find_task("mbpp"), [{**sample, **flags, "resps": [[Generation(TEXT)]]}])
+    assert row.gold == gold
+    assert builtin_record({**sample, "resps": [[Generation(TEXT)]]}, 0.0).gold == gold
