@@ -101,7 +101,8 @@ def test_a_run_is_read_as_it_was_written() -> None:
     for found_row, row in zip(values["variants"], raw["variants"], strict=True):
         serving = {**row["serving"], "engine": None} if row["serving"] else None
         evals = {task: {**newer, **value} for task, value in row["eval"].items()}
-        assert found_row == {**new, **row, "eval": evals, "serving": serving}
+        training = {"parts": [], **row["training"]} if row.get("training") else None
+        assert found_row == {**new, **row, "eval": evals, "serving": serving, "training": training}
     assert values["comparisons"] == raw["comparisons"] and values["claims"] == raw["claims"]
 
 
