@@ -21,7 +21,7 @@ from harness.core.types.run import RunResult
 from harness.pipeline.python_arguments import out_path, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
-LAPTOP = ROOT / "reports" / "example" / "laptop"
+LAPTOP = ROOT / "tests" / "golden" / "laptop"  # of an older version
 HEAVY = ("numpy", "torch", "transformers", "vllm", "lm_eval", "pydantic", "yaml", "click", "rich")
 
 

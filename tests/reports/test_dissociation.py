@@ -13,9 +13,9 @@ from harness.core import run_rows
 from reports.build import write_reports
 from reports.sections.dissociation import dissociation_sentences, matrix_chart, matrix_table, section
 from reports.verdict import commands, verdict
-from tests.support.runs import EXAMPLE
+from tests.support.runs import EXAMPLES
 
-RUN: dict[str, Any] = json.loads((EXAMPLE.parents[1] / "dissociate-tiny-math" / "run.json").read_text(encoding="utf-8"))
+RUN: dict[str, Any] = json.loads((EXAMPLES / "dissociate-tiny-math" / "run.json").read_text(encoding="utf-8"))
 
 
 def test_the_matrix_holds_the_shares_of_right_answers() -> None:

@@ -17,7 +17,7 @@ import pytest
 from harness.core.errors import MeasurementError, UsageError
 from harness.publish import trackers
 from harness.publish.trackers import TRACKERS, series, track, where_to_look
-from tests.support.runs import EXAMPLE, RUN, VARIANT
+from tests.support.runs import EXAMPLE, EXAMPLES, RUN, VARIANT
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_tracking_that_breaks_off_is_no_finished_run(
 
 @pytest.mark.parametrize("example", ["laptop", "serving-tiny-math"])
 def test_no_figure_takes_the_place_of_another(example: str) -> None:
-    run = json.loads((EXAMPLE.parents[1] / example / "run.json").read_text(encoding="utf-8"))
+    run = json.loads((EXAMPLES / example / "run.json").read_text(encoding="utf-8"))
     found = dict(series(run))
     for v in run["variants"]:
         step = found[round(1000 * v["ratio_neurons"])]
