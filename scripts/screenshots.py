@@ -31,6 +31,7 @@ def shoot(browser: Any, url: str, scheme: str, name: str, selector: str | None, 
     settled(page)
     if selector == "#samples":
         page.select_option("#variant", "random-0.3-seed33")
+        page.select_option("#flip", "")
         page.select_option("#kind", label="truncated")
         page.click("#answers .row >> nth=0")
     if selector:
