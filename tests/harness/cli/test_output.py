@@ -136,7 +136,7 @@ def test_a_sweep_ends_with_the_line_that_writes_what_it_recommends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(EXAMPLES / "laptop" / "run.json", tmp_path / "run.json")
-    plan = tmp_path / "arms" / "selective-best-0.5" / "plan.safetensors"
+    plan = tmp_path / "arms" / "selective-best-0.35" / "plan.safetensors"
     plan.parent.mkdir(parents=True)
     plan.touch()
     output.show_sweep(tmp_path, False)
