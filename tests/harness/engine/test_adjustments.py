@@ -38,7 +38,7 @@ def test_adjustments_come_back_and_are_checked(tmp_path: Path) -> None:
             load_adjustments(plan, widths, hidden)
 
 
-@pytest.fixture(scope="module", params=["qwen2", "opt"])
+@pytest.fixture(scope="module", params=["qwen2", pytest.param("opt", marks=pytest.mark.thorough)])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Without and with a bias of its own in the down projection."""
     return build_model(request.param, tmp_path_factory.mktemp(request.param) / "m")

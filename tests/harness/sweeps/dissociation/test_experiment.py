@@ -16,8 +16,8 @@ from pruning.plan import load_plan
 from tests.support.cli import harness, invoke
 
 SMALL = [
-    *("dissociate", "tiny-math", "--task", "mini_math,mini_facts", "--limit", "12", "--calibration-samples", "16"),
-    *("--matched-sets", "2", "--random-sets", "2", "--calibration-seeds", "2", "--threads", "1", "--json"),
+    *("dissociate", "tiny-math", "--task", "mini_math,mini_facts", "--limit", "6", "--calibration-samples", "16"),
+    *("--matched-sets", "2", "--random-sets", "2", "--calibration-seeds", "1", "--threads", "1", "--json"),
 ]
 
 
