@@ -154,7 +154,7 @@ def same_number(prediction: str | None, reference: str) -> bool:
 
 
 def before_number(text: str) -> str | None:
-    """The text before the first number, normalised and without brackets; None if there is no number."""
+    """The text before the first number, normalised and without brackets; None for a text without a number."""
     plain = _simplified(text[:LONGEST])
     found = _NUMBER.search(plain)
     return plain[: found.start()].strip(" ([]>*_:\"'") if found else None

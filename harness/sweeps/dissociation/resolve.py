@@ -78,7 +78,7 @@ class DissociationForecast:
     Attributes:
         neurons: Of a reverse set, in every layer of `intermediate_size`.
         interventions: How many are evaluated, besides the dense model; `evaluations`: on one task each.
-        items: Task -> items that are asked.
+        items: Task -> number of test items.
     """
 
     model: str

@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from harness.cli.main import cli
 from harness.cli.options import NO_OPTION, typed_command
 from harness.config.settings import FIELDS, preset_text, presets
-from harness.core.errors import UsageError
 from harness.publish.trackers import TRACKERS
 from scripts.write_schema import CONFIG
 from tests.support.cli import harness, in_a_process
@@ -369,47 +368,3 @@ def test_a_key_does_not_get_into_run_json(given: list[str]) -> None:
     command = typed_command(["serve", "my model", *given, "--port", "1"])
     assert "secret" not in command
     assert command.startswith("harness serve 'my model' --api-key") and command.endswith(" --port 1")
-
-
-ENGINES = ("run", "sweep", "recover", "score", "prune", "eval", "bench", "serve", "chat")  # start one, or may
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_command_with_an_engine_takes_its_gpus_and_vllms_own_options(name: str) -> None:
-    options = {option.name: option for option in COMMANDS[name,].params}
-    assert options["tensor_parallel"].opts == ["--tensor-parallel"] and options["engine_arg"].opts == ["--engine-arg"]
-    assert options["engine_arg"].multiple
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("run", "--dry-run"),
-        ("sweep", "--dry-run"),
-        ("recover", "tiny-math", "--dry-run"),
-        ("eval", "tiny-math"),
-        ("bench", "tiny-math"),
-        ("serve", "tiny-math"),
-        ("chat", "tiny-math", "tiny-math"),
-        ("score", "tiny-math", "--out", "scores"),
-    ],
-    ids=" ".join,
-)
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        (("--engine-arg", "model=x"), "--engine-arg: model is set already"),
-        (("--engine-arg", "block_size=32", "--engine-arg", "block_siz=1"), "did you mean block_size?"),
-        (("--tensor-parallel", "2"), "GPUs and none is here"),
-    ],
-    ids=["ours", "unknown", "gpus"],
-)
-def test_an_engine_that_could_not_start_is_refused_before_any_work(
-    command: tuple[str, ...], option: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    made = CliRunner().invoke(cli, [*command, *option])
-    assert isinstance(made.exception, UsageError) and said in str(made.exception)
-    assert not list(tmp_path.iterdir())
