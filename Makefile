@@ -1,6 +1,5 @@
 PYTHON ?= python3
 BIN := .venv/bin
-comma := ,
 # a worker a core; one that starts engines takes 1 to 2 GiB
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 .DEFAULT_GOAL := help
@@ -64,8 +63,8 @@ smollm2-math: install-dev ## a 135M model with a real task accuracy, 15 to 50 mi
 
 smollm2-skills: install-dev ## a 135M model with three skills: word problems, facts, functions
 	$(BIN)/harness recover smollm2-135m --arms dense --out runs/smollm2-skills \
-	  --task mini_math,mini_facts,mini_code$(if $(HARNESS_DATA_DIR),$(comma)wikitext) \
-	  --mixture mini_math=400,mini_facts=140,mini_code=20,text=9 --samples 5690 --epochs 1 \
+	  --task mini_math,mini_facts,mini_code \
+	  --mixture mini_math=680,mini_facts=112,mini_code=24,text=9 --samples 3640 --epochs 1 \
 	  --packing --batch 1 --learning-rate 3e-4 --curve 0 --limit 200
 
 recovery: install         ## what fine-tuning recovers on the embedded model: 4 arms, 2 ratios, 3 seeds

@@ -45,6 +45,9 @@ _EXPRESSIONS.filters |= {"of_ideal": of_ideal, "of_gain": of_gain}
 def documents() -> Mapping[str, Any]:
     """Every committed JSON file with figures, by its name in an expression; run.json in the present version."""
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in ROOT.glob("docs/*.json")}
+    found |= {
+        file.parent.name: json.loads(file.read_text("utf-8")) for file in ROOT.glob("reports/example/*/results.json")
+    }
     found |= {file.parent.name: read_run(file.parent) for file in ROOT.glob("reports/example/*/run.json")}
     return {name.replace("-", "_"): document for name, document in found.items()}
 

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import click
 from benchmarks.gpu_check import engine_parts, pruning_parts, recovery_part
 from benchmarks.gpu_check.report import RESULTS, failed, read_results, write_report, write_results
 from benchmarks.gpu_check.subjects import RATIOS, TINY, Amount, Subject, subjects_of
+from harness.config.engine_options import parse_engine_options
 from harness.core.errors import HarnessError, UsageError, first_line
 from harness.core.files import check_disk
 from harness.core.memory import release_memory
@@ -109,17 +110,18 @@ def outcome(job: Job, threads: int | None = None) -> dict[str, Any]:
 
 
 def new_results(out: Path, name: str) -> dict[str, Any]:
-    """Results without entries, or with those of an earlier call on the same device with the same versions."""
+    """Results without entries, or with those and the commands of earlier calls on the same device and versions."""
+    command = shlex.join(["python", "-m", "benchmarks.gpu_check", *sys.argv[1:]])
     found = {
         "hardware_name": name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "benchmarks.gpu_check", *sys.argv[1:]]),
         "versions": versions(),
         "hardware": hardware(),
     }
     before = read_results(out) if (out / RESULTS).exists() else {}
     same = all(before.get(key) == found[key] for key in ("hardware_name", "versions"))
-    return {**found, "parts": before["parts"] if same else []}
+    commands = dict.fromkeys([*(before["commands"] if same else []), command])
+    return {**found, "commands": list(commands), "parts": before["parts"] if same else []}
 
 
 def hardware_name() -> str:
@@ -142,6 +144,14 @@ def check_options(tiny: bool, shapes: Sequence[str], models: Sequence[Path]) -> 
         raise UsageError("torch sees no GPU here, and these measurements are of one; add --tiny to try them on a CPU")
 
 
+def engine_options(given: Sequence[str]) -> dict[str, Any]:
+    """vLLM's own options; raises UsageError where it does not have one, or it is of another type."""
+    try:
+        return dict(parse_engine_options(list(given)) or {})
+    except ValueError as error:
+        raise UsageError(f"--engine-arg: {error}") from error
+
+
 def check(tiny: bool, shapes: Sequence[str], models: Sequence[Path], parts: Sequence[str], **where: Any) -> list[str]:
     """Runs the parts and writes the report; returns the names of what failed."""
     check_options(tiny, shapes, models)
@@ -150,7 +160,7 @@ def check(tiny: bool, shapes: Sequence[str], models: Sequence[Path], parts: Sequ
     with ExitStack() as stack:
         work = where["work"] or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         names = ["tiny"] if tiny else list(shapes) or ([] if models else ["1.5b", "7b"])
-        amount = TINY if tiny else Amount()
+        amount = replace(TINY if tiny else Amount(), engine_arg=engine_options(where["engine_arg"]))
         subjects = subjects_of(names, models, work, amount)
         check_disk(work, sum(subject.disk_bytes() for subject in subjects))
         results = new_results(out, name)
@@ -165,6 +175,7 @@ def check(tiny: bool, shapes: Sequence[str], models: Sequence[Path], parts: Sequ
 @click.option("--shape", "shapes", type=click.Choice(["1.5b", "7b"]), multiple=True, help="Default: both.")
 @click.option("--model", "models", type=click.Path(path_type=Path), multiple=True, help="A checkpoint, instead.")
 @click.option("--parts", type=click.Choice(PARTS), multiple=True, help="Give it once for each part. Default: all.")
+@click.option("--engine-arg", multiple=True, help="An option of vLLM's, NAME=VALUE, as in `harness run`.")
 @click.option("--seconds", type=float, default=float("inf"), help="No part starts after so long.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Default: reports/example/GPU; with --tiny runs/gpu-check."

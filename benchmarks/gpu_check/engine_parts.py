@@ -13,6 +13,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError
 from harness.core.types.serving import ServingResult
 from harness.engine.devices import device_name
+from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import EngineSettings, whole_blocks, with_kv_cache, working_dtype
 from harness.engine.vllm_engine import Engines, engine, generate, weight_bytes
 from harness.engine.weight_swap import restore, swap
@@ -45,6 +46,7 @@ def config_of(subject: Subject) -> RunConfig:
         repeats=amount.repeats,
         output_tokens=amount.output_tokens,
         threads=amount.threads,
+        engine_arg=dict(amount.engine_arg),
     )
 
 
@@ -87,9 +89,7 @@ def _around_a_swap(subject: Subject) -> tuple[Answers, Answers, Answers, dict[st
 
 def _swap_settings(subject: Subject, model: ModelFolder) -> EngineSettings:
     longest = whole_blocks(2 * subject.amount.input_tokens + subject.amount.output_tokens)
-    return with_kv_cache(
-        model, EngineSettings(max_model_len=longest, max_num_seqs=_PROMPTS, threads=subject.amount.threads)
-    )
+    return with_kv_cache(model, engine_settings(config_of(subject), longest, _PROMPTS))
 
 
 def _answers(llm: Any, subject: Subject) -> Answers:

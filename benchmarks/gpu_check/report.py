@@ -55,7 +55,7 @@ def _publish(
     model: str, rows: Sequence[Variant], entries: Sequence[Entry], results: Mapping[str, Any], folder: Path
 ) -> None:
     ratios = [SpeedRatio(**ratio) for found in _inner(entries, "speed_ratios") for ratio in found]
-    made = build_run(model, "random prompts", rows, results["command"])
+    made = build_run(model, "random prompts", rows, " && ".join(results["commands"]))
     where = {key: results[key] for key in ("created", "versions", "hardware")} | {"model_kind": "unknown"}
     folder.mkdir(exist_ok=True)
     publish(replace(made, speed_ratios=tuple(ratios), **where), folder)
@@ -71,7 +71,9 @@ def report(results: Mapping[str, Any]) -> str:
     said = [
         f"# gpu-check on {markdown(results['hardware_name'])}",
         "",
-        f"{markdown(results['created'])}, `{results['command']}`; {markdown(versions)}.",
+        f"{markdown(results['created'])}; {markdown(versions)}.",
+        "",
+        *(f"    {command}" for command in results["commands"]),
         "",
         *_table(("part", "seconds", "result"), (_outcome(entry) for entry in results["parts"])),
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Amount:
     """How much the parts do.
 
     prompts: of the calibration's target; general ones are twice as many. steps: of training. threads: CPU threads, None
-    for all cores.
+    for all cores. engine_arg: vLLM's own options.
     """
 
     prompts: int = 48
@@ -64,6 +64,7 @@ class Amount:
     repeats: int = 3
     steps: int = 6
     threads: int | None = None
+    engine_arg: Mapping[str, Any] = field(default_factory=dict)
 
 
 TINY = Amount(

@@ -78,7 +78,7 @@ def test_the_disk_has_room_for_all_checkpoints_or_none_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(gpu_check, "check_options", lambda *_: None)
     with pytest.raises(StorageError, match=r"needs 54\.\d GiB and 40\.0 GiB are free"):
-        gpu_check.check(False, ["7b"], [], [], out=tmp_path / "out", work=tmp_path / "work", seconds=0.0)
+        gpu_check.check(False, ["7b"], [], [], out=tmp_path / "out", work=tmp_path / "work", seconds=0.0, engine_arg=())
     assert not list(tmp_path.iterdir())
 
 
@@ -178,7 +178,7 @@ def test_the_report_has_every_part_and_the_serving_figures_as_a_run(tmp_path: Pa
     assert [v.name for v in run.variants] == ["dense", "width-304", "width-240", "dense-online"]
     assert [v.serving.mode for v in run.variants if v.serving] == ["offline"] * 3 + ["online"]
     assert {(r.baseline, r.variant) for r in run.speed_ratios} == {("dense", "width-240")}
-    assert run.versions == recorded["versions"] and run.command == recorded["command"]
+    assert run.versions == recorded["versions"] and [run.command] == recorded["commands"]
     assert "Not measured on a GPU" in (tmp_path / "tiny" / "report.md").read_text(encoding="utf-8")
 
 
