@@ -1,4 +1,5 @@
-"""One row per architecture: which tensors the FFN's matrices are. A new family is a new row.
+"""One row per architecture: which tensors the FFN's matrices are. A new family is a new row, or the object of an entry
+point of another package in the group `harness.families`.
 
 A neuron is one column of the down projection together with its row in every other matrix of the FFN.
 """
@@ -16,6 +17,7 @@ from typing import Any
 from harness.core.bounded_read import is_count
 from harness.core.dtypes import BY_NAME, Dtype
 from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.installed import Installed
 from harness.core.types.pruning import ModelShape
 from pruning import tensors, vision_language
 from pruning.quantised import quantised_key
@@ -133,7 +135,7 @@ _GPT2_KEYS = {
     "max_position_embeddings": "n_positions",
 }
 _TOWER_LAYERS = "model.language_model.layers"
-FAMILIES: Mapping[str, Family] = {
+_OWN: Mapping[str, Family] = {
     family.model_type: family
     for family in (
         Family("llama", "LlamaForCausalLM"),
@@ -204,8 +206,14 @@ FAMILIES: Mapping[str, Family] = {
         ),
     )
 }
-_TOWERS = tuple(name for name, family in FAMILIES.items() if family.tower)
-_TEXT_MODELS = {name: family.architecture for name, family in FAMILIES.items() if not family.tower}
+FAMILIES: Mapping[str, Family] = Installed(
+    _OWN,
+    "harness.families",
+    "family",
+    lambda name, found: isinstance(found, Family) and found.model_type == name,
+)
+_TOWERS = tuple(name for name, family in _OWN.items() if family.tower)
+_TEXT_MODELS = {name: family.architecture for name, family in _OWN.items() if not family.tower}
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
 MOST_SIZES: Mapping[str, int] = {  # beyond any model there is, so that a damaged config.json ends before memory does

@@ -1,6 +1,7 @@
 """One registered pure function per metric: statistics in, float32 [layers, intermediate_size] out, higher = keep.
 
-A new metric is one function with its source in the docstring, decorated with @metric("name"). Notation: T the task's
+A new metric is one function with its source in the docstring, decorated with @metric("name"), or the object of an entry
+point of another package in the group `harness.metrics`. Notation: T the task's
 prompts, D the distractors, m_ij the mean over prompt i's tokens of |h_j|, mu and sigma its mean and population standard
 deviation over prompts, E a mean over tokens, W_j column j of down_proj.
 """
@@ -8,11 +9,13 @@ deviation over prompts, E a mean over tokens, W_j column j of down_proj.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from harness.core.errors import UsageError
+from harness.core.installed import Installed
 from harness.core.labels import metric_id, metric_label
 from harness.core.types.arrays import FloatArray
 from harness.core.types.pruning import ActivationStats, GroupStats
@@ -37,6 +40,7 @@ UNIT_FREE = {
 }
 OBS = "obs"  # removal order from the layer's second moments (pruning/obs.py), no function of the statistics here
 _EPSILON, _FREQUENCY_EPSILON = 1e-6, 1e-3
+_NAME = re.compile(r"(?!best$|obs$)[a-z][a-z0-9-]*")  # of another package's metric: part of file names and of keys
 
 
 def metric(name: str, needs: str = "") -> Callable[[Metric], Metric]:
@@ -52,13 +56,23 @@ def metric(name: str, needs: str = "") -> Callable[[Metric], Metric]:
 NEEDS[OBS] = "second moments"
 
 
+def _is_metric(name: str, found: object) -> bool:
+    return callable(found) and bool(found.__doc__) and bool(_NAME.fullmatch(name))
+
+
+_WITH_INSTALLED: Mapping[str, Metric] = Installed(METRICS, "harness.metrics", "metric", _is_metric)
+
+
 def known_metrics() -> list[str]:
-    return sorted({*METRICS, OBS})
+    return sorted({*_WITH_INSTALLED, OBS})
 
 
 def describe_metrics() -> tuple[tuple[str, str], ...]:
     """The name that users see and the first paragraph of what each is."""
-    rows = [(metric_label(name), " ".join(_first_paragraph(METRICS[name]).split()).rstrip(".:")) for name in METRICS]
+    rows = [
+        (metric_label(name), " ".join(_first_paragraph(function).split()).rstrip(".:"))
+        for name, function in _WITH_INSTALLED.items()
+    ]
     order = "removal order of the structured optimal brain surgeon on the layer's second moments (pruning/obs.py)"
     return (("best", "obs with re-fitted columns; the default for compression"), *rows, (OBS, order))
 
@@ -84,9 +98,22 @@ def check_metric(name: str, besides: tuple[str, ...] = ()) -> str:
 
 
 def score(stats: ActivationStats, names: Sequence[str] | None = None) -> dict[str, FloatArray]:
-    """The named metrics as float32, by default all that `stats` suffices for; raises UsageError for an unknown name."""
-    wanted = names if names is not None else [name for name in METRICS if _suffices(stats, name)]
-    return {name: METRICS[check_metric(name)](stats).astype(np.float32) for name in wanted}
+    """The named metrics as float32, by default all that `stats` suffices for.
+
+    Raises UsageError for an unknown name, and where a metric gives anything but a number for each neuron.
+    """
+    wanted = names if names is not None else [name for name in _WITH_INSTALLED if _suffices(stats, name)]
+    return {name: _table(stats, name) for name in wanted}
+
+
+def _table(stats: ActivationStats, name: str) -> FloatArray:
+    values = np.asarray(_WITH_INSTALLED[check_metric(name)](stats))
+    if values.shape != stats.down_norm.shape or values.dtype.kind not in "fiu":
+        raise UsageError(
+            f"the metric {name} gave {values.dtype} {list(values.shape)}, not a number for each of "
+            f"{list(stats.down_norm.shape)} neurons; mend its function"
+        )
+    return values.astype(np.float32)
 
 
 def _suffices(stats: ActivationStats, name: str) -> bool:

@@ -5,14 +5,12 @@ another package in the group `harness.tasks`, whose object is a `Task`.
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib.metadata
-import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.errors import UsageError, first_line
+from harness.core.errors import UsageError
+from harness.core.installed import Installed
 from harness.core.types.calibration import Example
 
 if TYPE_CHECKING:  # a task's code is imported when the task is looked up
@@ -21,7 +19,6 @@ if TYPE_CHECKING:  # a task's code is imported when the task is looked up
 TASKS_PATH = Path(__file__).parent
 # the paper's split seed; --seed is for random pruning and does not change the prompts that are scored
 CALIBRATION_SEED = 42
-_GROUP = "harness.tasks"
 FAMILY_NAMES = {  # name -> (task for a chat model, task for a base model)
     "gsm8k": ("gsm8k_boxed", "gsm8k_cot"),
     "gsm8k_platinum": ("gsm8k_platinum_boxed", "gsm8k_platinum_cot"),
@@ -47,47 +44,13 @@ _OBJECTS = {  # name -> where its Task is, in the form of an entry point
 }
 
 
-class _LazyTasks(Mapping[str, "Task"]):
-    """The tasks of a table name -> "module:attribute" and of installed packages; names alone cost no import."""
-
-    def __init__(self, objects: Mapping[str, str]) -> None:
-        self._own = objects
-
-    @functools.cached_property
-    def _objects(self) -> Mapping[str, str]:
-        others = importlib.metadata.entry_points(group=_GROUP)
-        return {**self._own, **{each.name: each.value for each in others if each.name not in self._own}}
-
-    def __getitem__(self, name: str) -> Task:
-        task: Task = (
-            pkgutil.resolve_name(self._own[name]) if name in self._own else _installed(name, self._objects[name])
-        )
-        return task
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._objects
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._objects)
-
-    def __len__(self) -> int:
-        return len(self._objects)
-
-
-def _installed(name: str, place: str) -> Task:
-    """The task of another package; raises UsageError where its object is missing, fails or has another name."""
+def _is_task(name: str, found: object) -> bool:
     from tasks.task import Task
 
-    try:
-        task = pkgutil.resolve_name(place)
-    except Exception as error:  # whatever the other package raises
-        raise UsageError(f"the task {name} of an installed package cannot be loaded: {first_line(error)}") from error
-    if not isinstance(task, Task) or task.name != name:
-        raise UsageError(f"{place}, the entry point {name} in {_GROUP}, is not a Task of that name; mend its package")
-    return task
+    return isinstance(found, Task) and found.name == name
 
 
-TASKS: Mapping[str, Task] = _LazyTasks(_OBJECTS)
+TASKS: Mapping[str, Task] = Installed(_OBJECTS, "harness.tasks", "task", _is_task)
 
 
 def is_task(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tasks of installed packages, by the entry points of tests/example_package."""
+"""Tasks, metrics and families of installed packages, by the entry points of tests/example_package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
+from harness.core.errors import UsageError
+from harness.core.installed import Installed
+from pruning import score_file
+from pruning.families import FAMILIES
+from pruning.scores import METRICS, known_metrics, score
+from tests.support.activations import random_stats
+from tests.support.models import TINY_MATH
 
 PACKAGE = Path(__file__).resolve().parent.parent / "example_package"
 
@@ -23,9 +33,35 @@ def installed(tmp_path: Path) -> Path:
     info = tmp_path / "harness_example-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [f"{name} = {place}" for name, place in project["entry-points"]["harness.tasks"].items()]
-    (info / "entry_points.txt").write_text("\n".join(["[harness.tasks]", *lines, ""]))
+    lines = [
+        line
+        for group, objects in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {place}" for name, place in objects.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join([*lines, ""]))
     return tmp_path
+
+
+def write_helium(folder: Path) -> None:
+    """A random Helium with tiny-math's tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
+    config = AutoConfig.for_model(
+        "helium",
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def harness(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,3 +91,49 @@ def test_a_package_that_cannot_be_imported_is_one_line_and_only_where_it_is_used
     assert found.returncode == 2 and found.stderr.count("\n") == 1
     assert "the task example_sums of an installed package cannot be loaded: No module named" in found.stderr
     assert harness(installed, "run", "--task", "mini_facts", "--dry-run").returncode == 0
+
+
+def test_names_of_ours_stay_ours_and_objects_must_be_what_the_group_holds(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    table: Installed[int] = Installed({"example_sums": 1, "another": 2}, "harness.tasks", "task", lambda *_: False)
+    assert set(table) == {"example_sums", "another"} and table["example_sums"] == 1
+    foreign: Installed[str] = Installed({}, "harness.metrics", "metric", lambda *_: False)
+    assert "example-peak" in foreign and len(foreign) == 1
+    with pytest.raises(UsageError, match=r"the entry point example-peak .* is no metric of that name; mend"):
+        foreign["example-peak"]
+    with pytest.raises(KeyError):
+        foreign["example-valley"]
+
+
+def test_a_metric_gives_a_number_for_each_neuron(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = random_stats(width=8)
+    for wrong in (lambda s: s.down_norm[0], lambda s: s.down_norm.astype(str)):
+        monkeypatch.setitem(METRICS, "wrong", wrong)
+        with pytest.raises(UsageError, match=r"the metric wrong gave .* not a number for each of \[2, 8\] neurons"):
+            score(stats, ["wrong"])
+
+
+@pytest.mark.slow
+def test_a_metric_and_a_family_of_another_package(installed: Path) -> None:
+    """A checkpoint that we do not know is scored by a metric that we do not know; ours are those of the package."""
+    assert "helium" not in FAMILIES and "example-peak" not in known_metrics()
+    write_helium(installed / "model")
+    listed = harness(installed, "metrics", "--json")
+    assert {"name": "example-peak", "what": "E|h_j| over the task's tokens"} in json.loads(listed.stdout), listed.stderr
+    scored = harness(
+        installed, "score", "model", "--task", "example_sums", "--calibration-samples", "8", "--out", "s.safetensors"
+    )
+    assert scored.returncode == 0, scored.stderr
+    tables, weights = (
+        score_file.load(installed / "s.safetensors").scores,
+        load_file(installed / "model" / "model.safetensors"),
+    )
+    for layer in range(2):
+        norms = np.linalg.norm(weights[f"model.layers.{layer}.mlp.down_proj.weight"], axis=0)
+        assert np.allclose(tables["example-peak"][layer] * norms, tables["contrib"][layer], rtol=1e-5)
+    options = ("--task", "example_sums,mini_facts", "--metric", "example-peak", "--ratio", "0.5", "--dry-run")
+    planned = harness(installed, "run", "--model", "model", *options, "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert json.loads(planned.stdout)["cells"], planned.stdout
