@@ -199,14 +199,14 @@ def conversations() -> list[str]:
 
 def _conversation(row: Mapping[str, Any], where: str) -> str | None:
     """None for one that is too short."""
-    turns = row.get("conversations")
-    messages = [turn for turn in turns if isinstance(turn, Mapping)] if isinstance(turns, list) else []
-    if messages != turns or not all(isinstance(turn.get(key), str) for turn in messages for key in ("role", "content")):
+    given = row.get("conversations")
+    messages = [message for message in given if isinstance(message, Mapping)] if isinstance(given, list) else []
+    if messages != given or not all(isinstance(one.get(key), str) for one in messages for key in ("role", "content")):
         raise UsageError(
-            f"{where} is not known as a conversation: `conversations` must be a list of turns with the texts `role` "
+            f"{where} is not known as a conversation: `conversations` must be a list of messages with the texts `role` "
             f"and `content`; use the published data set, or set {DATA_DIR} for the local stand-ins"
         )
-    lines = [f"{turn['role']}: {turn['content']}" for turn in messages[:_TURNS]]
+    lines = [f"{one['role']}: {one['content']}" for one in messages[:_TURNS]]
     return "\n".join([*lines, _GO_ON]) if len(messages) >= _TURNS else None
 
 

@@ -151,7 +151,7 @@ def test_other_shapes_of_conversations_are_refused(
     row: dict[str, Any], hub: Callable[[list[dict[str, Any]]], None]
 ) -> None:
     hub([talk(1), row])
-    with pytest.raises(UsageError, match=r"Conversational-cleaned, row 2 .*list of turns with the texts `role`"):
+    with pytest.raises(UsageError, match=r"Conversational-cleaned, row 2 .*list of messages with the texts `role`"):
         general_prompts(10, 1)
 
 

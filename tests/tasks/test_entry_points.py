@@ -20,7 +20,7 @@ from pruning import score_file
 from pruning.families import FAMILIES
 from pruning.scores import METRICS, known_metrics, score
 from tests.support.activations import random_stats
-from tests.support.models import TINY_MATH
+from tests.support.models import build_model
 
 PACKAGE = Path(__file__).resolve().parent.parent / "example_package"
 
@@ -40,28 +40,6 @@ def installed(tmp_path: Path) -> Path:
     ]
     (info / "entry_points.txt").write_text("\n".join([*lines, ""]))
     return tmp_path
-
-
-def write_helium(folder: Path) -> None:
-    """A random Helium with tiny-math's tokenizer."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(TINY_MATH)
-    config = AutoConfig.for_model(
-        "helium",
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=256,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def harness(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -119,7 +97,7 @@ def test_a_metric_gives_a_number_for_each_neuron(monkeypatch: pytest.MonkeyPatch
 def test_a_metric_and_a_family_of_another_package(installed: Path) -> None:
     """A checkpoint that we do not know is scored by a metric that we do not know; ours are those of the package."""
     assert "helium" not in FAMILIES and "example-peak" not in known_metrics()
-    write_helium(installed / "model")
+    build_model("helium", installed / "model")
     listed = harness(installed, "metrics", "--json")
     assert {"name": "example-peak", "what": "E|h_j| over the task's tokens"} in json.loads(listed.stdout), listed.stderr
     scored = harness(
@@ -130,7 +108,7 @@ def test_a_metric_and_a_family_of_another_package(installed: Path) -> None:
         score_file.load(installed / "s.safetensors").scores,
         load_file(installed / "model" / "model.safetensors"),
     )
-    for layer in range(2):
+    for layer in range(len(tables["contrib"])):
         norms = np.linalg.norm(weights[f"model.layers.{layer}.mlp.down_proj.weight"], axis=0)
         assert np.allclose(tables["example-peak"][layer] * norms, tables["contrib"][layer], rtol=1e-5)
     options = ("--task", "example_sums,mini_facts", "--metric", "example-peak", "--ratio", "0.5", "--dry-run")
