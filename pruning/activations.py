@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from harness.core.types.calibration import CalibrationItem
 from pruning.families import Family, submodule
 from pruning.placement import SAMPLE
+from pruning.token_means import TOKEN_STATISTICS, token_means
 
 if TYPE_CHECKING:
     from pruning.layer_walk import ScoredTokens
 
 Observer = Callable[[int, Any], None]
-_CACHE_BYTES = 1 << 20  # of activations at a time on a CPU, so that they stay in a core's cache
 _PROMPT_MEAN, _PROMPT_M2 = 0, 1  # rows of the sums; one for each token statistic follows
-TOKEN_STATISTICS = ("mean_abs", "mean", "mean_square", "positive")
 _FIRST = 2
 
 
@@ -89,41 +88,17 @@ class LayerSums:
         self.sample = torch.zeros(sum(sizes), width, device=device)
         self._samples = dict(zip((True, False), self.sample.split_with_sizes(sizes), strict=True))
         self._counts = {True: 0, False: 0}
-        self._scratch = torch.empty(0, device=device)
 
     def observe(self, target: bool, h: Any, scored: ScoredTokens) -> None:
         """h: of a batch, [prompts, tokens, intermediate_size] or the first two as one."""
-        self.add(target, self._prompt_means(h, scored), scored)
+        prompts, _, tokens = scored.weights.shape
+        self.add(target, token_means(h.reshape(prompts, tokens, -1), scored.weights), scored)
 
     def observe_gates(self, target: bool, gates: Any, scored: ScoredTokens) -> None:
         """gates: before their activation function, shaped as h."""
         prompts, _, tokens = scored.weights.shape
         means = (scored.weights @ (gates.reshape(prompts, tokens, -1) > 0).float()).squeeze(1)
         self.sums[0 if target else 1, -1] += scored.lengths @ means.double()
-
-    def _prompt_means(self, h: Any, scored: ScoredTokens) -> Any:
-        """Token means of each prompt [statistics, prompts, intermediate_size], one batched product
-        [prompts, 1, tokens] @ [prompts, tokens, intermediate_size] for each statistic.
-        """
-        import torch
-
-        prompts, _, tokens = scored.weights.shape
-        h = h.reshape(prompts, tokens, -1)
-        found = torch.empty(len(TOKEN_STATISTICS), prompts, h.shape[-1], device=h.device)
-        for part in _parts(h):
-            values, weights, out = h[part].float(), scored.weights[part], found[:, part].unsqueeze(2)
-            buffer = self._buffer(values)
-            torch.bmm(weights, values, out=out[1])
-            torch.bmm(weights, torch.abs(values, out=buffer), out=out[0])
-            torch.bmm(weights, torch.square(values, out=buffer), out=out[2])
-            torch.bmm(weights, torch.gt(values, 0, out=buffer), out=out[3])
-        return found
-
-    def _buffer(self, values: Any) -> Any:
-        """Of the same shape; the memory is used again, as new pages cost more than what is computed in them."""
-        if self._scratch.numel() < values.numel():
-            self._scratch = self._scratch.new_empty(values.numel())
-        return self._scratch[: values.numel()].view(values.shape)
 
     def add(self, target: bool, means: Any, scored: ScoredTokens) -> None:
         """means: of each prompt, float32 [statistics, prompts, intermediate_size], as `TOKEN_STATISTICS` names them."""
@@ -140,14 +115,6 @@ class LayerSums:
         group[_PROMPT_M2] += (values - mean).square().sum(dim=0) + delta.square() * (before * count / total)
         group[_PROMPT_MEAN] += delta * (count / total)
         self._counts[target] = total
-
-
-def _parts(h: Any) -> Iterator[slice]:
-    """All prompts at once on a GPU; on a CPU so many that they fit a core's cache, at least one."""
-    prompts = len(h)
-    size = max(1, _CACHE_BYTES // (4 * h[0].numel())) if h.device.type == "cpu" else prompts
-    for start in range(0, prompts, size):
-        yield slice(start, start + size)
 
 
 def down_weight(layer: Any, family: Family) -> Any:

@@ -16,15 +16,12 @@ from harness.core.files import load_arrays, save_arrays
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationSet
 from harness.core.types.pruning import ActivationStats, GroupStats, Moments
-from pruning.activations import (
-    TOKEN_STATISTICS,
-    LayerSums,
-    down_weight,
-)
+from pruning.activations import LayerSums, down_weight
 from pruning.layer_source import LayerSource, widths
 from pruning.layer_walk import Batch, LayerWalk
 from pruning.placement import SAMPLE
 from pruning.second_moments import SecondMoments
+from pruning.token_means import TOKEN_STATISTICS
 
 _SAVE_EVERY_SECONDS = 60.0
 

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.activations import TOKEN_STATISTICS, LayerSums
+from pruning.activations import LayerSums
 from pruning.layer_walk import ScoredTokens, sample_slot
+from pruning.token_means import TOKEN_STATISTICS
 
 
 def added(sums: LayerSums, values: np.ndarray, seen: int, expected: int, lengths: np.ndarray | None = None) -> None:
