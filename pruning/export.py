@@ -85,13 +85,27 @@ def export(
     check_disk(out, model.weight_bytes)
     with written_folder(out, replaceable(repair)) as scratch:
         copy_side_files(model, scratch)
-        sizes = {}
-        for shard in model.shards:
-            sizes[shard.path.name] = _write_shard(shard, scratch / shard.path.name, job)
-            progress(1)
-        _write_index(scratch, model.path, sizes)
-        _write_own_files(model, scratch, plan, plan_file, _resized_config(model, widths))
+        _write_weights(model, scratch, job, progress)
+        write_own_files(model, scratch, plan, plan_file, _resized_config(model, widths))
     return open_model(out)
+
+
+def write_gathered(
+    model: ModelFolder, plan: PruningPlan, out: Path, progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Writes a model's weights with the neurons `plan.keep` of every layer, in that order, to an existing folder.
+
+    Side files, config.json and the record are the caller's. Raises UnsupportedModelError for damaged weights.
+    """
+    _write_weights(model, out, _Job(model.family, plan, {}), progress)
+
+
+def _write_weights(model: ModelFolder, out: Path, job: _Job, progress: Callable[[int], None]) -> None:
+    sizes = {}
+    for shard in model.shards:
+        sizes[shard.path.name] = _write_shard(shard, out / shard.path.name, job)
+        progress(1)
+    _write_index(out, model.path, sizes)
 
 
 def replaceable(repair: bool = False) -> Replaceable:
@@ -223,7 +237,7 @@ def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]])
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_own_files(
+def write_own_files(
     model: ModelFolder, out: Path, plan: PruningPlan, plan_file: Path | None, config: dict[str, Any]
 ) -> None:
     """config.json, the record, the plan and the model card."""

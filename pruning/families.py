@@ -243,6 +243,10 @@ def family_of(config: Mapping[str, Any]) -> Family:
         vision_language.refuse_multimodal(config, _TEXT_MODELS, _TOWERS)
     if any(config.get(key) for key in _EXPERTS):
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
+    if "block_configs" in config:
+        raise UnsupportedModelError(
+            f"a {model_type} with block_configs is a form for serving; give the checkpoint that it was made from"
+        )
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UnsupportedModelError(

@@ -17,10 +17,14 @@ _MADE = """Made from {model} by structured pruning of FFN neurons{times}. {how}
 A LoRA adapter of the dense model does not fit: the FFN matrices have other shapes. Train one on this checkpoint."""
 _STEP = """Method {method}{metric}, scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width
 {before} -> {after}."""
-_AS_USUAL = "vLLM and transformers load it as it is."
-_BY_PLUGIN = (
+AS_USUAL = "vLLM and transformers load it as it is."
+BY_PLUGIN = (
     "vLLM loads it where harness-prune is installed (it registers the architecture); "
     "in Python: `pruning.loader.load_pruned`."
+)
+BY_DECILM = (
+    "vLLM loads it with `--trust-remote-code`, for the configuration class in this folder, and needs nothing else; "
+    "transformers does not load it."
 )
 
 
@@ -39,7 +43,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     made = _MADE.format(
         model=code_span(name if is_public else Path(name).name),
         **_steps(record["steps"]),
-        loading=_AS_USUAL if len(set(widths)) == 1 else _BY_PLUGIN,
+        loading=AS_USUAL if len(set(widths)) == 1 else BY_PLUGIN,
     )
     removed = 1 - sum(widths) / (record["dense_intermediate_size"] * len(widths))
     base = {"base_model": name} if record["model_kind"] == "hub" else {}

@@ -170,6 +170,16 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
     )
 
 
+def removal_order(scores: NeuronScores, request: PlanRequest) -> tuple[IndexArray, ...]:
+    """All neurons of every layer, the one that is removed last first: the first N are those that `make_plan` keeps at
+    width N with the request's method, metric and seed, uniform allocation and nothing protected.
+    """
+    random = request.method == "random"
+    table = next(iter(scores.scores.values())) if random else _scores_of(scores.scores, str(request.metric))
+    worth = (_worth(row, request.method, (request.seed, layer)) for layer, row in enumerate(table))
+    return tuple(np.argsort(-each, kind="stable").astype(np.int32) for each in worth)
+
+
 def _scores_of(scores: Mapping[str, FloatArray], metric: str) -> FloatArray:
     if metric not in scores:
         raise UsageError(

@@ -56,6 +56,7 @@ def examine(folder: Path = Path()) -> list[Finding]:
         _python,
         _packages,
         _engine,
+        _elastic,
         _device,
         _sandbox,
         lambda: _disk(folder),
@@ -167,6 +168,22 @@ def _unusable_gpu() -> tuple[str, str]:
         return f"torch {torch.__version__} is a CPU build", "`make install`"
     too_old = nvidia.too_old(driver, int(cuda.partition(".")[0]))
     return too_old or f"torch cannot use the GPU (driver {driver}, CUDA {cuda})", "" if too_old else "`nvidia-smi`"
+
+
+def _elastic() -> Iterator[Finding]:
+    """Whether vLLM serves the widths of an elastic folder, which rests on what its loader does with wider weights."""
+    if importlib.util.find_spec("vllm") is None:
+        return
+    from harness.engine.narrow_loading import loads_leading_part
+
+    try:
+        loads = loads_leading_part()
+    except Exception as error:  # an installation that cannot be imported; the engine's own check says more
+        yield Finding("elastic", "note", f"not known ({first_line(error)})")
+        return
+    said = "vLLM serves an elastic folder at any width" if loads else "this vLLM does not load a part of wider weights"
+    todo = "" if loads else "`harness slice FOLDER N` writes a width of an elastic folder as a checkpoint of its own"
+    yield Finding("elastic", "ok" if loads else "note", said, todo)
 
 
 def _device() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import rich_click as click
 
 from harness.cli.chat import chat_command
 from harness.cli.dissociate import dissociate_command
+from harness.cli.export import elastic_command, export_command, slice_command
 from harness.cli.options import typed_command
 from harness.cli.results import (
     compare_command,
@@ -49,6 +50,7 @@ _CLOSED_PIPE = 141  # as the shell reports a program that SIGPIPE ended
 _PANELS = {
     "Prune and prove": (run_command, sweep_command, recover_command, dissociate_command),
     "One stage at a time": (score_command, plan_command, prune_command, eval_command, grade_command),
+    "Where it is served": (export_command, elastic_command, slice_command),
     "Serve and measure": (bench_command, serve_command, chat_command),
     "Look at results": (runs_command, report_command, compare_command, inspect_command, push_command, track_command),
     "What is available": (

@@ -25,7 +25,9 @@ _LICENCE = re.compile(  # of the model, of its parts, or what it may be used for
     re.ASCII | re.IGNORECASE,
 )
 WEIGHTS = re.compile(rf"{_NAME}\.safetensors(\.index\.json)?")
-OWN_FILES = re.compile(r"config\.json|README\.md|pruning\.json|recovery\.json|pruning/plan(-\d{1,3})?\.safetensors")
+OWN_FILES = re.compile(
+    r"config\.json|README\.md|pruning\.json|recovery\.json|pruning/(plan(-\d{1,3})?|order)\.safetensors"
+)
 PICTURES = re.compile(rf"({_NAME}/)*{_NAME}\.(?i:png|jpe?g|gif|webp|svg)")
 _ENDINGS = re.compile(r".*\.(?i:bin|pt|pth|pkl|pickle|ckpt|py|gguf|msgpack|h5|onnx|npz|key|pem)", re.DOTALL)
 

@@ -1,0 +1,195 @@
+"""A pruned model as a DeciLM folder, which stock vLLM serves with a width of its own in every layer.
+
+vLLM's class DeciLMForCausalLM (its models/nemotron_nas.py) is Llama with an FFN width and a number of key-value heads
+per layer, and with layers that lack their attention or their FFN. Tensor names and weights stay as they are; what
+differs is config.json, and a configuration class of a few lines that is written beside it, for which vLLM wants
+`--trust-remote-code`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.bounded_read import read_text
+from harness.core.errors import UsageError
+from harness.core.files import check_disk
+from harness.core.types.pruning import ModelShape
+from harness.core.written_folder import Replaceable, written_folder
+from pruning.checkpoint import ModelFolder
+from pruning.model_card import AS_USUAL, BY_DECILM, BY_PLUGIN
+from pruning.side_files import copy_own_files, copy_side_files, is_ours
+
+CONFIGURATION = "configuration_pruned.py"
+MODEL_TYPE, ARCHITECTURE = "nemotron-nas", "DeciLMForCausalLM"
+_TOKENS = {"bos_token_id": 1, "eos_token_id": 2}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # family -> where config.json lacks a key, as its own class has it
+    "llama": _TOKENS,
+    "mistral": _TOKENS,
+    "qwen2": {},
+}
+_SHARED = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+_NO_BIAS = {"attention_bias": False, "mlp_bias": False}  # whatever config.json says, which these classes do not read
+_ALWAYS: Mapping[str, Mapping[str, Any]] = {"llama": {}, "mistral": _NO_BIAS, "qwen2": {**_NO_BIAS, "qkv_bias": True}}
+_DROPPED = (  # of which the class knows nothing, or which would mean something else to it
+    *("intermediate_sizes", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers"),
+    *("rope_theta", "rope_scaling", "auto_map", "bias", "qkv_bias"),
+)
+_FILE = '''"""The configuration of a pruned model, for vLLM's DeciLMForCausalLM. Written by harness-prune."""
+
+from transformers import PretrainedConfig
+
+
+class Block(dict):
+    """A part of config.json that is read by attribute; what is not there raises AttributeError."""
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+class PrunedConfig(PretrainedConfig):
+    model_type = "nemotron-nas"
+
+    def __init__(self, block_configs=(), **others):
+        self.block_configs = [Block({name: Block(part) for name, part in block.items()}) for block in block_configs]
+        super().__init__(**others)
+'''
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is left of a layer.
+
+    Attributes:
+        width: FFN neurons.
+        kv_heads: Key-value heads, among which all query heads of the model are shared out.
+        skip_attention: Whether it has no attention.
+        skip_ffn: Whether it has no FFN.
+    """
+
+    width: int
+    kv_heads: int
+    skip_attention: bool = False
+    skip_ffn: bool = False
+
+
+def layers_of(model: ModelFolder, widths: Sequence[int]) -> tuple[Layer, ...]:
+    """A model's layers at these widths."""
+    return tuple(Layer(width, model.shape.num_key_value_heads) for width in widths)
+
+
+def unsayable(config: Mapping[str, Any], shape: ModelShape, layers: Sequence[Layer]) -> str | None:
+    """Why vLLM's DeciLM class cannot be a model, None where it can.
+
+    Args:
+        config: config.json.
+        shape: Its sizes; each layer has all of its query heads.
+        layers: What is left of each.
+    """
+    model_type, heads = shape.model_type, shape.num_attention_heads
+    if model_type not in _DEFAULTS:
+        return f"vLLM's DeciLM class is not a {model_type}, only {', '.join(sorted(_DEFAULTS))}"
+    kinds = config.get("layer_types") or ()
+    slides = config.get("sliding_window") if model_type == "mistral" else config.get("use_sliding_window")
+    if slides or any(kind != "full_attention" for kind in kinds):
+        return "vLLM's DeciLM class has no sliding window"
+    if layers[0].skip_attention:
+        return "vLLM's DeciLM class needs the attention of the first layer"
+    if odd := [layer.kv_heads for layer in layers if not layer.skip_attention and heads % layer.kv_heads]:
+        return f"{heads} query heads cannot be shared out among {odd[0]} key-value heads"
+    return None
+
+
+def decilm_config(config: Mapping[str, Any], shape: ModelShape, layers: Sequence[Layer]) -> dict[str, Any]:
+    """config.json of a DeciLM folder.
+
+    Args:
+        config: The checkpoint's.
+        shape: Its sizes, for what config.json leaves to the architecture's own class.
+        layers: What is left of each.
+    """
+    kept = {key: value for key, value in config.items() if key not in _DROPPED}
+    return {
+        **_SHARED,
+        **_DEFAULTS[shape.model_type],
+        **kept,
+        **_ALWAYS[shape.model_type],
+        "architectures": [ARCHITECTURE],
+        "model_type": MODEL_TYPE,
+        "auto_map": {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.PrunedConfig"},
+        "intermediate_size": max(layer.width for layer in layers),
+        "num_key_value_heads": max(layer.kv_heads for layer in layers),
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.max_position_embeddings,
+        "tie_word_embeddings": shape.tied,
+        "rope_parameters": _rope(config),
+        "block_configs": [_block(layer, shape.num_attention_heads) for layer in layers],
+    }
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Also of a config.json from before transformers 5, which had two keys for it."""
+    older = {"rope_theta": config.get("rope_theta", 10000.0), **(config.get("rope_scaling") or {})}
+    found = dict(config.get("rope_parameters") or older)
+    return {"rope_theta": 10000.0, "rope_type": found.pop("type", "default"), **found}
+
+
+def _block(layer: Layer, heads: int) -> dict[str, Any]:
+    attention = {"n_heads_in_group": heads // layer.kv_heads}
+    return {
+        "attention": {"no_op": layer.skip_attention, **({} if layer.skip_attention else attention)},
+        "ffn": {"no_op": layer.skip_ffn, **({} if layer.skip_ffn else {"intermediate_size": layer.width})},
+    }
+
+
+def write_decilm(model: ModelFolder, out: Path) -> Path:
+    """Writes a checkpoint as a DeciLM folder, completely or not at all; the files of weights are linked where possible.
+
+    Args:
+        model: A checkpoint that `export` wrote, of any widths, fine-tuned or not; or a dense model.
+        out: The folder to write; a DeciLM folder that was written there before is replaced.
+
+    Raises:
+        UsageError: The class cannot be this model, or `out` holds something else.
+    """
+    layers = layers_of(model, model.widths)
+    if reason := unsayable(model.config, model.shape, layers):
+        raise UsageError(f"{model.path} cannot be a DeciLM folder: {reason}")
+    check_disk(out, model.weight_bytes)
+    config = decilm_config(model.config, model.shape, layers)
+    with written_folder(out, decilm_replaceable()) as scratch:
+        copy_side_files(model, scratch)
+        copy_own_files(model.path, scratch)
+        for shard in model.shards:
+            _link(shard.path, scratch / shard.path.name)
+        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (scratch / CONFIGURATION).write_text(_FILE, encoding="utf-8")
+        if (card := model.path / "README.md").is_file():
+            (scratch / "README.md").write_text(_card(read_text(card, errors="replace")), encoding="utf-8")
+    return out
+
+
+def _card(text: str) -> str:
+    """The checkpoint's card; where that says how it is loaded, how this folder is."""
+    return text.replace(BY_PLUGIN, BY_DECILM).replace(AS_USUAL, BY_DECILM)
+
+
+def decilm_replaceable() -> Replaceable:
+    """Which folders `write_decilm` may replace."""
+    return Replaceable(CONFIGURATION, lambda folder, name: name == CONFIGURATION or is_ours(folder, name))
+
+
+def _link(file: Path, copy: Path) -> None:
+    """The same file under another name; a copy where the file system has no links, or where it is another one."""
+    try:
+        os.link(file.resolve(), copy)
+    except OSError:
+        shutil.copyfile(file, copy)

@@ -1,0 +1,113 @@
+"""The form that a way of serving needs: the one that needs least is chosen, one that cannot say a plan is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.core.errors import UsageError
+from harness.pipeline.export import HOMES, export_to
+from pruning.checkpoint import open_model
+from pruning.export import export
+from pruning.plan import load_plan, save_plan
+from pruning.score_file import load
+from tests.support.cli import harness, invoke
+from tests.support.models import TINY_MATH, build_model
+from tests.support.pruned import plan_keeping, plan_of
+
+UNEVEN = (640, 500, 448, 300)
+
+
+def plan_file(folder: Path, widths: tuple[int, ...]) -> Path:
+    """A plan for tiny-math."""
+    keep = [np.random.default_rng(i).permutation(640)[:width] for i, width in enumerate(widths)]
+    plan = replace(plan_keeping(TINY_MATH, keep, 640), model="tiny-math", model_kind="alias")
+    save_plan(plan, folder / "plan.safetensors")
+    return folder / "plan.safetensors"
+
+
+def test_one_width_needs_nothing(tmp_path: Path) -> None:
+    made = export_to(plan_file(tmp_path, (448,) * 4), None, tmp_path / "out")
+    assert (made.home, made.serve) == ("vllm", f"vllm serve {tmp_path / 'out'}")
+    assert open_model(tmp_path / "out").widths == (448,) * 4
+    with pytest.raises(UsageError, match=r"exported to plugin: it has one FFN width.*give --to vllm or decilm"):
+        export_to(tmp_path / "plan.safetensors", "plugin", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_uneven_widths_become_a_decilm_folder_of_the_same_weights(tmp_path: Path) -> None:
+    file = plan_file(tmp_path, UNEVEN)
+    found, _ = invoke("export", str(file), "--out", "decilm", "--json")
+    assert found["home"] == "decilm" and found["serve"] == "vllm serve decilm --trust-remote-code"
+    assert "--trust-remote-code" in found["needs"]
+    by_plugin = export_to(file, "plugin", tmp_path / "plugin")
+    assert by_plugin.serve == f"vllm serve {tmp_path / 'plugin'}" and "harness-prune" in by_plugin.needs
+    wanted = export(open_model(TINY_MATH), load_plan(file), tmp_path / "wanted", file).path
+    weights = (wanted / "model.safetensors").read_bytes()
+    assert all((tmp_path / name / "model.safetensors").read_bytes() == weights for name in ("decilm", "plugin"))
+    assert (tmp_path / "plugin" / "config.json").read_bytes() == (wanted / "config.json").read_bytes()
+    config = json.loads((tmp_path / "decilm" / "config.json").read_text())
+    assert [block["ffn"]["intermediate_size"] for block in config["block_configs"]] == list(UNEVEN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decilm", "plan.safetensors", "plugin", "wanted"]
+    with pytest.raises(UsageError, match=r"exported to vllm: its FFN width differs.*give --to decilm or plugin"):
+        export_to(file, "vllm", tmp_path / "other")
+
+
+def test_a_checkpoint_becomes_a_decilm_folder(tmp_path: Path) -> None:
+    """Of which there may be no plan, as after a fine-tuning."""
+    export_to(plan_file(tmp_path, UNEVEN), "plugin", tmp_path / "plugin")
+    made = export_to(tmp_path / "plugin", None, tmp_path / "decilm")
+    assert made.home == "decilm"
+    files = [tmp_path / name / "model.safetensors" for name in ("plugin", "decilm")]
+    assert files[0].samefile(files[1]), "no second copy on the disk"
+    with pytest.raises(UsageError, match=r"plugin is served as it is: .*--to decilm"):
+        export_to(tmp_path / "plugin", "plugin", tmp_path / "other")
+    with pytest.raises(UsageError, match="tiny-math is served as it is"):
+        export_to(TINY_MATH, None, tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_a_family_without_a_decilm_form_has_the_plugin_or_nothing(tmp_path: Path) -> None:
+    for name, wanted in (("opt", "plugin"), ("gpt2", None)):
+        model = build_model(name, tmp_path / name)
+        plan = replace(plan_of(model, (64, 48, 33)), model=str(model), model_kind="folder")
+        save_plan(plan, tmp_path / "plan.safetensors")
+        if wanted:
+            assert export_to(tmp_path / "plan.safetensors", None, tmp_path / "out").home == wanted
+            continue
+        with pytest.raises(UsageError, match=r"vllm: its FFN.*decilm: .*plugin: vLLM cannot run gpt2.*--allocation"):
+            export_to(tmp_path / "plan.safetensors", None, tmp_path / "none")
+
+
+def test_every_home_is_an_option_and_says_what_it_needs(tmp_path: Path) -> None:
+    help_page = harness("export", "--help").stdout
+    assert all(name in help_page and home.needs for name, home in HOMES.items())
+    told = harness("export", str(tmp_path / "none.safetensors"), "--out", str(tmp_path / "out"))
+    assert told.returncode == 2 and "make one with `harness plan`" in told.stderr
+
+
+@pytest.mark.slow
+def test_elastic_and_slice_on_the_command_line(tmp_path: Path) -> None:
+    scored = ("--task", "mini_math", "--calibration-samples", "8", "--metric", "smd", "--threads", "1")
+    invoke("score", "tiny-math", *scored, "--out", "scores", "--json")
+    found, _ = invoke(
+        "elastic", "tiny-math", "scores", "--metric", "smd", "--align", "64", "--out", "elastic", "--json"
+    )
+    assert found["widths"] == [128, 192, 256, 320, 384, 448, 512, 576, 640] and found["metric"] == "smd"
+    assert found["serve"].endswith("""elastic --hf-overrides '{"intermediate_size": 384}'""")
+    made, _ = invoke("slice", "elastic", "448", "--out", "narrow", "--json")
+    plan = ("--metric", "smd", "--no-compensate", "--ratio", "0.3", "--align", "1")
+    invoke("plan", "scores", *plan, "--out", "plan", "--json")
+    pruned, _ = invoke("prune", "tiny-math", "plan", "--out", "pruned", "--json")
+    assert (made["intermediate_size"], made["weight_bytes"]) == (448, pruned["weight_bytes"])
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "narrow" / name).read_bytes() == (tmp_path / "pruned" / name).read_bytes()
+    assert load(tmp_path / "scores").scores.keys() >= {"smd"}
+    refused = harness("elastic", "tiny-math", "scores", "--metric", "best", "--out", "other", cwd=tmp_path)
+    assert refused.returncode == 2 and "score again with --metric obs" in refused.stderr
+    refused = harness("slice", "narrow", "100", "--out", "other", cwd=tmp_path)
+    assert refused.returncode == 2 and "is no elastic folder" in refused.stderr
