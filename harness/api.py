@@ -227,6 +227,9 @@ def run(
 ) -> RunResult:
     """Scores, prunes, evaluates and times one model, as `harness run` does.
 
+    With a goal in place of the ratio (max_loss, off_target_loss, params, fits, speedup) it searches the model that
+    meets it.
+
     Args:
         model: The dense model. Default: the embedded tiny-math.
         task: The target task, or several, the target first. Default: the one that the model's alias is for.
@@ -237,7 +240,8 @@ def run(
         out: "auto": ./runs/MODEL-TASK-VARIANT.
 
     Returns:
-        What run.json holds; `folder` is the run directory, with checkpoint, answers and report.
+        What run.json holds; `folder` is the run directory, with checkpoint, answers and report. With a goal,
+        `goal.found` names the model that meets it, None where none does.
 
     Raises:
         UsageError: A name that does not exist, or a setting that does not fit the model.
@@ -246,10 +250,11 @@ def run(
     Example: `result = harness.run("tiny-math", task="mini_math", ratio=0.2)`
     """
     from harness.pipeline.run import run as run_pipeline
+    from harness.sweeps.goal.experiment import run_goal
 
     given = {"ratio": ratio, "method": method, "metric": metric, "limit": limit}
     found = settings_from(config, {"model": model, "task": task, **given, **settings})
-    return _started(run_pipeline, found, out, fresh, command)
+    return _started(run_goal if found.goal.given else run_pipeline, found, out, fresh, command)
 
 
 @import_effects()

@@ -20,6 +20,7 @@ from reports.sections import (
     cost,
     dissociation,
     failures,
+    goal,
     lm_eval,
     neurons,
     off_target,
@@ -35,6 +36,7 @@ from reports.verdict import commands, sentences
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section], ...] = (
     dissociation.section,
     summary.section,
+    goal.section,
     tradeoff.section,
     accuracy.section,
     lm_eval.section,

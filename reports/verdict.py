@@ -19,6 +19,7 @@ from harness.core.types.evaluation import LIKELIHOOD_METRICS
 from reports.figures import interval, measured, mebibytes, percent, seconds_text, unit
 from reports.sections.claims import sweep_sentences
 from reports.sections.dissociation import dissociation_sentences
+from reports.sections.goal import chosen_candidate, goal_lead
 from reports.sections.recovery import recovery_sentences
 from reports.sections.serving import (
     is_noisy,
@@ -48,12 +49,14 @@ class Choice:
 def choice(run: Mapping[str, Any]) -> Choice | None:
     """The recommended variant; None where nothing was pruned from a dense model.
 
-    In a sweep: the largest ratio shown to lose less than the margin on every task, else on the target alone, or else
-    the smallest ratio.
+    With a goal: what meets it, or what comes nearest. In a sweep: the largest ratio shown to lose less than the margin
+    on every task, else on the target alone, or else the smallest ratio.
     """
     by_name = {v["name"]: v for v in run["variants"]}
     if run.get("dissociation"):
         return None
+    if found := run.get("goal"):
+        return Choice(by_name[chosen_candidate(found)["variant"]], shown=bool(found["found"]))
     if run.get("sweep"):
         return _of_sweep(run, by_name)
     pruned = next((v for v in run["variants"][1:] if v["method"] != "dense" and not v["recovered"]), None)
@@ -117,7 +120,7 @@ def sentences(run: Mapping[str, Any]) -> list[str]:
     """
     if run.get("sweep"):
         return [*verdict(run), *sweep_sentences(run)]
-    if run.get("dissociation"):
+    if run.get("dissociation") or run.get("goal"):
         return verdict(run)
     said, chosen = verdict(run), choice(run)
     told = f"Output tokens per second of {chosen.variant['name']} " if chosen else ""  # by the verdict
@@ -133,6 +136,8 @@ def _how_far(run: Mapping[str, Any], chosen: Choice) -> list[str]:
         f"({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
     )
     change, faster = _target_change(run, v), _faster(run, v)
+    if run.get("goal"):
+        return [goal_lead(run["goal"]), f"Removing {removed} changes {change}.{faster}"]
     if chosen.margin is None:
         return [f"Removing {removed} changes {change}.{faster}"]
     margin = f"{100 * chosen.margin:g} points"

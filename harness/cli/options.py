@@ -19,7 +19,8 @@ from harness.core.out_place import given_path
 from harness.core.secrets import redacted_words
 
 WHAT, REMOVED, SCORING = "Model and task", "What is removed", "How neurons are scored"
-EVALUATION, SPEED, RECOVERY, GRID, SETS, RUN = (
+GOAL, EVALUATION, SPEED, RECOVERY, GRID, SETS, RUN = (
+    "A goal instead of a ratio",
     "Evaluation",
     "Speed",
     "Fine-tuning",
@@ -41,8 +42,14 @@ CALIBRATION = (
 ENGINE = ("tensor_parallel", "engine_arg")
 EVALUATED = (*CALIBRATION, "limit", "items", "dtype", *ENGINE, "trust_data", "threads")
 SERVING = ("concurrency", "repeats", "output_tokens", "input_tokens", "requests", "stop_at_eos")
-NO_OPTION = ("recovery", "sweep", "dissociate", "ratios_by_width")  # sections and a mapping: only in a YAML file
-_SECTIONS = {"recovery": RECOVERY, "sweep": GRID, "dissociate": SETS}
+NO_OPTION = (
+    "recovery",
+    "sweep",
+    "dissociate",
+    "goal",
+    "ratios_by_width",
+)  # sections and a mapping: only in a YAML file
+_SECTIONS = {"recovery": RECOVERY, "sweep": GRID, "dissociate": SETS, "goal": GOAL}
 _PANELS = {
     **dict.fromkeys(MODEL, WHAT),
     **dict.fromkeys((*METHOD, *PLANNING), REMOVED),

@@ -32,7 +32,7 @@ from harness.cli.restart import restart_preloaded
 @click.command(
     "run",
     cls=SettingsCommand,
-    settings=(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING, "recover", "recovery", "preset"),
+    settings=(*MODEL, *METHOD, *PLANNING, "goal", *EVALUATED, *SERVING, "recover", "recovery", "preset"),
 )
 @CONFIG
 @out_option("runs/MODEL-TASK-VARIANT")
@@ -53,20 +53,41 @@ def run_command(
 
     Besides the target task its off-target tasks are evaluated, to show what pruning costs elsewhere; give --task more
     than once to choose them.
+
+    \b
+    harness run -m qwen-7b --ratio 0.2                   this ratio
+    harness run -m qwen-7b --max-loss 1                  the smallest model that is shown to lose less than a point
+    harness run -m qwen-7b --fits 16GiB --context 8192   the most accurate one that fits
     """
     from harness import api
     from harness.config.settings import load_config
+    from harness.core.errors import MeasurementError
     from harness.pipeline.resolve import name_problems, resolve
 
     config = load_config(config_file, options, preset, names=name_problems)
     restart_preloaded(config.dtype)
-    warn_of_ratio_0(config)
+    if not config.goal.given:
+        warn_of_ratio_0(config)
     if dry_run:
-        _show_forecast(config, resolve, out, as_json)
+        _show_search(config, out, as_json) if config.goal.given else _show_forecast(config, resolve, out, as_json)
         return
     with stdout_to_stderr():
         found = api.run(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
     show_run(found.folder, as_json)
+    if found.goal and not found.goal.found:
+        write = f"`harness prune {found.folder} --variant {found.goal.nearest}` writes the nearest"
+        raise MeasurementError(f"no model was found that meets {' '.join(found.goal.goal.options)}; {write}")
+
+
+def _show_search(config: Any, out: Path | None, as_json: bool) -> None:
+    from harness.models.registry import has_chat_template
+    from harness.sweeps.goal.dry_run import forecast_search, search_table
+    from harness.sweeps.goal.resolve import resolve_goal
+
+    with stdout_to_stderr():
+        spec = resolve_goal(config, has_chat_template(config.model, config.template_args))
+        found = forecast_search(spec, out)
+    answer(found, as_json, search_table(found))
 
 
 def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path | None, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from harness.config.dissociate_settings import DissociateConfig
 from harness.config.engine_options import parse_engine_options
+from harness.config.goal_settings import GoalConfig
 from harness.config.messages import innermost, what_is_wrong
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.sweep_settings import SweepConfig
@@ -127,7 +128,10 @@ class RunConfig(BaseModel):
         default=None, ge=1, description="Tokens of random prompts to time. Default: the task's own prompts."
     )
     requests: int | None = Field(
-        default=None, ge=1, description="Requests per timed repeat. Default: the concurrency, at least 4."
+        default=None,
+        ge=1,
+        description="Requests per timed repeat; with --fits, requests at a time that have to fit instead. Default: the "
+        "concurrency, at least 4; with --fits 1.",
     )
     stop_at_eos: bool = Field(
         default=False, description="Let timed answers end by themselves, at --output-tokens at most."
@@ -141,6 +145,7 @@ class RunConfig(BaseModel):
     dissociate: DissociateConfig = Field(
         default_factory=DissociateConfig, description="The sets of neurons of `harness dissociate`."
     )
+    goal: GoalConfig = Field(default_factory=GoalConfig, description="What a model has to meet, instead of a ratio.")
     preset: str | None = Field(default=None, description="Settings by name, see `harness presets`. Default: none.")
 
     _one_or_many = field_validator("task", "concurrency", "arms", mode="before")(split_commas)
@@ -160,6 +165,7 @@ _NESTED: Mapping[str, type[BaseModel]] = {
     "recovery": RecoveryConfig,
     "sweep": SweepConfig,
     "dissociate": DissociateConfig,
+    "goal": GoalConfig,
 }
 _INNER = {name: key for key, model in _NESTED.items() for name in model.model_fields}  # a nested setting -> its section
 _MODELS: tuple[type[BaseModel], ...] = (RunConfig, *_NESTED.values())
@@ -170,7 +176,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 def settings_of(section: str) -> tuple[str, ...]:
-    """The names of the settings of a section: recovery, sweep or dissociate."""
+    """The names of the settings of a section: recovery, sweep, dissociate or goal."""
     return tuple(_NESTED[section].model_fields)
 
 
@@ -203,8 +209,8 @@ def load_config(
     """The settings of a run: defaults < preset < file < environment < options.
 
     Args:
-        file: YAML; the settings of recovery, sweep and dissociate are below these names there, and have bare names
-            everywhere else.
+        file: YAML; the settings of recovery, sweep, dissociate and goal are below these names there, and have bare
+            names everywhere else.
         options: Setting -> value; None and () are not given.
         preset: Name of a preset; None: the one that environment or file name.
         defaults: Of the command, where they are not the fields' own.
@@ -299,7 +305,8 @@ def environment_settings() -> dict[str, str]:
 
 def config_yaml(config: RunConfig) -> str:
     """Every setting with its value, defaults too; `--config` with this text gives the same settings again."""
-    values = json.loads(config.model_dump_json())
+    contradicted = {"ratio"} if config.goal.given else None  # a default here, and given where the text is read
+    values = json.loads(config.model_dump_json(exclude=contradicted))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 

@@ -138,7 +138,15 @@ def _misfit(run: Mapping[str, Any]) -> str | None:
         return "two of its variants have the same name"
     if any(not p["variants"] or not set(p["variants"]) <= set(names) for p in points):
         return "a point of its sweep names a variant that it does not have"
+    if run["goal"] and not _is_searched(run["goal"], names):
+        return "its goal names a variant that was not evaluated"
     return None
+
+
+def _is_searched(goal: Mapping[str, Any], names: list[str]) -> bool:
+    """Whether the candidates are variants, and the one that was found or the nearest is among them."""
+    candidates = {c["variant"] for c in goal["candidates"]}
+    return candidates <= set(names) and (goal["found"] or goal["nearest"]) in candidates
 
 
 def _what_instead(folder: Path) -> str:

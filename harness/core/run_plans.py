@@ -12,7 +12,8 @@ def plan_name(run: Mapping[str, Any], variant: str) -> str:
     one of a run.
     """
     pruned = [v for v in run["variants"][1:] if not v["recovered"]]
-    return "plan.safetensors" if len(pruned) == 1 and not run.get("sweep") else f"arms/{variant}/plan.safetensors"
+    alone = len(pruned) == 1 and not (run.get("sweep") or run.get("goal"))
+    return "plan.safetensors" if alone else f"arms/{variant}/plan.safetensors"
 
 
 def checkpoint_name(plan: str) -> str:

@@ -18,7 +18,14 @@ from harness.engine.devices import check_divides
 from harness.models import registry
 from harness.pipeline.named_tasks import task_names
 from harness.pipeline.resolve import plan_request
-from harness.serving.roofline import Device, decode_work, find_device, ideal_speedup, kv_capacity_tokens
+from harness.serving.roofline import (
+    Device,
+    decode_work,
+    find_device,
+    ideal_speedup,
+    kv_capacity_tokens,
+    roofline_speedup,
+)
 from pruning.plan import check_request, uniform_width
 from reports.figures import mebibytes, percent, short_count
 from reports.parts import Table
@@ -112,7 +119,7 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         request = plan_request(asked, shape.intermediate_size)
         check_request(request, shape.intermediate_size)
         width = uniform_width(request, shape.intermediate_size)
-        row = _row(shape, _narrowed(shape, width), where, length)
+        row = _row(shape, shape.narrowed(width), where, length)
         texts = tuple(text for size, text in measured if size == width)
         rows.append(replace(row, ratio_requested=each, measured=texts))
     return DeviceTable(
@@ -122,11 +129,6 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         kv_bytes_per_token=shape.kv_bytes_per_token,
         rows=tuple(rows),
     )
-
-
-def _narrowed(shape: ModelShape, width: int) -> ModelShape:
-    widths = (width,) * shape.num_hidden_layers
-    return replace(shape, parameters=shape.pruned_parameters(widths), intermediate_size=width)
 
 
 def _row(dense: ModelShape, shape: ModelShape, device: Device, context: int) -> DeviceRow:
@@ -147,8 +149,7 @@ def _row(dense: ModelShape, shape: ModelShape, device: Device, context: int) -> 
 def _ideal(dense: ModelShape, shape: ModelShape, device: Device, concurrency: int, context: int) -> IdealSpeedup:
     old, new = (decode_work(s, concurrency, context, shape.dtype_bytes) for s in (dense, shape))
     flops, read = ideal_speedup(old, new)
-    before, after = old.seconds(device), new.seconds(device)
-    return IdealSpeedup(flops=flops, bytes=read, roofline=before / after if before and after else None)
+    return IdealSpeedup(flops=flops, bytes=read, roofline=roofline_speedup(old, new, device))
 
 
 def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:

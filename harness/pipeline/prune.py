@@ -114,6 +114,8 @@ def _recommended(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     chosen = choice(run)
     if chosen is None:
         raise UsageError(f"{folder} recommends no variant; {_choose(run)}")
+    if run["goal"] and not chosen.shown:
+        raise UsageError(f"{folder} found no model that meets its goal; {_choose(run)}")
     if not chosen.shown:
         margin = f"{100 * (chosen.margin or 0):g} points"
         raise UsageError(f"{folder} recommends no variant: none is shown to lose less than {margin}; {_choose(run)}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.config.settings import RunConfig, load_config
+from harness.config.settings import RunConfig, load_config, settings_of
 from harness.core.errors import UsageError
 from harness.core.out_place import given_path
 from pruning.checkpoint import ModelFolder
@@ -31,7 +31,10 @@ def settings_from(
         preset, file = given.pop("preset", None), Path(config) if config else None
         return load_config(file, given, preset, defaults, names, "argument {}")
     if given:
-        return load_config(None, {**config.model_dump(), **given}, config.preset, defaults, names, "argument {}")
+        goal = not given.keys().isdisjoint(settings_of("goal"))
+        unset = {"ratio"} - config.model_fields_set if goal else None  # a ratio that is given contradicts a goal
+        values = {**config.model_dump(exclude=unset), **given}
+        return load_config(None, values, config.preset, defaults, names, "argument {}")
     if problems := [f"{name}: {problem}" for name, problem in (names(config.model_dump()) if names else ())]:
         raise UsageError(f"bad settings: {'; '.join(problems)}")
     return config

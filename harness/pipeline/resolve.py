@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
 from harness.core.labels import arm_label, asked_and_done, ratio_label
+from harness.core.types.goal import Goal
 from harness.core.types.pruning import Method, ModelShape
 from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
@@ -81,7 +82,8 @@ class ResolvedRun:
     that are timed.
 
     exported: arms of which checkpoints are written, None for all. items: of the target, where not all or the first are
-    asked. masks: further random arms, evaluated on the target alone.
+    asked. masks: further random arms, evaluated on the target alone. goal: what is searched; `arms` has one arm then of
+    each way that is searched, until those that were evaluated take their place.
     """
 
     config: RunConfig
@@ -96,6 +98,7 @@ class ResolvedRun:
     exported: tuple[str, ...] | None = None
     sweep: bool = False
     masks: tuple[Arm, ...] = ()
+    goal: Goal | None = None
 
     @property
     def target(self) -> Task:
@@ -155,6 +158,7 @@ class ResolvedRun:
             "recovery",
             "sweep",
             "dissociate",
+            "goal",
             "include_path",  # the hashes of its tasks are below
             "metric_of",
             *(_GRID if self.sweep else ()),
@@ -164,6 +168,8 @@ class ResolvedRun:
         named["items"] = digest(self.items)
         if contents := {task.name: task.content for task in self.tasks if task.content}:
             named["tasks_of_lm_eval"] = contents
+        if self.goal:  # its looks are counted, so a directory is bound to one goal
+            named["goal"] = json.loads(json.dumps(asdict(self.goal)))
         if self.sweep:
             return {**values, **named}
         requests = [[arm.name, arm.request.alignment] for arm in self.arms]
@@ -174,6 +180,8 @@ class ResolvedRun:
         model = registry.short_name(self.config.model)
         if self.sweep:
             return Path("runs") / f"sweep-{model}-{self.target.name}"
+        if self.goal:
+            return Path("runs") / f"goal-{model}-{self.target.name}-{self.goal.label}"
         return Path("runs") / "-".join(
             (model, self.target.name, *([self.arms[0].name] if len(self.arms) == 1 else []), *self._recovery)
         )

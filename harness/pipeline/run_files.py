@@ -16,8 +16,8 @@ def calibration_file(run: Path) -> Path:
 
 
 def arm_folder(run: Path, spec: ResolvedRun, arm: Arm) -> Path:
-    """The folder of an arm's plan and checkpoint: the run directory itself where the arm is the only one."""
-    alone = len(spec.arms) == 1 and not spec.sweep
+    """The folder of an arm's plan and checkpoint: the run directory itself where no other arm can be in it."""
+    alone = len(spec.arms) == 1 and not (spec.sweep or spec.goal)
     return run if alone else run / "arms" / arm.name
 
 

@@ -140,6 +140,12 @@ def ideal_speedup(old: Work, new: Work) -> tuple[float, float]:
     return old.flops / new.flops, old.read_bytes / new.read_bytes
 
 
+def roofline_speedup(old: Work, new: Work, device: Device) -> float | None:
+    """How many times faster `new` is on a device at best; None where its speeds are unknown."""
+    before, after = old.seconds(device), new.seconds(device)
+    return before / after if before and after else None
+
+
 def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:
     """Tokens whose keys and values fit beside the weights, 0 where the weights do not; an estimate of vLLM's own
     accounting.

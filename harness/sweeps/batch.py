@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from harness.core.errors import HarnessError, first_line
+from harness.core.errors import HarnessError, MeasurementError, first_line
 from harness.core.hashing import digest
 from harness.core.memory import release_memory
 from harness.core.progress import progress_bar, say
+from harness.core.types.evaluation import EvalResult
 from harness.engine.devices import device_name, gpus, worker_environment
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import side_by_side, with_kv_cache, working_dtype
@@ -20,7 +21,7 @@ from harness.pipeline.run_context import RunContext
 from harness.pipeline.run_files import eval_file, samples_folder
 from harness.sweeps import ray_workers
 from harness.sweeps.cells import Cell, CellContext
-from harness.sweeps.workers import LocalWorker, Outcome, Worker, run_cells
+from harness.sweeps.workers import LocalWorker, Outcome, Worker, WorkerDied, run_cells
 from harness_prune.vllm_name import vllm_version
 from reports.figures import count_text
 
@@ -78,11 +79,56 @@ def evaluate_cells(run: RunContext, cells: Sequence[Cell], failures: Failures, e
             if isinstance(outcome, Exception):
                 failures.note(cell.stage, outcome)
                 return
-            file = eval_file(run.path, cell.name)
-            stages.save_eval(outcome, file)
-            run.directory.finish(cell.stage, cell.key, [samples_folder(run.path, cell.name), file])
+            _record(run, cell, outcome)
 
         run_cells(cells, _worker_starter(context, sweep.launcher), workers, done)
+
+
+def _record(run: RunContext, cell: Cell, results: Mapping[str, EvalResult]) -> None:
+    file = eval_file(run.path, cell.name)
+    stages.save_eval(results, file)
+    run.directory.finish(cell.stage, cell.key, [samples_folder(run.path, cell.name), file])
+
+
+class LiveCells:
+    """Evaluates one cell after the other on one engine, for a search whose next cell depends on the last. The engine is
+    started when it is first needed, and again after `release`.
+    """
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+        self._worker: Worker | None = None
+
+    def evaluate(self, cell: Cell) -> None:
+        """Evaluates a cell and records it, unless that was done before.
+
+        Raises:
+            MeasurementError: It could not be evaluated.
+        """
+        run = self.run
+        if run.directory.finished(cell.stage, cell.key):
+            say(f"{cell.stage}: done before, skipped")
+            return
+        run.directory.begin(cell.stage)
+        try:
+            worker = self._started()
+            worker.ask(cell).result()
+            _record(run, cell, worker.collect(cell).result())
+        except WorkerDied as error:
+            raise MeasurementError(f"{cell.stage}: {error}; the same command goes on from here") from error
+
+    def release(self) -> None:
+        """Ends the engine, so that its memory is free for other work."""
+        if self._worker:
+            self._worker.stop()
+            self._worker = None
+
+    def _started(self) -> Worker:
+        if self._worker is None:
+            release_memory()
+            self._worker = _worker_starter(cell_context(self.run, 1), "local")(0)
+            self._worker.started.result()
+        return self._worker
 
 
 def cell_context(run: RunContext, workers: int, eager: bool = False) -> CellContext:

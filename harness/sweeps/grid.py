@@ -122,7 +122,7 @@ def _arms(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
             if method == MATCHED and 2 * _width(config, ratio, shape) < shape.intermediate_size:
                 continue  # not every neuron has another one as its match
             for seed in dict.fromkeys(config.sweep.seeds) if method == RANDOM else (config.seed,):
-                yield _arm(config, method, ratio, seed, shape)
+                yield method_arm(config, method, ratio, seed, shape)
 
 
 def _masks(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
@@ -133,7 +133,7 @@ def _masks(config: RunConfig, shape: ModelShape) -> Iterator[Arm]:
         return
     others = list(itertools.islice((seed for seed in itertools.count() if seed not in seeds), more))
     for ratio in ratios_of(config, shape):
-        found = [_arm(config, RANDOM, ratio, seed, shape) for seed in others]
+        found = [method_arm(config, RANDOM, ratio, seed, shape) for seed in others]
         if is_claimed(real_ratio(found[0].request, shape.intermediate_size)):
             yield from found
 
@@ -143,7 +143,8 @@ def is_claimed(ratio: float) -> bool:
     return CLAIMED[0] - NEAR <= ratio <= CLAIMED[1] + NEAR
 
 
-def _arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelShape) -> Arm:
+def method_arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelShape) -> Arm:
+    """The arm of one of a sweep's methods at a ratio; raises UsageError for an unknown method."""
     name, _, refit = method.partition("+")
     if refit not in ("", "refit"):
         raise UsageError(f"unknown method {method!r}; a metric with its columns re-fitted is {name}+refit")
@@ -171,7 +172,7 @@ def _recovered(config: RunConfig, method: str, shape: ModelShape) -> Iterator[st
             raise UsageError(
                 f"--recovery-ratios names {wanted:g}, which is not among the ratios of the sweep; add it to --ratios"
             )
-        yield _arm(config, method, ratio, config.sweep.seeds[0] if method == RANDOM else config.seed, shape).name
+        yield method_arm(config, method, ratio, config.sweep.seeds[0] if method == RANDOM else config.seed, shape).name
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,11 @@ class ModelShape:
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)
+
+    def narrowed(self, width: int) -> ModelShape:
+        """The shape with this FFN width in every layer."""
+        left = self.pruned_parameters((width,) * self.num_hidden_layers)
+        return replace(self, parameters=left, intermediate_size=width)
 
     @property
     def kv_bytes_per_token(self) -> int:

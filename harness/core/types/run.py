@@ -12,6 +12,7 @@ from harness.core.types.chat import ChatSummary
 from harness.core.types.dissociation import Dissociation
 from harness.core.types.engine import EngineFacts
 from harness.core.types.evaluation import Comparison, EvalResult, GroupResult
+from harness.core.types.goal import GoalOutcome
 from harness.core.types.model import ModelKind
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.sweep import Claim, SweepSummary
@@ -97,6 +98,7 @@ class RunResult:
     chat: ChatSummary | None = None
     engine: EngineFacts | None = None
     dissociation: Dissociation | None = None
+    goal: GoalOutcome | None = None
     folder: Path = Path()  # the run directory; not in run.json, which may be moved
 
     def to_rows(self) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from harness.pipeline.resolve import name_problems
 
 
 def test_no_two_settings_have_one_name_as_options_and_variables_go_by_the_bare_name() -> None:
-    sections = (RecoveryConfig, SweepConfig, DissociateConfig)
+    sections = (RecoveryConfig, SweepConfig, DissociateConfig, GoalConfig)
     fields = [name for model in (RunConfig, *sections) for name in model.model_fields]
     assert len(FIELDS) == len(fields) - len(sections)
 

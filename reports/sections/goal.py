@@ -1,0 +1,92 @@
+"""A goal in place of a ratio: what was found, what comes nearest, and every candidate with what it keeps and misses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.core.types.goal import Goal
+from reports.figures import count_text, percent, short_count
+from reports.parts import Section, Table
+
+_TITLE = "The goal"
+
+
+def section(run: Mapping[str, Any]) -> Section:
+    if not run.get("goal"):
+        return Section("goal", _TITLE)
+    return Section("goal", _TITLE, text=tuple(search_sentences(run["goal"])), tables=(goal_table(run),))
+
+
+def goal_lead(found: Mapping[str, Any]) -> str:
+    """Which candidate meets the goal, or that none does and which comes nearest, up to what it removes."""
+    asked, candidate = " ".join(_goal(found).options), chosen_candidate(found)
+    best = "Smallest" if _goal(found).limits_loss else "Most accurate"
+    kept = ", ".join(condition_text(c) for c in candidate["conditions"])
+    if found["found"]:
+        return f"{best} model found that meets {asked}: {candidate['variant']}, with {kept}."
+    missed = ", ".join(condition_text(c) for c in candidate["conditions"] if not c["met"])
+    return f"No model was found that meets {asked}. Nearest comes {candidate['variant']}, with {missed}."
+
+
+def chosen_candidate(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The candidate that was found, or the nearest."""
+    name = found["found"] or found["nearest"]
+    chosen: Mapping[str, Any] = next(c for c in found["candidates"] if c["variant"] == name)
+    return chosen
+
+
+def search_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Where was looked, and what the bounds mean."""
+    low, high, count = found["widths"]
+    said = [f"{count_text(count, 'FFN width')} from {low} to {high} could meet what follows from the width alone."]
+    if found["looks"]:
+        said.append(
+            f"Each loss is the upper end of a one-sided interval, paired by item, at {percent(found['level'], 2)}: 5 % "
+            f"divided by the {count_text(found['looks'], 'look')} that the search may take. So with 95 % confidence no "
+            "model that passes loses more than its limit, although the one named is chosen by the same items."
+        )
+        said.append(
+            "That no narrower one passes holds where the loss rises as the width falls; the search asks a few widths."
+        )
+    if found["floors"]:
+        named = ", ".join(f"{task} ({percent(value)})" for task, value in found["floors"].items())
+        said.append(f"Not limited, as the dense model cannot do them: {named}.")
+    return said
+
+
+def goal_table(run: Mapping[str, Any]) -> Table:
+    """A row per candidate, in the order in which they were evaluated."""
+    found = run["goal"]
+    chosen = chosen_candidate(found)
+    mark = "recommended" if found["found"] else "nearest"
+    rows = [
+        (
+            f"{c['variant']} ({mark})" if c is chosen else c["variant"],
+            str(c["intermediate_size"]),
+            percent(c["ratio_neurons"]),
+            "; ".join(condition_text(x) for x in c["conditions"] if x["met"]) or "nothing",
+            "; ".join(condition_text(x) for x in c["conditions"] if not x["met"]),
+        )
+        for c in found["candidates"]
+    ]
+    marked = next(i for i, c in enumerate(found["candidates"]) if c is chosen)
+    head = ("candidate", "FFN width", "removed", "keeps", "misses")
+    return Table("Candidates, in the order of the search", head, tuple(rows), marked=marked)
+
+
+def condition_text(condition: Mapping[str, Any]) -> str:
+    """A condition in words: what the candidate has, and the limit."""
+    value, limit = condition["value"], condition["limit"]
+    if condition["task"]:
+        said = f"a loss of at most {100 * value:.2f} points" if value > 0 else f"a gain of at least {-100 * value:.2f}"
+        return f"{said} on {condition['task']} (limit {100 * limit:g})"
+    if condition["quantity"] == "params":
+        return f"{short_count(round(value))} parameters (limit {short_count(round(limit))})"
+    if condition["quantity"] == "fits":
+        return f"room for {round(value):,} tokens of KV cache ({round(limit):,} needed)"
+    return f"{value:.3f} times the speed of dense ({limit:g} needed)"
+
+
+def _goal(found: Mapping[str, Any]) -> Goal:
+    return Goal(**{**found["goal"], "concurrency": tuple(found["goal"]["concurrency"])})

@@ -1,0 +1,124 @@
+"""The conditions of a goal, each against its definition; and how often a search names a model that loses too much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core.statistics import paired_difference
+from harness.core.types.goal import Candidate, Goal
+from harness.core.types.serving import SpeedRatio
+from harness.models import registry
+from harness.serving.roofline import decode_work, find_device, kv_capacity_tokens
+from harness.sweeps.goal.conditions import (
+    LEVEL,
+    at_least,
+    at_most,
+    least_bound,
+    least_items,
+    loss_bound,
+    loss_conditions,
+    nearest,
+    size_conditions,
+    speed_condition,
+)
+from harness.sweeps.goal.search import first_true, most_calls
+
+SHAPE = registry.shape("qwen-7b", "math")
+GOAL = Goal(
+    params=6 * 10**9, fits="16GiB", context=4096, requests=4, speedup=1.2, device="A100-80", concurrency=(1, 32)
+)
+
+
+def test_sizes_are_those_of_the_model_at_this_width() -> None:
+    width = 15104
+    params, fits, speed = size_conditions(GOAL, SHAPE, width)
+    left = SHAPE.parameters - 28 * (SHAPE.intermediate_size - width) * 3 * SHAPE.hidden_size
+    narrow = replace(SHAPE, parameters=left, intermediate_size=width)
+    assert params.value == left and params.miss == pytest.approx(left / 6e9 - 1) and not params.met
+    assert fits.limit == 4 * 4096 and fits.value == kv_capacity_tokens(narrow, find_device("16GiB"))
+    device = find_device("A100-80")
+    gains = []
+    for level in (1, 32):
+        old, new = (decode_work(shape, level, 4096, 2) for shape in (SHAPE, narrow))
+        gains.append((old.seconds(device) or 0) / (new.seconds(device) or 1))
+    assert speed.value == pytest.approx(min(gains)) and gains[0] != gains[1]
+
+
+@given(st.integers(1, 147), st.integers(1, 147))
+def test_a_narrower_model_keeps_every_size_that_a_wider_one_keeps(one: int, other: int) -> None:
+    narrow, wide = (size_conditions(GOAL, SHAPE, 128 * steps) for steps in sorted((one, other)))
+    for below, above in zip(narrow, wide, strict=True):
+        assert below.met or not above.met
+        assert below.miss <= above.miss
+
+
+def test_a_limit_is_missed_by_a_share_of_it() -> None:
+    assert (at_most("params", 150, 100).miss, at_most("params", 150, 100).met) == (0.5, False)
+    assert (at_most("params", 100, 100).miss, at_most("params", 100, 100).met) == (0.0, True)
+    assert (at_least("fits", 25, 100).miss, at_least("fits", 0, 100).miss) == (0.75, 1.0)
+    assert at_least("speedup", 1.5, 1.5).met and not at_least("speedup", 1.49, 1.5).met
+
+
+def test_the_bound_of_a_loss_is_the_lower_end_of_the_paired_interval() -> None:
+    before, after = [True] * 90 + [False] * 10, [True] * 84 + [False] * 10 + [True] * 6
+    two_sided = paired_difference(before, after, 0.9)
+    assert loss_bound(before, after, 0.05) == pytest.approx(-two_sided.ci_low) and two_sided.difference == 0
+    assert loss_bound(before, after, 0.005) > loss_bound(before, after, 0.05) > 0
+
+
+def test_each_task_has_its_own_limit_and_a_task_without_one_counts_for_nothing() -> None:
+    same = ([True] * 400, [True] * 400)
+    worse = ([True] * 400, [True] * 360 + [False] * 40)
+    found = loss_conditions(Goal(max_loss=0.02), "a", {"a": same, "b": worse}, LEVEL)
+    assert [(c.quantity, c.task, c.met) for c in found] == [("max-loss", "a", True)]
+    found = loss_conditions(Goal(max_loss=0.02, off_target_loss=0.1), "a", {"a": same, "b": worse}, LEVEL)
+    assert [(c.quantity, c.task, c.met) for c in found] == [("max-loss", "a", True), ("off-target-loss", "b", False)]
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.03, 0.1])
+def test_fewer_items_than_are_asked_for_cannot_show_the_limit(limit: float) -> None:
+    enough = least_items(limit, LEVEL / 6, 5000)
+    assert enough is not None and least_bound(enough, LEVEL / 6) <= limit < least_bound(enough - 1, LEVEL / 6)
+    assert least_items(limit, LEVEL / 6, enough - 1) is None
+
+
+def test_a_measured_speedup_is_the_least_lower_end() -> None:
+    def ratio(level: int, low: float | None) -> SpeedRatio:
+        return SpeedRatio("x", "dense", level, "output_tok_s", 5, 1.4, low, 1.6, 1.0, 1.0)
+
+    assert speed_condition(1.3, [ratio(1, 1.35), ratio(32, 1.31)]).met
+    assert speed_condition(1.3, [ratio(1, 1.35), ratio(32, 1.29)]).value == 1.29
+    assert not speed_condition(1.3, [ratio(1, None)]).met and not speed_condition(1.3, []).met
+
+
+def test_nearest_is_what_misses_its_worst_condition_by_least() -> None:
+    def candidate(name: str, *misses: float) -> Candidate:
+        conditions = tuple(at_most("params", 100 * (1 + miss), 100) for miss in misses)
+        return Candidate(name, "a", 1, 0.5, conditions)
+
+    rows = [candidate("one", 0.0, 0.5), candidate("two", 0.3, 0.3), candidate("three", 0.1, 0.4)]
+    assert nearest(rows).variant == "two"
+    assert candidate("met", 0.0).met and not rows[0].met and rows[2].miss == pytest.approx(0.4)
+
+
+def test_a_search_seldom_names_a_model_that_loses_more_than_the_limit() -> None:
+    """Simulated where it is worst: every width loses exactly the limit, so that each look may be a false one."""
+    draw, items, widths, limit, wrong, runs = np.random.default_rng(0), 300, 31, 0.05, 0, 3000
+    level = LEVEL / most_calls(widths)
+    for _ in range(runs):
+        before = draw.random(items) < 0.8
+        flips = draw.random(
+            (widths, items), dtype=np.float32
+        )  # 10 % of all right -> wrong and 5 % of all wrong -> right
+        after = np.where(before, flips > 0.125, flips < 0.25)
+
+        def passes(index: int, before: object = before, after: object = after) -> bool:
+            return loss_bound(before, after[index], level) <= limit  # type: ignore[arg-type, index]
+
+        wrong += first_true(widths, passes) is not None
+    assert wrong / runs <= LEVEL + 2 * (LEVEL * (1 - LEVEL) / runs) ** 0.5
