@@ -82,4 +82,5 @@ gpu-check: install        ## what was never measured, on one GPU: make gpu-check
 
 families: install-dev     ## every architecture on vLLM, uniform and per-layer widths
 	HARNESS_ALL_FAMILIES=1 $(PYTEST) --tier all tests/harness/engine/test_families.py \
-		tests/harness/engine/test_vision_language.py tests/harness/engine/test_weight_swap.py
+		tests/harness/engine/test_vision_language.py tests/harness/engine/test_weight_swap.py \
+		tests/harness/engine/test_elastic.py
