@@ -55,9 +55,9 @@ def run_command(
     than once to choose them.
 
     \b
-    harness run -m qwen-7b --ratio 0.2                   this ratio
-    harness run -m qwen-7b --max-loss 1                  the smallest model that is shown to lose less than a point
-    harness run -m qwen-7b --fits 16GiB --context 8192   the most accurate one that fits
+    harness run -m ./mine --ratio 0.2     this ratio
+    harness run -m ./mine --max-loss 1    the smallest that loses less than a point
+    harness run -m ./mine --fits 16GiB    the most accurate that fits
     """
     from harness import api
     from harness.config.settings import load_config

@@ -74,7 +74,7 @@ def config_group() -> None:
     cls=SettingsCommand,
     settings=(
         *(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING),
-        *("recover", "arms", "recovery", "sweep", "dissociate", "preset"),
+        *("recover", "arms", "recovery", "sweep", "dissociate", "goal", "preset"),
     ),
 )
 @CONFIG

@@ -70,7 +70,7 @@ def test_every_option_stands_unbroken_on_its_line(command: tuple[str, ...]) -> N
 
 def test_every_setting_has_an_option_that_shows_its_description_choices_and_default() -> None:
     options = {option.name: option for option in COMMANDS["config", "show"].params}
-    assert FIELDS.keys() - options.keys() == {*NO_OPTION} - {"recovery", "sweep", "dissociate"}
+    assert FIELDS.keys() - options.keys() == {*NO_OPTION} - {"recovery", "sweep", "dissociate", "goal"}
     for name, field in FIELDS.items():
         if name in NO_OPTION:
             continue
@@ -145,6 +145,7 @@ def test_a_config_file_has_a_schema_that_editors_read() -> None:
         **schema["$defs"]["RecoveryConfig"]["properties"],
         **schema["$defs"]["SweepConfig"]["properties"],
         **schema["$defs"]["DissociateConfig"]["properties"],
+        **schema["$defs"]["GoalConfig"]["properties"],
     }
     assert all(described[name]["description"] == field.description for name, field in FIELDS.items())
     for name in presets():

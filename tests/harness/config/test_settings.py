@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.dissociate_settings import DissociateConfig
+from harness.config.goal_settings import GoalConfig
 from harness.config.settings import (
     FIELDS,
     RecoveryConfig,
