@@ -28,16 +28,19 @@ from harness.core.safetensors_stream import (
     iter_blocks,
     write_entries,
 )
+from harness.core.types.arrays import IndexArray
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
 from pruning import compensation
 from pruning.checkpoint import ModelFolder, check_uniform_width, down_entry, open_model
 from pruning.families import Cut, Family, check_nonuniform, count_of
 from pruning.model_card import model_card
+from pruning.plan import save_plan
 from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
 from pruning.side_files import copy_side_files, is_ours
 from pruning.vision_language import with_text_sizes
+from pruning.vocabulary_files import check_vocabulary, has_vocabulary_rows, with_vocabulary, write_vocabulary
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _FORMAT = {"format": "pt"}
@@ -85,8 +88,10 @@ def export(
     check_disk(out, model.weight_bytes)
     with written_folder(out, replaceable(repair)) as scratch:
         copy_side_files(model, scratch)
+        if plan.vocabulary is not None:
+            write_vocabulary(model, plan.vocabulary, scratch)
         _write_weights(model, scratch, job, progress)
-        write_own_files(model, scratch, plan, plan_file, _resized_config(model, widths))
+        write_own_files(model, scratch, plan, plan_file, _resized_config(model, plan, widths))
     return open_model(out)
 
 
@@ -120,7 +125,7 @@ def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
         file_bytes([_resized(entry, job) for entry in shard.entries], shard.metadata or _FORMAT)
         for shard in model.shards
     )
-    removed = count_of(model.config, model.widths) - count_of(model.config, plan.widths)
+    removed = count_of(model.config, model.widths) - count_of(_resized_config(model, plan, {}), plan.widths)
     return PredictedCheckpoint(plan.widths, model.parameters - removed, total, record_of(plan, model))
 
 
@@ -143,7 +148,7 @@ def _tensor(shard: Path, entry: Entry, job: _Job) -> Any:
 
 def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> _Job:
     """Raises UsageError where the plan does not fit the model or its columns are missing."""
-    _check_fit(model, plan)
+    check_fit(model, plan)
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")
     columns = (compensation.load(plan, plan_file) if plan_file else None) or {}
@@ -154,7 +159,8 @@ def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> _Job:
     return _Job(model.family, plan, columns)
 
 
-def _check_fit(model: ModelFolder, plan: PruningPlan) -> None:
+def check_fit(model: ModelFolder, plan: PruningPlan) -> None:
+    """Raises UsageError where a plan is not this model's."""
     shape = model.shape
     check_uniform_width(shape, model.path)
     if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
@@ -167,6 +173,8 @@ def _check_fit(model: ModelFolder, plan: PruningPlan) -> None:
             f"the plan was made for {plan.model} and {model.path} has other weights; "
             "make a plan from this model's scores"
         )
+    if plan.vocabulary is not None:
+        check_vocabulary(model, plan.vocabulary, plan.vocab_size)
 
 
 def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
@@ -184,8 +192,9 @@ def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
     }
 
 
-def _resized_config(model: ModelFolder, widths: Mapping[str, Any]) -> dict[str, Any]:
-    return with_text_sizes(model.config, widths) if model.family.tower else {**model.config, **widths}
+def _resized_config(model: ModelFolder, plan: PruningPlan, widths: Mapping[str, Any]) -> dict[str, Any]:
+    config = model.config if plan.vocabulary is None else with_vocabulary(model.config, plan.vocabulary)
+    return with_text_sizes(config, widths) if model.family.tower else {**config, **widths}
 
 
 def _write_shard(source: Shard, destination: Path, job: _Job) -> dict[str, int]:
@@ -204,6 +213,8 @@ def _write_shard(source: Shard, destination: Path, job: _Job) -> dict[str, int]:
 
 
 def _resized(entry: Entry, job: _Job) -> Entry:
+    if (rows := _kept_rows(entry, job)) is not None:
+        return entry.resized(0, len(rows))
     found = job.family.tensor(entry.name)
     if found is None:
         return entry
@@ -213,6 +224,8 @@ def _resized(entry: Entry, job: _Job) -> Entry:
 
 def _blocks(source: Path, entry: Entry, job: _Job) -> Iterator[Array]:
     array, found = as_array(source, entry), job.family.tensor(entry.name)
+    if (rows := _kept_rows(entry, job)) is not None:
+        return gather_blocks(array, rows, 0)
     if found is None:
         return iter_blocks(array)
     cut, layer = found
@@ -220,6 +233,11 @@ def _blocks(source: Path, entry: Entry, job: _Job) -> Iterator[Array]:
         columns = job.columns[layer]
         return iter_blocks(columns if cut.axis == 1 else np.ascontiguousarray(columns.T))
     return gather_blocks(array, _kept(job.plan, layer, cut), cut.axis)
+
+
+def _kept_rows(entry: Entry, job: _Job) -> IndexArray | None:
+    """Of a tensor with a row for each token: those that stay; None for another tensor, or where all stay."""
+    return job.plan.vocabulary if has_vocabulary_rows(job.family, entry.name) else None
 
 
 def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
@@ -248,6 +266,8 @@ def write_own_files(
     if (model.path / RECOVERED).exists():
         shutil.copyfile(model.path / RECOVERED, out / RECOVERED)
     _copy_plans(model.path, out, plan_file, len(record["steps"]))
+    if plan.vocabulary is not None:  # which its file may not have
+        save_plan(plan, out / PLAN_COPY)
 
 
 def _copy_plans(model: Path, out: Path, plan_file: Path | None, steps: int) -> None:

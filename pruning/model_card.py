@@ -11,12 +11,16 @@ from harness.core.labels import width_text
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, TUNED, ModelCard, inherited, read, render
 from harness.core.text import code_span, markdown
 
-_MADE = """Made from {model} by structured pruning of FFN neurons{times}. {how}
+_MADE = """Made from {model} by structured pruning of {what}{times}. {how}
 
-{loading} What exactly was removed: `pruning/plan.safetensors` (the kept neurons of every layer) and `pruning.json`.
-A LoRA adapter of the dense model does not fit: the FFN matrices have other shapes. Train one on this checkpoint."""
+{loading} What exactly was removed: `pruning/plan.safetensors` ({kept}) and `pruning.json`.
+A LoRA adapter of the dense model does not fit{adapter}. Train one on this checkpoint."""
+_NEURONS = ("FFN neurons", "the kept neurons of every layer", ": the FFN matrices have other shapes")
+_ENTRIES = ("the vocabulary", "the kept entries", " where it has a part for the embedding or the LM head")
+_BOTH = ("FFN neurons and the vocabulary", "the kept neurons of every layer and the kept entries", _NEURONS[2])
 _STEP = """Method {method}{metric}, scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width
 {before} -> {after}."""
+_TRIMMED = "Vocabulary {} -> {} entries, the tokenizer's files with it."
 AS_USUAL = "vLLM and transformers load it as it is."
 BY_PLUGIN = (
     "vLLM loads it where harness-prune is installed (it registers the architecture); "
@@ -42,6 +46,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     before = read(read_text(readme, errors="replace") if readme.exists() else "")
     made = _MADE.format(
         model=code_span(name if is_public else Path(name).name),
+        **dict(zip(("what", "kept", "adapter"), _pruned(record["steps"]), strict=True)),
         **_steps(record["steps"]),
         loading=AS_USUAL if len(set(widths)) == 1 else BY_PLUGIN,
     )
@@ -53,8 +58,24 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         QUALITY: NO_CLAIM,
         ORIGINAL: before.sections.get(ORIGINAL) or "None.",
     }
-    title = f"{markdown(Path(name).name)}, {removed:.1%} of the FFN neurons removed"
+    parts = [f"{removed:.1%} of the FFN neurons removed"] if _pruned(record["steps"]) != _ENTRIES else []
+    parts += [f"vocabulary of {after}" for _, after in _vocabularies(record["steps"])[-1:]]
+    title = ", ".join([markdown(Path(name).name), *parts])
     return render(ModelCard({**inherited(before.front, "pruned"), **base}, title, sections))
+
+
+def _vocabularies(steps: Sequence[Mapping[str, Any]]) -> list[Sequence[int]]:
+    return [step["vocabulary"] for step in steps if step.get("vocabulary")]
+
+
+def _pruned(steps: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """What was pruned, what the plan holds, and which tensors have other shapes."""
+    neurons = any(_removes_neurons(step) for step in steps)
+    return (_BOTH if neurons else _ENTRIES) if _vocabularies(steps) else _NEURONS
+
+
+def _removes_neurons(step: Mapping[str, Any]) -> bool:
+    return any(width != step["intermediate_size"] for width in step["widths"])
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -68,6 +89,13 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _step(step: Mapping[str, Any]) -> str:
+    if not step.get("vocabulary"):
+        return _neurons(step)
+    entries = _TRIMMED.format(*step["vocabulary"])
+    return f"{_neurons(step)} {entries}" if _removes_neurons(step) else f"{_tuning(step)}{entries}"
+
+
+def _neurons(step: Mapping[str, Any]) -> str:
     uniform = len(set(step["widths"])) == 1
     text = _STEP.format(
         method=code_span(step["method"]),

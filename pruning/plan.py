@@ -24,6 +24,7 @@ from pruning.scores import UNIT_FREE, check_metric
 
 BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items: docs/pruning.md
 CONTRIBUTION = "contrib"  # the metric by which neurons are protected and matched
+_VOCABULARY = "vocabulary.keep"
 _PLAN_BYTES = 1 << 30  # 80 layers that keep 53,248 neurons take 17 MB
 _MOST_SEED = 10**18 - 1
 _WIDE, _WIDE_ALIGNMENT, _SMALL_ALIGNMENT = 1024, 128, 16
@@ -270,7 +271,9 @@ def _best(ranked: FloatArray, width: int) -> IndexArray:
 
 
 def save_plan(plan: PruningPlan, path: Path) -> None:
-    """`layers.{i}.keep` int32 and the metadata of the contract; the same plan gives the same bytes."""
+    """`layers.{i}.keep` int32, `vocabulary.keep` where it is trimmed, and the metadata of the contract; the same plan
+    gives the same bytes.
+    """
     metadata = {
         "method": plan.method,
         "metric": plan.metric or "",
@@ -290,7 +293,10 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
         "sequential": str(plan.sequential).lower(),
         "general_weight": repr(plan.general_weight),
     }
-    save_arrays(path, {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}, metadata)
+    arrays = {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}
+    if plan.vocabulary is not None:
+        arrays[_VOCABULARY], metadata["vocab_size"] = plan.vocabulary, str(plan.vocab_size)
+    save_arrays(path, arrays, metadata)
 
 
 def load_plan(path: Path) -> PruningPlan:
@@ -311,7 +317,8 @@ def _plan_of(arrays: Mapping[str, npt.NDArray[Any]], meta: Metadata) -> PruningP
     layers = count_of(meta, "layers", MOST_SIZES["num_hidden_layers"], 1)
     size = count_of(meta, "intermediate_size", MOST_SIZES["intermediate_size"], 1)
     names = [f"layers.{layer}.keep" for layer in range(layers)]
-    if unknown := sorted(arrays.keys() - set(names)):
+    rows = count_of(meta, "vocab_size", MOST_SIZES["vocab_size"], 1) if _VOCABULARY in arrays else None
+    if unknown := sorted(arrays.keys() - {*names, _VOCABULARY}):
         raise ValueError(f"it holds {unknown[0][:80]} and is for {layers} layers")
     return PruningPlan(
         keep=tuple(_checked(arrays[name], name, size) for name in names),
@@ -331,6 +338,8 @@ def _plan_of(arrays: Mapping[str, npt.NDArray[Any]], meta: Metadata) -> PruningP
         compensated=flag_of(meta, "compensated"),
         sequential=flag_of(meta, "sequential"),
         general_weight=fraction_of(meta, "general_weight"),
+        vocabulary=_checked(arrays[_VOCABULARY], _VOCABULARY, rows) if rows else None,
+        vocab_size=rows,
     )
 
 

@@ -45,7 +45,9 @@ def record_of(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
 
 
 def _step(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
-    """One pruning. intermediate_size, parameters: before it. recovery: how the model was fine-tuned before it."""
+    """One pruning. intermediate_size, parameters: before it. vocabulary: rows of the embedding before and after.
+    recovery: how the model was fine-tuned before it.
+    """
     how = {key: getattr(plan, key) for key in _HOW if key != "ratio_requested"}
     return {
         **how,
@@ -55,6 +57,7 @@ def _step(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
         "intermediate_size": plan.intermediate_size,
         "widths": list(plan.widths),
         "parameters": model.parameters,
+        **({"vocabulary": [plan.vocab_size, len(plan.vocabulary)]} if plan.vocabulary is not None else {}),
         **({"recovery": read_recovery(model.path)} if model.recovered else {}),
     }
 
@@ -72,10 +75,12 @@ def steps_of(model: ModelFolder) -> list[dict[str, Any]]:
 
 
 def plan_hash(plan: PruningPlan) -> str:
-    """The first 16 hex digits of a SHA-256 over the kept neurons of every layer."""
+    """The first 16 hex digits of a SHA-256 over the kept neurons of every layer, and the kept vocabulary."""
     total = hashlib.sha256(str(plan.intermediate_size).encode())
     for keep in plan.keep:
         total.update(len(keep).to_bytes(8, "little") + keep.astype("<i4").tobytes())
+    if plan.vocabulary is not None:
+        total.update(plan.vocabulary.astype("<i4").tobytes())
     return total.hexdigest()[:16]
 
 
@@ -124,6 +129,11 @@ def _is_size(value: Any) -> bool:
     return is_count(value, _MOST, 1)
 
 
+def _are_rows(value: Any) -> bool:
+    """Rows of an embedding before and after."""
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_size, value))
+
+
 def _are_steps(value: Any) -> bool:
     if value is None:
         return True
@@ -154,6 +164,7 @@ _STEP: Mapping[str, Callable[[Any], bool]] = {
     **_MODEL,
     **dict.fromkeys(("intermediate_size", "parameters"), _is_size),
     "widths": lambda value: isinstance(value, list) and 0 < len(value) <= 1 << 16 and all(map(_is_size, value)),
+    "vocabulary": lambda value: value is None or _are_rows(value),
     "recovery": lambda value: value is None or isinstance(value, dict),
 }
 _RECORDED: Mapping[str, Callable[[Any], bool]] = {  # what is read of pruning.json

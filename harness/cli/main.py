@@ -33,6 +33,7 @@ from harness.cli.setup import (
 )
 from harness.cli.stages import eval_command, grade_command, plan_command, prune_command, score_command
 from harness.cli.sweep import sweep_command
+from harness.cli.vocabulary import vocabulary_command
 from harness.core.errors import HarnessError
 from harness.core.secrets import redacted, redacted_words
 from harness.core.text import one_line
@@ -49,7 +50,14 @@ _CONTEXT = {
 _CLOSED_PIPE = 141  # as the shell reports a program that SIGPIPE ended
 _PANELS = {
     "Prune and prove": (run_command, sweep_command, recover_command, dissociate_command),
-    "One stage at a time": (score_command, plan_command, prune_command, eval_command, grade_command),
+    "One stage at a time": (
+        score_command,
+        plan_command,
+        prune_command,
+        vocabulary_command,
+        eval_command,
+        grade_command,
+    ),
     "Where it is served": (export_command, elastic_command, slice_command),
     "Serve and measure": (bench_command, serve_command, chat_command),
     "Look at results": (runs_command, report_command, compare_command, inspect_command, push_command, track_command),

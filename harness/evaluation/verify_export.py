@@ -75,7 +75,7 @@ def verify(
 
     _check_memory(model, checkpoint)
     prompts, dtype = _prompts(checkpoint), _dtype(checkpoint)
-    expected = _logits(_masked(model, plan, plan_file), prompts)
+    expected = _expected(_masked(model, plan, plan_file), prompts, plan)
     pruned = load_pruned(checkpoint, torch.float32)
     error = max(_error(a, b) for a, b in zip(expected, _logits(pruned, prompts), strict=True))
     if not error <= _TOLERANCE:
@@ -130,6 +130,16 @@ def _masked(model: ModelFolder, plan: PruningPlan, plan_file: Path) -> Any:
         weight.zero_()
         weight[:, keep] = columns
     return loaded
+
+
+def _expected(masked: Any, prompts: list[list[int]], plan: PruningPlan) -> list[Any]:
+    """Logits of the masked model by the numbers of the checkpoint's vocabulary, in which the prompts are."""
+    import torch
+
+    if plan.vocabulary is None:
+        return _logits(masked, prompts)
+    keep = torch.from_numpy(plan.vocabulary).long()
+    return [logits[:, keep] for logits in _logits(masked, [keep[ids].tolist() for ids in prompts])]
 
 
 def _logits(model: Any, prompts: list[list[int]]) -> list[Any]:

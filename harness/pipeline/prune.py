@@ -61,7 +61,7 @@ def prune(model: str, plan: PruningPlan, out: Path, verify_by: EngineSettings | 
         MeasurementError: Logits or tokens differ by more than rounding.
     """
     check_replaceable(out, replaceable())
-    return _write(locate_given(model, plan.model, plan.model_kind), plan, out, verify_by)
+    return write_checkpoint(locate_given(model, plan.model, plan.model_kind), plan, out, verify_by)
 
 
 def prune_variant(folder: Path, name: str | None, out: Path | None, verify_by: EngineSettings | None = None) -> FromRun:
@@ -88,7 +88,7 @@ def prune_variant(folder: Path, name: str | None, out: Path | None, verify_by: E
     if out or not _is_there(target, plan):
         check_replaceable(target, replaceable())
         source = locate_recorded(plan.model, plan.model_kind, plan.model_hash, str(plan.path))
-        made, verified = _write(source, plan, target, verify_by)
+        made, verified = write_checkpoint(source, plan, target, verify_by)
     elif verify_by:
         raise UsageError(f"{target} is there already; give another --out to write and verify it")
     else:
@@ -97,7 +97,8 @@ def prune_variant(folder: Path, name: str | None, out: Path | None, verify_by: E
     return FromRun(chosen["name"], target, made, verified, serve_line(run, str(target)))
 
 
-def _write(source: ModelFolder, plan: PruningPlan, out: Path, verify_by: EngineSettings | None) -> Pruned:
+def write_checkpoint(source: ModelFolder, plan: PruningPlan, out: Path, verify_by: EngineSettings | None) -> Pruned:
+    """As `prune`, of an opened model."""
     if verify_by:
         check_gpus(verify_by.tensor_parallel)
         check_divides(str(source.path), source.shape, plan.widths, verify_by.tensor_parallel)

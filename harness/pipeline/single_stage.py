@@ -51,7 +51,7 @@ from harness.serving import server
 from harness.serving.bench import bench, online_engine, serving_result
 from harness.serving.lora_adapters import check_adapters
 from harness.serving.vllm_options import allowed_options
-from harness.serving.workload import Workload, check_context, make_workload
+from harness.serving.workload import Workload, check_context, in_vocabulary_of, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.plan import choose_metric, make_plan, real_ratio, save_plan
@@ -242,9 +242,10 @@ def bench_checkpoints(
     rows = {name: replace(_row(given[name], model, out), name=name) for name, model in models.items()}
     with _opened("measuring", out, config, list(models.values()), fresh, command, online=online) as directory:
         workload = make_workload(config, first, task)
-        for model in models.values():
-            check_context(model, workload)
-        serving, ratios = bench(models, config, workload, out, online)
+        workloads = {name: in_vocabulary_of(model, workload, first) for name, model in models.items()}
+        for name, model in models.items():
+            check_context(model, workloads[name])
+        serving, ratios = bench(models, config, workloads, out, online)
         measured = [replace(row, serving=serving[name]) for name, row in rows.items()]
         engine = next(iter(serving.values())).engine
         return _finish(directory, names[0], task.name, measured, chat, ratios, engine)

@@ -33,7 +33,7 @@ from harness.serving import http_client, server
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
 from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
-from harness.serving.workload import Workload
+from harness.serving.workload import Workload, longest
 from pruning.checkpoint import ModelFolder
 
 _LEAST_SECONDS = 2.0
@@ -70,15 +70,25 @@ class BenchTarget:
 
 
 def bench(
-    models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, out: Path, over_http: bool
+    models: Mapping[str, ModelFolder],
+    config: RunConfig,
+    workloads: Mapping[str, Workload],
+    out: Path,
+    over_http: bool,
 ) -> tuple[dict[str, ServingResult], list[SpeedRatio]]:
-    """Times engines or servers of all `models` interleaved, then measures their memory one at a time."""
-    workload = replace(workload, least_seconds=_LEAST_SECONDS)
-    with (_servers if over_http else _engines)(models, config, workload, out) as targets:
+    """Times engines or servers of all `models` interleaved, then measures their memory one at a time.
+
+    workloads: The same requests in each model's own vocabulary.
+    """
+    workloads = {name: replace(workload, least_seconds=_LEAST_SECONDS) for name, workload in workloads.items()}
+    workload = next(iter(workloads.values()))
+    with (_servers if over_http else _engines)(models, config, workloads, out) as targets:
         passes = interleaved(
             {name: target.round for name, target in targets.items()}, config.concurrency, config.repeats, workload
         )
-    memory = {name: found for name, model in models.items() if (found := _footprint(name, model, config, workload))}
+    memory = {
+        name: found for name, model in models.items() if (found := _footprint(name, model, config, workloads[name]))
+    }
     return results(targets, passes, config, workload, memory)
 
 
@@ -123,22 +133,23 @@ def settings_for(models: Mapping[str, ModelFolder], config: RunConfig, workload:
 
 @contextmanager
 def _engines(
-    models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, _out: Path
+    models: Mapping[str, ModelFolder], config: RunConfig, workloads: Mapping[str, Workload], _out: Path
 ) -> Iterator[dict[str, BenchTarget]]:
-    with Engines(models, settings_for(models, config, workload)) as engines:
-        yield offline_targets(engines, models, workload)
+    with Engines(models, settings_for(models, config, longest(workloads))) as engines:
+        yield {name: offline_targets(engines, [name], workloads[name])[name] for name in models}
 
 
 @contextmanager
 def _servers(
-    models: Mapping[str, ModelFolder], config: RunConfig, workload: Workload, out: Path
+    models: Mapping[str, ModelFolder], config: RunConfig, workloads: Mapping[str, Workload], out: Path
 ) -> Iterator[dict[str, BenchTarget]]:
     """`vllm serve` on each, asked by vLLM's own client; the requests and the servers' logs are kept in the run
     directory.
     """
     requests, first = out / "requests.jsonl", next(iter(models.values()))
+    workload = next(iter(workloads.values()))  # sent as text
     http_client.write_requests(workload, load_tokenizer(first), requests)
-    settings = settings_for(models, config, workload)
+    settings = settings_for(models, config, longest(workloads))
     with ExitStack() as stack:
         found = {}
         for name, model in models.items():
@@ -215,13 +226,17 @@ def serving_result(
 
 
 def _forecast(model: ModelFolder, settings: EngineSettings) -> dict[str, int]:
-    """By formula from the config; of a pruned model, the dense one's parameters less those of the removed neurons."""
+    """By formula from the config; of a pruned model, the dense one's parameters less those of the removed
+    neurons and entries of the vocabulary.
+    """
     shape, record, parameters = model.shape, model.record, model.parameters
     if record:
         dense = replace(
             shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"]
         )
-        parameters = dense.pruned_parameters(model.widths)
+        trimmed = [step["vocabulary"] for step in record.get("steps") or () if step.get("vocabulary")]
+        rows = sum(before - after for before, after in trimmed)
+        parameters = dense.pruned_parameters(model.widths) - rows * shape.hidden_size * (1 if shape.tied else 2)
     parallel, cache = settings.tensor_parallel, settings.kv_cache_bytes
     per_token = cached_bytes_per_token(model, settings.dtype, parallel)
     if cache:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from harness.config.settings import RunConfig
+from harness.core.bounded_read import read_bytes
 from harness.core.chat import prompt_ids
 from harness.core.errors import UsageError
 from harness.models.tokenizer import load_chat, load_tokenizer
@@ -20,6 +21,7 @@ from tasks.task import Task
 _LEAST_REQUESTS = 4
 _SPECIAL_TOKENS = 8
 _TRIES = 5
+_TOKENIZER_BYTES = 256 << 20
 
 
 def task_prompts(model: ModelFolder, task: Task, count: int, template_args: Mapping[str, Any]) -> list[list[int]]:
@@ -88,6 +90,30 @@ def _as_text(tokenizer: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
             break
         prompt = again
     return prompt
+
+
+def in_vocabulary_of(model: ModelFolder, workload: Workload, first: ModelFolder) -> Workload:
+    """The same requests for a model with another vocabulary than the one that they were made for: the same texts, as
+    its own tokens.
+    """
+    if model is first or _tokenizer_file(model) == _tokenizer_file(first):
+        return workload
+    made, own = load_tokenizer(first), load_tokenizer(model)
+    if own.get_vocab() == made.get_vocab():
+        return workload
+    texts = [made.decode(list(prompt)) for prompt in workload.prompts]
+    prompts = tuple(tuple(own.encode(text, add_special_tokens=False)) for text in texts)
+    return replace(workload, prompts=prompts)
+
+
+def _tokenizer_file(model: ModelFolder) -> bytes | None:
+    file = model.path / "tokenizer.json"
+    return read_bytes(file, _TOKENIZER_BYTES) if file.exists() else None
+
+
+def longest(workloads: Mapping[str, Workload]) -> Workload:
+    """Of the same requests in several vocabularies, those that need most room."""
+    return max(workloads.values(), key=lambda workload: workload.context)
 
 
 def check_context(model: ModelFolder, workload: Workload) -> None:

@@ -146,6 +146,8 @@ class PruningPlan:
         intermediate_size: Width before pruning.
         compensated: Whether re-fitted down_proj columns lie beside the plan.
         sequential: Whether each layer was re-fitted on the output of the pruned layers before it.
+        vocabulary: Rows of the embedding that stay, sorted; None for all.
+        vocab_size: Rows before, where `vocabulary` is given.
     """
 
     keep: tuple[IndexArray, ...]
@@ -166,6 +168,8 @@ class PruningPlan:
     general_weight: float = 0.0
     model_kind: ModelKind = "unknown"  # what `model` is
     path: Path | None = None  # its file; re-fitted columns lie beside it
+    vocabulary: IndexArray | None = None
+    vocab_size: int | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:

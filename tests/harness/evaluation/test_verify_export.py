@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from harness.evaluation.verify_export import verify
 from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.loader import load_pruned
+from pruning.vocabulary import choose_tokens
+from pruning.vocabulary_files import read_tokenizer
 from tests.support.pruned import compensated
 
 pytestmark = pytest.mark.slow
@@ -95,3 +98,21 @@ def test_a_token_is_near_by_what_rounding_changes_at_its_position() -> None:
     )
     assert verify_export._differing(exact, exact, [0, 0], [1, 1, 1]) == 3
     assert verify_export._differing(exact, rounded, [0, 0], [1, 1, 1]) == 2
+
+
+def test_a_smaller_vocabulary_is_compared_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have the same prompts, each in its own numbers; two rows that changed places are caught."""
+    dense, plan, plan_file = compensated("qwen2", tmp_path)
+    monkeypatch.setattr(verify_export, "_vllm_tokens", lambda _, prompts, __: [greedy(checkpoint, p) for p in prompts])
+    file = read_tokenizer(open_model(dense))
+    late = {number: number for number in range(1088)}  # so that numbers change
+    plan = replace(plan, vocabulary=choose_tokens(file, [late], 576, 1088, set()), vocab_size=1088)
+    checkpoint = export(open_model(dense), plan, tmp_path / "small", plan_file).path
+    found = verify(open_model(dense), plan, plan_file, open_model(checkpoint), THREAD)
+    assert found.logit_error < 1e-5 and found.differing == 0
+    tensors = load_file(checkpoint / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    tensors[name] = tensors[name].roll(1, dims=0)
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MeasurementError, match="other logits than the masked model"):
+        verify(open_model(dense), plan, plan_file, open_model(checkpoint), THREAD)

@@ -1,0 +1,196 @@
+"""A checkpoint with a smaller vocabulary: which entries the task needs, and how much longer texts get without the
+others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config.settings import RunConfig
+from harness.core.chat import ChatFormat
+from harness.core.errors import UsageError
+from harness.core.jsonl import numbered_rows
+from harness.core.progress import progress_bar, say
+from harness.core.types.arrays import IndexArray
+from harness.core.types.calibration import Example
+from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
+from harness.core.written_folder import check_replaceable
+from harness.engine.memory_budget import EngineSettings
+from harness.evaluation.verify_export import Verification
+from harness.models import registry
+from harness.models.tokenizer import load_chat
+from harness.pipeline.named_tasks import check_metric_choices, named_task, task_names
+from harness.pipeline.prune import write_checkpoint
+from pruning.calibration import calibration_items
+from pruning.checkpoint import ModelFolder
+from pruning.export import check_fit, predict_size, replaceable
+from pruning.plan import load_plan
+from pruning.vocabulary import ROWS, choose_tokens, occurrences, padded, trimmed
+from pruning.vocabulary_files import read_tokenizer, required_rows
+from tasks.registry import CALIBRATION_SEED, calibration, distractors
+from tasks.task import Task
+
+_TEXTS = 4000  # of each kind, at most
+_HELD_OUT = 5  # every fifth text is left for the comparison
+Texts = Sequence[Sequence[int]]  # as token ids of the whole vocabulary
+
+
+@dataclass(frozen=True)
+class VocabularyRequest:
+    """What to trim.
+
+    Attributes:
+        size: Entries that stay, rounded up to a multiple of 64.
+        texts: JSON Lines files with a `text`, and a `prompt` before it where there is one, such as sample files of a
+            run: further texts of the task.
+        plan_file: A plan for the model's FFN neurons that is carried out as well.
+    """
+
+    size: int
+    texts: tuple[Path, ...] = ()
+    plan_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class TokensPerText:
+    """Mean tokens of texts that were not counted for the choice, with the whole vocabulary and with what stays."""
+
+    texts: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class TrimmedVocabulary:
+    """A vocabulary that was trimmed, or on a dry run would be.
+
+    Attributes:
+        vocabulary: Rows of the embedding before and after.
+        parameters: Of the model before and after.
+        weight_bytes: Of its weight files before and after.
+        tokens_per_text: By what the texts are: task, general.
+        made: The checkpoint, or its sizes on a dry run.
+    """
+
+    vocabulary: tuple[int, int]
+    parameters: tuple[int, int]
+    weight_bytes: tuple[int, int]
+    tokens_per_text: Mapping[str, TokensPerText]
+    made: ModelFolder | PredictedCheckpoint
+    verified: Verification | None = None
+
+
+def trim_vocabulary(
+    config: RunConfig,
+    request: VocabularyRequest,
+    out: Path,
+    dry_run: bool = False,
+    verify_by: EngineSettings | None = None,
+) -> TrimmedVocabulary:
+    """Writes the checkpoint of a model that keeps the entries of the vocabulary which its tasks need.
+
+    Args:
+        config: The model, the tasks, and variables of the chat template.
+        request: How many entries stay.
+        out: The folder to write.
+        dry_run: Write nothing; the sizes are those that the files would have, to the byte.
+        verify_by: As in `prune`.
+
+    Raises:
+        UsageError: The size cannot be, the plan is another model's, or a file of texts cannot be read.
+        UnsupportedModelError: The tokenizer is no byte-level BPE.
+        MeasurementError: Logits or tokens differ by more than rounding.
+    """
+    check_replaceable(out, replaceable())
+    check_metric_choices(config)
+    model = registry.locate(config.model, named_task(config, task_names(config)[0]).kind)
+    tokenizer, chat = load_chat(model, config.template_args)
+    tasks = [named_task(config, name, chat is not None) for name in task_names(config)]
+    file = read_tokenizer(model)
+    plan = load_plan(request.plan_file) if request.plan_file else _nothing_removed(model, config.model, tasks[0])
+    check_fit(model, plan)
+    more = [ids for path in request.texts for ids in _of_file(tokenizer, path)]
+    groups = _texts(model, tokenizer, chat, tasks)
+    counted = {name: [ids for i, ids in enumerate(texts) if i % _HELD_OUT] for name, texts in groups.items()}
+    counts = [occurrences([*counted["task"], *more]), occurrences(counted["general"])]
+    keep = _chosen(model, file, counts, request.size)
+    lengths = {name: _lengths(file, keep, texts[::_HELD_OUT]) for name, texts in groups.items()}
+    plan = replace(plan, vocabulary=keep, vocab_size=model.shape.vocab_size)
+    made, verified = (predict_size(model, plan), None) if dry_run else write_checkpoint(model, plan, out, verify_by)
+    return TrimmedVocabulary(
+        vocabulary=(model.shape.vocab_size, len(keep)),
+        parameters=(model.parameters, made.parameters),
+        weight_bytes=(model.weight_bytes, made.weight_bytes),
+        tokens_per_text=lengths,
+        made=made,
+        verified=verified,
+    )
+
+
+def _nothing_removed(model: ModelFolder, name: str, task: Task) -> PruningPlan:
+    """A plan that keeps all neurons."""
+    shape, identity = model.shape, registry.model_id(name, task.kind)
+    return PruningPlan(
+        keep=(np.arange(shape.intermediate_size, dtype=np.int32),) * shape.num_hidden_layers,
+        intermediate_size=shape.intermediate_size,
+        method="chosen",
+        metric=None,
+        ratio=0.0,
+        seed=0,
+        alignment=1,
+        model=identity,
+        model_hash=model.fingerprint,
+        scores_hash="",
+        tokens="all",
+        model_kind=registry.model_kind(identity),
+    )
+
+
+def _texts(model: ModelFolder, tokenizer: Any, chat: ChatFormat | None, tasks: Sequence[Task]) -> dict[str, Texts]:
+    """Training texts of the tasks as the evaluation puts them, with their answers, and general ones."""
+    own = [example for task in tasks for example in calibration(task, _TEXTS, CALIBRATION_SEED)[1]]
+    general = distractors(tasks[0], _TEXTS, CALIBRATION_SEED)[1]
+    context = model.shape.max_position_embeddings
+
+    def tokenised(examples: Sequence[Example]) -> Texts:
+        items = calibration_items(tokenizer, examples, True, "all", chat, context)
+        return [item.token_ids for item in items]
+
+    with progress_bar(f"Reading {len(own)} texts of {', '.join(task.name for task in tasks)}, {len(general)} others"):
+        return {"task": tokenised(own), "general": tokenised(general)}
+
+
+def _of_file(tokenizer: Any, path: Path) -> Iterator[list[int]]:
+    for number, row in numbered_rows(path):
+        prompt, text = row.get("prompt") or "", row.get("text")
+        if not isinstance(text, str) or not isinstance(prompt, str):
+            raise UsageError(f"{path}, line {number} has no `text`; each line needs one, and may have a `prompt`")
+        yield list(tokenizer(prompt + text, add_special_tokens=False)["input_ids"])
+
+
+def _chosen(model: ModelFolder, tokenizer: Mapping[str, Any], counts: Sequence[Counter[int]], size: int) -> IndexArray:
+    if padded(size) != size:
+        say(f"{size} entries are rounded up to {padded(size)}, a multiple of {ROWS}")
+    required = required_rows(model, tokenizer)
+    return choose_tokens(tokenizer, counts, padded(size), model.shape.vocab_size, required)
+
+
+def _lengths(tokenizer: Mapping[str, Any], keep: IndexArray, texts: Texts) -> TokensPerText:
+    """Of texts as ids of the whole vocabulary."""
+    from tokenizers import Tokenizer
+
+    whole, less = (Tokenizer.from_str(json.dumps(each)) for each in (tokenizer, trimmed(tokenizer, keep)))
+    written = whole.decode_batch([list(ids) for ids in texts], skip_special_tokens=False)
+    before, after = (_mean_tokens(each, written) for each in (whole, less))
+    return TokensPerText(len(texts), before, after)
+
+
+def _mean_tokens(tokenizer: Any, texts: Sequence[str]) -> float:
+    return float(np.mean([len(found.ids) for found in tokenizer.encode_batch(texts, add_special_tokens=False)]))

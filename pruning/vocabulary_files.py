@@ -1,0 +1,149 @@
+"""What a smaller vocabulary changes in a model folder beside the weights: the tokenizer's files, and the token ids in
+config.json and generation_config.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.core.bounded_read import read_json_object
+from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.types.arrays import IndexArray
+from pruning.checkpoint import ModelFolder
+from pruning.families import Family
+from pruning.vocabulary import always_kept, check_byte_level, renumbering, token_ids, trimmed
+
+TOKENIZER, _SETTINGS, _GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+_FILE_BYTES = 256 << 20
+_OTHER_FORMS = re.compile(  # of the same vocabulary, which would still have all entries
+    r"(vocab|added_tokens|tekken|encoder|decoder|vocab-src|vocab-tgt)\.json|(vocab|merges)\.txt|vocab\.bpe|bpe\.codes"
+    r"|.*\.(tiktoken|spm)|.*\.model(\.v\d+)?"
+)
+_IDS = re.compile(r"\w+_token_ids?|(begin_)?suppress_tokens|bad_words_ids|force_words_ids")
+
+
+def read_tokenizer(model: ModelFolder) -> dict[str, Any]:
+    """tokenizer.json of a model whose vocabulary can be trimmed.
+
+    Raises:
+        UsageError: There is none.
+        UnsupportedModelError: It is no byte-level BPE, or the model has a vision tower, whose config names tokens too.
+    """
+    if model.family.tower:
+        raise UnsupportedModelError(
+            f"{model.family.model_type} is a vision-language model, whose vocabulary cannot be trimmed here; "
+            "save its text model alone (docs/your-model.md shows how)"
+        )
+    if not (model.path / TOKENIZER).exists():
+        raise UsageError(
+            f"{model.path} has no {TOKENIZER}, the form in which a vocabulary is trimmed; write it with "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers"
+        )
+    tokenizer = read_json_object(model.path / TOKENIZER, _FILE_BYTES)
+    check_byte_level(tokenizer)
+    return tokenizer
+
+
+def required_rows(model: ModelFolder, tokenizer: Mapping[str, Any]) -> set[int]:
+    """Rows of the embedding that stay whatever the texts are: bytes, added tokens, and those that the model's settings
+    name by id or by text.
+    """
+    settings, generation = (_object(model.path / name) for name in (_SETTINGS, _GENERATION))
+    ids = token_ids(tokenizer)
+    named = [value for key, value in settings.items() if key.endswith("_token")]
+    texts = [value.get("content") if isinstance(value, dict) else value for value in named]
+    rows = {number for found in (model.config, generation) for number in _ids_in(found)}
+    known = {ids[text] for text in texts if isinstance(text, str) and text in ids}
+    return always_kept(tokenizer) | known | {number for number in rows if 0 <= number < model.shape.vocab_size}
+
+
+def has_vocabulary_rows(family: Family, name: str) -> bool:
+    """Whether a tensor has one row for each entry of the vocabulary: the embedding, and an LM head of its own."""
+    own = family.own_name(name)
+    rows = {row.name for row in family.tensors.model if row.sizes.split()[0] == "v"}
+    return bool({own, f"{family.body}.{own}"} & rows)
+
+
+def with_vocabulary(config: Mapping[str, Any], keep: IndexArray) -> dict[str, Any]:
+    """config.json of a model that keeps these rows."""
+    return {**_renumbered(config, renumbering(keep)), "vocab_size": len(keep)}
+
+
+def check_vocabulary(model: ModelFolder, keep: IndexArray, size: int | None) -> None:
+    """Raises UsageError where a plan's vocabulary is not this model's, or leaves out what has to stay."""
+    if size != model.shape.vocab_size:
+        raise UsageError(
+            f"the plan is for a vocabulary of {size} rows, and {model.path} has {model.shape.vocab_size}; "
+            "make a plan from this model"
+        )
+    tokenizer = read_tokenizer(model)
+    trimmed(tokenizer, keep)
+    if missing := required_rows(model, tokenizer) - renumbering(keep).keys():
+        raise UsageError(f"the plan leaves out token {min(missing)}, which {model.path} names in its settings")
+
+
+def write_vocabulary(model: ModelFolder, keep: IndexArray, out: Path) -> None:
+    """Writes the tokenizer and the settings of generation that belong to the rows kept; removes from `out`, to which
+    they were copied, other forms of the whole vocabulary.
+
+    Raises UnsupportedModelError where the tokenizers library reads the file otherwise than it was written.
+    """
+    for file in out.iterdir():
+        if _OTHER_FORMS.fullmatch(file.name):
+            file.unlink()
+    new, tokenizer = renumbering(keep), trimmed(read_tokenizer(model), keep)
+    _write(out / TOKENIZER, tokenizer)
+    _check_readable(out / TOKENIZER, token_ids(tokenizer))
+    if generation := _object(model.path / _GENERATION):
+        _write(out / _GENERATION, _renumbered(generation, new))
+    settings = _object(model.path / _SETTINGS)
+    if added := settings.get("added_tokens_decoder"):
+        numbered = {str(new[int(number)]): token for number, token in added.items()}
+        _write(out / _SETTINGS, {**settings, "added_tokens_decoder": numbered})
+
+
+def _check_readable(file: Path, expected: Mapping[str, int]) -> None:
+    """The library numbers added tokens itself, and ignores what the file says where it disagrees."""
+    from tokenizers import Tokenizer
+
+    if Tokenizer.from_file(str(file)).get_vocab() != expected:
+        raise UnsupportedModelError(
+            "the tokenizer has added tokens whose ids cannot be numbered anew; its vocabulary cannot be trimmed"
+        )
+
+
+def _object(file: Path) -> dict[str, Any]:
+    return read_json_object(file, _FILE_BYTES) if file.exists() else {}
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _ids_in(settings: Mapping[str, Any]) -> Iterator[int]:
+    for key, value in settings.items():
+        if _IDS.fullmatch(key):
+            yield from _flat(value)
+
+
+def _flat(value: Any) -> Iterator[int]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _flat(each)
+    elif type(value) is int:
+        yield value
+
+
+def _renumbered(settings: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
+    return {key: _with_ids(value, new) if _IDS.fullmatch(key) else value for key, value in settings.items()}
+
+
+def _with_ids(value: Any, new: Mapping[int, int]) -> Any:
+    """Ids beyond the embedding, such as -1 for none, stay."""
+    if isinstance(value, list):
+        return [_with_ids(each, new) for each in value]
+    return new.get(value, value) if type(value) is int else value
