@@ -30,7 +30,8 @@ from harness.models import registry
 from harness.pipeline import scoring
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
-from pruning.plan import PlanRequest, make_plan, save_plan
+from pruning.plan import PlanRequest, make_plan
+from pruning.plan_file import save_plan
 from tasks.registry import find_task
 
 ARMS = (

@@ -33,7 +33,8 @@ from harness.pipeline import scoring
 from pruning import score_file
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export
-from pruning.plan import PlanRequest, make_plan, save_plan
+from pruning.plan import PlanRequest, make_plan
+from pruning.plan_file import save_plan
 from tasks.registry import find_task
 
 ARMS = ("obs+refit", "obs+refit@0.5", "rms+refit", "rms", "smd", "random-7", "optipfair")

@@ -22,7 +22,7 @@ from harness.engine.weight_swap import swapped
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning import compensation
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from tasks.registry import find_task
 
 METRICS, RATIOS, TASKS = ("obs", "rms"), (0.2, 0.5, 0.6, 0.7), ("mini_math", "mini_facts")

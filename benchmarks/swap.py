@@ -22,7 +22,7 @@ from harness.engine.vllm_engine import engine
 from harness.engine.weight_swap import restore, swap
 from harness.models import registry
 from pruning.checkpoint import ModelFolder
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 
 _WIDTHS = (0.5, 0.8)
 

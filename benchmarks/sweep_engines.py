@@ -33,7 +33,8 @@ from harness.sweeps.workers import LocalWorker, run_cells
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.export import export
-from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
+from pruning.plan import PlanRequest, make_plan
+from pruning.plan_file import load_plan, save_plan
 from tasks.registry import find_task
 
 

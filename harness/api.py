@@ -130,7 +130,7 @@ def prune(
     Example: `checkpoint = harness.prune("tiny-math", plan, out="checkpoint")`
     """
     from harness.pipeline.prune import prune as prune_model
-    from pruning.plan import load_plan
+    from pruning.plan_file import load_plan
 
     found = engine_settings(settings_from(None, settings, check_names=False))
     loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))

@@ -73,8 +73,11 @@ def observe_gates(model: Any, family: Family, observer: Observer, layers: Sequen
 class LayerSums:
     """One layer's sums over the prompts of both groups, on the layer's device; nothing is copied to the host.
 
+    A unit is one channel of h, or as many channels in a row as go into `width` units; then its statistics are the means
+    of its channels' statistics.
+
     Attributes:
-        sums: [2, rows, intermediate_size] float64, target first: mean and sum of squared deviations of the prompts'
+        sums: [2, rows, width] float64, target first: mean and sum of squared deviations of the prompts'
             means of |h|, then for each token statistic, and for the gate where it is measured, its sum over the tokens.
         sample: Means of |h| of single prompts, float32: those of the target, then those of the distractors.
     """
@@ -88,11 +91,15 @@ class LayerSums:
         self.sample = torch.zeros(sum(sizes), width, device=device)
         self._samples = dict(zip((True, False), self.sample.split_with_sizes(sizes), strict=True))
         self._counts = {True: 0, False: 0}
+        self._width = width
 
     def observe(self, target: bool, h: Any, scored: ScoredTokens) -> None:
         """h: of a batch, [prompts, tokens, intermediate_size] or the first two as one."""
         prompts, _, tokens = scored.weights.shape
-        self.add(target, token_means(h.reshape(prompts, tokens, -1), scored.weights), scored)
+        means = token_means(h.reshape(prompts, tokens, -1), scored.weights)
+        if means.shape[-1] != self._width:
+            means = means.unflatten(-1, (self._width, -1)).mean(dim=-1)
+        self.add(target, means, scored)
 
     def observe_gates(self, target: bool, gates: Any, scored: ScoredTokens) -> None:
         """gates: before their activation function, shaped as h."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.core.bounded_read import (
     check_folder,
@@ -26,7 +26,8 @@ from harness.core.hashing import sampled_hash
 from harness.core.safetensors_stream import Entry, as_array
 from harness.core.types.pruning import ModelShape
 from pruning import quantised
-from pruning.families import Cut, Family, family_of, shape_of, widths_of
+from pruning.cuts import Cut
+from pruning.families import Family, family_of, shape_of, widths_of
 from pruning.record import is_recovered, read_record
 from pruning.shards import INDEX, SINGLE, Shard, open_shards
 from pruning.tensor_check import check_tensors
@@ -184,6 +185,11 @@ def _check_parts(model: Path, folder: Path) -> None:
             check_regular(file)
         if is_part(name):
             check_permission(file)
+
+
+def seen_from(model: ModelFolder, block: Literal["ffn", "attention"]) -> ModelFolder:
+    """The model whose `family.down` is the output projection of a block."""
+    return model if block == "ffn" else replace(model, family=model.family.of_attention)
 
 
 def down_entry(model: ModelFolder, layer: int) -> tuple[Shard, Entry]:

@@ -42,6 +42,7 @@ def collect(
     progress: Callable[[int], None] = lambda _: None,
     partial: Path | None = None,
     moments: SecondMoments | None = None,
+    units: int | None = None,
 ) -> ActivationStats:
     """Takes the calibration prompts through the layers of a model and returns its activation statistics.
 
@@ -50,6 +51,7 @@ def collect(
         progress: Called with 1 after each layer.
         partial: A folder that keeps what is done, so that a killed scoring resumes; the caller removes it.
         moments: Second moments to measure in the same pass; each layer's are written to its file.
+        units: Of each layer, each of as many channels in a row; None: every channel by itself.
 
     Raises:
         UnsupportedModelError: Weights or activations are not finite.
@@ -57,14 +59,15 @@ def collect(
     layers = len(widths(source))
     if moments:
         moments.check_disk(widths(source))
-    store = _Partial(partial, f"{calibration.hash} {gate} {source.model.dtype} {source.device.type}", moments)
+    measured = f"{gate} {source.family.down} {units} {source.model.dtype} {source.device.type}"
+    store = _Partial(partial, f"{calibration.hash} {measured}", moments)
     walk = LayerWalk(source, calibration.items, partial)
     done = store.load(walk)
     progress(len(done))
     prompts = {target: calibration.count(target) for target in (True, False)}
     for layer in range(len(done), layers):
         with source.layer(layer) as module:
-            done.append(_measure(walk, module, prompts, gate, moments))
+            done.append(_measure(walk, module, prompts, gate, moments, units))
         if source.streamed:  # its memory is the next layer's
             done[-1] = _Layer(*(value.cpu() for value in vars(done[-1]).values()))
         progress(1)
@@ -73,11 +76,17 @@ def collect(
 
 
 def _measure(
-    walk: LayerWalk, module: Any, prompts: Mapping[bool, int], gate: bool, moments: SecondMoments | None
+    walk: LayerWalk,
+    module: Any,
+    prompts: Mapping[bool, int],
+    gate: bool,
+    moments: SecondMoments | None,
+    units: int | None,
 ) -> _Layer:
     """One layer: its statistics, its second moments where they are wanted, and the next layer's inputs."""
     weight, layer = down_weight(module, walk.family), walk.layer
-    sums = LayerSums(weight.shape[1], prompts, gate, weight.device)
+    width = units or weight.shape[1]
+    sums = LayerSums(width, prompts, gate, weight.device)
     second = moments.of_layer(layer) if moments else None
 
     def add(batch: Batch, h: Any) -> None:
@@ -96,7 +105,8 @@ def _measure(
         walk.forward(module)
     if second:
         second.save()
-    return _Layer(sums.sums, sums.sample, weight.float().square().sum(dim=0).sqrt().double())
+    squares = weight.float().square().sum(dim=0).view(width, -1).sum(dim=1)
+    return _Layer(sums.sums, sums.sample, squares.sqrt().double())
 
 
 def _statistics(done: Sequence[_Layer], calibration: CalibrationSet, gate: bool) -> ActivationStats:

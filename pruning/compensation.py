@@ -1,4 +1,5 @@
-"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept], plan hash.
+"""The re-fitted columns of a compensated plan, in a file beside it: layers.{i}.down_proj [hidden, kept], or .o_proj
+where the plan removes KV groups; plan hash.
 
 Beside plan.safetensors lies compensation.safetensors; beside any other NAME lies NAME.compensation.safetensors.
 """
@@ -6,7 +7,7 @@ Beside plan.safetensors lies compensation.safetensors; beside any other NAME lie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from harness.core.errors import MeasurementError, UsageError
 from harness.core.files import atomic_path
 from harness.core.safetensors_stream import Array, Entry, as_array, iter_blocks, read_entries, write_entries
 from harness.core.types.pruning import PruningPlan
-from pruning.checkpoint import ModelFolder, down_entry, down_projection
+from pruning.checkpoint import ModelFolder, down_entry, down_projection, seen_from
 from pruning.obs import refit
+from pruning.structures import STRUCTURES, kept_columns
 
 
 def columns_file(plan_file: Path) -> Path:
@@ -45,10 +47,13 @@ def compensate(
 
     The columns have the checkpoint's dtype. `done(layer, keep, fitted)` is called before the next layer begins.
     """
+    import torch
+
+    read = re_fitted(model, plan)
 
     def columns(layer: int) -> Any:
-        weight = down_projection(model, layer).to(device)
-        keep = _indices(plan, layer, device)
+        weight = down_projection(read, layer).to(device)
+        keep = torch.from_numpy(kept_columns(plan, layer, model.shape)).to(device)
         fitted = refit(weight, second_moment(layer).to(device), keep).to(weight.dtype).cpu()
         if not fitted.isfinite().all():
             raise MeasurementError(
@@ -60,10 +65,9 @@ def compensate(
     return save(plan, plan_file, model, columns)
 
 
-def _indices(plan: PruningPlan, layer: int, device: str) -> Any:
-    import torch
-
-    return torch.from_numpy(plan.keep[layer]).long().to(device)
+def re_fitted(model: ModelFolder, plan: PruningPlan) -> ModelFolder:
+    """The model as seen from the block whose output projection a plan re-fits."""
+    return seen_from(model, STRUCTURES[plan.structure].blocks[0])
 
 
 def save(plan: PruningPlan, plan_file: Path, model: ModelFolder, columns: Callable[[int], Any]) -> Path:
@@ -72,9 +76,10 @@ def save(plan: PruningPlan, plan_file: Path, model: ModelFolder, columns: Callab
     columns: layer -> a torch tensor [hidden_size, kept] in the dtype of the model's down projection.
     """
     out = columns_file(plan_file)
-    _, down = down_entry(model, 0)
+    _, down = down_entry(re_fitted(model, plan), 0)
     hidden = model.shape.hidden_size
-    entries = [Entry(_name(layer), down.dtype, (hidden, width)) for layer, width in enumerate(plan.widths)]
+    counts = [len(kept_columns(plan, layer, model.shape)) for layer in range(len(plan.keep))]
+    entries = [Entry(_name(plan, layer), down.dtype, (hidden, count)) for layer, count in enumerate(counts)]
 
     def blocks(entry: Entry) -> Iterator[Array]:
         yield from iter_blocks(bits_of(columns(int(entry.name.split(".")[1]))))
@@ -84,8 +89,8 @@ def save(plan: PruningPlan, plan_file: Path, model: ModelFolder, columns: Callab
     return out
 
 
-def _name(layer: int) -> str:
-    return f"layers.{layer}.down_proj"
+def _name(plan: PruningPlan, layer: int) -> str:
+    return f"layers.{layer}.{'o_proj' if plan.structure == 'kv_group' else 'down_proj'}"
 
 
 def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
@@ -104,10 +109,20 @@ def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
     if metadata.get("plan_hash") != _content_hash(plan_file):
         raise UsageError(f"{path} belongs to another plan than {plan_file}; make the plan again with --compensate")
     found = {entry.name: entry for entry in entries}
-    shapes = {name: entry.shape[1:] for name, entry in found.items() if len(entry.shape) == 2}
-    if shapes != {_name(layer): (width,) for layer, width in enumerate(plan.widths)} or len(shapes) != len(found):
+    if not _fit(plan, found):
         raise UsageError(f"{path} does not hold the columns of {plan_file}; make the plan again with --compensate")
-    return {layer: as_array(path, found[_name(layer)]) for layer in range(len(plan.widths))}
+    return {layer: as_array(path, found[_name(plan, layer)]) for layer in range(len(plan.widths))}
+
+
+def _fit(plan: PruningPlan, found: Mapping[str, Entry]) -> bool:
+    """Whether every layer has the columns that the plan keeps: one for each neuron, as many for each KV group."""
+    of_groups = plan.structure == "kv_group"
+    counts = plan.kv_heads if of_groups else plan.widths
+    shapes = {name: entry.shape[1] for name, entry in found.items() if len(entry.shape) == 2}
+    if shapes.keys() != {_name(plan, layer) for layer in range(len(counts))} or len(shapes) != len(found):
+        return False
+    sizes = {shapes[_name(plan, layer)] / count for layer, count in enumerate(counts)}
+    return len(sizes) == 1 if of_groups else sizes == {1}
 
 
 def load_columns(plan: PruningPlan, plan_file: Path) -> dict[int, Any] | None:

@@ -30,7 +30,8 @@ from harness.core.written_folder import Replaceable, written_folder
 from pruning.checkpoint import ModelFolder, check_uniform_width, open_model
 from pruning.export import PLAN_COPY, replaceable, write_gathered, write_own_files
 from pruning.families import MOST_SIZES, Family
-from pruning.plan import PlanRequest, removal_order, save_plan
+from pruning.plan import PlanRequest, removal_order
+from pruning.plan_file import save_plan
 from pruning.side_files import copy_own_files, copy_side_files, is_ours
 
 ORDER = "pruning/order.safetensors"  # in the folder: the order of every layer, and where it comes from

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +17,24 @@ import numpy as np
 from harness.core.dtypes import tensor_of
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.files import check_disk
-from harness.core.safetensors_stream import (
-    Array,
-    Entry,
-    as_array,
-    file_bytes,
-    finite,
-    gather_blocks,
-    iter_blocks,
-    write_entries,
-)
-from harness.core.types.arrays import IndexArray
+from harness.core.safetensors_stream import Array, Entry, file_bytes, finite, write_entries
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
 from pruning import compensation
 from pruning.checkpoint import ModelFolder, check_uniform_width, down_entry, open_model
-from pruning.families import Cut, Family, check_nonuniform, count_of
+from pruning.families import check_nonuniform
 from pruning.model_card import model_card
-from pruning.plan import save_plan
+from pruning.pieces import Job, Piece, pieces_of, removed_parameters, structure_config
+from pruning.plan_file import save_plan
 from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
 from pruning.side_files import copy_side_files, is_ours
+from pruning.structures import check_home, kept_widths
 from pruning.vision_language import with_text_sizes
-from pruning.vocabulary_files import check_vocabulary, has_vocabulary_rows, with_vocabulary, write_vocabulary
+from pruning.vocabulary_files import check_vocabulary, with_vocabulary, write_vocabulary
 
 PLAN_COPY = "pruning/plan.safetensors"  # in a folder: vLLM loads every *.safetensors beside the weights
 _FORMAT = {"format": "pt"}
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every shard's copy needs to know."""
-
-    family: Family
-    plan: PruningPlan
-    columns: Mapping[int, Array]  # layer -> re-fitted [hidden, kept]
 
 
 def export(
@@ -67,7 +49,7 @@ def export(
 
     Args:
         model: the dense model that the plan was made for.
-        plan: which neurons stay.
+        plan: what stays.
         out: the folder to write; a checkpoint that was written there before is replaced where nothing was added.
         plan_file: the plan's own file; needed for the re-fitted columns beside it where the plan is compensated.
         progress: is called with 1 after every shard.
@@ -84,14 +66,14 @@ def export(
     job = _job(model, plan, plan_file)
     if out.resolve() == model.path.resolve():
         raise UsageError(f"{out} is the model itself; give another --out")
-    widths = _widths(job.family, plan)
+    config = _config(model, job)
     check_disk(out, model.weight_bytes)
     with written_folder(out, replaceable(repair)) as scratch:
         copy_side_files(model, scratch)
         if plan.vocabulary is not None:
             write_vocabulary(model, plan.vocabulary, scratch)
         _write_weights(model, scratch, job, progress)
-        write_own_files(model, scratch, plan, plan_file, _resized_config(model, plan, widths))
+        write_own_files(model, scratch, plan, plan_file, config)
     return open_model(out)
 
 
@@ -102,13 +84,14 @@ def write_gathered(
 
     Side files, config.json and the record are the caller's. Raises UnsupportedModelError for damaged weights.
     """
-    _write_weights(model, out, _Job(model.family, plan, {}), progress)
+    _write_weights(model, out, Job(model.family, model.family, model.shape, plan, {}), progress)
 
 
-def _write_weights(model: ModelFolder, out: Path, job: _Job, progress: Callable[[int], None]) -> None:
+def _write_weights(model: ModelFolder, out: Path, job: Job, progress: Callable[[int], None]) -> None:
     sizes = {}
     for shard in model.shards:
-        sizes[shard.path.name] = _write_shard(shard, out / shard.path.name, job)
+        if found := pieces_of(shard.entries, job):  # none where all its layers are removed
+            sizes[shard.path.name] = _write_shard(shard, found, out / shard.path.name)
         progress(1)
     _write_index(out, model.path, sizes)
 
@@ -120,13 +103,11 @@ def replaceable(repair: bool = False) -> Replaceable:
 
 def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
     """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
-    job = _Job(model.family, plan, {})
-    total = sum(
-        file_bytes([_resized(entry, job) for entry in shard.entries], shard.metadata or _FORMAT)
-        for shard in model.shards
-    )
-    removed = count_of(model.config, model.widths) - count_of(_resized_config(model, plan, {}), plan.widths)
-    return PredictedCheckpoint(plan.widths, model.parameters - removed, total, record_of(plan, model))
+    job = Job(model.family, model.family, model.shape, plan, {})
+    written = [(shard, [piece.entry for piece in pieces_of(shard.entries, job)]) for shard in model.shards]
+    total = sum(file_bytes(entries, shard.metadata or _FORMAT) for shard, entries in written if entries)
+    parameters = model.parameters - removed_parameters(model.shards, job)
+    return PredictedCheckpoint(kept_widths(plan), parameters, total, record_of(plan, model))
 
 
 def ffn_tensors(
@@ -134,29 +115,30 @@ def ffn_tensors(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(layer, the FFN's torch tensors by their name below the layer) as the pruned checkpoint would hold them."""
     job = _job(model, plan, plan_file)
-    layers: dict[int, list[tuple[str, Shard, Entry]]] = {}
+    layers: dict[int, list[tuple[str, Shard, Piece]]] = {}
     for shard, entry, cut, layer in model.ffn_entries():
-        layers.setdefault(layer, []).append((cut.name, shard, entry))
-    for layer, entries in sorted(layers.items()):
-        yield layer, {name: _tensor(shard.path, entry, job) for name, shard, entry in entries}
+        layers.setdefault(layer, []).append((cut.name, shard, pieces_of([entry], job)[0]))
+    for layer, pieces in sorted(layers.items()):
+        yield layer, {name: _tensor(shard, piece) for name, shard, piece in pieces}
 
 
-def _tensor(shard: Path, entry: Entry, job: _Job) -> Any:
-    bits = np.concatenate([block.reshape(-1) for block in _blocks(shard, entry, job)])
-    return tensor_of(bits, entry.dtype).reshape(_resized(entry, job).shape)
+def _tensor(shard: Shard, piece: Piece) -> Any:
+    bits = np.concatenate([block.reshape(-1) for block in piece.blocks(shard)])
+    return tensor_of(bits, piece.entry.dtype).reshape(piece.entry.shape)
 
 
-def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> _Job:
+def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> Job:
     """Raises UsageError where the plan does not fit the model or its columns are missing."""
     check_fit(model, plan)
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")
     columns = (compensation.load(plan, plan_file) if plan_file else None) or {}
-    _, down = down_entry(model, 0)
+    read = compensation.re_fitted(model, plan)
+    _, down = down_entry(read, 0)
     fits = (model.shape.hidden_size, down.item_bytes)
     if any((array.shape[0], array.itemsize) != fits for array in columns.values()):
         raise UsageError(f"the columns beside {plan_file} do not fit {model.path}; make the plan again")
-    return _Job(model.family, plan, columns)
+    return Job(model.family, read.family, model.shape, plan, columns)
 
 
 def check_fit(model: ModelFolder, plan: PruningPlan) -> None:
@@ -168,6 +150,11 @@ def check_fit(model: ModelFolder, plan: PruningPlan) -> None:
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "
             f"{shape.num_hidden_layers} of {shape.intermediate_size}; make a plan from this model's scores"
         )
+    if plan.kv_keep and plan.num_key_value_heads != shape.num_key_value_heads:
+        raise UsageError(
+            f"the plan is for {plan.num_key_value_heads} KV heads, the model has {shape.num_key_value_heads}; "
+            "make a plan from this model's scores"
+        )
     if plan.model_hash != model.fingerprint:
         raise UsageError(
             f"the plan was made for {plan.model} and {model.path} has other weights; "
@@ -177,73 +164,40 @@ def check_fit(model: ModelFolder, plan: PruningPlan) -> None:
         check_vocabulary(model, plan.vocabulary, plan.vocab_size)
 
 
-def _widths(family: Family, plan: PruningPlan) -> dict[str, Any]:
+def _config(model: ModelFolder, job: Job) -> dict[str, Any]:
+    """config.json of the checkpoint; raises UsageError where none can say what the plan leaves."""
+    check_home(job.plan, job.family, model.config)
+    config, widths = structure_config(model.config, job), _widths(job)
+    if job.plan.vocabulary is not None:
+        config = with_vocabulary(config, job.plan.vocabulary)
+    return with_text_sizes(config, widths) if model.family.tower else {**config, **widths}
+
+
+def _widths(job: Job) -> dict[str, Any]:
     """What config.json says of the widths: one number, or our list and the architecture that our vLLM plugin registers.
 
     Raises UsageError where vLLM cannot run the family with non-uniform widths.
     """
-    if len(set(plan.widths)) == 1:
-        return {family.width_key: plan.widths[0]}
-    check_nonuniform(family)
-    return {
-        family.width_key: max(plan.widths),
-        "intermediate_sizes": list(plan.widths),
-        "architectures": [f"FFNPruned{family.architecture}"],
-    }
+    widths, key = kept_widths(job.plan), job.family.width_key
+    if len(set(widths)) == 1:
+        return {key: widths[0]}
+    check_nonuniform(job.family)
+    return {key: max(widths), "intermediate_sizes": list(widths), "architectures": [f"FFNPruned{job.architecture}"]}
 
 
-def _resized_config(model: ModelFolder, plan: PruningPlan, widths: Mapping[str, Any]) -> dict[str, Any]:
-    config = model.config if plan.vocabulary is None else with_vocabulary(model.config, plan.vocabulary)
-    return with_text_sizes(config, widths) if model.family.tower else {**config, **widths}
-
-
-def _write_shard(source: Shard, destination: Path, job: _Job) -> dict[str, int]:
+def _write_shard(source: Shard, pieces: Sequence[Piece], destination: Path) -> dict[str, int]:
     """Returns the bytes of every tensor written, by name."""
-    originals = {entry.name: entry for entry in source.entries}
-    written = [_resized(entry, job) for entry in source.entries]
+    by_name = {piece.entry.name: piece for piece in pieces}
+    written = [piece.entry for piece in pieces]
 
     def blocks(entry: Entry) -> Iterator[Array]:
-        for block in _blocks(source.path, originals[entry.name], job):
+        for block in by_name[entry.name].blocks(source):
             if not finite(block, entry.dtype):
                 raise UnsupportedModelError(f"{entry.name} in {source.path} holds NaN or infinity; get this file again")
             yield block
 
     write_entries(destination, written, source.metadata or _FORMAT, blocks)
     return {entry.name: entry.data_bytes for entry in written}
-
-
-def _resized(entry: Entry, job: _Job) -> Entry:
-    if (rows := _kept_rows(entry, job)) is not None:
-        return entry.resized(0, len(rows))
-    found = job.family.tensor(entry.name)
-    if found is None:
-        return entry
-    cut, layer = found
-    return entry.resized(cut.axis, cut.parts * job.plan.widths[layer])
-
-
-def _blocks(source: Path, entry: Entry, job: _Job) -> Iterator[Array]:
-    array, found = as_array(source, entry), job.family.tensor(entry.name)
-    if (rows := _kept_rows(entry, job)) is not None:
-        return gather_blocks(array, rows, 0)
-    if found is None:
-        return iter_blocks(array)
-    cut, layer = found
-    if cut == job.family.down_cut and layer in job.columns:
-        columns = job.columns[layer]
-        return iter_blocks(columns if cut.axis == 1 else np.ascontiguousarray(columns.T))
-    return gather_blocks(array, _kept(job.plan, layer, cut), cut.axis)
-
-
-def _kept_rows(entry: Entry, job: _Job) -> IndexArray | None:
-    """Of a tensor with a row for each token: those that stay; None for another tensor, or where all stay."""
-    return job.plan.vocabulary if has_vocabulary_rows(job.family, entry.name) else None
-
-
-def _kept(plan: PruningPlan, layer: int, cut: Cut) -> Any:
-    """Indices along the cut axis, repeated for every matrix of a fused tensor."""
-    keep = plan.keep[layer].astype(np.int64)
-    return np.concatenate([keep + part * plan.intermediate_size for part in range(cut.parts)])
 
 
 def _write_index(out: Path, model: Path, sizes: Mapping[str, Mapping[str, int]]) -> None:
@@ -262,7 +216,7 @@ def write_own_files(
     record = record_of(plan, model)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(model_card(record, plan.widths, model.path), encoding="utf-8")
+    (out / "README.md").write_text(model_card(record, kept_widths(plan), model.path), encoding="utf-8")
     if (model.path / RECOVERED).exists():
         shutil.copyfile(model.path / RECOVERED, out / RECOVERED)
     _copy_plans(model.path, out, plan_file, len(record["steps"]))

@@ -1,7 +1,5 @@
-"""One row per architecture: which tensors the FFN's matrices are. A new family is a new row, or the object of an entry
-point of another package in the group `harness.families`.
-
-A neuron is one column of the down projection together with its row in every other matrix of the FFN.
+"""One row per architecture: which tensors the matrices of FFN and attention are. A new family is a new row, or the
+object of an entry point of another package in the group `harness.families`.
 """
 
 from __future__ import annotations
@@ -19,32 +17,12 @@ from harness.core.dtypes import BY_NAME, Dtype
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.installed import Installed
 from harness.core.types.pruning import ModelShape
+from pruning import cuts as cut_rows
 from pruning import tensors, vision_language
+from pruning.cuts import Attention, Cut
 from pruning.quantised import quantised_key
 from pruning.tensors import Tensors, expected_tensors, inside
 from pruning.vision_language import TextTower
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A tensor that loses neurons along `axis`, by its name below the layer.
-
-    parts: the matrices that a fused tensor holds, concatenated along `axis`.
-    """
-
-    name: str
-    axis: int = 0
-    parts: int = 1
-
-
-_GATED = (
-    Cut("mlp.gate_proj.weight"),
-    Cut("mlp.up_proj.weight"),
-    Cut("mlp.down_proj.weight", axis=1),
-    Cut("mlp.gate_proj.bias"),
-    Cut("mlp.up_proj.bias"),
-)
-_FUSED = (Cut("mlp.gate_up_proj.weight", parts=2), Cut("mlp.down_proj.weight", axis=1))
 
 
 @dataclass(frozen=True)
@@ -54,15 +32,16 @@ class Family:
     Attributes:
         layers: Path of the layer stack in the causal model.
         down: The module whose input is h.
-        gate: The module whose output's sign says whether the gate is open (its first half where fused), None where
-            there is no gate.
+        gate: The module whose output's sign says whether the gate is open (its first half where fused), or None.
         cuts: The tensors that lose neurons.
         keys: config.json's own names.
         tensors: All tensors of the architecture.
         defaults: Sizes where config.json lacks the key, as transformers' class has them.
         tied: Whether the embedding is the LM head as well, where config.json does not say.
         supports_nonuniform_widths: False where vLLM cannot run non-uniform widths.
-        tower: Of a vision-language model, whose text model alone is pruned.
+        tower: Of a vision-language model.
+        attention: The tensors that lose KV groups.
+        by_layer: Lists of config.json without which layers that differ cannot be told apart.
     """
 
     model_type: str
@@ -70,13 +49,15 @@ class Family:
     layers: str = "model.layers"
     down: str = "mlp.down_proj"
     gate: str | None = "mlp.gate_proj"
-    cuts: tuple[Cut, ...] = _GATED
+    cuts: tuple[Cut, ...] = cut_rows.GATED
     keys: Mapping[str, str] = field(default_factory=dict)
     tensors: Tensors = tensors.LLAMA
     defaults: Mapping[str, int] = field(default_factory=dict)
     tied: bool = False
     supports_nonuniform_widths: bool = True
     tower: TextTower | None = None
+    attention: Attention = cut_rows.SEPARATE
+    by_layer: tuple[str, ...] = ()
 
     @property
     def body(self) -> str:
@@ -102,19 +83,32 @@ class Family:
         """The name in transformers' own model of a tensor in a file."""
         return self.tower.own_name(name) if self.tower else name
 
+    @functools.cached_property
+    def of_attention(self) -> Family:
+        """The family with the output projection of attention in place of the FFN's, for what measures and re-fits
+        either.
+        """
+        cut = Cut(f"{self.attention.output}.weight", axis=self.attention.output_axis)
+        return replace(self, down=self.attention.output, gate=None, cuts=(cut,))
+
     def tensor(self, name: str) -> tuple[Cut, int] | None:
-        """The cut and the layer of a checkpoint's tensor; None for a tensor that pruning does not change.
+        """The cut and the layer of a checkpoint's FFN tensor; None for a tensor that loses no neurons."""
+        layer, below = self.place(name) or (0, "")
+        cut = next((cut for cut in self.cuts if cut.name == below), None)
+        return (cut, layer) if cut else None
+
+    def place(self, name: str) -> tuple[int, str] | None:
+        """The layer of a tensor in the model's own stack and its name below the layer, None for any other.
 
         Another stack of layers, such as a draft model's, is not the model's own: its prefix differs.
         """
         match = self._own.fullmatch(self.own_name(name))
-        cut = next((cut for cut in self.cuts if match and cut.name == match[2]), None)
-        return (cut, int(match[1])) if match and cut else None
+        return (int(match[1]), match[2]) if match else None
 
     def below_layer(self, name: str) -> str | None:
         """The name below its layer of a tensor in the model's own stack, None for any other."""
-        match = self._own.fullmatch(self.own_name(name))
-        return match[2] if match else None
+        found = self.place(name)
+        return found[1] if found else None
 
     @functools.cached_property
     def _own(self) -> re.Pattern[str]:
@@ -127,6 +121,12 @@ def _heads(key_value: int, size: int) -> Mapping[str, int]:
     return {"num_key_value_heads": key_value, "head_dim": size}
 
 
+def _kv(heads: int) -> Mapping[str, int]:
+    return {"num_key_value_heads": heads}
+
+
+_PHI3: Mapping[str, Any] = {"tensors": tensors.PHI3, "attention": cut_rows.FUSED_HEADS}
+_GEMMA: Mapping[str, Any] = {"defaults": _heads(4, 256), "tied": True, "by_layer": ("layer_types",)}
 _GPT2_KEYS = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
@@ -139,15 +139,15 @@ _OWN: Mapping[str, Family] = {
     family.model_type: family
     for family in (
         Family("llama", "LlamaForCausalLM"),
-        Family("qwen2", "Qwen2ForCausalLM", tensors=tensors.QWEN2, defaults={"num_key_value_heads": 32}),
+        Family("qwen2", "Qwen2ForCausalLM", tensors=tensors.QWEN2, defaults=_kv(32), attention=cut_rows.AS_LLAMA),
         Family("qwen3", "Qwen3ForCausalLM", tensors=tensors.QWEN3, defaults=_heads(32, 128)),
-        Family("mistral", "MistralForCausalLM", tensors=tensors.MISTRAL, defaults={"num_key_value_heads": 8}),
-        Family("gemma2", "Gemma2ForCausalLM", tensors=tensors.GEMMA2, defaults=_heads(4, 256), tied=True),
-        Family("gemma3_text", "Gemma3ForCausalLM", tensors=tensors.GEMMA3, defaults=_heads(4, 256), tied=True),
-        Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=_FUSED, tensors=tensors.PHI3),
-        Family("olmo2", "Olmo2ForCausalLM", tensors=tensors.OLMO2),
+        Family("mistral", "MistralForCausalLM", tensors=tensors.MISTRAL, defaults=_kv(8)),
+        Family("gemma2", "Gemma2ForCausalLM", tensors=tensors.GEMMA2, **_GEMMA),
+        Family("gemma3_text", "Gemma3ForCausalLM", tensors=tensors.GEMMA3, **_GEMMA),
+        Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=cut_rows.FUSED_FFN, **_PHI3),
+        Family("olmo2", "Olmo2ForCausalLM", tensors=tensors.OLMO2, attention=cut_rows.NORM_OVER_HEADS),
         Family("granite", "GraniteForCausalLM"),
-        Family("smollm3", "SmolLM3ForCausalLM", defaults={"num_key_value_heads": 4}, tied=True),
+        Family("smollm3", "SmolLM3ForCausalLM", defaults=_kv(4), tied=True, by_layer=("no_rope_layers",)),
         Family(
             "gpt_neox",
             "GPTNeoXForCausalLM",
@@ -156,6 +156,7 @@ _OWN: Mapping[str, Family] = {
             None,
             (Cut("mlp.dense_h_to_4h.weight"), Cut("mlp.dense_4h_to_h.weight", axis=1), Cut("mlp.dense_h_to_4h.bias")),
             tensors=tensors.GPT_NEOX,
+            attention=cut_rows.GPT_NEOX_HEADS,
         ),
         Family(
             "opt",
@@ -167,6 +168,7 @@ _OWN: Mapping[str, Family] = {
             {"intermediate_size": "ffn_dim"},
             tensors.OPT,
             tied=True,
+            attention=cut_rows.OPT_HEADS,
         ),
         Family(
             "gpt2",
@@ -179,6 +181,7 @@ _OWN: Mapping[str, Family] = {
             tensors.GPT2,
             tied=True,
             supports_nonuniform_widths=False,
+            attention=cut_rows.GPT2_HEADS,
         ),
         Family(
             "gemma3",
@@ -200,7 +203,7 @@ _OWN: Mapping[str, Family] = {
             "Qwen2_5_VLForConditionalGeneration",
             _TOWER_LAYERS,
             tensors=inside(tensors.QWEN2, "model.language_model"),
-            defaults={"num_key_value_heads": 8},
+            defaults=_kv(8),
             supports_nonuniform_widths=False,
             tower=vision_language.QWEN2_5_VL,
         ),
@@ -244,9 +247,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     if any(config.get(key) for key in _EXPERTS):
         raise UnsupportedModelError(f"{model_type} is a mixture of experts; only dense FFNs can be pruned here")
     if "block_configs" in config:
-        raise UnsupportedModelError(
-            f"a {model_type} with block_configs is a form for serving; give the checkpoint that it was made from"
-        )
+        raise UnsupportedModelError("a DeciLM folder is a form for serving; give the checkpoint that it was made from")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UnsupportedModelError(
@@ -321,7 +322,24 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         uniform=config.get("intermediate_sizes") is None,
         dtype=stored_dtype(config).name,
     )
-    return replace(shape, parameters=_count(_tensors(config, shape, _widths(config, shape))))
+    return _counted(config, shape)
+
+
+def _counted(config: Mapping[str, Any], shape: ModelShape) -> ModelShape:
+    """With the parameters of the whole, of a KV group and of a layer."""
+    attention, widths = FAMILIES[shape.model_type].attention, _widths(config, shape)
+    ratio, groups = max(1, shape.num_attention_heads // shape.num_key_value_heads), shape.num_key_value_heads
+    fewer = replace(shape, num_attention_heads=ratio * (groups - 1), num_key_value_heads=groups - 1)
+    whole, less, shallow = (
+        _count(_tensors(config, each, some)) for each, some in ((shape, widths), (fewer, widths), (shape, widths[:-1]))
+    )
+    return replace(
+        shape,
+        parameters=whole,
+        group_parameters=whole - less if attention.cuts else 0,
+        group_bias_parameters=len(widths) * shape.hidden_size if attention.as_llama else 0,
+        layer_parameters=whole - shallow,
+    )
 
 
 def tensors_of(config: Mapping[str, Any], widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,27 @@ def _merged(a: GroupStats, b: GroupStats) -> GroupStats:
         a.prompts.m2 + b.prompts.m2 + delta**2 * (a.prompts.count * b.prompts.count / count),
     )
     return GroupStats(prompts, tokens, **means, gate_open=None, sample=np.concatenate([a.sample, b.sample]))
+
+
+def side_by_side(parts: Sequence[ActivationStats]) -> ActivationStats:
+    """The statistics of the same prompts and layers in several blocks, as units of one layer after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    groups = [_together([getattr(part, side) for part in parts]) for side in ("target", "distractor")]
+    norms: FloatArray = np.concatenate([part.down_norm for part in parts], axis=1)
+    return replace(parts[0], target=groups[0], distractor=groups[1], down_norm=norms)
+
+
+def _together(groups: Sequence[GroupStats]) -> GroupStats:
+    def joined(read: Callable[[GroupStats], FloatArray]) -> FloatArray:
+        found: FloatArray = np.concatenate([read(group) for group in groups], axis=-1)
+        return found
+
+    prompts = Moments(
+        groups[0].prompts.count, joined(lambda group: group.prompts.mean), joined(lambda group: group.prompts.m2)
+    )
+    means: dict[str, Any] = {name: joined(operator.attrgetter(name)) for name in _TOKEN_MEANS}
+    return replace(groups[0], prompts=prompts, sample=joined(lambda group: group.sample), **means)
 
 
 def some_prompts(group: GroupStats, count: int, seed: int) -> GroupStats:

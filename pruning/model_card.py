@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import read_text
-from harness.core.labels import width_text
+from harness.core.labels import STRUCTURE_NOUNS, width_text
 from harness.core.model_card import MADE, NO_CLAIM, ORIGINAL, QUALITY, TUNED, ModelCard, inherited, read, render
 from harness.core.text import code_span, markdown
 
 _MADE = """Made from {model} by structured pruning of {what}{times}. {how}
 
-{loading} What exactly was removed: `pruning/plan.safetensors` ({kept}) and `pruning.json`.
+{loading} What exactly was removed: `pruning/plan.safetensors` (what is kept of every layer) and `pruning.json`.
 A LoRA adapter of the dense model does not fit{adapter}. Train one on this checkpoint."""
-_NEURONS = ("FFN neurons", "the kept neurons of every layer", ": the FFN matrices have other shapes")
-_ENTRIES = ("the vocabulary", "the kept entries", " where it has a part for the embedding or the LM head")
-_BOTH = ("FFN neurons and the vocabulary", "the kept neurons of every layer and the kept entries", _NEURONS[2])
-_STEP = """Method {method}{metric}, scored on {tokens} tokens, allocation {allocation}{compensated}. FFN width
-{before} -> {after}."""
+_SHAPES, _ROWS = ": matrices have other shapes", " where it has a part for the embedding or the LM head"
+_STEP = """Method {method}{metric}, scored on {tokens} tokens, allocation {allocation}{compensated}. {sizes}."""
+_SKIPS = {"skip_attention": "attention", "skip_ffn": "FFN"}
 _TRIMMED = "Vocabulary {} -> {} entries, the tokenizer's files with it."
 AS_USUAL = "vLLM and transformers load it as it is."
 BY_PLUGIN = (
@@ -46,8 +44,9 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     before = read(read_text(readme, errors="replace") if readme.exists() else "")
     made = _MADE.format(
         model=code_span(name if is_public else Path(name).name),
-        **dict(zip(("what", "kept", "adapter"), _pruned(record["steps"]), strict=True)),
         **_steps(record["steps"]),
+        what=_what(record["steps"]),
+        adapter=_SHAPES if any(map(_removes_more, record["steps"])) else _ROWS,
         loading=AS_USUAL if len(set(widths)) == 1 else BY_PLUGIN,
     )
     removed = 1 - sum(widths) / (record["dense_intermediate_size"] * len(widths))
@@ -58,24 +57,32 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         QUALITY: NO_CLAIM,
         ORIGINAL: before.sections.get(ORIGINAL) or "None.",
     }
-    parts = [f"{removed:.1%} of the FFN neurons removed"] if _pruned(record["steps"]) != _ENTRIES else []
-    parts += [f"vocabulary of {after}" for _, after in _vocabularies(record["steps"])[-1:]]
-    title = ", ".join([markdown(Path(name).name), *parts])
+    title = ", ".join([markdown(Path(name).name), *_titled(record["steps"], removed)])
     return render(ModelCard({**inherited(before.front, "pruned"), **base}, title, sections))
 
 
-def _vocabularies(steps: Sequence[Mapping[str, Any]]) -> list[Sequence[int]]:
-    return [step["vocabulary"] for step in steps if step.get("vocabulary")]
+def _titled(steps: Sequence[Mapping[str, Any]], removed: float) -> list[str]:
+    """What is left, for the title. removed: share of the FFN neurons."""
+    parts = [f"vocabulary of {step['vocabulary'][1]}" for step in steps if step.get("vocabulary")][-1:]
+    if any(step.get("structure") for step in steps):
+        return [f"{_what(steps)} removed"]
+    return [f"{removed:.1%} of the FFN neurons removed", *parts] if any(map(_removes_more, steps)) else parts
 
 
-def _pruned(steps: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
-    """What was pruned, what the plan holds, and which tensors have other shapes."""
-    neurons = any(_removes_neurons(step) for step in steps)
-    return (_BOTH if neurons else _ENTRIES) if _vocabularies(steps) else _NEURONS
+def _removes_more(step: Mapping[str, Any]) -> bool:
+    """Whether a step removed more than entries of the vocabulary."""
+    narrowed = any(width != step["intermediate_size"] for width in step["widths"])
+    return narrowed or bool(step.get("structure")) or not step.get("vocabulary")
 
 
-def _removes_neurons(step: Mapping[str, Any]) -> bool:
-    return any(width != step["intermediate_size"] for width in step["widths"])
+def _what(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What was removed, in the order of the steps."""
+    return " and ".join(dict.fromkeys(noun for step in steps for noun in _nouns(step)))
+
+
+def _nouns(step: Mapping[str, Any]) -> list[str]:
+    units = [f"{STRUCTURE_NOUNS[step.get('structure', 'neuron')]}s"] if _removes_more(step) else []
+    return [*units, "entries of the vocabulary"] if step.get("vocabulary") else units
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -90,23 +97,32 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _step(step: Mapping[str, Any]) -> str:
     if not step.get("vocabulary"):
-        return _neurons(step)
+        return _units(step)
     entries = _TRIMMED.format(*step["vocabulary"])
-    return f"{_neurons(step)} {entries}" if _removes_neurons(step) else f"{_tuning(step)}{entries}"
+    return f"{_units(step)} {entries}" if _removes_more(step) else f"{_tuning(step)}{entries}"
 
 
-def _neurons(step: Mapping[str, Any]) -> str:
-    uniform = len(set(step["widths"])) == 1
+def _units(step: Mapping[str, Any]) -> str:
     text = _STEP.format(
         method=code_span(step["method"]),
         metric=f", metric {code_span(step['metric'])}" if step["metric"] else "",
         tokens="prompt and completion" if step["tokens"] == "all" else markdown(step["tokens"]),
         allocation=markdown(step["allocation"]),
         compensated=_refit(step),
-        before=step["intermediate_size"],
-        after=width_text(step["widths"]) + ("" if uniform else ", non-uniform"),
+        sizes=_sizes(step),
     )
     return f"{_tuning(step)}{text}".replace("\n", " ")
+
+
+def _sizes(step: Mapping[str, Any]) -> str:
+    """What the step left, in numbers."""
+    if heads := step.get("kv_heads"):
+        return f"KV heads {step['num_key_value_heads']} -> {width_text(heads)}"
+    skips = [f"no {name} in layers {', '.join(map(str, step[key]))}" for key, name in _SKIPS.items() if step.get(key)]
+    if skips:
+        return "; ".join(skips).capitalize()
+    uniform = len(set(step["widths"])) == 1
+    return f"FFN width {step['intermediate_size']} -> {width_text(step['widths'])}{'' if uniform else ', non-uniform'}"
 
 
 def _tuning(step: Mapping[str, Any]) -> str:
@@ -120,4 +136,5 @@ def _refit(step: Mapping[str, Any]) -> str:
         return ""
     how = " layer after layer" if step["sequential"] else ""
     general = f", {step['general_weight']:.0%} general text in what they preserve" if step["general_weight"] else ""
-    return f", the remaining down_proj columns re-fitted{how}{general}"
+    projection = "o_proj" if step.get("structure") == "kv_group" else "down_proj"
+    return f", the remaining {projection} columns re-fitted{how}{general}"

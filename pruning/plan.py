@@ -5,27 +5,26 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.core.errors import UsageError
-from harness.core.files import load_arrays, save_arrays
-from harness.core.metadata import Metadata, count_of, flag_of, fraction_of, model_kind_of, name_of, reason
 from harness.core.types.arrays import FloatArray, IndexArray
-from harness.core.types.calibration import TokenScope
-from harness.core.types.pruning import Allocation, Method, NeuronScores, PruningPlan
-from pruning.families import MOST_SIZES
+from harness.core.types.pruning import Allocation, Method, NeuronScores, PruningPlan, StructureName
 from pruning.matched import matched_keep
 from pruning.scores import UNIT_FREE, check_metric
+from pruning.structure_plan import (
+    all_neurons,
+    lowest_layers,
+    removed_blocks,
+)
+from pruning.structures import STRUCTURES, check_metric_of
 
 BEST_METRIC = "obs"  # with re-fitted columns; chosen on validation items: docs/pruning.md
 CONTRIBUTION = "contrib"  # the metric by which neurons are protected and matched
-_VOCABULARY = "vocabulary.keep"
-_PLAN_BYTES = 1 << 30  # 80 layers that keep 53,248 neurons take 17 MB
 _MOST_SEED = 10**18 - 1
 _WIDE, _WIDE_ALIGNMENT, _SMALL_ALIGNMENT = 1024, 128, 16
 
@@ -35,21 +34,27 @@ def default_alignment(intermediate_size: int) -> int:
     return _WIDE_ALIGNMENT if intermediate_size >= _WIDE else _SMALL_ALIGNMENT
 
 
-def choose_metric(method: Method, metric: str | None, compensate: bool | None) -> tuple[str | None, bool]:
+def choose_metric(
+    method: Method, metric: str | None, compensate: bool | None, structure: StructureName = "neuron"
+) -> tuple[str | None, bool]:
     """The metric, and whether the remaining columns are re-fitted; raises UsageError for an unknown name.
 
     By default selective pruning uses `best`, what the task can do without, and reverse pruning S, what is specific to
-    it, as does `matched`, its control.
+    it, as does `matched`, its control. Of blocks, of which nothing is re-fitted, the default is `rms`.
     """
+    row = STRUCTURES[structure]
+    if compensate and not row.refits:
+        raise UsageError(f"nothing is re-fitted where a whole {row.noun} goes; leave out --compensate")
     if method == "random":
         return None, bool(compensate)
-    name = metric or {"selective": "best", "reverse": "smd", "matched": "smd"}[method]
+    name = metric or {"selective": "best" if row.refits else "rms", "reverse": "smd", "matched": "smd"}[method]
+    check_metric_of(structure, BEST_METRIC if name == "best" else check_metric(name))
     if name == "best":
         return BEST_METRIC, compensate is not False
     return check_metric(name), bool(compensate)
 
 
-def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
+def pruned_width(intermediate_size: int, ratio: float, alignment: int, noun: str = "neuron") -> int:
     """The remaining width: the multiple of the alignment that is nearest to (1 - ratio) * intermediate_size.
 
     Of two that are as near, the larger. Ratio 0 keeps all; any other ratio removes at least what alignment allows.
@@ -67,7 +72,7 @@ def pruned_width(intermediate_size: int, ratio: float, alignment: int) -> int:
     width = min(nearest, (intermediate_size - 1) // alignment * alignment)
     if width < 1:
         raise UsageError(
-            f"ratio {ratio} leaves no neuron of {intermediate_size} at alignment {alignment}; lower --ratio or --align"
+            f"ratio {ratio} leaves no {noun} of {intermediate_size} at alignment {alignment}; lower --ratio or --align"
         )
     return width
 
@@ -80,6 +85,7 @@ class PlanRequest:
         protect: Share of the neurons with the largest contribution that stay whatever the metric says.
         compensated: Re-fit the remaining down_proj columns.
         sequential: Re-fit each layer on the output of the pruned layers before it.
+        structure: Of what the ratio is a share; of blocks it is a share of the layers.
     """
 
     ratio: float
@@ -92,16 +98,28 @@ class PlanRequest:
     protect: float = 0.0
     compensated: bool = False
     sequential: bool = False
+    structure: StructureName = "neuron"
 
 
 def uniform_width(request: PlanRequest, intermediate_size: int) -> int:
-    """The width of every layer; with global allocation, of the mean layer."""
-    return pruned_width(intermediate_size, request.ratio, request.alignment)
+    """The units of every layer that stay; with global allocation, of the mean layer. Of blocks, the layers with one."""
+    if not STRUCTURES[request.structure].in_layers:
+        return intermediate_size - removed_blocks(request.ratio, intermediate_size)
+    noun = STRUCTURES[request.structure].noun.removeprefix("FFN ")
+    return pruned_width(intermediate_size, request.ratio, request.alignment, noun)
 
 
 def real_ratio(request: PlanRequest, intermediate_size: int) -> float:
-    """The share of neurons that a request removes at this width."""
+    """The share of neurons that a request removes at this width, or of what else it is about."""
     return 1 - uniform_width(request, intermediate_size) / intermediate_size
+
+
+def why_rounded(request: PlanRequest, whole: int) -> str:
+    """Why a ratio is not done as it was asked."""
+    row = STRUCTURES[request.structure]
+    if request.structure == "neuron":
+        return f"widths are multiples of {request.alignment}, --align sets another"
+    return f"a layer has {whole} {row.noun}s" if row.in_layers else f"the model has {whole} {row.noun}s"
 
 
 def check_request(request: PlanRequest, intermediate_size: int) -> None:
@@ -111,6 +129,8 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
         raise UsageError(
             f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %"
         )
+    if request.protect and not STRUCTURES[request.structure].in_layers:
+        raise UsageError(f"--protect is of neurons or KV groups, not of {STRUCTURES[request.structure].noun}s")
     if request.sequential and not request.compensated:
         raise UsageError("--sequential is a way to re-fit, and nothing is re-fitted; add --compensate or leave it out")
     if request.allocation == "global" and request.method == "random":
@@ -142,17 +162,18 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
         if request.method == "random"
         else _scores_of(scores.scores, str(request.metric))
     )
-    layers, intermediate_size = table.shape
-    check_request(request, intermediate_size)
-    ranked = np.stack([_worth(table[layer], request.method, (request.seed, layer)) for layer in range(layers)])
-    ranked[_protected(scores, request.protect)] = np.inf
-    widths = _widths(ranked, request)
-    keep = tuple(_best(ranked[layer], width) for layer, width in enumerate(widths))
-    if request.method == "matched":
-        keep = tuple(map(matched_keep, keep, _scores_of(scores.scores, CONTRIBUTION)))
+    if scores.structure != request.structure:
+        raise UsageError(
+            f"the scores are of each {scores.structure}, not of each {request.structure}; "
+            f"score again with --structure {request.structure}"
+        )
+    if STRUCTURES[request.structure].in_layers:
+        kept = _of_units(_kept_units(scores, table, request), table.shape[1], scores, request)
+    else:
+        kept = _of_blocks(table, scores, request)
     return PruningPlan(
-        keep=keep,
-        intermediate_size=intermediate_size,
+        **kept,
+        structure=request.structure,
         method=request.method,
         metric=None if request.method == "random" else request.metric,
         ratio=request.ratio,
@@ -179,6 +200,39 @@ def removal_order(scores: NeuronScores, request: PlanRequest) -> tuple[IndexArra
     table = next(iter(scores.scores.values())) if random else _scores_of(scores.scores, str(request.metric))
     worth = (_worth(row, request.method, (request.seed, layer)) for layer, row in enumerate(table))
     return tuple(np.argsort(-each, kind="stable").astype(np.int32) for each in worth)
+
+
+def _kept_units(scores: NeuronScores, table: FloatArray, request: PlanRequest) -> tuple[IndexArray, ...]:
+    """Indices of the neurons or KV groups of each layer that stay."""
+    layers, units = table.shape
+    check_request(request, units)
+    ranked = np.stack([_worth(table[layer], request.method, (request.seed, layer)) for layer in range(layers)])
+    ranked[_protected(scores, request.protect)] = np.inf
+    keep = tuple(_best(ranked[layer], width) for layer, width in enumerate(_widths(ranked, request)))
+    if request.method == "matched":
+        return tuple(map(matched_keep, keep, _scores_of(scores.scores, CONTRIBUTION)))
+    return keep
+
+
+def _of_units(keep: tuple[IndexArray, ...], units: int, scores: NeuronScores, request: PlanRequest) -> dict[str, Any]:
+    if request.structure == "neuron":
+        return {"keep": keep, "intermediate_size": units}
+    whole = scores.intermediate_size
+    return {
+        "keep": all_neurons(len(keep), whole),
+        "intermediate_size": whole,
+        "kv_keep": keep,
+        "num_key_value_heads": units,
+    }
+
+
+def _of_blocks(table: FloatArray, scores: NeuronScores, request: PlanRequest) -> dict[str, Any]:
+    """One ranking over all layers, of which the lowest lose their block."""
+    check_request(request, len(table))
+    worth = _worth(table[:, 0], request.method, (request.seed, 0))[:, None]
+    layers, whole = lowest_layers(worth, request.ratio), scores.intermediate_size
+    skips = {f"skip_{block}": layers for block in STRUCTURES[request.structure].blocks}
+    return {"keep": all_neurons(len(table), whole), "intermediate_size": whole, **skips}
 
 
 def _scores_of(scores: Mapping[str, FloatArray], metric: str) -> FloatArray:
@@ -268,84 +322,3 @@ def _floor(uniform: int, size: int, alignment: int, min_width: int) -> int:
 def _best(ranked: FloatArray, width: int) -> IndexArray:
     """Sorted indices of the neurons that stay; equal scores fall to the lower index."""
     return np.sort(np.argsort(-ranked, kind="stable")[:width]).astype(np.int32)
-
-
-def save_plan(plan: PruningPlan, path: Path) -> None:
-    """`layers.{i}.keep` int32, `vocabulary.keep` where it is trimmed, and the metadata of the contract; the same plan
-    gives the same bytes.
-    """
-    metadata = {
-        "method": plan.method,
-        "metric": plan.metric or "",
-        "ratio": repr(plan.ratio),
-        "seed": str(plan.seed),
-        "alignment": str(plan.alignment),
-        "model": plan.model,
-        "model_kind": plan.model_kind,
-        "model_hash": plan.model_hash,
-        "scores_hash": plan.scores_hash,
-        "tokens": plan.tokens,
-        "intermediate_size": str(plan.intermediate_size),
-        "layers": str(len(plan.keep)),
-        "allocation": plan.allocation,
-        "protect": repr(plan.protect),
-        "compensated": str(plan.compensated).lower(),
-        "sequential": str(plan.sequential).lower(),
-        "general_weight": repr(plan.general_weight),
-    }
-    arrays = {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}
-    if plan.vocabulary is not None:
-        arrays[_VOCABULARY], metadata["vocab_size"] = plan.vocabulary, str(plan.vocab_size)
-    save_arrays(path, arrays, metadata)
-
-
-def load_plan(path: Path) -> PruningPlan:
-    """Reads and checks a plan.
-
-    Raises:
-        UsageError: The file is no plan, or not every layer keeps sorted, unique indices below intermediate_size.
-    """
-    arrays, meta = load_arrays(path, "harness plan", _PLAN_BYTES)
-    try:
-        return replace(_plan_of(arrays, meta), path=path)
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"{path} is not a pruning plan ({reason(error)}); make one with `harness plan`") from error
-
-
-def _plan_of(arrays: Mapping[str, npt.NDArray[Any]], meta: Metadata) -> PruningPlan:
-    """Raises KeyError or ValueError for what is missing or wrong."""
-    layers = count_of(meta, "layers", MOST_SIZES["num_hidden_layers"], 1)
-    size = count_of(meta, "intermediate_size", MOST_SIZES["intermediate_size"], 1)
-    names = [f"layers.{layer}.keep" for layer in range(layers)]
-    rows = count_of(meta, "vocab_size", MOST_SIZES["vocab_size"], 1) if _VOCABULARY in arrays else None
-    if unknown := sorted(arrays.keys() - {*names, _VOCABULARY}):
-        raise ValueError(f"it holds {unknown[0][:80]} and is for {layers} layers")
-    return PruningPlan(
-        keep=tuple(_checked(arrays[name], name, size) for name in names),
-        intermediate_size=size,
-        method=name_of(meta, "method", get_args(Method)),
-        metric=meta["metric"] or None,
-        ratio=fraction_of(meta, "ratio", lambda ratio: 0 <= ratio < 1),
-        seed=count_of(meta, "seed", _MOST_SEED),
-        alignment=count_of(meta, "alignment", _MOST_SEED, 1),
-        model=meta["model"],
-        model_kind=model_kind_of(meta),
-        model_hash=meta["model_hash"],
-        scores_hash=meta["scores_hash"],
-        tokens=name_of(meta, "tokens", get_args(TokenScope)),
-        allocation=name_of(meta, "allocation", get_args(Allocation)),
-        protect=fraction_of(meta, "protect"),
-        compensated=flag_of(meta, "compensated"),
-        sequential=flag_of(meta, "sequential"),
-        general_weight=fraction_of(meta, "general_weight"),
-        vocabulary=_checked(arrays[_VOCABULARY], _VOCABULARY, rows) if rows else None,
-        vocab_size=rows,
-    )
-
-
-def _checked(keep: npt.NDArray[Any], name: str, size: int) -> IndexArray:
-    if keep.ndim != 1 or keep.dtype.kind not in "iu":
-        raise ValueError(f"{name} is {keep.dtype} {list(keep.shape)}, not a list of integers")
-    if not len(keep) or not (keep[1:] > keep[:-1]).all() or not 0 <= int(keep[0]) <= int(keep[-1]) < size:
-        raise ValueError(f"{name} holds indices that are not sorted, unique and below {size}")
-    return keep.astype(np.int32)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from harness.core.bounded_read import is_count, read_json_object
 from harness.core.errors import UsageError
+from harness.core.labels import STRUCTURE_NOUNS
 from harness.core.types.model import ModelKind
 from harness.core.types.pruning import PruningPlan
 
@@ -58,8 +59,18 @@ def _step(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
         "widths": list(plan.widths),
         "parameters": model.parameters,
         **({"vocabulary": [plan.vocab_size, len(plan.vocabulary)]} if plan.vocabulary is not None else {}),
+        **_structures(plan),
         **({"recovery": read_recovery(model.path)} if model.recovered else {}),
     }
+
+
+def _structures(plan: PruningPlan) -> dict[str, Any]:
+    """What a step did to more than neurons; nothing for a plan of neurons alone."""
+    found: dict[str, Any] = {} if plan.structure == "neuron" else {"structure": plan.structure}
+    if plan.kv_keep:
+        found |= {"num_key_value_heads": plan.num_key_value_heads, "kv_heads": list(plan.kv_heads)}
+    skips = {"skip_attention": list(plan.skip_attention), "skip_ffn": list(plan.skip_ffn)}
+    return found | {name: layers for name, layers in skips.items() if layers}
 
 
 def steps_of(model: ModelFolder) -> list[dict[str, Any]]:
@@ -75,12 +86,14 @@ def steps_of(model: ModelFolder) -> list[dict[str, Any]]:
 
 
 def plan_hash(plan: PruningPlan) -> str:
-    """The first 16 hex digits of a SHA-256 over the kept neurons of every layer, and the kept vocabulary."""
+    """The first 16 hex digits of a SHA-256 over the kept neurons of every layer, and what else is kept or removed."""
     total = hashlib.sha256(str(plan.intermediate_size).encode())
-    for keep in plan.keep:
+    for keep in (*plan.keep, *plan.kv_keep):
         total.update(len(keep).to_bytes(8, "little") + keep.astype("<i4").tobytes())
     if plan.vocabulary is not None:
         total.update(plan.vocabulary.astype("<i4").tobytes())
+    if plan.skip_attention or plan.skip_ffn:
+        total.update(repr((plan.skip_attention, plan.skip_ffn)).encode())
     return total.hexdigest()[:16]
 
 
@@ -125,6 +138,12 @@ def _is_number(value: Any) -> bool:
     return value is None or is_count(value, _MOST)
 
 
+def _are_numbers(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and len(value) <= 1 << 16 and all(is_count(n, _MOST) for n in value)
+    )
+
+
 def _is_size(value: Any) -> bool:
     return is_count(value, _MOST, 1)
 
@@ -166,6 +185,9 @@ _STEP: Mapping[str, Callable[[Any], bool]] = {
     "widths": lambda value: isinstance(value, list) and 0 < len(value) <= 1 << 16 and all(map(_is_size, value)),
     "vocabulary": lambda value: value is None or _are_rows(value),
     "recovery": lambda value: value is None or isinstance(value, dict),
+    "structure": lambda value: value is None or (isinstance(value, str) and value in STRUCTURE_NOUNS),
+    "num_key_value_heads": _is_number,
+    **dict.fromkeys(("kv_heads", "skip_attention", "skip_ffn"), _are_numbers),
 }
 _RECORDED: Mapping[str, Callable[[Any], bool]] = {  # what is read of pruning.json
     **_HOW,

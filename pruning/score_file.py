@@ -1,4 +1,6 @@
-"""scores.safetensors: every metric per neuron, the moments they came from, and how stable the rankings are."""
+"""scores.safetensors: every metric per neuron, KV group or block, the moments they came from, and how stable rankings
+are.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ from harness.core.hashing import file_hash
 from harness.core.metadata import Metadata, count_of, fraction_of, model_kind_of, name_of, reason
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationSet, TokenScope
-from harness.core.types.pruning import ActivationStats, NeuronScores
+from harness.core.types.pruning import ActivationStats, NeuronScores, StructureName
 from pruning.families import MOST_SIZES
 from pruning.inspection import stability
+from pruning.structure_plan import structure_of
 
 _MOST_PROMPTS = 10**9
 
@@ -30,6 +33,8 @@ def save(
     calibration: CalibrationSet,
     general_weight: float,
     path: Path,
+    structure: StructureName = "neuron",
+    intermediate_size: int = 0,
 ) -> None:
     """`layers.{i}.{metric}` float32 and the moments they came from; the same scores give the same bytes.
 
@@ -56,6 +61,8 @@ def save(
         "n_distractor": str(stats.distractor.prompts.count),
         "stability": json.dumps(stability(stats)),
     }
+    if structure != "neuron":
+        metadata |= {"structure": structure, "intermediate_size": str(intermediate_size)}
     save_arrays(path, arrays, metadata)
 
 
@@ -100,7 +107,16 @@ def _scores_of(arrays: Mapping[str, FloatArray], meta: Metadata) -> NeuronScores
         general_weight=fraction_of(meta, "general_weight"),
         n_target=count_of(meta, "n_target", _MOST_PROMPTS),
         n_distractor=count_of(meta, "n_distractor", _MOST_PROMPTS),
+        **_structure(meta),
     )
+
+
+def _structure(meta: Metadata) -> dict[str, Any]:
+    structure = structure_of(meta)
+    if structure == "neuron":
+        return {}
+    width = count_of(meta, "intermediate_size", MOST_SIZES["intermediate_size"], 1)
+    return {"structure": structure, "intermediate_size": width}
 
 
 def _tables(arrays: Mapping[str, FloatArray], layers: int) -> dict[str, FloatArray]:

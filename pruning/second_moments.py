@@ -1,5 +1,6 @@
 """H = E[h h^T] of every layer over the calibration tokens, one layer in memory at a time, kept on disk.
 
+h is the input of the output projection that is re-fitted: down_proj, or o_proj where the family is seen from attention.
 [F, F] floats a layer, 1.4 GB at width 18944; one pass over the prompts for all layers.
 """
 
@@ -9,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.core.bounded_read import check_regular
 from harness.core.errors import UsageError
@@ -32,16 +33,19 @@ class SecondMoments:
     """What is measured, and the folder with a file for each layer.
 
     general_weight: The share of general (distractor) tokens in H.
+    block: Whose output projection reads h.
     """
 
     calibration: CalibrationSet
     general_weight: float
     folder: Path
+    block: Literal["ffn", "attention"] = "ffn"
 
     @functools.cached_property
     def key(self) -> str:
         """Identifies what they are measured on."""
-        return f"{self.calibration.hash}-{self.general_weight!r}"
+        block = "" if self.block == "ffn" else f"-{self.block}"
+        return f"{self.calibration.hash}-{self.general_weight!r}{block}"
 
     def missing(self, layers: Iterable[int]) -> list[int]:
         """Those of `layers` whose H has not been measured, or was measured on something else."""

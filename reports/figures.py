@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.labels import STRUCTURE_NOUNS
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
 
 # of a difference; points otherwise
@@ -16,6 +17,14 @@ _UNITS = {**dict.fromkeys(LIKELIHOOD_METRICS, ""), "bits_per_byte": " bits per b
 
 def percent(value: float | None, digits: int = 1) -> str:
     return "unknown" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def removed_text(variant: Mapping[str, Any]) -> str:
+    """What a variant lost: the share of its FFN neurons, or of what else the requested ratio is."""
+    structure = variant.get("structure") or "neuron"
+    if structure == "neuron":
+        return f"{percent(variant['ratio_neurons'])} of the FFN neurons"
+    return f"{percent(variant['ratio_requested'])} (asked) of the {STRUCTURE_NOUNS.get(structure, structure)}s"
 
 
 def points(value: float) -> str:

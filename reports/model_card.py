@@ -12,7 +12,7 @@ from harness.core import model_card as core
 from harness.core.labels import width_text
 from harness.core.model_card import QUALITY, ModelCard, inherited, is_plain
 from harness.core.text import markdown
-from reports.figures import interval, measured, mebibytes, percent, public_command, public_path, unit
+from reports.figures import interval, measured, mebibytes, percent, public_command, public_path, removed_text, unit
 from reports.parts import Table
 from reports.templating import template
 from reports.verdict import choice, verdict
@@ -32,7 +32,7 @@ def render(run: Mapping[str, Any], variant: str | None = None, own: ModelCard | 
         chosen=chosen,
         device=run["hardware"].get("device", "a device that is not recorded"),
         width=width_text(chosen["intermediate_sizes"]),
-        removed=percent(chosen["ratio_neurons"]),
+        removed=removed_text(chosen),
         of_parameters=percent(chosen["ratio_parameters"]),
         weights=mebibytes(chosen["weight_bytes"]),
         table=results_table(run, chosen),

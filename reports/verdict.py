@@ -16,7 +16,7 @@ from harness.core.run_file import command_of
 from harness.core.run_plans import checkpoint_name, plan_name
 from harness.core.statistics import is_able
 from harness.core.types.evaluation import LIKELIHOOD_METRICS
-from reports.figures import interval, measured, mebibytes, percent, seconds_text, unit
+from reports.figures import interval, measured, mebibytes, percent, removed_text, seconds_text, unit
 from reports.sections.claims import sweep_sentences
 from reports.sections.dissociation import dissociation_sentences
 from reports.sections.goal import chosen_candidate, goal_lead
@@ -131,10 +131,7 @@ def sentences(run: Mapping[str, Any]) -> list[str]:
 def _how_far(run: Mapping[str, Any], chosen: Choice) -> list[str]:
     """The recommended ratio with what it does to the target, then what goes farther on the target alone."""
     v = chosen.variant
-    removed = (
-        f"{percent(v['ratio_neurons'])} of the FFN neurons "
-        f"({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
-    )
+    removed = f"{removed_text(v)} ({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
     change, faster = _target_change(run, v), _faster(run, v)
     if run.get("goal"):
         return [goal_lead(run["goal"]), f"Removing {removed} changes {change}.{faster}"]

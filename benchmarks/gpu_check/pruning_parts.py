@@ -21,7 +21,7 @@ from pruning.export import export as write_checkpoint
 from pruning.layer_source import LayerSource
 from pruning.layer_walk import LayerWalk
 from pruning.obs import refit, removal_order, removal_scores
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from pruning.second_moments import LayerMoment, SecondMoments
 
 _DRIVER = Path("/proc/driver/nvidia/version")

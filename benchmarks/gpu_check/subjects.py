@@ -24,7 +24,8 @@ from harness.serving.workload import Workload, random_prompts
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export
 from pruning.families import shape_of
-from pruning.plan import PlanRequest, default_alignment, load_plan, make_plan, pruned_width, save_plan
+from pruning.plan import PlanRequest, default_alignment, make_plan, pruned_width
+from pruning.plan_file import load_plan, save_plan
 from pruning.second_moments import layer_bytes
 
 RATIOS = (0.2, 0.353)  # of 18944 neurons widths 15104 and 12288, of 8960 neurons 7168 and 5760

@@ -32,6 +32,7 @@ GOAL, EVALUATION, SPEED, RECOVERY, GRID, SETS, RUN = (
 # settings that several commands take, in the order of their help pages
 TASK = ("task", "include_path", "metric_of")
 MODEL = ("model", *TASK)
+STRUCTURE = ("structure",)
 METHOD = ("method",)
 PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
 CHAT = ("template_args",)
@@ -52,7 +53,7 @@ NO_OPTION = (
 _SECTIONS = {"recovery": RECOVERY, "sweep": GRID, "dissociate": SETS, "goal": GOAL}
 _PANELS = {
     **dict.fromkeys(MODEL, WHAT),
-    **dict.fromkeys((*METHOD, *PLANNING), REMOVED),
+    **dict.fromkeys((*STRUCTURE, *METHOD, *PLANNING), REMOVED),
     **dict.fromkeys(CALIBRATION, SCORING),
     **dict.fromkeys(CHAT, WHAT),
     **dict.fromkeys(("limit", "items", "dtype", *ENGINE, "trust_data", "threads"), EVALUATION),

@@ -20,6 +20,7 @@ from harness.cli.options import (
     MODEL,
     PLANNING,
     SERVING,
+    STRUCTURE,
     TASK,
     SettingsCommand,
     out_option,
@@ -32,7 +33,7 @@ from harness.cli.restart import restart_preloaded
 @click.command(
     "run",
     cls=SettingsCommand,
-    settings=(*MODEL, *METHOD, *PLANNING, "goal", *EVALUATED, *SERVING, "recover", "recovery", "preset"),
+    settings=(*MODEL, *STRUCTURE, *METHOD, *PLANNING, "goal", *EVALUATED, *SERVING, "recover", "recovery", "preset"),
 )
 @CONFIG
 @out_option("runs/MODEL-TASK-VARIANT")

@@ -19,6 +19,7 @@ from harness.cli.options import (
     MODEL,
     PLANNING,
     SERVING,
+    STRUCTURE,
     SettingsCommand,
 )
 from harness.cli.output import answer
@@ -73,7 +74,7 @@ def config_group() -> None:
     "show",
     cls=SettingsCommand,
     settings=(
-        *(*MODEL, *METHOD, *PLANNING, *EVALUATED, *SERVING),
+        *(*MODEL, *STRUCTURE, *METHOD, *PLANNING, *EVALUATED, *SERVING),
         *("recover", "arms", "recovery", "sweep", "dissociate", "goal", "preset"),
     ),
 )

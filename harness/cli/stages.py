@@ -23,6 +23,7 @@ from harness.cli.options import (
     PATH,
     PLANNING,
     SCORING,
+    STRUCTURE,
     TASK,
     SettingsCommand,
     out_option,
@@ -30,13 +31,14 @@ from harness.cli.options import (
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
 from harness.cli.restart import restart_preloaded
+from harness.core.types.pruning import PruningPlan
 
 
 @click.command(
     "score",
     cls=SettingsCommand,
-    settings=(*TASK, "metric", "compensate", *CALIBRATION, *ENGINE, "trust_data", "threads", "preset"),
-    panels={"metric": SCORING, "compensate": SCORING},
+    settings=(*TASK, *STRUCTURE, "metric", "compensate", *CALIBRATION, *ENGINE, "trust_data", "threads", "preset"),
+    panels={"structure": SCORING, "metric": SCORING, "compensate": SCORING},
 )
 @click.argument("model", shell_complete=complete_models)
 @click.option("--out", type=OUT, required=True, help="The scores.safetensors to write.")
@@ -44,7 +46,7 @@ from harness.cli.restart import restart_preloaded
 @JSON
 @DEBUG
 def score_command(model: str, preset: str | None, out: Path, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Score MODEL's FFN neurons on a task.
+    """Score MODEL's FFN neurons, or what --structure names, on a task.
 
     The metrics that need only mean activations are always computed. Name obs, lape or taylor with --metric to have
     them too, and give --compensate to keep the second moments that re-fitting needs.
@@ -110,7 +112,16 @@ def plan_command(
         found = api.plan(scores, out=out, config=config)
     widths = list(found.widths) if len(set(found.widths)) > 1 else found.widths[0]
     names = {"method": found.method, "metric": found.metric, "compensated": found.compensated}
-    answer({"plan": str(out), "intermediate_size": [found.intermediate_size, widths], **names}, as_json)
+    sizes = {"intermediate_size": [found.intermediate_size, widths], **_structures(found)}
+    answer({"plan": str(out), **sizes, **names}, as_json)
+
+
+def _structures(plan: PruningPlan) -> dict[str, Any]:
+    """What a plan says of KV groups and blocks."""
+    heads = list(plan.kv_heads) if len(set(plan.kv_heads)) > 1 else next(iter(plan.kv_heads), None)
+    found = {"num_key_value_heads": [plan.num_key_value_heads, heads]} if plan.kv_keep else {}
+    skips = {"skip_attention": list(plan.skip_attention), "skip_ffn": list(plan.skip_ffn)}
+    return found | {name: layers for name, layers in skips.items() if layers}
 
 
 @click.command("prune", cls=SettingsCommand, settings=("threads", *ENGINE))
@@ -146,7 +157,7 @@ def prune_command(
     from harness.config.settings import load_config
     from harness.engine.engine_settings import engine_settings
     from harness.pipeline.prune import prune, prune_variant
-    from pruning.plan import load_plan
+    from pruning.plan_file import load_plan
 
     _check_what_to_prune(plan, best, variant, out)
     settings = engine_settings(load_config(None, options))

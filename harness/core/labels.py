@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 _ROUNDING = 0.005  # between the ratio that is asked and the one that is done: no more than that is not told
+STRUCTURE_NOUNS = {  # one of what can be removed, by its name in settings and files
+    "neuron": "FFN neuron",
+    "kv_group": "KV group",
+    "attention": "attention block",
+    "ffn": "FFN block",
+    "layer": "layer",
+}
 _SHOWN = {"smd": "S"}  # metric in files -> the name that users see, and may give
 
 
@@ -44,12 +51,12 @@ def is_as_asked(asked: float, done: float) -> bool:
     return abs(asked - done) <= _ROUNDING
 
 
-def asked_and_done(ratios: Iterable[tuple[float, float]], alignment: int) -> str | None:
-    """One line on the ratios that alignment changes: (asked, done) each; None where there are none."""
+def asked_and_done(ratios: Iterable[tuple[float, float]], why: str) -> str | None:
+    """One line on the ratios that are not done as asked: (asked, done) each; None where there are none."""
     changed = [
         f"asked {100 * asked:g} %, doing {100 * done:.1f} %" for asked, done in ratios if not is_as_asked(asked, done)
     ]
-    return f"{'; '.join(changed)}: widths are multiples of {alignment}, --align sets another" if changed else None
+    return f"{'; '.join(changed)}: {why}" if changed else None
 
 
 def width_text(widths: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from pruning.adjustments import load_adjustments
 from pruning.checkpoint import open_model
 from pruning.export import ffn_tensors
 from pruning.families import Family, submodule
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 
 WORKER = f"{__name__}.FFNSwap"  # for vLLM's worker_extension_cls
 

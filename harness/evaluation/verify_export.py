@@ -15,11 +15,9 @@ from harness.core.types.pruning import PruningPlan
 from harness.engine.devices import device_name
 from harness.engine.memory_budget import EngineSettings, working_dtype
 from harness.engine.vllm_engine import engines_for, generate
-from pruning import compensation
-from pruning.activations import down_weight
 from pruning.checkpoint import ModelFolder
-from pruning.families import submodule
 from pruning.loader import load_pruned
+from pruning.masked import load_masked
 
 _TEXTS = (
     "Question: Tom has 3 bags with 12 apples each and gives 7 apples away. How many apples are left?\nAnswer:",
@@ -75,7 +73,7 @@ def verify(
 
     _check_memory(model, checkpoint)
     prompts, dtype = _prompts(checkpoint), _dtype(checkpoint)
-    expected = _expected(_masked(model, plan, plan_file), prompts, plan)
+    expected = _expected(load_masked(model, plan, plan_file, torch.float32), prompts, plan)
     pruned = load_pruned(checkpoint, torch.float32)
     error = max(_error(a, b) for a, b in zip(expected, _logits(pruned, prompts), strict=True))
     if not error <= _TOLERANCE:
@@ -116,20 +114,6 @@ def _prompts(checkpoint: ModelFolder) -> list[list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
     room = min(_LONGEST, checkpoint.shape.max_position_embeddings) - _NEW_TOKENS
     return [list(tokenizer(text)["input_ids"])[:room] for text in _TEXTS]
-
-
-def _masked(model: ModelFolder, plan: PruningPlan, plan_file: Path) -> Any:
-    """The dense model in FP32 with the removed columns zero and the kept ones as the plan has them."""
-    import torch
-
-    loaded, family = load_pruned(model, torch.float32), model.family
-    fitted = compensation.load_columns(plan, plan_file)
-    for layer, module in enumerate(submodule(loaded, family.layers)):
-        weight, keep = down_weight(module, family), torch.from_numpy(plan.keep[layer]).long()
-        columns = fitted[layer].to(weight) if fitted else weight[:, keep].clone()
-        weight.zero_()
-        weight[:, keep] = columns
-    return loaded
 
 
 def _expected(masked: Any, prompts: list[list[int]], plan: PruningPlan) -> list[Any]:

@@ -40,7 +40,7 @@ from harness.pipeline.run_json import (
     variant,
 )
 from pruning.checkpoint import ModelFolder
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 
 
 def collect(

@@ -115,7 +115,7 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
     measured = list(_measured(shape, _RUNS))
     rows = []
     for each in _RATIOS if ratio is None else (0.0, ratio):
-        asked = config.model_copy(update={"ratio": each, "tensor_parallel": where.count})
+        asked = config.model_copy(update={"ratio": each, "tensor_parallel": where.count, "structure": "neuron"})
         request = plan_request(asked, shape.intermediate_size)
         check_request(request, shape.intermediate_size)
         width = uniform_width(request, shape.intermediate_size)

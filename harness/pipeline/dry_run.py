@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.core.labels import is_as_asked
 from harness.core.run_directory import check_run_directory
+from harness.core.types.pruning import StructureName
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
 from harness.pipeline.scoring import check_scores_file, placement_of
@@ -18,6 +19,7 @@ from harness.training.original import check_original
 from pruning.placement import Placement
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes
+from pruning.structures import STRUCTURES, check_plain, count_of, pruned_kv_bytes, pruned_parameters
 from recovery.cost import cost
 from reports.figures import count_text, mebibytes, percent
 from reports.parts import Table
@@ -86,6 +88,8 @@ class Forecast:
         ratio_neurons: Fraction of FFN neurons that would be removed.
         ratio_parameters: Fraction of all parameters that would be removed.
         intermediate_size: FFN width of every layer.
+        structure: What the ratio is of.
+        structures: How many a layer has, or of blocks the model.
         disk_bytes: Of all checkpoints that would be written.
         scoring: Where the model's weights are while it is scored; None where nothing is pruned.
         second_moments: None where no metric and no re-fitting needs them.
@@ -105,7 +109,10 @@ class Forecast:
     intermediate_size: Change
     parameters: Change
     weight_bytes: Change
+    structure: StructureName
+    structures: Change
     kv_bytes_per_token: int
+    pruned_kv_bytes_per_token: int
     disk_bytes: int
     scoring: Placement | None
     second_moments: SecondMoments | None
@@ -123,8 +130,10 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
     if spec.recovered:
         check_files(spec.config.recovery)
         check_original(spec.config.recovery, Path(spec.config.model))
+    if spec.arms:
+        check_plain(spec.structure, spec.config.allocation)
     shape = spec.shape
-    pruned = shape.pruned_parameters((spec.width,) * shape.num_hidden_layers)
+    pruned = pruned_parameters(spec.structure, shape, spec.left)
     return Forecast(
         model=spec.model,
         task=spec.target.name,
@@ -136,7 +145,10 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         intermediate_size=Change(shape.intermediate_size, spec.width),
         parameters=Change(shape.parameters, pruned),
         weight_bytes=Change(shape.parameters * shape.dtype_bytes, pruned * shape.dtype_bytes),
+        structure=spec.structure,
+        structures=Change(count_of(spec.structure, shape), spec.left),
         kv_bytes_per_token=shape.kv_bytes_per_token,
+        pruned_kv_bytes_per_token=pruned_kv_bytes(spec.structure, shape, spec.left),
         disk_bytes=(len(spec.arms) + len(spec.recovered)) * pruned * shape.dtype_bytes,
         scoring=scoring_place(spec),
         second_moments=_second_moments(spec),
@@ -191,10 +203,16 @@ def scoring_place(spec: ResolvedRun) -> Placement | None:
     return placement_of(spec.shape, samples, spec.score_request.needs) if spec.arms else None
 
 
+def _refitted_inputs(spec: ResolvedRun) -> int:
+    """Inputs of the output projection that is re-fitted: the FFN's, or the query heads'."""
+    shape = spec.shape
+    return shape.num_attention_heads * shape.head_dim if spec.structure == "kv_group" else shape.intermediate_size
+
+
 def _second_moments(spec: ResolvedRun) -> SecondMoments | None:
     if "second moments" not in spec.score_request.needs:
         return None
-    layers, width = spec.shape.num_hidden_layers, spec.shape.intermediate_size
+    layers, width = spec.shape.num_hidden_layers, _refitted_inputs(spec)
     return SecondMoments(disk_bytes=layers * layer_bytes(width), memory_bytes=layer_bytes(width))
 
 
@@ -245,7 +263,7 @@ def _second_moment_flops(spec: ResolvedRun) -> float:
     """
     if "second moments" not in spec.score_request.needs:
         return 0.0
-    width, tokens = spec.shape.intermediate_size, spec.config.calibration_samples * _TOKENS_PER_PROMPT
+    width, tokens = _refitted_inputs(spec), spec.config.calibration_samples * _TOKENS_PER_PROMPT
     order = 2 * 2 * width**3 if OBS in spec.score_request.metrics else 0
     refits = sum(arm.request.compensated for arm in spec.arms)
     return spec.shape.num_hidden_layers * (2 * width**2 * tokens + order + refits * 2 * width**3)
@@ -265,18 +283,20 @@ def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:
 def forecast_table(expected: Forecast) -> Table:
     """The forecast for a terminal."""
     width, parameters, weights = expected.intermediate_size, expected.parameters, expected.weight_bytes
-    asked, done = expected.ratio_requested, expected.ratio_neurons
-    removed = f"doing {percent(done, 2)} of neurons, {percent(expected.ratio_parameters, 2)} of parameters"
-    if not is_as_asked(asked, done):
+    of, noun = expected.structures, STRUCTURES[expected.structure].noun.removeprefix("FFN ")
+    asked, done = expected.ratio_requested, 1 - of.pruned / of.dense
+    removed = f"doing {percent(done, 2)} of {noun}s, {percent(expected.ratio_parameters, 2)} of parameters"
+    if not is_as_asked(asked, done) and expected.structure == "neuron":
         removed += f"; widths are multiples of {expected.alignment}, --align sets another"
     dense, pruned = (f"{mebibytes(size)} ({size:,} bytes)" for size in (weights.dense, weights.pruned))
     rows = (
         ("model", expected.model),
         ("FFN width", f"{width.dense} -> {width.pruned} in every layer (alignment {expected.alignment or 'none'})"),
+        *([] if expected.structure == "neuron" else [(f"{noun}s", f"{of.dense} -> {of.pruned}{_where(expected)}")]),
         ("ratio", f"asked {percent(asked)}, {removed}"),
         ("parameters", f"{parameters.dense:,} -> {parameters.pruned:,}"),
         ("weights", f"{dense} -> {pruned}"),
-        ("KV cache", f"{expected.kv_bytes_per_token:,} bytes per token, unchanged by pruning"),
+        ("KV cache", _kv_text(expected)),
         ("disk needed", f"{mebibytes(expected.disk_bytes)} for checkpoints"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
         *_second_moment_rows(expected.second_moments),
@@ -286,6 +306,17 @@ def forecast_table(expected: Forecast) -> Table:
         ("would write to", expected.out),
     )
     return Table("What this run would do", ("what", "value"), rows)
+
+
+def _where(expected: Forecast) -> str:
+    return " in every layer" if STRUCTURES[expected.structure].in_layers else ""
+
+
+def _kv_text(expected: Forecast) -> str:
+    dense, pruned = expected.kv_bytes_per_token, expected.pruned_kv_bytes_per_token
+    if dense == pruned:
+        return f"{dense:,} bytes per token, unchanged by pruning"
+    return f"{dense:,} -> {pruned:,} bytes per token"
 
 
 def score_table(expected: ScoreForecast) -> Table:

@@ -17,7 +17,7 @@ from harness.models.recorded import locate_recorded
 from pruning.checkpoint import ModelFolder
 from pruning.decilm import decilm_replaceable, layers_of, unsayable, write_decilm
 from pruning.export import export, replaceable
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 
 Widths = tuple[int, ...]
 

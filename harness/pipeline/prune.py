@@ -25,8 +25,9 @@ from harness.models.recorded import locate_given, locate_recorded
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.compensation import columns_file
 from pruning.export import PLAN_COPY, export, replaceable
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from pruning.record import RECORD
+from pruning.structures import kept_widths
 from reports.verdict import choice, serve_line
 
 _SHOWN = 5  # names of variants in an error
@@ -152,7 +153,7 @@ def _plan_of(run: Mapping[str, Any], chosen: Mapping[str, Any], place: str, fold
         command = command_of(folder, run)
         again = f"`{command}` makes it" if command else "the same run again makes it"
         raise UsageError(f"{gone} is not there, which the checkpoint is made from; {again}")
-    kept = [plan.method, plan.metric, plan.compensated, *plan.widths]
+    kept = [plan.method, plan.metric, plan.compensated, *kept_widths(plan)]
     told = [chosen["method"], chosen["metric"], chosen["compensated"], *chosen["intermediate_sizes"]]
     if kept != told or run["model_hash"] not in (None, plan.model_hash):
         raise UsageError(f"{folder / place} is not the plan of {chosen['name']} by run.json; run again with --fresh")

@@ -16,7 +16,7 @@ from harness.core.errors import UsageError
 from harness.core.hashing import digest
 from harness.core.labels import arm_label, asked_and_done, ratio_label
 from harness.core.types.goal import Goal
-from harness.core.types.pruning import Method, ModelShape
+from harness.core.types.pruning import Method, ModelShape, StructureName
 from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import check_fits
@@ -34,9 +34,11 @@ from pruning.plan import (
     default_alignment,
     real_ratio,
     uniform_width,
+    why_rounded,
 )
 from pruning.record import read_record
 from pruning.scores import check_metric
+from pruning.structures import check_structure, count_of
 from tasks.data import check_code_files, trusting
 from tasks.registry import is_task, training_items
 from tasks.task import Task
@@ -108,16 +110,26 @@ class ResolvedRun:
     def width(self) -> int:
         """Of every layer of an arm, where all layers have the same."""
         whole = self.shape.intermediate_size
+        return uniform_width(self.arms[0].request, whole) if self.arms and self.structure == "neuron" else whole
+
+    @property
+    def structure(self) -> StructureName:
+        return self.config.structure
+
+    @property
+    def left(self) -> int:
+        """Of what the ratio is a share: how many an arm keeps."""
+        whole = count_of(self.structure, self.shape)
         return uniform_width(self.arms[0].request, whole) if self.arms else whole
 
     @property
     def rounded(self) -> str | None:
-        """What alignment makes of the requested ratios, in one line; None where they are as requested."""
+        """What rounding makes of the requested ratios, in one line; None where they are as requested."""
         if not self.arms:
             return None
-        whole = self.shape.intermediate_size
+        whole = count_of(self.structure, self.shape)
         found = {arm.request.ratio: real_ratio(arm.request, whole) for arm in self.arms}
-        return asked_and_done(sorted(found.items()), self.arms[0].request.alignment)
+        return asked_and_done(sorted(found.items()), why_rounded(self.arms[0].request, whole))
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -136,6 +148,7 @@ class ResolvedRun:
             general_weight=config.general_weight,
             threads=config.threads,
             sequential=config.sequential,
+            structure=self.structure,
         )
 
     @property
@@ -320,35 +333,46 @@ def _widths(name: str, shape: ModelShape) -> tuple[int, ...]:
 def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     """Raises UsageError for a model that cannot be pruned again, and for a plan that cannot be made of it."""
     check_uniform_width(shape, config.model)
-    request = plan_request(config, shape.intermediate_size, method)
-    check_request(request, shape.intermediate_size)
+    check_structure(config.structure, shape)
+    whole = count_of(config.structure, shape)
+    request = plan_request(config, whole, method)
+    check_request(request, whole)
     if request.allocation != "uniform":
         check_nonuniform(FAMILIES[shape.model_type])
     kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)
-    ratio = ratio_label(config.ratio, real_ratio(request, shape.intermediate_size))
+    kind = kind if config.structure == "neuron" else f"{config.structure}-{kind}"
+    ratio = ratio_label(config.ratio, real_ratio(request, whole))
     return Arm(f"{kind}-{ratio}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
 
 
-def plan_request(config: RunConfig, intermediate_size: int, method: str | None = None) -> PlanRequest:
-    """`method` None: the one of `config`. Of the other arms, what was asked about metric and re-fitting does not hold,
-    but for a reverse arm's metric.
+def plan_request(config: RunConfig, whole: int, method: str | None = None) -> PlanRequest:
+    """whole: of what the ratio is a share, such as intermediate_size. `method` None: the one of `config`. Of the other
+    arms, what was asked about metric and re-fitting does not hold, but for a reverse arm's metric.
     """
     own = method in (None, config.method)
     chosen: Method = config.method if own else cast(Method, method)
     shared = own or (chosen == "reverse" and config.metric != "best")
-    metric, compensated = choose_metric(chosen, config.metric if shared else None, config.compensate if own else False)
+    metric, compensated = choose_metric(
+        chosen, config.metric if shared else None, config.compensate if own else False, config.structure
+    )
     return PlanRequest(
         ratio=config.ratio,
         method=chosen,
         metric=metric,
         seed=config.seed,
-        alignment=alignment_of(config, intermediate_size),
+        alignment=alignment_of(config, whole) if config.structure == "neuron" else _alignment_of_heads(config),
+        structure=config.structure,
         allocation=config.allocation if own or chosen != "random" else "uniform",
         min_width=config.min_width,
         protect=config.protect,
         compensated=compensated,
         sequential=config.sequential and own,
     )
+
+
+def _alignment_of_heads(config: RunConfig) -> int:
+    """What numbers of KV groups are multiples of, so that the GPUs can divide them."""
+    return config.align or config.tensor_parallel
 
 
 def alignment_of(config: RunConfig, intermediate_size: int) -> int:
@@ -360,6 +384,12 @@ def alignment_of(config: RunConfig, intermediate_size: int) -> int:
             f"not divide the pruned widths; give --align {least}"
         )
     return config.align or least
+
+
+def check_neurons(config: RunConfig, command: str) -> None:
+    """Raises UsageError for a command that knows neurons alone."""
+    if config.structure != "neuron":
+        raise UsageError(f"`harness {command}` removes FFN neurons, not each {config.structure}; use `harness run`")
 
 
 def check_tasks(tasks: Sequence[Task], shape: ModelShape, trust_data: bool) -> None:

@@ -27,6 +27,7 @@ from harness.pipeline.run_json import publish
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
 from harness.training.original import needs_original, original_of
+from pruning.structures import check_plain
 from tasks.task import Task
 
 
@@ -66,6 +67,8 @@ def start(
 ) -> tuple[RunResult, Path]:
     """Checks what can be checked early, then does `work` in a locked run directory."""
     spec = resolver(config, True)
+    if spec.arms:
+        check_plain(config.structure, config.allocation)
     folder = out or spec.default_out
     check_run_directory(folder)
     model = registry.locate(config.model, spec.target.kind)

@@ -136,7 +136,11 @@ def build_run(
 
 
 def neuron_summary(scores_file: Path, plan: PruningPlan, metrics: Set[str]) -> dict[str, Any]:
-    """Of the paper's S and of `metrics`: where the neurons sit; and how metrics agree at the plan's ratio."""
+    """Of the paper's S and of `metrics`: where the neurons sit; and how metrics agree at the plan's ratio. Empty of
+    KV groups or blocks.
+    """
+    if plan.structure != "neuron":
+        return {}
     tables = score_file.load(scores_file).scores
     shown = sorted({"smd", *metrics} & tables.keys())
     return {
@@ -177,7 +181,14 @@ def variant(name: str, checkpoint: ModelFolder | PredictedCheckpoint, relative: 
         parameters=checkpoint.parameters,
         weight_bytes=checkpoint.weight_bytes,
         checkpoint=relative,
+        structure=_structure(record) if pruned else None,
     )
+
+
+def _structure(record: Mapping[str, Any]) -> str:
+    """Of what the last step removed a share; records of before there was a choice do not say."""
+    steps = record.get("steps") or [{}]
+    return str(steps[-1].get("structure", "neuron"))
 
 
 def publish(result: RunResult, folder: Path) -> None:

@@ -23,25 +23,27 @@ from harness.core.progress import progress_bar, say
 from harness.core.reasoning import left_open, with_end
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example, TokenScope
-from harness.core.types.pruning import ActivationStats, ModelShape
+from harness.core.types.pruning import ActivationStats, ModelShape, StructureName
 from harness.engine.memory_budget import EngineSettings
 from harness.models.registry import model_kind
 from harness.models.tokenizer import load_chat, load_tokenizer
 from pruning import compensation, score_file, second_moments
 from pruning.calibration import build_calibration
-from pruning.checkpoint import ModelFolder, down_projection
+from pruning.checkpoint import ModelFolder, down_projection, seen_from
 from pruning.collect import collect
 from pruning.families import FAMILIES, MOST_SIZES
+from pruning.group_statistics import side_by_side
 from pruning.layer_source import FromShards, InMemory, LayerSource
 from pruning.loader import from_folder
 from pruning.obs import removal_scores
 from pruning.placement import Placement, ScoringNeeds, choose
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from pruning.precision import ieee_products
 from pruning.saliency import taylor
 from pruning.scores import NEEDS, OBS, check_metric, score
 from pruning.second_moments import SecondMoments
 from pruning.sequential import LayerwiseRefit
+from pruning.structures import STRUCTURES, Structure, check_structure
 from tasks import registry
 from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
@@ -148,8 +150,8 @@ class ScoreRequest:
     """`metrics`: beyond those that the hook's statistics give for nothing. `moments`: also H of every layer, for
     compensation.
 
-    retain: the share of general tokens in H. sequential: re-fit each layer on moments with the layers before it already
-    pruned.
+    general_weight: the share of general tokens in H. sequential: re-fit each layer on moments with the layers before it
+    already pruned. structure: what is scored, or re-fitted to.
     """
 
     metrics: tuple[str, ...] = ()
@@ -157,6 +159,7 @@ class ScoreRequest:
     general_weight: float = 0.0
     threads: int | None = None
     sequential: bool = False
+    structure: StructureName = "neuron"
 
     @property
     def needs(self) -> set[str]:
@@ -234,28 +237,46 @@ def _over_gpus(model: ModelFolder, dtype: Any) -> Any:
 
 def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path) -> ActivationStats:
     """Measures what the metrics need and writes scores.safetensors; what is done of it survives a kill."""
-    moments = SecondMoments(calibration, request.general_weight, moments_folder(out))
+    structure = STRUCTURES[request.structure]
+    check_structure(request.structure, model.shape)
+    moments = SecondMoments(calibration, request.general_weight, moments_folder(out), structure.blocks[0])
     with ieee_products():
         stats = _measured(model, calibration, request, out, moments)
         release_memory()  # the whole model, which no step below needs
-        tables = score(stats)
+        tables = _tables(stats, structure)
         if OBS in request.metrics:
+            groups = None if request.structure == "neuron" else structure.units(model.shape)
+            read = seen_from(model, structure.blocks[0])
             with progress_bar(f"Removal order of {len(model.widths)} layers", len(model.widths)) as advance:
-                tables[OBS] = _removal_scores(model, moments, advance)
-    score_file.save(stats, tables, calibration, request.general_weight, out)
+                tables[OBS] = _removal_scores(read, moments, groups, advance)
+    width = model.shape.intermediate_size
+    score_file.save(stats, tables, calibration, request.general_weight, out, request.structure, width)
     shutil.rmtree(partial_folder(out), ignore_errors=True)
     return stats
+
+
+def _tables(stats: ActivationStats, structure: Structure) -> dict[str, FloatArray]:
+    """Metric -> [layers, units]; a structure of two blocks scores their mean."""
+    if structure.metrics is None:
+        return score(stats)
+    tables = score(stats, [name for name in structure.metrics if name != OBS])
+    return tables if structure.in_layers else {name: t.mean(axis=1, keepdims=True) for name, t in tables.items()}
 
 
 def _measured(
     model: ModelFolder, calibration: CalibrationSet, request: ScoreRequest, out: Path, moments: SecondMoments
 ) -> ActivationStats:
     """All that needs the model itself."""
-    source = open_source(model, calibration, request.needs, request.threads)
-    layers = len(model.widths)
-    with progress_bar(f"Scoring {layers} layers on {len(calibration.items)} prompts", layers) as advance:
-        wanted = moments if "second moments" in request.needs else None
-        stats = collect(source, calibration, "gate" in request.needs, advance, partial_folder(out), wanted)
+    structure, layers = STRUCTURES[request.structure], len(model.widths)
+    units = None if request.structure == "neuron" else structure.units(model.shape)
+    wanted = moments if "second moments" in request.needs else None
+    found = []
+    for block in structure.blocks:
+        source = open_source(seen_from(model, block), calibration, request.needs, request.threads)
+        with progress_bar(f"Scoring {layers} layers on {len(calibration.items)} prompts", layers) as advance:
+            partial = partial_folder(out) / block if len(structure.blocks) > 1 else partial_folder(out)
+            found.append(collect(source, calibration, "gate" in request.needs, advance, partial, wanted, units))
+    stats = side_by_side(found)
     if "gradient" in request.needs:
         with progress_bar("Gradients on the task's prompts", calibration.count(True)) as advance:
             stats = replace(stats, saliency=taylor(source.model, model.family, calibration, advance))
@@ -272,13 +293,15 @@ def compensate_plan(
     """
     import torch
 
-    plan, moments = load_plan(plan_file), SecondMoments(calibration, request.general_weight, moments_folder(scores))
+    plan = load_plan(plan_file)
+    block = STRUCTURES[plan.structure].blocks[0]
+    moments = SecondMoments(calibration, request.general_weight, moments_folder(scores), block)
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
     device, layers = "cuda" if torch.cuda.is_available() else "cpu", len(plan.keep)
     with ieee_products(), ExitStack() as stack:
         if not request.sequential:
-            _measure_moments(model, moments, request)
-        walk = _refit_walk(model, moments, request) if request.sequential else None
+            _measure_moments(seen_from(model, block), moments, request)
+        walk = _refit_walk(seen_from(model, block), moments, request) if request.sequential else None
         advance = stack.enter_context(progress_bar(f"Re-fitting {layers} layers", layers))
         stack.enter_context(_enough_memory())
 
@@ -318,9 +341,11 @@ def _measure_moments(model: ModelFolder, moments: SecondMoments, request: ScoreR
     release_memory()
 
 
-def _removal_scores(model: ModelFolder, moments: SecondMoments, progress: Callable[[int], None]) -> FloatArray:
-    """Removal scores [layers, F], one down projection in memory at a time; each layer's are kept beside its second
-    moments, so that a killed scoring resumes.
+def _removal_scores(
+    model: ModelFolder, moments: SecondMoments, groups: int | None, progress: Callable[[int], None]
+) -> FloatArray:
+    """Removal scores [layers, F], or of `groups` of a layer's inputs; one output projection in memory at a time. Each
+    layer's are kept beside its second moments, so that a killed scoring resumes.
     """
     import torch
 
@@ -330,7 +355,7 @@ def _removal_scores(model: ModelFolder, moments: SecondMoments, progress: Callab
         if second_moments.stored_key(file) != moments.key:
             with _enough_memory():
                 second_moment = second_moments.load(moments.folder, layer, device)
-                found = removal_scores(down_projection(model, layer).to(device), second_moment)
+                found = removal_scores(down_projection(model, layer).to(device), second_moment, groups=groups)
             save_arrays(file, {"scores": found}, {"key": moments.key})
         rows.append(load_arrays(file, "harness score")[0]["scores"])
         progress(1)

@@ -54,7 +54,9 @@ from harness.serving.vllm_options import allowed_options
 from harness.serving.workload import Workload, check_context, in_vocabulary_of, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
-from pruning.plan import choose_metric, make_plan, real_ratio, save_plan
+from pruning.plan import choose_metric, make_plan, real_ratio, why_rounded
+from pruning.plan_file import save_plan
+from pruning.structures import STRUCTURES
 from tasks.lm_eval_task import metric_choices
 from tasks.registry import find_task, is_task
 
@@ -104,7 +106,7 @@ def _nothing_left(out: Path) -> Iterator[None]:
 
 
 def _score_request(metrics: Sequence[str], request: ScoreRequest) -> ScoreRequest:
-    chosen = [choose_metric("selective", metric, None) for metric in metrics]
+    chosen = [choose_metric("selective", metric, None, request.structure) for metric in metrics]
     if not chosen:
         return request
     names = tuple(sorted({str(name) for name, _ in chosen}))
@@ -124,9 +126,10 @@ def plan(scores: NeuronScores, config: RunConfig, out: Path) -> PruningPlan:
     """
     out_place.check_file(out)
     check_replaceable_arrays(out, _PLAN, "plan")
-    whole = next(iter(scores.scores.values())).shape[1]
-    request = plan_request(config, whole)
-    if line := asked_and_done([(request.ratio, real_ratio(request, whole))], request.alignment):
+    layers, units = next(iter(scores.scores.values())).shape
+    whole = units if STRUCTURES[scores.structure].in_layers else layers
+    request = plan_request(config.model_copy(update={"structure": scores.structure}), whole)
+    if line := asked_and_done([(request.ratio, real_ratio(request, whole))], why_rounded(request, whole)):
         say(line)
     made = replace(make_plan(scores, request), path=out)
     scored = _scored(scores) if request.compensated else None  # before a plan is written that needs columns beside it

@@ -44,7 +44,10 @@ from pruning import compensation, score_file
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export as write_checkpoint
 from pruning.export import predict_size
-from pruning.plan import load_plan, make_plan, save_plan, uniform_width
+from pruning.plan import make_plan, uniform_width
+from pruning.plan_file import load_plan, save_plan
+from pruning.structure_plan import structure_text
+from pruning.structures import count_of
 from recovery.trainer import Job
 
 _SEQUENCES = 128  # at a time, in an evaluation
@@ -72,7 +75,8 @@ def plan(run: RunContext, arm: Arm) -> VariantState:
     """Decides which neurons an arm keeps; its sizes are known from then on, its checkpoint is not written."""
     file = plan_file(run.path, run.spec, arm)
     columns = compensation.columns_file(file) if arm.request.compensated else None
-    width = uniform_width(arm.request, run.spec.shape.intermediate_size)  # one ratio gave another width before
+    whole = count_of(run.spec.structure, run.spec.shape)
+    width = uniform_width(arm.request, whole)  # one ratio gave another width before
     inputs = digest([run.directory.output_hash("score"), asdict(arm.request), width])
     with run.directory.stage(f"plan {arm.name}", inputs, [file, *([columns] if columns else [])]) as work:
         if work:
@@ -99,7 +103,8 @@ def export(run: RunContext, planned: VariantState) -> VariantState:
     with run.directory.stage(f"export {planned.name}", planned.identity, [out]) as work:
         if work:
             made = load_plan(file)
-            title = f"Writing {planned.name}, width {made.intermediate_size} -> {width_text(made.widths)}"
+            sizes = structure_text(made) or f"width {made.intermediate_size} -> {width_text(made.widths)}"
+            title = f"Writing {planned.name}, {sizes}"
             with progress_bar(title, len(run.model.shards)) as advance:
                 write_checkpoint(run.model, made, out, file, advance, repair=True)
     return replace(planned, checkpoint=open_model(out))

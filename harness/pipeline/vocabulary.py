@@ -31,7 +31,7 @@ from harness.pipeline.prune import write_checkpoint
 from pruning.calibration import calibration_items
 from pruning.checkpoint import ModelFolder
 from pruning.export import check_fit, predict_size, replaceable
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from pruning.vocabulary import ROWS, choose_tokens, occurrences, padded, trimmed
 from pruning.vocabulary_files import read_tokenizer, required_rows
 from tasks.registry import CALIBRATION_SEED, calibration, distractors

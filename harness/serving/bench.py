@@ -226,11 +226,11 @@ def serving_result(
 
 
 def _forecast(model: ModelFolder, settings: EngineSettings) -> dict[str, int]:
-    """By formula from the config; of a pruned model, the dense one's parameters less those of the removed
-    neurons and entries of the vocabulary.
+    """By formula from the config; of a model without some of its neurons or entries of its vocabulary, the dense one's
+    parameters less theirs.
     """
     shape, record, parameters = model.shape, model.record, model.parameters
-    if record:
+    if record and not any("structure" in step for step in record.get("steps") or ()):
         dense = replace(
             shape, parameters=record["dense_parameters"], intermediate_size=record["dense_intermediate_size"]
         )

@@ -18,6 +18,7 @@ from harness.pipeline.resolve import (
     Arm,
     ResolvedRun,
     alignment_of,
+    check_neurons,
     make_arm,
     read_items,
     tasks_and_shape,
@@ -39,6 +40,7 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
     Raises:
         UsageError: For the first setting that is wrong.
     """
+    check_neurons(config, "sweep")
     if config.sweep.launcher == "local":  # Ray counts its own
         check_gpus(config.tensor_parallel, config.sweep.workers or 1)
     names = task_names(config)

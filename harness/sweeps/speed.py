@@ -25,7 +25,7 @@ from harness.serving import bench
 from harness.serving.timing import Pass, interleaved, offline_round, serving_row, speed_ratios
 from harness.serving.workload import Workload
 from pruning.export import export
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 
 _LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
 AGAIN = "dense-again"  # the dense model against itself: what a speed ratio shows by chance

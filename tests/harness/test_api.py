@@ -96,7 +96,7 @@ def test_a_run_is_read_as_it_was_written() -> None:
     sweep["points"] = [{**point, **row} for row in raw["sweep"]["points"]]
     sweep["thresholds"] = [{**threshold, **row} for row in raw["sweep"]["thresholds"]]
     assert found.sweep is not None and values["sweep"] == sweep
-    new = {"groups": {}}  # fields that came after this run
+    new = {"groups": {}, "structure": None}  # fields that came after this run
     newer = {"filter": None, "metrics": []}
     for found_row, row in zip(values["variants"], raw["variants"], strict=True):
         serving = {**row["serving"], "engine": None} if row["serving"] else None

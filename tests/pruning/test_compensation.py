@@ -20,7 +20,7 @@ from pruning.export import export
 from pruning.families import FAMILIES, submodule
 from pruning.loader import load_pruned
 from pruning.obs import refit
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 from tests.support.calibration import CALIBRATION
 from tests.support.pruned import compensated
 

@@ -19,7 +19,8 @@ from pruning.checkpoint import open_model
 from pruning.elastic import ORDER, Order, check_elastic, load_order, narrowed, order_of, write_elastic
 from pruning.export import PLAN_COPY, export
 from pruning.families import FAMILIES
-from pruning.plan import PlanRequest, load_plan, make_plan, removal_order, save_plan
+from pruning.plan import PlanRequest, make_plan, removal_order
+from pruning.plan_file import load_plan, save_plan
 from tests.support.models import build_model, plain
 from tests.support.pruned import plan_for
 

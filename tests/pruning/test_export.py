@@ -23,7 +23,7 @@ from harness.pipeline.run_json import variant
 from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES, shape_of
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 from pruning.record import read_record
 from pruning.side_files import is_ours
 from tests.support.models import build_model, plain

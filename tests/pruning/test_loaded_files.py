@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from harness.core.errors import UsageError
 from pruning import score_file
 from pruning.checkpoint import open_model
-from pruning.plan import load_plan, save_plan
+from pruning.plan_file import load_plan, save_plan
 from tests.support.models import TINY_MATH
 from tests.support.pruned import plan_for
 

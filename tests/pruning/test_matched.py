@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from harness.core.errors import UsageError
 from pruning.matched import matched_keep
-from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
+from pruning.plan import PlanRequest, make_plan
+from pruning.plan_file import load_plan, save_plan
 from tests.pruning.test_plan import scores
 
 

@@ -11,16 +11,9 @@ from harness.core.errors import UsageError
 from harness.core.types.calibration import CalibrationSet
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from pruning import score_file
-from pruning.plan import (
-    PlanRequest,
-    choose_metric,
-    default_alignment,
-    global_widths,
-    load_plan,
-    pruned_width,
-    save_plan,
-)
+from pruning.plan import PlanRequest, choose_metric, default_alignment, global_widths, pruned_width
 from pruning.plan import make_plan as make
+from pruning.plan_file import load_plan, save_plan
 from pruning.scores import score
 from tests.support.activations import random_stats
 

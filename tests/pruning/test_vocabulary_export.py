@@ -21,7 +21,7 @@ from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES
-from pruning.plan import load_plan, save_plan
+from pruning.plan_file import load_plan, save_plan
 from pruning.record import read_record
 from pruning.vocabulary import choose_tokens
 from pruning.vocabulary_files import read_tokenizer, required_rows

@@ -16,7 +16,7 @@ from pruning.checkpoint import open_model
 from pruning.families import FAMILIES, submodule
 from pruning.layer_source import InMemory
 from pruning.loader import load_pruned
-from pruning.plan import load_plan, save_plan
+from pruning.plan_file import load_plan, save_plan
 from tests.support.calibration import CALIBRATION
 from tests.support.models import build_model, plain
 

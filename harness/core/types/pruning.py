@@ -14,6 +14,7 @@ from harness.core.types.calibration import TokenScope
 from harness.core.types.model import ModelKind
 
 Method = Literal["selective", "random", "reverse", "matched", "chosen"]  # chosen: a set that was given
+StructureName = Literal["neuron", "kv_group", "attention", "ffn", "layer"]  # rows of pruning/structures.py
 
 
 Allocation = Literal["uniform", "global"]
@@ -30,6 +31,9 @@ class ModelShape:
         tied: Whether the embedding is also the LM head.
         uniform: Whether every layer has the same FFN width.
         dtype: torch's name of the number type of the weights.
+        group_parameters: Parameters of one KV group in every layer, biases too; 0 where none can be removed.
+        group_bias_parameters: What a checkpoint with fewer KV groups has besides, biases of zeros.
+        layer_parameters: Parameters of one layer.
     """
 
     model_type: str
@@ -47,6 +51,13 @@ class ModelShape:
     tied: bool
     uniform: bool = True
     dtype: str = "bfloat16"
+    group_parameters: int = 0
+    group_bias_parameters: int = 0
+    layer_parameters: int = 0
+
+    @property
+    def query_heads_per_group(self) -> int:
+        return self.num_attention_heads // self.num_key_value_heads
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)
@@ -58,7 +69,7 @@ class ModelShape:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """2 (key and value) * layers * KV heads * head_dim * bytes; FFN pruning never changes it."""
+        """2 (key and value) * layers * KV heads * head_dim * bytes; removing FFN neurons never changes it."""
         return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * self.dtype_bytes
 
 
@@ -119,10 +130,14 @@ class ActivationStats:
 
 @dataclass(frozen=True)
 class NeuronScores:
-    """Metric -> float32 [layers, intermediate_size]; a higher score means more worth keeping for the task.
+    """Metric -> float32 [layers, units]; a higher score means more worth keeping for the task. Units of a layer are its
+    FFN neurons, its KV groups, or the one block that it has of a kind.
 
     Attributes:
         general_weight: Share of general tokens in the second moments.
+        structure: What is scored.
+        intermediate_size: FFN width, which the tables do not show where something else is scored; 0 in scores of
+            neurons.
     """
 
     scores: Mapping[str, FloatArray]
@@ -136,18 +151,26 @@ class NeuronScores:
     n_distractor: int = 0
     model_kind: ModelKind = "unknown"  # what `model` is
     path: Path | None = None  # their file; calibration and second moments lie beside it
+    structure: StructureName = "neuron"
+    intermediate_size: int = 0
 
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """The neurons that stay: one sorted array of unique indices per layer. It fully determines what is removed.
+    """What stays of a model. It fully determines what is removed.
 
     Attributes:
+        keep: FFN neurons of each layer, sorted unique indices.
         intermediate_size: Width before pruning.
-        compensated: Whether re-fitted down_proj columns lie beside the plan.
+        compensated: Whether re-fitted columns of the output projections lie beside the plan.
         sequential: Whether each layer was re-fitted on the output of the pruned layers before it.
         vocabulary: Rows of the embedding that stay, sorted; None for all.
         vocab_size: Rows before, where `vocabulary` is given.
+        structure: What ratio, method and metric are about.
+        kv_keep: KV groups of each layer, sorted unique indices; () where all stay.
+        num_key_value_heads: KV groups of a layer before pruning; 0 where the plan says nothing of them.
+        skip_attention: Layers without their attention block, sorted.
+        skip_ffn: Layers without their FFN block, sorted.
     """
 
     keep: tuple[IndexArray, ...]
@@ -170,6 +193,16 @@ class PruningPlan:
     path: Path | None = None  # its file; re-fitted columns lie beside it
     vocabulary: IndexArray | None = None
     vocab_size: int | None = None
+    structure: StructureName = "neuron"
+    kv_keep: tuple[IndexArray, ...] = ()
+    num_key_value_heads: int = 0
+    skip_attention: tuple[int, ...] = ()
+    skip_ffn: tuple[int, ...] = ()
+
+    @property
+    def kv_heads(self) -> tuple[int, ...]:
+        """KV groups that stay in each layer; () where the plan says nothing of them."""
+        return tuple(len(groups) for groups in self.kv_keep)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ class Variant:
         intermediate_sizes: FFN width of every layer.
         checkpoint: Path relative to run.json; None where no checkpoint was written.
         groups: Groups of lm-eval's tasks by name.
+        structure: What the ratios that were requested are of: neuron, kv_group or layer; None of a dense model.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Variant:
     groups: Mapping[str, GroupResult] = field(default_factory=dict)
     serving: ServingResult | None = None
     training: TrainingResult | None = None
+    structure: str | None = None
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from harness.sweeps.dissociation.sets import (
 )
 from harness.sweeps.dissociation.sources import GENERAL, Statistics, examples, measure, shuffled, tokenised
 from pruning.export import predict_size
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 
 _SETS = "sets"
 

@@ -19,7 +19,7 @@ from harness.sweeps.dissociation.sources import Statistics
 from pruning.adjustments import Adjustment, adjustments_file, save_adjustments
 from pruning.checkpoint import ModelFolder, down_projection
 from pruning.compensation import columns_file
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 
 
 @dataclass(frozen=True)

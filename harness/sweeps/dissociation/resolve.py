@@ -9,7 +9,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.engine.devices import check_gpus
 from harness.models import registry
-from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
+from harness.pipeline.resolve import DENSE, ResolvedRun, check_neurons, read_items, tasks_and_shape
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
 from pruning.checkpoint import check_uniform_width
@@ -25,6 +25,7 @@ def resolve_dissociation(config: RunConfig, chat: bool = True) -> ResolvedRun:
     Raises:
         UsageError: For the first setting that is wrong, such as fewer than two tasks with right answers.
     """
+    check_neurons(config, "dissociate")
     if config.sweep.launcher == "local":
         check_gpus(config.tensor_parallel, config.sweep.workers or 1)
     tasks, shape = tasks_and_shape(config, chat)

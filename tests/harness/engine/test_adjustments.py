@@ -16,7 +16,7 @@ from harness.engine.weight_swap import restore, swap
 from pruning.adjustments import Adjustment, adjustments_file, load_adjustments, save_adjustments
 from pruning.checkpoint import open_model
 from pruning.families import FAMILIES, submodule
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 from tests.support.engines import PROMPTS, SMALL, answers
 from tests.support.models import build_model, plain
 from tests.support.pruned import plan_keeping

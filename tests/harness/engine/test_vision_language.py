@@ -14,7 +14,7 @@ from harness.core.errors import MeasurementError
 from harness.engine.vllm_engine import check_libraries
 from pruning.checkpoint import open_model
 from pruning.families import FAMILIES
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 from tests.support.models import build_model
 from tests.support.pruned import plan_for
 

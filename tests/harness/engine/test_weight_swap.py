@@ -31,7 +31,8 @@ from pruning.checkpoint import open_model
 from pruning.export import export, ffn_tensors
 from pruning.families import FAMILIES
 from pruning.loader import load_pruned
-from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
+from pruning.plan import PlanRequest, make_plan
+from pruning.plan_file import load_plan, save_plan
 from tasks.registry import find_task
 from tests.support import engines
 from tests.support.engines import PROMPTS, SMALL, answers

@@ -7,10 +7,12 @@ import pytest
 from harness.config.settings import load_config
 from harness.core import memory
 from harness.core.errors import MeasurementError
+from harness.models.registry import find_model
 from harness.pipeline import dry_run
 from harness.pipeline.dry_run import Change, SecondMoments, forecast, forecast_table, time_text
 from harness.pipeline.resolve import resolve
 from pruning.checkpoint import open_model
+from pruning.families import shape_of
 from reports.figures import count_text, short_count
 from tests.support.models import TINY_MATH
 
@@ -98,3 +100,28 @@ def test_second_moments_and_their_inverses_take_time_too(monkeypatch: pytest.Mon
     assert plain is not None and best is not None
     more = 4 * (2 * 640**2 * 160 * 150 + 2 * 2 * 640**3 + 2 * 640**3)
     assert best - plain == pytest.approx(more / 1e9, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("structure", "kept"),
+    [
+        ("kv_group", {"num_attention_heads": 6, "num_key_value_heads": 2}),
+        ("layer", {"num_hidden_layers": 20}),
+    ],
+)
+def test_the_forecast_of_other_structures(structure: str, kept: dict[str, int]) -> None:
+    """SmolLM2-135M: 9 query heads on 3 KV heads in 30 layers. The parameters are those of a config with fewer."""
+    config = load_config(None, {"model": "smollm2-135m", "structure": structure, "ratio": 1 / 3})
+    spec = resolve(config)
+    found, model = forecast(spec), find_model("smollm2-135m")
+    assert model is not None and model.config is not None
+    fewer = shape_of({**model.config, "head_dim": 64, **kept})
+    assert found.parameters.pruned == fewer.parameters
+    assert found.pruned_kv_bytes_per_token == fewer.kv_bytes_per_token == found.kv_bytes_per_token * 2 // 3
+    rows = dict(forecast_table(found).rows)
+    assert rows["KV cache"] == f"{found.kv_bytes_per_token:,} -> {fewer.kv_bytes_per_token:,} bytes per token"
+    assert rows["would write to"].startswith(f"runs/smollm2-135m-gsm8k_boxed-{structure}-selective-")
+    assert found.intermediate_size == Change(1536, 1536) and spec.rounded is None
+    again = resolve(load_config(None, {"model": "smollm2-135m", "structure": structure, "ratio": 0.1}))
+    said = {"kv_group": "asked 10 %, doing 33.3 %: a layer has 3 KV groups", "layer": None}
+    assert again.rounded == said[structure]

@@ -13,7 +13,7 @@ from harness.core.errors import UsageError
 from harness.pipeline.export import HOMES, export_to
 from pruning.checkpoint import open_model
 from pruning.export import export
-from pruning.plan import load_plan, save_plan
+from pruning.plan_file import load_plan, save_plan
 from pruning.score_file import load
 from tests.support.cli import harness, invoke
 from tests.support.models import TINY_MATH, build_model

@@ -17,7 +17,7 @@ from harness.core.types.pruning import PruningPlan
 from harness.pipeline.prune import prune_variant
 from pruning.checkpoint import open_model
 from pruning.export import export
-from pruning.plan import save_plan
+from pruning.plan_file import save_plan
 from tests.support.cli import harness, invoke
 from tests.support.models import TINY_MATH
 from tests.support.runs import EXAMPLE

@@ -19,7 +19,7 @@ from harness.pipeline.resolve import resolve
 from harness.pipeline.run_context import RunContext
 from harness.pipeline.run_json import build_run
 from harness.training.original import original_of
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from tests.support.models import TINY_MATH
 
 pytestmark = pytest.mark.slow  # loads the embedded model

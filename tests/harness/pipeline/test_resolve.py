@@ -13,6 +13,7 @@ import torch
 from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, UsageError
 from harness.engine import memory_budget
+from harness.pipeline.dry_run import forecast
 from harness.pipeline.resolve import resolve, resolve_recovery
 from harness.sweeps.grid import resolve_sweep
 from pruning.checkpoint import open_model
@@ -194,3 +195,16 @@ def own_task(folder: Path, rows: Path) -> Path:
         "doc_to_target: 1\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )
     return folder
+
+
+def test_structures_that_a_run_cannot_remove_are_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"no plain config.json can leave out attention blocks; use --structure layer"):
+        forecast(resolve(config(structure="attention")))
+    with pytest.raises(UsageError, match="KV groups need uniform"):
+        forecast(resolve(config(structure="kv_group", allocation="global")))
+    with pytest.raises(UsageError, match=r"lape cannot score a KV group; use one of smd"):
+        resolve(config(structure="kv_group", metric="lape"))
+    with pytest.raises(UsageError, match=r"`harness sweep` removes FFN neurons, not each kv_group"):
+        resolve_sweep(config(structure="kv_group"))
+    spec = resolve(config(structure="kv_group", ratio=0.5, method="reverse"))
+    assert spec.variants == ("dense", "kv_group-reverse-S-0.5") and spec.score_request.structure == "kv_group"

@@ -20,7 +20,8 @@ from harness.pipeline.run_context import RunContext
 from harness.pipeline.run_files import plan_file, scores_file
 from pruning import score_file
 from pruning.checkpoint import open_model
-from pruning.plan import load_plan, make_plan, real_ratio, save_plan
+from pruning.plan import make_plan, real_ratio
+from pruning.plan_file import load_plan, save_plan
 from tests.support.models import TINY_MATH
 
 

@@ -15,7 +15,7 @@ from harness.pipeline.vocabulary import VocabularyRequest, trim_vocabulary
 from harness.serving.workload import Workload, in_vocabulary_of
 from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY
-from pruning.plan import load_plan, save_plan
+from pruning.plan_file import load_plan, save_plan
 from tests.support.cli import invoke
 from tests.support.models import TINY_MATH
 from tests.support.pruned import plan_keeping

@@ -25,7 +25,8 @@ from harness.publish.hub import Upload, prepare_upload, push
 from harness.publish.public_records import public_source
 from pruning.checkpoint import open_model
 from pruning.export import export
-from pruning.plan import PlanRequest, load_plan, make_plan, save_plan
+from pruning.plan import PlanRequest, make_plan
+from pruning.plan_file import load_plan, save_plan
 from tests.support.cli import harness
 from tests.support.hub_server import hub
 from tests.support.models import TINY_MATH

@@ -12,7 +12,7 @@ import pytest
 
 import harness as package
 from harness.evaluation.paired import read_samples
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from tests.support.cli import harness, invoke
 
 SMALL = [

@@ -13,7 +13,7 @@ import harness as package
 from harness.core.statistics import paired_difference
 from harness.evaluation.paired import read_correct
 from pruning.checkpoint import open_model
-from pruning.plan import load_plan
+from pruning.plan_file import load_plan
 from tests.support.cli import harness, invoke
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

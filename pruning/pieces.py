@@ -1,0 +1,144 @@
+"""Which tensors a pruned checkpoint has: where each comes from, under which name, and what stays of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.core.safetensors_stream import Array, Entry, as_array, gather_blocks, iter_blocks
+from harness.core.types.arrays import IndexArray
+from harness.core.types.pruning import ModelShape, PruningPlan
+from pruning.families import Family
+from pruning.shards import Shard
+from pruning.structures import kept_layers, kept_part, removed_layers
+from pruning.vocabulary_files import has_vocabulary_rows
+
+_LISTS = ("layer_types", "no_rope_layers")  # of config.json, an item for each layer
+_LLAMA_CLASS = "LlamaForCausalLM"
+_LLAMA = {"model_type": "llama", "architectures": [_LLAMA_CLASS], "attention_bias": True}
+_NOT_OF_LLAMA = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every shard's copy needs to know.
+
+    Attributes:
+        read: The family as seen from the block whose output projection is re-fitted.
+        columns: Layer -> re-fitted [hidden, kept].
+    """
+
+    family: Family
+    read: Family
+    shape: ModelShape
+    plan: PruningPlan
+    columns: Mapping[int, Array]
+
+    @property
+    def fewer_heads(self) -> bool:
+        return any(count < self.plan.num_key_value_heads for count in self.plan.kv_heads)
+
+    @property
+    def as_llama(self) -> bool:
+        """Whether the checkpoint is written as a Llama, which has a bias at o_proj too."""
+        return self.family.attention.as_llama and self.fewer_heads
+
+    @property
+    def architecture(self) -> str:
+        return _LLAMA_CLASS if self.as_llama else self.family.architecture
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor to write.
+
+    Attributes:
+        entry: As it is written.
+        source: As it is stored; None for one of zeros.
+        axis: Along which `keep` stays; `keep` None: all of it.
+        fitted: Re-fitted columns [hidden, kept] that stand in its place.
+    """
+
+    entry: Entry
+    source: Entry | None
+    axis: int = 0
+    keep: IndexArray | None = None
+    fitted: Array | None = None
+
+    def blocks(self, shard: Shard) -> Iterator[Array]:
+        if self.source is None:
+            return iter_blocks(np.zeros(self.entry.shape, dtype=f"u{self.entry.item_bytes}"))
+        if self.fitted is not None:
+            return iter_blocks(self.fitted if self.axis == 1 else np.ascontiguousarray(self.fitted.T))
+        array = as_array(shard.path, self.source)
+        return iter_blocks(array) if self.keep is None else gather_blocks(array, self.keep, self.axis)
+
+
+def pieces_of(entries: Sequence[Entry], job: Job) -> list[Piece]:
+    """What the pruned checkpoint has of a shard's tensors, in their order."""
+    return [piece for entry in entries for piece in _pieces(entry, job)]
+
+
+def _pieces(entry: Entry, job: Job) -> Iterator[Piece]:
+    layer, below = job.family.place(entry.name) or (-1, "")
+    if layer in removed_layers(job.plan):
+        return
+    whole = Piece(_renamed(entry, job, layer), entry)
+    part = kept_part(job.plan, job.shape, entry.name) or _kept_rows(entry, job)
+    if part is None:
+        yield whole
+        return
+    axis, keep = part
+    read = job.read.tensor(entry.name)
+    fitted = job.columns.get(layer) if read and read[0] == job.read.down_cut else None
+    yield replace(whole, entry=whole.entry.resized(axis, len(keep)), axis=axis, keep=keep, fitted=fitted)
+    if job.as_llama and below == f"{job.family.attention.output}.weight":
+        name = whole.entry.name.removesuffix("weight") + "bias"
+        yield Piece(replace(entry, name=name, shape=(job.shape.hidden_size,)), None)
+
+
+def _kept_rows(entry: Entry, job: Job) -> tuple[int, IndexArray] | None:
+    """What `kept_part` says, of a tensor with a row for each entry of the vocabulary."""
+    rows = job.plan.vocabulary
+    return (0, rows) if rows is not None and has_vocabulary_rows(job.family, entry.name) else None
+
+
+def _renamed(entry: Entry, job: Job, layer: int) -> Entry:
+    """With the number that the layer has among those that stay."""
+    if layer < 0 or not removed_layers(job.plan):
+        return entry
+    number = kept_layers(job.plan).index(layer)
+    before, _, below = entry.name.partition(f".{layer}.")
+    return replace(entry, name=f"{before}.{number}.{below}")
+
+
+def removed_parameters(shards: Sequence[Shard], job: Job) -> int:
+    """Elements of all tensors before, less those after."""
+    before = sum(_elements(entry) for shard in shards for entry in shard.entries)
+    return before - sum(_elements(piece.entry) for shard in shards for piece in pieces_of(shard.entries, job))
+
+
+def _elements(entry: Entry) -> int:
+    return entry.data_bytes // entry.item_bytes
+
+
+def structure_config(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """config.json with the KV groups and layers that stay; widths are left as they are."""
+    found = dict(config)
+    if removed_layers(job.plan):
+        layers = kept_layers(job.plan)
+        found[job.family.keys.get("num_hidden_layers", "num_hidden_layers")] = len(layers)
+        found |= {key: [found[key][layer] for layer in layers] for key in _LISTS if found.get(key)}
+    if job.fewer_heads:
+        heads = job.plan.kv_heads[kept_layers(job.plan)[0]]
+        found |= {
+            "num_attention_heads": heads * job.shape.query_heads_per_group,
+            "num_key_value_heads": heads,
+            "head_dim": job.shape.head_dim,
+        }
+    if job.as_llama:
+        found = {key: value for key, value in found.items() if key not in _NOT_OF_LLAMA} | _LLAMA
+    return found

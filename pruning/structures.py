@@ -1,0 +1,194 @@
+"""What can be removed of a model: one row per kind of structure.
+
+A structure is scored by the inputs of the output projection of its block (down_proj of the FFN, o_proj of attention):
+those of one neuron, of the query heads of one KV group, or all of them. Its statistics are the means of its channels'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.core.errors import UsageError
+from harness.core.labels import STRUCTURE_NOUNS
+from harness.core.types.arrays import IndexArray
+from harness.core.types.pruning import ModelShape, PruningPlan, StructureName
+from pruning.families import FAMILIES, Family
+
+Block = Literal["ffn", "attention"]
+_OF_MANY = ("smd", "dprime", "contrast", "auroc", "ratio-abs", "ratio-rms", "contrib", "rms", "weight")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A kind of structure.
+
+    Attributes:
+        blocks: The blocks that it is of.
+        units: How many a layer has.
+        metrics: What can score it; None for every metric. A structure of many channels has no gate, and the sign of its
+            mean and its variance over tokens say nothing.
+        refits: Whether the output projection of its block can be re-fitted to what remains of its inputs.
+    """
+
+    name: StructureName
+    blocks: tuple[Block, ...]
+    units: Callable[[ModelShape], int]
+    metrics: tuple[str, ...] | None = _OF_MANY
+    refits: bool = False
+
+    @property
+    def noun(self) -> str:
+        """One of them, as in text."""
+        return STRUCTURE_NOUNS[self.name]
+
+    @property
+    def in_layers(self) -> bool:
+        """Whether a ratio is of each layer's units, rather than of the layers."""
+        return self.name in ("neuron", "kv_group")
+
+
+def _one(_shape: ModelShape) -> int:
+    return 1
+
+
+STRUCTURES: Mapping[str, Structure] = {
+    row.name: row
+    for row in (
+        Structure("neuron", ("ffn",), lambda shape: shape.intermediate_size, None, refits=True),
+        Structure(
+            "kv_group",
+            ("attention",),
+            lambda shape: shape.num_key_value_heads,
+            (*_OF_MANY, "obs"),
+            refits=True,
+        ),
+        Structure("attention", ("attention",), _one),
+        Structure("ffn", ("ffn",), _one),
+        Structure("layer", ("attention", "ffn"), _one),
+    )
+}
+
+
+def count_of(name: str, shape: ModelShape) -> int:
+    """Of what a ratio is a share: the units of a layer, or the layers."""
+    row = STRUCTURES[name]
+    return row.units(shape) if row.in_layers else shape.num_hidden_layers
+
+
+def check_structure(name: str, shape: ModelShape) -> None:
+    """Raises UsageError, by name, for a model that cannot do without some of its structures."""
+    refusal = None if name == "neuron" else _refusal(name, shape)
+    if refusal:
+        noun = STRUCTURES[name].noun
+        raise UsageError(f"{noun}s of {shape.model_type} cannot be removed: {refusal}; use --structure neuron")
+
+
+def _refusal(name: str, shape: ModelShape) -> str | None:
+    family = FAMILIES[shape.model_type]
+    if family.tower:
+        return "it is a vision-language model"
+    if not shape.uniform:
+        return "its layers have FFN widths of their own"
+    if name != "kv_group":
+        return "the model has one layer" if shape.num_hidden_layers < 2 else None
+    if family.attention.refusal:
+        return family.attention.refusal
+    if shape.num_key_value_heads < 2:
+        return "a layer has a single one, which every query head reads"
+    return "query heads do not divide" if shape.num_attention_heads % shape.num_key_value_heads else None
+
+
+def check_plain(name: str, allocation: str) -> None:
+    """Raises UsageError for what no plain folder of any family can hold, before there is a plan."""
+    row = STRUCTURES[name]
+    if len(row.blocks) == 1 and not row.in_layers:
+        raise UsageError(f"no plain config.json can leave out {row.noun}s; use --structure layer, or plan alone")
+    if name != "neuron" and allocation != "uniform":
+        raise UsageError(f"--allocation {allocation} is of neurons; {row.noun}s need uniform, or plan alone")
+
+
+def check_metric_of(name: str, metric: str | None) -> None:
+    """Raises UsageError for a metric that cannot score a structure."""
+    row = STRUCTURES[name]
+    if metric and row.metrics is not None and metric not in row.metrics:
+        raise UsageError(f"{metric} cannot score a {row.noun}; use one of {', '.join(row.metrics)}")
+
+
+def kept_part(plan: PruningPlan, shape: ModelShape, name: str) -> tuple[int, IndexArray] | None:
+    """What stays of a checkpoint's tensor of a layer that is not removed: the axis and the indices along it; None where
+    all of it does.
+    """
+    family = FAMILIES[shape.model_type]
+    if found := family.tensor(name):
+        cut, layer = found
+        return cut.axis, cut.kept(plan.keep[layer], plan.intermediate_size)
+    layer, below = family.place(name) or (0, "")
+    heads = next((cut for cut in family.attention.cuts if cut.name == below), None)
+    return (heads.axis, heads.kept(plan.kv_keep[layer], shape)) if heads and plan.kv_keep else None
+
+
+def kept_columns(plan: PruningPlan, layer: int, shape: ModelShape) -> IndexArray:
+    """The inputs that stay of the output projection that a plan re-fits, int64."""
+    return kept_heads(plan, layer, shape) if plan.structure == "kv_group" else plan.keep[layer].astype(np.int64)
+
+
+def kept_heads(plan: PruningPlan, layer: int, shape: ModelShape) -> IndexArray:
+    """The inputs of the output projection of attention that belong to the KV groups that stay, int64."""
+    output = next(cut for cut in FAMILIES[shape.model_type].attention.cuts if cut.axis == 1)
+    return output.kept(plan.kv_keep[layer], shape)
+
+
+def pruned_parameters(name: str, shape: ModelShape, left: int) -> int:
+    """All parameters where `left` of the units of every layer, or of the layers, stay."""
+    gone = count_of(name, shape) - left
+    if name == "neuron":
+        return shape.pruned_parameters((left,) * shape.num_hidden_layers)
+    if name == "kv_group":
+        return shape.parameters - gone * shape.group_parameters + (shape.group_bias_parameters if gone else 0)
+    return shape.parameters - gone * shape.layer_parameters
+
+
+def pruned_kv_bytes(name: str, shape: ModelShape, left: int) -> int:
+    """Bytes of keys and values per token where `left` stay."""
+    return shape.kv_bytes_per_token if name == "neuron" else shape.kv_bytes_per_token * left // count_of(name, shape)
+
+
+def removed_layers(plan: PruningPlan) -> tuple[int, ...]:
+    """Layers of which neither block stays."""
+    return tuple(sorted(set(plan.skip_attention) & set(plan.skip_ffn)))
+
+
+def kept_layers(plan: PruningPlan) -> list[int]:
+    """The others, in order."""
+    return sorted(set(range(len(plan.keep))) - set(removed_layers(plan)))
+
+
+def kept_widths(plan: PruningPlan) -> tuple[int, ...]:
+    """intermediate_size of the layers that stay."""
+    return tuple(plan.widths[layer] for layer in kept_layers(plan))
+
+
+def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> None:
+    """Raises UsageError where no config.json of a family that vLLM and transformers know can say what a plan leaves.
+
+    config: of the model, for the families whose layers differ.
+    """
+    layers = set(removed_layers(plan))
+    heads = {count for layer, count in enumerate(plan.kv_heads) if layer not in layers}
+    if {*plan.skip_attention, *plan.skip_ffn} != layers:
+        refusal = "can leave out whole layers, not an attention or FFN block alone; use --structure layer"
+    elif layers and (missing := [key for key in family.by_layer if not config.get(key)]):
+        refusal = f"without {missing[0]} tells layers apart by their number, which removing a layer changes"
+    elif layers and config.get("use_sliding_window"):
+        refusal = "with use_sliding_window tells layers apart by their number, which removing a layer changes"
+    elif plan.kv_keep and family.attention.as_llama and config.get("use_sliding_window"):
+        refusal = "with use_sliding_window cannot have fewer heads: vLLM's own class takes no head_dim"
+    elif len(heads) > 1:
+        refusal = "has one number of KV heads for all layers; use --allocation uniform"
+    else:
+        return
+    raise UsageError(f"a config.json of {family.model_type} {refusal}")
