@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.core.bounded_read import open_regular, read_text
 from harness.core.errors import UsageError
+from harness.core.hub import only_cache_without_hub
 from harness.core.jsonl import read_rows
 from harness.core.types.calibration import Example
 from tasks.splits import PAPER_ROWS, PAPER_SOURCE, paper_split, sample, split_of
@@ -120,24 +121,27 @@ def trusting(trusted: bool) -> Iterator[None]:
             os.environ[TRUST_DATA] = before
 
 
-def hub_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
+def hub_rows(dataset: str, config: str | None, split: str, file: str = "") -> list[dict[str, Any]]:
     """All rows of one split of a Hub data set.
 
     Args:
         dataset: Hub id.
         config: the name of its configuration, None for the only one.
         split: such as "train".
+        file: the name of its local copy in HARNESS_DATA_DIR.
 
     Raises:
         UsageError: it cannot be loaded; says how to do without the network.
     """
     from datasets import load_dataset
 
+    only_cache_without_hub()
     try:
         return list(load_dataset(dataset, config, split=split))
     except Exception as error:  # the libraries below raise many kinds for one cause: not reachable
+        where = f"a folder with its local copy {file}" if file else "a folder with local copies"
         raise UsageError(
-            f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {DATA_DIR} to a local copy"
+            f"{dataset} cannot be loaded from the Hub ({type(error).__name__}); set {DATA_DIR} to {where}"
         ) from error
 
 
@@ -179,7 +183,7 @@ def _general() -> tuple[tuple[str, str], list[Example], list[Example]]:
 
 
 def _squad() -> list[Example]:
-    rows = hub_rows("rajpurkar/squad", None, "train")
+    rows = hub_rows("rajpurkar/squad", None, "train", "bbh_general.jsonl")
     return [Example(f"{row['context']}\n{row['question']}", row["answers"]["text"][0]) for row in rows]
 
 
@@ -190,7 +194,7 @@ def conversations() -> list[str]:
     Raises:
         UsageError: the data set cannot be loaded, or its rows are not conversations.
     """
-    rows = hub_rows(_CONVERSATIONS, None, "train")
+    rows = hub_rows(_CONVERSATIONS, None, "train", "wikitext2_test.txt")
     found = [_conversation(row, f"{_CONVERSATIONS}, row {number}") for number, row in enumerate(rows, 1)]
     if not any(found):
         raise UsageError(f"{_CONVERSATIONS} has no conversation of {_TURNS} turns; set {DATA_DIR} to a local copy")
@@ -221,5 +225,7 @@ def paragraphs(shortest: int = 200, longest: int = 1500) -> list[str]:
     if lines is not None:
         _, ours = halves(articles(lines))
     else:
-        ours = articles(row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", "train"))
+        ours = articles(
+            row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", "train", "wikitext2_test.txt")
+        )
     return [line.strip()[:longest] for page in ours for line in page.splitlines() if len(line) >= shortest]

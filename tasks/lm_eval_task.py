@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError, first_line
 from harness.core.hashing import digest
+from harness.core.hub import only_cache_without_hub
 from harness.core.progress import say
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, MEAN
@@ -23,6 +23,7 @@ from tasks.data import general_prompts
 from tasks.failures import GradedAnswer
 from tasks.grading import Document
 from tasks.lm_eval_files import check_files, content_hash, manager_of, own_files
+from tasks.lm_eval_prompts import item_text, pair, shot_count, words, worked_examples
 from tasks.splits import sample
 from tasks.task import Distractors, Task, TrainingItems
 
@@ -129,6 +130,7 @@ def lm_eval_task(
 @functools.cache
 def _load_cached(name: str, folder: Path, _files: str) -> Any:
     manager = manager_of(folder)
+    only_cache_without_hub()
     try:
         with _no_progress_bars():
             found = manager.load([name])
@@ -190,8 +192,8 @@ def _is_right_or_wrong(source: Source, doc: Document) -> bool:
     Raises:
         UsageError: It fails, as it would in an evaluation.
     """
-    words = _pair(source, doc)[1].split()
-    answers = (" ".join(words), " ".join(words[: len(words) // 2 + 1]), " ".join([*words, "or", "not"]), "")
+    right = pair(_load(source), doc)[1].split()
+    answers = (" ".join(right), " ".join(right[: len(right) // 2 + 1]), " ".join([*right, "or", "not"]), "")
     try:
         return all(_value(source, doc, answer)[0] in (0, 1) for answer in answers)
     except Exception as error:  # every metric has errors of its own
@@ -224,10 +226,10 @@ def _known(source: Source) -> _Known:
 def _known_cached(source: Source) -> _Known:
     """The first split with items that are not evaluated, without those that are test items all the same."""
     task = _load(source)
-    tested, left_out = {_words(_text(source, doc)) for doc in task.eval_docs}, 0
+    tested, left_out = _tested(source), 0
     for split, documents in _splits(task):
         every = [dict(doc) for doc in documents]
-        kept = [doc for doc in every if _words(_text(source, doc)) not in tested]
+        kept = [doc for doc in every if words(item_text(task, doc)) not in tested]
         left_out += len(every) - len(kept)
         if kept:
             if left_out:
@@ -237,6 +239,11 @@ def _known_cached(source: Source) -> _Known:
         f"{source.name} has no item to score a model with besides those that it evaluates; "
         "give it a training_split, fewshot_split or validation_split with other items"
     )
+
+
+def _tested(source: Source) -> set[str]:
+    task = _load(source)
+    return {words(item_text(task, doc)) for doc in task.eval_docs}
 
 
 def _splits(task: Any) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
@@ -254,34 +261,14 @@ def _splits(task: Any) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
         yield config.validation_split or "validation", task.validation_docs()
 
 
-def _words(text: str) -> str:
-    """Two texts that are equal here count as the same item: lower case, words and numbers of any script."""
-    return " ".join(re.findall(r"\w+", text.lower())) or text
-
-
 def _text(source: Source, doc: Document) -> str:
-    """What tells an item from others: the prompt, with the choices or the scored text."""
-    task, (prompt, target) = _load(source), _pair(source, doc)
-    if task.OUTPUT_TYPE == "generate_until":
-        return prompt
-    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else [target]
-    return " ".join([prompt, *map(str, choices)])
-
-
-def _pair(source: Source, doc: Document) -> tuple[str, str]:
-    """The prompt without few-shot examples and the right answer, by the task's doc_to_text and doc_to_target."""
-    task = _load(source)
-    choices: list[str] | None = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
-    prompt, target = task.doc_to_text(doc), task.doc_to_target(doc)
-    target = target[0] if isinstance(target, list) and target else target
-    return tuple(  # type: ignore[return-value]
-        str(choices[part]) if choices and isinstance(part, int) else str(part) for part in (prompt, target)
-    )
+    return item_text(_load(source), doc)
 
 
 def _example(source: Source, doc: Document) -> Example:
-    """As the evaluation asks without few-shot examples: the description before the prompt, the prefix of answers."""
-    task, (prompt, answer) = _load(source), _pair(source, doc)
+    """As the evaluation asks, without worked examples: the description before the prompt, the prefix of answers."""
+    task = _load(source)
+    prompt, answer = pair(task, doc)
     config = task.config
     if config.gen_prefix:
         answer = f"{task.resolve_field(doc, config.gen_prefix)} {answer.lstrip()}"
@@ -300,8 +287,12 @@ def _training(source: Source, n: int, seed: int) -> tuple[str, list[dict[str, An
 
 
 def _calibration(source: Source, n: int, seed: int) -> tuple[str, list[Example]]:
-    name, documents = _training(source, n, seed)
-    return name, [_example(source, doc) for doc in documents]
+    """As the evaluation asks, with its worked examples before each prompt."""
+    (name, documents), task = _training(source, n, seed), _load(source)
+    shots = worked_examples(task, _known(source).documents, _tested(source), source.chat)
+    count = shot_count(task)
+    found = [replace(_example(source, doc), shots=shots(doc)) for doc in documents]
+    return f"{name}, {count}-shot" if count else name, found
 
 
 def _grade(source: Source, doc: Document, text: str) -> GradedAnswer:

@@ -58,6 +58,11 @@ def is_task(name: str) -> bool:
     return name in TASKS or name in FAMILY_NAMES
 
 
+def needs_data(name: str) -> bool:
+    """Whether a task's items are a data set of others; those of the embedded models are generated."""
+    return not name.startswith("mini_")
+
+
 def find_task(name: str, chat: bool = True) -> Task:
     """The task of a name.
 

@@ -16,6 +16,8 @@ from tasks.data import general_prompts
 from tasks.grading import Document, Grade, result_row
 
 Prompts = Callable[[int, int], tuple[str, list[Example]]]
+# general text, knowledge and common sense: one task of ours and two of lm-eval's (docs/adr/0043)
+GENERAL = ("wikitext", "arc_easy", "piqa")
 Distractors = Callable[[int, int], tuple[tuple[str, ...], list[Example]]]
 
 
@@ -57,7 +59,7 @@ class Task:
         grade: (document, answer) -> verdict; None where texts are scored and nothing is generated.
         extract: (document, answer) -> the prediction in the answer, None where there is none.
         training: what can be trained on; None where there is nothing.
-        off_target: names of the tasks that are evaluated beside it by default.
+        off_target: names of the tasks that are evaluated beside it by default; itself among them is left out.
         code_files: names of data files in HARNESS_DATA_DIR that hold tests.
         paper_items: a JSON list of the test items that the paper asks, for `--items paper`; None where it asks others.
         id_prefixes: what stands before the number in its items' own ids: "HumanEval" for HumanEval/0.
@@ -81,7 +83,7 @@ class Task:
     grade: Grade | None = None
     extract: Callable[[Document, str], str | None] | None = None
     training: TrainingItems | None = None
-    off_target: tuple[str, ...] = ()
+    off_target: tuple[str, ...] = GENERAL
     code_files: tuple[str, ...] = ()
     paper_items: Path | None = None
     id_prefixes: tuple[str, ...] = ()

@@ -188,7 +188,7 @@ def tasks_command(path: bool, as_json: bool) -> None:
 
 def _listed_tasks() -> Iterator[dict[str, Any]]:
     """Every name that --task takes, families first."""
-    from tasks.registry import FAMILY_NAMES, TASKS, find_task
+    from tasks.registry import FAMILY_NAMES, TASKS, find_task, needs_data
 
     families = [
         (name, find_task(name), f"{chat.removeprefix(name)} for chat models, {base.removeprefix(name)} for others")
@@ -201,7 +201,7 @@ def _listed_tasks() -> Iterator[dict[str, Any]]:
             "summary": summary,
             "items": task.items,
             "training_items": task.training.items if task.training else 0,
-            "needs_data": not name.startswith("mini_"),
+            "needs_data": needs_data(name),
         }
 
 

@@ -70,7 +70,8 @@ def _show_score_forecast(config: Any, out: Path, as_json: bool) -> None:
     from harness.pipeline.resolve import resolve
 
     with stdout_to_stderr():
-        found = forecast_score(resolve(config, has_chat_template(config.model, config.template_args)), out)
+        chat = has_chat_template(config.model, config.template_args)
+        found = forecast_score(resolve(config, chat, off_target=False), out)
     answer(found, as_json, score_table(found))
 
 

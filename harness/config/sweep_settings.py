@@ -37,7 +37,8 @@ class SweepConfig(BaseModel):
         "target alone; a verdict needs 19. Default: as many as --seeds.",
     )
     off_target: tuple[str, ...] = Field(
-        default=(), description="Tasks evaluated beside a single --task. Default: those that belong to the task."
+        default=(),
+        description="Tasks evaluated beside a single --task. Default: wikitext, arc_easy, piqa; of mini tasks others.",
     )
     recovered: tuple[str, ...] = Field(
         default=(), description="Methods whose variants are also fine-tuned; dense is the control. Default: none."

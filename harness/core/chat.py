@@ -184,9 +184,10 @@ def _check_used(template_args: Mapping[str, Any], template: str, source: str) ->
 def prompt_text(tokenizer: Any, example: Example, chat: ChatFormat | None) -> str:
     """The prompt as the evaluation gives it to the model: in the chat template, or plain."""
     if chat is None:
-        return example.system + example.prompt
-    system = [{"role": "system", "content": example.system}] if example.system else []
-    return chat.render(tokenizer, [*system, {"role": "user", "content": example.prompt}])
+        return "".join((example.system, *(text for _, text in example.shots), example.prompt))
+    turns = [("system", example.system)] if example.system else []
+    turns += [*example.shots, ("user", example.prompt)]
+    return chat.render(tokenizer, [{"role": role, "content": text} for role, text in turns])
 
 
 def prompt_ids(tokenizer: Any, example: Example, chat: ChatFormat | None) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from harness.core.labels import is_as_asked
 from harness.core.run_directory import check_run_directory
 from harness.core.types.pruning import StructureName
+from harness.pipeline.data_check import check_data
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
 from harness.pipeline.scoring import check_scores_file, placement_of
@@ -127,6 +128,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
     default.
     """
     check_run_directory(out or spec.default_out)
+    check_data(spec)
     if spec.recovered:
         check_files(spec.config.recovery)
         check_original(spec.config.recovery, Path(spec.config.model))
@@ -183,6 +185,7 @@ class ScoreForecast:
 def forecast_score(spec: ResolvedRun, out: Path) -> ScoreForecast:
     """By formula from the model's config.json; refuses what the scoring would."""
     check_scores_file(out)
+    check_data(spec, evaluated=False)
     samples, request = spec.calibration_request.samples, spec.score_request
     return ScoreForecast(
         model=spec.model,

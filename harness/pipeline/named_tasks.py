@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.models import registry
 from harness.training.examples import TEXT
-from tasks.data import general_prompts
+from tasks.data import DATA_DIR, general_prompts, trusting
 from tasks.lm_eval_files import own_files
 from tasks.lm_eval_task import lm_eval_task, metric_choices, names
-from tasks.registry import FAMILY_NAMES, TASKS, find_task, is_task
-from tasks.task import Distractors, Task
+from tasks.registry import (
+    CALIBRATION_SEED,
+    FAMILY_NAMES,
+    TASKS,
+    calibration,
+    distractors,
+    find_task,
+    is_task,
+    needs_data,
+)
+from tasks.task import GENERAL, Distractors, Task
+
+_SMALL = 50_000_000  # parameters
+_WITHOUT_DATA = ["mini_facts"]  # generated
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
@@ -53,9 +68,64 @@ def yaml_of(name: str, include_path: Path | None) -> Path:
     raise UsageError(f"unknown task {name!r}; {hint}")
 
 
-def check_metric_choices(config: RunConfig) -> None:
-    """Raises UsageError where --metric-of names a task of ours, or one that is not asked for."""
-    asked = task_names(config)
+def off_target_tasks(config: RunConfig, target: Task, parameters: int, chat: bool) -> list[Task]:
+    """What is evaluated by default beside a single target.
+
+    Args:
+        config: As for `named_task`.
+        target: The only task that was asked for.
+        parameters: Of the model; a small one is at chance on general tasks and has only those of the embedded models.
+        chat: Whether the model has a chat template.
+
+    Raises:
+        UsageError: The data of one of them cannot be loaded; says which tasks can be asked for instead.
+    """
+    found: list[Task] = []
+    for name in target.off_target:
+        if name == target.name or (name in GENERAL and parameters < _SMALL):
+            continue
+        check_at_hand([target], config.trust_data)  # or a command is named that is refused for it
+        try:
+            task = named_task(config, name, chat)
+            check_at_hand([task], config.trust_data)
+        except UsageError as error:
+            others = [task.name for task in found] or _WITHOUT_DATA
+            raise UsageError(
+                f"{name} is evaluated beside {target.name} by default, and {error}; or name the tasks, as in "
+                f"--task {','.join((target.name, *others))}"
+            ) from error
+        found.append(task)
+    return found
+
+
+def check_at_hand(tasks: Sequence[Task], trusted: bool) -> None:
+    """Raises UsageError where the items of a task cannot be loaded."""
+    with trusting(trusted):
+        for task in tasks:
+            if is_task(task.name) and needs_data(task.name):  # those of lm-eval are loaded when they are looked up
+                _load_once(task.name, os.environ.get(DATA_DIR), trusted)
+
+
+def check_calibration(task: Task, config: RunConfig) -> None:
+    """Raises UsageError where the prompts that neurons are scored on cannot be loaded."""
+    with trusting(config.trust_data):
+        _draw_once(task, os.environ.get(DATA_DIR), config.calibration_rows == "paper")
+
+
+@functools.cache
+def _load_once(name: str, _data: str | None, _trusted: bool) -> None:
+    TASKS[name].documents()
+
+
+@functools.cache
+def _draw_once(task: Task, _data: str | None, paper_rows: bool) -> None:
+    for draw in (calibration, distractors):
+        draw(task, 2, CALIBRATION_SEED, paper_rows)
+
+
+def check_metric_choices(config: RunConfig, off_target: Sequence[str] = ()) -> None:
+    """Raises UsageError where --metric-of names a task of ours, or one that is not evaluated."""
+    asked = (*task_names(config), *off_target)
     for name in metric_choices(config.metric_of):
         if is_task(name):
             raise UsageError(f"--metric-of: {name} is not a task of lm-eval's own; it has one metric")

@@ -21,7 +21,13 @@ from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import check_fits
 from harness.models import registry
-from harness.pipeline.named_tasks import check_metric_choices, named_task, task_names, yaml_of
+from harness.pipeline.named_tasks import (
+    check_metric_choices,
+    named_task,
+    off_target_tasks,
+    task_names,
+    yaml_of,
+)
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from harness.training.examples import check_data
 from pruning.checkpoint import check_uniform_width, read_config
@@ -208,11 +214,13 @@ def recovered_name(variant: str) -> str:
     return f"{variant}-recovered"
 
 
-def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
+def resolve(config: RunConfig, chat: bool = True, off_target: bool = True) -> ResolvedRun:
     """`harness run`. Checks all that can be checked without weights; raises UsageError for the first thing that is
     wrong.
 
-    `chat`: whether the model has a chat template, which decides what a family name like gsm8k means.
+    Args:
+        chat: Whether the model has a chat template, which decides what a family name like gsm8k means.
+        off_target: Whether a single task has others beside it; a scoring needs none.
     """
     elsewhere = (
         config.recover or config.preset or config.sweep.recovered
@@ -223,7 +231,7 @@ def resolve(config: RunConfig, chat: bool = True) -> ResolvedRun:
             "--recover, or give them to `harness recover`"
         )
     check_gpus(config.tensor_parallel)
-    tasks, shape = tasks_and_shape(config, chat)
+    tasks, shape = tasks_and_shape(config, chat, off_target)
     arm = make_arm(config, config.method, shape)
     return ResolvedRun(
         config=config,
@@ -308,15 +316,21 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield setting, str(error)
 
 
-def tasks_and_shape(config: RunConfig, chat: bool) -> tuple[tuple[Task, ...], ModelShape]:
-    check_metric_choices(config)
+def tasks_and_shape(config: RunConfig, chat: bool, off_target: bool = True) -> tuple[tuple[Task, ...], ModelShape]:
+    """The tasks, the target first, and the model's sizes.
+
+    Args:
+        off_target: Whether a single task has others beside it.
+    """
     chosen = [named_task(config, name, chat) for name in task_names(config)]
-    if len(chosen) == 1:
-        chosen += [named_task(config, name, chat) for name in chosen[0].off_target]
+    check_metric_choices(config, chosen[0].off_target if len(chosen) == 1 else ())
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape, config.trust_data)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
     check_fits(config.model, shape.parameters * shape.dtype_bytes, config.tensor_parallel)
+    if len(chosen) == 1 and off_target:
+        chosen += off_target_tasks(config, chosen[0], shape.parameters, chat)
+        check_tasks(chosen[1:], shape, config.trust_data)
     if config.recover and config.recovery.mixture:
         check_data(config.recovery, chat)
     elif config.recover and config.recovery.data in ("task", "generated"):

@@ -21,6 +21,7 @@ from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
+from harness.pipeline.data_check import check_data
 from harness.pipeline.resolve import ResolvedRun, resolve, resolve_recovery
 from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_json import publish
@@ -69,6 +70,7 @@ def start(
     spec = resolver(config, True)
     if spec.arms:
         check_plain(config.structure, config.allocation)
+    check_data(spec)
     folder = out or spec.default_out
     check_run_directory(folder)
     model = registry.locate(config.model, spec.target.kind)

@@ -77,7 +77,7 @@ def calibrate(model: ModelFolder, name: str, task: Task, request: CalibrationReq
     target_source, target = registry.calibration(task, request.samples, CALIBRATION_SEED, request.paper_rows)
     sources, general = registry.distractors(task, 2 * request.samples, CALIBRATION_SEED, request.paper_rows)
     if request.plain:
-        target = [replace(example, system="") for example in target]
+        target = [replace(example, system="", shots=()) for example in target]
     if request.generate_completions:
         target_source = f"{target_source}, answers by the model itself"
         target, general = _answered(model, tokenizer, [target, general], chat, task.max_new_tokens, request.engine)

@@ -41,6 +41,7 @@ from harness.models.recorded import locate_recorded
 from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
+from harness.pipeline.data_check import check_data
 from harness.pipeline.named_tasks import check_metric_choices, named_task, task_names
 from harness.pipeline.resolve import check_tasks, plan_request, resolve
 from harness.pipeline.run import check_tools
@@ -77,11 +78,12 @@ def score(config: RunConfig, out: Path, metrics: Sequence[str] = ()) -> NeuronSc
         The scores of these metrics and of those that come with every scoring.
     """
     scoring.check_scores_file(out)
-    spec = resolve(config)
+    spec = resolve(config, off_target=False)
+    check_data(spec, evaluated=False)
     request = _score_request(metrics, spec.score_request)
     model = registry.locate(config.model, spec.target.kind)
     check_buildable(model)
-    spec = resolve(config, load_chat(model, config.template_args)[1] is not None)
+    spec = resolve(config, load_chat(model, config.template_args)[1] is not None, off_target=False)
     scoring.check_room(model, spec.calibration_request.samples, out)
     scoring.placement_of(model.shape, spec.calibration_request.samples, request.needs)
     calibration = scoring.calibrate(model, spec.model, spec.target, spec.calibration_request)

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.core.labels import is_as_asked
 from harness.core.power import mcnemar_power
 from harness.core.run_directory import check_run_directory
+from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import (
     RecoveryForecast,
     estimated_seconds,
@@ -70,6 +71,7 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
     default.
     """
     check_run_directory(out or spec.default_out)
+    check_data(spec)
     if spec.recovered:
         check_files(spec.config.recovery)
         check_original(spec.config.recovery, Path(spec.config.model))

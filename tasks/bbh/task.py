@@ -41,7 +41,7 @@ def rows() -> list[dict[str, Any]]:
     file = local_file("bbh_general.jsonl")
     if file:
         return read_rows(file)
-    return [row for task in _TASKS for row in hub_rows("lukaemon/bbh", task, "test")]
+    return [row for task in _TASKS for row in hub_rows("lukaemon/bbh", task, "test", "bbh_general.jsonl")]
 
 
 def documents() -> dict[str, list[dict[str, str]]]:
@@ -103,6 +103,5 @@ TASK = Task(
     grade=grade,
     extract=extract,
     training=TrainingItems(documents=training, example=example, items=1394),
-    off_target=("wikitext",),
 )
 load, process_results = TASK.load, TASK.process_results  # for the YAML

@@ -30,6 +30,7 @@ from tasks.task import Task, TrainingItems
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _PAPER_SYSTEM = f"{SYSTEM.rstrip('.')} on the last line."
 _PAPER_SEED, _PAPER_HELD_OUT = 42, 0.1  # of the split for training
+_PLATINUM_FILE = "gsm8k_platinum_test.jsonl"
 _SHOTS = 4  # as in gsm8k_cot.yaml
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _CALCULATOR = re.compile(r"<<[^>]*>>")
@@ -37,16 +38,17 @@ _CALCULATOR = re.compile(r"<<[^>]*>>")
 
 def rows(split: Split) -> list[dict[str, Any]]:
     """The data set's own rows."""
-    file = local_file(f"gsm8k_{split}.jsonl")
-    return read_rows(file) if file else hub_rows("openai/gsm8k", "main", split)
+    name = f"gsm8k_{split}.jsonl"
+    file = local_file(name)
+    return read_rows(file) if file else hub_rows("openai/gsm8k", "main", split, name)
 
 
 def platinum_rows() -> list[dict[str, Any]]:
     """GSM8K-Platinum's own rows (Vendrow et al. 2025, arXiv 2502.03461): the test split with its labels checked and
     ambiguous items left out.
     """
-    file = local_file("gsm8k_platinum_test.jsonl")
-    return read_rows(file) if file else hub_rows("madrylab/gsm8k-platinum", "main", "test")
+    file = local_file(_PLATINUM_FILE)
+    return read_rows(file) if file else hub_rows("madrylab/gsm8k-platinum", "main", "test", _PLATINUM_FILE)
 
 
 def documents() -> dict[str, list[dict[str, str]]]:
@@ -159,7 +161,6 @@ BOXED = Task(
     extract=partial(extract_number, _BOXES_FIRST),
     training=TrainingItems(documents=training, example=boxed_example, items=_TRAINING_ITEMS, paper=_PAPER),
     paper_items=_FOLDER / "paper_items.json",
-    off_target=("mini_facts",),
 )
 COT = replace(
     BOXED,
@@ -181,7 +182,6 @@ ANSWERS = replace(
     grade=None,
     extract=None,
     training=TrainingItems(documents=training, example=plain_example, items=_TRAINING_ITEMS, paper=_PAPER),
-    off_target=("wikitext",),
 )
 PLATINUM_BOXED = replace(
     BOXED,

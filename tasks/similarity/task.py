@@ -39,7 +39,10 @@ def _questions() -> list[str]:
     """
     if local_file("bbh_general.jsonl"):
         return [row["input"] for row in bbh_rows() if split_of(row["input"]) == "test"]
-    return [f"{row['context']}\n{row['question']}" for row in hub_rows("rajpurkar/squad", None, "validation")]
+    return [
+        f"{row['context']}\n{row['question']}"
+        for row in hub_rows("rajpurkar/squad", None, "validation", "bbh_general.jsonl")
+    ]
 
 
 def _openings() -> list[str]:

@@ -29,7 +29,8 @@ def pages(split: Split) -> list[str]:
     lines = local_lines("wikitext2_test.txt") if split == "test" else None
     if lines is not None:
         return halves(articles(lines))[0]
-    return articles(row["text"] for row in hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", split))
+    rows = hub_rows("Salesforce/wikitext", "wikitext-2-raw-v1", split, "wikitext2_test.txt" if split == "test" else "")
+    return articles(row["text"] for row in rows)
 
 
 def documents() -> dict[str, list[dict[str, str]]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,26 @@ def test_long_prompts_are_capped_and_an_answer_past_the_cap_is_left_out() -> Non
     assert len(item.token_ids) == item.stop == MAX_TOKENS
     with pytest.raises(UsageError, match="no target calibration prompt has completion tokens"):
         build("completion", [long], chat=None)
+
+
+@pytest.mark.parametrize("chat", [CHAT, None])
+def test_worked_examples_come_first_and_take_no_room_from_the_item(chat: ChatFormat | None) -> None:
+    """And the first of them go where the context has no room for all."""
+    shots = tuple((role, f"{word} " * 300) for word in ("apples", "books") for role in ("user", "assistant"))
+    long = Example("Mia has " + "3 " * (MAX_TOKENS // 2 - 50), "#### 3", shots=shots)
+    bare = build("all", [replace(long, shots=())], chat).items[0].token_ids
+    texts = [
+        TOKENIZER.decode(
+            build_calibration(TOKENIZER, "m", "w", [long], TARGET, ("t", ("d",)), "all", chat, context)
+            .items[0]
+            .token_ids
+        )
+        for context in (4096, len(bare) + 700)
+    ]
+    assert [[text.count(word) for word in ("apples", "books", "Mia", "####")] for text in texts] == [
+        [600, 600, 1, 1],
+        [0, 600, 1, 1],
+    ]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=40), st.integers(60, 300))

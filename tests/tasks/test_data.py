@@ -61,15 +61,17 @@ def test_unknown_tests_are_refused_unless_they_are_trusted(name: str, monkeypatc
 def test_what_is_asked_for_is_refused_before_any_work(evil: Path) -> None:
     for task in ("humaneval", "mbpp"):
         with pytest.raises(UsageError, match="published"):
-            resolve(load_config(None, {"model": "qwen-7b", "task": task}))
+            resolve(load_config(None, {"model": "qwen-7b", "task": (task, "mini_facts")}))
         assert (
-            resolve(load_config(None, {"model": "qwen-7b", "task": task, "trust_data": True})).settings["trust_data"]
+            resolve(load_config(None, {"model": "qwen-7b", "task": (task, "mini_facts"), "trust_data": True})).settings[
+                "trust_data"
+            ]
             is True
         )
     assert resolve(load_config(None, {"task": "mini_code"})).settings["trust_data"] is False
     (evil / "HumanEval.jsonl").unlink()
     with pytest.raises(UsageError, match=r"mbpp\.jsonl is not the published"):  # whose problems humaneval trains on
-        resolve(load_config(None, {"model": "qwen-7b", "task": "humaneval"}))
+        resolve(load_config(None, {"model": "qwen-7b", "task": ("humaneval", "mini_facts")}))
 
 
 @pytest.mark.usefixtures("evil")

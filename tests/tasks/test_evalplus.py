@@ -37,14 +37,14 @@ def problems(task: str) -> dict[str, dict[str, Any]]:
 def test_the_files_need_trust(task: str) -> None:
     with pytest.raises(UsageError, match=r"published contents are not known here; read it and give --trust-data"):
         find_task(task).documents()
-    settings = {"model": "qwen-7b", "task": task}
+    settings = {"model": "qwen-7b", "task": (task, "mini_facts")}
     with pytest.raises(UsageError, match="--trust-data"):
         resolve(load_config(None, settings))
     assert resolve(load_config(None, {**settings, "trust_data": True})).settings["trust_data"] is True
 
 
 def test_a_missing_file_and_a_second_one_are_refused_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"model": "qwen-7b", "task": "mbpp_plus", "trust_data": True}
+    settings = {"model": "qwen-7b", "task": ("mbpp_plus", "mini_facts"), "trust_data": True}
     (folder / "MbppPlus-v0.1.0.jsonl").write_text("")
     with pytest.raises(UsageError, match="2 of them are in HARNESS_DATA_DIR"):
         resolve(load_config(None, settings))

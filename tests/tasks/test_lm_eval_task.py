@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.core.chat import ChatFormat, prompt_text
 from harness.core.errors import UsageError
 from harness.core.types.calibration import Example
 from harness.core.types.evaluation import is_mean_score
@@ -16,9 +18,10 @@ from harness.evaluation.samples import sample_records
 from harness.evaluation.summary import summarise
 from tasks.failures import detect
 from tasks.generation import Generation
-from tasks.lm_eval_files import own_files
+from tasks.lm_eval_files import manager_of, own_files
 from tasks.lm_eval_task import lm_eval_task, names
 from tasks.task import Task
+from tests.support.chat import PLAIN, tokenizer_with
 
 pytestmark = pytest.mark.slow
 QUESTIONS: list[dict[str, Any]] = [
@@ -122,6 +125,53 @@ def test_a_generated_answer_is_asked_and_graded_as_the_yaml_says(tmp_path: Path)
 def test_in_a_chat_an_answer_begins_without_the_delimiter(tmp_path: Path) -> None:
     task = made(tmp_path, GENERATE, {"train": QUESTIONS[3:], **TEST}, SPLITS)
     assert task.training and task.training.example(QUESTIONS[3]).answer == "6"
+
+
+SHOTS = "training_split: train\nfewshot_split: shots\ntest_split: test\nnum_fewshot: 2\nfewshot_config: {{sampler: {}}}"
+SHOT_ROWS = {"train": QUESTIONS[5:], "shots": [*QUESTIONS[:1], *QUESTIONS[3:7]], "test": QUESTIONS[:3]}
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("body", [GENERATE, CHOICE], ids=["generate", "choice"])
+def test_calibration_asks_with_the_worked_examples_of_the_evaluation(body: str, chat: bool, tmp_path: Path) -> None:
+    """lm-eval's own text of the same item; its worked examples here are the first two that are no test item."""
+    task = made(tmp_path, body, SHOT_ROWS, SHOTS.format("first_n"), chat=chat)
+    source, examples = task.calibration(20, 42)
+    assert source == "sums (train), 2-shot" and len(examples) == 4
+    tokenizer = tokenizer_with(PLAIN) if chat else None
+    lm_eval = manager_of(tmp_path).load(["sums"])["tasks"]["sums"]
+    lm_eval.sampler.replace_df(SHOT_ROWS["shots"][1:])
+    template = partial(tokenizer.apply_chat_template, tokenize=False) if tokenizer else None
+    for doc in QUESTIONS[7:]:
+        (ours,) = [e for e in examples if doc["q"] in e.prompt]
+        theirs = lm_eval.fewshot_context(
+            doc, 2, apply_chat_template=chat, fewshot_as_multiturn=True, chat_template=template
+        )
+        assert prompt_text(tokenizer, ours, ChatFormat() if chat else None) == theirs
+        assert "What is 3 and 3?" in theirs and "What is 4 and 4?" in theirs
+
+
+@pytest.mark.parametrize("sampler", ["first_n", "default"])
+def test_worked_examples_are_neither_the_item_nor_a_test_item(sampler: str, tmp_path: Path) -> None:
+    leaked = [{**row, "q": row["q"].upper()} for row in (*QUESTIONS[:2], QUESTIONS[6])]
+    rows = {**SHOT_ROWS, "shots": [*leaked, *SHOT_ROWS["shots"]]}
+    for example in made(tmp_path, GENERATE, rows, SHOTS.format(sampler)).calibration(20, 42)[1]:
+        asked = [text.lower() for role, text in example.shots if role == "user"]
+        tested = [f"q: {row['q']}".lower() for row in QUESTIONS[:3]]
+        assert len(asked) == 2 and not {example.prompt.lower(), *tested} & set(asked)
+
+
+def test_worked_examples_come_from_calibration_items_where_the_evaluation_takes_test_items(tmp_path: Path) -> None:
+    more = SHOTS.format("first_n").replace("fewshot_split: shots", "fewshot_split: test")
+    first, *others = made(tmp_path, CHOICE, SHOT_ROWS, more).calibration(20, 42)[1]
+    known = {row["q"] for row in QUESTIONS[5:]}
+    assert {text for role, text in first.shots if role == "user"} < known - {first.prompt} and len(others) == 3
+
+
+def test_fewer_worked_examples_where_there_are_not_as_many_and_none_before_training_items(tmp_path: Path) -> None:
+    task = made(tmp_path, CHOICE, {"shots": QUESTIONS[3:5], **TEST}, SHOTS.format("first_n").partition("\n")[2])
+    assert [len(example.shots) for example in task.calibration(5, 42)[1]] == [2, 2]
+    assert task.training and task.training.example(QUESTIONS[3]).shots == ()
 
 
 def test_the_metric_is_the_first_or_the_chosen_one_and_must_be_of_single_items(tmp_path: Path) -> None:

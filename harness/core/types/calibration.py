@@ -14,13 +14,19 @@ TokenScope = Literal["prompt", "completion", "all"]
 
 @dataclass(frozen=True)
 class Example:
-    """A task item as text: the prompt in the task's format, the worked answer, and the system message if there is
-    one.
+    """A task item as text.
+
+    Attributes:
+        prompt: In the task's format; empty for a plain text.
+        answer: The worked answer.
+        system: The system message, if there is one.
+        shots: Worked examples before the prompt, as turns of a chat: (role, text).
     """
 
     prompt: str
     answer: str
     system: str = ""
+    shots: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

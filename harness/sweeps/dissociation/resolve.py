@@ -9,6 +9,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.engine.devices import check_gpus
 from harness.models import registry
+from harness.pipeline.data_check import check_data
 from harness.pipeline.resolve import DENSE, ResolvedRun, check_neurons, read_items, tasks_and_shape
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
@@ -94,6 +95,7 @@ class DissociationForecast:
 
 def forecast(spec: ResolvedRun, out: Path | None) -> DissociationForecast:
     """By formula from the model's config.json; no weights are read."""
+    check_data(spec)
     request, tasks = set_request(spec), len(spec.tasks)
     seeds = spec.config.dissociate.calibration_seeds
     doses = sum(1 <= round(dose * request.size) < request.count for dose in DOSES)

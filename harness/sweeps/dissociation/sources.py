@@ -100,7 +100,7 @@ def tokenised(
     found = {}
     for source, own in sources.items():
         if request.plain:
-            own, chat = [replace(example, system="") for example in own], None
+            own, chat = [replace(example, system="", shots=()) for example in own], None
         items = calibration_items(tokenizer, own, True, request.tokens, chat, context)
         if not items:
             raise UsageError(f"no prompt of {source} has {request.tokens} tokens; choose another --score-tokens")

@@ -263,10 +263,13 @@ def test_debug_shows_the_traceback() -> None:
 
 @pytest.mark.parametrize(
     ("task", "model"),
-    [([], "Qwen/Qwen2.5-Math-7B-Instruct"), (["--task", "mini_code"], "Qwen/Qwen2.5-Coder-7B-Instruct")],
+    [
+        ("mini_math", "Qwen/Qwen2.5-Math-7B-Instruct"),
+        ("mini_code", "Qwen/Qwen2.5-Coder-7B-Instruct"),
+    ],
 )
-def test_a_dry_run_of_7b_needs_no_weights(task: list[str], model: str, tmp_path: Path) -> None:
-    result = harness("run", "--model", "qwen-7b", "--ratio", "0.2", "--dry-run", "--json", *task, cwd=tmp_path)
+def test_a_dry_run_of_7b_needs_no_weights(task: str, model: str, tmp_path: Path) -> None:
+    result = harness("run", "--model", "qwen-7b", "-t", task, "--ratio", "0.2", "--dry-run", "--json", cwd=tmp_path)
     found = json.loads(result.stdout)
     assert found["model"] == model
     assert found["intermediate_size"] == {"dense": 18944, "pruned": 15104}

@@ -32,24 +32,24 @@ def test_a_7b_model_within_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
     time.
     """
     monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 10**9)
-    found = forecast(resolve(load_config(None, {"model": "qwen-7b"})))
+    found = forecast(resolve(load_config(None, {"model": "qwen-7b", "task": "mini_math"})))
     assert found.second_moments == SecondMoments(disk_bytes=28 * 4 * 18944**2, memory_bytes=4 * 18944**2)
     assert found.scoring and found.scoring.source == "layers"
     rows = dict(forecast_table(found).rows)
     assert rows["scoring"] == "layer by layer from the shards: 889.0 MiB in float32 at a time"
-    plain = forecast(resolve(load_config(None, {"model": "qwen-7b", "metric": "rms"})))
+    plain = forecast(resolve(load_config(None, {"model": "qwen-7b", "task": "mini_math", "metric": "rms"})))
     assert plain.second_moments is None
     monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 10**9)
     with pytest.raises(MeasurementError, match=r"taylor needs gradients of the whole model, 14\.2 GiB"):
-        forecast(resolve(load_config(None, {"model": "qwen-7b", "metric": "taylor"})))
+        forecast(resolve(load_config(None, {"model": "qwen-7b", "task": "mini_math", "metric": "taylor"})))
 
 
 def test_the_table_says_what_rounding_makes_of_the_ratio_and_where_the_run_would_go() -> None:
     """SmolLM2: 20 % of 1536 leaves 1228, and the nearest multiple of 128 is 1280, 16.67 % less."""
-    config = load_config(None, {"model": "smollm2-135m", "seed": 3, "method": "random"})
+    config = load_config(None, {"model": "smollm2-135m", "task": "mini_math", "seed": 3, "method": "random"})
     rows = dict(forecast_table(forecast(resolve(config))).rows)
     assert rows["ratio"].startswith("asked 20.0 %, doing 16.67 % of neurons") and "multiples of 128" in rows["ratio"]
-    assert rows["would write to"] == "runs/smollm2-135m-gsm8k_boxed-random-0.167-seed3"
+    assert rows["would write to"] == "runs/smollm2-135m-mini_math-random-0.167-seed3"
     exact = dict(forecast_table(forecast(resolve(load_config(None, {})), Path("x"))).rows)
     assert "--align" not in exact["ratio"] and exact["would write to"] == "x"
 

@@ -13,11 +13,14 @@ import torch
 from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, UsageError
 from harness.engine import memory_budget
-from harness.pipeline.dry_run import forecast
+from harness.pipeline.dry_run import forecast, forecast_score
 from harness.pipeline.resolve import resolve, resolve_recovery
 from harness.sweeps.grid import resolve_sweep
 from pruning.checkpoint import open_model
+from tests.support.data import make_data_folder
 from tests.support.models import build_model
+
+LOCAL = ("gsm8k", "mini_facts")  # nothing of the Hub beside the target
 
 
 def config(**options: Any) -> Any:
@@ -108,11 +111,13 @@ def test_gpus_that_are_not_here_or_cannot_divide_the_model_are_refused(
     """Before any work, and so on a dry run too. Qwen2.5-7B has 28 heads; two GPUs make the alignment 256."""
     gpus(monkeypatch, 0)
     with pytest.raises(UsageError, match="--tensor-parallel 2 needs 2 GPUs and none is here"):
-        resolver(config(model="qwen-7b", tensor_parallel=2, recover=resolver is resolve_recovery))
+        resolver(config(model="qwen-7b", task=LOCAL, tensor_parallel=2, recover=resolver is resolve_recovery))
     gpus(monkeypatch, 8)
     with pytest.raises(UsageError, match="over 8 GPUs cannot divide the 28 attention heads of qwen-7b"):
-        resolver(config(model="qwen-7b", tensor_parallel=8, recover=resolver is resolve_recovery))
-    found = resolver(config(model="qwen-7b", tensor_parallel=2, recover=resolver is resolve_recovery, arms=()))
+        resolver(config(model="qwen-7b", task=LOCAL, tensor_parallel=8, recover=resolver is resolve_recovery))
+    found = resolver(
+        config(model="qwen-7b", task=LOCAL, tensor_parallel=2, recover=resolver is resolve_recovery, arms=())
+    )
     assert {arm.request.alignment for arm in found.arms} <= {256}
     assert found.settings["tensor_parallel"] == 2 and found.calibration_request.engine.tensor_parallel == 2
 
@@ -120,7 +125,7 @@ def test_gpus_that_are_not_here_or_cannot_divide_the_model_are_refused(
 def test_an_alignment_that_gpus_could_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2)
     with pytest.raises(UsageError, match=r"--align 1 is not a multiple of --tensor-parallel 2.* give --align 256"):
-        resolve(config(model="qwen-7b", tensor_parallel=2, align=1))
+        resolve(config(model="qwen-7b", task=LOCAL, tensor_parallel=2, align=1))
 
 
 def test_a_layers_own_width_that_gpus_cannot_divide_is_refused(
@@ -148,8 +153,8 @@ def test_a_model_that_fits_no_gpu_here_is_refused_before_it_is_scored(
     monkeypatch.setattr(memory_budget, "device_bytes", lambda: 20 << 30)
     gpus(monkeypatch, 2)
     with pytest.raises(MeasurementError, match=r"qwen-7b does not fit on one GPU of 20.* give --tensor-parallel"):
-        resolver(config(model="qwen-7b", recover=resolver is resolve_recovery))
-    assert resolver(config(model="qwen-7b", recover=resolver is resolve_recovery, tensor_parallel=2)).config
+        resolver(config(model="qwen-7b", task=LOCAL, recover=resolver is resolve_recovery))
+    assert resolver(config(model="qwen-7b", task=LOCAL, recover=resolver is resolve_recovery, tensor_parallel=2)).config
 
 
 @pytest.mark.slow
@@ -161,6 +166,45 @@ def test_a_run_is_bound_to_the_content_of_foreign_tasks_and_not_to_their_folder(
         file.write("num_fewshot: 1\n")
     assert resolve(config(task="sums", include_path=second)).settings != there.settings
     assert "tasks_of_lm_eval" not in resolve(config()).settings  # run directories of our tasks stay what they are
+
+
+@pytest.fixture()
+def general(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data of GSM8K and WikiText, and a folder with tasks that are called as those of lm-eval off target."""
+    data, folder = tmp_path / "data", tmp_path / "general"
+    data.mkdir()
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(make_data_folder(data)))
+    for name in ("arc_easy", "piqa"):
+        own_task(folder, tmp_path / "rows.jsonl", name)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_real_model_has_general_tasks_off_target_and_a_small_one_has_none(general: Path) -> None:
+    real = resolve(config(model="qwen-7b", task="gsm8k", include_path=general, metric_of="piqa=acc"))
+    assert [task.name for task in real.tasks] == ["gsm8k_boxed", "wikitext", "arc_easy", "piqa"]
+    assert forecast(real).cells[:4] == tuple(f"dense x {task.name}" for task in real.tasks)
+    own = resolve(config(model="smollm2-135m", task="arc_easy", include_path=general))
+    assert [task.name for task in own.tasks] == ["arc_easy", "wikitext", "piqa"]
+    assert [task.name for task in resolve(config(task="arc_easy", include_path=general)).tasks] == ["arc_easy"]
+    mini = resolve(config(model="qwen-7b", task="mini_math"))
+    assert [task.name for task in mini.tasks] == ["mini_math", "mini_facts", "mini_code"]
+
+
+@pytest.mark.slow
+def test_data_that_are_not_there_are_refused_by_the_dry_run_with_what_to_type(
+    general: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"model": "qwen-7b", "task": "gsm8k"}
+    with pytest.raises(UsageError) as raised:
+        resolve(config(**asked))  # arc_easy is on the Hub, which tests cannot reach
+    assert "arc_easy is evaluated beside gsm8k_boxed by default, and lm-eval cannot load" in str(raised.value)
+    assert str(raised.value).endswith("or name the tasks, as in --task gsm8k_boxed,wikitext")
+    assert forecast(resolve(config(**asked | {"task": ("gsm8k_boxed", "wikitext")}))).cells
+    monkeypatch.delenv("HARNESS_DATA_DIR")
+    for check in (lambda spec: forecast(spec), lambda spec: forecast_score(spec, general / "scores.safetensors")):
+        with pytest.raises(UsageError, match=r"openai/gsm8k cannot be loaded .* local copy gsm8k_train\.jsonl"):
+            check(resolve(config(**asked), off_target=False))
 
 
 @pytest.mark.slow
@@ -182,15 +226,15 @@ def test_foreign_tasks_that_cannot_be_are_refused_before_any_work(
         resolve(config(**given))
 
 
-def own_task(folder: Path, rows: Path) -> Path:
-    """A folder with a task `sums`, whose data are elsewhere."""
-    folder.mkdir()
+def own_task(folder: Path, rows: Path, name: str = "sums") -> Path:
+    """A folder with a task, whose data are elsewhere."""
+    folder.mkdir(exist_ok=True)
     items = [{"q": f"{i} + {i} =", "options": ["1", str(2 * i)]} for i in range(6)]
     rows.write_text("".join(json.dumps(row) + "\n" for row in items))
     files = json.dumps({"train": str(rows), "test": str(rows.with_suffix(".test"))})
     rows.with_suffix(".test").write_text(json.dumps({"q": "9 + 9 =", "options": ["1", "18"]}) + "\n")
-    (folder / "sums.yaml").write_text(
-        f"task: sums\ndataset_path: json\ndataset_kwargs: {{data_files: {files}}}\ntraining_split: train\n"
+    (folder / f"{name}.yaml").write_text(
+        f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {files}}}\ntraining_split: train\n"
         "test_split: test\noutput_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: options\n"
         "doc_to_target: 1\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )

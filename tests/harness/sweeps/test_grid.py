@@ -20,7 +20,9 @@ PAPER_WIDTHS = {  # the table of the protocol (arXiv 2604.27115)
 
 
 def spec(**options: Any) -> Any:
+    """Off target without data of the Hub, unless a preset says what."""
     preset = options.pop("preset", None)
+    options |= {} if preset else {"off_target": ("mini_facts",)}
     return resolve_sweep(load_config(None, options, preset))
 
 
@@ -155,7 +157,7 @@ def test_one_width_is_one_model() -> None:
 
 def test_names_say_the_ratio_that_is_done_and_the_table_the_one_that_was_asked() -> None:
     """SmolLM2's 1536 neurons at alignment 128: 20 % is 1280 of them, 16.7 %, and 25 % is 1152."""
-    options = {"methods": "S,random", "seeds": "1", "recovered": "S"}
+    options = {"task": "mini_math", "methods": "S,random", "seeds": "1", "recovered": "S"}
     found = spec(model="smollm2-135m", ratios="0.2,0.25", recovery_ratios="0.2", **options)
     assert [arm.name for arm in found.arms][:2] == ["selective-S-0.167", "selective-S-0.25"]
     assert found.arms[2].name == "random-0.167-seed1" and found.arms[0].request.ratio == 0.2

@@ -1,0 +1,98 @@
+"""What lm-eval asks: an item of one of its tasks as text, and the worked examples (few-shot) before it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Sequence, Set
+from typing import Any
+
+from tasks.grading import Document
+
+Shots = tuple[tuple[str, str], ...]
+_SEED = 1234  # of the draw of worked examples in lm-eval's simple_evaluate
+_ROLLING = "loglikelihood_rolling"  # scores a text, and asks nothing
+
+
+def words(text: str) -> str:
+    """Two texts that are equal here count as the same item: lower case, words and numbers of any script."""
+    return " ".join(re.findall(r"\w+", text.lower())) or text
+
+
+def item_text(task: Any, doc: Document, form: Any = None) -> str:
+    """What tells an item from others: the prompt, with the choices or the scored text.
+
+    Args:
+        task: lm-eval's own.
+        form: Its `fewshot_cfg`, for an item that is written as a worked example; None: as it is asked.
+    """
+    prompt, target = pair(task, doc, form)
+    if task.OUTPUT_TYPE == "generate_until":
+        return prompt
+    return " ".join([prompt, *map(str, _choices(task, doc, form) or [target])])
+
+
+def pair(task: Any, doc: Document, form: Any = None) -> tuple[str, str]:
+    """The bare prompt and the right answer, by the task's doc_to_text and doc_to_target; arguments as `item_text`."""
+    choices = _choices(task, doc, form)
+    prompt = task.doc_to_text(doc, form and form.doc_to_text)
+    target = task.doc_to_target(doc, form and form.doc_to_target)
+    target = target[0] if isinstance(target, list) and target else target
+    return tuple(  # type: ignore[return-value]
+        str(choices[part]) if choices and isinstance(part, int) else str(part) for part in (prompt, target)
+    )
+
+
+def _choices(task: Any, doc: Document, form: Any) -> list[str] | None:
+    how = (form or task.config).doc_to_choice
+    return None if how is None else task.doc_to_choice(doc, how)
+
+
+def shot_count(task: Any) -> int:
+    """How many worked examples stand before an item in the evaluation."""
+    return 0 if task.OUTPUT_TYPE == _ROLLING else int(task.config.num_fewshot or 0)
+
+
+def worked_examples(task: Any, known: Sequence[Document], tested: Set[str], chat: bool) -> Callable[[Document], Shots]:
+    """Draws worked examples as lm-eval does: by the task's sampler, with the seed of its evaluations.
+
+    Args:
+        task: lm-eval's own.
+        known: Items that are not evaluated, for where its own examples are.
+        tested: `words` of the `item_text` of the test items, which are left out.
+        chat: Whether they become turns of a chat; else their texts end in the task's delimiters.
+
+    Returns:
+        Item -> the turns of its worked examples, without the item itself: (role, text). Fewer than the evaluation has,
+        where there are not as many other items.
+    """
+    count = shot_count(task)
+    if not count:
+        return lambda _: ()
+    form = task.fewshot_cfg
+    pool = [(words(item_text(task, doc, form)), doc) for doc in map(dict, task.fewshot_docs())]
+    pool = [(text, doc) for text, doc in pool if text not in tested]
+    if len(pool) < count:
+        pool, form = [(words(item_text(task, doc)), doc) for doc in map(dict, known)], None
+    sampler = copy.copy(task.sampler).set_rnd(_SEED)
+
+    def draw(item: Document) -> Shots:
+        own = words(item_text(task, item))
+        others = [doc for text, doc in pool if text != own]
+        drawn = sampler.replace_df(others).sample(min(count, len(others))) if others else []
+        return tuple(turn for doc in drawn for turn in _turns(task, doc, form, chat))
+
+    return draw
+
+
+def _turns(task: Any, doc: Document, form: Any, chat: bool) -> Shots:
+    """A worked example as lm-eval writes it."""
+    how, (question, answer) = task.fewshot_cfg, pair(task, doc, form)
+    turns = task.build_qa_turn(
+        q=question,
+        a=answer,
+        gen_prefix=task.resolve_field(doc, how.gen_prefix),
+        tgt_delim=how.target_delimiter,
+        few_delim=how.fewshot_delimiter,
+    )
+    return tuple((turn.role, turn.content if chat else turn.to_text()) for turn in turns)
