@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -32,6 +32,11 @@ from harness.cli.options import (
 from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
 from harness.cli.restart import restart_preloaded
 from harness.core.types.pruning import PruningPlan
+
+if TYPE_CHECKING:
+    from harness.config.settings import RunConfig
+
+PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", "threads")  # what `harness plan --predict` measures with
 
 
 @click.command(
@@ -75,29 +80,46 @@ def _show_score_forecast(config: Any, out: Path, as_json: bool) -> None:
     answer(found, as_json, score_table(found))
 
 
-@click.command("plan", cls=SettingsCommand, settings=(*METHOD, *PLANNING))
+@click.command("plan", cls=SettingsCommand, settings=(*METHOD, *PLANNING, *PREDICTED))
 @click.argument("scores", type=PATH)
 @click.option("--out", type=OUT, help="The plan.safetensors to write.")
 @click.option(
     "--device",
     help="Write nothing; show what MODEL would need on a device (24GiB, A100-80, 2xH100-80 ...) at several ratios.",
 )
+@click.option(
+    "--predict",
+    is_flag=True,
+    help="Write nothing; forecast MODEL's accuracy at several ratios from its distance to the dense model.",
+)
 @click.option("--context", type=int, help="With --device, tokens per request. Default: 2048, or the model's limit.")
 @JSON
 @DEBUG
 def plan_command(
-    scores: Path, out: Path | None, device: str | None, context: int | None, as_json: bool, **options: Any
+    scores: Path,
+    out: Path | None,
+    device: str | None,
+    predict: bool,
+    context: int | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Decide from SCORES which neurons stay; or, with --device, what a MODEL would need and gain there.
+    """Decide from SCORES which neurons stay; or what a MODEL would need on a --device, or --predict its accuracy.
 
     \b
     harness plan scores.safetensors --ratio 0.3 --out plan.safetensors
     harness plan qwen-7b --device 24GiB
     harness plan qwen-7b --device 2xH100-80 --context 4096 --ratio 0.25
+    harness plan smollm2-math --predict
     """
     from harness import api
     from harness.config.settings import load_config
 
+    if predict:
+        _show_prediction(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, as_json)
+        return
+    if given := [name for name in PREDICTED if options.get(name)]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is a setting of --predict; add it or leave this out")
     if device:
         from harness.pipeline.device_table import device_table, on_device
 
@@ -123,6 +145,17 @@ def _structures(plan: PruningPlan) -> dict[str, Any]:
     found = {"num_key_value_heads": [plan.num_key_value_heads, heads]} if plan.kv_keep else {}
     skips = {"skip_attention": list(plan.skip_attention), "skip_ffn": list(plan.skip_ffn)}
     return found | {name: layers for name, layers in skips.items() if layers}
+
+
+def _show_prediction(config: RunConfig, ratio: float | None, device: str | None, as_json: bool) -> None:
+    from harness.pipeline.predict import predict, prediction_table
+
+    if device:
+        raise click.UsageError("--predict measures on this machine; leave out --device")
+    restart_preloaded(config.dtype)
+    with stdout_to_stderr():
+        found = predict(config, ratio)
+    answer(found, as_json, prediction_table(found))
 
 
 @click.command("prune", cls=SettingsCommand, settings=("threads", *ENGINE))

@@ -55,6 +55,9 @@ def _of_variant(v: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield from ((task, name, e.get(name), None, None, e["n"]) for name in ("trap_rate", "tokens_per_answer"))
         yield from ((task, f"failure:{kind}", rate, None, None, e["n"]) for kind, rate in e["failures"].items())
         yield from _of_lm_eval(task, e.get("metrics") or (), e["n"])
+        if d := e.get("kl_to_dense"):
+            yield (task, "kl_to_dense, nats per token", d["nats_per_token"], d["ci_low"], d["ci_high"], d["n"])
+            yield (task, "top-1 agreement with dense", d["agreement"], d["agreement_low"], d["agreement_high"], d["n"])
     for group, g in (v.get("groups") or {}).items():
         yield from _of_lm_eval(group, g["metrics"], g["n"])
     yield from ((None, name, v[name], None, None, None) for name in ("parameters", "weight_bytes"))

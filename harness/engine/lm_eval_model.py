@@ -117,7 +117,7 @@ def answer_requests(
 
     A prompt that is too long for the context loses its beginning, and its answer is marked as `prompt_truncated`.
     """
-    asked = _numbered([_to_engine_request(encode, request, max_model_len, chat) for request in requests])
+    asked = _numbered([engine_request(encode, request, max_model_len, chat) for request in requests])
     answers = {
         i: known
         for i, one in enumerate(asked)
@@ -136,7 +136,7 @@ def answer_requests(
 
 
 @dataclass(frozen=True)
-class _EngineRequest:
+class EngineRequest:
     """A request in vLLM's terms."""
 
     prompt: Any
@@ -146,7 +146,7 @@ class _EngineRequest:
     reader: AnswerReader
 
 
-def _numbered(asked: Sequence[_EngineRequest]) -> list[_EngineRequest]:
+def _numbered(asked: Sequence[EngineRequest]) -> list[EngineRequest]:
     """Sampled answers to the same request are different answers: each repeat has a key of its own."""
     seen: Counter[str] = Counter()
     found = []
@@ -157,9 +157,8 @@ def _numbered(asked: Sequence[_EngineRequest]) -> list[_EngineRequest]:
     return found
 
 
-def _to_engine_request(
-    encode: Encode, request: Any, max_model_len: int, chat: ChatFormat | None = None
-) -> _EngineRequest:
+def engine_request(encode: Encode, request: Any, max_model_len: int, chat: ChatFormat | None = None) -> EngineRequest:
+    """One of lm-eval's requests to generate; a prompt that is too long loses its beginning."""
     from lm_eval.models.utils import normalize_gen_kwargs
     from vllm import SamplingParams, TokensPrompt
 
@@ -172,7 +171,7 @@ def _to_engine_request(
     given = {key: settings[key] for key in (*_PENALTIES, *(_SAMPLING if temperature else ())) if key in settings}
     reader = reader_of(context, chat, settings["until"])
     chosen = {"temperature": temperature, **given, "max_tokens": longest, **reader.sampling}
-    return _EngineRequest(
+    return EngineRequest(
         TokensPrompt(prompt_token_ids=ids[-room:]),
         SamplingParams(**chosen),
         len(ids) > room,

@@ -12,8 +12,17 @@ from typing import Any
 from harness.core.errors import MeasurementError
 from harness.core.jsonl import read_rows, write_rows
 from harness.core.progress import progress_bar
-from harness.core.types.evaluation import SIMILARITY, EvalResult, SampleRecord
-from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests, run_lm_eval
+from harness.core.types.evaluation import SIMILARITY, EvalResult, KLToDense, SampleRecord
+from harness.evaluation.kl_to_dense import kl_to_dense, own_answers
+from harness.evaluation.lm_eval_requests import (
+    EvalSpec,
+    TaskRequests,
+    TaskResponses,
+    VariantEval,
+    ask,
+    capture_requests,
+    run_lm_eval,
+)
 from harness.evaluation.samples import by_doc_id, sample_records
 from harness.evaluation.similarity import similarities
 from harness.evaluation.summary import summarise
@@ -38,7 +47,26 @@ def evaluate(llm: Any, eval_spec: EvalSpec, variant_eval: VariantEval) -> dict[s
     requests = capture_requests(llm, eval_spec)
     title = f"Evaluating {variant_eval.variant} on {', '.join(task.name for task in eval_spec.tasks)}"
     with Grader() as grader, progress_bar(title, sum(len(of_task.requests) for of_task in requests)) as advance:
-        return grade(ask(llm, eval_spec, requests, variant_eval, grader, advance), eval_spec, variant_eval)
+        answered = ask(llm, eval_spec, requests, variant_eval, grader, advance)
+        distance = _distance(llm, eval_spec, requests, variant_eval) if variant_eval.dense else None
+        return with_distance(grade(answered, eval_spec, variant_eval), eval_spec, distance)
+
+
+def _distance(
+    llm: Any, eval_spec: EvalSpec, requests: Sequence[TaskRequests], variant_eval: VariantEval
+) -> KLToDense | None:
+    """To the reference, which is evaluated first."""
+    is_dense = variant_eval.reference is None
+    own = own_answers(llm, eval_spec, requests[0], variant_eval.own_answers, variant_eval.dense, is_dense)
+    return kl_to_dense(llm, own)
+
+
+def with_distance(
+    results: Mapping[str, EvalResult], eval_spec: EvalSpec, distance: KLToDense | None
+) -> dict[str, EvalResult]:
+    """The results with the distance to the dense model at the target, on whose prompts it was measured."""
+    target = eval_spec.tasks[0].name
+    return {name: replace(e, kl_to_dense=distance) if name == target else e for name, e in results.items()}
 
 
 def grade(responses: Sequence[TaskResponses], eval_spec: EvalSpec, variant_eval: VariantEval) -> dict[str, EvalResult]:

@@ -66,12 +66,14 @@ class VariantEval:
         identity: A hash of the weights. With one, generations are kept on disk as they come, and a killed evaluation
             resumes from them.
         reference: The variant whose answers the task similarity compares with, evaluated before; None: itself.
+        dense: A hash of the reference's weights. With one, the distance to its own answers is measured (kl_to_dense).
     """
 
     run: Path
     variant: str
     identity: str = ""
     reference: str | None = None
+    dense: str = ""
 
     @property
     def samples(self) -> Path:
@@ -80,6 +82,10 @@ class VariantEval:
     @property
     def generations(self) -> Path:
         return self.run / "generations" / self.variant
+
+    @property
+    def own_answers(self) -> Path:
+        return self.run / "own_answers.safetensors"
 
 
 @dataclass(frozen=True)

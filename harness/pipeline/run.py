@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from harness.config.settings import RunConfig, config_yaml, environment_settings
 from harness.core.errors import MeasurementError
@@ -30,6 +31,8 @@ from harness.training import fine_tuning
 from harness.training.original import needs_original, original_of
 from pruning.structures import check_plain
 from tasks.task import Task
+
+Made = TypeVar("Made")
 
 
 def run(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
@@ -64,8 +67,8 @@ def start(
     fresh: bool,
     command: str | None,
     resolver: Callable[[RunConfig, bool], ResolvedRun],
-    work: Callable[[RunContext], RunResult],
-) -> tuple[RunResult, Path]:
+    work: Callable[[RunContext], Made],
+) -> tuple[Made, Path]:
     """Checks what can be checked early, then does `work` in a locked run directory."""
     spec = resolver(config, True)
     if spec.arms:

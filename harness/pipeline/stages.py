@@ -176,7 +176,7 @@ def evaluate(run: RunContext, variant: VariantState, engines: Engines) -> None:
         if work:
             facts = engine_facts(engines[variant.name], run.config.engine_arg)
             write_json(engine_file(run.path), asdict(facts))
-            save_eval(_evaluated(run, engines, variant.name, run.eval_spec), result)
+            save_eval(_evaluated(run, engines, variant.name, run.eval_spec, run.base.identity), result)
 
 
 def evaluate_alone(run: RunContext, variant: VariantState) -> None:
@@ -188,9 +188,11 @@ def save_eval(result: Mapping[str, EvalResult], file: Path) -> None:
     write_json(file, {task: asdict(value) for task, value in result.items()})
 
 
-def _evaluated(run: RunContext, engines: Engines, name: str, eval_spec: EvalSpec) -> dict[str, EvalResult]:
+def _evaluated(
+    run: RunContext, engines: Engines, name: str, eval_spec: EvalSpec, dense: str = ""
+) -> dict[str, EvalResult]:
     reference = None if name == run.spec.base else run.spec.base
-    variant_eval = VariantEval(run.path, name, engines.models[name].fingerprint, reference)
+    variant_eval = VariantEval(run.path, name, engines.models[name].fingerprint, reference, dense)
     return evaluate_tasks(engines[name], eval_spec, variant_eval)
 
 

@@ -60,7 +60,8 @@ def cell_key(run: RunContext, identity: str, *more: str) -> str:
 def evaluate_cells(run: RunContext, cells: Sequence[Cell], failures: Failures, eager: bool = False) -> None:
     """Evaluates cells side by side and records each as it ends; one that fails is noted.
 
-    eager: engines compile nothing, so that a variant may change more than weights.
+    eager: engines compile nothing, so that a variant may change more than weights; such variants are many, and their
+    distance to the dense model is not measured.
     """
     sweep = run.config.sweep
     release_memory()
@@ -145,6 +146,7 @@ def cell_context(run: RunContext, workers: int, eager: bool = False) -> CellCont
         settings=alone[DENSE],
         run=run.path.absolute(),
         reference=DENSE,
+        measures_kl=not eager,
     )
 
 

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.core.files import write_json
-from harness.core.types.evaluation import EvalResult
+from harness.core.types.evaluation import EvalResult, KLToDense
 from harness.engine import weight_swap
 from harness.engine.engine_facts import engine_facts
 from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engine
-from harness.evaluation.evaluate import grade
+from harness.evaluation.evaluate import grade, with_distance
+from harness.evaluation.kl_to_dense import OwnAnswers, kl_to_dense, own_answers
 from harness.evaluation.lm_eval_requests import EvalSpec, TaskResponses, VariantEval, ask, capture_requests
 from harness.pipeline.run_files import engine_file
 from pruning.checkpoint import ModelFolder
@@ -41,7 +42,7 @@ class Cell:
 @dataclass(frozen=True)
 class CellContext:
     """What all cells share. `run`: the run directory, visible to every worker; `reference`: the variant to compare
-    with.
+    with; `measures_kl`: whether the distance to the dense model's own answers is measured.
     """
 
     model: ModelFolder
@@ -49,6 +50,7 @@ class CellContext:
     settings: EngineSettings
     run: Path
     reference: str
+    measures_kl: bool = False
 
 
 class CellWorker:
@@ -60,8 +62,14 @@ class CellWorker:
         self.llm = self._engine.__enter__()
         write_json(engine_file(context.run), asdict(engine_facts(self.llm, context.settings.options)))
         self.requests = capture_requests(self.llm, context.eval_spec)
+        self.own = self._own_answers() if context.measures_kl else None  # before any swap
         self.grader, self.graders = Grader(), ThreadPoolExecutor(1, thread_name_prefix="cell")
         self.graded: dict[str, Future[dict[str, EvalResult]]] = {}
+
+    def _own_answers(self) -> OwnAnswers | None:
+        dense = VariantEval(self.context.run, self.context.reference)
+        weights, eval_spec = self.context.model.fingerprint, self.context.eval_spec
+        return own_answers(self.llm, eval_spec, self.requests[0], dense.own_answers, weights, is_dense=True)
 
     def ask(self, cell: Cell) -> None:
         """Generates all answers of a cell and starts grading them."""
@@ -74,10 +82,15 @@ class CellWorker:
             weight_swap.restore(self.llm)
         requests = [asked for asked in self.requests if not cell.tasks or asked.task.name in cell.tasks]
         answered = ask(self.llm, self.context.eval_spec, requests, variant_eval, self.grader)
-        self.graded[cell.name] = self.graders.submit(self._grade, answered, variant_eval)
+        self.graded[cell.name] = self.graders.submit(
+            self._grade, answered, variant_eval, kl_to_dense(self.llm, self.own)
+        )
 
-    def _grade(self, answered: Sequence[TaskResponses], variant_eval: VariantEval) -> dict[str, EvalResult]:
-        return grade(answered, self.context.eval_spec, variant_eval)
+    def _grade(
+        self, answered: Sequence[TaskResponses], variant_eval: VariantEval, distance: KLToDense | None
+    ) -> dict[str, EvalResult]:
+        eval_spec = self.context.eval_spec
+        return with_distance(grade(answered, eval_spec, variant_eval), eval_spec, distance)
 
     def collect(self, cell: Cell) -> dict[str, EvalResult]:
         return self.graded.pop(cell.name).result()

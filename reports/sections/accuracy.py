@@ -20,14 +20,14 @@ def section(run: Mapping[str, Any]) -> Section:
             text=(),
             charts=tuple(_curve_charts(run)),
             tables=tables,
-            folded=(curve_table(run), difference_table(run)),
+            folded=(curve_table(run), difference_table(run), *distance_tables(run)),
         )
     return Section(
         name="accuracy",
         title="Accuracy",
         text=(),
         charts=tuple(_bar_charts(run)),
-        tables=(accuracy_table(run), difference_table(run)),
+        tables=(accuracy_table(run), difference_table(run), *distance_tables(run)),
     )
 
 
@@ -74,6 +74,31 @@ def difference_table(run: Mapping[str, Any]) -> Table:
         flips = ("", "", "") if c["mcnemar_p"] is None else (str(c["lost"]), str(c["gained"]), f"{c['mcnemar_p']:.2g}")
         rows.append((c["variant"], c["baseline"], c["task"], str(c["n"]), difference, f"{low} to {high}", *flips))
     return Table("Item by item", head, tuple(rows))
+
+
+def distance_tables(run: Mapping[str, Any]) -> tuple[Table, ...]:
+    """How far every variant is from the dense model on its own answers; no table where that was not measured."""
+    rows = [_distance_row(v, d) for v in run["variants"] for e in v["eval"].values() if (d := e.get("kl_to_dense"))]
+    head = ("variant", "removed", "KL, nats per token", "95 % interval", "top-1 agreement", "95 % interval of it", "n")
+    note = (
+        f"On the first model's own greedy answers to {run['task']}, without labels. KL: the mean divergence from its "
+        "next-token distribution to the variant's, a lower bound by the most probable tokens. Agreement: the share of "
+        "tokens that both models put first. Intervals over answers. n: answers, with their tokens."
+    )
+    return (Table("Distance to dense", head, tuple(rows), note),) if rows else ()
+
+
+def _distance_row(v: Mapping[str, Any], d: Mapping[str, Any]) -> tuple[str, ...]:
+    known = d["ci_low"] is not None
+    return (
+        v["name"],
+        percent(v["ratio_neurons"]),
+        f"{d['nats_per_token']:.4f}",
+        f"{d['ci_low']:.4f} to {d['ci_high']:.4f}" if known else "",
+        percent(d["agreement"]),
+        f"{percent(d['agreement_low'])} to {percent(d['agreement_high'])}" if known else "",
+        f"{d['n']} ({d['tokens']:,} tokens)",
+    )
 
 
 def curve_table(run: Mapping[str, Any]) -> Table:

@@ -97,7 +97,7 @@ def test_a_run_is_read_as_it_was_written() -> None:
     sweep["thresholds"] = [{**threshold, **row} for row in raw["sweep"]["thresholds"]]
     assert found.sweep is not None and values["sweep"] == sweep
     new = {"groups": {}, "structure": None}  # fields that came after this run
-    newer = {"filter": None, "metrics": []}
+    newer = {"filter": None, "metrics": [], "kl_to_dense": None}
     for found_row, row in zip(values["variants"], raw["variants"], strict=True):
         serving = {**row["serving"], "engine": None} if row["serving"] else None
         evals = {task: {**newer, **value} for task, value in row["eval"].items()}

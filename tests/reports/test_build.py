@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -158,3 +159,21 @@ def test_the_report_says_how_the_engine_computed_and_what_it_was_told(tmp_path: 
     assert "| engine | model runner V2, async scheduling true, tensor parallel 1 |" in text
     assert "enforce_eager=true, block_size=32 |" in text
     assert "| engine |" not in rendered(tmp_path, copy.deepcopy(RUN))[1]
+
+
+def test_the_distance_to_the_dense_model_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    assert all("Distance to dense" not in text for text in rendered(tmp_path, RUN))
+    distance = {"n": 64, "tokens": 1700, "nats_per_token": 0.01234, "ci_low": 0.0101, "ci_high": 0.0202}
+    distance |= {"agreement": 0.987, "agreement_low": 0.98, "agreement_high": 0.99}
+    pruned = {**VARIANT, "name": "pruned", "eval": {"mini_math": {**EVAL, "kl_to_dense": distance}}}
+    html, markdown = rendered(tmp_path, {**RUN, "variants": [VARIANT, pruned]})
+    assert "Distance to dense" in html
+    assert "| pruned | 0.0 % | 0.0123 | 0.0101 to 0.0202 | 98.7 % | 98.0 % to 99.0 % | 64 (1,700 tokens) |" in markdown
+    rows = csv_rows(tmp_path)
+    assert ["pruned", "kl_to_dense, nats per token", "0.01234", "0.0101", "0.0202", "64"] in rows
+
+
+def csv_rows(folder: Path) -> list[list[str]]:
+    """variant, quantity, value, low, high and n of every row of report.csv."""
+    with write_reports(folder, ["csv"])["csv"].open(newline="") as file:
+        return [[row[0], *row[5:]] for row in csv.reader(file)]

@@ -74,6 +74,29 @@ class GroupResult:
 
 
 @dataclass(frozen=True)
+class KLToDense:
+    """How far a variant is from the dense model on the dense model's own greedy answers; 95 % intervals over items.
+
+    Attributes:
+        n: Answers.
+        tokens: Of all answers; each is a place where the next token was compared.
+        nats_per_token: Mean KL(dense || variant), over the tokens that both models have among their 20 most probable
+            (and the answer's own) and one class of all others: a lower bound of that over all tokens.
+        agreement: Share of the places where both models' most probable token is the same.
+        ci_low, agreement_low, ...: None for a single answer.
+    """
+
+    n: int
+    tokens: int
+    nats_per_token: float
+    ci_low: float | None
+    ci_high: float | None
+    agreement: float
+    agreement_low: float | None
+    agreement_high: float | None
+
+
+@dataclass(frozen=True)
 class EvalResult:
     """One variant on one task: the metric with a 95 % interval, and the rate of every failure kind.
 
@@ -90,6 +113,7 @@ class EvalResult:
         wrong_by_kind: The first failure kind of every answer that is not right; with `value` these shares sum to 1.
         filter: For a task of lm-eval's own, the filter whose reading of the answers `value` and `samples` are.
         metrics: For a task of lm-eval's own, every metric with every filter, as lm-eval reports them.
+        kl_to_dense: On the target's prompts; None where it was not measured.
     """
 
     n: int
@@ -108,6 +132,7 @@ class EvalResult:
     failure_high: float | None = None
     filter: str | None = None
     metrics: tuple[MetricValue, ...] = ()
+    kl_to_dense: KLToDense | None = None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def test_prompt_and_answer_fit_the_context_and_the_end_of_the_prompt_stays(
     length: int, longest: int, context: int
 ) -> None:
     ids = list(range(length))
-    found = lm_eval_model._to_engine_request(lambda _: ids, request_of(longest), context)
+    found = lm_eval_model.engine_request(lambda _: ids, request_of(longest), context)
     prompt = found.prompt["prompt_token_ids"]
     assert len(prompt) + found.params.max_tokens <= context and found.params.max_tokens >= 1
     assert prompt == ids[length - len(prompt) :] and found.was_cut is (len(prompt) < length)
@@ -61,7 +61,7 @@ def test_prompt_and_answer_fit_the_context_and_the_end_of_the_prompt_stays(
 def test_settings_are_read_as_lm_eval_reads_them() -> None:
     def params(**settings: Any) -> Any:
         request = SimpleNamespace(args=("question", {"until": ["\n"], **settings}), doc={})
-        return lm_eval_model._to_engine_request(lambda _: [1], request, 512).params
+        return lm_eval_model.engine_request(lambda _: [1], request, 512).params
 
     greedy = {"temperature": 0.0, "max_tokens": 5, "stop": ["\n"]}
     for name in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"):
@@ -77,7 +77,7 @@ def test_settings_are_read_as_lm_eval_reads_them() -> None:
 @pytest.mark.parametrize(("sampled", "different"), [(True, 4), (False, 1)])
 def test_repeats_of_a_sampled_answer_are_kept_apart(sampled: bool, different: int) -> None:
     request = SimpleNamespace(args=("question", {"max_gen_toks": 4, "do_sample": sampled, "temperature": 1.0}), doc={})
-    asked = [lm_eval_model._to_engine_request(lambda _: [1], request, 64) for _ in range(4)]
+    asked = [lm_eval_model.engine_request(lambda _: [1], request, 64) for _ in range(4)]
     assert len({one.key for one in lm_eval_model._numbered(asked)}) == different
 
 
@@ -98,7 +98,7 @@ def test_what_was_generated_before_is_not_asked_and_all_is_heard_of(
     requests = [SimpleNamespace(args=(str(i), {"max_gen_toks": 4}), doc=i) for i in range(3)]
     heard, steps = [], []
     with GenerationCache(tmp_path / "kept", "w") as kept:
-        known = lm_eval_model._to_engine_request(lambda text: [int(text)], requests[1], 64).key
+        known = lm_eval_model.engine_request(lambda text: [int(text)], requests[1], 64).key
         kept.add(known, Generation("old 1", {}))
         callbacks = ResponseCallbacks(kept, lambda doc, answer: heard.append((doc, str(answer))), steps.append)
         found = answer_requests(None, lambda text: [int(text)], requests, 64, callbacks)

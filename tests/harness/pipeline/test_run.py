@@ -93,6 +93,10 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
         # 2 (key and value) * 4 layers * 2 KV heads * head_dim 32 * 4 bytes
         assert variant["serving"]["kv_bytes_per_token"] == 2048
     assert (folder / pruned["checkpoint"] / "config.json").exists()
+    same, far = (variant["eval"]["mini_math"]["kl_to_dense"] for variant in run["variants"])
+    assert (same["nats_per_token"], same["agreement"], same["n"]) == (0, 1, 24)
+    assert far["nats_per_token"] > 0 and far["agreement"] < 1 and far["tokens"] == same["tokens"]
+    assert pruned["eval"]["mini_facts"]["kl_to_dense"] is None, "on the target's prompts alone"
 
 
 def test_the_embedded_model_does_its_tasks(whole: tuple[Path, dict[str, Any]]) -> None:

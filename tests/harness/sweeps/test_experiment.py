@@ -88,6 +88,10 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     assert masks["mini_math"] == [*masks["mini_facts"], "random-0.3-seed0"] and len(masks["mini_facts"]) == 2
     assert set(run["sweep"]["outcomes"]["random-0.3-seed0"]) == {"mini_math"}, "on the target alone"
     assert mismatches(run)[1] == []
+    distance = {v["name"]: v["eval"]["mini_math"]["kl_to_dense"] for v in run["variants"]}
+    assert (distance["dense"]["nats_per_token"], distance["dense"]["agreement"]) == (0, 1)
+    refitted, reverse = (distance[name]["nats_per_token"] for name in ("selective-rms-refit-0.3", "reverse-S-0.3"))
+    assert 0 < refitted < reverse and distance["dense-recovered"]["nats_per_token"] > 0
     smd = run["variants"][1]
     assert smd["checkpoint"] == "arms/selective-S-0.3/checkpoint" and run["variants"][2]["checkpoint"] is None
     size = (folder / smd["checkpoint"] / "model.safetensors").stat().st_size
