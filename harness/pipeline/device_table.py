@@ -16,8 +16,8 @@ from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides
 from harness.models import registry
+from harness.pipeline.arms import plan_request
 from harness.pipeline.named_tasks import task_names
-from harness.pipeline.resolve import plan_request
 from harness.serving.roofline import (
     Device,
     decode_work,

@@ -12,7 +12,7 @@ from harness.core.types.pruning import NeuronScores
 from harness.core.written_folder import check_replaceable
 from harness.models import registry
 from harness.models.recorded import locate_given
-from harness.pipeline.resolve import alignment_of
+from harness.pipeline.arms import alignment_of
 from pruning.checkpoint import ModelFolder
 from pruning.elastic import (
     Order,

@@ -23,7 +23,8 @@ from harness.evaluation.forecast import Forecast, fit, forecast, read_grid
 from harness.evaluation.kl_to_dense import kl_to_dense, own_answers
 from harness.evaluation.lm_eval_requests import VariantEval, capture_requests
 from harness.pipeline import stages
-from harness.pipeline.resolve import ResolvedRun, make_arm, resolve
+from harness.pipeline.arms import make_arm
+from harness.pipeline.resolve import ResolvedRun, resolve
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import eval_file

@@ -7,20 +7,21 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.settings import RunConfig
 from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
-from harness.core.labels import arm_label, asked_and_done, ratio_label
+from harness.core.labels import asked_and_done
 from harness.core.types.goal import Goal
-from harness.core.types.pruning import Method, ModelShape, StructureName
+from harness.core.types.pruning import ModelShape, StructureName
 from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import check_fits
 from harness.models import registry
+from harness.pipeline.arms import Arm, make_arm
 from harness.pipeline.named_tasks import (
     check_metric_choices,
     named_task,
@@ -30,21 +31,17 @@ from harness.pipeline.named_tasks import (
 )
 from harness.pipeline.scoring import CalibrationRequest, ScoreRequest
 from harness.training.examples import check_data
-from pruning.checkpoint import check_uniform_width, read_config
-from pruning.families import FAMILIES, check_nonuniform, widths_of
+from pruning.checkpoint import read_config
+from pruning.families import widths_of
 from pruning.plan import (
     CONTRIBUTION,
-    PlanRequest,
-    check_request,
-    choose_metric,
-    default_alignment,
     real_ratio,
     uniform_width,
     why_rounded,
 )
 from pruning.record import read_record
 from pruning.scores import check_metric
-from pruning.structures import check_structure, count_of
+from pruning.structures import count_of
 from tasks.data import check_code_files, trusting
 from tasks.registry import is_task, training_items
 from tasks.task import Task
@@ -71,17 +68,6 @@ _GRID = (
     "stop_at_eos",
     "preset",
 )
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A pruned variant of the model: its name, such as selective-rms-0.2, what is removed, and its name without ratio
-    and seed.
-    """
-
-    name: str
-    request: PlanRequest
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -342,68 +328,6 @@ def _widths(name: str, shape: ModelShape) -> tuple[int, ...]:
     """The FFN width of every layer, as far as it can be known without the model's folder."""
     here = not shape.uniform and Path(name).is_dir()
     return widths_of(read_config(Path(name))) if here else (shape.intermediate_size,)
-
-
-def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
-    """Raises UsageError for a model that cannot be pruned again, and for a plan that cannot be made of it."""
-    check_uniform_width(shape, config.model)
-    check_structure(config.structure, shape)
-    whole = count_of(config.structure, shape)
-    request = plan_request(config, whole, method)
-    check_request(request, whole)
-    if request.allocation != "uniform":
-        check_nonuniform(FAMILIES[shape.model_type])
-    kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)
-    kind = kind if config.structure == "neuron" else f"{config.structure}-{kind}"
-    ratio = ratio_label(config.ratio, real_ratio(request, whole))
-    return Arm(f"{kind}-{ratio}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
-
-
-def plan_request(config: RunConfig, whole: int, method: str | None = None) -> PlanRequest:
-    """whole: of what the ratio is a share, such as intermediate_size. `method` None: the one of `config`. Of the other
-    arms, what was asked about metric and re-fitting does not hold, but for a reverse arm's metric.
-    """
-    own = method in (None, config.method)
-    chosen: Method = config.method if own else cast(Method, method)
-    shared = own or (chosen == "reverse" and config.metric != "best")
-    metric, compensated = choose_metric(
-        chosen, config.metric if shared else None, config.compensate if own else False, config.structure
-    )
-    return PlanRequest(
-        ratio=config.ratio,
-        method=chosen,
-        metric=metric,
-        seed=config.seed,
-        alignment=alignment_of(config, whole) if config.structure == "neuron" else _alignment_of_heads(config),
-        structure=config.structure,
-        allocation=config.allocation if own or chosen != "random" else "uniform",
-        min_width=config.min_width,
-        protect=config.protect,
-        compensated=compensated,
-        sequential=config.sequential and own,
-    )
-
-
-def _alignment_of_heads(config: RunConfig) -> int:
-    """What numbers of KV groups are multiples of, so that the GPUs can divide them."""
-    return config.align or config.tensor_parallel
-
-
-def alignment_of(config: RunConfig, intermediate_size: int) -> int:
-    """What FFN widths are multiples of; raises UsageError for one that the GPUs cannot divide."""
-    least = default_alignment(intermediate_size) * config.tensor_parallel
-    if config.align and config.align % config.tensor_parallel:
-        raise UsageError(
-            f"--align {config.align} is not a multiple of --tensor-parallel {config.tensor_parallel}, and vLLM could "
-            f"not divide the pruned widths; give --align {least}"
-        )
-    return config.align or least
-
-
-def check_neurons(config: RunConfig, command: str) -> None:
-    """Raises UsageError for a command that knows neurons alone."""
-    if config.structure != "neuron":
-        raise UsageError(f"`harness {command}` removes FFN neurons, not each {config.structure}; use `harness run`")
 
 
 def check_tasks(tasks: Sequence[Task], shape: ModelShape, trust_data: bool) -> None:

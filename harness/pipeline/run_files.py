@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.pipeline.resolve import Arm, ResolvedRun
+from harness.pipeline.arms import Arm
+from harness.pipeline.resolve import ResolvedRun
 
 
 def scores_file(run: Path) -> Path:

@@ -22,7 +22,8 @@ from harness.engine.vllm_engine import Engines, engines_for
 from harness.evaluation.evaluate import evaluate as evaluate_tasks
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
-from harness.pipeline.resolve import Arm, ResolvedRun, recovered_name
+from harness.pipeline.arms import Arm
+from harness.pipeline.resolve import ResolvedRun, recovered_name
 from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_files import (
     calibration_file,

@@ -18,8 +18,9 @@ from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.pipeline import stages
+from harness.pipeline.arms import Arm
 from harness.pipeline.collect import collect
-from harness.pipeline.resolve import DENSE, Arm
+from harness.pipeline.resolve import DENSE
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import eval_file

@@ -12,17 +12,9 @@ from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
 from harness.models import registry
+from harness.pipeline.arms import Arm, alignment_of, check_neurons, make_arm
 from harness.pipeline.named_tasks import task_names
-from harness.pipeline.resolve import (
-    DENSE,
-    Arm,
-    ResolvedRun,
-    alignment_of,
-    check_neurons,
-    make_arm,
-    read_items,
-    tasks_and_shape,
-)
+from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
 from pruning.plan import pruned_width, real_ratio, uniform_width
 
 RANDOM, MATCHED = "random", "matched"

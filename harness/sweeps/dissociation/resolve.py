@@ -9,8 +9,9 @@ from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.engine.devices import check_gpus
 from harness.models import registry
+from harness.pipeline.arms import check_neurons
 from harness.pipeline.data_check import check_data
-from harness.pipeline.resolve import DENSE, ResolvedRun, check_neurons, read_items, tasks_and_shape
+from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
 from pruning.checkpoint import check_uniform_width

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.run_directory import check_run_directory
+from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import estimated_seconds, scoring_place, time_text
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.goal.conditions import least_bound
@@ -61,6 +62,7 @@ def forecast_search(spec: ResolvedRun, out: Path | None = None) -> SearchForecas
     """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
     default.
     """
+    check_data(spec)
     check_run_directory(out or spec.default_out)
     assert spec.goal is not None
     space = search_space(spec)

@@ -21,8 +21,9 @@ from harness.core.types.run import RunResult
 from harness.engine.devices import device_name
 from harness.evaluation.paired import read_correct
 from harness.pipeline import stages
+from harness.pipeline.arms import Arm
 from harness.pipeline.collect import collect
-from harness.pipeline.resolve import DENSE, Arm
+from harness.pipeline.resolve import DENSE
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import eval_file, samples_folder, serving_file

@@ -13,7 +13,8 @@ from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides, check_gpus
 from harness.models import registry
-from harness.pipeline.resolve import DENSE, Arm, ResolvedRun, alignment_of, make_arm, read_items, tasks_and_shape
+from harness.pipeline.arms import Arm, alignment_of, make_arm
+from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
 from harness.serving.roofline import find_device
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.conditions import LEVEL, least_bound, least_items, size_conditions
