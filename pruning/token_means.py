@@ -66,10 +66,28 @@ def _compiled() -> Callable[[Any, Any, Any], None]:
     """Compiled in this process, in half a second: Numba's cache on disk needs a folder that can be written."""
     import numba
 
+    _hide_special_names()
     compiled: Callable[[Any, Any, Any], None] = numba.njit(
         "void(float32[:, :, ::1], float32[:, ::1], float32[:, :, ::1])", nogil=True, fastmath={"contract", "nsz"}
     )(_add)
     return compiled
+
+
+def _hide_special_names() -> None:
+    """llvmlite's library object takes any name for a function, __dict__ too. vLLM 0.32 reads the __dict__ of all that is
+    in any module where an engine starts in the process, and would stop at it.
+    """
+    from llvmlite.binding import ffi
+
+    library = type(ffi.lib)
+    function_of = library.__getattr__
+
+    def attribute(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return function_of(self, name)
+
+    library.__getattr__ = attribute
 
 
 def _add(h: Any, weights: Any, found: Any) -> None:

@@ -31,10 +31,10 @@ from harness.cli.options import (
 )
 from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
 from harness.cli.restart import restart_preloaded
-from harness.core.types.pruning import PruningPlan
 
 if TYPE_CHECKING:
     from harness.config.settings import RunConfig
+    from harness.core.types.pruning import PruningPlan
 
 PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", "threads")  # what `harness plan --predict` measures with
 

@@ -185,7 +185,11 @@ def _out_row(answer: Answer, record: SampleRecord) -> dict[str, Any]:
 
 def _summary(task: Task, records: Sequence[SampleRecord], counts: FileCounts) -> GradeSummary:
     result = asdict(summarise(task.metric, records, seconds=0.0, samples=""))
-    shared = {key: value for key, value in result.items() if key not in ("seconds", "samples", "filter", "metrics")}
+    shared = {
+        key: value
+        for key, value in result.items()
+        if key not in ("seconds", "samples", "filter", "metrics", "kl_to_dense")
+    }
     contained = sandbox.confinement().mode if task.kind == "code" else None
     return GradeSummary(task=task.name, accuracy=result["value"], sandbox=contained, file=counts, **shared)
 

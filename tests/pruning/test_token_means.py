@@ -42,3 +42,10 @@ def test_an_activation_that_is_not_finite_is_seen(bad: float) -> None:
     h[0, 1, 1] = bad
     found = token_means(h, torch.full((1, 1, 3), 1 / 3)).numpy()
     assert np.isfinite(found[:, 0, 0]).all() and not np.isfinite(found[:3, 0, 1]).any()
+
+
+def test_vllm_still_starts_in_a_process_that_has_scored() -> None:
+    """It goes through every object of every module; this one raised AttributeError."""
+    dispatcher = pytest.importorskip("vllm.triton_utils.dispatcher")
+    token_means(torch.ones(1, 2, 3), torch.ones(1, 1, 2))
+    dispatcher._rebind_kernels([])

@@ -20,7 +20,7 @@ from harness.evaluation.lm_eval_requests import EvalSpec, capture_requests
 from pruning.checkpoint import open_model
 from pruning.export import export
 from pruning.loader import load_pruned
-from pruning.plan import load_plan, save_plan
+from pruning.plan_file import load_plan, save_plan
 from tasks.registry import find_task
 from tests.support.models import TINY_MATH
 from tests.support.pruned import plan_keeping
