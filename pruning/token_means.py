@@ -74,8 +74,8 @@ def _compiled() -> Callable[[Any, Any, Any], None]:
 
 
 def _hide_special_names() -> None:
-    """llvmlite's library object takes any name for a function, __dict__ too. vLLM 0.32 reads the __dict__ of all that is
-    in any module where an engine starts in the process, and would stop at it.
+    """llvmlite's library object takes any name for a function, __dict__ too. An engine of vLLM 0.32 that starts in this
+    process reads the __dict__ of everything in any module, and would stop at it.
     """
     from llvmlite.binding import ffi
 

@@ -160,7 +160,11 @@ def test_stage_by_stage_gives_what_a_run_gives(tmp_path: Path) -> None:
     for file in ("model.safetensors", "config.json"):
         assert (made / file).read_bytes() == (checkpoint.path / file).read_bytes()
     assert checkpoint.parameters == run.variants[1].parameters
-    same = {"seconds": 0.0, "samples": ""}
+    same: dict[str, Any] = {
+        "seconds": 0.0,
+        "samples": "",
+        "kl_to_dense": None,
+    }
     assert replace(result, **same) == replace(run.variants[1].eval["mini_math"], **same)
     assert document(h.load_run(run.folder)) == document(run)
 

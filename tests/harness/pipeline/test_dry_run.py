@@ -111,7 +111,8 @@ def test_second_moments_and_their_inverses_take_time_too(monkeypatch: pytest.Mon
 )
 def test_the_forecast_of_other_structures(structure: str, kept: dict[str, int]) -> None:
     """SmolLM2-135M: 9 query heads on 3 KV heads in 30 layers. The parameters are those of a config with fewer."""
-    config = load_config(None, {"model": "smollm2-135m", "structure": structure, "ratio": 1 / 3})
+    model_of = {"model": "smollm2-135m", "task": ["mini_math"], "structure": structure}
+    config = load_config(None, {**model_of, "ratio": 1 / 3})
     spec = resolve(config)
     found, model = forecast(spec), find_model("smollm2-135m")
     assert model is not None and model.config is not None
@@ -120,8 +121,8 @@ def test_the_forecast_of_other_structures(structure: str, kept: dict[str, int]) 
     assert found.pruned_kv_bytes_per_token == fewer.kv_bytes_per_token == found.kv_bytes_per_token * 2 // 3
     rows = dict(forecast_table(found).rows)
     assert rows["KV cache"] == f"{found.kv_bytes_per_token:,} -> {fewer.kv_bytes_per_token:,} bytes per token"
-    assert rows["would write to"].startswith(f"runs/smollm2-135m-gsm8k_boxed-{structure}-selective-")
+    assert rows["would write to"].startswith(f"runs/smollm2-135m-mini_math-{structure}-selective-")
     assert found.intermediate_size == Change(1536, 1536) and spec.rounded is None
-    again = resolve(load_config(None, {"model": "smollm2-135m", "structure": structure, "ratio": 0.1}))
+    again = resolve(load_config(None, {**model_of, "ratio": 0.1}))
     said = {"kv_group": "asked 10 %, doing 33.3 %: a layer has 3 KV groups", "layer": None}
     assert again.rounded == said[structure]

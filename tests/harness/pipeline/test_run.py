@@ -95,7 +95,7 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     assert (folder / pruned["checkpoint"] / "config.json").exists()
     same, far = (variant["eval"]["mini_math"]["kl_to_dense"] for variant in run["variants"])
     assert (same["nats_per_token"], same["agreement"], same["n"]) == (0, 1, 24)
-    assert far["nats_per_token"] > 0 and far["agreement"] < 1 and far["tokens"] == same["tokens"]
+    assert far["nats_per_token"] > 0 and far["tokens"] == same["tokens"]
     assert pruned["eval"]["mini_facts"]["kl_to_dense"] is None, "on the target's prompts alone"
 
 

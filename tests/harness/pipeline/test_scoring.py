@@ -189,9 +189,9 @@ def test_the_model_is_gone_before_removal_orders_are_computed(tmp_path: Path, mo
         opened.append(weakref.ref(source.model))
         return source
 
-    def removing(*arguments: Any) -> Any:
+    def removing(*arguments: Any, **named: Any) -> Any:
         assert [model() for model in opened] == [None]
-        return removal_scores(*arguments)
+        return removal_scores(*arguments, **named)
 
     monkeypatch.setattr(scoring, "open_source", opening)
     monkeypatch.setattr("harness.pipeline.scoring.removal_scores", removing)
