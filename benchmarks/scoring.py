@@ -93,21 +93,25 @@ def main(model: str, task: str, samples: int, repeats: int, threads: int) -> Non
             collect(source, calibration, moments=SecondMoments(calibration, 0.0, Path(scratch)))
 
     ways: dict[str, Callable[[], Any]] = {
-        "bare": lambda: bare(loaded, calibration),
         "scoring": lambda: collect(source, calibration),
         "naive": lambda: naive(loaded, calibration),
         "with second moments": with_moments,
     }
-    bare(loaded, calibration)
-    rounds = [{name: seconds(way) for name, way in ways.items()} for _ in range(repeats)]
     click.echo(f"{model}, {len(calibration.items)} prompts, {threads} threads, medians of {repeats}:")
-    for name in ways:
-        ratios = sorted(row[name] / row["bare"] for row in rounds)
-        typical = statistics.median(row[name] for row in rounds)
+    found = {name: _against(lambda: bare(loaded, calibration), way, repeats) for name, way in ways.items()}
+    for name, pairs in found.items():
+        ratios = sorted(way / alone for alone, way in pairs)
+        typical, alone = (statistics.median(pair[number] for pair in pairs) for number in (1, 0))
         click.echo(
-            f"{name}: {typical:.2f} s, {statistics.median(ratios):.3f} of bare ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+            f"{name}: {typical:.2f} s, bare {alone:.2f} s, {statistics.median(ratios):.3f} of bare "
+            f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
         )
-    click.echo(f"naive to scoring: {statistics.median(row['naive'] / row['scoring'] for row in rounds):.2f}")
+
+
+def _against(alone: Callable[[], Any], way: Callable[[], Any], repeats: int) -> list[tuple[float, float]]:
+    """Seconds of both, one after the other. Each way in rounds of its own: what one allocates slows the next."""
+    alone(), way()
+    return [(seconds(alone), seconds(way)) for _ in range(repeats)]
 
 
 if __name__ == "__main__":
