@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 
-from harness.core.progress import say
-
 _SECONDS = 10.0
 
 
@@ -22,6 +20,8 @@ def only_cache_without_hub() -> None:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)
     except Exception as error:  # of the HTTP library: no name, no route, no answer in time, a proxy that refuses
         import datasets
+
+        from harness.core.progress import say  # rich, which draws a random number where it is imported
 
         say(f"The Hub does not answer ({type(error).__name__}); only what is in its cache is used")
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True

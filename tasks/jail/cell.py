@@ -24,8 +24,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from tasks.jail.confinement import ENVIRONMENT, Confinement
-from tasks.jail.server import PROOF, PROOFS
-from tasks.jail.values import dumps, unpack
+from tasks.jail.values import PROOF, PROOFS, dumps, unpack
 
 _START_S = 20.0
 _LONGEST_REPLY = 8 << 20  # bytes of one line; values.py keeps honest ones below

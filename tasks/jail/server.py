@@ -27,10 +27,8 @@ from tasks.jail.filters import candidate_filter, restrict, server_filter
 from tasks.jail.folder import empty, is_over
 from tasks.jail.kernel import die_with_parent, drop_capabilities, hide
 from tasks.jail.landlock import only
-from tasks.jail.values import TooLarge, dumps, unpack
+from tasks.jail.values import PROOF, PROOFS, TooLarge, dumps, unpack
 
-PROOF = 32  # bytes
-PROOFS = 1024 * PROOF
 DESCRIPTOR_SPACE = socket.CMSG_LEN(4)
 REPORT = b'{"signal": %d, "cpu_s": %f, "full": %d}\n'
 READ = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # (text, start) -> (value, end)

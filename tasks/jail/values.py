@@ -15,6 +15,8 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 DEPTH, NODES, TEXT = 200, 200_000, 1 << 20  # limits of one value: nesting, parts, characters of JSON
+PROOF = 32  # bytes of a word that nobody but the server can say: tasks/jail/server.py
+PROOFS = 1024 * PROOF
 _LONGEST_PLAIN_INT = 8192  # bits; decimal text of longer ones is refused by Python
 _TYPES: dict[str, type] = {
     kind.__name__: kind for kind in (bool, int, float, str, bytes, complex, list, tuple, set, frozenset, dict)
