@@ -80,19 +80,19 @@ def worked_examples(task: Any, known: Sequence[Document], tested: Set[str], chat
         own = words(item_text(task, item))
         others = [doc for text, doc in pool if text != own]
         drawn = sampler.replace_df(others).sample(min(count, len(others))) if others else []
-        return tuple(turn for doc in drawn for turn in _turns(task, doc, form, chat))
+        return tuple(message for doc in drawn for message in _messages(task, doc, form, chat))
 
     return draw
 
 
-def _turns(task: Any, doc: Document, form: Any, chat: bool) -> Shots:
+def _messages(task: Any, doc: Document, form: Any, chat: bool) -> Shots:
     """A worked example as lm-eval writes it."""
     how, (question, answer) = task.fewshot_cfg, pair(task, doc, form)
-    turns = task.build_qa_turn(
+    messages = task.build_qa_turn(
         q=question,
         a=answer,
         gen_prefix=task.resolve_field(doc, how.gen_prefix),
         tgt_delim=how.target_delimiter,
         few_delim=how.fewshot_delimiter,
     )
-    return tuple((turn.role, turn.content if chat else turn.to_text()) for turn in turns)
+    return tuple((message.role, message.content if chat else message.to_text()) for message in messages)

@@ -23,7 +23,7 @@ def parse_count(value: Any) -> Any:
         return value
     found = _COUNT.fullmatch(value.strip())
     if found is None:
-        raise ValueError(f"{value!r} is no number of parameters; give one like 6B, 1.5B or 135M")
+        raise ValueError(f"{value!r} is not a parameter count; give one like 6B, 1.5B or 135M")
     return round(float(found[1]) * _UNITS[found[2].upper()])
 
 

@@ -185,9 +185,9 @@ def prompt_text(tokenizer: Any, example: Example, chat: ChatFormat | None) -> st
     """The prompt as the evaluation gives it to the model: in the chat template, or plain."""
     if chat is None:
         return "".join((example.system, *(text for _, text in example.shots), example.prompt))
-    turns = [("system", example.system)] if example.system else []
-    turns += [*example.shots, ("user", example.prompt)]
-    return chat.render(tokenizer, [{"role": role, "content": text} for role, text in turns])
+    messages = [("system", example.system)] if example.system else []
+    messages += [*example.shots, ("user", example.prompt)]
+    return chat.render(tokenizer, [{"role": role, "content": text} for role, text in messages])
 
 
 def prompt_ids(tokenizer: Any, example: Example, chat: ChatFormat | None) -> list[int]:

@@ -173,3 +173,9 @@ def made_metadata(file: Path) -> dict[str, str]:
 
     with safe_open(file, "np") as opened:
         return dict(opened.metadata())
+
+
+def test_scores_of_another_structure_are_refused(random_model: Path) -> None:
+    scores = replace(scores_of(random_model), structure="kv_group")
+    with pytest.raises(UsageError, match="the scores are of each kv_group"):
+        order_of(scores, PlanRequest(0.0, "selective", "smd", 7, 16))

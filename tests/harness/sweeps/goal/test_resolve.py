@@ -114,7 +114,7 @@ def test_counts_are_read_as_they_are_written() -> None:
         512,
         7,
     ]
-    with pytest.raises(UsageError, match="--params: 'six' is no number of parameters"):
+    with pytest.raises(UsageError, match="--params: 'six' is not a parameter count"):
         load_config(None, {"params": "six"})
 
 
