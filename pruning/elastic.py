@@ -107,8 +107,8 @@ class Order:
 def order_of(scores: NeuronScores, request: PlanRequest) -> Order:
     """The order that scores give by the request's method, metric and seed.
 
-    Raises UsageError for a method that keeps other neurons at each width, and for scores of another structure or without
-    the metric.
+    Raises UsageError for a method that keeps other neurons at each width, and for scores of another structure or
+    without the metric.
     """
     if scores.structure != "neuron":
         raise UsageError(f"an elastic folder is of FFN neurons, and the scores are of each {scores.structure}")
