@@ -46,6 +46,30 @@ class ResponseCallbacks:
             answer.verdict = self.submit(request.doc, answer)
 
 
+class _Prompts:
+    """The half of a TemplateLM that concerns text and token ids."""
+
+    def __init__(self, tokenizer: Any, chat: ChatFormat | None) -> None:
+        self.tokenizer, self.chat = tokenizer, chat
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without context is conditioned on."""
+        start = self.tokenizer.bos_token_id
+        return self.eot_token_id if start is None else int(start)
+
+    def tok_encode(self, string: str, **_: Any) -> Ids:
+        return list(self.tokenizer(string, add_special_tokens=self.chat is None)["input_ids"])
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        assert self.chat is not None, "lm-eval formats a chat only where there is a template"
+        return self.chat.render(self.tokenizer, chat_history, add_generation_prompt, not add_generation_prompt)
+
+
 def make_language_model(
     llm: Any, max_model_len: int, chat: ChatFormat | None, callbacks: ResponseCallbacks = ResponseCallbacks()
 ) -> Any:
@@ -59,37 +83,20 @@ def make_language_model(
     """
     from lm_eval.api.model import TemplateLM
 
-    class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
+    class EngineLM(_Prompts, TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         tokenizer_name = "engine"
 
         def __init__(self) -> None:
-            super().__init__()
-            self.tokenizer = llm.get_tokenizer()
-
-        @property
-        def eot_token_id(self) -> int:
-            return int(self.tokenizer.eos_token_id)
-
-        def tok_encode(self, string: str, **_: Any) -> list[int]:
-            return list(self.tokenizer(string, add_special_tokens=chat is None)["input_ids"])
-
-        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            assert chat is not None, "lm-eval formats a chat only where there is a template"
-            return chat.render(self.tokenizer, chat_history, add_generation_prompt, not add_generation_prompt)
+            TemplateLM.__init__(self)
+            _Prompts.__init__(self, llm.get_tokenizer(), chat)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
             return answer_requests(llm, self.tok_encode, requests, max_model_len, callbacks, chat)
 
-        @property
-        def prefix_token_id(self) -> int:
-            """What a text without context is conditioned on."""
-            start = self.tokenizer.bos_token_id
-            return self.eot_token_id if start is None else int(start)
-
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
             return list(super().loglikelihood(requests, disable_tqdm))
 
-        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        def _encode_pair(self, context: str, continuation: str) -> tuple[Ids, Ids]:
             """A given answer follows reasoning that is closed."""
             closing, _ = follow_prompt(context, "", chat.before_answer) if chat else ("", "")
             context_ids, answer_ids = super()._encode_pair(context + closing, continuation)

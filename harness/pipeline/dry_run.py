@@ -251,7 +251,7 @@ def estimated_seconds(spec: ResolvedRun) -> float | None:
         if torch.cuda.is_available():
             return None
     scored = 3 * spec.config.calibration_samples * _TOKENS_PER_PROMPT if spec.arms else 0
-    items = {task.name: min(task.items, spec.config.limit or task.items) for task in spec.tasks}
+    items = {task.name: spec.items_of(task) for task in spec.tasks}
     tokens = [items[task.name] * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks]
     answered = len(spec.variants) * sum(tokens) + len(spec.masks) * tokens[0]
     recovery = recovery_cost(spec)

@@ -98,6 +98,12 @@ class ResolvedRun:
     def target(self) -> Task:
         return self.tasks[0]
 
+    def items_of(self, task: Task) -> int:
+        """How many items of a task are asked."""
+        if self.items and task is self.target:
+            return len(self.items)
+        return min(task.items, self.config.limit or task.items)
+
     @property
     def width(self) -> int:
         """Of every layer of an arm, where all layers have the same."""
@@ -252,6 +258,22 @@ def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
         recovered=recovered,
         served=(),
         items=read_items(config.items, tasks[0]),
+    )
+
+
+def without_arms(config: RunConfig, tasks: tuple[Task, ...], shape: ModelShape) -> ResolvedRun:
+    """The model as it was given, for commands whose variants follow from what they find."""
+    return ResolvedRun(
+        config=config,
+        model=registry.model_id(config.model, tasks[0].kind),
+        tasks=tasks,
+        shape=shape,
+        base=DENSE,
+        arms=(),
+        recovered=(),
+        served=(),
+        items=read_items(config.items, tasks[0]),
+        exported=(),
     )
 
 

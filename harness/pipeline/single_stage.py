@@ -31,7 +31,7 @@ from harness.engine.devices import check_divides, check_gpus, device_name
 from harness.engine.engine_facts import engine_facts
 from harness.engine.engine_settings import engine_settings
 from harness.engine.library_settings import library_settings
-from harness.engine.memory_budget import with_kv_cache
+from harness.engine.memory_budget import EngineSettings, with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -277,41 +277,51 @@ def serving_checkpoint(
         UsageError: the address cannot be used, or one of vLLM's own options is not allowed.
         MeasurementError: the server does not start.
     """
-    address, extra = options.address, options.extra
-    allowed = allowed_options(extra)  # before a model is looked for
-    server.check_address(address)
+    model = _served_model(config, options, out)
+    command = command and redacted(command, options.address.api_key)
+    row, settings = _row(config.model, model, out), _server_settings(config, model, options)
+    with (
+        library_settings(config.threads),
+        _opened("serving", out, config, [model], fresh, command) as directory,
+        _started(model, row.name, settings, options, out / "server.log") as running,
+    ):
+        serving = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
+        forecast = {} if options.extra else serving.forecast  # the formulas do not know vLLM's own options
+        measured = replace(row, serving=replace(serving, prompts=None, forecast=forecast))
+        _finish(directory, config.model, task_names(config)[0], [measured], None, (), serving.engine)
+        yield running
+
+
+def _served_model(config: RunConfig, options: server.ServerOptions, out: Path) -> ModelFolder:
+    """The model, after every check that comes before the run directory is changed."""
+    allowed = allowed_options(options.extra)  # before a model is looked for
+    server.check_address(options.address)
     check_run_directory(out)
     check_gpus(config.tensor_parallel)
-    command = command and redacted(command, address.api_key)
     model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
     check_divides(config.model, model.shape, model.widths, config.tensor_parallel)
     check_adapters(model, allowed)
-    row = _row(config.model, model, out)
-    whole = model.shape.max_position_embeddings
-    longest = options.max_model_len or (whole if device_name() == "cuda" else longest_context(model))
-    settings = with_kv_cache(model, engine_settings(config, longest))
-    if device_name() == "cuda":
-        settings = replace(settings, kv_cache_bytes=None)  # the whole device, by vLLM's own count
-    with library_settings(config.threads), _opened("serving", out, config, [model], fresh, command) as directory:
-        say(shlex.join(server.command(model, row.name, settings, address, extra)))
-        with ExitStack() as stack:
-            with progress_bar("Starting vLLM's server"):
-                running = stack.enter_context(
-                    server.running(model, row.name, settings, address, out / "server.log", extra)
-                )
-            serving = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
-            forecast = {} if extra else serving.forecast  # the formulas do not know vLLM's own options
-            serving = replace(serving, prompts=None, forecast=forecast)
-            _finish(
-                directory,
-                config.model,
-                task_names(config)[0],
-                [replace(row, serving=serving)],
-                None,
-                (),
-                serving.engine,
-            )
-            yield running
+    return model
+
+
+def _server_settings(config: RunConfig, model: ModelFolder, options: server.ServerOptions) -> EngineSettings:
+    """On a GPU the cache takes what vLLM finds free; on a CPU as much as all sequences need."""
+    on_gpu = device_name() == "cuda"
+    longest = options.max_model_len or (model.shape.max_position_embeddings if on_gpu else longest_context(model))
+    settings = engine_settings(config, longest)
+    return replace(settings, kv_cache_bytes=None) if on_gpu else with_kv_cache(model, settings)
+
+
+@contextmanager
+def _started(
+    model: ModelFolder, name: str, settings: EngineSettings, options: server.ServerOptions, log: Path
+) -> Iterator[server.Server]:
+    """The server once it is ready; its command line is said first."""
+    say(shlex.join(server.command(model, name, settings, options.address, options.extra)))
+    with ExitStack() as stack:
+        with progress_bar("Starting vLLM's server"):
+            running = stack.enter_context(server.running(model, name, settings, options.address, log, options.extra))
+        yield running
 
 
 def apart(named: Sequence[tuple[str, _Model]]) -> dict[str, _Model]:

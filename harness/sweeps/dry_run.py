@@ -98,8 +98,7 @@ def _power(spec: ResolvedRun) -> Iterator[tuple[str, tuple[float, float | None]]
     margin = spec.config.sweep.margin
     for task in spec.tasks:
         if has_right_answers(task.metric):
-            chosen = len(spec.items) if spec.items and task is spec.target else spec.config.limit or task.items
-            n = min(task.items, chosen)
+            n = spec.items_of(task)
             yield task.name, (mcnemar_power(n, margin, min(1.0, 2 * margin)), planned_loss(n, margin))
 
 

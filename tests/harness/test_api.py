@@ -146,6 +146,7 @@ def test_scores_that_are_in_no_file_can_be_planned_with_but_not_refitted(tmp_pat
         h.plan(scores, metric="best", align=1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stage_by_stage_gives_what_a_run_gives(tmp_path: Path) -> None:
     small: dict[str, Any] = {"calibration_samples": 8, "threads": 1}

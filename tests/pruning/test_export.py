@@ -26,6 +26,7 @@ from pruning.families import FAMILIES, shape_of
 from pruning.plan_file import save_plan
 from pruning.record import read_record
 from pruning.side_files import is_ours
+from tests.support.families import with_both_heads
 from tests.support.models import build_model, plain
 from tests.support.pruned import masked_logits, plan_for, plan_keeping
 
@@ -37,8 +38,7 @@ def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
         return plain(folder, dtype=torch.float32, attn_implementation="eager")(ids).logits
 
 
-@pytest.mark.parametrize("model_type", sorted(FAMILIES))
-@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize(("model_type", "tie"), with_both_heads(sorted(FAMILIES)))
 def test_pruned_equals_masked(model_type: str, tie: bool, tmp_path: Path) -> None:
     folder = build_model(model_type, tmp_path / "dense", tie=tie, shard_size="200KB")
     plan = plan_for(folder)

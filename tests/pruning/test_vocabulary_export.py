@@ -25,6 +25,7 @@ from pruning.plan_file import load_plan, save_plan
 from pruning.record import read_record
 from pruning.vocabulary import choose_tokens
 from pruning.vocabulary_files import read_tokenizer, required_rows
+from tests.support.families import with_both_heads
 from tests.support.models import build_model, plain
 from tests.support.pruned import compensated, masked_logits, plan_for
 
@@ -46,8 +47,9 @@ def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
         return plain(folder, dtype=torch.float32, attn_implementation="eager")(ids).logits
 
 
-@pytest.mark.parametrize("model_type", sorted(name for name, family in FAMILIES.items() if not family.tower))
-@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize(
+    ("model_type", "tie"), with_both_heads(sorted(name for name, family in FAMILIES.items() if not family.tower))
+)
 def test_rows_and_neurons_go_in_one_plan(model_type: str, tie: bool, tmp_path: Path) -> None:
     folder = build_model(model_type, tmp_path / "dense", tie=tie, shard_size="200KB")
     plan = trimmed(plan_for(folder), folder)

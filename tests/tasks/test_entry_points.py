@@ -93,6 +93,7 @@ def test_a_metric_gives_a_number_for_each_neuron(monkeypatch: pytest.MonkeyPatch
             score(stats, ["wrong"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_metric_and_a_family_of_another_package(installed: Path) -> None:
     """A checkpoint that we do not know is scored by a metric that we do not know; ours are those of the package."""

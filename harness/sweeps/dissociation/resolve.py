@@ -11,7 +11,7 @@ from harness.engine.devices import check_gpus
 from harness.models import registry
 from harness.pipeline.arms import check_neurons
 from harness.pipeline.data_check import check_data
-from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
+from harness.pipeline.resolve import ResolvedRun, tasks_and_shape, without_arms
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
 from pruning.checkpoint import check_uniform_width
@@ -44,18 +44,7 @@ def resolve_dissociation(config: RunConfig, chat: bool = True) -> ResolvedRun:
             f"ratio {config.ratio:g} is {count} of {shape.intermediate_size} neurons; each needs another one as its "
             f"match, so that a --ratio of at most {_MOST:g} can be taken, and of at least one neuron"
         )
-    return ResolvedRun(
-        config=config,
-        model=registry.model_id(config.model, tasks[0].kind),
-        tasks=tasks,
-        shape=shape,
-        base=DENSE,
-        arms=(),
-        recovered=(),
-        served=(),
-        items=read_items(config.items, tasks[0]),
-        exported=(),
-    )
+    return without_arms(config, tasks, shape)
 
 
 def set_request(spec: ResolvedRun) -> SetRequest:
@@ -103,9 +92,6 @@ def forecast(spec: ResolvedRun, out: Path | None) -> DissociationForecast:
     fewer = sum(samples < request.samples for samples in SAMPLES)
     alone = tasks * (len(MATCHED) * request.matched_sets + fewer)
     everywhere = tasks * (tasks * seeds + _SINGLE + OTHERS + doses + len(FACTORS)) + request.random_sets
-    limits = {task.name: min(task.items, spec.config.limit or task.items) for task in spec.tasks}
-    if spec.items:
-        limits[spec.target.name] = len(spec.items)
     return DissociationForecast(
         model=spec.model,
         task=request.tasks,
@@ -113,7 +99,7 @@ def forecast(spec: ResolvedRun, out: Path | None) -> DissociationForecast:
         intermediate_size=request.size,
         interventions=alone + everywhere,
         evaluations=alone + tasks * (everywhere + 1),
-        items=limits,
+        items={task.name: spec.items_of(task) for task in spec.tasks},
         out=str(out or default_out(spec)),
     )
 

@@ -11,7 +11,7 @@ from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import estimated_seconds, scoring_place, time_text
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.goal.conditions import least_bound
-from harness.sweeps.goal.resolve import items_of, limited_tasks, search_space
+from harness.sweeps.goal.resolve import limited_tasks, search_space
 from harness.sweeps.goal.search import most_calls
 from pruning.placement import Placement
 from reports.figures import count_text, percent
@@ -81,7 +81,7 @@ def forecast_search(spec: ResolvedRun, out: Path | None = None) -> SearchForecas
         parameters=(spec.shape.narrowed(lowest).parameters, spec.shape.narrowed(highest).parameters),
         looks=space.looks,
         level=space.level,
-        shown={task.name: least_bound(items_of(spec, task), space.level) for task in limited_tasks(spec)},
+        shown={task.name: least_bound(spec.items_of(task), space.level) for task in limited_tasks(spec)},
         variants=1 + candidates,
         timed=most_calls(len(space.widths)) + 1 if every else 1,
         scoring=scoring_place(spec),

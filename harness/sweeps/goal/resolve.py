@@ -12,9 +12,8 @@ from harness.core.errors import UsageError
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides, check_gpus
-from harness.models import registry
 from harness.pipeline.arms import Arm, alignment_of, make_arm
-from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
+from harness.pipeline.resolve import DENSE, ResolvedRun, tasks_and_shape, without_arms
 from harness.serving.roofline import find_device
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.conditions import LEVEL, least_bound, least_items, size_conditions
@@ -61,16 +60,9 @@ def resolve_goal(config: RunConfig, chat: bool = True) -> ResolvedRun:
     goal = _goal(config, shape)
     # requests is the goal's then, and the timed repeats have their own
     config = config.model_copy(update={"align": _alignment(config, goal, shape), "requests": _timed(config)})
-    spec = ResolvedRun(
-        config=config,
-        model=registry.model_id(config.model, tasks[0].kind),
-        tasks=tasks,
-        shape=shape,
-        base=DENSE,
-        arms=(),
-        recovered=(),
+    spec = replace(
+        without_arms(config, tasks, shape),
         served=(DENSE,),
-        items=read_items(config.items, tasks[0]),
         exported=(DENSE,),  # one of the same size at most: the model that is found
         goal=goal,
     )
@@ -182,13 +174,6 @@ def limited_tasks(spec: ResolvedRun) -> tuple[Task, ...]:
     return (*targets, *(others if goal.off_target_loss is not None else []))
 
 
-def items_of(spec: ResolvedRun, task: Task) -> int:
-    """How many items of a task are asked."""
-    if spec.items and task is spec.target:
-        return len(spec.items)
-    return min(task.items, spec.config.limit or task.items)
-
-
 def _check_items(spec: ResolvedRun, space: SearchSpace) -> None:
     """Raises UsageError where not even unchanged answers would show a loss within its limit."""
     goal = _of(spec)
@@ -196,7 +181,7 @@ def _check_items(spec: ResolvedRun, space: SearchSpace) -> None:
         name, limit = (
             ("--max-loss", goal.max_loss) if task is spec.target else ("--off-target-loss", goal.off_target_loss)
         )
-        n = items_of(spec, task)
+        n = spec.items_of(task)
         if limit is None or (n > 1 and least_bound(n, space.level) <= limit):
             continue
         enough = least_items(limit, space.level, task.items)

@@ -47,8 +47,9 @@ def greedy(folder: Path, question: str, most: int) -> str:
     return str(tokenizer.decode(made, skip_special_tokens=True))
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("room", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.parametrize("room", [True, False])
 def test_both_answer_every_line_greedily(room: bool, pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [QUESTIONS[0], "", "word " * 5000, QUESTIONS[1]]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))

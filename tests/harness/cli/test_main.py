@@ -289,6 +289,7 @@ def test_a_dry_run_speaks_to_people_too() -> None:
     assert re.search(r"^would write to +runs/tiny-math-mini_math-selective-best-0\.2$", result.stdout, re.MULTILINE)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_score_plan_prune_one_by_one(tmp_path: Path) -> None:
     """The three commands on the embedded model; the paper's S keeps other neurons than the importance does."""

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("structure", "metric", "kv_heads", "layers", "ratio"),
-    [("kv_group", "best", 1, 4, 0.5), ("layer", "rms", 2, 3, 0.25)],
+    [("kv_group", "best", 1, 4, 0.5), pytest.param("layer", "rms", 2, 3, 0.25, marks=pytest.mark.long)],
 )
 def test_from_scores_to_a_checkpoint(
     structure: str, metric: str, kv_heads: int, layers: int, ratio: float, tmp_path: Path

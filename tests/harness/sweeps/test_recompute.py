@@ -132,6 +132,7 @@ def test_a_run_of_todays_code_has_no_mismatch_and_a_changed_figure_is_one(run: d
     assert len(recompute.mismatches(changed)[1]) == 2
 
 
+@pytest.mark.long  # of committed figures alone: no change of the product can fail it
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
 def test_a_committed_example_has_no_mismatch(example: Path) -> None:
