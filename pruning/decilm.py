@@ -40,6 +40,7 @@ _DROPPED = (  # of which the class knows nothing, or which would mean something 
     *("intermediate_sizes", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers"),
     *("rope_theta", "rope_scaling", "auto_map", "bias", "qkv_bias"),
 )
+_ROPE_KEYS = ("rope_parameters", "rope_scaling")
 _FILE = '''"""The configuration of a pruned model, for vLLM's DeciLMForCausalLM. Written by harness-prune."""
 
 from transformers import PretrainedConfig
@@ -97,10 +98,13 @@ def unsayable(config: Mapping[str, Any], shape: ModelShape, layers: Sequence[Lay
     model_type, heads = shape.model_type, shape.num_attention_heads
     if model_type not in _DEFAULTS:
         return f"vLLM's DeciLM class is not a {model_type}, only {', '.join(sorted(_DEFAULTS))}"
-    kinds = config.get("layer_types") or ()
+    kinds = config.get("layer_types") or []
+    kinds = kinds if isinstance(kinds, list) else [kinds]
     slides = config.get("sliding_window") if model_type == "mistral" else config.get("use_sliding_window")
     if slides or any(kind != "full_attention" for kind in kinds):
         return "vLLM's DeciLM class has no sliding window"
+    if bad := [key for key in _ROPE_KEYS if not isinstance(config.get(key) or {}, dict)]:
+        return f"its {bad[0]} is no JSON object"
     if layers[0].skip_attention:
         return "vLLM's DeciLM class needs the attention of the first layer"
     if odd := [layer.kv_heads for layer in layers if not layer.skip_attention and heads % layer.kv_heads]:

@@ -29,7 +29,7 @@ from pruning.plan_file import save_plan
 from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
 from pruning.side_files import copy_side_files, is_ours
-from pruning.structures import check_home, kept_widths
+from pruning.structures import check_home, check_structure, kept_widths
 from pruning.vision_language import with_text_sizes
 from pruning.vocabulary_files import check_vocabulary, with_vocabulary, write_vocabulary
 
@@ -63,11 +63,7 @@ def export(
         UnsupportedModelError: the weights are damaged.
         StorageError: the disk is full.
     """
-    job = _job(model, plan, plan_file)
-    if out.resolve() == model.path.resolve():
-        raise UsageError(f"{out} is the model itself; give another --out")
-    config = _config(model, job)
-    check_disk(out, model.weight_bytes)
+    job, config = check_export(model, plan, out, plan_file)
     with written_folder(out, replaceable(repair)) as scratch:
         copy_side_files(model, scratch)
         if plan.vocabulary is not None:
@@ -75,6 +71,22 @@ def export(
         _write_weights(model, scratch, job, progress)
         write_own_files(model, scratch, plan, plan_file, config)
     return open_model(out)
+
+
+def check_export(
+    model: ModelFolder, plan: PruningPlan, out: Path, plan_file: Path | None
+) -> tuple[Job, dict[str, Any]]:
+    """What is written and its config.json, for `export` and for a dry run.
+
+    Raises UsageError where the plan does not fit the model, or no config.json can say what it leaves, and StorageError
+    for a disk that is too small.
+    """
+    job = _job(model, plan, plan_file)
+    if out.resolve() == model.path.resolve():
+        raise UsageError(f"{out} is the model itself; give another --out")
+    config = _config(model, job)
+    check_disk(out, model.weight_bytes)
+    return job, config
 
 
 def write_gathered(
@@ -145,6 +157,10 @@ def check_fit(model: ModelFolder, plan: PruningPlan) -> None:
     """Raises UsageError where a plan is not this model's."""
     shape = model.shape
     check_uniform_width(shape, model.path)
+    if plan.kv_keep:
+        check_structure("kv_group", shape)
+    if plan.skip_attention or plan.skip_ffn:
+        check_structure("layer", shape)
     if (shape.num_hidden_layers, shape.intermediate_size) != (len(plan.keep), plan.intermediate_size):
         raise UsageError(
             f"the plan is for {len(plan.keep)} layers of width {plan.intermediate_size}, the model has "

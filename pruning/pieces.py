@@ -13,10 +13,9 @@ from harness.core.types.arrays import IndexArray
 from harness.core.types.pruning import ModelShape, PruningPlan
 from pruning.families import Family
 from pruning.shards import Shard
-from pruning.structures import kept_layers, kept_part, removed_layers
+from pruning.structures import LAYER_LISTS, kept_layers, kept_part, removed_layers
 from pruning.vocabulary_files import has_vocabulary_rows
 
-_LISTS = ("layer_types", "no_rope_layers")  # of config.json, an item for each layer
 _LLAMA_CLASS = "LlamaForCausalLM"
 _LLAMA = {"model_type": "llama", "architectures": [_LLAMA_CLASS], "attention_bias": True}
 _NOT_OF_LLAMA = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
@@ -131,7 +130,7 @@ def structure_config(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
     if removed_layers(job.plan):
         layers = kept_layers(job.plan)
         found[job.family.keys.get("num_hidden_layers", "num_hidden_layers")] = len(layers)
-        found |= {key: [found[key][layer] for layer in layers] for key in _LISTS if found.get(key)}
+        found |= {key: [found[key][layer] for layer in layers] for key in LAYER_LISTS if found.get(key)}
     if job.fewer_heads:
         heads = job.plan.kv_heads[kept_layers(job.plan)[0]]
         found |= {

@@ -19,6 +19,7 @@ from harness.core.types.pruning import ModelShape, PruningPlan, StructureName
 from pruning.families import FAMILIES, Family
 
 Block = Literal["ffn", "attention"]
+LAYER_LISTS = ("layer_types", "no_rope_layers")  # of config.json, an item for each layer
 _OF_MANY = ("smd", "dprime", "contrast", "auroc", "ratio-abs", "ratio-rms", "contrib", "rms", "weight")
 
 
@@ -183,6 +184,8 @@ def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> 
         refusal = "can leave out whole layers, not an attention or FFN block alone; use --structure layer"
     elif layers and (missing := [key for key in family.by_layer if not config.get(key)]):
         refusal = f"without {missing[0]} tells layers apart by their number, which removing a layer changes"
+    elif layers and (odd := [key for key in LAYER_LISTS if not _has_item_each(config.get(key), len(plan.keep))]):
+        refusal = f"whose {odd[0]} has not one item for each layer tells no layer apart; get the model again"
     elif layers and config.get("use_sliding_window"):
         refusal = "with use_sliding_window tells layers apart by their number, which removing a layer changes"
     elif plan.kv_keep and family.attention.as_llama and config.get("use_sliding_window"):
@@ -192,3 +195,8 @@ def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> 
     else:
         return
     raise UsageError(f"a config.json of {family.model_type} {refusal}")
+
+
+def _has_item_each(found: Any, layers: int) -> bool:
+    """Whether a list of config.json that is there has an item for each layer."""
+    return not found or (isinstance(found, list) and len(found) == layers)

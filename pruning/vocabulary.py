@@ -59,7 +59,12 @@ def _steps(part: Mapping[str, Any] | None, inner: str) -> Iterator[Mapping[str, 
 
 def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     """Token -> id, added tokens among them."""
-    return {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+    return {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in _added(tokenizer)}}
+
+
+def _added(tokenizer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The added tokens; the library reads a file without a list of them."""
+    return tokenizer.get("added_tokens", ())
 
 
 def merges_of(tokenizer: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -69,14 +74,25 @@ def merges_of(tokenizer: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def always_kept(tokenizer: Mapping[str, Any]) -> set[int]:
-    """Ids of the byte alphabet, of added tokens, special ones among them, and of the token for the unknown."""
+    """Ids of the byte alphabet, of added tokens, special ones among them, of the token for the unknown, and of those
+    that the tokenizer puts around or after a text.
+    """
     vocab, unknown = tokenizer["model"]["vocab"], tokenizer["model"].get("unk_token")
-    single = {number for token, number in vocab.items() if len(token) == 1}
+    padding = tokenizer.get("padding") or {}
     return (
-        single
-        | {token["id"] for token in tokenizer["added_tokens"]}
+        {number for token, number in vocab.items() if len(token) == 1}
+        | {token["id"] for token in _added(tokenizer)}
         | ({vocab[unknown]} if unknown in vocab else set())
+        | {number for step in _steps(tokenizer.get("post_processor"), "processors") for number in _put_around(step)}
+        | ({padding.get("pad_id")} & set(vocab.values()))
     )
+
+
+def _put_around(step: Mapping[str, Any]) -> Iterator[int]:
+    """The ids that a step of the post-processor adds to a text."""
+    for each in (step.get("special_tokens") or {}).values():
+        yield from each["ids"]
+    yield from (step[key][1] for key in ("sep", "cls") if key in step)
 
 
 def choose_tokens(
@@ -166,8 +182,8 @@ def trimmed(tokenizer: Mapping[str, Any], keep: IndexArray) -> dict[str, Any]:
     padding = tokenizer.get("padding")
     return {
         **tokenizer,
-        "padding": padding and {**padding, "pad_id": new[padding["pad_id"]]},
-        "added_tokens": [{**token, "id": new[token["id"]]} for token in tokenizer["added_tokens"]],
+        "padding": padding and {**padding, "pad_id": new.get(padding["pad_id"], padding["pad_id"])},
+        "added_tokens": [{**token, "id": new[token["id"]]} for token in _added(tokenizer)],
         "post_processor": _renumbered(tokenizer.get("post_processor"), new),
         "model": {**model, "vocab": {token: number for number, token in vocab}, "merges": merges},
     }

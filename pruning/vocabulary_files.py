@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import read_json_object
-from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.errors import UnsupportedModelError, UsageError, first_line
 from harness.core.types.arrays import IndexArray
 from pruning.checkpoint import ModelFolder
 from pruning.families import Family
 from pruning.vocabulary import always_kept, check_byte_level, renumbering, token_ids, trimmed
 
 TOKENIZER, _SETTINGS, _GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+_SPECIAL, _DECODER = "special_tokens_map.json", "added_tokens_decoder"
 _FILE_BYTES = 256 << 20
 _OTHER_FORMS = re.compile(  # of the same vocabulary, which would still have all entries
     r"(vocab|added_tokens|tekken|encoder|decoder|vocab-src|vocab-tgt)\.json|(vocab|merges)\.txt|vocab\.bpe|bpe\.codes"
     r"|.*\.(tiktoken|spm)|.*\.model(\.v\d+)?"
 )
+_MIXED = {"sequence_bias", "forced_decoder_ids"}
 _IDS = re.compile(r"\w+_token_ids?|(begin_)?suppress_tokens|bad_words_ids|force_words_ids")
 
 
@@ -31,7 +33,8 @@ def read_tokenizer(model: ModelFolder) -> dict[str, Any]:
 
     Raises:
         UsageError: There is none.
-        UnsupportedModelError: It is no byte-level BPE, or the model has a vision tower, whose config names tokens too.
+        UnsupportedModelError: It is damaged or no byte-level BPE, or token ids stand where they cannot be numbered
+            anew: in the config of a vision tower, or among other numbers in generation_config.json.
     """
     if model.family.tower:
         raise UnsupportedModelError(
@@ -44,7 +47,9 @@ def read_tokenizer(model: ModelFolder) -> dict[str, Any]:
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers"
         )
     tokenizer = read_json_object(model.path / TOKENIZER, _FILE_BYTES)
+    _check_loads(model.path / TOKENIZER)
     check_byte_level(tokenizer)
+    _check_generation(model.path / _GENERATION)
     return tokenizer
 
 
@@ -52,12 +57,10 @@ def required_rows(model: ModelFolder, tokenizer: Mapping[str, Any]) -> set[int]:
     """Rows of the embedding that stay whatever the texts are: bytes, added tokens, and those that the model's settings
     name by id or by text.
     """
-    settings, generation = (_object(model.path / name) for name in (_SETTINGS, _GENERATION))
+    settings, special, generation = (_object(model.path / name) for name in (_SETTINGS, _SPECIAL, _GENERATION))
     ids = token_ids(tokenizer)
-    named = [value for key, value in settings.items() if key.endswith("_token")]
-    texts = [value.get("content") if isinstance(value, dict) else value for value in named]
-    rows = {number for found in (model.config, generation) for number in _ids_in(found)}
-    known = {ids[text] for text in texts if isinstance(text, str) and text in ids}
+    known = {ids[text] for found in (settings, special) for text in _texts_in(found) if text in ids}
+    rows = {number for found in (model.config, generation) for number in _ids_in(found)} | _decoded(settings).keys()
     return always_kept(tokenizer) | known | {number for number in rows if 0 <= number < model.shape.vocab_size}
 
 
@@ -74,43 +77,60 @@ def with_vocabulary(config: Mapping[str, Any], keep: IndexArray) -> dict[str, An
 
 
 def check_vocabulary(model: ModelFolder, keep: IndexArray, size: int | None) -> None:
-    """Raises UsageError where a plan's vocabulary is not this model's, or leaves out what has to stay."""
+    """Raises UsageError where a plan's vocabulary is not this model's, or leaves out what has to stay, and
+    UnsupportedModelError where the tokenizers library would read what is written otherwise.
+    """
     if size != model.shape.vocab_size:
         raise UsageError(
             f"the plan is for a vocabulary of {size} rows, and {model.path} has {model.shape.vocab_size}; "
             "make a plan from this model"
         )
     tokenizer = read_tokenizer(model)
-    trimmed(tokenizer, keep)
+    _check_readable(trimmed(tokenizer, keep))
     if missing := required_rows(model, tokenizer) - renumbering(keep).keys():
         raise UsageError(f"the plan leaves out token {min(missing)}, which {model.path} names in its settings")
 
 
 def write_vocabulary(model: ModelFolder, keep: IndexArray, out: Path) -> None:
     """Writes the tokenizer and the settings of generation that belong to the rows kept; removes from `out`, to which
-    they were copied, other forms of the whole vocabulary.
-
-    Raises UnsupportedModelError where the tokenizers library reads the file otherwise than it was written.
+    they were copied, other forms of the whole vocabulary. `check_vocabulary` says beforehand whether it can be done.
     """
     for file in out.iterdir():
         if _OTHER_FORMS.fullmatch(file.name):
             file.unlink()
-    new, tokenizer = renumbering(keep), trimmed(read_tokenizer(model), keep)
-    _write(out / TOKENIZER, tokenizer)
-    _check_readable(out / TOKENIZER, token_ids(tokenizer))
+    new = renumbering(keep)
+    _write(out / TOKENIZER, trimmed(read_tokenizer(model), keep))
     if generation := _object(model.path / _GENERATION):
         _write(out / _GENERATION, _renumbered(generation, new))
     settings = _object(model.path / _SETTINGS)
-    if added := settings.get("added_tokens_decoder"):
-        numbered = {str(new[int(number)]): token for number, token in added.items()}
-        _write(out / _SETTINGS, {**settings, "added_tokens_decoder": numbered})
+    if added := _decoded(settings):
+        numbered = {str(new[number]): token for number, token in added.items()}
+        _write(out / _SETTINGS, {**settings, _DECODER: numbered})
 
 
-def _check_readable(file: Path, expected: Mapping[str, int]) -> None:
+def _check_loads(file: Path) -> None:
+    """Raises UnsupportedModelError for a tokenizer.json that the tokenizers library cannot read."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no kind of its own
+        raise UnsupportedModelError(f"{file} cannot be read ({first_line(error)}); get this file again") from error
+
+
+def _check_generation(file: Path) -> None:
+    """Raises UnsupportedModelError for settings in which token ids stand among other numbers."""
+    if named := sorted(_MIXED & {key for key, value in _object(file).items() if value}):
+        raise UnsupportedModelError(
+            f"{file} has {named[0]}, whose token ids cannot be numbered anew; take that out to trim the vocabulary"
+        )
+
+
+def _check_readable(tokenizer: Mapping[str, Any]) -> None:
     """The library numbers added tokens itself, and ignores what the file says where it disagrees."""
     from tokenizers import Tokenizer
 
-    if Tokenizer.from_file(str(file)).get_vocab() != expected:
+    if Tokenizer.from_str(json.dumps(tokenizer)).get_vocab() != token_ids(tokenizer):
         raise UnsupportedModelError(
             "the tokenizer has added tokens whose ids cannot be numbered anew; its vocabulary cannot be trimmed"
         )
@@ -122,6 +142,26 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _texts_in(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The tokens that settings of a tokenizer name, as pad_token or in additional_special_tokens."""
+    waiting = [value for key, value in settings.items() if key.endswith(("_token", "_tokens"))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += [value["content"]] if "content" in value else value.values()
+
+
+def _decoded(settings: Mapping[str, Any]) -> dict[int, Any]:
+    """The added tokens by their ids in tokenizer_config.json."""
+    found = settings.get(_DECODER)
+    tokens = found.items() if isinstance(found, dict) else ()
+    return {int(number): token for number, token in tokens if number.isdecimal()}
 
 
 def _ids_in(settings: Mapping[str, Any]) -> Iterator[int]:

@@ -59,7 +59,10 @@ def content_hash(file: Path) -> str:
         for name in _FUNCTION.findall(text)
         if (found := path.parent / f"{name.replace('.', '/')}.py").is_file()
     }
-    return digest([*texts.values(), *(read_text(path) for path in sorted(code))])
+    try:
+        return digest([*texts.values(), *(read_text(path) for path in sorted(code))])
+    except (OSError, ValueError) as error:
+        raise UsageError(f"a Python file that {file} names cannot be read ({first_line(error)})") from error
 
 
 def read_files(files: Sequence[Path]) -> dict[Path, str]:

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import UsageError, first_line
+from harness.core.bounded_read import is_count
+from harness.core.errors import HarnessError, UsageError, first_line
 from harness.core.hashing import digest
 from harness.core.hub import only_cache_without_hub
 from harness.core.progress import say
@@ -27,7 +28,9 @@ from tasks.lm_eval_prompts import item_text, pair, shot_count, words, worked_exa
 from tasks.splits import sample
 from tasks.task import Distractors, Task, TrainingItems
 
+_LONGEST_NAME = 200  # bytes, of the 255 of a file's name
 _LONGEST_ANSWER = 256  # tokens, where a task does not say
+_MOST_TOKENS = 1 << 24
 _LONGEST_PROMPT = 3072  # tokens; few-shot prompts are long
 _INVALID = "[invalid]"  # what lm-eval's filters give where they find no answer
 _LIKELIHOOD_AGGREGATIONS = ("perplexity", "weighted_perplexity", "bits_per_byte")
@@ -99,11 +102,13 @@ def lm_eval_task(
         UsageError: It is a group, its data cannot be loaded, it would run code, its metric is not one of single items
             or fails, or there is nothing to score a model with.
     """
+    if Path(name).name != name or len(name.encode()) > _LONGEST_NAME:
+        raise UsageError(f"{name[:80]!r} cannot name a file of results; give the task another name in {file}")
     plain = Source(name, file.parent, content_hash(file))
     task = _load(plain)
     metric, reading = _metric(task, name, wanted)
     source = Source(name, plain.folder, plain.files, metric, reading, chat)
-    known = _known(source)
+    known = _readable(source)
     generates = task.OUTPUT_TYPE == "generate_until"
     return Task(
         name=name,
@@ -203,7 +208,13 @@ def _is_right_or_wrong(source: Source, doc: Document) -> bool:
 def _answer_tokens(task: Any) -> int:
     from lm_eval.models.utils import normalize_gen_kwargs
 
-    return int(normalize_gen_kwargs(dict(task.config.generation_kwargs or {}), _LONGEST_ANSWER)["max_gen_toks"])
+    try:
+        found = normalize_gen_kwargs(dict(task.config.generation_kwargs or {}), _LONGEST_ANSWER)["max_gen_toks"]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{task.config.task}: bad generation_kwargs in its YAML file ({first_line(error)})") from error
+    if not is_count(found, _MOST_TOKENS, 1):
+        raise UsageError(f"{task.config.task}: its generation_kwargs ask for answers of {found} tokens; give 1 or more")
+    return found
 
 
 @dataclass(frozen=True)
@@ -239,6 +250,19 @@ def _known_cached(source: Source) -> _Known:
         f"{source.name} has no item to score a model with besides those that it evaluates; "
         "give it a training_split, fewshot_split or validation_split with other items"
     )
+
+
+def _readable(source: Source) -> _Known:
+    """As `_known`; raises UsageError where an item cannot be written as a prompt and an answer."""
+    try:
+        return _known(source)
+    except HarnessError:
+        raise
+    except Exception as error:  # of the templates, and of the task's own functions
+        raise UsageError(
+            f"{source.name} has an item that cannot be asked ({first_line(error)}); check it, and the task's "
+            "doc_to_text, doc_to_target and doc_to_choice"
+        ) from error
 
 
 def _tested(source: Source) -> set[str]:

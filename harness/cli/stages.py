@@ -92,7 +92,9 @@ def _show_score_forecast(config: Any, out: Path, as_json: bool) -> None:
     is_flag=True,
     help="Write nothing; forecast MODEL's accuracy at several ratios from its distance to the dense model.",
 )
-@click.option("--context", type=int, help="With --device, tokens per request. Default: 2048, or the model's limit.")
+@click.option(
+    "--context", type=click.IntRange(1), help="With --device, tokens per request. Default: 2048, or the model's limit."
+)
 @JSON
 @DEBUG
 def plan_command(
@@ -115,8 +117,9 @@ def plan_command(
     from harness import api
     from harness.config.settings import load_config
 
+    _check_what_to_plan(out, device, predict, context)
     if predict:
-        _show_prediction(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, as_json)
+        _show_prediction(load_config(None, {**options, "model": str(scores)}), options["ratio"], as_json)
         return
     if given := [name for name in PREDICTED if options.get(name)]:
         raise click.UsageError(f"--{given[0].replace('_', '-')} is a setting of --predict; add it or leave this out")
@@ -147,11 +150,19 @@ def _structures(plan: PruningPlan) -> dict[str, Any]:
     return found | {name: layers for name, layers in skips.items() if layers}
 
 
-def _show_prediction(config: RunConfig, ratio: float | None, device: str | None, as_json: bool) -> None:
+def _check_what_to_plan(out: Path | None, device: str | None, predict: bool, context: int | None) -> None:
+    """Refuses what would have no effect."""
+    if predict and device:
+        raise click.UsageError("--predict measures on this machine; leave out --device")
+    if out and (predict or device):
+        raise click.UsageError(f"{'--predict' if predict else '--device'} writes nothing; leave out --out")
+    if context is not None and not device:
+        raise click.UsageError("--context belongs to --device; add it, or leave this out")
+
+
+def _show_prediction(config: RunConfig, ratio: float | None, as_json: bool) -> None:
     from harness.pipeline.predict import predict, prediction_table
 
-    if device:
-        raise click.UsageError("--predict measures on this machine; leave out --device")
     restart_preloaded(config.dtype)
     with stdout_to_stderr():
         found = predict(config, ratio)

@@ -60,6 +60,7 @@ class GoalConfig(BaseModel):
     speedup: float | None = Field(
         default=None,
         gt=1,
+        allow_inf_nan=False,
         description="Least output tokens per second over dense at every --concurrency, measured here. Default: any.",
     )
     device: str | None = Field(

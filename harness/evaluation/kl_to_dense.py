@@ -102,7 +102,7 @@ def divergence(p: Mapping[int, float], q: Mapping[int, float]) -> float:
     a, b = (np.array([of[token] for token in shared], dtype=np.float64) for of in (p, q))
     rest, other = (math.log(max(_LEAST, 1.0 - float(np.exp(known).sum()))) for known in (a, b))
     a, b = np.append(a, rest), np.append(b, other)
-    return max(0.0, float((np.exp(a) * (a - b)).sum()))
+    return max(float((np.exp(a) * (a - b)).sum()), 0.0)  # in this order NaN, of a broken model, stays NaN
 
 
 def _agree(p: Mapping[int, float], q: Mapping[int, float]) -> bool:

@@ -50,10 +50,18 @@ def named_task(config: RunConfig, name: str, chat: bool = True) -> Task:
         UsageError: Nothing has this name, or it cannot be scored, evaluated and compared.
     """
     if is_task(name):
+        check_not_hidden(name, config.include_path)
         return find_task(name, chat)
     file = yaml_of(name, config.include_path)
     wanted = metric_choices(config.metric_of).get(name)
     return lm_eval_task(name, file, wanted, chat, _distractors(config))
+
+
+def check_not_hidden(name: str, include_path: Path | None) -> None:
+    """Raises UsageError where a task of ours has the name of one in the user's own folder."""
+    file = None if include_path is None else names(include_path).get(name)
+    if file and file != own_files().get(name):
+        raise UsageError(f"{name} is a task of ours, and {file} has the same name; give that one another")
 
 
 def yaml_of(name: str, include_path: Path | None) -> Path:

@@ -23,7 +23,7 @@ from harness.evaluation.forecast import Forecast, fit, forecast, read_grid
 from harness.evaluation.kl_to_dense import kl_to_dense, own_answers
 from harness.evaluation.lm_eval_requests import VariantEval, capture_requests
 from harness.pipeline import stages
-from harness.pipeline.arms import make_arm
+from harness.pipeline.arms import check_neurons, make_arm
 from harness.pipeline.resolve import ResolvedRun, resolve
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
@@ -72,6 +72,7 @@ def predict(config: RunConfig, ratio: float | None) -> Prediction:
         UsageError: A setting does not fit the model, or the task's answers are neither right nor wrong.
         MeasurementError: A stage failed.
     """
+    check_neurons(config, "plan --predict")
     asked = config.model_copy(update={"limit": config.limit or _ITEMS})
     with tempfile.TemporaryDirectory(prefix="harness-predict-") as folder:
         resolver = partial(_resolve, ratios=_RATIOS if ratio is None else (ratio,))

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.settings import RunConfig
+from harness.config.values import split_commas
 from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
@@ -301,17 +302,15 @@ def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
 
 def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(setting, what is wrong) of every model, task and metric of a config that there is not."""
-    tasks, sweep = values.get("task") or (), values.get("sweep") or {}
-    tasks = tasks.split(",") if isinstance(tasks, str) else tasks
-    methods = sweep.get("methods") or () if isinstance(sweep, Mapping) else ()
-    methods = methods.split(",") if isinstance(methods, str) else methods
-    metrics = [("metric", values.get("metric"))]
-    metrics += [("methods", str(method).strip().partition("+")[0]) for method in methods]
+    tasks, sweep = _listed(values.get("task")), values.get("sweep")
+    methods = _listed(sweep.get("methods")) if isinstance(sweep, Mapping) else []
+    metrics = [("metric", values.get("metric")), *(("methods", method.partition("+")[0]) for method in methods)]
     checks: list[tuple[str, Callable[[], object]]] = [
         ("model", lambda: registry.find_model(str(values.get("model", "tiny-math"))))
     ]
-    folder = Path(values["include_path"]) if values.get("include_path") else None
-    checks += [("task", functools.partial(yaml_of, str(name), folder)) for name in tasks if not is_task(str(name))]
+    given = values.get("include_path")
+    folder = Path(given) if given and isinstance(given, str | Path) else None
+    checks += [("task", functools.partial(yaml_of, name, folder)) for name in tasks if not is_task(name)]
     checks += [
         (setting, functools.partial(check_metric, str(name), _OTHER_METHODS if setting == "methods" else ()))
         for setting, name in metrics
@@ -322,6 +321,12 @@ def name_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             check()
         except UsageError as error:
             yield setting, str(error)
+
+
+def _listed(value: Any) -> list[str]:
+    """The names in a setting that is a text with commas or a list; of anything else its type is wrong already."""
+    found = split_commas(value)
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def tasks_and_shape(config: RunConfig, chat: bool, off_target: bool = True) -> tuple[tuple[Task, ...], ModelShape]:

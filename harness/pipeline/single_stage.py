@@ -43,7 +43,7 @@ from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
 from harness.pipeline.arms import plan_request
 from harness.pipeline.data_check import check_data
-from harness.pipeline.named_tasks import check_metric_choices, named_task, task_names
+from harness.pipeline.named_tasks import check_metric_choices, check_not_hidden, named_task, task_names
 from harness.pipeline.resolve import check_tasks, resolve
 from harness.pipeline.run import check_tools
 from harness.pipeline.run_context import context_length, longest_context
@@ -181,6 +181,8 @@ def evaluate_checkpoint(
     names = task_names(config)
     ours = [name for name in names if is_task(name)]
     theirs = [name for name in names if name not in ours]
+    for name in ours:
+        check_not_hidden(name, config.include_path)
     choices = metric_choices(config.metric_of)
     if wrong := [name for name in choices if name in ours]:
         raise UsageError(f"--metric-of: {wrong[0]} is not a task of lm-eval's own; it has one metric")

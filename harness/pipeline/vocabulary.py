@@ -18,6 +18,7 @@ from harness.core.chat import ChatFormat
 from harness.core.errors import UsageError
 from harness.core.jsonl import numbered_rows
 from harness.core.progress import progress_bar, say
+from harness.core.text import well_formed
 from harness.core.types.arrays import IndexArray
 from harness.core.types.calibration import Example
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
@@ -30,7 +31,7 @@ from harness.pipeline.named_tasks import check_metric_choices, named_task, task_
 from harness.pipeline.prune import write_checkpoint
 from pruning.calibration import calibration_items
 from pruning.checkpoint import ModelFolder
-from pruning.export import check_fit, predict_size, replaceable
+from pruning.export import check_export, predict_size, replaceable
 from pruning.plan_file import load_plan
 from pruning.vocabulary import ROWS, choose_tokens, occurrences, padded, trimmed
 from pruning.vocabulary_files import read_tokenizer, required_rows
@@ -114,8 +115,11 @@ def trim_vocabulary(
     tokenizer, chat = load_chat(model, config.template_args)
     tasks = [named_task(config, name, chat is not None) for name in task_names(config)]
     file = read_tokenizer(model)
+    if padded(request.size) != request.size:
+        say(f"{request.size} entries are rounded up to {padded(request.size)}, a multiple of {ROWS}")
+    _chosen(model, file, (), request.size)  # a size that cannot be is refused before texts are read
     plan = load_plan(request.plan_file) if request.plan_file else _nothing_removed(model, config.model, tasks[0])
-    check_fit(model, plan)
+    check_export(model, plan, out, plan.path)
     more = [ids for path in request.texts for ids in _of_file(tokenizer, path)]
     groups = _texts(model, tokenizer, chat, tasks)
     counted = {name: [ids for i, ids in enumerate(texts) if i % _HELD_OUT] for name, texts in groups.items()}
@@ -123,6 +127,8 @@ def trim_vocabulary(
     keep = _chosen(model, file, counts, request.size)
     lengths = {name: _lengths(file, keep, texts[::_HELD_OUT]) for name, texts in groups.items()}
     plan = replace(plan, vocabulary=keep, vocab_size=model.shape.vocab_size)
+    if dry_run:
+        check_export(model, plan, out, plan.path)
     made, verified = (predict_size(model, plan), None) if dry_run else write_checkpoint(model, plan, out, verify_by)
     return TrimmedVocabulary(
         vocabulary=(model.shape.vocab_size, len(keep)),
@@ -172,12 +178,10 @@ def _of_file(tokenizer: Any, path: Path) -> Iterator[list[int]]:
         prompt, text = row.get("prompt") or "", row.get("text")
         if not isinstance(text, str) or not isinstance(prompt, str):
             raise UsageError(f"{path}, line {number} has no `text`; each line needs one, and may have a `prompt`")
-        yield list(tokenizer(prompt + text, add_special_tokens=False)["input_ids"])
+        yield list(tokenizer(well_formed(prompt + text), add_special_tokens=False)["input_ids"])
 
 
 def _chosen(model: ModelFolder, tokenizer: Mapping[str, Any], counts: Sequence[Counter[int]], size: int) -> IndexArray:
-    if padded(size) != size:
-        say(f"{size} entries are rounded up to {padded(size)}, a multiple of {ROWS}")
     required = required_rows(model, tokenizer)
     return choose_tokens(tokenizer, counts, padded(size), model.shape.vocab_size, required)
 

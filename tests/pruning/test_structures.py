@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,3 +121,25 @@ def test_a_model_without_kv_groups_is_pruned_again(tmp_path: Path) -> None:
     assert (second.family.model_type, second.shape.num_key_value_heads, set(second.widths)) == ("llama", 2, {60})
     card = (second.path / "README.md").read_text()
     assert "KV groups and FFN neurons" in card and "KV heads 3 -> 2" in card
+
+
+@pytest.mark.parametrize(("model_type", "what"), [("olmo2", "groups"), ("gpt2", "groups"), ("gemma3", "layer")])
+def test_a_plan_that_was_not_made_here_is_held_to_what_the_family_can_do_without(
+    model_type: str, what: str, tmp_path: Path
+) -> None:
+    """Else config.json would have fewer heads than the tensors, or text layers that are still there."""
+    model = open_model(build_model(model_type, tmp_path / "dense"))
+    groups = {"kv_keep": (np.zeros(1, np.int32),) * 3, "num_key_value_heads": model.shape.num_key_value_heads}
+    layer = {"skip_attention": (1,), "skip_ffn": (1,)}
+    plan = replace(without(model.path, "layer"), **(groups if what == "groups" else layer))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"of {model_type} cannot be removed"):
+        export(model, plan, tmp_path / "pruned")
+    assert not (tmp_path / "pruned").exists()
+
+
+@pytest.mark.parametrize("kinds", [["full_attention"], "full_attention"])
+def test_a_list_without_an_item_for_each_layer_is_refused_where_layers_go(kinds: object, tmp_path: Path) -> None:
+    model = open_model(grouped_model("gemma2", tmp_path / "dense"))
+    odd = replace(model, config={**model.config, "layer_types": kinds})
+    with pytest.raises(UsageError, match="layer_types has not one item for each layer"):
+        export(odd, without(model.path, "layer", skip_attention=(1,), skip_ffn=(1,)), tmp_path / "pruned")

@@ -278,3 +278,27 @@ def test_other_kinds_of_tokenizers_are_refused_by_name(change: dict[str, Any], w
         check_byte_level({**WHOLE, **change})
     check_byte_level(WHOLE)
     check_byte_level({**WHOLE, "pre_tokenizer": BYTE_LEVEL})
+
+
+def test_what_the_tokenizer_puts_around_a_text_stays() -> None:
+    """An ordinary token that the post-processor or the padding names is never taken away."""
+    late = sorted(set(range(ROWS)) - always_kept(WHOLE))[-4:]
+    text = {number: token for token, number in WHOLE["model"]["vocab"].items()}
+    special = {text[late[0]]: {"id": text[late[0]], "ids": [late[0]], "tokens": [text[late[0]]]}}
+    template = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": special}
+    around = {"type": "BertProcessing", "sep": [text[late[1]], late[1]], "cls": [text[late[2]], late[2]]}
+    steps = {"type": "Sequence", "processors": [template, around]}
+    padded_ = {"strategy": "BatchLongest", "pad_id": late[3], "pad_token": text[late[3]]}
+    named = {**WHOLE, "post_processor": steps, "padding": padded_}
+    assert always_kept(named) == always_kept(WHOLE) | set(late)
+    keep = choose_tokens(named, [{}], 320, ROWS, set())
+    assert trimmed(named, keep)["padding"]["pad_id"] == int(np.searchsorted(keep, late[3]))
+    nowhere = {**WHOLE, "padding": {**padded_, "pad_id": ROWS + 7}}
+    assert trimmed(nowhere, chosen({}, 320))["padding"]["pad_id"] == ROWS + 7, "no token, and nothing reads it"
+
+
+def test_a_tokenizer_needs_no_list_of_added_tokens() -> None:
+    whole = {key: value for key, value in WHOLE.items() if key != "added_tokens"}
+    assert library(whole).get_vocab() == token_ids(whole)
+    keep = choose_tokens(whole, [{}], 320, ROWS, set())
+    assert len(keep) == 320 and trimmed(whole, keep)["added_tokens"] == []

@@ -191,3 +191,48 @@ def test_towers_and_folders_without_tokenizer_json_are_refused(random_model: Pat
     bare = shutil.copytree(random_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer.json"))
     with pytest.raises(UsageError, match=r"no tokenizer\.json"):
         read_tokenizer(open_model(bare))
+
+
+def test_tokens_that_only_settings_name_stay(random_model: Path, tmp_path: Path) -> None:
+    """By text or by number, in each of the files that transformers reads."""
+    dense = shutil.copytree(random_model, tmp_path / "dense")
+    text = {number: token for token, number in AutoTokenizer.from_pretrained(dense).get_vocab().items()}
+    listed, mapped, extra, decoded = range(ROWS - 4, ROWS)
+    decoder = {str(decoded): {"content": text[decoded], "special": False}, "x": {"content": "x"}}
+    names = {"additional_special_tokens": [text[listed]], "extra_special_tokens": {"image": {"content": text[extra]}}}
+    edited(dense, "tokenizer_config.json", added_tokens_decoder=decoder, **names)
+    (dense / "special_tokens_map.json").write_text(json.dumps({"sep_token": {"content": text[mapped]}}))
+    model = open_model(dense)
+    tokenizer = read_tokenizer(model)
+    named = {listed, mapped, extra, decoded}
+    assert required_rows(model, tokenizer) == required_rows(open_model(random_model), tokenizer) | named
+    keep = choose_tokens(tokenizer, [{}], SIZE, ROWS, required_rows(model, tokenizer))
+    plan = replace(plan_for(dense, width=96), vocabulary=keep, vocab_size=ROWS)
+    made = export(model, plan, tmp_path / "small")
+    settings = json.loads((made.path / "tokenizer_config.json").read_text())
+    assert list(settings["added_tokens_decoder"]) == [str(int(np.searchsorted(keep, decoded)))]
+
+
+def unreadable(folder: Path) -> None:
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    edited(folder, "tokenizer.json", model={**whole["model"], "merges": [["no", "pair"]]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (unreadable, r"tokenizer\.json cannot be read \(.+\); get this file again"),
+        (lambda m: edited(m, "tokenizer.json", model=None), r"tokenizer\.json cannot be read"),
+        (lambda m: edited(m, "generation_config.json", sequence_bias=[[[5], -10.0]]), "sequence_bias, whose token ids"),
+        (lambda m: edited(m, "generation_config.json", forced_decoder_ids=[[1, 5]]), "forced_decoder_ids, whose"),
+    ],
+)
+def test_what_cannot_be_numbered_anew_is_refused_before_anything_is_written(
+    spoil: Any, told: str, random_model: Path, tmp_path: Path
+) -> None:
+    dense = shutil.copytree(random_model, tmp_path / "dense")
+    plan = trimmed(plan_for(dense, width=96), dense)
+    spoil(dense)
+    with pytest.raises(UnsupportedModelError, match=told):
+        export(open_model(dense), plan, tmp_path / "small")
+    assert not (tmp_path / "small").exists()

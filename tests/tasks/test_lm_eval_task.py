@@ -18,7 +18,7 @@ from harness.evaluation.samples import sample_records
 from harness.evaluation.summary import summarise
 from tasks.failures import detect
 from tasks.generation import Generation
-from tasks.lm_eval_files import manager_of, own_files
+from tasks.lm_eval_files import content_hash, manager_of, own_files
 from tasks.lm_eval_task import lm_eval_task, names
 from tasks.task import Task
 from tests.support.chat import PLAIN, tokenizer_with
@@ -238,3 +238,41 @@ def test_a_group_is_refused_with_its_tasks(tmp_path: Path) -> None:
 
 def test_lm_evals_own_names_are_found_without_parsing_its_files() -> None:
     assert {"gsm8k", "hellaswag", "mmlu_anatomy", "arc_easy", "leaderboard"} <= set(own_files())
+
+
+@pytest.mark.parametrize("name", ["a/b", "../sums", "s" * 201])
+def test_a_name_that_cannot_be_a_files_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot name a file of results; give the task another name in .*sums\.yaml"):
+        lm_eval_task(name, tmp_path / "sums.yaml")
+
+
+def test_an_item_that_cannot_be_asked_is_one_line(tmp_path: Path) -> None:
+    """lm-eval itself tries the first item only."""
+    rows = {"train": [*QUESTIONS[3:], {**QUESTIONS[0], "q": "What is more?", "a": None}], **TEST}
+    body = GENERATE.replace("doc_to_target: a", 'doc_to_target: "{{a.strip()}}"')
+    with pytest.raises(UsageError, match=r"sums has an item that cannot be asked \(.+\); check it") as refused:
+        made(tmp_path, body, rows, SPLITS)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "told"),
+    [
+        ("max_gen_toks: many", r"sums: bad generation_kwargs in its YAML file \(.*many"),
+        ("temperature: hot", r"sums: bad generation_kwargs in its YAML file \(.*hot"),
+        ("max_gen_toks: -5", "sums: its generation_kwargs ask for answers of -5 tokens"),
+        ("max_gen_toks: 0", "sums: its generation_kwargs ask for answers of 0 tokens"),
+    ],
+)
+def test_lengths_that_are_none_are_refused(kwargs: str, told: str, tmp_path: Path) -> None:
+    body = GENERATE.replace("max_gen_toks: 5", kwargs)
+    with pytest.raises(UsageError, match=told):
+        made(tmp_path, body, {"train": QUESTIONS[3:], **TEST}, SPLITS)
+
+
+def test_a_python_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_bytes(b"\xff\xfe")
+    file = tmp_path / "sums.yaml"
+    file.write_text(f"task: sums\n{CHOICE}process_results: !function words.overlap\n")
+    with pytest.raises(UsageError, match=r"a Python file that .*sums\.yaml names cannot be read"):
+        content_hash(file)

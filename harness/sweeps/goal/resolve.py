@@ -69,6 +69,9 @@ def resolve_goal(config: RunConfig, chat: bool = True) -> ResolvedRun:
     space = search_space(spec)
     _check_items(spec, space)
     arms = tuple(arm_at(config, way, space.widths[-1], shape) for way in space.ways)
+    kinds = [arm.kind for arm in arms]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise UsageError(f"--metrics names {twice} twice; leave one out, as each more widens the bounds of all")
     return replace(spec, arms=arms)
 
 
@@ -77,6 +80,10 @@ def _check_alone(config: RunConfig) -> None:
     given, asked = config.goal, " ".join(f"--{name.replace('_', '-')}" for name in config.goal.given)
     if "ratio" in config.model_fields_set:
         raise UsageError(f"--ratio contradicts {asked}, which searches the ratio; leave out one of them")
+    if config.structure != "neuron":
+        raise UsageError(
+            f"--structure {config.structure} is not searched, FFN widths are; leave it out, or give --ratio"
+        )
     if config.method != "selective":
         raise UsageError(f"--method {config.method} is a control and not searched; leave it out beside {asked}")
     if config.recover or config.arms or (config.recovery != RecoveryConfig() and not config.preset):

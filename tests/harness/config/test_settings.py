@@ -197,3 +197,15 @@ def test_a_setting_that_stood_below_the_sweep_is_refused_with_its_place(tmp_path
         load_config(file, {})
     file.write_text("tensor_parallel: 2\n")
     assert load_config(file, {}).tensor_parallel == 2
+
+
+def test_names_with_spaces_and_values_of_another_type_do_not_confuse_the_check_of_names(tmp_path: Path) -> None:
+    assert load_config(None, {"task": "mini_math, mini_code,"}, names=name_problems).task == ("mini_math", "mini_code")
+    file = tmp_path / "settings.yaml"
+    file.write_text("task: 5\ninclude_path: [a]\nsweep:\n  methods: 7\n")
+    with pytest.raises(UsageError) as refused:
+        load_config(file, {}, names=name_problems)
+    assert str(refused.value) == (
+        f"bad settings: {file}:1: task: 5 is not a list; {file}:2: include_path: ['a'] is not a path; "
+        f"{file}:4: sweep.methods: 7 is not a list"
+    )

@@ -52,6 +52,10 @@ def test_tokens_that_only_one_model_names_are_in_the_class_of_all_others() -> No
     assert divergence(p, q) == pytest.approx(0.5 * np.log(0.5 / 0.2) + 0.5 * np.log(0.5 / 0.8))
 
 
+def test_a_model_that_gives_no_numbers_is_not_told_to_be_the_dense_one() -> None:
+    assert np.isnan(divergence({0: np.log(0.5), 1: np.log(0.3)}, {0: np.nan, 1: np.nan}))
+
+
 @pytest.mark.slow
 def test_a_swapped_variant_is_as_far_as_transformers_says(tiny_engine: Any, tmp_path: Path) -> None:
     asked, file = capture_requests(tiny_engine, SPEC)[0], tmp_path / "own.safetensors"

@@ -15,6 +15,7 @@ from harness.core.errors import MeasurementError, UsageError
 from harness.engine import memory_budget
 from harness.pipeline.dry_run import forecast, forecast_score
 from harness.pipeline.resolve import resolve, resolve_recovery
+from harness.pipeline.single_stage import evaluate_checkpoint
 from harness.sweeps.grid import resolve_sweep
 from pruning.checkpoint import open_model
 from tests.support.data import make_data_folder
@@ -224,6 +225,18 @@ def test_foreign_tasks_that_cannot_be_are_refused_before_any_work(
     given = {"include_path": own_task(tmp_path / "a", tmp_path / "rows.jsonl"), **options}
     with pytest.raises(UsageError, match=re.escape(message)):
         resolve(config(**given))
+
+
+@pytest.mark.slow
+def test_a_task_of_the_users_own_with_the_name_of_one_of_ours_is_not_passed_over(tmp_path: Path) -> None:
+    folder = own_task(tmp_path / "a", tmp_path / "rows.jsonl", "mini_facts")
+    told = re.escape(f"mini_facts is a task of ours, and {folder / 'mini_facts.yaml'} has the same name")
+    with pytest.raises(UsageError, match=told):
+        resolve(config(task="mini_facts", include_path=folder))
+    with pytest.raises(UsageError, match=told):
+        evaluate_checkpoint(config(task="mini_facts", include_path=folder), tmp_path / "run", fresh=False)
+    assert not (tmp_path / "run").exists()
+    assert resolve(config(task="mini_code", include_path=folder), off_target=False).target.name == "mini_code"
 
 
 def own_task(folder: Path, rows: Path, name: str = "sums") -> Path:

@@ -77,3 +77,27 @@ def test_the_same_requests_are_put_in_each_models_own_vocabulary(tmp_path: Path)
     assert [tokenizers[1].decode(list(prompt)) for prompt in found.prompts] == list(texts)
     assert found.prompts != asked.prompts and found.output_tokens == 8
     assert in_vocabulary_of(whole, asked, whole) is asked
+
+
+def test_a_size_that_cannot_be_is_refused_before_texts_are_read(tmp_path: Path) -> None:
+    for size, told in ((1088, "give a smaller --size"), (-5, "give at least 320"), (64, "give at least 320")):
+        request = VocabularyRequest(size, (tmp_path / "none.jsonl",))
+        with pytest.raises(UsageError, match=told):
+            trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
+
+
+def test_a_dry_run_refuses_the_plan_that_the_run_refuses(tmp_path: Path) -> None:
+    plan, file = plan_keeping(TINY_MATH, [np.arange(640)] * 4, 640, skip_ffn=(1,)), tmp_path / "plan.safetensors"
+    save_plan(plan, file)
+    request = VocabularyRequest(512, (), file)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match="whole layers, not an attention or FFN block"):
+            trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_a_surrogate_pair_in_a_text_is_read(tmp_path: Path) -> None:
+    """As models write it where a character is cut."""
+    (tmp_path / "texts.jsonl").write_text('{"text": "a \\ud83d"}\n')
+    request = VocabularyRequest(512, (tmp_path / "texts.jsonl",))
+    trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
