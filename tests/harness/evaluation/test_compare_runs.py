@@ -58,6 +58,8 @@ def test_variants_are_paired_by_name_and_the_odd_ones_out_with_each_other(tmp_pa
         expected.gained,
         expected.p_value,
     )
+    assert (dense.lost_items, dense.gained_items) == ((), ())
+    assert (arms.lost_items, arms.gained_items) == ((2, 3, 4), ())
     assert [c.holm_p for c in found.comparisons] == holm([1.0, expected.p_value])
     assert arms.items_needed and arms.items_needed > 10 and found.settings == {str(b): {}}
 
@@ -73,7 +75,7 @@ def test_one_variant_can_be_named(tmp_path: Path) -> None:
 def test_only_items_that_both_answered_count(tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a", {"dense": [True] * 10}), make_run(tmp_path / "b", {"dense": [True, False, True]})
     (found,) = compare_runs([str(a), str(b)]).comparisons
-    assert (found.n, found.lost) == (3, 1)
+    assert (found.n, found.lost, found.lost_items) == (3, 1, (1,))
 
 
 def test_another_prompt_for_the_same_item_is_another_test(tmp_path: Path) -> None:
