@@ -134,12 +134,12 @@ def decilm_config(config: Mapping[str, Any], shape: ModelShape, layers: Sequence
         "head_dim": shape.head_dim,
         "max_position_embeddings": shape.max_position_embeddings,
         "tie_word_embeddings": shape.tied,
-        "rope_parameters": _rope(config),
+        "rope_parameters": rope_of(config),
         "block_configs": [_block(layer, shape.num_attention_heads) for layer in layers],
     }
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Also of a config.json from before transformers 5, which had two keys for it."""
     older = {"rope_theta": config.get("rope_theta", 10000.0), **(config.get("rope_scaling") or {})}
     found = dict(config.get("rope_parameters") or older)

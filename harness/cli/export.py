@@ -16,8 +16,10 @@ from harness.cli.output import answer, stdout_to_stderr
 
 @click.command("export")
 @click.argument("source", type=PATH)
-@click.option("--to", "home", type=click.Choice(["vllm", "decilm", "plugin"]), help="Default: what needs least.")
-@click.option("--out", type=OUT, required=True, help="The folder to write.")
+@click.option(
+    "--to", "home", type=click.Choice(["vllm", "decilm", "plugin", "gguf"]), help="Default: what needs least."
+)
+@click.option("--out", type=OUT, required=True, help="The folder to write; with --to gguf the file.")
 @JSON
 @DEBUG
 def export_command(source: Path, home: str | None, out: Path, as_json: bool) -> None:
@@ -27,12 +29,14 @@ def export_command(source: Path, home: str | None, out: Path, as_json: bool) -> 
     vllm    one FFN width: vLLM and transformers load it as they are
     decilm  a width per layer: vLLM loads it with --trust-remote-code
     plugin  a width per layer: vLLM loads it where harness-prune is installed
+    gguf    one file for llama.cpp, not quantised: Llama, Qwen2 and Qwen3
     """
     from harness.pipeline.export import export_to
 
     with stdout_to_stderr():
         made = export_to(source, home, out)
-    answer({"home": made.home, "folder": str(made.folder), "needs": made.needs, "serve": made.serve}, as_json)
+    written = {"file" if made.path.is_file() else "folder": str(made.path)}
+    answer({"home": made.home, **written, "needs": made.needs, "serve": made.serve}, as_json)
 
 
 @click.command("elastic", cls=SettingsCommand, settings=(*METHOD, "metric", "seed", "align"))

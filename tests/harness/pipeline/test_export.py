@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.core.errors import UsageError
+from harness.core.safetensors_stream import as_array
 from harness.pipeline.export import HOMES, export_to
 from pruning.checkpoint import open_model
 from pruning.export import export
@@ -57,6 +58,31 @@ def test_uneven_widths_become_a_decilm_folder_of_the_same_weights(tmp_path: Path
         export_to(file, "vllm", tmp_path / "other")
 
 
+def test_a_plan_or_a_checkpoint_becomes_a_gguf_file(tmp_path: Path) -> None:
+    """Of the same bytes either way, with the weights of the checkpoint and nothing left beside it."""
+    from gguf import GGUFReader
+
+    file = plan_file(tmp_path, UNEVEN)
+    found, _ = invoke("export", str(file), "--to", "gguf", "--out", "model.gguf", "--json")
+    needs, serve = HOMES["gguf"].needs, "llama-server -m model.gguf"
+    assert found == {"home": "gguf", "file": "model.gguf", "needs": needs, "serve": serve}
+    checkpoint = export(open_model(TINY_MATH), load_plan(file), tmp_path / "checkpoint", file)
+    (tmp_path / "again").mkdir()
+    again = export_to(checkpoint.path, "gguf", tmp_path / "again" / "model.gguf").path
+    assert again.read_bytes() == (tmp_path / "model.gguf").read_bytes()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["again", "checkpoint", "model.gguf", "plan.safetensors"]
+    reader = GGUFReader(again)
+    assert reader.fields["deci.feed_forward_length"].contents() == list(UNEVEN)
+    written = {tensor.name: tensor.data.tobytes() for tensor in reader.tensors}
+    (shard,) = checkpoint.shards
+    stored = {entry.name: as_array(shard.path, entry).tobytes() for entry in shard.entries}
+    for layer in range(4):
+        for ours, theirs in (("ffn_up", "mlp.up_proj"), ("ffn_down", "mlp.down_proj"), ("attn_v", "self_attn.v_proj")):
+            assert written[f"blk.{layer}.{ours}.weight"] == stored[f"model.layers.{layer}.{theirs}.weight"]
+    with pytest.raises(UsageError, match=r"model.gguf is there; remove it"):
+        export_to(file, "gguf", tmp_path / "model.gguf")
+
+
 def test_a_checkpoint_becomes_a_decilm_folder(tmp_path: Path) -> None:
     """Of which there may be no plan, as after a fine-tuning."""
     export_to(plan_file(tmp_path, UNEVEN), "plugin", tmp_path / "plugin")
@@ -64,7 +90,7 @@ def test_a_checkpoint_becomes_a_decilm_folder(tmp_path: Path) -> None:
     assert made.home == "decilm"
     files = [tmp_path / name / "model.safetensors" for name in ("plugin", "decilm")]
     assert files[0].samefile(files[1]), "no second copy on the disk"
-    with pytest.raises(UsageError, match=r"plugin is served as it is: .*--to decilm"):
+    with pytest.raises(UsageError, match=r"plugin is served as it is: .*--to decilm or gguf"):
         export_to(tmp_path / "plugin", "plugin", tmp_path / "other")
     with pytest.raises(UsageError, match="tiny-math is served as it is"):
         export_to(TINY_MATH, None, tmp_path / "other")
