@@ -214,7 +214,7 @@ def _answer_tokens(task: Any) -> int:
         raise UsageError(f"{task.config.task}: bad generation_kwargs in its YAML file ({first_line(error)})") from error
     if not is_count(found, _MOST_TOKENS, 1):
         raise UsageError(f"{task.config.task}: its generation_kwargs ask for answers of {found} tokens; give 1 or more")
-    return found
+    return int(found)
 
 
 @dataclass(frozen=True)

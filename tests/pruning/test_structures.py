@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,9 +130,12 @@ def test_a_plan_that_was_not_made_here_is_held_to_what_the_family_can_do_without
 ) -> None:
     """Else config.json would have fewer heads than the tensors, or text layers that are still there."""
     model = open_model(build_model(model_type, tmp_path / "dense"))
-    groups = {"kv_keep": (np.zeros(1, np.int32),) * 3, "num_key_value_heads": model.shape.num_key_value_heads}
-    layer = {"skip_attention": (1,), "skip_ffn": (1,)}
-    plan = replace(without(model.path, "layer"), **(groups if what == "groups" else layer))  # type: ignore[arg-type]
+    groups: dict[str, Any] = {
+        "kv_keep": (np.zeros(1, np.int32),) * 3,
+        "num_key_value_heads": model.shape.num_key_value_heads,
+    }
+    layer: dict[str, Any] = {"skip_attention": (1,), "skip_ffn": (1,)}
+    plan = replace(without(model.path, "layer"), **(groups if what == "groups" else layer))
     with pytest.raises(UsageError, match=f"of {model_type} cannot be removed"):
         export(model, plan, tmp_path / "pruned")
     assert not (tmp_path / "pruned").exists()
