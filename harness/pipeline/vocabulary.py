@@ -115,9 +115,9 @@ def trim_vocabulary(
     tokenizer, chat = load_chat(model, config.template_args)
     tasks = [named_task(config, name, chat is not None) for name in task_names(config)]
     file = read_tokenizer(model)
+    _chosen(model, file, (), request.size)  # a size that cannot be is refused before texts are read
     if padded(request.size) != request.size:
         say(f"{request.size} entries are rounded up to {padded(request.size)}, a multiple of {ROWS}")
-    _chosen(model, file, (), request.size)  # a size that cannot be is refused before texts are read
     plan = load_plan(request.plan_file) if request.plan_file else _nothing_removed(model, config.model, tasks[0])
     check_export(model, plan, out, plan.path)
     more = [ids for path in request.texts for ids in _of_file(tokenizer, path)]

@@ -258,8 +258,8 @@ def test_an_item_that_cannot_be_asked_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "told"),
     [
-        ("max_gen_toks: many", r"sums: bad generation_kwargs in its YAML file \(.*many"),
-        ("temperature: hot", r"sums: bad generation_kwargs in its YAML file \(.*hot"),
+        ("max_gen_toks: many", "sums.*many"),
+        ("temperature: hot", "sums.*hot"),
         ("max_gen_toks: -5", "sums: its generation_kwargs ask for answers of -5 tokens"),
         ("max_gen_toks: 0", "sums: its generation_kwargs ask for answers of 0 tokens"),
     ],
