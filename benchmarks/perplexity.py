@@ -1,7 +1,7 @@
 """Pruning a real language model: perplexity of GSM8K's answers and of WikiText-2, seconds to prune, beside optipfair's.
 
 python benchmarks/perplexity.py --out docs/perplexity.json
-(needs HARNESS_DATA_DIR or the Hub; `pip install --no-deps optipfair==0.4.2`)
+(needs HARNESS_DATA_DIR or the Hub, and optipfair as benchmarks/peer_tools.py says)
 
 An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration
 texts). Every arm is an export with alignment 1, scored by vLLM. seconds: from loading the model to the saved
@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.peer_tools import optipfair_width
 from harness.core.chat import ChatFormat
 from harness.core.progress import say
 from harness.core.types.calibration import CalibrationSet
@@ -28,10 +29,9 @@ from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.models import registry
-from harness.models.tokenizer import load_tokenizer
 from harness.pipeline import scoring
 from pruning import score_file
-from pruning.checkpoint import ModelFolder, open_model
+from pruning.checkpoint import ModelFolder
 from pruning.export import export
 from pruning.plan import PlanRequest, make_plan
 from pruning.plan_file import save_plan
@@ -140,7 +140,8 @@ def timed_arm(
     mine, started = folder / f"{arm}-{ratio:g}", time.perf_counter()
     mine.mkdir()
     if arm == "optipfair":
-        made, before = with_optipfair(ratio, model, calibration, threads, mine), 0.0
+        out = mine / "checkpoint"
+        made, before = optipfair_width(100 * ratio, model, calibration, threads, out), 0.0
     else:
         made, before = pruned(arm, ratio, model, calibration, threads, mine, scored[0]), scored[1]
     return made, round(before + time.perf_counter() - started, 1)
@@ -169,43 +170,17 @@ def pruned(
     return export(model, plan, folder / "checkpoint", plan_file)
 
 
-def with_optipfair(
-    ratio: float, model: ModelFolder, calibration: CalibrationSet, threads: int, folder: Path
-) -> ModelFolder:
-    """In batches of eight texts, padded to the longest of each."""
-    import torch
-    from optipfair import prune_model
-    from transformers import AutoModelForCausalLM
-
-    from pruning.activations import pad
-
-    torch.set_num_threads(threads)
-    loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
-    batches = [pad(calibration.items[i : i + 8], loaded.device)[:2] for i in range(0, len(calibration.items), 8)]
-    smaller = prune_model(
-        loaded, "MLP_GLU", "MAW", pruning_percentage=100 * ratio, dataloader=_Loader(batches), show_progress=False
-    )
-    smaller.to(torch.bfloat16).save_pretrained(folder / "checkpoint")
-    load_tokenizer(model).save_pretrained(folder / "checkpoint")
-    return open_model(folder / "checkpoint")
-
-
-class _Loader(list):  # type: ignore[type-arg]
-    """optipfair asks a loader for its batches and its batch size."""
-
-    batch_size = 8
-
-
 def perplexities(
-    checkpoint: ModelFolder, folder: Path, limits: dict[str, int], threads: int
+    checkpoint: ModelFolder, folder: Path, limits: Mapping[str, int | None], threads: int
 ) -> dict[str, Sequence[float]]:
-    """task -> [value, low, high] and the width."""
+    """task -> [value, low, high], on its first test items."""
     found: dict[str, Sequence[float]] = {}
     if not limits:
         return found
-    with engines_for({"it": checkpoint}, EngineSettings(max_model_len=2048, threads=threads)) as engines:
+    longest = min(2048, checkpoint.shape.max_position_embeddings)
+    with engines_for({"it": checkpoint}, EngineSettings(max_model_len=longest, threads=threads)) as engines:
         for task, limit in limits.items():
-            eval_spec = EvalSpec("it", (find_task(task),), 2048, chat=ChatFormat(), limit=limit)
+            eval_spec = EvalSpec("it", (find_task(task),), longest, chat=ChatFormat(), limit=limit)
             result = evaluate(engines["it"], eval_spec, VariantEval(folder, "it"))[task]
             found[task] = [round(value or 0.0, 4) for value in (result.value, result.ci_low, result.ci_high)]
     return found
