@@ -69,7 +69,7 @@ class Both:
 @contextmanager
 def remembering(both: Both) -> Iterator[None]:
     """What the evaluation asks the engine, and how long that takes, goes into `both`."""
-    real = lm_eval_model.stream
+    real = vars(lm_eval_model)["stream"]
 
     def remembered(llm: Any, prompts: Any, params: Any) -> Any:
         both.asked = (prompts, params)

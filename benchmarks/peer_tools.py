@@ -128,7 +128,8 @@ def _add_gradients(model: Any, calibration: CalibrationSet) -> None:
         ids, attention, _ = pad(items[first : first + BATCH], model.device)
         labels = ids.masked_fill(attention == 0, -100)[:, 1:]
         logits = model(ids, attention_mask=attention, use_cache=False).logits[:, :-1]
-        cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
+        loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _batches(calibration: CalibrationSet, device: Any) -> Batches:

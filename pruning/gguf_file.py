@@ -181,7 +181,7 @@ def _tensors(model: ModelFolder, arch: str) -> Iterator[_Tensor]:
         for entry in shard.entries:
             own = entry.name if entry.name in wanted else f"{model.family.body}.{entry.name}"
             if own in wanted:
-                name = names.get_name(own, try_suffixes=(".weight", ".bias"))
+                name = str(names.get_name(own, try_suffixes=(".weight", ".bias")))
                 yield _Tensor(name, shard, entry, heads.get(name.split(".")[-2], 0))
 
 

@@ -147,8 +147,6 @@ def _recorded(model: Any, family: Family, embedded: Any, attention: Any) -> tupl
     Returns the hidden states before the first layer, and for each layer its other arguments; what the layers share,
     such as a mask, is one object.
     """
-    stack = submodule(model, family.layers)
-    own = [vars(layer).get("forward") for layer in stack]  # accelerate's, where it has put hooks
     states: list[Any] = []
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -157,16 +155,24 @@ def _recorded(model: Any, family: Family, embedded: Any, attention: Any) -> tupl
         calls.append((arguments, named))
         return hidden_states
 
+    with replaced_forwards(submodule(model, family.layers), record):
+        getattr(model, family.body)(inputs_embeds=embedded, attention_mask=attention, use_cache=False)
+    return states[0], calls
+
+
+@contextmanager
+def replaced_forwards(stack: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Layers that do what `forward` does instead."""
+    own = [vars(layer).get("forward") for layer in stack]  # accelerate's, where it has put hooks
     try:
         for layer in stack:
-            layer.forward = record
-        getattr(model, family.body)(inputs_embeds=embedded, attention_mask=attention, use_cache=False)
+            layer.forward = forward
+        yield
     finally:
-        for layer, forward in zip(stack, own, strict=True):
+        for layer, before in zip(stack, own, strict=True):
             del layer.forward
-            if forward is not None:
-                layer.forward = forward
-    return states[0], calls
+            if before is not None:
+                layer.forward = before
 
 
 def _scored(items: Sequence[CalibrationItem], mask: Any, seen: int, expected: int) -> ScoredTokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,8 @@ def why_rounded(request: PlanRequest, whole: int) -> str:
 def check_request(request: PlanRequest, intermediate_size: int) -> None:
     """Raises UsageError for a request that cannot be planned, before anything is scored."""
     uniform = uniform_width(request, intermediate_size)
+    if request.allocation == "search":
+        _check_search(request)
     if not 0 <= request.protect < 1:
         raise UsageError(
             f"protect {request.protect} is outside [0, 1); it is the share of neurons that always stay, 0.01 for 1 %"
@@ -146,16 +148,37 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
         )
     if request.method == "matched" and 2 * uniform < intermediate_size:
         raise UsageError(f"ratio {request.ratio} is over 0.5, where not every neuron has another one as its match")
-    if request.allocation == "global":
-        _floor(uniform, intermediate_size, request.alignment, request.min_width)
+    if request.allocation != "uniform":
+        least_width(request, intermediate_size)
 
 
-def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
+def _check_search(request: PlanRequest) -> None:
+    """Raises UsageError where measured damage is not what the widths should go by."""
+    if request.structure != "neuron":
+        noun = STRUCTURES[request.structure].noun
+        raise UsageError(f"--allocation search finds FFN widths, and {noun}s have none; use --allocation uniform")
+    if request.method != "selective":
+        raise UsageError(
+            f"--allocation search finds the widths that cost least, which {request.method} pruning is no part of; "
+            "use --method selective, or another --allocation"
+        )
+    if not request.compensated:
+        raise UsageError(
+            "--allocation search measures layers with re-fitted columns; add --compensate or use --metric best"
+        )
+
+
+def make_plan(scores: NeuronScores, request: PlanRequest, widths: Sequence[int] | None = None) -> PruningPlan:
     """Removes the lowest scores (selective), the highest (reverse), any (random), or in place of the highest others of
     the same contribution (matched), with uniform or per-layer widths.
 
+    Args:
+        scores: Of the request's structure.
+        request: What to remove.
+        widths: Of each layer, where the allocation is a search, which found them.
+
     Raises:
-        UsageError: The scores lack the metric, or the widths are impossible.
+        UsageError: The scores lack the metric, or the widths are impossible or missing.
     """
     table = (
         next(iter(scores.scores.values()))
@@ -168,7 +191,7 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
             f"score again with --structure {request.structure}"
         )
     if STRUCTURES[request.structure].in_layers:
-        kept = _of_units(_kept_units(scores, table, request), table.shape[1], scores, request)
+        kept = _of_units(_kept_units(scores, table, request, widths), table.shape[1], scores, request)
     else:
         kept = _of_blocks(table, scores, request)
     return PruningPlan(
@@ -194,21 +217,27 @@ def make_plan(scores: NeuronScores, request: PlanRequest) -> PruningPlan:
 
 def removal_order(scores: NeuronScores, request: PlanRequest) -> tuple[IndexArray, ...]:
     """All neurons of every layer, the one that is removed last first: the first N are those that `make_plan` keeps at
-    width N with the request's method, metric and seed, uniform allocation and nothing protected.
+    width N with the request's method, metric, seed and protected share.
     """
     random = request.method == "random"
     table = next(iter(scores.scores.values())) if random else _scores_of(scores.scores, str(request.metric))
-    worth = (_worth(row, request.method, (request.seed, layer)) for layer, row in enumerate(table))
-    return tuple(np.argsort(-each, kind="stable").astype(np.int32) for each in worth)
+    return tuple(np.argsort(-each, kind="stable").astype(np.int32) for each in _ranked(scores, table, request))
 
 
-def _kept_units(scores: NeuronScores, table: FloatArray, request: PlanRequest) -> tuple[IndexArray, ...]:
+def _ranked(scores: NeuronScores, table: FloatArray, request: PlanRequest) -> FloatArray:
+    """[layers, units]: what is worth most stays longest, and what is protected always."""
+    worth = np.stack([_worth(row, request.method, (request.seed, layer)) for layer, row in enumerate(table)])
+    worth[_protected(scores, request.protect)] = np.inf
+    return worth
+
+
+def _kept_units(
+    scores: NeuronScores, table: FloatArray, request: PlanRequest, given: Sequence[int] | None
+) -> tuple[IndexArray, ...]:
     """Indices of the neurons or KV groups of each layer that stay."""
-    layers, units = table.shape
-    check_request(request, units)
-    ranked = np.stack([_worth(table[layer], request.method, (request.seed, layer)) for layer in range(layers)])
-    ranked[_protected(scores, request.protect)] = np.inf
-    keep = tuple(_best(ranked[layer], width) for layer, width in enumerate(_widths(ranked, request)))
+    check_request(request, table.shape[1])
+    ranked = _ranked(scores, table, request)
+    keep = tuple(_best(row, width) for row, width in zip(ranked, _widths(ranked, request, given), strict=True))
     if request.method == "matched":
         return tuple(map(matched_keep, keep, _scores_of(scores.scores, CONTRIBUTION)))
     return keep
@@ -264,12 +293,24 @@ def _protected(scores: NeuronScores, share: float) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _widths(ranked: FloatArray, request: PlanRequest) -> list[int]:
+def _widths(ranked: FloatArray, request: PlanRequest, given: Sequence[int] | None) -> list[int]:
     layers, size = ranked.shape
     uniform = uniform_width(request, size)
     if request.allocation == "uniform" or request.ratio == 0:
         return [uniform] * layers
+    if request.allocation == "search":
+        return _found_widths(given, ranked.shape)
     return global_widths(_comparable(ranked, request), layers * uniform, request.alignment, request.min_width)
+
+
+def _found_widths(given: Sequence[int] | None, shape: tuple[int, ...]) -> list[int]:
+    """Raises UsageError where a search has not found a width for every layer."""
+    layers, size = shape
+    if given is None or len(given) != layers or not all(0 < width <= size for width in given):
+        raise UsageError(
+            "--allocation search needs widths that were found on the model, one for each layer; use `harness run`"
+        )
+    return list(given)
 
 
 def _comparable(ranked: FloatArray, request: PlanRequest) -> FloatArray:
@@ -307,6 +348,11 @@ def global_widths(scores: FloatArray, total: int, alignment: int, min_width: int
         if taken[layer] < steps:
             heapq.heappush(heap, (-gains[layer, taken[layer]], layer))
     return [int(count) * alignment for count in taken]
+
+
+def least_width(request: PlanRequest, size: int) -> int:
+    """The least width of a layer where layers differ; raises UsageError where it is above the mean width."""
+    return _floor(uniform_width(request, size), size, request.alignment, request.min_width)
 
 
 def _floor(uniform: int, size: int, alignment: int, min_width: int) -> int:

@@ -64,7 +64,8 @@ def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 def _added(tokenizer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The added tokens; the library reads a file without a list of them."""
-    return tokenizer.get("added_tokens", ())
+    found: Sequence[Mapping[str, Any]] = tokenizer.get("added_tokens", ())
+    return found
 
 
 def merges_of(tokenizer: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -84,7 +85,7 @@ def always_kept(tokenizer: Mapping[str, Any]) -> set[int]:
         | {token["id"] for token in _added(tokenizer)}
         | ({vocab[unknown]} if unknown in vocab else set())
         | {number for step in _steps(tokenizer.get("post_processor"), "processors") for number in _put_around(step)}
-        | ({padding.get("pad_id")} & set(vocab.values()))
+        | {number for number in vocab.values() if number == padding.get("pad_id")}
     )
 
 

@@ -75,11 +75,15 @@ class RunConfig(BaseModel):
     general_weight: float = Field(
         default=0.0, ge=0, le=1, description="Weight of general text in what obs and re-fitting preserve, in [0, 1]."
     )
-    allocation: Literal["uniform", "global"] = Field(
-        default="uniform", description="Same width in every layer, or one ranking over all layers."
+    allocation: Literal["uniform", "global", "search"] = Field(
+        default="uniform",
+        description="Same width in every layer, one ranking over all layers, or widths found by measuring the KL "
+        "divergence from the dense model.",
     )
     min_width: int = Field(
-        default=0, ge=0, description="With --allocation global, least neurons of a layer; 0 is an eighth of the width."
+        default=0,
+        ge=0,
+        description="With --allocation global or search, least neurons of a layer; 0 is an eighth of the width.",
     )
     protect: float = Field(
         default=0.0,

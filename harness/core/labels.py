@@ -38,7 +38,7 @@ def arm_label(
     if method == "matched":
         return method
     what = metric_label(metric, compensated, sequential) if metric else _refit(compensated, sequential)
-    return "-".join(filter(None, (method, what, "global" if allocation == "global" else None)))
+    return "-".join(filter(None, (method, what, None if allocation == "uniform" else allocation)))
 
 
 def ratio_label(asked: float, done: float) -> str:

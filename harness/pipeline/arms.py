@@ -8,7 +8,7 @@ from typing import cast
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.labels import arm_label, ratio_label
-from harness.core.types.pruning import Method, ModelShape
+from harness.core.types.pruning import Allocation, Method, ModelShape
 from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
 from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, real_ratio
@@ -35,7 +35,7 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     check_request(request, whole)
     if request.allocation != "uniform":
         check_nonuniform(FAMILIES[shape.model_type])
-    kind = arm_label(method, request.metric, request.compensated, config.sequential, config.allocation)
+    kind = arm_label(method, request.metric, request.compensated, config.sequential, request.allocation)
     kind = kind if config.structure == "neuron" else f"{config.structure}-{kind}"
     ratio = ratio_label(config.ratio, real_ratio(request, whole))
     return Arm(f"{kind}-{ratio}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
@@ -58,12 +58,17 @@ def plan_request(config: RunConfig, whole: int, method: str | None = None) -> Pl
         seed=config.seed,
         alignment=alignment_of(config, whole) if config.structure == "neuron" else _alignment_of_heads(config),
         structure=config.structure,
-        allocation=config.allocation if own or chosen != "random" else "uniform",
+        allocation=_allocation(config, chosen, own),
         min_width=config.min_width,
         protect=config.protect,
         compensated=compensated,
         sequential=config.sequential and own,
     )
+
+
+def _allocation(config: RunConfig, method: Method, own: bool) -> Allocation:
+    """A random choice has no ranking over layers, and only what should cost least is searched."""
+    return config.allocation if own or (method != "random" and config.allocation != "search") else "uniform"
 
 
 def _alignment_of_heads(config: RunConfig) -> int:

@@ -15,6 +15,7 @@ from harness.pipeline.data_check import check_data
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
 from harness.pipeline.scoring import check_scores_file, placement_of
+from harness.pipeline.width_search import check_whole, search_flops
 from harness.training.fine_tuning import available_examples, check_files, make_recipe
 from harness.training.original import check_original
 from pruning.placement import Placement
@@ -202,8 +203,12 @@ def scoring_place(spec: ResolvedRun) -> Placement | None:
     """Where the weights are while the model is scored, None where nothing is pruned; raises MeasurementError where it
     cannot be scored here.
     """
-    samples = spec.calibration_request.samples
-    return placement_of(spec.shape, samples, spec.score_request.needs) if spec.arms else None
+    if not spec.arms:
+        return None
+    place = placement_of(spec.shape, spec.calibration_request.samples, spec.score_request.needs)
+    if spec.widths_searched:
+        check_whole(spec.shape, place)
+    return place
 
 
 def _refitted_inputs(spec: ResolvedRun) -> int:
@@ -256,7 +261,8 @@ def estimated_seconds(spec: ResolvedRun) -> float | None:
     answered = len(spec.variants) * sum(tokens) + len(spec.masks) * tokens[0]
     recovery = recovery_cost(spec)
     training = len(spec.recovered) * recovery.flops if recovery else 0.0
-    flops = 2 * spec.shape.parameters * (scored + answered) + _second_moment_flops(spec) + training
+    searched = sum(search_flops(spec.shape, arm.request) for arm in spec.arms if arm.request.allocation == "search")
+    flops = 2 * spec.shape.parameters * (scored + answered) + _second_moment_flops(spec) + searched + training
     return _START_SECONDS + flops / _flops_per_second()
 
 

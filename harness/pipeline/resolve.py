@@ -122,6 +122,11 @@ class ResolvedRun:
         return uniform_width(self.arms[0].request, whole) if self.arms else whole
 
     @property
+    def widths_searched(self) -> bool:
+        """Whether an arm's widths go by measured damage."""
+        return any(arm.request.allocation == "search" for arm in self.arms)
+
+    @property
     def rounded(self) -> str | None:
         """What rounding makes of the requested ratios, in one line; None where they are as requested."""
         if not self.arms:

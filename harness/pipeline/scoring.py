@@ -300,7 +300,7 @@ def compensate_plan(
     device, layers = "cuda" if torch.cuda.is_available() else "cpu", len(plan.keep)
     with ieee_products(), ExitStack() as stack:
         if not request.sequential:
-            _measure_moments(seen_from(model, block), moments, request)
+            measure_moments(seen_from(model, block), moments, request)
         walk = _refit_walk(seen_from(model, block), moments, request) if request.sequential else None
         advance = stack.enter_context(progress_bar(f"Re-fitting {layers} layers", layers))
         stack.enter_context(_enough_memory())
@@ -332,7 +332,7 @@ def _enough_memory() -> Iterator[None]:
         ) from error
 
 
-def _measure_moments(model: ModelFolder, moments: SecondMoments, request: ScoreRequest) -> None:
+def measure_moments(model: ModelFolder, moments: SecondMoments, request: ScoreRequest) -> None:
     """Those that are not there; the model is gone afterwards."""
     if missing := moments.missing(range(len(model.widths))):
         source = open_source(model, moments.calibration, {"second moments"}, request.threads)

@@ -15,7 +15,9 @@ from harness.core.hashing import digest
 from harness.core.labels import width_text
 from harness.core.progress import progress_bar
 from harness.core.safetensors_stream import data_hash
+from harness.core.types.calibration import CalibrationSet
 from harness.core.types.evaluation import EvalResult
+from harness.core.types.pruning import NeuronScores
 from harness.engine.engine_facts import engine_facts
 from harness.engine.engine_settings import engine_settings
 from harness.engine.vllm_engine import Engines, engines_for
@@ -37,6 +39,7 @@ from harness.pipeline.run_files import (
     training_folder,
 )
 from harness.pipeline.run_json import save_serving
+from harness.pipeline.width_search import Scored, check_whole, find_widths
 from harness.serving.bench import offline_targets, results
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
@@ -61,7 +64,9 @@ def score(run: RunContext) -> None:
     inputs = digest([_content(spec), request.metrics, request.moments, run.base.identity])
     with run.directory.stage("score", inputs, [calibration, scores]) as work:
         if work:
-            scoring.placement_of(run.model.shape, spec.calibration_request.samples, request.needs)
+            place = scoring.placement_of(run.model.shape, spec.calibration_request.samples, request.needs)
+            if spec.widths_searched:
+                check_whole(run.model.shape, place)
             prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
             scoring.save_calibration(prompts, calibration)
             scoring.score_model(run.model, prompts, request, scores)
@@ -81,14 +86,24 @@ def plan(run: RunContext, arm: Arm) -> VariantState:
     inputs = digest([run.directory.output_hash("score"), asdict(arm.request), width])
     with run.directory.stage(f"plan {arm.name}", inputs, [file, *([columns] if columns else [])]) as work:
         if work:
-            scores = scores_file(run.path)
-            save_plan(make_plan(score_file.load(scores), arm.request), file)
-            if columns:
-                calibration = scoring.load_calibration(calibration_file(run.path))
-                scoring.compensate_plan(run.model, calibration, run.spec.score_request, scores, file)
+            scores = score_file.load(scores_file(run.path))
+            calibration = scoring.load_calibration(calibration_file(run.path)) if columns else None
+            save_plan(make_plan(scores, arm.request, _found_widths(run, arm, scores, calibration)), file)
+            if calibration:
+                scoring.compensate_plan(run.model, calibration, run.spec.score_request, scores_file(run.path), file)
     made = load_plan(file)
     identity = digest([run.base.identity, data_hash(file), data_hash(columns) if columns else None])
     return VariantState(arm.name, predict_size(run.model, made), identity, file)
+
+
+def _found_widths(
+    run: RunContext, arm: Arm, scores: NeuronScores, calibration: CalibrationSet | None
+) -> Sequence[int] | None:
+    """Of an arm whose widths are searched."""
+    if arm.request.allocation != "search" or calibration is None:
+        return None
+    scored = Scored(run.model, calibration, run.spec.score_request, scores)
+    return find_widths(scored, arm.request, run.spec.target, run.spec.calibration_request).widths
 
 
 def delete_second_moments(run: RunContext) -> None:

@@ -145,7 +145,7 @@ def method_arm(config: RunConfig, method: str, ratio: float, seed: int, shape: M
     own = name in (RANDOM, "reverse", MATCHED)
     chosen: dict[str, Any] = {"method": name if own else "selective", "metric": None if own else name}
     chosen |= {"compensate": True if refit else None, "ratio": ratio, "seed": seed}
-    if name == RANDOM:
+    if name == RANDOM or (own and config.allocation == "search"):
         chosen["allocation"] = "uniform"
     return make_arm(config.model_copy(update=chosen), chosen["method"], shape)
 

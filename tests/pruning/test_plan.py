@@ -11,7 +11,7 @@ from harness.core.errors import UsageError
 from harness.core.types.calibration import CalibrationSet
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from pruning import score_file
-from pruning.plan import PlanRequest, choose_metric, default_alignment, global_widths, pruned_width
+from pruning.plan import PlanRequest, choose_metric, default_alignment, global_widths, pruned_width, removal_order
 from pruning.plan import make_plan as make
 from pruning.plan_file import load_plan, save_plan
 from pruning.scores import score
@@ -201,6 +201,20 @@ def test_protected_neurons_stay_whatever_the_method() -> None:
 def test_impossible_wishes_are_refused(more: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_plan(scores(), 0.5, "selective", "smd", 0, 1, **more)
+
+
+def test_widths_that_were_found_are_kept_by_rank() -> None:
+    request = PlanRequest(0.5, metric="rms", allocation="search", compensated=True, protect=0.1)
+    plan, order = make(scores(), request, [10, 20, 30]), removal_order(scores(), request)
+    assert plan.widths == (10, 20, 30) and plan.allocation == "search"
+    assert [sorted(row[: len(keep)]) for row, keep in zip(order, plan.keep, strict=True)] == [
+        keep.tolist() for keep in plan.keep
+    ]
+    best = np.argsort(-scores().scores["contrib"], axis=1)[:, :4]
+    assert all(set(row) <= set(keep.tolist()) for row, keep in zip(best, plan.keep, strict=True))
+    for wrong in (None, [10, 20], [10, 20, 41], [0, 20, 40]):
+        with pytest.raises(UsageError, match="widths that were found"):
+            make(scores(), request, wrong)
 
 
 def test_a_random_choice_has_no_global_ranking() -> None:

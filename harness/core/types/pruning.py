@@ -17,7 +17,7 @@ Method = Literal["selective", "random", "reverse", "matched", "chosen"]  # chose
 StructureName = Literal["neuron", "kv_group", "attention", "ffn", "layer"]  # rows of pruning/structures.py
 
 
-Allocation = Literal["uniform", "global"]
+Allocation = Literal["uniform", "global", "search"]
 
 
 @dataclass(frozen=True)

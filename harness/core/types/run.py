@@ -28,7 +28,8 @@ class Variant:
         metric: The metric as files call it; smd is the paper's S.
         tokens: Tokens that were scored: prompt, completion or all.
         alignment: Widths are multiples of it.
-        allocation: uniform, the same width in every layer, or global, one ranking over all layers.
+        allocation: uniform, the same width in every layer, global, one ranking over all layers, or search, widths by
+            measured KL to the dense model.
         compensated: Whether the remaining down_proj columns were re-fitted.
         recovered: Whether the variant was fine-tuned.
         ratio_requested: The share of FFN neurons to remove.
