@@ -77,8 +77,8 @@ class RunComparison:
         variant: RUN:VARIANT.
         baseline: RUN:VARIANT.
         holm_p: mcnemar_p after Holm over all comparisons; None without a test.
-        lost_items, gained_items: Numbers of the items that went from right to wrong, and from wrong to right; None where
-            no answer is right or wrong.
+        lost_items, gained_items: Numbers of the items that went from right to wrong, and from wrong to right; None
+            where no answer is right or wrong.
         detectable: The difference that this number of items finds with 80 % power; None without a test.
         items_needed: Items that a difference of this size needs for 80 % power; None where there is no difference.
     """

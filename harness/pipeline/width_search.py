@@ -119,7 +119,8 @@ def _is_among(item: CalibrationItem, calibration: CalibrationSet) -> bool:
 
 
 def _as_many_as_fit(items: Iterable[CalibrationItem]) -> list[CalibrationItem]:
-    found, tokens = [], 0
+    found: list[CalibrationItem] = []
+    tokens = 0
     for item in itertools.islice(items, TEXTS):
         tokens += item.stop - item.start
         if found and tokens > TOKENS:

@@ -94,4 +94,4 @@ def _between(table: DamageTable, widths: Sequence[int]) -> FloatArray:
     falling = np.maximum.accumulate(table.nats[:, ::-1], axis=1)[:, ::-1]
     with np.errstate(invalid="ignore"):
         found = np.array([np.interp(widths, knots, row) for row in np.sqrt(falling)]) ** 2
-    return np.nan_to_num(found, nan=np.inf, posinf=np.inf)
+    return np.asarray(np.nan_to_num(found, nan=np.inf, posinf=np.inf))
