@@ -82,7 +82,7 @@ def test_the_damage_is_that_of_the_written_checkpoint(model_type: str, widths: t
     changed = pruned(dense, tmp_path / "moments", tmp_path, widths)
     found = probe.nats(list(map(LayerChoice, widths)))
     assert found == pytest.approx(kl(plain(dense, dtype=torch.float32), changed, TEXTS), rel=1e-3)
-    assert found > 0.01
+    assert found > 1e-3
 
 
 def test_a_removed_layer_is_a_model_without_it(probe: DamageProbe, random_model: Path) -> None:
