@@ -105,7 +105,10 @@ class Maker:
         """The plan's file; its widths, and of a search its distance and that of uniform widths."""
         request = PlanRequest(ratio, metric="obs", alignment=align, allocation=arm, compensated=True)
         found = find_widths(self.scored, request, self.task, self.prompts) if arm == "search" else None
-        plan, file = make_plan(self.scored.scores, request, found.widths if found else None), self.folder / f"{arm}-{ratio:g}"
+        plan, file = (
+            make_plan(self.scored.scores, request, found.widths if found else None),
+            self.folder / f"{arm}-{ratio:g}",
+        )
         save_plan(plan, file / "plan.safetensors")
         scoring.compensate_plan(
             self.scored.model,

@@ -11,19 +11,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import read_text
 from harness.core.errors import UsageError
 from harness.core.files import check_disk
-from harness.core.types.pruning import ModelShape
+from harness.core.types.pruning import ModelShape, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
 from pruning.checkpoint import ModelFolder
+from pruning.export import job_of, write_own_files, write_weights
+from pruning.head_slots import kv_slots, query_heads
 from pruning.model_card import AS_USUAL, BY_DECILM, BY_PLUGIN
+from pruning.pieces import structure_config
 from pruning.side_files import copy_own_files, copy_side_files, is_ours
+from pruning.structures import kept_layers
+from pruning.vocabulary_files import with_vocabulary, write_vocabulary
 
 CONFIGURATION = "configuration_pruned.py"
 MODEL_TYPE, ARCHITECTURE = "nemotron-nas", "DeciLMForCausalLM"
@@ -71,7 +76,7 @@ class Layer:
 
     Attributes:
         width: FFN neurons.
-        kv_heads: Key-value heads, among which all query heads of the model are shared out.
+        kv_heads: Key-value heads, among which all query heads of the model are shared out (head_slots.py).
         skip_attention: Whether it has no attention.
         skip_ffn: Whether it has no FFN.
     """
@@ -130,7 +135,8 @@ def decilm_config(config: Mapping[str, Any], shape: ModelShape, layers: Sequence
         "model_type": MODEL_TYPE,
         "auto_map": {"AutoConfig": f"{CONFIGURATION.removesuffix('.py')}.PrunedConfig"},
         "intermediate_size": max(layer.width for layer in layers),
-        "num_key_value_heads": max(layer.kv_heads for layer in layers),
+        "num_key_value_heads": max(layer.kv_heads for layer in layers if not layer.skip_attention),
+        "num_attention_heads": shape.num_attention_heads,
         "head_dim": shape.head_dim,
         "max_position_embeddings": shape.max_position_embeddings,
         "tie_word_embeddings": shape.tied,
@@ -174,16 +180,69 @@ def write_decilm(model: ModelFolder, out: Path) -> Path:
         copy_own_files(model.path, scratch)
         for shard in model.shards:
             _link(shard.path, scratch / shard.path.name)
-        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (scratch / CONFIGURATION).write_text(_FILE, encoding="utf-8")
         if (card := model.path / "README.md").is_file():
-            (scratch / "README.md").write_text(_card(read_text(card, errors="replace")), encoding="utf-8")
+            shutil.copyfile(card, scratch / "README.md")
+        _write_own_files(scratch, config)
     return out
 
 
-def _card(text: str) -> str:
-    """The checkpoint's card; where that says how it is loaded, how this folder is."""
-    return text.replace(BY_PLUGIN, BY_DECILM).replace(AS_USUAL, BY_DECILM)
+def export_decilm(
+    model: ModelFolder, plan: PruningPlan, out: Path, progress: Callable[[int], None] = lambda _: None
+) -> Path:
+    """Writes what a plan leaves of a model as a DeciLM folder, completely or not at all.
+
+    Args:
+        model: The dense model that the plan was made for.
+        plan: What stays; also of plans that no plain folder can hold. Its file's re-fitted columns are used.
+        out: The folder to write; a DeciLM folder that was written there before is replaced.
+        progress: Is called with 1 after every shard.
+
+    Raises:
+        UsageError: The class cannot be this model, the plan is another model's, or `out` holds something else.
+    """
+    job = replace(job_of(model, plan, plan.path), decilm=True)
+    if reason := plan_refusal(model, plan):
+        raise UsageError(f"the plan of {plan.model} cannot be a DeciLM folder: {reason}")
+    config = structure_config(model.config, job)
+    if plan.vocabulary is not None:
+        config = with_vocabulary(config, plan.vocabulary)
+    config = decilm_config(config, _with_heads(plan, model.shape), plan_layers(plan, model.shape))
+    check_disk(out, model.weight_bytes)
+    with written_folder(out, decilm_replaceable()) as scratch:
+        copy_side_files(model, scratch)
+        if plan.vocabulary is not None:
+            write_vocabulary(model, plan.vocabulary, scratch)
+        write_weights(model, scratch, job, progress)
+        write_own_files(model, scratch, plan, plan.path, config)
+        _write_own_files(scratch, config)
+    return out
+
+
+def plan_refusal(model: ModelFolder, plan: PruningPlan) -> str | None:
+    """Why vLLM's DeciLM class cannot be what a plan leaves of a model, None where it can."""
+    return unsayable(model.config, _with_heads(plan, model.shape), plan_layers(plan, model.shape))
+
+
+def plan_layers(plan: PruningPlan, shape: ModelShape) -> tuple[Layer, ...]:
+    """What a plan leaves of each layer, without the layers of which nothing stays."""
+    return tuple(
+        Layer(plan.widths[i], kv_slots(plan, i, shape), i in plan.skip_attention, i in plan.skip_ffn)
+        for i in kept_layers(plan)
+    )
+
+
+def _with_heads(plan: PruningPlan, shape: ModelShape) -> ModelShape:
+    """The shape with the query heads that every layer has."""
+    return replace(shape, num_attention_heads=query_heads(plan, shape))
+
+
+def _write_own_files(folder: Path, config: Mapping[str, Any]) -> None:
+    """config.json and its class; the card says how this folder is loaded, where it said how the checkpoint is."""
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIGURATION).write_text(_FILE, encoding="utf-8")
+    if (card := folder / "README.md").is_file():
+        text = read_text(card, errors="replace")
+        card.write_text(text.replace(BY_PLUGIN, BY_DECILM).replace(AS_USUAL, BY_DECILM), encoding="utf-8")
 
 
 def decilm_replaceable() -> Replaceable:

@@ -68,7 +68,7 @@ def export(
         copy_side_files(model, scratch)
         if plan.vocabulary is not None:
             write_vocabulary(model, plan.vocabulary, scratch)
-        _write_weights(model, scratch, job, progress)
+        write_weights(model, scratch, job, progress)
         write_own_files(model, scratch, plan, plan_file, config)
     return open_model(out)
 
@@ -81,7 +81,7 @@ def check_export(
     Raises UsageError where the plan does not fit the model, or no config.json can say what it leaves, and StorageError
     for a disk that is too small.
     """
-    job = _job(model, plan, plan_file)
+    job = job_of(model, plan, plan_file)
     if out.resolve() == model.path.resolve():
         raise UsageError(f"{out} is the model itself; give another --out")
     config = _config(model, job)
@@ -96,10 +96,11 @@ def write_gathered(
 
     Side files, config.json and the record are the caller's. Raises UnsupportedModelError for damaged weights.
     """
-    _write_weights(model, out, Job(model.family, model.family, model.shape, plan, {}), progress)
+    write_weights(model, out, Job(model.family, model.family, model.shape, plan, {}), progress)
 
 
-def _write_weights(model: ModelFolder, out: Path, job: Job, progress: Callable[[int], None]) -> None:
+def write_weights(model: ModelFolder, out: Path, job: Job, progress: Callable[[int], None]) -> None:
+    """Writes the shards that a job leaves, and their index, to an existing folder; `progress` is called per shard."""
     sizes = {}
     for shard in model.shards:
         if found := pieces_of(shard.entries, job):  # none where all its layers are removed
@@ -126,7 +127,7 @@ def ffn_tensors(
     model: ModelFolder, plan: PruningPlan, plan_file: Path | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(layer, the FFN's torch tensors by their name below the layer) as the pruned checkpoint would hold them."""
-    job = _job(model, plan, plan_file)
+    job = job_of(model, plan, plan_file)
     layers: dict[int, list[tuple[str, Shard, Piece]]] = {}
     for shard, entry, cut, layer in model.ffn_entries():
         layers.setdefault(layer, []).append((cut.name, shard, pieces_of([entry], job)[0]))
@@ -139,8 +140,10 @@ def _tensor(shard: Shard, piece: Piece) -> Any:
     return tensor_of(bits, piece.entry.dtype).reshape(piece.entry.shape)
 
 
-def _job(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> Job:
-    """Raises UsageError where the plan does not fit the model or its columns are missing."""
+def job_of(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> Job:
+    """What writing a plan's checkpoint takes; raises UsageError where the plan does not fit the model or its columns
+    are missing.
+    """
     check_fit(model, plan)
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")

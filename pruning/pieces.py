@@ -12,10 +12,12 @@ from harness.core.safetensors_stream import Array, Entry, as_array, gather_block
 from harness.core.types.arrays import IndexArray
 from harness.core.types.pruning import ModelShape, PruningPlan
 from pruning.families import Family
+from pruning.head_slots import places
 from pruning.shards import Shard
 from pruning.structures import LAYER_LISTS, kept_layers, kept_part, removed_layers
 from pruning.vocabulary_files import has_vocabulary_rows
 
+_OF_ATTENTION, _OF_FFN = ("self_attn.", "input_layernorm."), ("mlp.", "post_attention_layernorm.")
 _LLAMA_CLASS = "LlamaForCausalLM"
 _LLAMA = {"model_type": "llama", "architectures": [_LLAMA_CLASS], "attention_bias": True}
 _NOT_OF_LLAMA = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
@@ -28,6 +30,7 @@ class Job:
     Attributes:
         read: The family as seen from the block whose output projection is re-fitted.
         columns: Layer -> re-fitted [hidden, kept].
+        decilm: Whether it is written for vLLM's DeciLM class, which can lack blocks and has KV heads per layer.
     """
 
     family: Family
@@ -35,6 +38,7 @@ class Job:
     shape: ModelShape
     plan: PruningPlan
     columns: Mapping[int, Array]
+    decilm: bool = False
 
     @property
     def fewer_heads(self) -> bool:
@@ -43,7 +47,7 @@ class Job:
     @property
     def as_llama(self) -> bool:
         """Whether the checkpoint is written as a Llama, which has a bias at o_proj too."""
-        return self.family.attention.as_llama and self.fewer_heads
+        return self.family.attention.as_llama and self.fewer_heads and not self.decilm
 
     @property
     def architecture(self) -> str:
@@ -59,6 +63,7 @@ class Piece:
         source: As it is stored; None for one of zeros.
         axis: Along which `keep` stays; `keep` None: all of it.
         fitted: Re-fitted columns [hidden, kept] that stand in its place.
+        places: Where along the axis what is kept goes, zeros elsewhere; None: one after the other.
     """
 
     entry: Entry
@@ -66,14 +71,27 @@ class Piece:
     axis: int = 0
     keep: IndexArray | None = None
     fitted: Array | None = None
+    places: IndexArray | None = None
 
     def blocks(self, shard: Shard) -> Iterator[Array]:
         if self.source is None:
-            return iter_blocks(np.zeros(self.entry.shape, dtype=f"u{self.entry.item_bytes}"))
+            return iter_blocks(self._zeros())
+        array = as_array(shard.path, self.source)
+        if self.places is not None and self.keep is not None:
+            return iter_blocks(self._spread(array, self.keep, self.places))
         if self.fitted is not None:
             return iter_blocks(self.fitted if self.axis == 1 else np.ascontiguousarray(self.fitted.T))
-        array = as_array(shard.path, self.source)
         return iter_blocks(array) if self.keep is None else gather_blocks(array, self.keep, self.axis)
+
+    def _zeros(self) -> Array:
+        return np.zeros(self.entry.shape, dtype=f"u{self.entry.item_bytes}")
+
+    def _spread(self, array: Array, keep: IndexArray, places: IndexArray) -> Array:
+        """What is kept at its places, in memory at once: of attention, which is the smaller part of a layer."""
+        whole = self._zeros()
+        kept = np.take(array, keep, axis=self.axis) if self.fitted is None else self.fitted
+        whole[(slice(None),) * self.axis + (places,)] = kept
+        return whole
 
 
 def pieces_of(entries: Sequence[Entry], job: Job) -> list[Piece]:
@@ -83,7 +101,7 @@ def pieces_of(entries: Sequence[Entry], job: Job) -> list[Piece]:
 
 def _pieces(entry: Entry, job: Job) -> Iterator[Piece]:
     layer, below = job.family.place(entry.name) or (-1, "")
-    if layer in removed_layers(job.plan):
+    if layer in removed_layers(job.plan) or (job.decilm and _is_skipped(job.plan, layer, below)):
         return
     whole = Piece(_renamed(entry, job, layer), entry)
     part = kept_part(job.plan, job.shape, entry.name) or _kept_rows(entry, job)
@@ -93,10 +111,24 @@ def _pieces(entry: Entry, job: Job) -> Iterator[Piece]:
     axis, keep = part
     read = job.read.tensor(entry.name)
     fitted = job.columns.get(layer) if read and read[0] == job.read.down_cut else None
-    yield replace(whole, entry=whole.entry.resized(axis, len(keep)), axis=axis, keep=keep, fitted=fitted)
+    spread, length = _places(job, layer, below) or (None, len(keep))
+    resized = whole.entry.resized(axis, length)
+    yield replace(whole, entry=resized, axis=axis, keep=keep, fitted=fitted, places=spread)
     if job.as_llama and below == f"{job.family.attention.output}.weight":
         name = whole.entry.name.removesuffix("weight") + "bias"
         yield Piece(replace(entry, name=name, shape=(job.shape.hidden_size,)), None)
+
+
+def _is_skipped(plan: PruningPlan, layer: int, below: str) -> bool:
+    """Whether a tensor is of a block that the layer lacks, of the families that a DeciLM folder can be."""
+    skips = ((plan.skip_attention, _OF_ATTENTION), (plan.skip_ffn, _OF_FFN))
+    return any(layer in layers and below.startswith(parts) for layers, parts in skips)
+
+
+def _places(job: Job, layer: int, below: str) -> tuple[IndexArray, int] | None:
+    """Where the heads of a layer go that has room for more; None for what needs no such places."""
+    cut = next((cut for cut in job.family.attention.cuts if cut.name == below), None)
+    return places(cut, job.plan, layer, job.shape) if cut and job.decilm and job.plan.kv_keep else None
 
 
 def _kept_rows(entry: Entry, job: Job) -> tuple[int, IndexArray] | None:

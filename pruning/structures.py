@@ -103,13 +103,16 @@ def _refusal(name: str, shape: ModelShape) -> str | None:
     return "query heads do not divide" if shape.num_attention_heads % shape.num_key_value_heads else None
 
 
+_BY_EXPORT = "`harness score`, `harness plan` and `harness export --to decilm`"
+
+
 def check_plain(name: str, allocation: str) -> None:
     """Raises UsageError for what no plain folder of any family can hold, before there is a plan."""
     row = STRUCTURES[name]
     if len(row.blocks) == 1 and not row.in_layers:
-        raise UsageError(f"no plain config.json can leave out {row.noun}s; use --structure layer, or plan alone")
+        raise UsageError(f"no plain config.json can leave out {row.noun}s; use --structure layer, or {_BY_EXPORT}")
     if name != "neuron" and allocation != "uniform":
-        raise UsageError(f"--allocation {allocation} is of neurons; {row.noun}s need uniform, or plan alone")
+        raise UsageError(f"--allocation {allocation} is of neurons; {row.noun}s need uniform, or {_BY_EXPORT}")
 
 
 def check_metric_of(name: str, metric: str | None) -> None:
@@ -174,14 +177,20 @@ def kept_widths(plan: PruningPlan) -> tuple[int, ...]:
 
 
 def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> None:
-    """Raises UsageError where no config.json of a family that vLLM and transformers know can say what a plan leaves.
+    """Raises UsageError where `home_refusal` has a reason."""
+    if refusal := home_refusal(plan, family, config):
+        raise UsageError(f"{refusal}; `harness export PLAN` says whether another form can")
+
+
+def home_refusal(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> str | None:
+    """Why no config.json of a family that vLLM and transformers know can say what a plan leaves, None where one can.
 
     config: of the model, for the families whose layers differ.
     """
     layers = set(removed_layers(plan))
     heads = {count for layer, count in enumerate(plan.kv_heads) if layer not in layers}
     if {*plan.skip_attention, *plan.skip_ffn} != layers:
-        refusal = "can leave out whole layers, not an attention or FFN block alone; use --structure layer"
+        refusal = "can leave out whole layers, not an attention or FFN block alone"
     elif layers and (missing := [key for key in family.by_layer if not config.get(key)]):
         refusal = f"without {missing[0]} tells layers apart by their number, which removing a layer changes"
     elif layers and (odd := [key for key in LAYER_LISTS if not _has_item_each(config.get(key), len(plan.keep))]):
@@ -191,10 +200,10 @@ def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> 
     elif plan.kv_keep and family.attention.as_llama and config.get("use_sliding_window"):
         refusal = "with use_sliding_window cannot have fewer heads: vLLM's own class takes no head_dim"
     elif len(heads) > 1:
-        refusal = "has one number of KV heads for all layers; use --allocation uniform"
+        refusal = "has one number of KV heads for all layers"
     else:
-        return
-    raise UsageError(f"a config.json of {family.model_type} {refusal}")
+        return None
+    return f"a config.json of {family.model_type} {refusal}"
 
 
 def _has_item_each(found: Any, layers: int) -> bool:

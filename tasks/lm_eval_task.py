@@ -315,7 +315,7 @@ def _calibration(source: Source, n: int, seed: int) -> tuple[str, list[Example]]
     (name, documents), task = _training(source, n, seed), _load(source)
     shots = worked_examples(task, _known(source).documents, _tested(source), source.chat)
     count = shot_count(task)
-    found = [replace(_example(source, doc), shots=shots(doc)) for doc in documents]
+    found = [replace(_example(source, doc), shots=shots(doc), document=doc) for doc in documents]
     return f"{name}, {count}-shot" if count else name, found
 
 

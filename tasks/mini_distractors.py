@@ -1,4 +1,4 @@
-"""Calibration prompts of the embedded corpora; as distractors questions and plain texts, like the paper's QnA and
+"""Examples of the embedded corpora; as distractors questions and plain texts, like the paper's QnA and
 conversation.
 """
 
@@ -41,11 +41,6 @@ SOURCES = {
     "mini_facts": fact_examples,
     "mini_texts": text_examples,
 }
-
-
-def calibration(task: str, n: int, seed: int) -> tuple[str, list[Example]]:
-    """The source's name, and up to `n` worked examples of one of the corpora."""
-    return f"{task} (train)", SOURCES[task](n, seed)
 
 
 def others(task: str, n: int, seed: int) -> tuple[tuple[str, ...], list[Example]]:

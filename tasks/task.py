@@ -6,7 +6,7 @@ A task of another package is built the same way: give `Task` its functions and p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,17 @@ Prompts = Callable[[int, int], tuple[str, list[Example]]]
 # general text, knowledge and common sense: one task of ours and two of lm-eval's (docs/adr/0043)
 GENERAL = ("wikitext", "arc_easy", "piqa")
 Distractors = Callable[[int, int], tuple[tuple[str, ...], list[Example]]]
+
+
+def worked(
+    documents: Callable[[int, int], tuple[str, list[dict[str, Any]]]],
+    example: Callable[[Document], Example],
+    n: int,
+    seed: int,
+) -> tuple[str, list[Example]]:
+    """Calibration prompts out of `documents`, as `example` asks them; a task gives the first two by a `partial`."""
+    source, found = documents(n, seed)
+    return source, [replace(example(doc), document=doc) for doc in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +64,8 @@ class Task:
         max_new_tokens: the longest answer; of a text that is scored: tokens that it may have beyond a prompt.
         items: how many items the test split has.
         documents: split -> its items, "test" among them.
-        calibration: (n, seed) -> where the prompts come from, and up to `n` of them with worked answers.
+        calibration: (n, seed) -> where the prompts come from, and up to `n` of them with worked answers, and with the
+            documents that `grade` takes.
         paper_calibration: the same out of the rows that the paper's scripts score; None where they have other data.
         distractors: (n, seed) -> the names of the sources, and up to `n` general prompts that are not the task.
         grade: (document, answer) -> verdict; None where texts are scored and nothing is generated.

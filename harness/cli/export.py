@@ -26,8 +26,8 @@ def export_command(source: Path, home: str | None, out: Path, as_json: bool) -> 
     """Write SOURCE, a plan or a checkpoint folder, for a way of serving, and say what that needs.
 
     \b
-    vllm    one FFN width: vLLM and transformers load it as they are
-    decilm  a width per layer: vLLM loads it with --trust-remote-code
+    vllm    every layer alike: vLLM and transformers load it as they are
+    decilm  a width or KV heads per layer, layers without a block: vLLM loads it with --trust-remote-code
     plugin  a width per layer: vLLM loads it where harness-prune is installed
     gguf    one file for llama.cpp, not quantised: Llama, Qwen2 and Qwen3
     """

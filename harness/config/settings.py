@@ -61,7 +61,8 @@ class RunConfig(BaseModel):
     )
     score_tokens: TokenScope = Field(default="all", description="Tokens of the calibration prompts that are scored.")
     completions: Literal["reference", "generated"] = Field(
-        default="reference", description="Answers scored with the prompts: the data set's, or the model's own."
+        default="reference",
+        description="Answers scored with the prompts: the data set's, or the model's own where they are right.",
     )
     prompt_format: Literal["evaluation", "plain"] = Field(
         default="evaluation", description="Calibration prompts as in the evaluation, or the plain question."

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
 
 from harness.core.labels import is_as_asked
 from harness.core.run_directory import check_run_directory
 from harness.core.types.pruning import StructureName
+from harness.pipeline.cpu_time import flops_per_second, on_gpu, time_text
 from harness.pipeline.data_check import check_data
+from harness.pipeline.own_answers import check_grading
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
 from harness.pipeline.scoring import check_scores_file, placement_of
@@ -27,7 +26,6 @@ from reports.figures import count_text, mebibytes, percent
 from reports.parts import Table
 
 _TOKENS_PER_PROMPT = 150  # a word problem with its solution; calibration prompts are capped at 1024
-_DAYS = 48 * 3600.0  # seconds from which the number says no more than that
 _START_SECONDS = 30.0  # imports and two engines, about; the rest is counted in FLOPs
 
 
@@ -93,6 +91,7 @@ class Forecast:
         structure: What the ratio is of.
         structures: How many a layer has, or of blocks the model.
         disk_bytes: Of all checkpoints that would be written.
+        own_answers: That the dense model gives to calibration prompts, at most.
         scoring: Where the model's weights are while it is scored; None where nothing is pruned.
         second_moments: None where no metric and no re-fitting needs them.
         recovery: None where nothing is fine-tuned.
@@ -122,6 +121,7 @@ class Forecast:
     cells: tuple[str, ...]
     out: str
     seconds: float | None
+    own_answers: int = 0
 
 
 def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
@@ -159,6 +159,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         cells=tuple(f"{name} x {task.name}" for name in spec.variants for task in spec.tasks),
         out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
+        own_answers=generated_answers(spec),
     )
 
 
@@ -172,6 +173,7 @@ class ScoreForecast:
         scoring: Where the model's weights are meanwhile.
         second_moments: None where no metric and no re-fitting needs them.
         out: The scores' file.
+        own_answers: That the dense model gives to the prompts, at most.
     """
 
     model: str
@@ -181,12 +183,15 @@ class ScoreForecast:
     scoring: Placement
     second_moments: SecondMoments | None
     out: str
+    own_answers: int = 0
 
 
 def forecast_score(spec: ResolvedRun, out: Path) -> ScoreForecast:
     """By formula from the model's config.json; refuses what the scoring would."""
     check_scores_file(out)
     check_data(spec, evaluated=False)
+    if generated_answers(spec):
+        check_grading(spec.target)
     samples, request = spec.calibration_request.samples, spec.score_request
     return ScoreForecast(
         model=spec.model,
@@ -196,6 +201,7 @@ def forecast_score(spec: ResolvedRun, out: Path) -> ScoreForecast:
         scoring=placement_of(spec.shape, samples, request.needs),
         second_moments=_second_moments(spec),
         out=str(out),
+        own_answers=generated_answers(spec),
     )
 
 
@@ -209,6 +215,11 @@ def scoring_place(spec: ResolvedRun) -> Placement | None:
     if spec.widths_searched:
         check_whole(spec.shape, place)
     return place
+
+
+def generated_answers(spec: ResolvedRun) -> int:
+    """The most answers that the dense model gives to calibration prompts before it is scored."""
+    return 3 * spec.config.calibration_samples if spec.arms and spec.config.completions == "generated" else 0
 
 
 def _refitted_inputs(spec: ResolvedRun) -> int:
@@ -248,13 +259,8 @@ def estimated_seconds(spec: ResolvedRun) -> float | None:
     Returns:
         Seconds at this CPU's matrix speed; None where a GPU would be used.
     """
-    import importlib.util
-
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        if torch.cuda.is_available():
-            return None
+    if on_gpu():
+        return None
     scored = 3 * spec.config.calibration_samples * _TOKENS_PER_PROMPT if spec.arms else 0
     items = {task.name: spec.items_of(task) for task in spec.tasks}
     tokens = [items[task.name] * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks]
@@ -262,8 +268,9 @@ def estimated_seconds(spec: ResolvedRun) -> float | None:
     recovery = recovery_cost(spec)
     training = len(spec.recovered) * recovery.flops if recovery else 0.0
     searched = sum(search_flops(spec.shape, arm.request) for arm in spec.arms if arm.request.allocation == "search")
-    flops = 2 * spec.shape.parameters * (scored + answered) + _second_moment_flops(spec) + searched + training
-    return _START_SECONDS + flops / _flops_per_second()
+    own = generated_answers(spec) * (spec.target.max_new_tokens + _TOKENS_PER_PROMPT)
+    flops = 2 * spec.shape.parameters * (scored + answered + own) + _second_moment_flops(spec) + searched + training
+    return _START_SECONDS + flops / flops_per_second()
 
 
 def _second_moment_flops(spec: ResolvedRun) -> float:
@@ -276,17 +283,6 @@ def _second_moment_flops(spec: ResolvedRun) -> float:
     order = 2 * 2 * width**3 if OBS in spec.score_request.metrics else 0
     refits = sum(arm.request.compensated for arm in spec.arms)
     return spec.shape.num_hidden_layers * (2 * width**2 * tokens + order + refits * 2 * width**3)
-
-
-def _flops_per_second(size: int = 1024, repeats: int = 3) -> float:
-    """FP32 matrix products on this CPU; the best of a few, as the machine may be busy."""
-    a = np.ones((size, size), dtype=np.float32)
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
 
 
 def forecast_table(expected: Forecast) -> Table:
@@ -308,6 +304,7 @@ def forecast_table(expected: Forecast) -> Table:
         ("KV cache", _kv_text(expected)),
         ("disk needed", f"{mebibytes(expected.disk_bytes)} for checkpoints"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
+        *own_answer_rows(expected.own_answers),
         *_second_moment_rows(expected.second_moments),
         *recovery_rows(expected.recovery),
         ("evaluations", ", ".join(expected.cells)),
@@ -336,10 +333,16 @@ def score_table(expected: ScoreForecast) -> Table:
         ("metrics", ", ".join(expected.metrics) or "those of mean activations"),
         ("prompts", f"at most {expected.prompts:,}, a third of them of the task"),
         ("scoring", expected.scoring.text),
+        *own_answer_rows(expected.own_answers),
         *_second_moment_rows(expected.second_moments),
         ("would write", expected.out),
     )
     return Table("What this scoring would do", ("what", "value"), rows)
+
+
+def own_answer_rows(count: int) -> list[tuple[str, str]]:
+    """The row on the dense model's own answers in the table of a scoring, a run or a sweep."""
+    return [("own answers", f"at most {count:,} generated before the scoring")] if count else []
 
 
 def _second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
@@ -367,14 +370,3 @@ def recovery_rows(recovery: RecoveryForecast | None) -> list[tuple[str, str]]:
         ("memory for training", f"about {mebibytes(recovery.memory_bytes)}: {parts}"),
         ("disk for training", f"{mebibytes(recovery.disk_bytes)} temporary disk"),
     ]
-
-
-def time_text(seconds: float | None) -> str:
-    """The upper bound as text."""
-    if seconds is None:
-        return "not estimated for a GPU"
-    if seconds > _DAYS:
-        return "days on this CPU; use a GPU"
-    minutes = max(1, round(seconds / 60))
-    length = count_text(minutes, "minute") if minutes < 120 else count_text(round(minutes / 60), "hour")
-    return f"at most about {length} on this CPU"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from harness.core.written_folder import check_replaceable
 from harness.models import registry
 from harness.models.recorded import locate_recorded
 from pruning.checkpoint import ModelFolder
-from pruning.decilm import decilm_replaceable, layers_of, unsayable, write_decilm
+from pruning.decilm import decilm_replaceable, export_decilm, layers_of, plan_refusal, unsayable, write_decilm
 from pruning.export import export, replaceable
 from pruning.gguf_file import check_gguf_place, gguf_refusal, write_gguf
 from pruning.plan_file import load_plan
+from pruning.structures import home_refusal, kept_widths
 
-Widths = tuple[int, ...]
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,17 @@ class Home:
     Attributes:
         needs: What serving it takes, one line.
         serve: The plain command that serves it; {} is the path.
-        refusal: Why a model of these widths cannot have this form, None where it can.
+        refusal: Why a model, with what a plan leaves of it, cannot have this form, None where it can. Without a plan
+            it is the model as it is.
+        write: Writes what a plan leaves of a model to a path.
         check_place: Raises UsageError where the path holds what may not be replaced.
         rewrite: Writes a checkpoint in this form to a path; None where the checkpoint has this form.
     """
 
     needs: str
     serve: str
-    refusal: Callable[[ModelFolder, Widths], str | None]
+    refusal: Callable[[ModelFolder, PruningPlan | None], str | None]
+    write: Callable[[ModelFolder, PruningPlan, Path, Advance], object]
     check_place: Callable[[Path], None]
     rewrite: Callable[[ModelFolder, Path], Path] | None = None
 
@@ -53,20 +56,46 @@ class Exported:
     serve: str
 
 
-def _uneven(_: ModelFolder, widths: Widths) -> str | None:
-    return "its FFN width differs from layer to layer" if len(set(widths)) > 1 else None
+def _is_uneven(model: ModelFolder, plan: PruningPlan | None) -> bool:
+    return len(set(kept_widths(plan) if plan else model.widths)) > 1
 
 
-def _not_decilm(model: ModelFolder, widths: Widths) -> str | None:
-    return unsayable(model.config, model.shape, layers_of(model, widths))
+def _unsayable(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    """Why no config.json of the family can say what stays, widths aside."""
+    return home_refusal(plan, model.family, model.config) if plan else None
 
 
-def _not_plugin(model: ModelFolder, widths: Widths) -> str | None:
-    if len(set(widths)) == 1:
+def _not_plain(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    return _unsayable(model, plan) or ("its FFN width differs from layer to layer" if _is_uneven(model, plan) else None)
+
+
+def _not_decilm(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    return plan_refusal(model, plan) if plan else unsayable(model.config, model.shape, layers_of(model, model.widths))
+
+
+def _not_plugin(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    if refusal := _unsayable(model, plan):
+        return refusal
+    if not _is_uneven(model, plan):
         return "it has one FFN width, which vLLM loads without a plugin"
     if not model.family.supports_nonuniform_widths:
         return f"vLLM cannot run {model.family.model_type} with non-uniform FFN widths"
     return None
+
+
+def _not_gguf(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    return _unsayable(model, plan) or gguf_refusal(model, kept_widths(plan) if plan else model.widths)
+
+
+def _write_checkpoint(model: ModelFolder, plan: PruningPlan, out: Path, advance: Advance) -> ModelFolder:
+    return export(model, plan, out, plan.path, advance)
+
+
+def _write_gguf(model: ModelFolder, plan: PruningPlan, out: Path, advance: Advance) -> Path:
+    """By way of a checkpoint that is gone afterwards, on the disk of `out`."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        return write_gguf(_write_checkpoint(model, plan, Path(scratch) / "checkpoint", advance), out)
 
 
 def _checkpoint_place(out: Path) -> None:
@@ -78,11 +107,14 @@ def _decilm_place(out: Path) -> None:
 
 
 HOMES: Mapping[str, Home] = {  # the one that needs least comes first
-    "vllm": Home("vLLM or transformers, as they are", "vllm serve {}", _uneven, _checkpoint_place),
+    "vllm": Home(
+        "vLLM or transformers, as they are", "vllm serve {}", _not_plain, _write_checkpoint, _checkpoint_place
+    ),
     "decilm": Home(
         "vLLM as it is, and --trust-remote-code for the configuration class in the folder; not transformers",
         "vllm serve {} --trust-remote-code",
         _not_decilm,
+        export_decilm,
         _decilm_place,
         write_decilm,
     ),
@@ -90,12 +122,14 @@ HOMES: Mapping[str, Home] = {  # the one that needs least comes first
         "vLLM where harness-prune is installed; in Python pruning.loader.load_pruned",
         "vllm serve {}",
         _not_plugin,
+        _write_checkpoint,
         _checkpoint_place,
     ),
     "gguf": Home(
         "llama.cpp, or a program that is built on it; not quantised",
         "llama-server -m {}",
-        gguf_refusal,
+        _not_gguf,
+        _write_gguf,
         check_gguf_place,
         write_gguf,
     ),
@@ -118,19 +152,15 @@ def export_to(source: Path, home: str | None, out: Path) -> Exported:
         return _of_folder(registry.locate(str(source), "general"), home, out)
     plan = load_plan(source)
     model = locate_recorded(plan.model, plan.model_kind, plan.model_hash, str(source))
-    chosen = _chosen(model, plan.widths, home, source)
+    chosen = _chosen(model, plan, home, source)
     HOMES[chosen].check_place(out)
     with progress_bar(f"Writing {out}", len(model.shards)) as advance:
-        if rewrite := HOMES[chosen].rewrite:
-            with _checkpoint_beside(out, model, plan, advance) as checkpoint:
-                rewrite(checkpoint, out)
-        else:
-            export(model, plan, out, plan.path, advance)
+        HOMES[chosen].write(model, plan, out, advance)
     return _told(chosen, out)
 
 
 def _of_folder(model: ModelFolder, home: str | None, out: Path) -> Exported:
-    chosen = _chosen(model, model.widths, home, model.path)
+    chosen = _chosen(model, None, home, model.path)
     rewrite = HOMES[chosen].rewrite
     if rewrite is None:
         others = " or ".join(name for name, each in HOMES.items() if each.rewrite)
@@ -139,28 +169,19 @@ def _of_folder(model: ModelFolder, home: str | None, out: Path) -> Exported:
     return _told(chosen, rewrite(model, out))
 
 
-def _chosen(model: ModelFolder, widths: Widths, home: str | None, source: Path) -> str:
-    """Raises UsageError where no home, or not the given one, can say these widths of this model."""
-    asked = (home,) if home else tuple(HOMES)
-    if found := next((name for name in asked if HOMES[name].refusal(model, widths) is None), None):
-        return found
-    refusals = {name: each.refusal(model, widths) for name, each in HOMES.items()}
+def _chosen(model: ModelFolder, plan: PruningPlan | None, home: str | None, source: Path) -> str:
+    """Raises UsageError where no home, or not the given one, can say this plan of this model."""
+    refusals = {name: each.refusal(model, plan) for name, each in HOMES.items()}
     possible = [name for name, refusal in refusals.items() if refusal is None]
+    if home is None and possible:
+        return possible[0]
+    if home in possible:
+        return home
     reason = refusals[home] if home else "; ".join(f"{name}: {refusal}" for name, refusal in refusals.items())
-    instead = f"give --to {' or '.join(possible)}" if possible else "plan with --allocation uniform"
+    instead = (
+        f"give --to {' or '.join(possible)}" if possible else "plan it with --allocation uniform, of neurons or layers"
+    )
     raise UsageError(f"{source} cannot be exported{f' to {home}' if home else ''}: {reason}; {instead}")
-
-
-@contextmanager
-def _checkpoint_beside(
-    out: Path, model: ModelFolder, plan: PruningPlan, advance: Callable[[int], None]
-) -> Iterator[ModelFolder]:
-    """A checkpoint that is gone afterwards, on the disk of `out`, so that its files of weights can become those of
-    `out`.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        yield export(model, plan, Path(scratch) / "checkpoint", plan.path, advance)
 
 
 def _told(home: str, out: Path) -> Exported:

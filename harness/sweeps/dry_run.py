@@ -9,14 +9,16 @@ from pathlib import Path
 from harness.core.labels import is_as_asked
 from harness.core.power import mcnemar_power
 from harness.core.run_directory import check_run_directory
+from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import (
     RecoveryForecast,
     estimated_seconds,
+    generated_answers,
+    own_answer_rows,
     recovery_cost,
     recovery_rows,
     scoring_place,
-    time_text,
 )
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.curves import has_right_answers, planned_loss
@@ -46,6 +48,7 @@ class SweepForecast:
         scoring: Where the model's weights are while it is scored; None where nothing is pruned.
         recovery: None where nothing is fine-tuned.
         out: The run directory.
+        own_answers: That the dense model gives to calibration prompts, at most.
         seconds: Upper bound for this CPU with one engine at a time; None where a GPU would be used.
     """
 
@@ -61,6 +64,7 @@ class SweepForecast:
     recovery: RecoveryForecast | None
     out: str
     seconds: float | None
+    own_answers: int = 0
     masks: int = 0
     margin: float = 0.0
     power: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
@@ -88,6 +92,7 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
         recovery=recovery_cost(spec),
         out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
+        own_answers=generated_answers(spec),
         masks=len(spec.masks),
         margin=spec.config.sweep.margin,
         power=dict(_power(spec)),
@@ -113,6 +118,7 @@ def grid_table(expected: SweepForecast) -> Table:
         ("variants evaluated", str(expected.variants + len(expected.recovered))),
         ("random masks beside", f"{expected.masks} more, on {expected.task[0]} alone" if expected.masks else "none"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
+        *own_answer_rows(expected.own_answers),
         ("fine-tuned", ", ".join(expected.recovered) or "none"),
         *((f"power on {task}", _power_text(expected.margin, *found)) for task, found in expected.power.items()),
         *recovery_rows(expected.recovery),

@@ -10,6 +10,7 @@ rest may serve as distractors, so that nothing evaluated is ever calibrated on.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tasks.data import hub_rows, local_file, plain_texts
 from tasks.failures import GradedAnswer
 from tasks.grading import Document, graded
 from tasks.splits import Split, normalised, sample, split_of
-from tasks.task import Task, TrainingItems
+from tasks.task import Task, TrainingItems, worked
 
 _TASKS = (
     "disambiguation_qa",
@@ -73,15 +74,14 @@ def grade(doc: Document, text: str) -> GradedAnswer:
     return graded(text, prediction, (prediction or "").split(" ")[0] == normalised(target))
 
 
-def calibration(n: int, seed: int) -> tuple[str, list[Example]]:
-    """The bare questions of what is not evaluated."""
-    source, chosen = training(n, seed)
-    return source, [Example(doc["question"], doc["answer"]) for doc in chosen]
-
-
 def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
     """The nine tenths that are not evaluated."""
     return "BIG-Bench Hard (what is not evaluated)", sample(_documents("train"), n, seed)
+
+
+def bare_example(doc: Document) -> Example:
+    """The question alone, for calibration."""
+    return Example(doc["question"], doc["answer"])
 
 
 def example(doc: Document) -> Example:
@@ -98,7 +98,7 @@ TASK = Task(
     max_new_tokens=64,
     items=182,
     documents=documents,
-    calibration=calibration,
+    calibration=partial(worked, training, bare_example),
     distractors=plain_texts,  # the questions of the general prompts would be the task itself
     grade=grade,
     extract=extract,

@@ -13,7 +13,6 @@ import functools
 import math
 import random
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from tasks.answers import boxes, hashes, statements
 from tasks.data import hub_rows, local_file
 from tasks.grading import Document, extract_number, grade_number
 from tasks.splits import PAPER_SOURCE, Split, paper_split, sample
-from tasks.task import Task, TrainingItems
+from tasks.task import Task, TrainingItems, worked
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _PAPER_SYSTEM = f"{SYSTEM.rstrip('.')} on the last line."
@@ -75,25 +74,24 @@ def process_answers(_doc: Document, results: list[tuple[float, bool]]) -> dict[s
     return {"perplexity": (log_likelihood, getattr(log_likelihood, "n_tokens", math.nan))}
 
 
-def calibration(prompt: Callable[[str, str], Example], n: int, seed: int) -> tuple[str, list[Example]]:
-    """Training problems with their solutions, in the task's frame `prompt`, without the worked examples."""
-    chosen = sample([_document(row) for row in rows("train")], n, seed)
-    return "GSM8K (train)", [prompt(doc["question"], doc["solution"]) for doc in chosen]
+def scored(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """Training problems with their solutions, the worked examples among them."""
+    return "GSM8K (train)", sample([_document(row) for row in rows("train")], n, seed)
 
 
-def paper_calibration(prompt: Callable[[str, str], Example], n: int, seed: int) -> tuple[str, list[Example]]:
-    """`calibration` out of the rows that the paper's scripts score."""
+def paper_scored(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
+    """`scored` out of the rows that the paper's scripts score."""
     kept, _ = paper_split(rows("train"), "math")
-    chosen = [_document(row) for row in sample(kept, n, seed)]
-    return f"GSM8K (train), {PAPER_SOURCE}", [prompt(doc["question"], doc["solution"]) for doc in chosen]
+    return f"GSM8K (train), {PAPER_SOURCE}", [_document(row) for row in sample(kept, n, seed)]
 
 
 def _asked_in_chat(question: str, solution: str) -> Example:
     return Example(question, solution, system=SYSTEM)
 
 
-def _to_be_continued(question: str, solution: str) -> Example:
-    return Example(f"Question: {question}\nAnswer:", f" {solution}")
+def chat_example(doc: Document) -> Example:
+    """The solution as the data set has it."""
+    return _asked_in_chat(doc["question"], doc["solution"])
 
 
 def training(n: int, seed: int) -> tuple[str, list[dict[str, str]]]:
@@ -132,7 +130,7 @@ def cot_example(doc: Document) -> Example:
 
 def plain_example(doc: Document) -> Example:
     """Question and worked answer alone."""
-    return _to_be_continued(doc["question"], doc["solution"])
+    return Example(f"Question: {doc['question']}\nAnswer:", f" {doc['solution']}")
 
 
 @functools.cache
@@ -155,8 +153,8 @@ BOXED = Task(
     max_new_tokens=1024,
     items=_ITEMS,
     documents=documents,
-    calibration=partial(calibration, _asked_in_chat),
-    paper_calibration=partial(paper_calibration, _asked_in_chat),
+    calibration=partial(worked, scored, chat_example),
+    paper_calibration=partial(worked, paper_scored, chat_example),
     grade=partial(grade_number, _BOXES_FIRST),
     extract=partial(extract_number, _BOXES_FIRST),
     training=TrainingItems(documents=training, example=boxed_example, items=_TRAINING_ITEMS, paper=_PAPER),
@@ -167,8 +165,8 @@ COT = replace(
     name="gsm8k_cot",
     summary="GSM8K, 4-shot, #### answers",
     max_new_tokens=256,
-    calibration=partial(calibration, _to_be_continued),
-    paper_calibration=partial(paper_calibration, _to_be_continued),
+    calibration=partial(worked, scored, plain_example),
+    paper_calibration=partial(worked, paper_scored, plain_example),
     grade=partial(grade_number, _HASHES_FIRST),
     extract=partial(extract_number, _HASHES_FIRST),
     training=TrainingItems(documents=training, example=cot_example, items=_TRAINING_ITEMS, paper=_PAPER),

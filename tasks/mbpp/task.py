@@ -78,7 +78,8 @@ def instructions(n: int, seed: int, without: Set[int] = frozenset()) -> tuple[st
     """Training problems with their solutions: prompts that ask for code; not those whose task_id is in `without`."""
     train = set(_SPLITS["train"]) - without
     found = [document(row) for row in rows() if row["task_id"] in train]
-    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n{_STOP}") for d in sample(found, n, seed)]
+    chosen = sample(found, n, seed)
+    return "MBPP (train)", [Example(d["question"], f"{d['code']}\n{_STOP}", document=d) for d in chosen]
 
 
 def training(n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:

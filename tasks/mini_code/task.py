@@ -12,9 +12,9 @@ from typing import Any
 from harness.core.types.calibration import Example
 from tasks.grading import Document, extract_code, grade_code
 from tasks.mini_code.functions import Function, functions
-from tasks.mini_distractors import calibration, others
+from tasks.mini_distractors import others
 from tasks.splits import Split
-from tasks.task import Task, TrainingItems
+from tasks.task import Task, TrainingItems, worked
 
 SIZE = 150
 _EVALUATED: tuple[Split, ...] = ("validation", "test")
@@ -79,7 +79,7 @@ TASK = Task(
     max_new_tokens=48,
     items=SIZE,
     documents=documents,
-    calibration=partial(calibration, "mini_code"),
+    calibration=partial(worked, training, example),
     distractors=partial(others, "mini_code"),
     grade=grade_code,
     extract=extract_code,

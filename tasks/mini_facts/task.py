@@ -8,10 +8,10 @@ from pathlib import Path
 from harness.core.types.calibration import Example
 from tasks.failures import GradedAnswer
 from tasks.grading import Document, graded
-from tasks.mini_distractors import calibration, others
+from tasks.mini_distractors import others
 from tasks.mini_facts.facts import facts
 from tasks.splits import Split, normalised, sample
-from tasks.task import Task, TrainingItems
+from tasks.task import Task, TrainingItems, worked
 
 
 def items(split: Split) -> list[dict[str, str]]:
@@ -55,7 +55,7 @@ TASK = Task(
     max_new_tokens=16,
     items=232,
     documents=documents,
-    calibration=partial(calibration, "mini_facts"),
+    calibration=partial(worked, training, example),
     distractors=partial(others, "mini_facts"),
     grade=grade,
     extract=extract,

@@ -9,10 +9,10 @@ from pathlib import Path
 from harness.core.types.calibration import Example
 from tasks.answers import boxes, hashes, statements
 from tasks.grading import Document, extract_number, grade_number
-from tasks.mini_distractors import calibration, others
+from tasks.mini_distractors import others
 from tasks.mini_math.problems import Problem, problems
 from tasks.splits import Split
-from tasks.task import Task, TrainingItems
+from tasks.task import Task, TrainingItems, worked
 
 SIZE = 500
 _EVALUATED: tuple[Split, ...] = ("validation", "test")
@@ -57,7 +57,7 @@ TASK = Task(
     max_new_tokens=64,
     items=SIZE,
     documents=documents,
-    calibration=partial(calibration, "mini_math"),
+    calibration=partial(worked, training, example),
     distractors=partial(others, "mini_math"),
     grade=partial(grade_number, _FINDERS),
     extract=partial(extract_number, _FINDERS),

@@ -70,9 +70,10 @@ def test_random_groups_differ_by_seed_and_layer_and_not_by_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("structure", "attention", "ffn"), [("attention", (0, 3), ()), ("ffn", (), (0, 3)), ("layer", (0, 3), (0, 3))]
+    ("structure", "attention", "ffn"), [("attention", (2, 3), ()), ("ffn", (), (0, 3)), ("layer", (0, 3), (0, 3))]
 )
 def test_blocks_are_ranked_over_all_layers(structure: str, attention: tuple[int, ...], ffn: tuple[int, ...]) -> None:
+    """The first layer keeps its attention, whatever it is worth."""
     plan = planned([[1.0], [4.0], [3.0], [2.0]], structure, 0.5)
     assert (plan.skip_attention, plan.skip_ffn, plan.kv_keep) == (attention, ffn, ())
     assert planned([[1.0], [4.0], [3.0], [2.0]], structure, 0.1, "reverse").skip_ffn == ((1,) if ffn else ())

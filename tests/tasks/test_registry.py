@@ -88,6 +88,15 @@ def test_the_test_split_loads_and_its_references_are_graded(name: str) -> None:
     assert not task.grade(first, "I do not know").correct
 
 
+@pytest.mark.parametrize("name", GENERATING)
+def test_a_calibration_prompt_carries_what_its_answers_are_graded_by(name: str) -> None:
+    task = TASKS[name]
+    for example in calibration(task, 3, seed=1)[1]:
+        assert example.document is not None
+        assert task.grade(example.document, example.answer).correct
+        assert not task.grade(example.document, "I do not know").correct
+
+
 def test_gsm8k_means_boxed_for_a_chat_model_and_cot_for_a_base_model() -> None:
     assert find_task("gsm8k", chat=True).name == "gsm8k_boxed"
     assert find_task("gsm8k", chat=False).name == "gsm8k_cot"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from harness.core.hashing import digest
 from harness.core.types.model import ModelKind
@@ -21,12 +22,14 @@ class Example:
         answer: The worked answer.
         system: The system message, if there is one.
         shots: Worked examples before the prompt, as turns of a chat: (role, text).
+        document: The item, by which the task grades another answer to the prompt; None where nothing does.
     """
 
     prompt: str
     answer: str
     system: str = ""
     shots: tuple[tuple[str, str], ...] = ()
+    document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.run_directory import check_run_directory
+from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
-from harness.pipeline.dry_run import estimated_seconds, scoring_place, time_text
+from harness.pipeline.dry_run import estimated_seconds, scoring_place
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.goal.conditions import least_bound
 from harness.sweeps.goal.resolve import limited_tasks, search_space

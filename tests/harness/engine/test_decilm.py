@@ -1,5 +1,5 @@
 """A DeciLM folder on stock vLLM, without any plugin, gives the tokens of the masked model in FP32; also with a layer
-that has no attention, one without FFN, and one with fewer key-value heads.
+that has no attention, one without FFN, and other key-value heads in every layer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning.checkpoint import open_model
-from pruning.decilm import Layer, decilm_config, write_decilm
+from pruning.decilm import Layer, decilm_config, export_decilm, write_decilm
 from pruning.export import export
+from pruning.masked import load_masked
 from tests.support.models import TINY_MATH, build_model, plain
 from tests.support.pruned import plan_keeping
 
@@ -51,6 +52,7 @@ DENSE: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
     "llama-skips": {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 5},
 }
+PLANNED = {"num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 5}
 SKIPS = (
     Layer(70, 2, skip_ffn=True),
     Layer(33, 2, skip_attention=True),
@@ -105,6 +107,18 @@ def cut_parts(folder: Path, config: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def planned(name: str, root: Path) -> tuple[Path, Any]:
+    """`made` of a plan that no plain folder can hold: other KV groups in every layer, layers without a block."""
+    model = open_model(build_model(name, root / name / "dense", **DENSE[name] | PLANNED))
+    widths = (96, 70, 33, 96, 51)
+    keep = [np.sort(np.random.default_rng(i).permutation(96)[:width]) for i, width in enumerate(widths)]
+    groups = tuple(np.array(kept, np.int32) for kept in ((0, 1, 2, 3), (1, 3), (0, 2, 3), (2,), (0, 1, 2)))
+    skips = {"skip_attention": (2,), "skip_ffn": (0, 3)}
+    plan = plan_keeping(model.path, keep, kv_keep=groups, num_key_value_heads=4, **skips)
+    folder = export_decilm(model, plan, root / name / "planned")
+    return folder, load_masked(model, plan, None, torch.float32)
+
+
 def made(name: str, root: Path) -> tuple[Path, Any]:
     """A DeciLM folder, and the model in transformers that it must answer like."""
     source = dense(name, root)
@@ -126,6 +140,7 @@ def made(name: str, root: Path) -> tuple[Path, Any]:
 
 def test_tokens_are_those_of_the_masked_model(tmp_path: Path) -> None:
     cases = {name: made(name, tmp_path) for name in ("tiny-math", *DENSE)}
+    cases |= {f"planned {name}": planned(name, tmp_path / "plans") for name in ("llama", "qwen2")}
     (tmp_path / "script.py").write_text(SCRIPT)
     told = [{name: str(folder) for name, (folder, _) in cases.items()}, PROMPTS, NEW]
     (tmp_path / "in.json").write_text(json.dumps(told))

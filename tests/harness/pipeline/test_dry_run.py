@@ -9,7 +9,8 @@ from harness.core import memory
 from harness.core.errors import MeasurementError
 from harness.models.registry import find_model
 from harness.pipeline import dry_run
-from harness.pipeline.dry_run import Change, SecondMoments, forecast, forecast_table, time_text
+from harness.pipeline.cpu_time import time_text
+from harness.pipeline.dry_run import Change, SecondMoments, forecast, forecast_table
 from harness.pipeline.resolve import resolve
 from pruning.checkpoint import open_model
 from pruning.families import shape_of
@@ -84,7 +85,7 @@ def test_disk_is_for_the_pruned_checkpoint_and_for_every_recovered_one(recover: 
 
 def test_the_time_is_two_operations_for_every_parameter_and_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of a million million operations a second: 2 variants, 10 items of each task, 160 + 320 prompts."""
-    monkeypatch.setattr(dry_run, "_flops_per_second", lambda: 1e12)
+    monkeypatch.setattr(dry_run, "flops_per_second", lambda: 1e12)
     spec = resolve(load_config(None, {"metric": "rms", "limit": 10, "calibration_samples": 160}))
     answers = sum(10 * (task.max_new_tokens + 150) for task in spec.tasks)
     flops = 2 * spec.shape.parameters * (3 * 160 * 150 + 2 * answers)
@@ -93,7 +94,7 @@ def test_the_time_is_two_operations_for_every_parameter_and_token(monkeypatch: p
 
 def test_second_moments_and_their_inverses_take_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """4 layers of 640: H over the target's tokens, an inverse and a removal order at half the speed, one re-fit."""
-    monkeypatch.setattr(dry_run, "_flops_per_second", lambda: 1e9)
+    monkeypatch.setattr(dry_run, "flops_per_second", lambda: 1e9)
     plain, best = (
         forecast(resolve(load_config(None, {"metric": metric, "limit": 1}))).seconds for metric in ("rms", "best")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,40 @@ def test_a_checkpoint_becomes_a_decilm_folder(tmp_path: Path) -> None:
         export_to(tmp_path / "plugin", "plugin", tmp_path / "other")
     with pytest.raises(UsageError, match="tiny-math is served as it is"):
         export_to(TINY_MATH, None, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ({"skip_ffn": (1,)}, "whole layers, not an attention or FFN block alone"),
+        ({"skip_attention": (2, 3)}, "whole layers, not an attention or FFN block alone"),
+        ({"kv_keep": ((0, 1), (1,), (0,), (0, 1)), "num_key_value_heads": 2}, "one number of KV heads for all layers"),
+    ],
+)
+def test_what_no_plain_folder_can_say_becomes_a_decilm_folder(
+    what: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    what = {**what, "kv_keep": tuple(np.array(kept, np.int32) for kept in what.get("kv_keep", ()))}
+    file = plan_file(tmp_path, (640,) * 4)
+    plan = replace(load_plan(file), **what)
+    save_plan(plan, file)
+    made = export_to(file, None, tmp_path / "out")
+    assert (made.home, made.serve) == ("decilm", f"vllm serve {tmp_path / 'out'} --trust-remote-code")
+    for home in ("vllm", "plugin"):
+        with pytest.raises(UsageError, match=rf"exported to {home}: .*{reason}; give --to decilm"):
+            export_to(file, home, tmp_path / "other")
+    refused = harness("prune", "tiny-math", str(file), "--out", "pruned")
+    assert refused.returncode == 2 and f"{reason}; `harness export PLAN` says" in refused.stderr
+    assert not (tmp_path / "pruned").exists() and not (tmp_path / "other").exists()
+
+
+def test_a_plan_without_the_first_attention_has_no_form(tmp_path: Path) -> None:
+    file = plan_file(tmp_path, (640,) * 4)
+    save_plan(replace(load_plan(file), skip_attention=(0,)), file)
+    with pytest.raises(
+        UsageError, match=r"vllm: .*block alone; decilm: .*attention of the first layer; plugin: .*; plan"
+    ):
+        export_to(file, None, tmp_path / "out")
 
 
 @pytest.mark.slow

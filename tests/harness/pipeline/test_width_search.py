@@ -168,7 +168,7 @@ def test_a_plan_alone_has_nothing_to_measure_on() -> None:
 
 
 def test_a_dry_run_counts_the_search_and_refuses_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.pipeline.dry_run._flops_per_second", lambda: 1e10)
+    monkeypatch.setattr("harness.pipeline.dry_run.flops_per_second", lambda: 1e10)
     searched, uniform = (estimated_seconds(resolve(config(allocation=name))) for name in ("search", "uniform"))
     assert searched is not None and uniform is not None and searched > uniform > 0
     assert forecast(resolve(config())).scoring is not None
