@@ -18,7 +18,7 @@ from harness.core.safetensors_stream import Array, Entry, as_array, iter_blocks,
 from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import ModelFolder, down_entry, down_projection, seen_from
 from pruning.obs import refit
-from pruning.structures import STRUCTURES, kept_columns
+from pruning.structures import STRUCTURES, kept_columns, kept_layers
 
 
 def columns_file(plan_file: Path) -> Path:
@@ -43,7 +43,8 @@ def compensate(
     device: str = "cpu",
     done: Callable[[int, Any, Any], None] = lambda _layer, _keep, _fitted: None,
 ) -> Path:
-    """Re-fits every layer's kept columns on `second_moment(layer)`, in order, and writes them beside the plan.
+    """Re-fits the kept columns of each layer that stays on `second_moment(layer)`, in order, and writes them beside the
+    plan.
 
     The columns have the checkpoint's dtype. `done(layer, keep, fitted)` is called before the next layer begins.
     """
@@ -78,8 +79,8 @@ def save(plan: PruningPlan, plan_file: Path, model: ModelFolder, columns: Callab
     out = columns_file(plan_file)
     _, down = down_entry(re_fitted(model, plan), 0)
     hidden = model.shape.hidden_size
-    counts = [len(kept_columns(plan, layer, model.shape)) for layer in range(len(plan.keep))]
-    entries = [Entry(_name(plan, layer), down.dtype, (hidden, count)) for layer, count in enumerate(counts)]
+    counts = {layer: len(kept_columns(plan, layer, model.shape)) for layer in kept_layers(plan)}
+    entries = [Entry(_name(plan, layer), down.dtype, (hidden, count)) for layer, count in counts.items()]
 
     def blocks(entry: Entry) -> Iterator[Array]:
         yield from iter_blocks(bits_of(columns(int(entry.name.split(".")[1]))))
@@ -111,17 +112,20 @@ def load(plan: PruningPlan, plan_file: Path) -> dict[int, Array] | None:
     found = {entry.name: entry for entry in entries}
     if not _fit(plan, found):
         raise UsageError(f"{path} does not hold the columns of {plan_file}; make the plan again with --compensate")
-    return {layer: as_array(path, found[_name(plan, layer)]) for layer in range(len(plan.widths))}
+    return {layer: as_array(path, found[_name(plan, layer)]) for layer in kept_layers(plan)}
 
 
 def _fit(plan: PruningPlan, found: Mapping[str, Entry]) -> bool:
-    """Whether every layer has the columns that the plan keeps: one for each neuron, as many for each KV group."""
+    """Whether every layer that stays has the columns that the plan keeps: one for each neuron, as many for each KV
+    group.
+    """
     of_groups = plan.structure == "kv_group"
-    counts = plan.kv_heads if of_groups else plan.widths
+    units = plan.kv_heads if of_groups else plan.widths
+    counts = {layer: units[layer] for layer in kept_layers(plan)}
     shapes = {name: entry.shape[1] for name, entry in found.items() if len(entry.shape) == 2}
-    if shapes.keys() != {_name(plan, layer) for layer in range(len(counts))} or len(shapes) != len(found):
+    if shapes.keys() != {_name(plan, layer) for layer in counts} or len(shapes) != len(found):
         return False
-    sizes = {shapes[_name(plan, layer)] / count for layer, count in enumerate(counts)}
+    sizes = {shapes[_name(plan, layer)] / count for layer, count in counts.items()}
     return len(sizes) == 1 if of_groups else sizes == {1}
 
 

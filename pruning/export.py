@@ -123,6 +123,11 @@ def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
     return PredictedCheckpoint(kept_widths(plan), parameters, total, record_of(plan, model))
 
 
+def config_of(model: ModelFolder, plan: PruningPlan) -> dict[str, Any]:
+    """config.json of what `export` would write; raises UsageError where none can say what the plan leaves."""
+    return _config(model, Job(model.family, model.family, model.shape, plan, {}))
+
+
 def ffn_tensors(
     model: ModelFolder, plan: PruningPlan, plan_file: Path | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -38,7 +38,7 @@ def load_masked(model: ModelFolder, plan: PruningPlan, plan_file: Path | None, d
         _keep_columns(down_weight(module, family), plan.keep[layer])
         if plan.kv_keep:
             _keep_columns(down_weight(module, family.of_attention), kept_heads(plan, layer, model.shape))
-        if fitted:
+        if fitted and layer in fitted:
             down_weight(module, read)[:, kept_columns(plan, layer, model.shape)] = fitted[layer].to(dtype)
     for layers, seen in ((plan.skip_attention, family.of_attention), (plan.skip_ffn, family)):
         for layer in layers:

@@ -49,7 +49,7 @@ class Structure:
     @property
     def in_layers(self) -> bool:
         """Whether a ratio is of each layer's units, rather than of the layers."""
-        return self.name in ("neuron", "kv_group")
+        return self.name in ("neuron", "kv_group", "joint")
 
 
 def _one(_shape: ModelShape) -> int:
@@ -70,6 +70,7 @@ STRUCTURES: Mapping[str, Structure] = {
         Structure("attention", ("attention",), _one),
         Structure("ffn", ("ffn",), _one),
         Structure("layer", ("attention", "ffn"), _one),
+        Structure("joint", ("ffn",), lambda shape: shape.intermediate_size, None, refits=True),
     )
 }
 

@@ -24,6 +24,8 @@ def removed_text(variant: Mapping[str, Any]) -> str:
     structure = variant.get("structure") or "neuron"
     if structure == "neuron":
         return f"{percent(variant['ratio_neurons'])} of the FFN neurons"
+    if structure == "joint":
+        return f"{percent(variant['ratio_parameters'])} of the parameters, FFN neurons and layers"
     return f"{percent(variant['ratio_requested'])} (asked) of the {STRUCTURE_NOUNS.get(structure, structure)}s"
 
 

@@ -59,6 +59,7 @@ def run_command(
     harness run -m ./mine --ratio 0.2     this ratio
     harness run -m ./mine --max-loss 1    the smallest that loses less than a point
     harness run -m ./mine --fits 16GiB    the most accurate that fits
+    harness run -m ./mine --speedup 1.6 --structure joint    widths and layers together
     """
     from harness import api
     from harness.config.settings import load_config
@@ -84,11 +85,19 @@ def _show_search(config: Any, out: Path | None, as_json: bool) -> None:
     from harness.models.registry import has_chat_template
     from harness.sweeps.goal.dry_run import forecast_search, search_table
     from harness.sweeps.goal.resolve import resolve_goal
+    from harness.sweeps.joint.dry_run import forecast_joint, joint_table
+    from harness.sweeps.joint.resolve import resolve_joint
 
     with stdout_to_stderr():
-        spec = resolve_goal(config, has_chat_template(config.model, config.template_args))
-        found = forecast_search(spec, out)
-    answer(found, as_json, search_table(found))
+        chat = has_chat_template(config.model, config.template_args)
+        if config.structure == "joint":
+            joint = forecast_joint(resolve_joint(config, chat), out)
+        else:
+            found = forecast_search(resolve_goal(config, chat), out)
+    if config.structure == "joint":
+        answer(joint, as_json, joint_table(joint))
+    else:
+        answer(found, as_json, search_table(found))
 
 
 def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path | None, as_json: bool) -> None:

@@ -48,9 +48,10 @@ class RunConfig(BaseModel):
         description="The figure of a task of lm-eval's that counts, TASK=METRIC or TASK=METRIC,FILTER. "
         "Default: the first metric and filter of its YAML file.",
     )
-    structure: Literal["neuron", "kv_group", "attention", "ffn", "layer"] = Field(
+    structure: Literal["neuron", "kv_group", "attention", "ffn", "layer", "joint"] = Field(
         default="neuron",
-        description="What the ratio is of: FFN neurons, KV groups with their query heads, blocks, or whole layers.",
+        description="What the ratio is of: FFN neurons, KV groups with their query heads, blocks, or whole layers. "
+        "joint: FFN widths and whole layers together, searched for --speedup, --params or --fits.",
     )
     ratio: float = Field(default=0.2, description="Fraction of FFN neurons to remove, in [0, 1).")
     method: Literal["selective", "random", "reverse"] = Field(

@@ -28,6 +28,11 @@ class Arm:
 
 def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     """Raises UsageError for a model that cannot be pruned again, and for a plan that cannot be made of it."""
+    if config.structure == "joint":
+        raise UsageError(
+            "--structure joint is searched for a goal with `harness run`; give --speedup, --params or --fits there, or "
+            "use another --structure"
+        )
     check_uniform_width(shape, config.model)
     check_structure(config.structure, shape)
     whole = count_of(config.structure, shape)

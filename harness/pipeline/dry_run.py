@@ -253,8 +253,11 @@ def recovery_cost(spec: ResolvedRun) -> RecoveryForecast | None:
     )
 
 
-def estimated_seconds(spec: ResolvedRun) -> float | None:
+def estimated_seconds(spec: ResolvedRun, more_flops: float = 0.0) -> float | None:
     """Upper bound from 2 FLOPs per parameter and token: scoring forward, and every answer at its full length.
+
+    Args:
+        more_flops: Of what else the run does.
 
     Returns:
         Seconds at this CPU's matrix speed; None where a GPU would be used.
@@ -270,7 +273,7 @@ def estimated_seconds(spec: ResolvedRun) -> float | None:
     searched = sum(search_flops(spec.shape, arm.request) for arm in spec.arms if arm.request.allocation == "search")
     own = generated_answers(spec) * (spec.target.max_new_tokens + _TOKENS_PER_PROMPT)
     flops = 2 * spec.shape.parameters * (scored + answered + own) + _second_moment_flops(spec) + searched + training
-    return _START_SECONDS + flops / flops_per_second()
+    return _START_SECONDS + (flops + more_flops) / flops_per_second()
 
 
 def _second_moment_flops(spec: ResolvedRun) -> float:

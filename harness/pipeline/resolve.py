@@ -152,7 +152,7 @@ class ResolvedRun:
             general_weight=config.general_weight,
             threads=config.threads,
             sequential=config.sequential,
-            structure=self.structure,
+            structure="neuron" if self.structure == "joint" else self.structure,  # its layers are not scored
         )
 
     @property
@@ -198,7 +198,8 @@ class ResolvedRun:
         if self.sweep:
             return Path("runs") / f"sweep-{model}-{self.target.name}"
         if self.goal:
-            return Path("runs") / f"goal-{model}-{self.target.name}-{self.goal.label}"
+            kind = "joint" if self.structure == "joint" else "goal"
+            return Path("runs") / f"{kind}-{model}-{self.target.name}-{self.goal.label}"
         return Path("runs") / "-".join(
             (model, self.target.name, *([self.arms[0].name] if len(self.arms) == 1 else []), *self._recovery)
         )

@@ -43,7 +43,7 @@ from pruning.saliency import taylor
 from pruning.scores import NEEDS, OBS, check_metric, score
 from pruning.second_moments import SecondMoments
 from pruning.sequential import LayerwiseRefit
-from pruning.structures import STRUCTURES, Structure, check_structure
+from pruning.structures import STRUCTURES, Structure, check_structure, kept_layers
 from tasks import registry
 from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
@@ -280,7 +280,7 @@ def compensate_plan(
     block = STRUCTURES[plan.structure].blocks[0]
     moments = SecondMoments(calibration, request.general_weight, moments_folder(scores), block)
     torch.set_num_threads(request.threads or os.cpu_count() or 1)
-    device, layers = "cuda" if torch.cuda.is_available() else "cpu", len(plan.keep)
+    device, layers = "cuda" if torch.cuda.is_available() else "cpu", len(kept_layers(plan))
     with ieee_products(), ExitStack() as stack:
         if not request.sequential:
             measure_moments(seen_from(model, block), moments, request)

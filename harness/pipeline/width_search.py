@@ -72,7 +72,7 @@ def find_widths(scored: Scored, wanted: PlanRequest, task: Task, prompts: Calibr
     texts = held_out_texts(model, task, prompts, scored.calibration)
     choices, file = measured_choices(size, wanted.alignment), damage_file(Path(str(scores.path)))
     with ieee_products():
-        probe = _probe(scored, wanted, texts)
+        probe = open_probe(scored, wanted, texts)
         with progress_bar(f"Damage of {len(choices) - 1} widths in {probe.layers} layers", probe.layers) as advance:
             table = measure_damage(probe, choices, advance, file, _key(scores, wanted, texts, choices))
         with progress_bar(f"Searching widths with a mean of {uniform}", LOOKS) as advance:
@@ -106,7 +106,7 @@ def held_out_texts(
     found = _as_many_as_fit(item for item in drawn if not _is_among(item, calibration))
     if not found:
         raise UsageError(
-            f"{source} has no prompt besides those that were scored, and --allocation search needs others; "
+            f"{source} has no prompt besides those that were scored, and measuring damage needs others; "
             "lower --calibration-samples"
         )
     return found
@@ -150,7 +150,7 @@ def search_flops(shape: ModelShape, wanted: PlanRequest) -> float:
     return 2 * shape.parameters * passes * (TOKENS + TEXTS * _QUESTION)
 
 
-def _probe(scored: Scored, wanted: PlanRequest, texts: Sequence[CalibrationItem]) -> DamageProbe:
+def open_probe(scored: Scored, wanted: PlanRequest, texts: Sequence[CalibrationItem]) -> DamageProbe:
     """The dense model on the held-out texts; second moments that are missing are measured first."""
     request, calibration = scored.request, scored.calibration
     moments = SecondMoments(calibration, request.general_weight, scoring.moments_folder(Path(str(scored.scores.path))))

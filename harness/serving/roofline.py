@@ -154,9 +154,14 @@ def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:
     logits. Several GPUs share weights, FFN, vocabulary and KV heads; hidden states and the logits of all ranks, which
     are gathered, are whole on each.
     """
+    n = device.count
+    free = room_bytes(shape, device) - shape.parameters * shape.dtype_bytes // n
+    return max(0, free) * n // (shape.kv_bytes_per_token * kv_copies(shape, n))
+
+
+def room_bytes(shape: ModelShape, device: Device) -> int:
+    """Of each GPU, for weights and KV cache; as `kv_capacity_tokens`."""
     n, number = device.count, shape.dtype_bytes
     ffn = BATCHED_TOKENS["cuda"] * (3 * shape.intermediate_size // n + 4 * shape.hidden_size) * number
     logits = 2 * _SEQUENCES * shape.vocab_size * 4
-    weights = shape.parameters * number // n
-    free = int(_SHARE * device.memory_bytes) - weights - max(ffn, logits) - _CONTEXT_BYTES
-    return max(0, free) * n // (shape.kv_bytes_per_token * kv_copies(shape, n))
+    return int(_SHARE * device.memory_bytes) - max(ffn, logits) - _CONTEXT_BYTES

@@ -24,6 +24,7 @@ from harness.pipeline.run_json import read_serving, save_serving
 from harness.serving import bench
 from harness.serving.timing import Pass, interleaved, offline_round, serving_row, speed_ratios
 from harness.serving.workload import Workload
+from pruning.checkpoint import ModelFolder
 from pruning.export import export
 from pruning.plan_file import load_plan
 
@@ -39,11 +40,12 @@ def measure_speed(
 
     Args:
         run: The sweep's run directory.
-        arms: The planned variants to time.
+        arms: The planned variants to time; those that are exported run from their checkpoints.
         attempt: A context for what may fail for one arm alone.
     """
     arms = [replace(run.base, name=AGAIN), *arms] if arms else []
-    with _timer(run) as timed:
+    exported = any(arm.plan and isinstance(arm.checkpoint, ModelFolder) for arm in arms)
+    with _timer(run, exported) as timed:
         for arm in arms:
             file = _file(run, arm)
             with attempt(_stage(arm)), run.directory.stage(_stage(arm), _inputs(run, arm), [file]) as work:
@@ -75,11 +77,11 @@ def _inputs(run: RunContext, arm: VariantState) -> str:
 
 
 @contextmanager
-def _timer(run: RunContext) -> Iterator[Callable[[VariantState], Timed]]:
+def _timer(run: RunContext, exported: bool) -> Iterator[Callable[[VariantState], Timed]]:
     """On a CPU one engine takes the weights of every width in turn; on CUDA, where a swap leaves the width, each arm
-    is exported for the time of its measurement.
+    is exported for the time of its measurement. exported: Each arm has a checkpoint, as where layers are removed.
     """
-    if device_name() == "cuda":
+    if exported or device_name() == "cuda":
         yield lambda arm: _by_export(run, arm)
         return
     models = {DENSE: run.model}
@@ -135,7 +137,10 @@ def _by_export(run: RunContext, arm: VariantState) -> Timed:
     """Beside the dense model, on the device together."""
     config, workload, scratch = run.config, run.workload, run.path / "timed" / arm.name
     try:
-        made = export(run.model, load_plan(arm.plan), scratch, arm.plan) if arm.plan else run.model
+        made = arm.checkpoint
+        if not isinstance(made, ModelFolder):
+            assert arm.plan is not None, f"{arm.name} has no plan"
+            made = export(run.model, load_plan(arm.plan), scratch, arm.plan)
         models = {DENSE: run.model, arm.name: made}
         with Engines(models, bench.settings_for(models, config, workload)) as engines:
             targets = bench.offline_targets(engines, models, workload)

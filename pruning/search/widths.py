@@ -66,7 +66,7 @@ def search_widths(
         progress: Called with 1 after each measurement.
     """
     widths = _grid(uniform, alignment, floor, probe.whole.width)
-    table = DamageTable(tuple(map(LayerChoice, widths)), _between(measured, widths))
+    table = DamageTable(tuple(map(LayerChoice, widths)), between(measured, widths))
     costs = np.tile(np.array(widths, dtype=float), (probe.layers, 1))
     budget = float(uniform * probe.layers)
     even = [widths.index(uniform)] * probe.layers
@@ -86,7 +86,7 @@ def _grid(uniform: int, alignment: int, floor: int, size: int) -> list[int]:
     return [*range(uniform - (uniform - floor) // step * step, size + 1, step)]
 
 
-def _between(table: DamageTable, widths: Sequence[int]) -> FloatArray:
+def between(table: DamageTable, widths: Sequence[int]) -> FloatArray:
     """[layers, widths]: damage never grows with the width, and its root is linear between two that were measured, as KL
     grows with the square of a small change.
     """

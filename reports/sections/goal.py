@@ -39,6 +39,8 @@ def chosen_candidate(found: Mapping[str, Any]) -> Mapping[str, Any]:
 def search_sentences(found: Mapping[str, Any]) -> list[str]:
     """Where was looked, and what the bounds mean."""
     low, high, count = found["widths"]
+    if found.get("joint"):
+        return joint_sentences(found)
     said = [f"{count_text(count, 'FFN width')} from {low} to {high} could meet what follows from the width alone."]
     if found["looks"]:
         said.append(
@@ -55,9 +57,53 @@ def search_sentences(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def joint_sentences(found: Mapping[str, Any]) -> list[str]:
+    """What the arms of a joint search were planned by."""
+    joint, (low, high, count) = found["joint"], found["widths"]
+    said = [
+        f"A layer could be removed or have one of {count_text(count, 'FFN width')} from {low} to {high}. Each arm has "
+        f"the least KL divergence from the dense model that was found, on {joint['tokens']:,} tokens of texts that "
+        "nothing was scored on; all are planned for the same goal."
+    ]
+    if joint["device"]:
+        parts = ", ".join(f"{name} {percent(share)}" for name, share in joint["time_shares"].items())
+        said.append(f"Where the dense model's time per token goes, by the costs on {joint['device']}: {parts}.")
+    if joint["cost_error"] is not None:
+        error = percent(joint["cost_error"])
+        said.append(f"The predicted time of a structure that the costs were not fitted to is {error} off.")
+    if joint["unreachable"]:
+        said.append(f"Cannot meet the goal by the costs: {', '.join(joint['unreachable'])}.")
+    return said
+
+
+def joint_table(run: Mapping[str, Any]) -> Table:
+    """A row per arm: what stays, how far it is from the dense model, the predicted speed, and what it keeps."""
+    found = run["goal"]
+    chosen, target = chosen_candidate(found), run["task"]
+    found_on = {v["name"]: v["eval"][target]["value"] for v in run["variants"] if target in (v["eval"] or {})}
+    head = ("arm", "layers", "mean FFN width", "KL to dense", "predicted speed", target, "keeps", "misses")
+    rows = [
+        (
+            f"{c['variant']} ({'recommended' if found['found'] else 'nearest'})" if c is chosen else c["variant"],
+            str(c["layers"]),
+            str(c["intermediate_size"]),
+            f"{c['nats']:.3g}",
+            f"{c['predicted_speedup']:.3f}" if c["predicted_speedup"] else "",
+            f"{found_on[c['variant']]:.4g}" if c["variant"] in found_on else "",
+            "; ".join(condition_text(x) for x in c["conditions"] if x["met"]) or "nothing",
+            "; ".join(condition_text(x) for x in c["conditions"] if not x["met"]),
+        )
+        for c in found["candidates"]
+    ]
+    marked = next(i for i, c in enumerate(found["candidates"]) if c is chosen)
+    return Table("Arms planned for the same goal", head, tuple(rows), marked=marked)
+
+
 def goal_table(run: Mapping[str, Any]) -> Table:
     """A row per candidate, in the order in which they were evaluated."""
     found = run["goal"]
+    if found.get("joint"):
+        return joint_table(run)
     chosen = chosen_candidate(found)
     mark = "recommended" if found["found"] else "nearest"
     rows = [

@@ -82,13 +82,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant that the search evaluated. conditions: those that are known of it, of which none may be missed."""
+    """A variant that the search evaluated.
+
+    Attributes:
+        intermediate_size: FFN width; of layers that differ their mean.
+        ratio_neurons: Share of the FFN neurons that went, those of removed layers among them.
+        conditions: Those that are known of it, of which none may be missed.
+        layers: How many stay, where layers may be removed.
+        predicted_speedup: By the costs, where the goal is a speed-up.
+        nats: KL(dense || variant) in nats per token of the held-out texts, where the search measured it.
+    """
 
     variant: str
     arm: str
     intermediate_size: int
     ratio_neurons: float
     conditions: tuple[Condition, ...]
+    layers: int | None = None
+    predicted_speedup: float | None = None
+    nats: float | None = None
 
     @property
     def met(self) -> bool:
@@ -98,6 +110,26 @@ class Candidate:
     def miss(self) -> float:
         """Of the condition that is missed by most."""
         return max((condition.miss for condition in self.conditions), default=0.0)
+
+
+@dataclass(frozen=True)
+class JointSearch:
+    """How FFN widths and removed layers were searched together.
+
+    Attributes:
+        device: Where the costs were timed, or by whose roofline they are computed; None where the goal is no speed-up.
+        time_shares: Of a round of the dense model by the costs, at the first concurrency: layers (attention and norms),
+            FFN, vocabulary, fixed.
+        cost_error: Largest relative error of the predicted time of a structure that the costs were not fitted to.
+        tokens: On which the damage was measured.
+        unreachable: Arms that cannot reach the goal.
+    """
+
+    device: str | None
+    time_shares: Mapping[str, float]
+    cost_error: float | None
+    tokens: int
+    unreachable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +143,7 @@ class GoalOutcome:
         candidates: In the order in which they were evaluated.
         found: The variant that meets the goal; None where none does.
         nearest: The variant that misses it by least; None where one meets it.
+        joint: Where layers may be removed too.
         floors: Task -> the dense model's accuracy, of off-target tasks that it cannot do.
     """
 
@@ -122,6 +155,7 @@ class GoalOutcome:
     found: str | None
     nearest: str | None
     floors: Mapping[str, float] = field(default_factory=dict)
+    joint: JointSearch | None = None
 
 
 def _short(parameters: int) -> str:

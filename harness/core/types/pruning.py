@@ -14,7 +14,7 @@ from harness.core.types.calibration import TokenScope
 from harness.core.types.model import ModelKind
 
 Method = Literal["selective", "random", "reverse", "matched", "chosen"]  # chosen: a set that was given
-StructureName = Literal["neuron", "kv_group", "attention", "ffn", "layer"]  # rows of pruning/structures.py
+StructureName = Literal["neuron", "kv_group", "attention", "ffn", "layer", "joint"]  # rows of pruning/structures.py
 
 
 Allocation = Literal["uniform", "global", "search"]

@@ -38,7 +38,7 @@ class Variant:
         intermediate_sizes: FFN width of every layer.
         checkpoint: Path relative to run.json; None where no checkpoint was written.
         groups: Groups of lm-eval's tasks by name.
-        structure: What the ratios that were requested are of: neuron, kv_group or layer; None of a dense model.
+        structure: What the ratios that were requested are of: neuron, kv_group, layer or joint; None of a dense model.
     """
 
     name: str

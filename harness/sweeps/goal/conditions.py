@@ -37,7 +37,12 @@ def size_conditions(goal: Goal, dense: ModelShape, width: int) -> tuple[Conditio
     Raises:
         UsageError: A device is unknown.
     """
-    return tuple(_sizes(goal, dense, dense.narrowed(width)))
+    return shape_conditions(goal, dense, dense.narrowed(width))
+
+
+def shape_conditions(goal: Goal, dense: ModelShape, smaller: ModelShape) -> tuple[Condition, ...]:
+    """What follows from the sizes of a model alone; raises UsageError for an unknown device."""
+    return tuple(_sizes(goal, dense, smaller))
 
 
 def _sizes(goal: Goal, dense: ModelShape, narrow: ModelShape) -> Iterator[Condition]:

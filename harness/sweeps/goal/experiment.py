@@ -34,6 +34,7 @@ from harness.sweeps.cells import Cell
 from harness.sweeps.goal.conditions import loss_conditions, nearest, size_conditions, speed_condition
 from harness.sweeps.goal.resolve import SearchSpace, arm_at, limited_tasks, resolve_goal, search_space
 from harness.sweeps.goal.search import first_true, narrowest
+from harness.sweeps.joint.experiment import run_joint
 from harness.sweeps.speed import measure_speed
 from reports.sections.goal import condition_text
 
@@ -54,6 +55,8 @@ def run_goal(config: RunConfig, out: Path | None, fresh: bool, command: str | No
         UsageError: The settings are wrong.
         MeasurementError: The dense model has nothing to lose where a loss is limited, or a candidate failed.
     """
+    if config.structure == "joint":
+        return run_joint(config, out, fresh, command)
     return start(config, out, fresh, command, resolve_goal, run_all)
 
 

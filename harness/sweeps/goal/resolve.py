@@ -54,12 +54,14 @@ def resolve_goal(config: RunConfig, chat: bool = True) -> ResolvedRun:
         UsageError: For the first setting that is wrong, or a goal that the model meets as it is, that no width meets,
             or that the items cannot show.
     """
-    _check_alone(config)
+    check_alone(config)
     check_gpus(config.tensor_parallel)
     tasks, shape = tasks_and_shape(config, chat)
-    goal = _goal(config, shape)
+    goal = goal_of(config, shape)
     # requests is the goal's then, and the timed repeats have their own
-    config = config.model_copy(update={"align": _alignment(config, goal, shape), "requests": _timed(config)})
+    config = config.model_copy(
+        update={"align": goal_alignment(config, goal, shape), "requests": timed_requests(config)}
+    )
     spec = replace(
         without_arms(config, tasks, shape),
         served=(DENSE,),
@@ -75,15 +77,13 @@ def resolve_goal(config: RunConfig, chat: bool = True) -> ResolvedRun:
     return replace(spec, arms=arms)
 
 
-def _check_alone(config: RunConfig) -> None:
+def check_alone(config: RunConfig) -> None:
     """Raises UsageError for settings that contradict a goal, or that are nothing without one."""
     given, asked = config.goal, " ".join(f"--{name.replace('_', '-')}" for name in config.goal.given)
     if "ratio" in config.model_fields_set:
         raise UsageError(f"--ratio contradicts {asked}, which searches the ratio; leave out one of them")
-    if config.structure != "neuron":
-        raise UsageError(
-            f"--structure {config.structure} is not searched, FFN widths are; leave it out, or give --ratio"
-        )
+    if config.structure not in ("neuron", "joint"):
+        raise UsageError(f"--structure {config.structure} is not searched; use neuron or joint, or give --ratio")
     if config.method != "selective":
         raise UsageError(f"--method {config.method} is a control and not searched; leave it out beside {asked}")
     if config.recover or config.arms or (config.recovery != RecoveryConfig() and not config.preset):
@@ -104,11 +104,12 @@ def _check_alone(config: RunConfig) -> None:
         raise UsageError(f"--metrics {control} is a control and not searched; `harness sweep` compares with it")
 
 
-def _timed(config: RunConfig) -> int | None:
+def timed_requests(config: RunConfig) -> int | None:
+    """`--requests`, where it is not the goal's."""
     return None if config.goal.fits else config.requests
 
 
-def _goal(config: RunConfig, shape: ModelShape) -> Goal:
+def goal_of(config: RunConfig, shape: ModelShape) -> Goal:
     """The goal with the defaults that fit the model."""
     given, most = config.goal, shape.max_position_embeddings
     if given.context and given.context > most:
@@ -130,7 +131,7 @@ def _goal(config: RunConfig, shape: ModelShape) -> Goal:
     )
 
 
-def _alignment(config: RunConfig, goal: Goal, shape: ModelShape) -> int:
+def goal_alignment(config: RunConfig, goal: Goal, shape: ModelShape) -> int:
     """What widths are multiples of, so that the GPUs of every device can divide them."""
     counts = [find_device(name).count for name in (goal.fits, goal.device) if name]
     for count in counts:

@@ -1,0 +1,198 @@
+"""`harness run --structure joint` with a goal: FFN widths and removed layers in one plan.
+
+Times a few structures for the costs, searches the plans of three arms for the same goal, and exports, times and
+evaluates each beside the dense model. An arm that is measured below the goal is planned again for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from harness.config.settings import RunConfig
+from harness.core.errors import MeasurementError
+from harness.core.progress import say
+from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from harness.core.types.goal import Candidate, Condition, GoalOutcome, JointSearch
+from harness.core.types.run import RunResult
+from harness.core.types.serving import SpeedRatio
+from harness.pipeline import stages
+from harness.pipeline.collect import collect
+from harness.pipeline.resolve import DENSE
+from harness.pipeline.run import start
+from harness.pipeline.run_context import RunContext
+from harness.pipeline.run_files import eval_file, scores_file, serving_file
+from harness.pipeline.run_json import publish, read_eval, read_serving
+from harness.serving import bench
+from harness.serving.cost_probes import Timing, measure_costs, table_file
+from harness.serving.cost_table import CostTable, Sizes, kept, probe_sizes, shape_with, sizes_of
+from harness.serving.workload import check_context
+from harness.sweeps.goal.conditions import LEVEL, nearest, shape_conditions, speed_condition
+from harness.sweeps.joint.arms import next_speedup, sizes_of_widths
+from harness.sweeps.joint.resolve import computed_costs, resolve_joint
+from harness.sweeps.joint.search import ArmSearch, FoundPlan
+from harness.sweeps.speed import measure_speed
+from pruning import score_file
+from pruning.export import config_of
+from pruning.joint import joint_plan
+
+_AGAIN = 2  # times that an arm is planned for more speed
+
+
+def run_joint(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
+    """Searches the plan over FFN widths and layers that meets a goal at the least damage.
+
+    Args, returns and raises as `harness.sweeps.goal.experiment.run_goal`. fresh: also times the costs again.
+    """
+    return start(config, out, fresh, command, resolve_joint, partial(run_all, fresh=fresh))
+
+
+def run_all(run: RunContext, fresh: bool = False) -> RunResult:
+    """Every stage in its order."""
+    check_context(run.model, run.workload)
+    stages.score(run)
+    costs = _costs(run, fresh)
+    search = ArmSearch(run, costs)
+    found = {arm.name: search.plan(arm, search.goal.speedup or 1.0) for arm in run.spec.arms}
+    plans = [plan for plan in found.values() if plan]
+    if not plans:
+        asked = " ".join(search.goal.options)
+        raise MeasurementError(f"no plan of FFN widths and layers meets {asked} by the costs; ask for less")
+    plans, ratios = _timed(search, plans)
+    search.release()
+    stages.delete_second_moments(run)
+    candidates = [_candidate(search, plan, ratios) for plan in plans]
+    for state in (run.base, *(plan.state for plan in plans)):
+        stages.evaluate_alone(run, state)
+    joint = _described(search, tuple(name for name, plan in found.items() if plan is None))
+    result = _collected(search, plans, candidates, joint)
+    publish(result, run.path)
+    return result
+
+
+def _costs(run: RunContext, fresh: bool) -> CostTable | None:
+    """By roofline, or timed here and kept for other runs; None where the goal is no speed-up."""
+    if run.spec.goal is None or run.spec.goal.speedup is None:
+        return None
+    if computed := computed_costs(run.spec):
+        return computed
+    config, scores, request = run.config, score_file.load(scores_file(run.path)), run.spec.arms[0].request
+    settings = bench.settings_for({DENSE: run.model}, config, run.workload)[DENSE]
+    timing = Timing(run.workload, tuple(config.concurrency), config.repeats, settings)
+
+    def configured(sizes: Sizes) -> Mapping[str, object]:
+        removed = run.spec.shape.num_hidden_layers - len(sizes.widths)
+        return config_of(run.model, joint_plan(scores, request, (*sizes.widths, *(0,) * removed)))
+
+    def measured() -> CostTable:
+        probes = probe_sizes(sizes_of(run.spec.shape), int(config.align or 1))
+        return measure_costs(run.model, probes, configured, timing)
+
+    found = kept(table_file(run.model, timing), measured, fresh)
+    say(f"costs on {found.device}: the time of a structure that they were not fitted to is {found.error:.1%} off")
+    return found
+
+
+def _timed(search: ArmSearch, plans: Sequence[FoundPlan]) -> tuple[list[FoundPlan], Mapping[str, list[SpeedRatio]]]:
+    """The plans, exported, with their measured speeds; those that miss a measured goal are planned again."""
+    run, goal, plans = search.run, search.goal, list(plans)
+    for attempt in range(_AGAIN + 1):
+        search.release()
+        plans = [replace(plan, state=stages.export(run, plan.state)) for plan in plans]
+        measure_speed(run, [plan.state for plan in plans], lambda _: nullcontext())
+        ratios = _ratios(run)
+        limit = goal.speedup if goal.is_timed and goal.speedup else 0.0
+        slow = {p.arm.name: p for p in plans if _measured(ratios[p.arm.name]) < limit}
+        if not slow or attempt == _AGAIN:
+            break
+        again = {name: _planned_again(search, p, attempt, _measured(ratios[name])) for name, p in slow.items()}
+        if not any(again.values()):
+            break
+        plans = [again.get(plan.arm.name) or plan for plan in plans]
+    return plans, ratios
+
+
+def _planned_again(search: ArmSearch, plan: FoundPlan, attempt: int, measured: float) -> FoundPlan | None:
+    goal = search.goal.speedup or 1.0
+    asked = next_speedup(plan.asked, goal, measured)
+    say(f"{plan.arm.name}: {measured:.3f} times the speed of dense, {goal:g} needed; planned again for {asked:.3f}")
+    return search.plan(replace(plan.arm, name=f"{plan.arm.kind}-{attempt + 2}"), asked)
+
+
+def _measured(ratios: Sequence[SpeedRatio]) -> float:
+    """The speed-up, the least over the levels of concurrency. An interval that reaches below the goal needs more
+    repeats rather than a faster plan.
+    """
+    return min(ratio.ratio for ratio in ratios)
+
+
+def _ratios(run: RunContext) -> dict[str, list[SpeedRatio]]:
+    """Variant -> output tokens per second over dense at every concurrency."""
+    found: dict[str, list[SpeedRatio]] = {}
+    for ratio in read_serving(serving_file(run.path))[1]:
+        if ratio.quantity == "output_tok_s":
+            found.setdefault(ratio.variant, []).append(ratio)
+    return found
+
+
+def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence[SpeedRatio]]) -> Candidate:
+    shape, goal = search.run.spec.shape, search.goal
+    sizes = sizes_of_widths(plan.widths, shape.vocab_size)
+    conditions: tuple[Condition, ...] = shape_conditions(goal, shape, shape_with(shape, sizes))
+    if goal.is_timed:
+        conditions = (*conditions, speed_condition(goal.speedup or 1.0, ratios[plan.arm.name]))
+    return Candidate(
+        variant=plan.arm.name,
+        arm=plan.arm.kind,
+        intermediate_size=round(sum(sizes.widths) / len(sizes.widths)),
+        ratio_neurons=1 - sum(plan.widths) / (shape.num_hidden_layers * shape.intermediate_size),
+        conditions=conditions,
+        layers=len(sizes.widths),
+        predicted_speedup=search.costs.speedup(sizes) if search.costs else None,
+        nats=plan.nats,
+    )
+
+
+def _described(search: ArmSearch, unreachable: tuple[str, ...]) -> JointSearch:
+    table = search.costs
+    if table is None:
+        return JointSearch(None, {}, None, search.tokens, unreachable)
+    costs, dense = table.costs[0], table.dense
+    parts = {"layers": costs.layer * len(dense.widths), "FFN": costs.neuron * sum(dense.widths)}
+    parts |= {"vocabulary": costs.row * dense.vocabulary, "fixed": costs.fixed}
+    shares = {name: seconds / costs.seconds(dense) for name, seconds in parts.items()}
+    return JointSearch(table.device, shares, table.error, search.tokens, unreachable)
+
+
+def _collected(
+    search: ArmSearch, plans: Sequence[FoundPlan], candidates: Sequence[Candidate], joint: JointSearch
+) -> RunResult:
+    """The result; the most accurate of the candidates that meet the goal comes first, or the nearest."""
+    run = search.run
+    meeting = [candidate for candidate in candidates if candidate.met]
+    chosen = max(meeting, key=lambda c: _worth(run, c.variant)) if meeting else nearest(candidates)
+    ordered = sorted(plans, key=lambda plan: plan.arm.name != chosen.variant)
+    spec = replace(run.spec, arms=tuple(plan.arm for plan in ordered))
+    widths = search.grid[1:]
+    outcome = GoalOutcome(
+        goal=search.goal,
+        widths=(widths[0], widths[-1], len(widths)),
+        looks=0,
+        level=LEVEL,
+        candidates=tuple(candidates),
+        found=chosen.variant if meeting else None,
+        nearest=None if meeting else chosen.variant,
+        joint=joint,
+    )
+    states = [run.base, *(plan.state for plan in ordered)]
+    return replace(collect(run.directory, spec, states, run.chat), goal=outcome)
+
+
+def _worth(run: RunContext, variant: str) -> float:
+    """The value on the target, higher is better."""
+    target = run.spec.target
+    value = read_eval(eval_file(run.path, variant))[target.name].value
+    return -value if target.metric in LIKELIHOOD_METRICS else value

@@ -1,0 +1,146 @@
+"""The search of one arm's plan: the least damage within the goal's limits, by programme and measured exchanges."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.core.bounded_read import read_json_object
+from harness.core.files import write_json
+from harness.core.hashing import digest
+from harness.core.memory import release_memory
+from harness.core.progress import progress_bar, say
+from harness.core.safetensors_stream import data_hash
+from harness.core.types.arrays import FloatArray
+from harness.core.types.calibration import CalibrationItem
+from harness.pipeline import scoring
+from harness.pipeline.arms import Arm
+from harness.pipeline.run_context import RunContext, VariantState
+from harness.pipeline.run_files import calibration_file, plan_file, scores_file
+from harness.pipeline.width_search import Scored, damage_file, held_out_texts, open_probe
+from harness.serving.cost_table import CostTable
+from harness.sweeps.joint.arms import goal_shares, grid_table, of_arm, to_measure
+from harness.sweeps.joint.resolve import grid_of
+from pruning import compensation, score_file
+from pruning.export import predict_size
+from pruning.joint import joint_plan
+from pruning.plan_file import load_plan, save_plan
+from pruning.precision import ieee_products
+from pruning.search.damage import DamageProbe
+from pruning.search.exchange import improve
+from pruning.search.programme import cheapest
+from pruning.search.table import DamageTable, measure_damage
+from pruning.structure_plan import structure_text
+
+LOOKS = 24  # measured plans of each arm
+TOKENS = 512  # scored tokens of the held-out texts, about
+
+
+@dataclass(frozen=True)
+class FoundPlan:
+    """An arm's plan.
+
+    Attributes:
+        arm: Its name is the variant's; its kind is what it may remove.
+        asked: The speed-up that it was planned for; 1 where the goal is none.
+        widths: FFN width of every layer, 0 for a removed one.
+        nats: KL(dense || pruned) per token of the held-out texts.
+        state: The variant, not exported.
+    """
+
+    arm: Arm
+    asked: float
+    widths: tuple[int, ...]
+    nats: float
+    state: VariantState
+
+
+class ArmSearch:
+    """What all arms of a run share. The model is in memory from the first measurement until `release`."""
+
+    def __init__(self, run: RunContext, costs: CostTable | None) -> None:
+        assert run.spec.goal is not None, "a search needs a goal"
+        self.run, self.costs, self.goal = run, costs, run.spec.goal
+        self.grid = grid_of(run.spec)
+        calibration = scoring.load_calibration(calibration_file(run.path))
+        scores = score_file.load(scores_file(run.path))
+        self.scored = Scored(run.model, calibration, run.spec.score_request, scores)
+        texts = held_out_texts(run.model, run.spec.target, run.spec.calibration_request, calibration)
+        self.texts = _first(texts)
+        self._probe: DamageProbe | None = None
+
+    @property
+    def tokens(self) -> int:
+        """On which damage is measured."""
+        return sum(text.stop - text.start for text in self.texts)
+
+    def plan(self, arm: Arm, asked: float) -> FoundPlan | None:
+        """The arm's plan for a speed-up; None where it cannot keep the limits. Its search is resumed from what is
+        there.
+        """
+        shares = goal_shares(self.goal, self.run.spec.shape, self.costs, asked, self.grid)
+        file = plan_file(self.run.path, self.run.spec, arm)
+        found, columns = file.with_name("search.json"), compensation.columns_file(file)
+        limits = None if shares is None else shares.tolist()
+        inputs = digest([self.run.directory.output_hash("score"), asdict(arm.request), limits, self.grid])
+        outputs = [found]
+        with self.run.directory.stage(f"plan {arm.name}", inputs, outputs) as work:
+            if work:
+                chosen = None if shares is None else self._search(arm.kind, shares)
+                write_json(found, {"widths": chosen and chosen[0], "nats": chosen and chosen[1]})
+                if chosen:
+                    self._write(arm, chosen[0], file)
+                    outputs += [file, columns]
+        said = read_json_object(found)
+        if said["widths"] is None:
+            return None
+        identity = digest([self.run.base.identity, data_hash(file), data_hash(columns)])
+        state = VariantState(arm.name, predict_size(self.run.model, load_plan(file)), identity, file)
+        return FoundPlan(arm, asked, tuple(said["widths"]), said["nats"], state)
+
+    def _search(self, kind: str, shares: FloatArray) -> tuple[list[int], float] | None:
+        table, costs = of_arm(kind, self._table(), shares)
+        start = cheapest(table.nats, costs, 1.0)
+        if start is None or not any(table.choices[choice].width for choice in start):
+            return None
+        with ieee_products(), progress_bar(f"Searching the plan of {kind}", LOOKS) as advance:
+            chosen, nats = improve(self._opened(), table, costs, 1.0, start, LOOKS, progress=advance)
+        return [table.choices[choice].width for choice in chosen], nats
+
+    def _table(self) -> DamageTable:
+        """Measured once and kept beside the scores."""
+        choices = to_measure(self.run.spec.shape.intermediate_size, int(self.run.spec.config.align or 1))
+        texts, request = [asdict(text) for text in self.texts], self.run.spec.arms[0].request
+        key = digest([self.scored.scores.file_hash, request.metric, texts, [asdict(choice) for choice in choices]])
+        probe, file = self._opened(), damage_file(scores_file(self.run.path))
+        with ieee_products(), progress_bar(f"Damage of {len(choices)} choices a layer", probe.layers) as advance:
+            return grid_table(measure_damage(probe, choices, advance, file, key), self.grid)
+
+    def _opened(self) -> DamageProbe:
+        if self._probe is None:
+            with ieee_products():
+                self._probe = open_probe(self.scored, self.run.spec.arms[0].request, self.texts)
+        return self._probe
+
+    def release(self) -> None:
+        """Frees the model, for the engines."""
+        self._probe = None
+        release_memory()
+
+    def _write(self, arm: Arm, widths: Sequence[int], file: Path) -> None:
+        """The plan and its re-fitted columns."""
+        plan = joint_plan(self.scored.scores, arm.request, widths)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_plan(plan, file)
+        scored = self.scored
+        scoring.compensate_plan(scored.model, scored.calibration, scored.request, scores_file(self.run.path), file)
+        removed = structure_text(plan) or "no layer removed"
+        say(f"{arm.name}: mean FFN width {sum(widths) / max(1, sum(map(bool, widths))):.0f}, {removed}")
+
+
+def _first(texts: Sequence[CalibrationItem]) -> list[CalibrationItem]:
+    """The first texts, until they have so many scored tokens; at least one."""
+    before = itertools.accumulate((text.stop - text.start for text in texts), initial=0)
+    return [text for text, tokens in zip(texts, before, strict=False) if tokens < TOKENS]

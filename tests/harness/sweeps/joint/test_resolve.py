@@ -1,0 +1,81 @@
+"""What a joint search refuses before any work, by a run and its dry run alike, and what its dry run says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.settings import load_config
+from harness.core.errors import UsageError
+from harness.pipeline.resolve import resolve
+from harness.sweeps.joint.dry_run import forecast_joint, joint_table
+from harness.sweeps.joint.resolve import resolve_joint
+from tests.support.cli import harness
+from tests.support.models import build_model
+
+
+def spec(**options: Any) -> Any:
+    return resolve_joint(load_config(None, {"model": "tiny-math", "structure": "joint", **options}))
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"speedup": 1.2, "ratio": 0.2}, "--ratio contradicts --speedup"),
+    ({"max_loss": 3}, "least damage at a speed or size"),
+    ({"speedup": 1.2, "off_target_loss": 3}, "least damage at a speed or size"),
+    ({"speedup": 1.2, "metrics": "S,rms"}, "give one --metric"),
+    ({"speedup": 1.2, "compensate": False}, "leave out --no-compensate"),
+    ({"speedup": 1.2, "allocation": "global"}, "leave out --allocation global"),
+    ({"speedup": 1.2, "sequential": True}, "--sequential re-fits each layer"),
+    ({"speedup": 1.2, "protect": 0.1}, "--protect keeps neurons"),
+    ({"speedup": 1.2, "repeats": 1}, "--repeats 1 gives none"),
+    ({"speedup": 1.2, "align": 640}, "leaves no width below 640"),
+    ({"params": "1K"}, "no plan of tiny-math meets --params 1K: one layer of"),
+    ({"params": "1B"}, "meets --params 1B as it is"),
+    ({"speedup": 100, "device": "A100-80"}, "is too much beside what is in no layer"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_cannot_be_searched_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        spec(**options)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_model_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
+    one = build_model("llama", tmp_path / "one", num_hidden_layers=1)
+    gpt2 = build_model("gpt2", tmp_path / "gpt2")
+    for folder, message in ((one, "the model has one layer"), (gpt2, "gpt2")):
+        with pytest.raises(UsageError, match=message):
+            spec(model=str(folder), speedup=1.2, task="mini_math")
+
+
+def test_without_a_goal_joint_is_refused_by_a_run_and_a_scoring() -> None:
+    config = load_config(None, {"model": "tiny-math", "structure": "joint"})
+    with pytest.raises(UsageError, match="joint is searched for a goal"):
+        resolve(config)
+
+
+def test_a_dry_run_says_what_is_timed_measured_and_planned(tmp_path: Path) -> None:
+    found = forecast_joint(spec(speedup=1.2, align=128), tmp_path / "run")
+    assert found.arms == ("joint", "ffn-only", "depth-only") and found.widths == (128, 256, 384, 512, 640)
+    assert found.probes == ("dense", "half the FFN", "half the layers", "a quarter of the vocabulary", "mixed")
+    assert found.roofline is None and found.looks == 24
+    rows = dict(joint_table(found).rows)
+    assert "timed here once on dense, half the FFN" in rows["costs"] and "or removed" in rows["choices"]
+    elsewhere = forecast_joint(spec(speedup=1.2, device="A100-80"), tmp_path / "run")
+    assert elsewhere.probes == () and dict(joint_table(elsewhere).rows)["costs"] == "by the roofline of A100-80"
+    sized = forecast_joint(spec(params="1000K"), tmp_path / "run")
+    assert dict(joint_table(sized).rows)["costs"] == "parameters and bytes, by formula"
+
+
+@pytest.mark.slow
+def test_a_run_and_its_dry_run_refuse_the_same(tmp_path: Path) -> None:
+    typed = ("run", "-m", "tiny-math", "--structure", "joint", "--max-loss", "3", "--out", str(tmp_path / "run"))
+    whole, dry = harness(*typed), harness(*typed, "--dry-run")
+    assert whole.returncode == dry.returncode == 2 and whole.stderr == dry.stderr
+    shown = harness("run", "-m", "tiny-math", "--structure", "joint", "--speedup", "1.2", "--dry-run", "--json")
+    assert json.loads(shown.stdout)["arms"] == ["joint", "ffn-only", "depth-only"]

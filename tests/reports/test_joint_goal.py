@@ -1,0 +1,54 @@
+"""The section of a joint search: a row for each arm, the chosen one marked, and what the costs say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reports.sections.goal import section
+
+
+def candidate(name: str, arm: str, layers: int, met: bool, **more: Any) -> dict[str, Any]:
+    speed = {"quantity": "speedup", "limit": 1.6, "value": 1.7 if met else 1.5, "met": met, "miss": 0.0, "task": None}
+    own = {"variant": name, "arm": arm, "layers": layers, "intermediate_size": 768, "ratio_neurons": 0.5}
+    return {**own, "conditions": [speed], "predicted_speedup": 1.65, "nats": 0.0123, **more}
+
+
+def run(**joint: Any) -> dict[str, Any]:
+    described = {"device": "a CPU", "time_shares": {"layers": 0.25, "FFN": 0.75}, "cost_error": 0.031, "tokens": 1536}
+    goal = {"speedup": 1.6, "concurrency": [8]}
+    return {
+        "task": "mini_math",
+        "variants": [{"name": "joint-2", "eval": {"mini_math": {"value": 0.95}}}, {"name": "ffn-only", "eval": {}}],
+        "goal": {
+            "goal": goal,
+            "widths": [384, 1536, 7],
+            "looks": 0,
+            "level": 0.05,
+            "floors": {},
+            "found": "joint-2",
+            "nearest": None,
+            "candidates": [
+                candidate("ffn-only", "ffn-only", 30, met=False),
+                candidate("joint-2", "joint", 24, met=True),
+            ],
+            "joint": {**described, "unreachable": ["depth-only"], **joint},
+        },
+    }
+
+
+def test_the_arms_are_rows_with_what_was_predicted_and_measured() -> None:
+    table = section(run()).tables[0]
+    rows = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+    assert [row["arm"] for row in rows] == ["ffn-only", "joint-2 (recommended)"] and table.marked == 1
+    assert [row["layers"] for row in rows] == ["30", "24"] and [row["mini_math"] for row in rows] == ["", "0.95"]
+    assert [row["predicted speed"] for row in rows] == ["1.650", "1.650"]
+    assert rows[0]["misses"].startswith("1.500 times") and rows[1]["keeps"].startswith("1.700 times")
+
+
+def test_the_sentences_say_where_time_goes_and_what_cannot_be_reached() -> None:
+    said = " ".join(section(run()).text)
+    assert "one of 7 FFN widths from 384 to 1536" in said and "1,536 tokens" in said
+    assert "on a CPU: layers 25.0 %, FFN 75.0 %" in said and "fitted to is 3.1 % off" in said
+    assert "Cannot meet the goal by the costs: depth-only." in said
+    sized = " ".join(section(run(device=None, cost_error=None, unreachable=[])).text)
+    assert "costs" not in sized
