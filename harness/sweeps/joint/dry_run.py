@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.run_directory import check_run_directory
+from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
-from harness.pipeline.dry_run import estimated_seconds, scoring_place, time_text
+from harness.pipeline.dry_run import estimated_seconds, scoring_place
 from harness.pipeline.resolve import ResolvedRun
 from harness.serving.cost_table import probe_sizes, sizes_of
 from harness.sweeps.joint.arms import ARMS, to_measure

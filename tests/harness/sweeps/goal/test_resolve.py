@@ -29,7 +29,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_loss": 3, "ratio": 0.2}, "--ratio contradicts --max-loss"),
     ({"max_loss": 3, "method": "random"}, "--method random is a control"),
     ({"max_loss": 3, "recover": True}, "run `harness recover` on the model that is found"),
-    ({"max_loss": 3, "structure": "layer"}, "--structure layer is not searched, FFN widths are"),
+    ({"max_loss": 3, "structure": "layer"}, "--structure layer is not searched; use neuron or joint"),
     ({"max_loss": 3, "metrics": "rms,S,rms"}, "--metrics names selective-rms twice"),
     ({"max_loss": 3, "metrics": "best,obs+refit"}, "--metrics names selective-best twice"),
     ({"speedup": "inf"}, "--speedup: 'inf' is not a finite number"),
