@@ -20,7 +20,7 @@ RULES = 1  # of this module; a change of a rule raises it
 MOST, LITTLE = 0.5, 0.2  # shares of the target's loss
 SHARE_RULE = (
     f"explains most: the interval of the share lies above {MOST:.0%}; explains little: below {LITTLE:.0%}; explains "
-    f"part: below {MOST:.0%}; else cannot say"
+    f"part: between 0 and {MOST:.0%}; else cannot say"
 )
 SET_RULE = (
     "supported: the target loses more than the margin, and with every draw of prompts no other task that the model can "
@@ -109,8 +109,10 @@ def _by_share(target: str, name: str, figure: str, share: Difference, details: S
     verdict: Explained = "cannot say"
     if low > MOST:
         verdict = "explains most"
-    elif high < MOST:
-        verdict = "explains little" if high < LITTLE else "explains part"
+    elif high < LITTLE:
+        verdict = "explains little"
+    elif 0 < low and high < MOST:
+        verdict = "explains part"
     return Explanation(target, name, SHARE_RULE, figure, value, low, high, verdict, tuple(details))
 
 

@@ -103,6 +103,12 @@ def test_part_of_the_loss_and_what_cannot_be_said() -> None:
     assert judged(world(mean=0.95 - 0.48))["zeroing artefact"].verdict == "cannot say"
 
 
+def test_a_share_that_may_be_none_is_no_part() -> None:
+    found = judged(world(reverse=0.3, mean=0.3))["zeroing artefact"]
+    assert found.value == pytest.approx(0, abs=1e-9) and found.ci_low is not None and found.ci_high is not None
+    assert found.ci_low < 0 and 0.2 < found.ci_high < 0.5 and found.verdict == "cannot say"
+
+
 def test_a_set_that_hits_another_task_is_not_the_tasks_own() -> None:
     found = judged(world(code_held_out=0.3))
     assert found["task-specific set"].verdict == "not supported"
