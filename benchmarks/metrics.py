@@ -3,7 +3,8 @@ docs/metrics.json`.
 
 All arms run on one vLLM engine whose FFN weights are swapped, with alignment 1. An arm is a metric's name or
 random-SEED: smd, rms, random-7; with `+refit` where the remaining columns are re-fitted, `+sequential` where that is
-done layer by layer. The default was chosen on the validation split.
+done layer by layer, `+rec` where each layer is reconstructed after the re-fit. The default was chosen on the validation
+split.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ def make_arm(
             None if random else name,
             int(name.split("-")[1]) if random else 0,
             compensated=bool(refit),
+            reconstructed=refit == "rec",
         ),
     )
     save_plan(plan, plan_file)

@@ -3,9 +3,9 @@
 python benchmarks/perplexity.py --out docs/perplexity.json
 (needs HARNESS_DATA_DIR or the Hub, and optipfair as benchmarks/peer_tools.py says)
 
-An arm is METRIC[+refit][@RETAIN], random-SEED[+refit], or optipfair (its data-driven MAW on the same calibration
-texts). Every arm is an export with alignment 1, scored by vLLM. seconds: from loading the model to the saved
-checkpoint, for one ratio.
+An arm is METRIC[+refit or +rec][@RETAIN], random-SEED[+refit or +rec], or optipfair (its data-driven MAW on the same
+calibration texts); with +rec each layer is reconstructed after the re-fit. Every arm is an export with alignment 1,
+scored by vLLM. seconds: from loading the model to the saved checkpoint, for one ratio.
 """
 
 from __future__ import annotations
@@ -155,7 +155,12 @@ def pruned(
     seed = int(metric.split("-")[1]) if random else 0
     plan_file = folder / "plan.safetensors"
     wanted = PlanRequest(
-        ratio, "random" if random else "selective", None if random else metric, seed, compensated=bool(refit)
+        ratio,
+        "random" if random else "selective",
+        None if random else metric,
+        seed,
+        compensated=bool(refit),
+        reconstructed=refit == "rec",
     )
     plan = make_plan(score_file.load(scores), wanted)
     save_plan(plan, plan_file)

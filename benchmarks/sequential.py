@@ -22,6 +22,7 @@ from harness.engine.weight_swap import swapped
 from harness.models import registry
 from harness.pipeline import scoring
 from pruning import compensation
+from pruning.checkpoint import ModelFolder
 from pruning.plan_file import load_plan
 from tasks.registry import find_task
 
@@ -52,19 +53,19 @@ def main(samples: int, threads: int, out: Path | None) -> None:
                     plans.append(make_arm(arm, ratio, model, calibration, request, folder))
                     with swapped(judge.llm, plans[-1]):
                         row[refit] = {task: found[0] for task, found in judge(label(arm, ratio)).items()}
-                rows.append({**row, "columns": changed(*plans)})
+                rows.append({**row, "columns": changed(model, *plans)})
     text = json.dumps({"model": "tiny-math", "split": "test", "samples": samples, "rows": rows}, indent=1)
     click.echo(text)
     if out:
         out.write_text(text + "\n", encoding="utf-8")
 
 
-def changed(plain: Path, sequential: Path) -> list[float]:
+def changed(model: ModelFolder, plain: Path, sequential: Path) -> list[float]:
     """The relative change of the re-fitted columns of every layer."""
-    before, after = (compensation.load_columns(load_plan(file), file) for file in (plain, sequential))
-    assert before is not None and after is not None
-    relative = ((after[i].float() - old.float()).norm() / old.float().norm() for i, old in sorted(before.items()))
-    return [round(float(change), 4) for change in relative]
+    before, after = (compensation.load_layers(model, load_plan(file), file) for file in (plain, sequential))
+    down = model.family.down_cut.name
+    columns = ((before(layer)[down].float(), after(layer)[down].float()) for layer in range(len(model.widths)))
+    return [round(float((new - old).norm() / old.norm()), 4) for old, new in columns]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from harness.core.safetensors_stream import Array, Entry, file_bytes, finite, wr
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
 from pruning import compensation
-from pruning.checkpoint import ModelFolder, check_uniform_width, down_entry, open_model
+from pruning.checkpoint import ModelFolder, check_uniform_width, open_model
 from pruning.families import check_nonuniform
 from pruning.model_card import model_card
 from pruning.pieces import Job, Piece, pieces_of, removed_parameters, structure_config
@@ -96,7 +96,7 @@ def write_gathered(
 
     Side files, config.json and the record are the caller's. Raises UnsupportedModelError for damaged weights.
     """
-    write_weights(model, out, Job(model.family, model.family, model.shape, plan, {}), progress)
+    write_weights(model, out, Job(model.family, model.shape, plan, {}), progress)
 
 
 def write_weights(model: ModelFolder, out: Path, job: Job, progress: Callable[[int], None]) -> None:
@@ -116,7 +116,7 @@ def replaceable(repair: bool = False) -> Replaceable:
 
 def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
     """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
-    job = Job(model.family, model.family, model.shape, plan, {})
+    job = Job(model.family, model.shape, plan, {})
     written = [(shard, [piece.entry for piece in pieces_of(shard.entries, job)]) for shard in model.shards]
     total = sum(file_bytes(entries, shard.metadata or _FORMAT) for shard, entries in written if entries)
     parameters = model.parameters - removed_parameters(model.shards, job)
@@ -152,13 +152,8 @@ def job_of(model: ModelFolder, plan: PruningPlan, plan_file: Path | None) -> Job
     check_fit(model, plan)
     if plan.compensated and plan_file is None:
         raise UsageError("the plan is compensated; its file is needed for the columns beside it")
-    columns = (compensation.load(plan, plan_file) if plan_file else None) or {}
-    read = compensation.re_fitted(model, plan)
-    _, down = down_entry(read, 0)
-    fits = (model.shape.hidden_size, down.item_bytes)
-    if any((array.shape[0], array.itemsize) != fits for array in columns.values()):
-        raise UsageError(f"the columns beside {plan_file} do not fit {model.path}; make the plan again")
-    return Job(model.family, read.family, model.shape, plan, columns)
+    fitted = compensation.load(model, plan, plan_file) if plan_file else {}
+    return Job(model.family, model.shape, plan, fitted)
 
 
 def check_fit(model: ModelFolder, plan: PruningPlan) -> None:

@@ -68,12 +68,19 @@ class LayerWalk:
     """Takes the hidden states of all batches of `items` through the layers of `source`.
 
     folder: For hidden states that are too large for the memory, or are saved; None keeps them in memory.
+    work: The items as batches of one group each, where they are not `calibration.batches`.
     """
 
-    def __init__(self, source: LayerSource, items: Sequence[CalibrationItem], folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        source: LayerSource,
+        items: Sequence[CalibrationItem],
+        folder: Path | None = None,
+        work: Sequence[Sequence[CalibrationItem]] = (),
+    ) -> None:
         self.source, self.family, self.layer = source, source.family, 0
         self.batches: list[Batch] = []
-        work = list(batches(items))
+        work = work or list(batches(items))
         expected = {target: sum(item.target is target for item in items) for target in (True, False)}
         seen = {True: 0, False: 0}
         self.hidden = HiddenStates(folder)

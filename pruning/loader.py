@@ -82,10 +82,10 @@ def _load_ffn(model: Any, folder: ModelFolder) -> None:
         path, _, attribute = cut.name.rpartition(".")
         module, tensor = submodule(layers[layer], path), read_tensor(shard, entry).to(model.dtype)
         setattr(module, attribute, torch.nn.Parameter(tensor))
-        _set_features(module, tensor)
+        set_features(module, tensor)
 
 
-def _set_features(module: Any, tensor: Any) -> None:
+def set_features(module: Any, tensor: Any) -> None:
     """Sets the sizes that a linear layer states, by which adapters are made; GPT-2 stores the weight transposed."""
     if tensor.ndim == 2 and hasattr(module, "out_features"):
         module.out_features, module.in_features = tensor.shape

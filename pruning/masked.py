@@ -15,7 +15,7 @@ from pruning.structures import kept_columns, kept_heads
 
 
 def load_masked(model: ModelFolder, plan: PruningPlan, plan_file: Path | None, dtype: Any) -> Any:
-    """The dense model with what a plan removes set to zero, and the kept columns as the plan has them.
+    """The dense model with what a plan removes set to zero, and what the plan re-fits as it has it.
 
     A neuron or a query head without its columns in the output projection adds nothing to the residual stream, and so
     does a block without its output projection. Keys and values of a removed KV group are read by its own query heads
@@ -30,20 +30,29 @@ def load_masked(model: ModelFolder, plan: PruningPlan, plan_file: Path | None, d
     Returns:
         transformers' model, ready to run; also of a plan that no plain folder can hold.
     """
+    import torch
+
     loaded, family = load_pruned(model, dtype), model.family
-    fitted = compensation.load_columns(plan, plan_file) if plan_file else None
+    fitted = compensation.load_layers(model, plan, plan_file) if plan_file else _nothing
     read = compensation.re_fitted(model, plan).family
     stack = submodule(loaded, family.layers)
     for layer, module in enumerate(stack):
         _keep_columns(down_weight(module, family), plan.keep[layer])
         if plan.kv_keep:
             _keep_columns(down_weight(module, family.of_attention), kept_heads(plan, layer, model.shape))
-        if fitted and layer in fitted:
-            down_weight(module, read)[:, kept_columns(plan, layer, model.shape)] = fitted[layer].to(dtype)
+        for name, tensor in fitted(layer).items():
+            cut = next(cut for cut in read.cuts if cut.name == name)
+            columns = kept_columns(plan, layer, model.shape)
+            kept = columns if cut == read.down_cut else cut.kept(plan.keep[layer], plan.intermediate_size)
+            module.get_parameter(name).detach().index_copy_(cut.axis, torch.from_numpy(kept), tensor.to(dtype))
     for layers, seen in ((plan.skip_attention, family.of_attention), (plan.skip_ffn, family)):
         for layer in layers:
             _silence(submodule(stack[layer], seen.down))
     return loaded
+
+
+def _nothing(_layer: int) -> dict[str, Any]:
+    return {}
 
 
 def _keep_columns(weight: Any, keep: Any) -> None:

@@ -137,4 +137,5 @@ def _refit(step: Mapping[str, Any]) -> str:
     how = " layer after layer" if step["sequential"] else ""
     general = f", {step['general_weight']:.0%} general text in what they preserve" if step["general_weight"] else ""
     projection = "o_proj" if step.get("structure") == "kv_group" else "down_proj"
-    return f", the remaining {projection} columns re-fitted{how}{general}"
+    more = ", then each FFN optimised against the dense layer's output" if step.get("reconstructed") else ""
+    return f", the remaining {projection} columns re-fitted{how}{general}{more}"

@@ -28,16 +28,14 @@ class Job:
     """What every shard's copy needs to know.
 
     Attributes:
-        read: The family as seen from the block whose output projection is re-fitted.
-        columns: Layer -> re-fitted [hidden, kept].
+        fitted: Layer and name below it -> the tensor beside the plan that stands in the place of what is stored.
         decilm: Whether it is written for vLLM's DeciLM class, which can lack blocks and has KV heads per layer.
     """
 
     family: Family
-    read: Family
     shape: ModelShape
     plan: PruningPlan
-    columns: Mapping[int, Array]
+    fitted: Mapping[tuple[int, str], Array]
     decilm: bool = False
 
     @property
@@ -62,7 +60,7 @@ class Piece:
         entry: As it is written.
         source: As it is stored; None for one of zeros.
         axis: Along which `keep` stays; `keep` None: all of it.
-        fitted: Re-fitted columns [hidden, kept] that stand in its place.
+        fitted: What stands in its place.
         places: Where along the axis what is kept goes, zeros elsewhere; None: one after the other.
     """
 
@@ -80,7 +78,7 @@ class Piece:
         if self.places is not None and self.keep is not None:
             return iter_blocks(self._spread(array, self.keep, self.places))
         if self.fitted is not None:
-            return iter_blocks(self.fitted if self.axis == 1 else np.ascontiguousarray(self.fitted.T))
+            return iter_blocks(np.ascontiguousarray(self.fitted))
         return iter_blocks(array) if self.keep is None else gather_blocks(array, self.keep, self.axis)
 
     def _zeros(self) -> Array:
@@ -109,8 +107,7 @@ def _pieces(entry: Entry, job: Job) -> Iterator[Piece]:
         yield whole
         return
     axis, keep = part
-    read = job.read.tensor(entry.name)
-    fitted = job.columns.get(layer) if read and read[0] == job.read.down_cut else None
+    fitted = job.fitted.get((layer, below))
     spread, length = _places(job, layer, below) or (None, len(keep))
     resized = whole.entry.resized(axis, length)
     yield replace(whole, entry=resized, axis=axis, keep=keep, fitted=fitted, places=spread)

@@ -17,6 +17,9 @@ from pruning.calibration import MAX_BATCH_TOKENS
 SAMPLE = 256  # prompts per group whose means are kept one by one, for metrics that need ranks
 _SHARE = {"cpu": 0.8, "cuda": 0.9}  # of the free memory; the rest is for the allocator and for other work
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_OPTIMISED_BYTES = (
+    26  # of a number: itself, its gradient and Adam's moments in FP32, the best and three copies in 16 bits
+)
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class ScoringNeeds:
         samples: Prompts of the target task; there are twice as many distractors.
         second_moments: Whether H [F, F] of a layer is summed.
         gradients: Whether a metric needs them, and so the whole model at once.
+        reconstruction: Whether a layer's FFN is optimised.
     """
 
     samples: int
     second_moments: bool = False
     gradients: bool = False
+    reconstruction: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,12 @@ def _layer_bytes(shape: ModelShape, dtype: str) -> int:
 
 
 def _working_bytes(shape: ModelShape, needs: ScoringNeeds) -> int:
-    """Of one batch in one layer, an upper estimate: gate, up, their product, a copy and a buffer in FP32; and H."""
+    """Of one batch in one layer, an upper estimate: gate, up, their product, a copy and a buffer in FP32; H; and what
+    Adam needs for the FFN.
+    """
     batch = 4 * MAX_BATCH_TOKENS * (5 * shape.intermediate_size + 8 * shape.hidden_size)
-    return batch + (4 * shape.intermediate_size**2 if needs.second_moments else 0)
+    optimised = _OPTIMISED_BYTES * shape.neuron_parameters * shape.intermediate_size if needs.reconstruction else 0
+    return batch + optimised + (4 * shape.intermediate_size**2 if needs.second_moments else 0)
 
 
 def _statistics_bytes(shape: ModelShape, needs: ScoringNeeds) -> int:

@@ -85,6 +85,7 @@ class PlanRequest:
         protect: Share of the neurons with the largest contribution that stay whatever the metric says.
         compensated: Re-fit the remaining down_proj columns.
         sequential: Re-fit each layer on the output of the pruned layers before it.
+        reconstructed: Optimise each layer's FFN against the dense layer after the re-fit.
         structure: Of what the ratio is a share; of blocks it is a share of the layers.
     """
 
@@ -99,6 +100,7 @@ class PlanRequest:
     compensated: bool = False
     sequential: bool = False
     structure: StructureName = "neuron"
+    reconstructed: bool = False
 
 
 def uniform_width(request: PlanRequest, intermediate_size: int) -> int:
@@ -135,6 +137,8 @@ def check_request(request: PlanRequest, intermediate_size: int) -> None:
         raise UsageError(f"--protect is of neurons or KV groups, not of {STRUCTURES[request.structure].noun}s")
     if request.sequential and not request.compensated:
         raise UsageError("--sequential is a way to re-fit, and nothing is re-fitted; add --compensate or leave it out")
+    if request.reconstructed:
+        _check_reconstructed(request)
     if request.allocation == "global" and request.method == "random":
         raise UsageError("a random choice has no ranking over layers; use --allocation uniform")
     if request.min_width > uniform:
@@ -166,6 +170,14 @@ def _check_search(request: PlanRequest) -> None:
         raise UsageError(
             "--allocation search measures layers with re-fitted columns; add --compensate or use --metric best"
         )
+
+
+def _check_reconstructed(request: PlanRequest) -> None:
+    if request.structure != "neuron":
+        noun = STRUCTURES[request.structure].noun
+        raise UsageError(f"--reconstruct optimises FFNs that lost neurons, not what lost {noun}s; leave it out")
+    if not request.compensated:
+        raise UsageError("--reconstruct starts from re-fitted columns; add --compensate, or leave out --reconstruct")
 
 
 def make_plan(scores: NeuronScores, request: PlanRequest, widths: Sequence[int] | None = None) -> PruningPlan:
@@ -211,6 +223,7 @@ def make_plan(scores: NeuronScores, request: PlanRequest, widths: Sequence[int] 
         protect=request.protect,
         compensated=request.compensated,
         sequential=request.sequential,
+        reconstructed=request.reconstructed,
         general_weight=scores.general_weight,
     )
 

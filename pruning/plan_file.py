@@ -44,6 +44,7 @@ def save_plan(plan: PruningPlan, path: Path) -> None:
         "sequential": str(plan.sequential).lower(),
         "general_weight": repr(plan.general_weight),
         **structure_metadata(plan),
+        **({"reconstructed": "true"} if plan.reconstructed else {}),  # others are as they were before there was any
     }
     kept = {f"layers.{i}.keep": indices for i, indices in enumerate(plan.keep)}
     save_arrays(path, kept | structure_arrays(plan), metadata)
@@ -86,6 +87,7 @@ def _plan_of(arrays: Mapping[str, npt.NDArray[Any]], meta: Metadata) -> PruningP
         protect=fraction_of(meta, "protect"),
         compensated=flag_of(meta, "compensated"),
         sequential=flag_of(meta, "sequential"),
+        reconstructed=flag_of({"reconstructed": "false", **meta}, "reconstructed"),
         general_weight=fraction_of(meta, "general_weight"),
         **read_structures(arrays, meta, layers, _checked),
     )

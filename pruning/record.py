@@ -65,8 +65,10 @@ def _step(plan: PruningPlan, model: ModelFolder) -> dict[str, Any]:
 
 
 def _structures(plan: PruningPlan) -> dict[str, Any]:
-    """What a step did to more than neurons; nothing for a plan of neurons alone."""
+    """What a step did to more than neurons, and more than a re-fit; nothing for a plan of neurons alone."""
     found: dict[str, Any] = {} if plan.structure == "neuron" else {"structure": plan.structure}
+    if plan.reconstructed:
+        found["reconstructed"] = True
     if plan.kv_keep:
         found |= {"num_key_value_heads": plan.num_key_value_heads, "kv_heads": list(plan.kv_heads)}
     skips = {"skip_attention": list(plan.skip_attention), "skip_ffn": list(plan.skip_ffn)}
@@ -187,6 +189,7 @@ _STEP: Mapping[str, Callable[[Any], bool]] = {
     "recovery": lambda value: value is None or isinstance(value, dict),
     "structure": lambda value: value is None or (isinstance(value, str) and value in STRUCTURE_NOUNS),
     "num_key_value_heads": _is_number,
+    "reconstructed": lambda value: isinstance(value, bool | None),
     **dict.fromkeys(("kv_heads", "skip_attention", "skip_ffn"), _are_numbers),
 }
 _RECORDED: Mapping[str, Callable[[Any], bool]] = {  # what is read of pruning.json

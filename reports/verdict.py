@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.contained_files import leads_out
-from harness.core.labels import arm_label
+from harness.core.labels import RECONSTRUCTED, arm_label
 from harness.core.run_file import command_of
 from harness.core.run_plans import checkpoint_name, plan_name
 from harness.core.statistics import is_able
@@ -270,11 +270,9 @@ def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[
 
 
 def _name(v: Mapping[str, Any]) -> str:
-    return arm_label(v["method"], v["metric"], v["compensated"], _is_sequential(v), v["allocation"])
-
-
-def _is_sequential(v: Mapping[str, Any]) -> bool:
-    return "sequential" in v["name"].split("-")
+    parts = v["name"].split("-")
+    refit = v["compensated"], "sequential" in parts
+    return arm_label(v["method"], v["metric"], *refit, v["allocation"], RECONSTRUCTED in parts)
 
 
 def commands(run: Mapping[str, Any], folder: Path) -> list[str]:

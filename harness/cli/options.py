@@ -34,7 +34,10 @@ TASK = ("task", "include_path", "metric_of")
 MODEL = ("model", *TASK)
 STRUCTURE = ("structure",)
 METHOD = ("method",)
-PLANNING = ("ratio", "metric", "compensate", "sequential", "allocation", "min_width", "protect", "seed", "align")
+PLANNING = (
+    *("ratio", "metric", "compensate", "sequential", "reconstruct"),
+    *("allocation", "min_width", "protect", "seed", "align"),
+)
 CHAT = ("template_args",)
 CALIBRATION = (
     *("general_weight", "score_tokens", "completions", "prompt_format", *CHAT),

@@ -74,6 +74,9 @@ class RunConfig(BaseModel):
     sequential: bool = Field(
         default=False, description="Re-fit layer by layer, each on the activations of the pruned layers before it."
     )
+    reconstruct: bool = Field(
+        default=False, description="After the re-fit, optimise each layer's FFN against the dense layer's output."
+    )
     general_weight: float = Field(
         default=0.0, ge=0, le=1, description="Weight of general text in what obs and re-fitting preserve, in [0, 1]."
     )

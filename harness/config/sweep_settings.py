@@ -20,7 +20,7 @@ class SweepConfig(BaseModel):
         default=("S", "best", "random", "reverse", "matched"),
         min_length=1,
         description="What to remove: random, reverse, its control matched, or for selective pruning a metric (best, S, "
-        "rms+refit).",
+        "rms+refit, best+rec).",
     )
     ratios: tuple[float, ...] = Field(
         default=(),

@@ -13,6 +13,7 @@ STRUCTURE_NOUNS = {  # one of what can be removed, by its name in settings and f
     "layer": "layer",
     "joint": "FFN neurons and layer",
 }
+RECONSTRUCTED = "rec"  # in the name of a variant
 _SHOWN = {"smd": "S"}  # metric in files -> the name that users see, and may give
 
 
@@ -34,12 +35,16 @@ def arm_label(
     compensated: bool = False,
     sequential: bool = False,
     allocation: str | None = None,
+    reconstructed: bool = False,
 ) -> str:
-    """A way of pruning without its ratio and seed: selective-best, reverse-S, random, selective-rms-refit-global."""
+    """A way of pruning without its ratio and seed: selective-best, reverse-S, random, selective-rms-refit-global,
+    selective-best-rec.
+    """
     if method == "matched":
         return method
     what = metric_label(metric, compensated, sequential) if metric else _refit(compensated, sequential)
-    return "-".join(filter(None, (method, what, None if allocation == "uniform" else allocation)))
+    parts = (method, what, RECONSTRUCTED if reconstructed else None, None if allocation == "uniform" else allocation)
+    return "-".join(filter(None, parts))
 
 
 def ratio_label(asked: float, done: float) -> str:

@@ -40,7 +40,8 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     check_request(request, whole)
     if request.allocation != "uniform":
         check_nonuniform(FAMILIES[shape.model_type])
-    kind = arm_label(method, request.metric, request.compensated, config.sequential, request.allocation)
+    refit = request.compensated, config.sequential
+    kind = arm_label(method, request.metric, *refit, request.allocation, request.reconstructed)
     kind = kind if config.structure == "neuron" else f"{config.structure}-{kind}"
     ratio = ratio_label(config.ratio, real_ratio(request, whole))
     return Arm(f"{kind}-{ratio}" + (f"-seed{config.seed}" if method == "random" else ""), request, kind)
@@ -68,6 +69,7 @@ def plan_request(config: RunConfig, whole: int, method: str | None = None) -> Pl
         protect=config.protect,
         compensated=compensated,
         sequential=config.sequential and own,
+        reconstructed=config.reconstruct and own,
     )
 
 

@@ -18,6 +18,8 @@ from harness.pipeline.width_search import check_whole, search_flops
 from harness.training.fine_tuning import available_examples, check_files, make_recipe
 from harness.training.original import check_original
 from pruning.placement import Placement
+from pruning.plan import uniform_width
+from pruning.reconstruct import SCHEDULE
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes
 from pruning.structures import STRUCTURES, check_plain, count_of, pruned_kv_bytes, pruned_parameters
@@ -272,7 +274,8 @@ def estimated_seconds(spec: ResolvedRun, more_flops: float = 0.0) -> float | Non
     training = len(spec.recovered) * recovery.flops if recovery else 0.0
     searched = sum(search_flops(spec.shape, arm.request) for arm in spec.arms if arm.request.allocation == "search")
     own = generated_answers(spec) * (spec.target.max_new_tokens + _TOKENS_PER_PROMPT)
-    flops = 2 * spec.shape.parameters * (scored + answered + own) + _second_moment_flops(spec) + searched + training
+    repaired = _second_moment_flops(spec) + _reconstruction_flops(spec)
+    flops = 2 * spec.shape.parameters * (scored + answered + own) + repaired + searched + training
     return _START_SECONDS + (flops + more_flops) / flops_per_second()
 
 
@@ -286,6 +289,15 @@ def _second_moment_flops(spec: ResolvedRun) -> float:
     order = 2 * 2 * width**3 if OBS in spec.score_request.metrics else 0
     refits = sum(arm.request.compensated for arm in spec.arms)
     return spec.shape.num_hidden_layers * (2 * width**2 * tokens + order + refits * 2 * width**3)
+
+
+def _reconstruction_flops(spec: ResolvedRun) -> float:
+    """A layer's forward pass and its FFN's backward pass, twice the FFN's forward, over all tokens in each epoch."""
+    shape, tokens = spec.shape, spec.config.calibration_samples * _TOKENS_PER_PROMPT
+    arms = [arm.request for arm in spec.arms if arm.request.reconstructed]
+    narrow = [shape.neuron_parameters * uniform_width(request, shape.intermediate_size) for request in arms]
+    attention = shape.layer_parameters - shape.neuron_parameters * shape.intermediate_size
+    return shape.num_hidden_layers * SCHEDULE.epochs * tokens * sum(2 * attention + 6 * ffn for ffn in narrow)
 
 
 def forecast_table(expected: Forecast) -> Table:

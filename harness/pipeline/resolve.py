@@ -57,6 +57,7 @@ _GRID = (
     "method",
     "metric",
     "compensate",
+    "reconstruct",
     "seed",
     "recover",
     "arms",

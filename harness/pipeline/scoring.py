@@ -22,7 +22,7 @@ from harness.core.metadata import model_kind_of
 from harness.core.progress import progress_bar, say
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationItem, CalibrationSet, TokenScope
-from harness.core.types.pruning import ActivationStats, ModelShape, StructureName
+from harness.core.types.pruning import ActivationStats, ModelShape, PruningPlan, StructureName
 from harness.engine.memory_budget import EngineSettings
 from harness.models.registry import model_kind
 from harness.models.tokenizer import load_chat, load_tokenizer
@@ -39,6 +39,7 @@ from pruning.obs import removal_scores
 from pruning.placement import Placement, ScoringNeeds, choose
 from pruning.plan_file import load_plan
 from pruning.precision import ieee_products
+from pruning.reconstruct import LayerReconstruction
 from pruning.saliency import taylor
 from pruning.scores import NEEDS, OBS, check_metric, score
 from pruning.second_moments import SecondMoments
@@ -51,6 +52,9 @@ from tasks.task import Task
 _CALIBRATION = ".calibration.json"
 _SCORES = {"calibration_hash", "stability"}  # in the metadata of scores
 _CALIBRATION_BYTES = 1 << 30
+_HIDE = "do not fit the GPU; hide it (CUDA_VISIBLE_DEVICES=) or"
+_MOMENTS = f"a layer's second moments and their inverse in FP64 {_HIDE} use --metric rms"
+_OPTIMISER = f"a layer's FFN and the moments of its gradients in FP32 {_HIDE} leave out --reconstruct"
 _TABLES, _PROMPT_BYTES = 32, 2048  # about: tables of 4 bytes a neuron in the scores, bytes of a prompt as JSON
 
 
@@ -185,7 +189,7 @@ def placement_of(shape: ModelShape, samples: int, needs: Set[str]) -> Placement:
     """
     if "gate" in needs and FAMILIES[shape.model_type].gate is None:
         raise UsageError(f"{shape.model_type} has no gate, which lape needs; choose another --metric")
-    wanted = ScoringNeeds(samples, "second moments" in needs, "gradient" in needs)
+    wanted = ScoringNeeds(samples, "second moments" in needs, "gradient" in needs, "reconstruction" in needs)
     return choose(shape, wanted, free_memory())
 
 
@@ -272,7 +276,8 @@ def compensate_plan(
     """Re-fits the kept columns of a saved plan on the second moments beside the scores, measured again where they are
     gone.
 
-    Sequentially: on moments measured layer by layer, with the layers before already pruned.
+    Sequentially: on moments measured layer by layer, with the layers before already pruned. Where the plan says so,
+    each layer is reconstructed afterwards.
     """
     import torch
 
@@ -295,6 +300,30 @@ def compensate_plan(
 
         find = walk.second_moment if walk else lambda layer: second_moments.load(moments.folder, layer, device)
         compensation.compensate(model, plan, plan_file, find, device, done)
+    if plan.reconstructed:
+        release_memory()  # of the re-fit
+        _reconstruct(model, plan, plan_file, moments, request)
+
+
+def _reconstruct(
+    model: ModelFolder, plan: PruningPlan, plan_file: Path, moments: SecondMoments, request: ScoreRequest
+) -> None:
+    """Replaces the re-fitted columns beside a plan by all tensors of the FFNs, each layer's optimised."""
+    source = open_source(model, moments.calibration, {"reconstruction"}, request.threads)
+    walk = LayerReconstruction(source, moments)
+    start = compensation.load_layers(model, replace(plan, reconstructed=False), plan_file)
+    errors, layers = [], len(plan.keep)
+    with progress_bar(f"Reconstructing {layers} layers", layers) as advance, _enough_memory(_OPTIMISER):
+
+        def tensors(layer: int) -> Mapping[str, Any]:
+            found = walk.fit(layer, plan.keep[layer], start(layer))
+            errors.append((found.before, found.after))
+            advance(1)
+            return found.tensors
+
+        compensation.save(plan, plan_file, model, tensors)
+    before, after = (sum(part) / layers for part in zip(*errors, strict=True))
+    say(f"Error of a layer's output on held-out prompts, relative to the dense model's: {before:.4f} -> {after:.4f}")
 
 
 def _refit_walk(model: ModelFolder, moments: SecondMoments, request: ScoreRequest) -> LayerwiseRefit:
@@ -302,17 +331,14 @@ def _refit_walk(model: ModelFolder, moments: SecondMoments, request: ScoreReques
 
 
 @contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Says in one line what to do where a layer's matrices do not fit the GPU."""
+def _enough_memory(what: str = _MOMENTS) -> Iterator[None]:
+    """Says in one line what to do where a layer's matrices do not fit the GPU. what: the error."""
     import torch
 
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        raise MeasurementError(
-            "a layer's second moments and their inverse in FP64 do not fit the GPU; hide it "
-            "(CUDA_VISIBLE_DEVICES=) or use --metric rms"
-        ) from error
+        raise MeasurementError(what) from error
 
 
 def measure_moments(model: ModelFolder, moments: SecondMoments, request: ScoreRequest) -> None:

@@ -250,4 +250,5 @@ def _by_point(arms: Sequence[Arm], rows: Mapping[str, Variant]) -> dict[tuple[st
 
 def _role(arm: Arm) -> str:
     """The name by which the claims know an arm, whatever its allocation of widths."""
-    return arm_label(arm.request.method, arm.request.metric, arm.request.compensated)
+    request = arm.request
+    return arm_label(request.method, request.metric, request.compensated, reconstructed=request.reconstructed)

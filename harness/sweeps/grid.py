@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
+from harness.core.labels import RECONSTRUCTED
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
 from harness.models import registry
@@ -139,12 +140,16 @@ def is_claimed(ratio: float) -> bool:
 
 def method_arm(config: RunConfig, method: str, ratio: float, seed: int, shape: ModelShape) -> Arm:
     """The arm of one of a sweep's methods at a ratio; raises UsageError for an unknown method."""
-    name, _, refit = method.partition("+")
-    if refit not in ("", "refit"):
-        raise UsageError(f"unknown method {method!r}; a metric with its columns re-fitted is {name}+refit")
+    name, *repairs = method.split("+")
+    if repairs not in ([], ["refit"], ["refit", RECONSTRUCTED], [RECONSTRUCTED]):
+        raise UsageError(
+            f"unknown method {method!r}; a metric with its columns re-fitted is {name}+refit, with each layer "
+            f"reconstructed as well {name}+{RECONSTRUCTED}"
+        )
     own = name in (RANDOM, "reverse", MATCHED)
     chosen: dict[str, Any] = {"method": name if own else "selective", "metric": None if own else name}
-    chosen |= {"compensate": True if refit else None, "ratio": ratio, "seed": seed}
+    chosen |= {"compensate": True if repairs else None, "reconstruct": RECONSTRUCTED in repairs}
+    chosen |= {"ratio": ratio, "seed": seed}
     if name == RANDOM or (own and config.allocation == "search"):
         chosen["allocation"] = "uniform"
     return make_arm(config.model_copy(update=chosen), chosen["method"], shape)

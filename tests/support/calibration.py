@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from harness.core.types.calibration import CalibrationItem, CalibrationSet
@@ -20,3 +22,4 @@ def items(lengths: list[int], seed: int) -> tuple[CalibrationItem, ...]:
 CALIBRATION = CalibrationSet(
     model="m", model_hash="w", target_source="t", distractor_sources=(), tokens="all", items=items([30, 12, 25], 2)
 )
+LARGER = replace(CALIBRATION, items=items([30, 12, 25] * 10, 3))  # teaches more than a re-fit on the other

@@ -164,6 +164,7 @@ class PruningPlan:
         intermediate_size: Width before pruning.
         compensated: Whether re-fitted columns of the output projections lie beside the plan.
         sequential: Whether each layer was re-fitted on the output of the pruned layers before it.
+        reconstructed: Whether all matrices of the FFNs lie beside the plan, optimised after the re-fit.
         vocabulary: Rows of the embedding that stay, sorted; None for all.
         vocab_size: Rows before, where `vocabulary` is given.
         structure: What ratio, method and metric are about.
@@ -188,6 +189,7 @@ class PruningPlan:
     protect: float = 0.0
     compensated: bool = False  # re-fitted down_proj columns lie beside the plan
     sequential: bool = False  # re-fitted layer by layer, each on what the layers before it give once pruned
+    reconstructed: bool = False
     general_weight: float = 0.0
     model_kind: ModelKind = "unknown"  # what `model` is
     path: Path | None = None  # its file; re-fitted columns lie beside it

@@ -98,8 +98,11 @@ def check_alone(config: RunConfig) -> None:
         )
     if given.speedup is not None and not given.device and config.repeats < 2:
         raise UsageError("--speedup is shown by an interval, and --repeats 1 gives none; give 2 or more")
-    if given.metrics and (config.metric or config.compensate is not None):
-        raise UsageError("--metrics names what is searched, as best,rms+refit; leave out --metric and --compensate")
+    if given.metrics and (config.metric or config.compensate is not None or config.reconstruct):
+        raise UsageError(
+            "--metrics names what is searched, as best,rms+refit,best+rec; leave out --metric, --compensate and "
+            "--reconstruct"
+        )
     if control := next((name for name in given.metrics if name.partition("+")[0] in _UNSEARCHED), None):
         raise UsageError(f"--metrics {control} is a control and not searched; `harness sweep` compares with it")
 

@@ -1,0 +1,148 @@
+"""Reconstruction: the FFN of each pruned layer, optimised so that the layer writes what the dense layer writes.
+
+Layer by layer, on the calibration prompts: the pruned layer reads hidden states that come from the pruned layers before
+it, and the dense layer reads those of the dense layers, so that a layer also corrects what the layers before it got
+wrong. No labels and no LM head are needed. The unit of reconstruction is a layer, as in BRECQ (arXiv 2102.05426); the
+error of a token is relative to the norm of the dense output, as the next layer's norm divides by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from harness.core.types.arrays import IndexArray
+from harness.core.types.calibration import CalibrationItem
+from pruning.activations import down_weight
+from pruning.calibration import batches
+from pruning.cuts import Cut
+from pruning.families import Family, submodule
+from pruning.fitting import Fit, Schedule, Tensors, minimise
+from pruning.layer_source import LayerSource, widths
+from pruning.layer_walk import LayerWalk
+from pruning.loader import set_features
+from pruning.second_moments import SecondMoments, token_weights
+
+SCHEDULE = Schedule(epochs=10, rate=0.05)
+BATCH_TOKENS = 512  # of a step
+_HELD_OUT = 10  # one prompt in so many
+_SCALE = 4096  # of the loss, which Adam does not see; gradients in FP16 would be rounded to 0 without
+
+
+class LayerReconstruction:
+    """Goes through the layers of `source` once, in order.
+
+    moments: Which prompts are read, how much a token of each group weighs, and a folder for hidden states that are too
+        large for the memory.
+    """
+
+    def __init__(self, source: LayerSource, moments: SecondMoments, schedule: Schedule = SCHEDULE) -> None:
+        self.source, self.family, self.schedule = source, source.family, schedule
+        self.weights = token_weights(moments.calibration, moments.general_weight)
+        items = [item for item in moments.calibration.items if self.weights[item.target] > 0]
+        training, held_out = _split(items)
+        work = [list(batches(part, BATCH_TOKENS)) for part in (training, held_out)]
+        self.training = range(len(work[0]))
+        self.held_out = range(len(work[0]), len(work[0]) + len(work[1]))
+        self.dense, self.pruned = (
+            LayerWalk(source, items, moments.folder / name, [*work[0], *work[1]]) for name in ("dense", "pruned")
+        )
+        self.last = len(widths(source)) - 1
+
+    def fit(self, layer: int, keep: IndexArray, fitted: Tensors) -> Fit:
+        """The FFN's tensors by the names of their cuts, as stored; then both streams go on to the next layer.
+
+        Args:
+            layer: The next one.
+            keep: Its neurons that stay.
+            fitted: Its re-fitted down projection, by its name; the result has its dtype.
+        """
+        with self.source.layer(layer) as module:
+            module.requires_grad_(False)
+            self.dense.forward(module)  # the states of this stream are the targets from here on
+            start = _narrow(module, self.family, keep, fitted)
+            with _resized(module, start):
+                loss = partial(self._loss, module)
+                found = minimise(start, loss, self.training, partial(self._held_out, module), self.schedule)
+                if layer < self.last:
+                    self.pruned.forward(partial(_call, module, found.tensors))
+        if layer == self.last:
+            self.dense.hidden.remove()
+            self.pruned.hidden.remove()
+        return replace(found, tensors={name: tensor.cpu() for name, tensor in found.tensors.items()})
+
+    def _loss(self, module: Any, tensors: Tensors, number: int) -> Any:
+        """The weighted error of a batch, scaled; its mean over the training batches is that of their tokens."""
+        share = self._weight(number) * len(self.training)
+        return _SCALE * share * self._errors(module, tensors, number).mean()
+
+    def _held_out(self, module: Any, tensors: Tensors) -> float:
+        import torch
+
+        with torch.inference_mode():
+            found = [self._weight(n) * float(self._errors(module, tensors, n).mean()) for n in self.held_out]
+        return sum(found) / sum(map(self._weight, self.held_out))
+
+    def _weight(self, number: int) -> float:
+        batch = self.pruned.batches[number]
+        return self.weights[batch.target] * len(batch.scored.positions)
+
+    def _errors(self, module: Any, tensors: Tensors, number: int) -> Any:
+        """|pruned - dense|^2 / |dense|^2 of the layer's output at each scored token of a batch, float32."""
+        batch = self.pruned.batches[number]
+        arguments, named = batch.calls[self.pruned.layer]
+        states = (walk.hidden.read(number, self.source.device) for walk in (self.pruned, self.dense))
+        given, wanted = states
+        written = _call(module, tensors, given, *arguments, **named)
+        positions = batch.scored_on(written.device).positions
+        wanted = wanted.to(written.device)
+        rows, target = (x.reshape(-1, x.shape[-1]).index_select(0, positions).float() for x in (written, wanted))
+        return (rows - target).square().sum(dim=-1) / target.square().sum(dim=-1)
+
+
+def _split(items: Sequence[CalibrationItem]) -> tuple[list[CalibrationItem], list[CalibrationItem]]:
+    """Training and held-out prompts of both groups: of every group, one in ten is held out, at least one."""
+    held = [item for side in (True, False) for item in [i for i in items if i.target is side][::_HELD_OUT]]
+    chosen = set(map(id, held))
+    return [item for item in items if id(item) not in chosen], held
+
+
+def _narrow(module: Any, family: Family, keep: IndexArray, fitted: Tensors) -> dict[str, Any]:
+    """The FFN's tensors with the neurons that stay, by the names of their cuts; those that are `fitted` from there."""
+    import torch
+
+    own, width = dict(module.named_parameters()), down_weight(module, family).shape[1]
+    dtype = fitted[family.down_cut.name].dtype
+
+    def kept(cut: Cut) -> Any:
+        weight = own[cut.name].detach()
+        if cut.name in fitted:
+            return fitted[cut.name].to(weight.device)
+        rows = torch.from_numpy(cut.kept(keep, width)).to(weight.device)
+        return weight.index_select(cut.axis, rows).to(dtype)
+
+    return {cut.name: kept(cut) for cut in family.cuts if cut.name in own}
+
+
+def _call(module: Any, tensors: Tensors, *arguments: Any, **named: Any) -> Any:
+    """The layer's output with these tensors in place of its own, in the dtype of its own."""
+    from torch.func import functional_call
+
+    dtype = next(iter(module.parameters())).dtype
+    return functional_call(module, {name: t.to(dtype) for name, t in tensors.items()}, arguments, named)
+
+
+@contextmanager
+def _resized(module: Any, tensors: Tensors) -> Iterator[None]:
+    """The linear layers state the sizes of these tensors meanwhile; GPT-2's reads them when it is called."""
+    own = dict(module.named_parameters())
+    for name, tensor in tensors.items():
+        set_features(submodule(module, name.rpartition(".")[0]), tensor)
+    try:
+        yield
+    finally:
+        for name in tensors:
+            set_features(submodule(module, name.rpartition(".")[0]), own[name])
