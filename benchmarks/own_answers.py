@@ -3,7 +3,8 @@
 Scores the model on the same prompts with the data set's answers and with its own right ones
 (`--completions generated`), prunes by `best` at every ratio on one live engine whose FFN weights are swapped, and
 compares the answers of both to the same test items. The first task is the one that is scored for; the others are off
-target. Another model:
+target. `same_answer`: prompts of both groups whose answers are the same tokens; where that is all of them the comparison
+says nothing. Another model:
 
     python -m benchmarks.own_answers --model MODEL --task mini_math --task mini_facts --limit 200
 """
@@ -22,6 +23,7 @@ import click
 from benchmarks.metrics import label, make_arm
 from harness.core.progress import say
 from harness.core.statistics import paired_difference
+from harness.core.types.calibration import CalibrationSet
 from harness.engine.library_settings import prepare_environment
 from harness.engine.memory_budget import EngineSettings
 from harness.engine.vllm_engine import engines_for
@@ -58,12 +60,20 @@ def main(
     prepare_environment(threads)
     folder = registry.locate(model, "math")
     with tempfile.TemporaryDirectory() as name:
-        sources, plans = {}, {}
+        sets, plans = {}, {}
         for kind in KINDS:
             found = scored(folder, model, tasks[0], kind, samples, threads, Path(name) / kind, ratios)
-            sources[kind], plans[kind] = found
+            sets[kind], plans[kind] = found
         rows = compared(folder, tasks, plans, limit, threads, Path(name))
-    document = {"model": Path(model).name, "task": tasks[0], "samples": samples, "calibration": sources, "rows": rows}
+    document = {
+        "model": Path(model).name,
+        "task": tasks[0],
+        "samples": samples,
+        "calibration": {kind: found.target_source for kind, found in sets.items()},
+        "prompts": len(sets["own"].items),
+        "same_answer": len({*sets["own"].items} & {*sets["given"].items}),
+        "rows": rows,
+    }
     text = json.dumps(document, indent=1)
     click.echo(text)
     if out:
@@ -79,8 +89,8 @@ def scored(
     threads: int,
     folder: Path,
     ratios: Sequence[float],
-) -> tuple[str, dict[float, Path]]:
-    """Where the calibration prompts come from, and the plan of every ratio."""
+) -> tuple[CalibrationSet, dict[float, Path]]:
+    """The calibration prompts, and the plan of every ratio."""
     engine = EngineSettings(threads=threads)
     request = scoring.CalibrationRequest(samples, "all", generate_completions=kind == "own", engine=engine)
     calibration = scoring.calibrate(model, name, find_task(task), request)
@@ -88,7 +98,7 @@ def scored(
     folder.mkdir()
     scoring.score_model(model, calibration, wanted, folder / "scores")
     plans = {ratio: make_arm(ARM, ratio, model, calibration, wanted, folder) for ratio in ratios}
-    return calibration.target_source, plans
+    return calibration, plans
 
 
 def compared(
