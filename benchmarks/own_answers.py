@@ -3,8 +3,8 @@
 Scores the model on the same prompts with the data set's answers and with its own right ones
 (`--completions generated`), prunes by `best` at every ratio on one live engine whose FFN weights are swapped, and
 compares the answers of both to the same test items. The first task is the one that is scored for; the others are off
-target. `same_answer`: prompts of both groups whose answers are the same tokens; where that is all of them the comparison
-says nothing. Another model:
+target. `same_answer` counts the prompts whose answers are the same tokens either way; where that is all of them, the
+comparison says nothing. Another model:
 
     python -m benchmarks.own_answers --model MODEL --task mini_math --task mini_facts --limit 200
 """
@@ -71,7 +71,7 @@ def main(
         "samples": samples,
         "calibration": {kind: found.target_source for kind, found in sets.items()},
         "prompts": len(sets["own"].items),
-        "same_answer": len({*sets["own"].items} & {*sets["given"].items}),
+        "same_answer": sum(item in sets["given"].items for item in sets["own"].items),
         "rows": rows,
     }
     text = json.dumps(document, indent=1)
