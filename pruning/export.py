@@ -125,7 +125,7 @@ def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
 
 def config_of(model: ModelFolder, plan: PruningPlan) -> dict[str, Any]:
     """config.json of what `export` would write; raises UsageError where none can say what the plan leaves."""
-    return _config(model, Job(model.family, model.family, model.shape, plan, {}))
+    return _config(model, Job(model.family, model.shape, plan, {}))
 
 
 def ffn_tensors(
