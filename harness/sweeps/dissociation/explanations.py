@@ -111,7 +111,7 @@ def _by_share(target: str, name: str, figure: str, share: Difference, details: S
         verdict = "explains most"
     elif high < LITTLE:
         verdict = "explains little"
-    elif 0 < low and high < MOST:
+    elif low > 0 and high < MOST:
         verdict = "explains part"
     return Explanation(target, name, SHARE_RULE, figure, value, low, high, verdict, tuple(details))
 
