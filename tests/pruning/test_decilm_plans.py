@@ -171,7 +171,8 @@ def test_re_fitted_columns_stand_where_the_heads_are(tmp_path: Path) -> None:
     plan = replace(plan_of(model, kv_keep=RAGGED), structure="kv_group", compensated=True)
     save_plan(plan, tmp_path / "plan.safetensors")
     fitted = {i: torch.randn(HIDDEN, 2 * HEAD * len(kept)) for i, kept in enumerate(RAGGED)}
-    compensation.save(plan, tmp_path / "plan.safetensors", model, fitted.__getitem__)
+    held = {layer: {"self_attn.o_proj.weight": columns} for layer, columns in fitted.items()}
+    compensation.save(plan, tmp_path / "plan.safetensors", model, held.__getitem__)
     _, found = written(model, load_plan(tmp_path / "plan.safetensors"), tmp_path / "decilm")
     made = found["model.layers.1.self_attn.o_proj.weight"].reshape(HIDDEN, 2, 3, HEAD)
     np.testing.assert_array_equal(made[:, :, :2].reshape(HIDDEN, -1), fitted[1].numpy())

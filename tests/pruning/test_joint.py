@@ -90,8 +90,8 @@ def test_the_export_is_the_masked_model(model_type: str, widths: tuple[int, ...]
 def test_columns_lie_there_for_the_layers_that_stay_alone(tmp_path: Path) -> None:
     model = open_model(build_model("llama", tmp_path / "dense"))
     file = planned(model, (48, 0, 80), tmp_path / "plan.safetensors")
-    found = compensation.load_columns(load_plan(file), file) or {}
-    assert {layer: tuple(columns.shape) for layer, columns in found.items()} == {0: (64, 48), 2: (64, 80)}
+    found = {place: columns.shape for place, columns in compensation.load(model, load_plan(file), file).items()}
+    assert found == {(0, "mlp.down_proj.weight"): (64, 48), (2, "mlp.down_proj.weight"): (64, 80)}
     save_plan(joint_plan(scores(np.random.default_rng(0).random((3, 96)), "other"), REQUEST, (48, 80, 0)), file)
     with pytest.raises(UsageError, match="belongs to another plan"):
-        compensation.load(load_plan(file), file)
+        compensation.load(model, load_plan(file), file)
