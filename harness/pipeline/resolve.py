@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,16 +233,11 @@ def resolve(config: RunConfig, chat: bool = True, off_target: bool = True) -> Re
     check_gpus(config.tensor_parallel)
     tasks, shape = tasks_and_shape(config, chat, off_target)
     arm = make_arm(config, config.method, shape)
-    return ResolvedRun(
-        config=config,
-        model=registry.model_id(config.model, tasks[0].kind),
-        tasks=tasks,
-        shape=shape,
-        base=DENSE,
+    return replace(
+        without_arms(config, tasks, shape),
         arms=(arm,),
         recovered=(DENSE, arm.name) if config.recover else (),
         served=(DENSE, arm.name, *([recovered_name(arm.name)] if config.recover else [])),
-        items=read_items(config.items, tasks[0]),
     )
 
 
@@ -270,7 +265,7 @@ def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
 
 
 def without_arms(config: RunConfig, tasks: tuple[Task, ...], shape: ModelShape) -> ResolvedRun:
-    """The model as it was given, for commands whose variants follow from what they find."""
+    """The model as it was given, which commands add to, or whose variants follow from what they find."""
     return ResolvedRun(
         config=config,
         model=registry.model_id(config.model, tasks[0].kind),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.config.settings import RunConfig
@@ -12,10 +12,9 @@ from harness.core.errors import UsageError
 from harness.core.labels import RECONSTRUCTED
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
-from harness.models import registry
 from harness.pipeline.arms import Arm, alignment_of, check_neurons, make_arm
 from harness.pipeline.named_tasks import task_names
-from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
+from harness.pipeline.resolve import DENSE, ResolvedRun, tasks_and_shape, without_arms
 from pruning.plan import pruned_width, real_ratio, uniform_width
 
 RANDOM, MATCHED = "random", "matched"
@@ -48,16 +47,11 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
         dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape))
     )
     timed = tuple(arm.name for arm in arms if arm.kind == arms[0].kind and arm.request.seed == arms[0].request.seed)
-    return ResolvedRun(
-        config=config,
-        model=registry.model_id(config.model, tasks[0].kind),
-        tasks=tasks,
-        shape=shape,
-        base=DENSE,
+    return replace(
+        without_arms(config, tasks, shape),
         arms=arms,
         recovered=recovered,
         served=(DENSE, *timed),
-        items=read_items(config.items, tasks[0]),
         exported=_exported(shape, arms, timed, recovered),
         sweep=True,
         masks=tuple(_masks(config, shape)),

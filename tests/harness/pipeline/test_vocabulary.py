@@ -63,7 +63,8 @@ def test_a_file_of_texts_without_text_is_refused_by_line(tmp_path: Path) -> None
     (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n{"prompt": "b"}\n')
     request = VocabularyRequest(512, (tmp_path / "texts.jsonl",))
     with pytest.raises(UsageError, match="line 2 has no `text`"):
-        trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
+        found = trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
+    assert found.vocabulary[1] == 512
 
 
 def test_the_same_requests_are_put_in_each_models_own_vocabulary(tmp_path: Path) -> None:
