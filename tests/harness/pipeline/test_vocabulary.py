@@ -63,8 +63,7 @@ def test_a_file_of_texts_without_text_is_refused_by_line(tmp_path: Path) -> None
     (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n{"prompt": "b"}\n')
     request = VocabularyRequest(512, (tmp_path / "texts.jsonl",))
     with pytest.raises(UsageError, match="line 2 has no `text`"):
-        found = trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
-    assert found.vocabulary[1] == 512
+        trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
 
 
 def test_the_same_requests_are_put_in_each_models_own_vocabulary(tmp_path: Path) -> None:
