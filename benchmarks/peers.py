@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers --out docs/peers.json
     python -m benchmarks.peers --model tiny-math --samples 160 --task mini_math --task mini_facts \
-        --layers 1 --layers 2 --kv-groups 1 --out docs/structures.json
+        --layers 1 --layers 2 --kv-groups 1 --out docs/peers-tiny-math.json
 
 Every arm is calibrated on the same texts, ends as a plain folder in BF16, and is evaluated by the same engine on the
 same test items; nothing is trained. The first task is the target. A level is the size that is left without so many
@@ -68,15 +68,16 @@ class Arm:
     tool: str | None = None
 
 
-def by_plan(structure: StructureName, metric: str, refit: bool, general_weight: float = 0.0) -> Arm:
+def by_plan(
+    structure: StructureName, metric: str, refit: bool, general_weight: float = 0.0, reconstructed: bool = False
+) -> Arm:
     """This project's own."""
 
     def make(subject: Subject, left: int, out: Path) -> ModelFolder:
         scores, plan_file = _scores(subject, structure, general_weight), out / "plan.safetensors"
         ratio = 1 - left / count_of(structure, subject.model.shape)
-        plan = make_plan(
-            score_file.load(scores), PlanRequest(ratio, metric=metric, compensated=refit, structure=structure)
-        )
+        request = PlanRequest(ratio, metric=metric, compensated=refit, reconstructed=reconstructed, structure=structure)
+        plan = make_plan(score_file.load(scores), request)
         save_plan(plan, plan_file)
         if refit:
             wanted = scoring.ScoreRequest((), True, general_weight, subject.threads, structure=structure)
@@ -118,6 +119,7 @@ def _torch_pruning(importance: Literal["l2", "taylor"], subject: Subject, left: 
 ARMS: Mapping[str, Arm] = {
     "best": by_plan("neuron", "obs", refit=True),
     "best@0.5": by_plan("neuron", "obs", refit=True, general_weight=0.5),
+    "best+rec": by_plan("neuron", "obs", refit=True, reconstructed=True),
     "layer": by_plan("layer", "rms", refit=False),
     "kv_group+refit": by_plan("kv_group", "obs", refit=True),
     "kv_group": by_plan("kv_group", "obs", refit=False),

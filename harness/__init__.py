@@ -11,12 +11,42 @@ from typing import TYPE_CHECKING, Any
 from harness_prune.names import hidden
 
 if TYPE_CHECKING:
-    from harness.api import bench, dissociate, evaluate, load_run, plan, prune, recover, run, score, sweep
+    from harness.api import (
+        bench,
+        dissociate,
+        elastic,
+        evaluate,
+        export,
+        load_run,
+        plan,
+        prune,
+        recover,
+        run,
+        score,
+        slice_width,
+        sweep,
+        vocabulary,
+    )
 
 if sys.argv[:1] != ["-m"] and (_reason := hidden()):  # for `python -m harness`, harness/__main__.py says it in one line
     raise ImportError(_reason)
 
-__all__ = ["bench", "dissociate", "evaluate", "load_run", "plan", "prune", "recover", "run", "score", "sweep"]
+__all__ = [
+    "bench",
+    "dissociate",
+    "elastic",
+    "evaluate",
+    "export",
+    "load_run",
+    "plan",
+    "prune",
+    "recover",
+    "run",
+    "score",
+    "slice_width",
+    "sweep",
+    "vocabulary",
+]
 
 
 def __getattr__(name: str) -> Any:

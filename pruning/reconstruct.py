@@ -21,7 +21,7 @@ from pruning.calibration import batches
 from pruning.cuts import Cut
 from pruning.families import Family, submodule
 from pruning.fitting import Fit, Schedule, Tensors, minimise
-from pruning.layer_source import LayerSource, widths
+from pruning.layer_source import LayerSource
 from pruning.layer_walk import LayerWalk
 from pruning.loader import set_features
 from pruning.second_moments import SecondMoments, token_weights
@@ -35,12 +35,15 @@ _SCALE = 4096  # of the loss, which Adam does not see; gradients in FP16 would b
 class LayerReconstruction:
     """Goes through the layers of `source` once, in order.
 
+    layers: Those that stay, sorted; hidden states of the pruned model pass over the others unchanged.
     moments: Which prompts are read, how much a token of each group weighs, and a folder for hidden states that are too
         large for the memory.
     """
 
-    def __init__(self, source: LayerSource, moments: SecondMoments, schedule: Schedule = SCHEDULE) -> None:
-        self.source, self.family, self.schedule = source, source.family, schedule
+    def __init__(
+        self, source: LayerSource, layers: Sequence[int], moments: SecondMoments, schedule: Schedule = SCHEDULE
+    ) -> None:
+        self.source, self.family, self.schedule, self.last = source, source.family, schedule, layers[-1]
         self.weights = token_weights(moments.calibration, moments.general_weight)
         items = [item for item in moments.calibration.items if self.weights[item.target] > 0]
         training, held_out = _split(items)
@@ -50,16 +53,17 @@ class LayerReconstruction:
         self.dense, self.pruned = (
             LayerWalk(source, items, moments.folder / name, [*work[0], *work[1]]) for name in ("dense", "pruned")
         )
-        self.last = len(widths(source)) - 1
 
     def fit(self, layer: int, keep: IndexArray, fitted: Tensors) -> Fit:
         """The FFN's tensors by the names of their cuts, as stored; then both streams go on to the next layer.
 
         Args:
-            layer: The next one.
+            layer: The next one that stays.
             keep: Its neurons that stay.
             fitted: Its re-fitted down projection, by its name; the result has its dtype.
         """
+        while self.dense.layer < layer:
+            self._pass_over()
         with self.source.layer(layer) as module:
             module.requires_grad_(False)
             self.dense.forward(module)  # the states of this stream are the targets from here on
@@ -73,6 +77,12 @@ class LayerReconstruction:
             self.dense.hidden.remove()
             self.pruned.hidden.remove()
         return replace(found, tensors={name: tensor.cpu() for name, tensor in found.tensors.items()})
+
+    def _pass_over(self) -> None:
+        """A layer that is removed: the dense stream goes through it."""
+        with self.source.layer(self.dense.layer) as module:
+            self.dense.forward(module)
+        self.pruned.forward(lambda hidden, *_arguments, **_named: hidden)
 
     def _loss(self, module: Any, tensors: Tensors, number: int) -> Any:
         """The weighted error of a batch, scaled; its mean over the training batches is that of their tokens."""

@@ -3,7 +3,8 @@
 A figure with `<!-- = EXPRESSION -->` behind it is the value of that Jinja expression, with the digits and the sign that
 it is shown with. Names are the JSON files: `metrics` is docs/metrics.json, `smollm2_math` is
 reports/example/smollm2-math/run.json. `pick(rows, arm="rms", ratio=0.3)` is the one row with these values. Between
-`<!-- table: NAME ... -->` and `<!-- table end -->` stands a table of scripts/figure_tables.py. In a table's cell an
+`<!-- table: NAME ... -->` and `<!-- table end -->` stands a table of scripts/figure_tables.py or
+scripts/comparison_tables.py. In a table's cell an
 expression cannot hold `|`.
 
 `<!-- from: SOURCE; SOURCE -->` at the end of a line or paragraph, or alone in the paragraph behind it, names what made
@@ -24,7 +25,8 @@ import jinja2
 
 from harness.core.run_file import read_run
 from reports.build import markdown, sections
-from scripts.figure_tables import TABLES, masks, of_gain, of_ideal, pick, speeds
+from scripts import comparison_tables, figure_tables
+from scripts.figure_tables import masks, of_gain, of_ideal, pick, speeds
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ("commands.md",)  # from the program's own help
@@ -37,6 +39,7 @@ PAGES = sorted(
 FIGURE = re.compile(r"(?P<shown>[+-]?\d[\d,]*(?:\.\d+)?)(?P<mark><!-- =\s(?P<query>.*?)\s-->)", re.DOTALL)
 SOURCES = re.compile(r"<!-- from: (.*?) -->")
 _TABLE = re.compile(r"(<!-- table: (\w+).*? -->\n).*?(<!-- table end -->)", re.DOTALL)
+_TABLES = {**figure_tables.TABLES, **comparison_tables.TABLES}
 _EXPRESSIONS = jinja2.Environment(undefined=jinja2.StrictUndefined)
 _EXPRESSIONS.filters |= {"of_ideal": of_ideal, "of_gain": of_gain}
 
@@ -59,7 +62,7 @@ def text(page: Path) -> str:
 
 
 def _table(found: re.Match[str]) -> str:
-    return f"{found[1]}\n{TABLES[found[2]](documents())}\n{found[3]}"
+    return f"{found[1]}\n{_TABLES[found[2]](documents())}\n{found[3]}"
 
 
 def evaluated(query: str) -> float:

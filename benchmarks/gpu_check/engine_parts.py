@@ -132,7 +132,7 @@ def side_by_side(subject: Subject) -> Figures:
     config, workload = config_of(subject), subject.workload()
     models = {subject.variant_name(ratio): subject.checkpoint(ratio) for ratio in (0.0, RATIOS[-1])}
     with Engines(models, settings_for(models, config, workload)) as engines:
-        targets = offline_targets(engines, models, workload)
+        targets = offline_targets(engines, dict.fromkeys(models, workload))
         passes = interleaved(_rounds(targets), config.concurrency, config.repeats, workload)
         served, ratios = results(targets, passes, config, workload)
         free = _free_bytes()

@@ -66,6 +66,11 @@ class GoalConfig(BaseModel):
     device: str | None = Field(
         default=None, description="With --speedup, compute it by the roofline of this device. Default: measure."
     )
+    vocabulary: PositiveInt | None = Field(
+        default=None,
+        description="With --structure joint, entries of the vocabulary that stay in the arm joint, those that the task "
+        "needs most, rounded up to a multiple of 64. Default: all.",
+    )
     metrics: tuple[str, ...] = Field(
         default=(),
         description="Scores to search, as best,rms+refit; each more widens the bounds of all. Default: --metric.",

@@ -222,13 +222,18 @@ def has_chat_template(name: str, template_args: Mapping[str, Any]) -> bool:
         UsageError: The tokenizer or its template cannot be used, or the template does not use `template_args`.
         UnsupportedModelError: transformers cannot build the model.
     """
-    alias = find_model(name)
-    folder = _folder_of(alias) if alias else Path(name)
-    if folder is None or not folder.is_dir():
+    model = found_here(name)
+    if model is None:
         return True
-    model = _opened(folder)
     check_buildable(model)
     return load_chat(model, template_args)[1] is not None
+
+
+def found_here(name: str) -> ModelFolder | None:
+    """A model that is in a folder on this machine, opened; None for one that would be downloaded or converted."""
+    alias = find_model(name)
+    folder = _folder_of(alias) if alias else Path(name)
+    return _opened(folder) if folder and folder.is_dir() else None
 
 
 def shape(name: str, kind: str) -> ModelShape:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.config.settings import RunConfig, load_config, settings_of
 from harness.core.errors import UsageError
 from harness.core.out_place import given_path
+from harness.core.types.pruning import PruningPlan
 from pruning.checkpoint import ModelFolder
 
 Model = str | Path | ModelFolder
 Config = RunConfig | str | Path
 Place = str | Path | None
+Names = str | Sequence[str]
 
 
 def settings_from(
@@ -43,6 +45,14 @@ def settings_from(
 def model_name(model: Model) -> str:
     """As settings and messages name it."""
     return str(model.path if isinstance(model, ModelFolder) else model)
+
+
+def file_of(plan: PruningPlan | str | Path) -> Path:
+    """Raises UsageError for a plan that was never saved."""
+    found = plan.path if isinstance(plan, PruningPlan) else Path(plan)
+    if found is None:
+        raise UsageError("the plan is in no file; give one that harness.plan returned, or its file")
+    return found
 
 
 def out_path(out: Place, name: str) -> Path:

@@ -310,9 +310,10 @@ def _reconstruct(
 ) -> None:
     """Replaces the re-fitted columns beside a plan by all tensors of the FFNs, each layer's optimised."""
     source = open_source(model, moments.calibration, {"reconstruction"}, request.threads)
-    walk = LayerReconstruction(source, moments)
+    left = kept_layers(plan)
+    walk = LayerReconstruction(source, left, moments)
     start = compensation.load_layers(model, replace(plan, reconstructed=False), plan_file)
-    errors, layers = [], len(plan.keep)
+    errors, layers = [], len(left)
     with progress_bar(f"Reconstructing {layers} layers", layers) as advance, _enough_memory(_OPTIMISER):
 
         def tensors(layer: int) -> Mapping[str, Any]:

@@ -217,7 +217,7 @@ def serve(run: RunContext, variants: Sequence[VariantState], engines: Engines) -
     file, config, workload = serving_file(run.path), run.config, run.workload
     with run.directory.stage("serving", digest([state.identity for state in variants]), [file]) as work:
         if work:
-            targets = offline_targets(engines, [state.name for state in variants], workload)
+            targets = offline_targets(engines, {state.name: workload for state in variants})
             runners = {name: target.round for name, target in targets.items()}
             passes = interleaved(runners, config.concurrency, config.repeats, workload)
             save_serving(*results(targets, passes, config, workload), file)

@@ -114,18 +114,13 @@ def trim_vocabulary(
     model = registry.locate(config.model, named_task(config, task_names(config)[0]).kind)
     tokenizer, chat = load_chat(model, config.template_args)
     tasks = [named_task(config, name, chat is not None) for name in task_names(config)]
-    file = read_tokenizer(model)
-    _chosen(model, file, (), request.size)  # a size that cannot be is refused before texts are read
+    check_size(model, request.size)
     if padded(request.size) != request.size:
         say(f"{request.size} entries are rounded up to {padded(request.size)}, a multiple of {ROWS}")
     plan = load_plan(request.plan_file) if request.plan_file else _nothing_removed(model, config.model, tasks[0])
     check_export(model, plan, out, plan.path)
     more = [ids for path in request.texts for ids in _of_file(tokenizer, path)]
-    groups = _texts(model, tokenizer, chat, tasks)
-    counted = {name: [ids for i, ids in enumerate(texts) if i % _HELD_OUT] for name, texts in groups.items()}
-    counts = [occurrences([*counted["task"], *more]), occurrences(counted["general"])]
-    keep = _chosen(model, file, counts, request.size)
-    lengths = {name: _lengths(file, keep, texts[::_HELD_OUT]) for name, texts in groups.items()}
+    keep, lengths = needed_entries(model, (tokenizer, chat), tasks, request.size, more)
     plan = replace(plan, vocabulary=keep, vocab_size=model.shape.vocab_size)
     if dry_run:
         check_export(model, plan, out, plan.path)
@@ -138,6 +133,39 @@ def trim_vocabulary(
         made=made,
         verified=verified,
     )
+
+
+def check_size(model: ModelFolder, size: int) -> None:
+    """Raises UsageError for a size that cannot be, and UnsupportedModelError for a tokenizer that cannot be trimmed."""
+    _chosen(model, read_tokenizer(model), (), size)
+
+
+def needed_entries(
+    model: ModelFolder,
+    reading: tuple[Any, ChatFormat | None],
+    tasks: Sequence[Task],
+    size: int,
+    more: Texts = (),
+    others: Sequence[Task] = (),
+) -> tuple[IndexArray, dict[str, TokensPerText]]:
+    """The entries of a vocabulary that tasks need most, and what texts that were not counted cost with them.
+
+    Args:
+        model: The whole model.
+        reading: Its tokenizer and its chat template, from `load_chat`.
+        tasks: Their training texts decide.
+        size: Entries that stay, rounded up to a multiple of 64.
+        more: Further texts of the tasks.
+        others: Tasks that decide after these, together with general text.
+
+    Returns:
+        The rows of the embedding that stay, sorted, and the tokens per text by what the texts are: task, general.
+    """
+    file, groups = read_tokenizer(model), _texts(model, *reading, tasks, others)
+    counted = {name: [ids for i, ids in enumerate(texts) if i % _HELD_OUT] for name, texts in groups.items()}
+    counts = [occurrences([*counted["task"], *more]), occurrences(counted["general"])]
+    keep = _chosen(model, file, counts, size)
+    return keep, {name: _lengths(file, keep, texts[::_HELD_OUT]) for name, texts in groups.items()}
 
 
 def _nothing_removed(model: ModelFolder, name: str, task: Task) -> PruningPlan:
@@ -159,10 +187,15 @@ def _nothing_removed(model: ModelFolder, name: str, task: Task) -> PruningPlan:
     )
 
 
-def _texts(model: ModelFolder, tokenizer: Any, chat: ChatFormat | None, tasks: Sequence[Task]) -> dict[str, Texts]:
+def _texts(
+    model: ModelFolder, tokenizer: Any, chat: ChatFormat | None, tasks: Sequence[Task], others: Sequence[Task]
+) -> dict[str, Texts]:
     """Training texts of the tasks as the evaluation puts them, with their answers, and general ones."""
-    own = [example for task in tasks for example in calibration(task, _TEXTS, CALIBRATION_SEED)[1]]
-    general = distractors(tasks[0], _TEXTS, CALIBRATION_SEED)[1]
+    own, theirs = (
+        [example for task in each for example in calibration(task, _TEXTS, CALIBRATION_SEED)[1]]
+        for each in (tasks, others)
+    )
+    general = [*theirs, *distractors(tasks[0], _TEXTS, CALIBRATION_SEED)[1]]
     context = model.shape.max_position_embeddings
 
     def tokenised(examples: Sequence[Example]) -> Texts:

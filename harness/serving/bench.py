@@ -4,7 +4,7 @@ memory it takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -104,11 +104,11 @@ def _footprint(name: str, model: ModelFolder, config: RunConfig, workload: Workl
         return None
 
 
-def offline_targets(engines: Engines, names: Iterable[str], workload: Workload) -> dict[str, BenchTarget]:
-    """Variant -> its engine in this process, started where it does not run yet."""
+def offline_targets(engines: Engines, workloads: Mapping[str, Workload]) -> dict[str, BenchTarget]:
+    """Variant -> its engine in this process, started where it does not run yet. workloads: what each is sent."""
     return {
         name: BenchTarget(partial(offline_round, engines[name], workload), offline_engine(engines, name))
-        for name in names
+        for name, workload in workloads.items()
     }
 
 
@@ -136,7 +136,7 @@ def _engines(
     models: Mapping[str, ModelFolder], config: RunConfig, workloads: Mapping[str, Workload], _out: Path
 ) -> Iterator[dict[str, BenchTarget]]:
     with Engines(models, settings_for(models, config, longest(workloads))) as engines:
-        yield {name: offline_targets(engines, [name], workloads[name])[name] for name in models}
+        yield offline_targets(engines, workloads)
 
 
 @contextmanager

@@ -166,16 +166,16 @@ def shape_with(shape: ModelShape, sizes: Sizes) -> ModelShape:
     )
 
 
-def layer_shares(table: CostTable, speedup: float, widths: Sequence[int]) -> FloatArray | None:
+def layer_shares(table: CostTable, speedup: float, widths: Sequence[int], vocabulary: int) -> FloatArray | None:
     """What a layer of each width takes of the time that all layers may take together, for a speed-up at every
-    concurrency; 0 for a removed one (width 0). The sum over the layers may be 1.
+    concurrency; 0 for a removed one (width 0). The sum over the layers may be 1. vocabulary: rows that stay.
 
     Of several concurrencies the largest share counts, so that a sum of 1 is enough at each. None where the rest of the
     model takes all the time.
     """
     shares = []
     for costs in table.costs:
-        rest = costs.fixed + costs.row * table.dense.vocabulary
+        rest = costs.fixed + costs.row * vocabulary
         room = costs.seconds(table.dense) / speedup - rest
         if room <= 0:
             return None

@@ -23,7 +23,7 @@ from harness.pipeline.run_files import serving_file
 from harness.pipeline.run_json import read_serving, save_serving
 from harness.serving import bench
 from harness.serving.timing import Pass, interleaved, offline_round, serving_row, speed_ratios
-from harness.serving.workload import Workload
+from harness.serving.workload import Workload, in_vocabulary_of, longest
 from pruning.checkpoint import ModelFolder
 from pruning.export import export
 from pruning.plan_file import load_plan
@@ -142,8 +142,9 @@ def _by_export(run: RunContext, arm: VariantState) -> Timed:
             assert arm.plan is not None, f"{arm.name} has no plan"
             made = export(run.model, load_plan(arm.plan), scratch, arm.plan)
         models = {DENSE: run.model, arm.name: made}
-        with Engines(models, bench.settings_for(models, config, workload)) as engines:
-            targets = bench.offline_targets(engines, models, workload)
+        workloads = {name: in_vocabulary_of(model, workload, run.model) for name, model in models.items()}
+        with Engines(models, bench.settings_for(models, config, longest(workloads))) as engines:
+            targets = bench.offline_targets(engines, workloads)
             runners = {name: target.round for name, target in targets.items()}
             passes = interleaved(runners, config.concurrency, config.repeats, workload)
             return bench.results(targets, passes, config, workload)

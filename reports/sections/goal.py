@@ -81,12 +81,23 @@ def joint_table(run: Mapping[str, Any]) -> Table:
     found = run["goal"]
     chosen, target = chosen_candidate(found), run["task"]
     found_on = {v["name"]: v["eval"][target]["value"] for v in run["variants"] if target in (v["eval"] or {})}
-    head = ("arm", "layers", "mean FFN width", "KL to dense", "predicted speed", target, "keeps", "misses")
+    head = (
+        "arm",
+        "layers",
+        "mean FFN width",
+        "vocabulary",
+        "KL to dense",
+        "predicted speed",
+        target,
+        "keeps",
+        "misses",
+    )
     rows = [
         (
             f"{c['variant']} ({'recommended' if found['found'] else 'nearest'})" if c is chosen else c["variant"],
             str(c["layers"]),
             str(c["intermediate_size"]),
+            f"{c['vocabulary']:,}" if c.get("vocabulary") else "whole",
             f"{c['nats']:.3g}",
             f"{c['predicted_speedup']:.3f}" if c["predicted_speedup"] else "",
             f"{found_on[c['variant']]:.4g}" if c["variant"] in found_on else "",

@@ -19,6 +19,8 @@ from harness.core.errors import UsageError
 from harness.core.types.pruning import NeuronScores
 from harness.core.types.run import RunResult
 from harness.pipeline.python_arguments import out_path, settings_from
+from tests.support.models import TINY_MATH
+from tests.support.pruned import plan_keeping
 
 ROOT = Path(__file__).resolve().parents[2]
 LAPTOP = ROOT / "tests" / "golden" / "laptop"  # of an older version
@@ -58,6 +60,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         (lambda: h.run(config=RunConfig(metric="smdd")), r"metric: .*smd"),
         (lambda: h.load_run("/nowhere"), r"no run.json"),
         (lambda: h.plan("/nowhere.safetensors"), r"/nowhere.safetensors"),
+        (lambda: h.export("/nowhere.safetensors"), r"/nowhere.safetensors"),
+        (lambda: h.export(plan_keeping(TINY_MATH, [np.arange(600)] * 4, 640)), r"the plan is in no file"),
+        (lambda: h.elastic("tiny-math", "/nowhere.safetensors"), r"/nowhere.safetensors"),
+        (lambda: h.slice_width(TINY_MATH, 320), r"no elastic folder"),
+        (lambda: h.vocabulary("tiny-math", size=3), r"3"),
     ],
 )
 def test_what_is_wrong_is_named_at_once(call: Any, message: str) -> None:
@@ -144,6 +151,20 @@ def test_scores_that_are_in_no_file_can_be_planned_with_but_not_refitted(tmp_pat
     assert h.plan(scores, ratio=0.5, metric="rms", align=1).path != plan.path == tmp_path / "plan.safetensors"
     with pytest.raises(UsageError, match="in no file"):
         h.plan(scores, metric="best", align=1)
+
+
+@pytest.mark.slow
+def test_the_forms_of_a_checkpoint_are_those_of_its_plan(tmp_path: Path) -> None:
+    scores = h.score("tiny-math", task="mini_math", metrics=("rms",), calibration_samples=4, threads=1)
+    plan = h.plan(scores, ratio=0.5, metric="rms")
+    checkpoint = h.prune("tiny-math", plan, out=tmp_path / "checkpoint")
+    exported = h.export(plan, to="vllm", out=tmp_path / "exported")
+    narrow = h.slice_width(h.elastic("tiny-math", scores, metric="rms"), plan.widths[0], out=tmp_path / "narrow")
+    trimmed = h.vocabulary("tiny-math", "mini_math", size=320, plan=plan, out=tmp_path / "trimmed")
+    files = [path / "model.safetensors" for path in (checkpoint.path, exported.path)]
+    assert files[0].read_bytes() == files[1].read_bytes() and exported.serve == f"vllm serve {exported.path}"
+    assert narrow.weight_bytes == checkpoint.weight_bytes and narrow.widths == checkpoint.widths == trimmed.made.widths
+    assert trimmed.parameters[1] == trimmed.made.parameters < checkpoint.parameters
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from pruning.layer_source import InMemory
 from pruning.loader import load_pruned
 from pruning.plan_file import load_plan, save_plan
 from pruning.reconstruct import LayerReconstruction
+from pruning.structures import kept_layers
 from tests.support.calibration import CALIBRATION, LARGER
 from tests.support.models import build_model, plain
 
@@ -74,10 +75,14 @@ def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.T
         return model(ids).logits
 
 
-def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, PruningPlan, Path]:
-    """Dense folder, plan and plan file with the re-fitted columns beside it."""
+def compensated(
+    model_type: str, root: Path, width: int = 60, removed: tuple[int, ...] = ()
+) -> tuple[Path, PruningPlan, Path]:
+    """Dense folder, plan and plan file with the re-fitted columns beside it. removed: layers that go as a whole."""
     dense = build_model(model_type, root / "dense", tie=True)
     plan = replace(plan_for(dense, width=width), compensated=True)
+    if removed:
+        plan = replace(plan, structure="joint", skip_attention=removed, skip_ffn=removed)
     plan_file = root / "plan.safetensors"
     save_plan(plan, plan_file)
     model = load_pruned(dense, torch.float32)
@@ -90,16 +95,21 @@ def compensated(model_type: str, root: Path, width: int = 60) -> tuple[Path, Pru
 
 
 def reconstructed(
-    model_type: str, root: Path, width: int = 60, schedule: Schedule = Schedule(epochs=6, rate=0.02)
+    model_type: str,
+    root: Path,
+    width: int = 60,
+    schedule: Schedule = Schedule(epochs=6, rate=0.02),
+    removed: tuple[int, ...] = (),
 ) -> tuple[Path, PruningPlan, Path, list[Fit]]:
     """What `compensated` makes, then every layer optimised on more prompts; and how each layer's optimisation went."""
-    dense, plan, plan_file = compensated(model_type, root, width)
+    dense, plan, plan_file = compensated(model_type, root, width, removed)
     model = open_model(dense)
     start = compensation.load_layers(model, plan, plan_file)
     moments = second_moments.SecondMoments(LARGER, 0.0, root / "moments")
-    walk = LayerReconstruction(InMemory(load_pruned(dense, torch.float32), model.family), moments, schedule)
-    fits = [walk.fit(layer, keep, start(layer)) for layer, keep in enumerate(plan.keep)]
+    left = kept_layers(plan)
+    walk = LayerReconstruction(InMemory(load_pruned(dense, torch.float32), model.family), left, moments, schedule)
+    fits = [walk.fit(layer, plan.keep[layer], start(layer)) for layer in left]
     plan = replace(plan, reconstructed=True)
     save_plan(plan, plan_file)
-    compensation.save(plan, plan_file, model, lambda layer: fits[layer].tensors)
+    compensation.save(plan, plan_file, model, lambda layer: fits[left.index(layer)].tensors)
     return dense, load_plan(plan_file), plan_file, fits

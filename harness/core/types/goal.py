@@ -90,7 +90,9 @@ class Candidate:
         conditions: Those that are known of it, of which none may be missed.
         layers: How many stay, where layers may be removed.
         predicted_speedup: By the costs, where the goal is a speed-up.
-        nats: KL(dense || variant) in nats per token of the held-out texts, where the search measured it.
+        nats: KL(dense || variant) in nats per token of the held-out texts, where the search measured it, before a
+            reconstruction; a smaller vocabulary is not in it.
+        vocabulary: Entries that stay, where layers may be removed.
     """
 
     variant: str
@@ -101,6 +103,7 @@ class Candidate:
     layers: int | None = None
     predicted_speedup: float | None = None
     nats: float | None = None
+    vocabulary: int | None = None
 
     @property
     def met(self) -> bool:

@@ -90,6 +90,8 @@ def check_alone(config: RunConfig) -> None:
         raise UsageError("a goal is searched without fine-tuning; run `harness recover` on the model that is found")
     if not {"max_loss", "off_target_loss", "params", "fits", "speedup"} & set(given.given):
         raise UsageError(f"{asked} alone is no goal; add --max-loss, --off-target-loss, --params, --fits or --speedup")
+    if given.vocabulary and config.structure != "joint":
+        raise UsageError("--vocabulary belongs to --structure joint; `harness vocabulary` trims a model by itself")
     if given.context and not (given.fits or given.device):
         raise UsageError("--context belongs to --fits or --device; add one of them, or leave it out")
     if given.device and given.speedup is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from harness.core.types.arrays import FloatArray
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.memory_budget import kv_copies
-from harness.serving.cost_table import CostTable, Sizes, layer_shares
+from harness.serving.cost_table import CostTable, Sizes, layer_shares, shape_with, sizes_of
 from harness.serving.roofline import find_device, room_bytes
 from pruning.search.choices import LayerChoice
 from pruning.search.table import DamageTable
@@ -21,6 +22,7 @@ ARMS: Mapping[str, Callable[[int, int], bool]] = {  # whether a layer may have a
     "ffn-only": lambda width, _whole: width > 0,
     "depth-only": lambda width, whole: width in (0, whole),
 }
+TRIMMED = "joint"  # the arm whose vocabulary may be smaller
 _EACH = 2  # of the widths that a search of widths alone measures; removed layers are measured besides
 _REMOVED = LayerChoice(0, removed=True)
 
@@ -57,7 +59,7 @@ def of_arm(arm: str, table: DamageTable, shares: FloatArray) -> tuple[DamageTabl
 
 
 def goal_shares(
-    goal: Goal, shape: ModelShape, table: CostTable | None, speedup: float, widths: Sequence[int]
+    goal: Goal, shape: ModelShape, table: CostTable | None, speedup: float, widths: Sequence[int], vocabulary: int
 ) -> FloatArray | None:
     """What a layer of each width takes of what all layers may take together; 0 for a removed one.
 
@@ -69,11 +71,13 @@ def goal_shares(
         table: The costs in time, where the goal is a speed-up.
         speedup: What to plan for, at least the goal's.
         widths: 0 for a removed layer.
+        vocabulary: Rows that stay.
 
     Returns:
         [widths]; None where what is no layer is over a limit alone.
     """
-    found = [layer_shares(table, speedup, widths)] if table else []
+    found = [layer_shares(table, speedup, widths, vocabulary)] if table else []
+    shape = shape_with(shape, replace(sizes_of(shape), vocabulary=vocabulary))
     if goal.params is not None:
         found.append(_shares(_parameters(shape, widths), goal.params - _beside_layers(shape)))
     if goal.fits is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.run_directory import check_run_directory
@@ -11,8 +11,8 @@ from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import estimated_seconds, scoring_place
 from harness.pipeline.resolve import ResolvedRun
 from harness.serving.cost_table import probe_sizes, sizes_of
-from harness.sweeps.joint.arms import ARMS, to_measure
-from harness.sweeps.joint.resolve import computed_costs, grid_of
+from harness.sweeps.joint.arms import ARMS, TRIMMED, to_measure
+from harness.sweeps.joint.resolve import computed_costs, grid_of, vocabulary_of
 from harness.sweeps.joint.search import LOOKS, TOKENS
 from pruning.placement import Placement
 from reports.figures import count_text
@@ -32,6 +32,7 @@ class JointForecast:
         probes: Structures that are timed for the costs, unless they were before; none where the costs are by formula.
         roofline: By whose roofline the costs are computed instead.
         widths: FFN widths that a layer may have; it may also be removed.
+        vocabulary: Entries that stay in the arm joint.
         measured: Choices of each layer whose damage is measured.
         looks: Whole plans of each arm that are measured, at most; three times as many where an arm misses a measured
             goal twice.
@@ -49,6 +50,7 @@ class JointForecast:
     roofline: str | None
     layers: int
     widths: tuple[int, ...]
+    vocabulary: int
     measured: int
     looks: int
     tokens: int
@@ -76,13 +78,24 @@ def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
         roofline=table.device if table else None,
         layers=spec.shape.num_hidden_layers,
         widths=grid_of(spec)[1:],
+        vocabulary=vocabulary_of(spec, TRIMMED),
         measured=len(_changed(spec, align)),
         looks=LOOKS,
         tokens=TOKENS,
         scoring=scoring_place(spec),
         out=str(out or spec.default_out),
-        seconds=estimated_seconds(spec, _flops(spec, align)),
+        seconds=estimated_seconds(_with_repairs(spec), _flops(spec, align)),
     )
+
+
+def _with_repairs(spec: ResolvedRun) -> ResolvedRun:
+    """With the reconstruction in the arms that can be reconstructed."""
+    repaired = spec.config.reconstruct
+    arms = (
+        arm if arm.kind == "depth-only" else replace(arm, request=replace(arm.request, reconstructed=repaired))
+        for arm in spec.arms
+    )
+    return replace(spec, arms=tuple(arms))
 
 
 def _changed(spec: ResolvedRun, align: int) -> list[int]:
@@ -112,6 +125,7 @@ def joint_table(found: JointForecast) -> Table:
         ("arms", f"{', '.join(found.arms)}, each exported, timed beside dense and evaluated"),
         ("costs", costs),
         ("choices", f"FFN width {', '.join(map(str, found.widths))} or removed, for each of {found.layers} layers"),
+        ("vocabulary", f"{found.vocabulary:,} entries in the arm {TRIMMED}"),
         (
             "damage",
             f"KL to dense on about {found.tokens} tokens: {count_text(found.measured, 'choice')} of each layer, then "

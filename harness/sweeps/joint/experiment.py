@@ -26,13 +26,14 @@ from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext
 from harness.pipeline.run_files import eval_file, scores_file, serving_file
 from harness.pipeline.run_json import publish, read_eval, read_serving
+from harness.pipeline.vocabulary import check_size
 from harness.serving import bench
 from harness.serving.cost_probes import Timing, measure_costs, table_file
 from harness.serving.cost_table import CostTable, Sizes, kept, probe_sizes, shape_with, sizes_of
 from harness.serving.workload import check_context
 from harness.sweeps.goal.conditions import LEVEL, nearest, shape_conditions, speed_condition
 from harness.sweeps.joint.arms import next_speedup, sizes_of_widths
-from harness.sweeps.joint.resolve import computed_costs, resolve_joint
+from harness.sweeps.joint.resolve import computed_costs, resolve_joint, vocabulary_of
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
 from harness.sweeps.speed import measure_speed
 from pruning import score_file
@@ -53,6 +54,8 @@ def run_joint(config: RunConfig, out: Path | None, fresh: bool, command: str | N
 def run_all(run: RunContext, fresh: bool = False) -> RunResult:
     """Every stage in its order."""
     check_context(run.model, run.workload)
+    if size := run.config.goal.vocabulary:
+        check_size(run.model, size)
     stages.score(run)
     costs = _costs(run, fresh)
     search = ArmSearch(run, costs)
@@ -62,6 +65,8 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
         asked = " ".join(search.goal.options)
         raise MeasurementError(f"no plan of FFN widths and layers meets {asked} by the costs; ask for less")
     plans, ratios = _timed(search, plans)
+    if run.config.reconstruct:
+        plans, ratios = _reconstructed(search, plans)
     search.release()
     stages.delete_second_moments(run)
     candidates = [_candidate(search, plan, ratios) for plan in plans]
@@ -115,6 +120,18 @@ def _timed(search: ArmSearch, plans: Sequence[FoundPlan]) -> tuple[list[FoundPla
     return plans, ratios
 
 
+def _reconstructed(
+    search: ArmSearch, plans: Sequence[FoundPlan]
+) -> tuple[list[FoundPlan], Mapping[str, list[SpeedRatio]]]:
+    """The plans with reconstructed FFNs, exported and timed: last, as speeds go by the widths alone."""
+    run = search.run
+    search.release()
+    found = [search.reconstructed(plan) for plan in plans]
+    found = [replace(plan, state=stages.export(run, plan.state)) for plan in found]
+    measure_speed(run, [plan.state for plan in found], lambda _: nullcontext())
+    return found, _ratios(run)
+
+
 def _planned_again(search: ArmSearch, plan: FoundPlan, attempt: int, measured: float) -> FoundPlan | None:
     goal = search.goal.speedup or 1.0
     asked = next_speedup(plan.asked, goal, measured)
@@ -140,7 +157,7 @@ def _ratios(run: RunContext) -> dict[str, list[SpeedRatio]]:
 
 def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence[SpeedRatio]]) -> Candidate:
     shape, goal = search.run.spec.shape, search.goal
-    sizes = sizes_of_widths(plan.widths, shape.vocab_size)
+    sizes = sizes_of_widths(plan.widths, vocabulary_of(search.run.spec, plan.arm.kind))
     conditions: tuple[Condition, ...] = shape_conditions(goal, shape, shape_with(shape, sizes))
     if goal.is_timed:
         conditions = (*conditions, speed_condition(goal.speedup or 1.0, ratios[plan.arm.name]))
@@ -153,6 +170,7 @@ def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence
         layers=len(sizes.widths),
         predicted_speedup=search.costs.speedup(sizes) if search.costs else None,
         nats=plan.nats,
+        vocabulary=sizes.vocabulary,
     )
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.types.goal import Goal
+from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
 from harness.models import registry
 from harness.pipeline.arms import Arm
 from harness.pipeline.dry_run import scoring_place
 from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
+from harness.pipeline.vocabulary import check_size
 from harness.serving.cost_table import CostTable, roofline_table
 from harness.serving.roofline import find_device
 from harness.sweeps.goal.conditions import shape_conditions
 from harness.sweeps.goal.resolve import check_alone, goal_alignment, goal_of, timed_requests
-from harness.sweeps.joint.arms import ARMS, goal_shares, width_grid
+from harness.sweeps.joint.arms import ARMS, TRIMMED, goal_shares, width_grid
 from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
 from pruning.plan import PlanRequest, choose_metric
 from pruning.structures import check_structure
+from pruning.vocabulary import padded
 
 _UNUSED = {
     "sequential": "re-fits each layer on what the ones before it leave",
@@ -40,6 +43,7 @@ def resolve_joint(config: RunConfig, chat: bool = True) -> ResolvedRun:
     check_uniform_width(shape, config.model)
     check_structure("joint", shape)
     check_nonuniform(FAMILIES[shape.model_type])
+    _check_vocabulary(config, shape)
     goal = goal_of(config, shape)
     align = goal_alignment(config, goal, shape)
     if align >= shape.intermediate_size:
@@ -94,14 +98,31 @@ def computed_costs(spec: ResolvedRun) -> CostTable | None:
     return roofline_table(spec.shape, find_device(goal.device), goal.concurrency, goal.context)
 
 
+def vocabulary_of(spec: ResolvedRun, arm: str) -> int:
+    """Rows of the embedding that stay in an arm."""
+    asked, whole = spec.config.goal.vocabulary, spec.shape.vocab_size
+    return padded(asked) if asked and arm == TRIMMED else whole
+
+
+def _check_vocabulary(config: RunConfig, shape: ModelShape) -> None:
+    """Raises UsageError for a size that cannot be, and UnsupportedModelError where a tokenizer that is on this machine
+    cannot be trimmed; of another model the run says so once it is there.
+    """
+    size = config.goal.vocabulary
+    if size and padded(size) >= shape.vocab_size:
+        raise UsageError(f"--vocabulary {size} is not below the {shape.vocab_size} entries of {config.model}")
+    if size and (model := registry.found_here(config.model)):
+        check_size(model, size)
+
+
 def _check_reachable(spec: ResolvedRun, goal: Goal) -> None:
     """Raises UsageError where the limits that are known by formula need nothing to be removed, or cannot be kept."""
-    grid, asked = grid_of(spec), " ".join(goal.options)
+    grid, asked, rows = grid_of(spec), " ".join(goal.options), vocabulary_of(spec, TRIMMED)
     if goal.is_timed and goal.params is None and goal.fits is None:
         return
     if not goal.is_timed and all(c.met for c in shape_conditions(goal, spec.shape, spec.shape)):
         raise UsageError(f"{spec.config.model} meets {asked} as it is; nothing has to be removed")
-    shares = goal_shares(goal, spec.shape, computed_costs(spec), goal.speedup or 1.0, grid)
+    shares = goal_shares(goal, spec.shape, computed_costs(spec), goal.speedup or 1.0, grid, rows)
     if shares is None or min(shares[1:]) > 1:
         raise UsageError(
             f"no plan of {spec.config.model} meets {asked}: one layer of {spec.shape.num_hidden_layers} at FFN width "

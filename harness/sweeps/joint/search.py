@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.core.bounded_read import read_json_object
 from harness.core.files import write_json
 from harness.core.hashing import digest
+from harness.core.labels import RECONSTRUCTED
 from harness.core.memory import release_memory
 from harness.core.progress import progress_bar, say
 from harness.core.safetensors_stream import data_hash
-from harness.core.types.arrays import FloatArray
+from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.calibration import CalibrationItem
+from harness.core.types.pruning import PruningPlan
+from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
 from harness.pipeline.arms import Arm
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import calibration_file, plan_file, scores_file
+from harness.pipeline.vocabulary import needed_entries
 from harness.pipeline.width_search import Scored, damage_file, held_out_texts, open_probe
 from harness.serving.cost_table import CostTable
-from harness.sweeps.joint.arms import goal_shares, grid_table, of_arm, to_measure
-from harness.sweeps.joint.resolve import grid_of
+from harness.sweeps.joint.arms import TRIMMED, goal_shares, grid_table, of_arm, to_measure
+from harness.sweeps.joint.resolve import grid_of, vocabulary_of
 from pruning import compensation, score_file
 from pruning.export import predict_size
 from pruning.joint import joint_plan
@@ -46,7 +50,7 @@ class FoundPlan:
         arm: Its name is the variant's; its kind is what it may remove.
         asked: The speed-up that it was planned for; 1 where the goal is none.
         widths: FFN width of every layer, 0 for a removed one.
-        nats: KL(dense || pruned) per token of the held-out texts.
+        nats: KL(dense || pruned) per token of the held-out texts, before a reconstruction.
         state: The variant, not exported.
     """
 
@@ -80,11 +84,12 @@ class ArmSearch:
         """The arm's plan for a speed-up; None where it cannot keep the limits. Its search is resumed from what is
         there.
         """
-        shares = goal_shares(self.goal, self.run.spec.shape, self.costs, asked, self.grid)
+        spec, rows = self.run.spec, vocabulary_of(self.run.spec, arm.kind)
+        shares = goal_shares(self.goal, spec.shape, self.costs, asked, self.grid, rows)
         file = plan_file(self.run.path, self.run.spec, arm)
         found, columns = file.with_name("search.json"), compensation.columns_file(file)
         limits = None if shares is None else shares.tolist()
-        inputs = digest([self.run.directory.output_hash("score"), asdict(arm.request), limits, self.grid])
+        inputs = digest([self.run.directory.output_hash("score"), asdict(arm.request), limits, self.grid, rows])
         outputs = [found]
         with self.run.directory.stage(f"plan {arm.name}", inputs, outputs) as work:
             if work:
@@ -96,9 +101,26 @@ class ArmSearch:
         said = read_json_object(found)
         if said["widths"] is None:
             return None
-        identity = digest([self.run.base.identity, data_hash(file), data_hash(columns)])
-        state = VariantState(arm.name, predict_size(self.run.model, load_plan(file)), identity, file)
-        return FoundPlan(arm, asked, tuple(said["widths"]), said["nats"], state)
+        return FoundPlan(arm, asked, tuple(said["widths"]), said["nats"], self._planned(arm, file))
+
+    def reconstructed(self, plan: FoundPlan) -> FoundPlan:
+        """The plan with every FFN optimised against the dense layer's output; as it is where no neuron goes."""
+        before = plan.state.plan
+        assert before is not None, f"{plan.arm.name} has no plan"
+        if {*plan.widths} <= {0, self.run.spec.shape.intermediate_size}:
+            return plan
+        request = replace(plan.arm.request, reconstructed=True)
+        arm = replace(plan.arm, name=f"{plan.arm.name}+{RECONSTRUCTED}", request=request)
+        file = plan_file(self.run.path, self.run.spec, arm)
+        outputs = [file, compensation.columns_file(file)]
+        with self.run.directory.stage(f"plan {arm.name}", plan.state.identity, outputs) as work:
+            if work:
+                self._save(replace(load_plan(before), reconstructed=True), file)
+        return replace(plan, arm=arm, state=self._planned(arm, file))
+
+    def _planned(self, arm: Arm, file: Path) -> VariantState:
+        parts = [self.run.base.identity, data_hash(file), data_hash(compensation.columns_file(file))]
+        return VariantState(arm.name, predict_size(self.run.model, load_plan(file)), digest(parts), file)
 
     def _search(self, kind: str, shares: FloatArray) -> tuple[list[int], float] | None:
         table, costs = of_arm(kind, self._table(), shares)
@@ -132,12 +154,26 @@ class ArmSearch:
     def _write(self, arm: Arm, widths: Sequence[int], file: Path) -> None:
         """The plan and its re-fitted columns."""
         plan = joint_plan(self.scored.scores, arm.request, widths)
+        if arm.kind == TRIMMED and self.run.config.goal.vocabulary:
+            plan = replace(plan, vocabulary=self._entries(), vocab_size=self.run.spec.shape.vocab_size)
+        self._save(plan, file)
+        removed = structure_text(plan) or "no layer removed"
+        say(f"{arm.name}: mean FFN width {sum(widths) / max(1, sum(map(bool, widths))):.0f}, {removed}")
+
+    def _save(self, plan: PruningPlan, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_plan(plan, file)
         scored = self.scored
         scoring.compensate_plan(scored.model, scored.calibration, scored.request, scores_file(self.run.path), file)
-        removed = structure_text(plan) or "no layer removed"
-        say(f"{arm.name}: mean FFN width {sum(widths) / max(1, sum(map(bool, widths))):.0f}, {removed}")
+
+    def _entries(self) -> IndexArray:
+        """The rows of the embedding that the target needs most, then the other tasks and general text."""
+        run, (target, *others) = self.run, self.run.spec.tasks
+        reading, size = load_chat(run.model, run.config.template_args), vocabulary_of(run.spec, TRIMMED)
+        keep, lengths = needed_entries(run.model, reading, [target], size, others=others)
+        told = ", ".join(f"{name} {each.before:.1f} -> {each.after:.1f}" for name, each in lengths.items())
+        say(f"vocabulary {run.spec.shape.vocab_size} -> {len(keep)}; tokens per text: {told}")
+        return keep
 
 
 def _first(texts: Sequence[CalibrationItem]) -> list[CalibrationItem]:

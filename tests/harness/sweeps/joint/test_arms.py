@@ -43,14 +43,13 @@ def test_a_plan_whose_layers_share_the_limit_keeps_the_goal(goal: Goal, data: st
     """By the formulas that judge a candidate, which share nothing with the costs of single layers."""
     grid = width_grid(WHOLE.intermediate_size, 64, 0)
     table = roofline_table(WHOLE, find_device(goal.device), goal.concurrency, goal.context) if goal.device else None
-    shares = goal_shares(goal, WHOLE, table, goal.speedup or 1.0, grid)
+    rows = data.draw(st.sampled_from((WHOLE.vocab_size, 320)))
+    shares = goal_shares(goal, WHOLE, table, goal.speedup or 1.0, grid, rows)
     assert shares is not None and shares[0] == 0 and (np.diff(shares) > 0).all()
     layers = WHOLE.num_hidden_layers
     chosen = data.draw(st.lists(st.integers(0, len(grid) - 1), min_size=layers, max_size=layers).filter(any))
     widths = [grid[choice] for choice in chosen]
-    met = all(
-        c.met for c in shape_conditions(goal, WHOLE, shape_with(WHOLE, sizes_of_widths(widths, WHOLE.vocab_size)))
-    )
+    met = all(c.met for c in shape_conditions(goal, WHOLE, shape_with(WHOLE, sizes_of_widths(widths, rows))))
     total = float(shares[chosen].sum())
     if total <= 1 - 1e-6:
         assert met
@@ -60,8 +59,9 @@ def test_a_plan_whose_layers_share_the_limit_keeps_the_goal(goal: Goal, data: st
 
 def test_limits_that_what_is_in_no_layer_breaks_leave_nothing() -> None:
     beside = WHOLE.parameters - WHOLE.num_hidden_layers * WHOLE.layer_parameters
-    assert goal_shares(Goal(params=beside), WHOLE, None, 1.0, (0, 64)) is None
-    assert goal_shares(Goal(params=beside, speedup=1.1), WHOLE, None, 1.0, (0, 64)) is None
+    assert goal_shares(Goal(params=beside), WHOLE, None, 1.0, (0, 64), WHOLE.vocab_size) is None
+    assert goal_shares(Goal(params=beside, speedup=1.1), WHOLE, None, 1.0, (0, 64), WHOLE.vocab_size) is None
+    assert goal_shares(Goal(params=beside), WHOLE, None, 1.0, (0, 64), 320) is not None, "rows that go make room"
 
 
 @given(st.integers(1, 2000), st.integers(1, 128), st.integers(0, 2000))

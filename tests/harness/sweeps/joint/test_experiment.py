@@ -76,7 +76,32 @@ def test_it_resumes_with_the_costs_that_were_measured(found: tuple[Path, dict[st
 
 def test_a_size_alone_needs_no_timing_of_structures(tmp_path: Path) -> None:
     out = tmp_path / "sized"
-    run, said = invoke(*SEARCH, "--structure", "joint", "--params", "1000K", "--out", str(out))
+    asked = ("--params", "1200K", "--vocabulary", "320")  # the rows that go are nearly enough
+    run, said = invoke(*SEARCH, "--structure", "joint", *asked, "--out", str(out))
+    values = {v["name"]: v["eval"]["mini_math"]["value"] for v in run["variants"]}
+    assert values["joint"] >= values["ffn-only"] - 0.1 and values["joint"] > 0.85
     assert run["goal"]["found"] and run["goal"]["joint"]["device"] is None and "half the FFN" not in said
     chosen = next(v for v in run["variants"] if v["name"] == run["goal"]["found"])
-    assert chosen["parameters"] <= 1_000_000
+    assert chosen["parameters"] <= 1_200_000
+
+
+def test_the_joint_arm_may_have_a_smaller_vocabulary_and_is_repaired_and_timed_on_the_same_texts(
+    tmp_path: Path,
+) -> None:
+    """Requests in the whole vocabulary would be refused by the smaller model's engine."""
+    from tests.support.cli import harness
+
+    out, goal = tmp_path / "trimmed", ("--speedup", "1.01", "--vocabulary", "320", "--reconstruct")
+    ended = harness(*SEARCH, "--structure", "joint", *goal, "--out", str(out))
+    assert ended.returncode in (0, 1) and ended.stdout, ended.stderr[-2000:]
+    assert "vocabulary 1088 -> 320; tokens per text: task" in ended.stderr
+    run = json.loads(ended.stdout)
+    found = {candidate["arm"]: candidate for candidate in run["goal"]["candidates"]}
+    made = {arm: open_model(out / "arms" / each["variant"] / "checkpoint") for arm, each in found.items()}
+    assert made.pop("joint").shape.vocab_size == found["joint"]["vocabulary"] == 320
+    assert made and {model.shape.vocab_size for model in made.values()} == {1088}
+    variant = next(v for v in run["variants"] if v["name"] == found["joint"]["variant"])
+    plan = load_plan(out / "arms" / variant["name"] / "plan.safetensors")
+    assert variant["name"].endswith("+rec") and plan.reconstructed and plan.vocabulary is not None
+    assert not any(c["variant"].endswith("+rec") for c in run["goal"]["candidates"] if c["arm"] == "depth-only")
+    assert variant["serving"] and variant["eval"]["mini_math"]["n"] == 32

@@ -32,6 +32,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"speedup": 1.2, "protect": 0.1}, "--protect keeps neurons"),
     ({"speedup": 1.2, "repeats": 1}, "--repeats 1 gives none"),
     ({"speedup": 1.2, "align": 640}, "leaves no width below 640"),
+    ({"speedup": 1.2, "vocabulary": 1025}, "--vocabulary 1025 is not below the 1088 entries of tiny-math"),
+    ({"speedup": 1.2, "vocabulary": 3}, "64"),
+    ({"vocabulary": 320}, "--vocabulary alone is no goal"),
+    ({"speedup": 1.2, "vocabulary": 320, "structure": "neuron"}, "--vocabulary belongs to --structure joint"),
     ({"params": "1K"}, "no plan of tiny-math meets --params 1K: one layer of"),
     ({"params": "1B"}, "meets --params 1B as it is"),
     ({"speedup": 100, "device": "A100-80"}, "is too much beside what is in no layer"),
@@ -63,6 +67,7 @@ def test_a_dry_run_says_what_is_timed_measured_and_planned(tmp_path: Path) -> No
     found = forecast_joint(spec(speedup=1.2, align=128), tmp_path / "run")
     assert found.arms == ("joint", "ffn-only", "depth-only") and found.widths == (128, 256, 384, 512, 640)
     assert found.probes == ("dense", "half the FFN", "half the layers", "a quarter of the vocabulary", "mixed")
+    assert found.vocabulary == 1088 and forecast_joint(spec(speedup=1.2, vocabulary=300)).vocabulary == 320
     assert found.roofline is None and found.looks == 24
     rows = dict(joint_table(found).rows)
     assert "timed here once on dense, half the FFN" in rows["costs"] and "or removed" in rows["choices"]

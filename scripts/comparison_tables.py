@@ -1,0 +1,101 @@
+"""The tables of docs/pruning.md that set structures, allocations and other tools beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from harness.core.labels import STRUCTURE_NOUNS
+from scripts.figure_tables import Documents, pick, table
+
+_PEER_ARMS = {  # arm of docs/peers.json -> name in the table
+    "best": "`best`",
+    "best@0.5": "`best --general-weight 0.5`",
+    "best+rec": "`best --reconstruct`",
+    "layer": "`--structure layer`",
+    "kv_group+refit": "`--structure kv_group`",
+    "kv_group": "the same, not re-fitted",
+    "optipfair": "optipfair 0.4.2, width by MAW",
+    "optipfair-depth": "optipfair 0.4.2, layers of least change",
+    "torch-pruning-l2": "Torch-Pruning 1.6.1, L2",
+    "torch-pruning-taylor": "Torch-Pruning 1.6.1, Taylor",
+}
+
+
+def peers(documents: Documents) -> str:
+    """SmolLM2: perplexity of GSM8K's answers (with its factor) / bits per byte of WikiText-2, at equal parameters."""
+    document = documents["peers"]
+    dense = pick(document["rows"], arm="dense")["gsm8k_answers"][0]
+
+    def cell(row: Mapping[str, Any]) -> str:
+        value = row["gsm8k_answers"][0]
+        return f"{value:.4g} ({value / dense:.2f}) / {row['wikitext'][0]:.3f}"
+
+    return _at_equal_size(document, cell)
+
+
+def peers_tiny_math(documents: Documents) -> str:
+    """tiny-math: accuracy on mini_math / mini_facts in %, at equal parameters."""
+    return _at_equal_size(
+        documents["peers_tiny_math"], lambda row: f"{100 * row['mini_math'][0]:.1f} / {100 * row['mini_facts'][0]:.0f}"
+    )
+
+
+def _at_equal_size(document: Mapping[str, Any], cell: Callable[[Mapping[str, Any]], str]) -> str:
+    rows = document["rows"]
+    dense = pick(rows, arm="dense")
+    levels = list(dict.fromkeys(row["level"] for row in rows if row["level"] != "dense"))
+    found = {(row["arm"], row["level"]): cell(row) for row in rows}
+    arms = [arm for arm in _PEER_ARMS if any((arm, level) in found for level in levels)]
+    head = ("arm", *(_level(level, rows, dense["parameters"]) for level in levels))
+    body = [(_PEER_ARMS[arm], *(found.get((arm, level), "") for level in levels)) for arm in arms]
+    return table(head, iter([("dense", cell(dense), *[""] * (len(levels) - 1)), *body]))
+
+
+def _level(level: str, rows: Sequence[Mapping[str, Any]], whole: int) -> str:
+    """`without 5 layers, -13 % parameters`: of the arm that the level is named for, or any of the same size."""
+    name, _, count = level.rpartition(" ")
+    removed = 1 - next(row["parameters"] for row in rows if row["level"] == level) / whole
+    plural = "" if count == "1" else "s"
+    unit = "KV group of each layer" if name == "kv_group" else f"layer{plural}"
+    return f"as without {count} {unit}: {100 * removed:.0f} % of the parameters"
+
+
+def structure_arms(documents: Documents) -> str:
+    """Where each method's choice falls among all choices, for KV groups, blocks and layers of tiny-math."""
+    head = ("removed", "choices", "all of them: median (range)", "`best`", "S", "reverse", "`best`, re-fitted")
+    return table(head, (tuple(_choices(row)) for row in documents["structure_arms"]["rows"]))
+
+
+def _choices(row: Mapping[str, Any]) -> Iterator[str]:
+    values = sorted(100 * found["mini_math"][0] for found in row["choices"])
+    noun = STRUCTURE_NOUNS[row["structure"]]
+    plural = "" if row["removed"] == 1 else "s"
+    yield f"{row['removed']} {noun}{plural}{' of each layer' if row['structure'] == 'kv_group' else ''}"
+    yield str(len(values))
+    yield f"{median(values):.1f} ({values[0]:.1f} to {values[-1]:.1f})"
+    for arm in ("best", "S", "reverse"):
+        value = 100 * pick(row["choices"], choice=row["arms"][arm])["mini_math"][0]
+        yield f"{value:.1f} ({sum(other > value for other in values) + 1})"
+    yield f"{100 * row['refitted']['mini_math'][0]:.1f}" if "refitted" in row else ""
+
+
+def allocation(documents: Documents) -> str:
+    """Uniform, global and searched widths of tiny-math: accuracy on mini_math / mini_facts in %."""
+    rows = documents["allocation"]["rows"]
+    ratios = sorted({row["ratio"] for row in rows if row["arm"] != "dense"})
+    head = ("`--allocation`", *(f"{100 * ratio:.0f} % removed" for ratio in ratios))
+
+    def cell(arm: str, ratio: float) -> str:
+        row = pick(rows, arm=arm, ratio=ratio)
+        return f"{100 * row['mini_math'][0]:.1f} / {100 * row['mini_facts'][0]:.0f}"
+
+    return table(
+        head, ((f"`{arm}`", *(cell(arm, ratio) for ratio in ratios)) for arm in ("uniform", "global", "search"))
+    )
+
+
+TABLES: Mapping[str, Callable[[Documents], str]] = {
+    made.__name__: made for made in (peers, peers_tiny_math, structure_arms, allocation)
+}
