@@ -96,6 +96,39 @@ def allocation(documents: Documents) -> str:
     )
 
 
+def joint(documents: Documents) -> str:
+    """What each arm of the joint searches on smollm2-skills keeps at its measured speed."""
+    head = ("run", "arm", "layers", "mean width", "vocabulary", "parameters", "predicted", "measured", "mini_math")
+    rows = [row for name, shown in _JOINT_RUNS.items() for row in _joint_rows(shown, documents[name])]
+    return table((*head, "of dense"), iter(rows))
+
+
+_JOINT_RUNS = {
+    "joint_smollm2_skills": "`--vocabulary 8192`",
+    "joint_smollm2_skills_reconstructed": "`--vocabulary 4096 --reconstruct`",
+}
+
+
+def _joint_rows(name: str, run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    dense = pick(run["variants"], name="dense")
+    whole = dense["eval"]["mini_math"]["value"]
+    yield name, "dense", "", "", "", _millions(dense), "", "", f"{100 * whole:.1f}", ""
+    for found in run["goal"]["candidates"]:
+        variant = pick(run["variants"], name=found["variant"])
+        speed = pick(run["speed_ratios"], variant=found["variant"], quantity="output_tok_s")
+        value = variant["eval"]["mini_math"]["value"]
+        sizes = (str(found["layers"]), str(found["intermediate_size"]), f"{found['vocabulary']:,}", _millions(variant))
+        measured = f"{speed['ratio']:.3f} ({speed['ci_low']:.3f} to {speed['ci_high']:.3f})"
+        judged = (f"{found['predicted_speedup']:.3f}", measured, f"{100 * value:.1f}", f"{100 * value / whole:.0f} %")
+        yield "", found["arm"], *sizes, *judged
+    for arm in run["goal"]["joint"]["unreachable"]:
+        yield "", arm, *[""] * 5, "cannot reach it by the costs", "", ""
+
+
+def _millions(variant: Mapping[str, Any]) -> str:
+    return f"{variant['parameters'] / 1e6:.1f} M"
+
+
 TABLES: Mapping[str, Callable[[Documents], str]] = {
-    made.__name__: made for made in (peers, peers_tiny_math, structure_arms, allocation)
+    made.__name__: made for made in (peers, peers_tiny_math, structure_arms, allocation, joint)
 }

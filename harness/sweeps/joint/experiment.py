@@ -109,11 +109,13 @@ def _timed(search: ArmSearch, plans: Sequence[FoundPlan]) -> tuple[list[FoundPla
         plans = [replace(plan, state=stages.export(run, plan.state)) for plan in plans]
         measure_speed(run, [plan.state for plan in plans], lambda _: nullcontext())
         ratios = _ratios(run)
-        limit = goal.speedup if goal.is_timed and goal.speedup else 0.0
-        slow = {p.arm.name: p for p in plans if _measured(ratios[p.arm.name]) < limit}
+        if not goal.is_timed:
+            break
+        reached = {p.arm.name: speed_condition(goal.speedup or 1.0, ratios[p.arm.name]) for p in plans}
+        slow = {p.arm.name: p for p in plans if not reached[p.arm.name].met}
         if not slow or attempt == _AGAIN:
             break
-        again = {name: _planned_again(search, p, attempt, _measured(ratios[name])) for name, p in slow.items()}
+        again = {name: _planned_again(search, p, attempt, reached[name].value) for name, p in slow.items()}
         if not any(again.values()):
             break
         plans = [again.get(plan.arm.name) or plan for plan in plans]
@@ -137,13 +139,6 @@ def _planned_again(search: ArmSearch, plan: FoundPlan, attempt: int, measured: f
     asked = next_speedup(plan.asked, goal, measured)
     say(f"{plan.arm.name}: {measured:.3f} times the speed of dense, {goal:g} needed; planned again for {asked:.3f}")
     return search.plan(replace(plan.arm, name=f"{plan.arm.kind}-{attempt + 2}"), asked)
-
-
-def _measured(ratios: Sequence[SpeedRatio]) -> float:
-    """The speed-up, the least over the levels of concurrency. An interval that reaches below the goal needs more
-    repeats rather than a faster plan.
-    """
-    return min(ratio.ratio for ratio in ratios)
 
 
 def _ratios(run: RunContext) -> dict[str, list[SpeedRatio]]:
