@@ -3,9 +3,9 @@
 python -m benchmarks.structures --out docs/structure-arms.json
 
 A structure is removed by zeros in the output projection that reads it (o_proj, down_proj): the same function as without
-it, in any combination. All choices of so many structures are evaluated, one of every layer for KV groups. So random
-pruning is the whole population here, not a sample of masks, and the rank of a method's choice needs no seeds. The arm
-`best+refit` re-fits o_proj and is a checkpoint of its own.
+it, in any combination. All choices of so many structures are evaluated; of KV groups a single one, and one of every
+layer. So random pruning is the whole population here, not a sample of masks, and the rank of a method's choice needs no
+seeds. `refitted` is the checkpoint of `best` with o_proj re-fitted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import click
 from benchmarks.peers import Subject, by_plan
 from benchmarks.perplexity import perplexities
 from harness.core.progress import say
-from harness.core.types.pruning import NeuronScores, PruningPlan, StructureName
+from harness.core.types.pruning import Method, NeuronScores, PruningPlan, StructureName
 from harness.engine.library_settings import prepare_environment
 from harness.models import registry
 from harness.pipeline import scoring
@@ -34,17 +34,19 @@ from pruning.plan import PlanRequest, make_plan
 from pruning.structures import STRUCTURES, count_of
 from tasks.registry import find_task
 
-REMOVED: tuple[tuple[StructureName, int], ...] = (
-    ("kv_group", 1),
-    ("attention", 1),
-    ("attention", 2),
-    ("ffn", 1),
-    ("ffn", 2),
-    ("layer", 1),
-    ("layer", 2),
+EVERYWHERE = "of each layer"
+REMOVED: tuple[tuple[StructureName, int, str], ...] = (
+    ("kv_group", 1, ""),
+    ("kv_group", 1, EVERYWHERE),
+    ("attention", 1, ""),
+    ("attention", 2, ""),
+    ("ffn", 1, ""),
+    ("ffn", 2, ""),
+    ("layer", 1, ""),
+    ("layer", 2, ""),
 )
-METHODS: Mapping[str, tuple[Any, str | None]] = {"S": ("selective", "smd"), "reverse": ("reverse", "smd")}
-Choice = tuple[int, ...]  # the removed layers, or the removed KV group of each layer
+METHODS: Mapping[str, tuple[Method, str]] = {"S": ("selective", "smd"), "reverse": ("reverse", "smd")}
+Choice = tuple[tuple[int, int], ...]  # what is removed: layer, and KV group of it, or 0 for a block or layer
 
 
 @dataclass(frozen=True)
@@ -70,38 +72,49 @@ def _zero(folder: Path, structure: StructureName, choice: Choice, model: ModelFo
     file = folder / "model.safetensors"
     tensors, shape = load_file(file), model.shape
     columns = shape.num_attention_heads // shape.num_key_value_heads * shape.head_dim
-    for layer, group in enumerate(choice) if structure == "kv_group" else ((layer, None) for layer in choice):
+    for layer, group in choice:
         if "attention" in STRUCTURES[structure].blocks:
-            at = slice(None) if group is None else slice(group * columns, (group + 1) * columns)
+            at = slice(group * columns, (group + 1) * columns) if structure == "kv_group" else slice(None)
             tensors[f"model.layers.{layer}.self_attn.o_proj.weight"][:, at] = 0
         if "ffn" in STRUCTURES[structure].blocks:
             tensors[f"model.layers.{layer}.mlp.down_proj.weight"].zero_()
     save_file(tensors, file, {"format": "pt"})
 
 
-def choices(structure: StructureName, removed: int, model: ModelFolder) -> Iterator[Choice]:
-    layers = model.shape.num_hidden_layers
-    if structure != "kv_group":
-        return combinations(range(layers), removed)
-    return product(range(model.shape.num_key_value_heads), repeat=layers)
+def choices(structure: StructureName, removed: int, where: str, model: ModelFolder) -> Iterator[Choice]:
+    """Every way to remove so many, of each layer where `where` says so."""
+    groups = model.shape.num_key_value_heads if structure == "kv_group" else 1
+    of_layers = [[(layer, group) for group in range(groups)] for layer in range(model.shape.num_hidden_layers)]
+    return product(*of_layers) if where else combinations(chain(*of_layers), removed)
 
 
 def choice_of(plan: PruningPlan) -> Choice:
-    """Raises ValueError for a plan that removes more than one KV group of a layer."""
     if not plan.kv_keep:
-        return plan.skip_attention or plan.skip_ffn
-    gone = [set(range(plan.num_key_value_heads)) - set(map(int, keep)) for keep in plan.kv_keep]
-    if any(len(groups) != 1 for groups in gone):
-        raise ValueError(f"one KV group of every layer goes, here {gone}")
-    return tuple(groups.pop() for groups in gone)
+        return tuple((layer, 0) for layer in plan.skip_attention or plan.skip_ffn)
+    kept = [set(map(int, groups)) for groups in plan.kv_keep]
+    every = product(range(len(kept)), range(plan.num_key_value_heads))
+    return tuple((layer, group) for layer, group in every if group not in kept[layer])
 
 
-def arms(structure: StructureName, removed: int, scores: NeuronScores, model: ModelFolder) -> dict[str, Choice]:
+def arms(
+    structure: StructureName, removed: int, where: str, scores: NeuronScores, model: ModelFolder
+) -> dict[str, Choice]:
+    """What each method removes. No plan can remove a single KV group of the whole model: that is the one with the
+    lowest score, or with the highest.
+    """
     ratio = removed / count_of(structure, model.shape)
-    methods = {**METHODS, "best": ("selective", "obs" if STRUCTURES[structure].refits else "rms")}
+    methods: dict[str, tuple[Method, str]] = {
+        **METHODS,
+        "best": ("selective", "obs" if STRUCTURES[structure].refits else "rms"),
+    }
+    if structure == "kv_group" and not where:
+        tables = {
+            arm: scores.scores[metric] * (-1 if way == "reverse" else 1) for arm, (way, metric) in methods.items()
+        }
+        return {arm: (divmod(int(worth.argmin()), worth.shape[1]),) for arm, worth in tables.items()}
     return {
-        arm: choice_of(make_plan(scores, PlanRequest(ratio, method, metric, structure=structure)))
-        for arm, (method, metric) in methods.items()
+        arm: choice_of(make_plan(scores, PlanRequest(ratio, way, metric, structure=structure)))
+        for arm, (way, metric) in methods.items()
     }
 
 
@@ -120,9 +133,8 @@ def main(model: str, tasks: tuple[str, ...], limit: int, samples: int, threads: 
     with tempfile.TemporaryDirectory() as name:
         judge, subject = Judge(dense, limits, threads, Path(name)), Subject(dense, calibration, threads, Path(name))
         document["dense"] = perplexities(dense, Path(name), limits, threads)
-        for structure, removed in REMOVED:
-            scores = _scores(subject, structure)
-            document["rows"].append(_row(judge, subject, structure, removed, scores))
+        for structure, removed, where in REMOVED:
+            document["rows"].append(_row(judge, subject, structure, removed, where))
             out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
@@ -135,14 +147,13 @@ def _scores(subject: Subject, structure: StructureName) -> NeuronScores:
     return score_file.load(out)
 
 
-def _row(
-    judge: Judge, subject: Subject, structure: StructureName, removed: int, scores: NeuronScores
-) -> dict[str, Any]:
+def _row(judge: Judge, subject: Subject, structure: StructureName, removed: int, where: str) -> dict[str, Any]:
     """arms: name -> its choice. choices: every choice with its values, [value, low, high] of each task."""
-    found = [{"choice": choice, **judge(structure, choice)} for choice in choices(structure, removed, judge.model)]
-    chosen = arms(structure, removed, scores, judge.model)
-    row: dict[str, Any] = {"structure": structure, "removed": removed, "arms": chosen}
-    if STRUCTURES[structure].refits:
+    every = choices(structure, removed, where, judge.model)
+    found = [{"choice": choice, **judge(structure, choice)} for choice in every]
+    chosen = arms(structure, removed, where, _scores(subject, structure), judge.model)
+    row: dict[str, Any] = {"structure": structure, "removed": removed, "where": where, "arms": chosen}
+    if STRUCTURES[structure].refits and where:
         (out := subject.folder / f"refit-{structure}").mkdir()
         left = count_of(structure, judge.model.shape) - removed
         checkpoint = by_plan(structure, "obs", refit=True).make(subject, left, out)

@@ -72,7 +72,7 @@ def _choices(row: Mapping[str, Any]) -> Iterator[str]:
     values = sorted(100 * found["mini_math"][0] for found in row["choices"])
     noun = STRUCTURE_NOUNS[row["structure"]]
     plural = "" if row["removed"] == 1 else "s"
-    yield f"{row['removed']} {noun}{plural}{' of each layer' if row['structure'] == 'kv_group' else ''}"
+    yield f"{row['removed']} {noun}{plural} {row['where']}".strip()
     yield str(len(values))
     yield f"{median(values):.1f} ({values[0]:.1f} to {values[-1]:.1f})"
     for arm in ("best", "S", "reverse"):

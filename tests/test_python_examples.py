@@ -67,7 +67,7 @@ def test_every_block_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     for block in blocks:
         run_cell(block, names)
         said.append(capsys.readouterr().out)
-    assert len(blocks) == 6 and "unknown metric 'smdd'" in said[-1]
+    assert len(blocks) == 7 and "unknown metric 'smdd'" in said[-1]
     assert Path("runs/mine/report.html").exists() and len(names["accuracy"]) >= 2
     assert {v.name for v in names["recovered"].variants} == {"pruned", "pruned-recovered"}
     quantities = [(r.concurrency, r.quantity) for r in names["timed"].speed_ratios]
