@@ -1,4 +1,4 @@
-"""Adam on a few tensors, with a part of the data held out that chooses the epoch."""
+"""Adam on a few tensors, with a part of the data held out that chooses the learning rate and the epoch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ class Schedule:
 
     Attributes:
         epochs: Passes over the training batches.
-        rate: The learning rate at the start, as a share of the root mean square of each tensor; it falls to 0 along a
-            cosine.
+        rates: Learning rates at the start, as a share of the root mean square of each tensor; they fall to 0 along a
+            cosine. Of several, the one whose first epoch alone, with a cosine of its own, is the best is taken.
         seed: Of the order of the batches.
     """
 
     epochs: int
-    rate: float
+    rates: tuple[float, ...]
     seed: int = 0
+
+    @property
+    def passes(self) -> int:
+        """Epochs in all, those that choose the rate among them."""
+        return self.epochs + (len(self.rates) if len(self.rates) > 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,38 @@ def minimise(
     Returns:
         The best epoch by `held_out`, so that its loss is never above that of the start.
     """
+    before = held_out(start)
+    if before == 0:
+        return Fit(start, 0, before, before)
+
+    def tried(rate: float, epochs: int) -> Fit:
+        return _descend(start, loss, batches, held_out, rate, epochs, schedule.seed, before)
+
+    trials = {rate: tried(rate, 1).after for rate in schedule.rates} if len(schedule.rates) > 1 else {}
+    return tried(min(schedule.rates, key=lambda rate: trials.get(rate, 0.0)), schedule.epochs)
+
+
+def _descend(
+    start: Tensors,
+    loss: Callable[[Tensors, int], Any],
+    batches: Sequence[int],
+    held_out: Callable[[Tensors], float],
+    rate: float,
+    epochs: int,
+    seed: int,
+    before: float,
+) -> Fit:
+    """With one learning rate. before: the held-out loss of the start."""
     import torch
 
-    before = held_out(start)
     best = Fit(start, 0, before, before)
-    if before == 0:
-        return best
     masters = {name: tensor.float().clone().requires_grad_() for name, tensor in start.items()}
-    steps = schedule.epochs * len(batches)
-    rates = [{"params": [t], "lr": schedule.rate * float(t.detach().square().mean().sqrt())} for t in masters.values()]
+    steps = epochs * len(batches)
+    rates = [{"params": [t], "lr": rate * float(t.detach().square().mean().sqrt())} for t in masters.values()]
     adam = torch.optim.Adam(rates, betas=_BETAS, eps=_EPSILON)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(steps, 1))
-    order = torch.Generator().manual_seed(schedule.seed)
-    for epoch in range(1, schedule.epochs + 1):
+    order = torch.Generator().manual_seed(seed)
+    for epoch in range(1, epochs + 1):
         for index in torch.randperm(len(batches), generator=order).tolist():
             adam.zero_grad()
             loss(masters, batches[index]).backward()

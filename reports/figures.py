@@ -25,7 +25,7 @@ def removed_text(variant: Mapping[str, Any]) -> str:
     if structure == "neuron":
         return f"{percent(variant['ratio_neurons'])} of the FFN neurons"
     if structure == "joint":
-        return f"{percent(variant['ratio_parameters'])} of the parameters, FFN neurons and layers"
+        return "FFN neurons, layers or entries of the vocabulary"
     return f"{percent(variant['ratio_requested'])} (asked) of the {STRUCTURE_NOUNS.get(structure, structure)}s"
 
 

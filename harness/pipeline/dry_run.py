@@ -297,7 +297,7 @@ def _reconstruction_flops(spec: ResolvedRun) -> float:
     arms = [arm.request for arm in spec.arms if arm.request.reconstructed]
     narrow = [shape.neuron_parameters * uniform_width(request, shape.intermediate_size) for request in arms]
     attention = shape.layer_parameters - shape.neuron_parameters * shape.intermediate_size
-    return shape.num_hidden_layers * SCHEDULE.epochs * tokens * sum(2 * attention + 6 * ffn for ffn in narrow)
+    return shape.num_hidden_layers * SCHEDULE.passes * tokens * sum(2 * attention + 6 * ffn for ffn in narrow)
 
 
 def forecast_table(expected: Forecast) -> Table:

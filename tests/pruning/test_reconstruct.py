@@ -88,7 +88,7 @@ def test_nothing_removed_leaves_every_tensor_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_rate_that_diverges_leaves_the_re_fit(tmp_path: Path) -> None:
-    *_, fits = reconstructed("qwen2", tmp_path, schedule=Schedule(epochs=2, rate=1e3))
+    *_, fits = reconstructed("qwen2", tmp_path, schedule=Schedule(epochs=2, rates=(1e3,)))
     assert all(fit.epoch == 0 and fit.after == fit.before for fit in fits)
 
 

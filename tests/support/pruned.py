@@ -98,7 +98,7 @@ def reconstructed(
     model_type: str,
     root: Path,
     width: int = 60,
-    schedule: Schedule = Schedule(epochs=6, rate=0.02),
+    schedule: Schedule = Schedule(epochs=6, rates=(0.02,)),
     removed: tuple[int, ...] = (),
 ) -> tuple[Path, PruningPlan, Path, list[Fit]]:
     """What `compensated` makes, then every layer optimised on more prompts; and how each layer's optimisation went."""
