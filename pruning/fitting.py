@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Tensors = Mapping[str, Any]
+_TRIAL = 3  # epochs; after one, a rate that is best in the end can still be behind
 _BETAS, _EPSILON = (0.9, 0.95), 1e-15  # gradients of a relative error are small beside Adam's default of 1e-8
 
 
@@ -17,7 +18,7 @@ class Schedule:
     Attributes:
         epochs: Passes over the training batches.
         rates: Learning rates at the start, as a share of the root mean square of each tensor; they fall to 0 along a
-            cosine. Of several, the one whose first epoch alone, with a cosine of its own, is the best is taken.
+            cosine. Of several, the one that is best after three epochs, with a cosine of their own, is taken.
         seed: Of the order of the batches.
     """
 
@@ -28,7 +29,7 @@ class Schedule:
     @property
     def passes(self) -> int:
         """Epochs in all, those that choose the rate among them."""
-        return self.epochs + (len(self.rates) if len(self.rates) > 1 else 0)
+        return self.epochs + (_TRIAL * len(self.rates) if len(self.rates) > 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def minimise(
     def tried(rate: float, epochs: int) -> Fit:
         return _descend(start, loss, batches, held_out, rate, epochs, schedule.seed, before)
 
-    trials = {rate: tried(rate, 1).after for rate in schedule.rates} if len(schedule.rates) > 1 else {}
+    trials = {rate: tried(rate, _TRIAL).after for rate in schedule.rates} if len(schedule.rates) > 1 else {}
     return tried(min(schedule.rates, key=lambda rate: trials.get(rate, 0.0)), schedule.epochs)
 
 

@@ -26,7 +26,7 @@ from pruning.layer_walk import LayerWalk
 from pruning.loader import set_features
 from pruning.second_moments import SecondMoments, token_weights
 
-SCHEDULE = Schedule(epochs=10, rates=(0.05, 0.01, 0.002))
+SCHEDULE = Schedule(epochs=10, rates=(0.05, 0.005))
 BATCH_TOKENS = 512  # of a step
 _HELD_OUT = 10  # one prompt in so many
 _SCALE = 4096  # of the loss, which Adam does not see; gradients in FP16 would be rounded to 0 without

@@ -60,7 +60,7 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others() -> None:
     assert torch.equal(once, again) and not torch.equal(once, other)
 
 
-def test_of_several_rates_the_one_with_the_best_first_epoch_is_taken() -> None:
+def test_of_several_rates_the_one_that_is_best_in_a_trial_is_taken() -> None:
     """The large one leaves the minimum in every step, the small one hardly moves."""
     rates = (1e3, 0.3, 1e-4)
     found = minimise(START, loss, range(10), held_out, Schedule(20, rates))
