@@ -16,6 +16,7 @@ from harness.core.bounded_read import read_json
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
 from harness.core.labels import asked_and_done
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, is_mean_score
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape, StructureName
 from harness.engine.devices import check_divides, check_gpus
@@ -340,12 +341,12 @@ def tasks_and_shape(config: RunConfig, chat: bool, off_target: bool = True) -> t
     chosen = [named_task(config, name, chat) for name in task_names(config)]
     check_metric_choices(config, chosen[0].off_target if len(chosen) == 1 else ())
     shape = registry.shape(config.model, chosen[0].kind)
-    check_tasks(chosen, shape, config.trust_data)
+    check_tasks(chosen, shape, config)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
     check_fits(config.model, shape.parameters * shape.dtype_bytes, config.tensor_parallel)
     if len(chosen) == 1 and off_target:
         chosen += off_target_tasks(config, chosen[0], shape.parameters, chat)
-        check_tasks(chosen[1:], shape, config.trust_data)
+        check_tasks(chosen[1:], shape, config)
     if config.recover and config.recovery.mixture:
         check_data(config.recovery, chat)
     elif config.recover and config.recovery.data in ("task", "generated"):
@@ -359,11 +360,15 @@ def _widths(name: str, shape: ModelShape) -> tuple[int, ...]:
     return widths_of(read_config(Path(name))) if here else (shape.intermediate_size,)
 
 
-def check_tasks(tasks: Sequence[Task], shape: ModelShape, trust_data: bool) -> None:
-    """Raises UsageError where an answer does not fit the model's context, or a data file holds unknown code."""
+def check_tasks(tasks: Sequence[Task], shape: ModelShape, config: RunConfig) -> None:
+    """Raises UsageError where an answer does not fit the model's context, a data file holds unknown code, or a single
+    item would have no interval.
+    """
     for task in tasks:
-        with trusting(trust_data):
+        with trusting(config.trust_data):
             check_code_files(task.code_files)
+        if config.limit == 1 and (task.metric in LIKELIHOOD_METRICS or is_mean_score(task.metric)):
+            raise UsageError(f"--limit 1 leaves no interval for {task.name}, a mean over items; give 2 or more")
         if task.generates and shape.max_position_embeddings < task.max_new_tokens + _SHORTEST_PROMPT:
             raise UsageError(
                 f"{task.name} asks for answers of {task.max_new_tokens} tokens and the model's context is "

@@ -193,7 +193,7 @@ def evaluate_checkpoint(
     check_buildable(model)
     chat = load_chat(model, config.template_args)[1]
     tasks = [find_task(name, chat is not None) for name in ours]
-    check_tasks(tasks, model.shape, config.trust_data)
+    check_tasks(tasks, model.shape, config)
     check_tools(tasks)
     row = _row(config.model, model, out)
     with _opened("evaluation", out, config, [model], fresh, command) as directory:

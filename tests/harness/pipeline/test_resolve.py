@@ -265,3 +265,11 @@ def test_structures_that_a_run_cannot_remove_are_refused_by_name() -> None:
         resolve_sweep(config(structure="kv_group"))
     spec = resolve(config(structure="kv_group", ratio=0.5, method="reverse"))
     assert spec.variants == ("dense", "kv_group-reverse-S-0.5") and spec.score_request.structure == "kv_group"
+
+
+def test_a_single_item_of_a_mean_is_refused_where_it_would_have_no_interval(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--limit 1 leaves no interval for gsm8k_answers"):
+        resolve(config(task="mini_math,gsm8k_answers", limit=1))
+    with pytest.raises(UsageError, match="--limit 1 leaves no interval for wikitext"):
+        evaluate_checkpoint(config(task="wikitext", limit=1), tmp_path / "run", False)
+    assert resolve(config(task="mini_math", limit=1)).tasks[0].name == "mini_math"
