@@ -4,8 +4,7 @@ A figure with `<!-- = EXPRESSION -->` behind it is the value of that Jinja expre
 it is shown with. Names are the JSON files: `metrics` is docs/metrics.json, `smollm2_math` is
 reports/example/smollm2-math/run.json. `pick(rows, arm="rms", ratio=0.3)` is the one row with these values. Between
 `<!-- table: NAME ... -->` and `<!-- table end -->` stands a table of scripts/figure_tables.py or
-scripts/comparison_tables.py. In a table's cell an
-expression cannot hold `|`.
+scripts/comparison_tables.py. In a table's cell an expression cannot hold `|`.
 
 `<!-- from: SOURCE; SOURCE -->` at the end of a line or paragraph, or alone in the paragraph behind it, names what made
 its figures where no JSON holds them: a command or file of this repository, or `definition` for settings, limits and
