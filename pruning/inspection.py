@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -107,11 +108,12 @@ def stability(stats: ActivationStats, resamples: int = _RESAMPLES, seed: int = 0
         target: _counts(rng, len(group.sample), resamples)
         for target, group in ((True, stats.target), (False, stats.distractor))
     }
-    tables = [_rankings(stats, layer, counts) for layer in range(len(stats.down_norm))]
-    stacked = {
-        name: np.stack([table[name] for table in tables], axis=1) for name in FROM_PROMPTS
-    }  # [1 + resamples, layers, F]
-    return {name: _spread(values[0], list(values[1:])) for name, values in stacked.items()}
+    with ThreadPoolExecutor() as pool:  # NumPy's loops leave the other threads running
+        tables = list(pool.map(lambda layer: _rankings(stats, layer, counts), range(len(stats.down_norm))))
+        stacked = {
+            name: np.stack([table[name] for table in tables], axis=1) for name in FROM_PROMPTS
+        }  # [1 + resamples, layers, F]
+        return {name: _spread(values[0], values[1:], pool) for name, values in stacked.items()}
 
 
 def _counts(rng: np.random.Generator, n: int, resamples: int) -> FloatArray:
@@ -139,22 +141,22 @@ def _rankings(stats: ActivationStats, layer: int, counts: Mapping[bool, FloatArr
     return {name: METRICS[name](drawn).astype(np.float32) for name in FROM_PROMPTS}
 
 
-def _spread(whole: FloatArray, draws: list[FloatArray]) -> dict[str, Any]:
+def _spread(whole: FloatArray, draws: FloatArray, pool: ThreadPoolExecutor) -> dict[str, Any]:
     """Each table is sorted once."""
     order = np.argsort(whole, axis=1, kind="stable")
-    ranks, removed = _ranks(whole, order), {f"{ratio:g}": _lowest(order, ratio) for ratio in RATIOS}
-    correlations: list[float] = []
-    shared: dict[str, list[float]] = {ratio: [] for ratio in removed}
-    for draw in draws:
+    ranks, removed = _ranks(whole, order), [_lowest(order, ratio) for ratio in RATIOS]
+
+    def compared(draw: FloatArray) -> list[float]:
         order = np.argsort(draw, axis=1, kind="stable")
-        correlations.append(_mean_correlation(ranks, _ranks(draw, order)))
-        for ratio in RATIOS:
-            shared[f"{ratio:g}"].append(overlap(removed[f"{ratio:g}"], _lowest(order, ratio)))
+        shared = [overlap(mask, _lowest(order, ratio)) for mask, ratio in zip(removed, RATIOS, strict=True)]
+        return [_mean_correlation(ranks, _ranks(draw, order)), *shared]
+
+    correlations, *shared = zip(*pool.map(compared, draws), strict=True)
     return {
         "rank_correlation": _mean_and_least(correlations),
-        "overlap": {ratio: _mean_and_least(v) for ratio, v in shared.items()},
+        "overlap": {f"{ratio:g}": _mean_and_least(values) for ratio, values in zip(RATIOS, shared, strict=True)},
     }
 
 
-def _mean_and_least(values: list[float]) -> list[float]:
+def _mean_and_least(values: Sequence[float]) -> list[float]:
     return [float(np.mean(values)), float(np.min(values))]

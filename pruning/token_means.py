@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ def token_means(h: Any, weights: Any) -> Any:
 
     Args:
         h: Activations [prompts, tokens, intermediate_size].
-        weights: [prompts, 1, tokens] float32; with 1 / tokens at each scored token, the sums are means.
+        weights: [prompts, 1, tokens] float32, at the scored tokens of a prompt the same and 0 elsewhere; with
+            1 / tokens the sums are means.
 
     Returns:
         [statistics, prompts, intermediate_size] float32 on h's device, as `TOKEN_STATISTICS` names them.
@@ -26,17 +27,13 @@ def token_means(h: Any, weights: Any) -> Any:
 
 
 def _on_gpu(h: Any, weights: Any) -> Any:
-    """One batched product [prompts, 1, tokens] @ [prompts, tokens, intermediate_size] for each statistic."""
+    """Reductions that read h's own dtype and add in float32; a copy in float32 would cost more than they do."""
     import torch
 
-    values = h.float()
-    buffer = torch.empty_like(values)
-    found = torch.empty(len(TOKEN_STATISTICS), len(h), 1, h.shape[-1], device=h.device)
-    torch.bmm(weights, values, out=found[1])
-    torch.bmm(weights, torch.abs(values, out=buffer), out=found[0])
-    torch.bmm(weights, torch.square(values, out=buffer), out=found[2])
-    torch.bmm(weights, torch.gt(values, 0, out=buffer), out=found[3])
-    return found.squeeze(2)
+    scored = torch.where(weights.mT > 0, h, 0)
+    norm = partial(torch.linalg.vector_norm, scored, dim=1, dtype=torch.float32)
+    mean, positive = (values.sum(dim=1, dtype=torch.float32) for values in (scored, scored > 0))
+    return torch.stack([norm(ord=1), mean, norm(ord=2).square(), positive]) * weights.amax(dim=2)
 
 
 def _on_cpu(h: Any, weights: Any) -> Any:
