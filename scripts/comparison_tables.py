@@ -1,4 +1,4 @@
-"""The tables of docs/pruning.md that set structures, allocations and other tools beside each other."""
+"""Tables that set structures, allocations, other tools, and a model before and after pruning beside each other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from harness.core.labels import STRUCTURE_NOUNS
+from harness.core.text import size_text
 from scripts.figure_tables import Documents, pick, table
 
 _PEER_ARMS = {  # arm of docs/peers.json -> name in the table
@@ -129,6 +130,24 @@ def _millions(variant: Mapping[str, Any]) -> str:
     return f"{variant['parameters'] / 1e6:.1f} M"
 
 
+def on_gpu(documents: Documents) -> str:
+    """Serving one checkpoint at a time on an H100, and the speed of both in one process, interleaved."""
+    parts = documents["h100_80gb_hbm3"]["parts"]
+    ratios = pick(parts, name="side-by-side 7b")["figures"]["speed_ratios"]
+    served = [part["figures"] for part in parts if part["part"] == "serving" and "figures" in part]
+    rows = [_on_gpu(figures) for figures in served]
+    beside = [f"{r['ratio']:.2f} ({r['ci_low']:.2f} to {r['ci_high']:.2f})" for r in ratios]
+    head = ("FFN width", "weights", "tokens in the KV cache", "output tok/s at 1", "at 32", "at 128", "TPOT at 1")
+    return table(head, iter([*rows, ("narrow over dense, in one process", "", "", *beside, "")]))
+
+
+def _on_gpu(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    widths = figures["variant"]["intermediate_sizes"]
+    speeds = [f"{figures[f'at {n}']['output_tok_s']:,.0f}" for n in (1, 32, 128)]
+    tpot = f"{figures['at 1']['tpot_ms']:.1f} ms"
+    return f"{widths[0]}", size_text(figures["weight_bytes"]), f"{figures['kv_tokens']:,}", *speeds, tpot
+
+
 TABLES: Mapping[str, Callable[[Documents], str]] = {
-    made.__name__: made for made in (peers, peers_tiny_math, structure_arms, allocation, joint)
+    made.__name__: made for made in (peers, peers_tiny_math, structure_arms, allocation, joint, on_gpu)
 }

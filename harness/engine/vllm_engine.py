@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -37,6 +37,8 @@ def engine(model: ModelFolder, settings: EngineSettings = EngineSettings()) -> I
         try:
             yield llm
         finally:
+            with suppress(Exception):  # an engine that has failed does not answer, and its error is on its way
+                llm.collective_rpc("drop_weights")
             llm.llm_engine.engine_core.shutdown()
             del llm
             gc.collect()

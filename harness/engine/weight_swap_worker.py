@@ -55,6 +55,15 @@ class FFNSwap:
         for restore in own.values():
             restore()
 
+    def drop_weights(self) -> None:
+        """Frees the memory of the weights. What torch has compiled keeps a model after its engine's end, so that the
+        next engine of this process would not find the memory.
+        """
+        self.__dict__.pop("_own_ffn", None)
+        model = self.get_model()  # type: ignore[attr-defined]  # the worker's
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.new_empty(0)
+
 
 @dataclass(frozen=True)
 class _Target:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +68,23 @@ def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp
     ):
         pass
     build_model("smollm3", tmp_path / "b")
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles for a CPU with g++")
+def test_the_weights_of_an_ended_engine_hold_no_memory_though_its_model_was_compiled() -> None:
+    """torch keeps the modules of what it has compiled; on one GPU the next engine did not find the memory."""
+    settings = EngineSettings(max_model_len=128, kv_cache_bytes=1 << 24, threads=1, options={"enforce_eager": False})
+    with engine(open_model(TINY_MATH), settings) as llm:
+        assert llm.llm_engine.vllm_config.compilation_config.mode
+        worker = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker
+        held = [weakref.ref(parameter) for parameter in worker.get_model().parameters()]
+        assert _bytes_of(held)
+    assert not _bytes_of(held)
+
+
+def _bytes_of(parameters: list[Any]) -> int:
+    return sum(found.untyped_storage().nbytes() for each in parameters if (found := each()) is not None)
 
 
 @pytest.mark.thorough
