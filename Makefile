@@ -77,7 +77,7 @@ hostile: install          ## programs that try to escape, in every mode of the s
 	@test -n "$(FOLDERS)" || { echo 'name folders with programs and a manifest.json: make hostile FOLDERS="A B"'; exit 2; }
 	$(BIN)/python -m tests.tasks.hostile --every-mode $(FOLDERS)
 
-gpu-check: install        ## what was never measured, on one GPU: make gpu-check ARGS="--shape 7b"; docs/gpu.md
+gpu-check: install        ## speed and memory on one GPU: make gpu-check ARGS="--shape 7b"; docs/gpu.md
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 families: install-dev     ## every architecture on vLLM, uniform and per-layer widths

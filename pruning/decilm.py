@@ -45,6 +45,8 @@ _DROPPED = (  # of which the class knows nothing, or which would mean something 
     *("intermediate_sizes", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers"),
     *("rope_theta", "rope_scaling", "auto_map", "bias", "qkv_bias"),
 )
+_WINDOWS = {"mistral": ("sliding_window", 4096)}  # the key that says a window, and what it is without that key
+_FROM_LENGTH = ("llama3", "longrope", "yarn")  # kinds of RoPE that stretch the length of the training
 _ROPE_KEYS = ("rope_parameters", "rope_scaling")
 _FILE = '''"""The configuration of a pruned model, for vLLM's DeciLMForCausalLM. Written by harness-prune."""
 
@@ -105,7 +107,7 @@ def unsayable(config: Mapping[str, Any], shape: ModelShape, layers: Sequence[Lay
         return f"vLLM's DeciLM class is not a {model_type}, only {', '.join(sorted(_DEFAULTS))}"
     kinds = config.get("layer_types") or []
     kinds = kinds if isinstance(kinds, list) else [kinds]
-    slides = config.get("sliding_window") if model_type == "mistral" else config.get("use_sliding_window")
+    slides = config.get(*_WINDOWS.get(model_type, ("use_sliding_window", False)))
     if slides or any(kind != "full_attention" for kind in kinds):
         return "vLLM's DeciLM class has no sliding window"
     if bad := [key for key in _ROPE_KEYS if not isinstance(config.get(key) or {}, dict)]:
@@ -146,10 +148,14 @@ def decilm_config(config: Mapping[str, Any], shape: ModelShape, layers: Sequence
 
 
 def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Also of a config.json from before transformers 5, which had two keys for it."""
-    older = {"rope_theta": config.get("rope_theta", 10000.0), **(config.get("rope_scaling") or {})}
-    found = dict(config.get("rope_parameters") or older)
-    return {"rope_theta": 10000.0, "rope_type": found.pop("type", "default"), **found}
+    """rope_parameters, as transformers reads them: also of a config.json from before its version 5, which had two keys
+    for it (modeling_rope_utils: convert_rope_params_to_dict, standardize_rope_params).
+    """
+    found = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    rope = {"rope_theta": config.get("rope_theta", 10000.0), "rope_type": found.pop("type", "default"), **found}
+    if rope["rope_type"] in _FROM_LENGTH:
+        rope.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
+    return rope
 
 
 def _block(layer: Layer, heads: int) -> dict[str, Any]:

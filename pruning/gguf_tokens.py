@@ -53,7 +53,7 @@ def _steps_refusal(tokenizer: Mapping[str, Any]) -> str | None:
 
 
 def _tokens_refusal(tokenizer: Mapping[str, Any], rows: int) -> str | None:
-    for token in tokenizer["added_tokens"]:
+    for token in tokenizer.get("added_tokens", ()):
         if set_to := next((key for key in _ASIDE if token.get(key)), None):
             return f"its token {token['content'][:40]!r} has {set_to}, which llama.cpp has not"
     most = max(token_ids(tokenizer).values())
@@ -88,7 +88,7 @@ def _table(tokenizer: Mapping[str, Any], rows: int) -> tuple[list[str], list[int
     tokens, types = [f"[PAD{row}]" for row in range(rows)], [int(TokenType.UNUSED)] * rows
     for token, row in tokenizer["model"]["vocab"].items():
         tokens[row], types[row] = token, int(TokenType.NORMAL)
-    for added in tokenizer["added_tokens"]:
+    for added in tokenizer.get("added_tokens", ()):
         kind = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
         tokens[added["id"]], types[added["id"]] = added["content"], int(kind)
     return tokens, types

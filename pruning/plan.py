@@ -371,13 +371,17 @@ def least_width(request: PlanRequest, size: int) -> int:
 
 
 def _floor(uniform: int, size: int, alignment: int, min_width: int) -> int:
-    """The least width of a layer: `min_width`, at least an eighth, rounded up to the alignment."""
-    floor = -(-max(min_width, size // 8, 1) // alignment) * alignment
+    floor = floor_width(size, alignment, min_width)
     if floor > uniform:
         raise UsageError(
             f"a floor of {floor} neurons per layer is more than the ratio leaves; lower --ratio, --min-width or --align"
         )
     return floor
+
+
+def floor_width(size: int, alignment: int, min_width: int) -> int:
+    """The least width of a layer where layers differ: `min_width`, at least an eighth, rounded up to the alignment."""
+    return -(-max(min_width, size // 8, 1) // alignment) * alignment
 
 
 def _best(ranked: FloatArray, width: int) -> IndexArray:

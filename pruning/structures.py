@@ -192,16 +192,36 @@ def home_refusal(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -
     heads = {count for layer, count in enumerate(plan.kv_heads) if layer not in layers}
     if {*plan.skip_attention, *plan.skip_ffn} != layers:
         refusal = "can leave out whole layers, not an attention or FFN block alone"
-    elif layers and (missing := [key for key in family.by_layer if not config.get(key)]):
-        refusal = f"without {missing[0]} tells layers apart by their number, which removing a layer changes"
-    elif layers and (odd := [key for key in LAYER_LISTS if not _has_item_each(config.get(key), len(plan.keep))]):
-        refusal = f"whose {odd[0]} has not one item for each layer tells no layer apart; get the model again"
-    elif layers and config.get("use_sliding_window"):
-        refusal = "with use_sliding_window tells layers apart by their number, which removing a layer changes"
+    elif layers and (found := layer_refusal(family, config, len(plan.keep))):
+        return found
     elif plan.kv_keep and family.attention.as_llama and config.get("use_sliding_window"):
         refusal = "with use_sliding_window cannot have fewer heads: vLLM's own class takes no head_dim"
     elif len(heads) > 1:
         refusal = "has one number of KV heads for all layers"
+    else:
+        return None
+    return f"a config.json of {family.model_type} {refusal}"
+
+
+def check_layers_go(family: Family, config: Mapping[str, Any], layers: int) -> None:
+    """Raises UsageError where `layer_refusal` has a reason."""
+    if refusal := layer_refusal(family, config, layers):
+        raise UsageError(f"{refusal}; prune neurons (--structure neuron) or another model")
+
+
+def layer_refusal(family: Family, config: Mapping[str, Any], layers: int) -> str | None:
+    """Why no layer of a model can be left out, None where one can.
+
+    Args:
+        config: config.json, for the families whose layers differ.
+        layers: How many it has.
+    """
+    if missing := [key for key in family.by_layer if not config.get(key)]:
+        refusal = f"without {missing[0]} tells layers apart by their number, which removing a layer changes"
+    elif odd := [key for key in LAYER_LISTS if not _has_item_each(config.get(key), layers)]:
+        refusal = f"whose {odd[0]} has not one item for each layer tells no layer apart; get the model again"
+    elif config.get("use_sliding_window"):
+        refusal = "with use_sliding_window tells layers apart by their number, which removing a layer changes"
     else:
         return None
     return f"a config.json of {family.model_type} {refusal}"

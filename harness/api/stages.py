@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from harness.core.errors import UsageError
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.types.run import RunResult
@@ -184,6 +185,8 @@ def bench(
     from harness.pipeline.single_stage import bench_checkpoints
 
     names = [model_name(model) for model in (models if isinstance(models, list | tuple) else [cast(Model, models)])]
+    if not names:
+        raise UsageError("there is no model to time; give one or more")
     found = settings_from(config, {"task": task, **settings}, BENCH_DEFAULTS).model_copy(update={"model": names[0]})
     folder = out_path(out, "run")
     with library_settings(found.threads):

@@ -167,9 +167,12 @@ def check_fits(name: str, weight_bytes: int, tensor_parallel: int) -> None:
 
 def fit_together(models: Mapping[str, ModelFolder], tensor_parallel: int = 1) -> bool:
     """Whether engines on all models have room for weights and some cache; on a CPU this is not checked."""
-    if device_name() == "cpu":
-        return True
-    return cache_room([model.weight_bytes for model in models.values()], tensor_parallel, device_bytes()) > 0
+    return have_room([model.weight_bytes for model in models.values()], tensor_parallel)
+
+
+def have_room(weight_bytes: Sequence[int], tensor_parallel: int) -> bool:
+    """`fit_together` of weights whose size alone is known."""
+    return device_name() == "cpu" or cache_room(weight_bytes, tensor_parallel, device_bytes()) > 0
 
 
 def cache_room(weight_bytes: Sequence[int], tensor_parallel: int, gpu_bytes: int) -> int:

@@ -54,11 +54,17 @@ def elastic(model: str, scores: NeuronScores, config: RunConfig, out: Path) -> t
 def slice_width(folder: str, width: int, out: Path) -> ModelFolder:
     """Writes one width of an elastic folder as a checkpoint of its own.
 
+    Args:
+        folder: A folder, also where an alias has the same name; or a Hub id.
+        width: FFN neurons of every layer.
+        out: The folder to write.
+
     Raises:
         UsageError: `folder` is no elastic folder, or not that wide.
     """
     check_replaceable(out, replaceable())
-    found = registry.locate(folder, "general")
+    path = Path(folder)
+    found = registry.locate(str(path.absolute()) if path.is_dir() else folder, "general")
     load_order(found)
     with progress_bar(f"Writing {out}", len(found.shards)) as advance:
         return narrowed(found, width, out, advance)

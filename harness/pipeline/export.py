@@ -149,7 +149,7 @@ def export_to(source: Path, home: str | None, out: Path) -> Exported:
         UsageError: This home cannot say it, the model is gone, or `out` holds something else.
     """
     if source.is_dir():
-        return _of_folder(registry.locate(str(source), "general"), home, out)
+        return _of_folder(registry.locate(str(source.absolute()), "general"), home, out)  # an alias is no path
     plan = load_plan(source)
     model = locate_recorded(plan.model, plan.model_kind, plan.model_hash, str(source))
     chosen = _chosen(model, plan, home, source)

@@ -33,7 +33,7 @@ def settings_from(
         preset, file = given.pop("preset", None), Path(config) if config else None
         return load_config(file, given, preset, defaults, names, "argument {}")
     if given:
-        goal = not given.keys().isdisjoint(settings_of("goal"))
+        goal = bool(config.goal.given) or not given.keys().isdisjoint(settings_of("goal"))
         unset = {"ratio"} - config.model_fields_set if goal else None  # a ratio that is given contradicts a goal
         values = {**config.model_dump(exclude=unset), **given}
         return load_config(None, values, config.preset, defaults, names, "argument {}")
@@ -43,8 +43,9 @@ def settings_from(
 
 
 def model_name(model: Model) -> str:
-    """As settings and messages name it."""
-    return str(model.path if isinstance(model, ModelFolder) else model)
+    """As settings and messages name it. A folder is never an alias, also where its name is one's."""
+    path = model.path if isinstance(model, ModelFolder) else model
+    return str(path.absolute() if isinstance(path, Path) and path.is_dir() else path)
 
 
 def file_of(plan: PruningPlan | str | Path) -> Path:

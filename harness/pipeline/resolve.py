@@ -43,7 +43,7 @@ from pruning.plan import (
 )
 from pruning.record import read_record
 from pruning.scores import check_metric
-from pruning.structures import count_of
+from pruning.structures import check_layers_go, count_of
 from tasks.data import check_code_files, trusting
 from tasks.registry import is_task, training_items
 from tasks.task import Task
@@ -51,6 +51,7 @@ from tasks.task import Task
 DENSE, PRUNED = "dense", "pruned"  # what a run calls the model that it was given: as published, or pruned before
 _SHORTEST_PROMPT = 64
 _PAPER_ITEMS = "paper"  # instead of a file
+_LAYERS_GO = ("layer", "joint")  # structures of which a plan can leave out layers
 _OTHER_METHODS = ("random", "reverse", "matched")  # that a sweep's methods may be besides metrics
 _NO_METRICS = ("best", "selective", "dense", *_OTHER_METHODS)
 _GRID = (
@@ -342,6 +343,8 @@ def tasks_and_shape(config: RunConfig, chat: bool, off_target: bool = True) -> t
     check_metric_choices(config, chosen[0].off_target if len(chosen) == 1 else ())
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape, config)
+    if config.structure in _LAYERS_GO and (model := registry.found_here(config.model)):
+        check_layers_go(model.family, model.config, shape.num_hidden_layers)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
     check_fits(config.model, shape.parameters * shape.dtype_bytes, config.tensor_parallel)
     if len(chosen) == 1 and off_target:

@@ -221,12 +221,20 @@ def _chosen(model: ModelFolder, tokenizer: Mapping[str, Any], counts: Sequence[C
 
 def _lengths(tokenizer: Mapping[str, Any], keep: IndexArray, texts: Texts) -> TokensPerText:
     """Of texts as ids of the whole vocabulary."""
-    from tokenizers import Tokenizer
-
-    whole, less = (Tokenizer.from_str(json.dumps(each)) for each in (tokenizer, trimmed(tokenizer, keep)))
+    whole, less = map(_encoder, (tokenizer, trimmed(tokenizer, keep)))
     written = whole.decode_batch([list(ids) for ids in texts], skip_special_tokens=False)
     before, after = (_mean_tokens(each, written) for each in (whole, less))
     return TokensPerText(len(texts), before, after)
+
+
+def _encoder(tokenizer: Mapping[str, Any]) -> Any:
+    """Of texts as they are, though the file may say to pad or to cut them."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(json.dumps(tokenizer))
+    found.no_padding()
+    found.no_truncation()
+    return found
 
 
 def _mean_tokens(tokenizer: Any, texts: Sequence[str]) -> float:

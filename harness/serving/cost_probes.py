@@ -15,7 +15,7 @@ from typing import Any
 from harness.core.hashing import digest
 from harness.core.processors import cpu_name
 from harness.engine.devices import device_name
-from harness.engine.memory_budget import EngineSettings, working_dtype
+from harness.engine.memory_budget import EngineSettings, fit_together, working_dtype
 from harness.engine.vllm_engine import engines_for
 from harness.models.registry import cache_folder
 from harness.serving.cost_table import CostTable, Sizes, Timed, fitted_table
@@ -58,7 +58,7 @@ def measure_costs(model: ModelFolder, probes: Mapping[str, Sizes], configured: C
         timing: How.
 
     Raises:
-        MeasurementError: vLLM cannot run one of them, or has no room for all at a time.
+        MeasurementError: vLLM cannot run one of them, or has no room for two at a time.
     """
     timing = replace(timing, workload=replace(timing.workload, stop_at_eos=False))
     with _folders(model, probes, configured) as folders:
@@ -72,11 +72,20 @@ def measure_costs(model: ModelFolder, probes: Mapping[str, Sizes], configured: C
 def _passes(
     model: ModelFolder, folders: Mapping[str, ModelFolder], probes: Mapping[str, Sizes], timing: Timing
 ) -> dict[str, list[list[Pass]]]:
+    """All side by side, or each beside the first where the device has no room for more."""
     made_up = {**timing.settings.options, "load_format": "dummy", "tokenizer": str(model.path)}
+    settings = replace(timing.settings, options=made_up)
     workloads = {name: _within(timing.workload, sizes.vocabulary) for name, sizes in probes.items()}
-    with engines_for(folders, replace(timing.settings, options=made_up)) as engines:
-        runners = {name: partial(offline_round, engines[name], workloads[name]) for name in folders}
-        return interleaved(runners, timing.concurrency, timing.repeats, timing.workload)
+    first, *others = folders
+    together = fit_together(folders, settings.tensor_parallel)
+    found: dict[str, list[list[Pass]]] = {name: [[] for _ in timing.concurrency] for name in folders}
+    for names in [list(folders)] if together else [[first, other] for other in others]:
+        with engines_for({name: folders[name] for name in names}, settings) as engines:
+            runners = {name: partial(offline_round, engines[name], workloads[name]) for name in names}
+            timed = interleaved(runners, timing.concurrency, timing.repeats, timing.workload)
+        for name, levels in timed.items():
+            found[name] = [[*before, *passes] for before, passes in zip(found[name], levels, strict=True)]
+    return found
 
 
 @contextmanager

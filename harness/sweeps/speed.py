@@ -12,10 +12,12 @@ from typing import Any
 
 from harness.core.dtypes import BY_NAME
 from harness.core.hashing import digest
+from harness.core.progress import say
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.engine import weight_swap
 from harness.engine.devices import device_name
+from harness.engine.memory_budget import fit_together
 from harness.engine.vllm_engine import Engines
 from harness.pipeline.resolve import DENSE
 from harness.pipeline.run_context import RunContext, VariantState
@@ -44,6 +46,9 @@ def measure_speed(
         attempt: A context for what may fail for one arm alone.
     """
     arms = [replace(run.base, name=AGAIN), *arms] if arms else []
+    if not fit_together({DENSE: run.model, AGAIN: run.model}, run.config.tensor_parallel):
+        say("the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel")
+        arms = []
     exported = any(arm.plan and isinstance(arm.checkpoint, ModelFolder) for arm in arms)
     with _timer(run, exported) as timed:
         for arm in arms:

@@ -22,7 +22,7 @@ def goal_lead(found: Mapping[str, Any]) -> str:
     """Which candidate meets the goal, or that none does and which comes nearest, up to what it removes."""
     asked, candidate = " ".join(_goal(found).options), chosen_candidate(found)
     best = "Smallest" if _goal(found).limits_loss else "Most accurate"
-    kept = ", ".join(condition_text(c) for c in candidate["conditions"])
+    kept = ", ".join(condition_text(c) for c in candidate["conditions"] if c["quantity"] != "right")
     if found["found"]:
         return f"{best} model found that meets {asked}: {candidate['variant']}, with {kept}."
     missed = ", ".join(condition_text(c) for c in candidate["conditions"] if not c["met"])
@@ -135,6 +135,8 @@ def goal_table(run: Mapping[str, Any]) -> Table:
 def condition_text(condition: Mapping[str, Any]) -> str:
     """A condition in words: what the candidate has, and the limit."""
     value, limit = condition["value"], condition["limit"]
+    if condition["quantity"] == "right":
+        return f"{count_text(round(value), 'right answer')} on {condition['task']} ({limit:g} needed)"
     if condition["task"]:
         said = f"a loss of at most {100 * value:.2f} points" if value > 0 else f"a gain of at least {-100 * value:.2f}"
         return f"{said} on {condition['task']} (limit {100 * limit:g})"

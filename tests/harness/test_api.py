@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import harness as h
+from harness.config.goal_settings import GoalConfig
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
 from harness.core.types.pruning import NeuronScores
 from harness.core.types.run import RunResult
-from harness.pipeline.python_arguments import out_path, settings_from
-from tests.support.models import TINY_MATH
+from harness.pipeline.python_arguments import model_name, out_path, settings_from
+from pruning.checkpoint import open_model
+from tests.support.models import TINY_MATH, build_model
 from tests.support.pruned import plan_keeping
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         (lambda: h.recover(stepps=5), r"argument stepps: .*no such setting"),
         (lambda: h.run(preset="papr"), r"argument preset: .*paper"),
         (lambda: h.run(config=RunConfig(metric="smdd")), r"metric: .*smd"),
+        (lambda: h.bench([]), r"no model to time"),
         (lambda: h.load_run("/nowhere"), r"no run.json"),
         (lambda: h.plan("/nowhere.safetensors"), r"/nowhere.safetensors"),
         (lambda: h.export("/nowhere.safetensors"), r"/nowhere.safetensors"),
@@ -70,6 +73,21 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_what_is_wrong_is_named_at_once(call: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()
+
+
+def test_a_folder_with_the_name_of_an_alias_is_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = build_model("llama", tmp_path / "tiny-math")
+    assert model_name(Path("tiny-math")) == model_name(open_model(Path("tiny-math"))) == str(made)
+    assert model_name("tiny-math") == "tiny-math" and model_name(Path("smollm2-135m")) == "smollm2-135m"
+    with pytest.raises(UsageError, match="tiny-math is no elastic folder"):
+        h.slice_width(Path("tiny-math"), 32)
+
+
+def test_a_goal_in_the_config_searches_its_own_ratio() -> None:
+    asked = RunConfig(goal=GoalConfig(max_loss=5))
+    assert settings_from(asked, {"limit": 200}).goal.max_loss == 5
+    assert "ratio" not in settings_from(asked, {"limit": 200}).model_fields_set
 
 
 def test_keywords_win_over_the_config_and_that_over_the_environment(

@@ -4,6 +4,7 @@ tests/harness/engine/test_decilm.py.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.types.pruning import ModelShape
@@ -45,24 +47,29 @@ def test_what_config_json_leaves_to_its_class_is_written_out() -> None:
         assert {key: found.get(key) for key in read} == {key: wanted.get(key) for key in read}
 
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
 @pytest.mark.parametrize(
-    ("config", "rope"),
+    "config",
     [
-        ({"rope_theta": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
-        (
-            {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}},
-            {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0},
-        ),
-        (
-            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
-            {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0},
-        ),
+        {},
+        {"rope_theta": 5e5},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        {"rope_parameters": {**LLAMA3, "rope_theta": 3e4}, "rope_theta": 5e5, "max_position_embeddings": 4096},
+        {"rope_parameters": {**LLAMA3, "original_max_position_embeddings": 512}, "max_position_embeddings": 4096},
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "rope_parameters": {**LLAMA3, "rope_theta": 3e4}},
+        {"rope_scaling": LLAMA3, "max_position_embeddings": 4096},
     ],
+    ids=str,
 )
-def test_positions_of_older_and_newer_files(config: dict[str, Any], rope: dict[str, Any]) -> None:
+def test_positions_of_older_and_newer_files_are_those_that_transformers_reads(config: dict[str, Any]) -> None:
     given = {**SIZES, "model_type": "llama", **config}
     found = decilm_config(given, shape_of(given), LAYERS)
-    assert found["rope_parameters"] == rope and not {"rope_theta", "rope_scaling"} & found.keys()
+    wanted = LlamaConfig(**copy.deepcopy(given)).rope_parameters
+    wanted.pop("type", None)
+    assert found["rope_parameters"] == wanted and not {"rope_theta", "rope_scaling"} & found.keys()
 
 
 def test_biases_are_those_of_the_architecture() -> None:
@@ -96,6 +103,8 @@ def test_parts_of_a_layer() -> None:
         ({"model_type": "qwen2", "use_sliding_window": True}, LAYERS, "no sliding window"),
         ({"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]}, LAYERS, "no sliding window"),
         ({"model_type": "mistral", "sliding_window": 4096}, LAYERS, "no sliding window"),
+        ({"model_type": "mistral"}, LAYERS, "no sliding window"),  # MistralConfig's default is 4096
+        ({"model_type": "mistral", "sliding_window": None}, LAYERS, None),
         ({"model_type": "qwen2", "layer_types": "sliding_attention"}, LAYERS, "no sliding window"),
         ({"model_type": "llama", "rope_parameters": "linear"}, LAYERS, "rope_parameters is no JSON object"),
         ({"model_type": "llama", "rope_scaling": [2.0]}, LAYERS, "rope_scaling is no JSON object"),

@@ -152,6 +152,7 @@ def test_what_llama_cpp_would_read_otherwise_is_refused(tmp_path: Path) -> None:
         model = model_with(tmp_path / str(number), edit)
         pattern = message if "\\" in message else re.escape(message)
         assert re.search(pattern, str(tokens_refusal(model))), (message, tokens_refusal(model))
+    assert tokens_refusal(model_with(tmp_path / "none", lambda t: t.pop("added_tokens"))) is None
     (model.path / "tokenizer.json").unlink()
     assert "has no tokenizer.json" in str(tokens_refusal(model))
 

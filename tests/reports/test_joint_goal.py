@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.sections.goal import section
+from reports.sections.goal import goal_lead, section
 
 
 def candidate(name: str, arm: str, layers: int, met: bool, **more: Any) -> dict[str, Any]:
@@ -52,3 +52,13 @@ def test_the_sentences_say_where_time_goes_and_what_cannot_be_reached() -> None:
     assert "Cannot meet the goal by the costs: depth-only." in said
     sized = " ".join(section(run(device=None, cost_error=None, unreachable=[])).text)
     assert "costs" not in sized
+
+
+def test_an_arm_that_has_lost_the_task_says_so_and_the_lead_names_only_limits_of_the_goal() -> None:
+    lost = {"quantity": "right", "limit": 1, "value": 0, "met": False, "miss": 1.0, "task": "mini_math"}
+    kept, made = {**lost, "value": 380, "met": True, "miss": 0.0}, run()
+    for number, condition in enumerate((lost, kept)):
+        made["goal"]["candidates"][number]["conditions"].append(condition)
+    table = section(made).tables[0]
+    assert table.rows[0][-1].endswith("0 right answers on mini_math (1 needed)")
+    assert goal_lead(made["goal"]).endswith("joint-2, with 1.700 times the speed of dense (1.6 needed).")

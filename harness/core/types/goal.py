@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Quantity = Literal["max-loss", "off-target-loss", "params", "fits", "speedup"]
+Quantity = Literal["max-loss", "off-target-loss", "params", "fits", "speedup", "right"]
 
 
 @dataclass(frozen=True)

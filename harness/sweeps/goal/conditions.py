@@ -7,14 +7,17 @@ paired difference, a measured speed-up by the lower end of its interval: what a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from harness.core.statistics import paired_interval
+from harness.core.types.evaluation import EvalResult
 from harness.core.types.goal import Candidate, Condition, Goal, Quantity
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import SpeedRatio
 from harness.serving.roofline import decode_work, find_device, kv_capacity_tokens, roofline_speedup
+from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.search import first_true
 
 Answers = Mapping[str, tuple[Sequence[bool], Sequence[bool]]]  # task -> right or wrong, of dense and of the candidate
@@ -101,6 +104,15 @@ def loss_conditions(goal: Goal, target: str, answers: Answers, level: float) -> 
 def speed_condition(limit: float, measured: Iterable[SpeedRatio]) -> Condition:
     """A measured speed-up by the lower ends of its intervals, the least over the levels of concurrency."""
     return at_least("speedup", min((r.ci_low or 0.0 for r in measured), default=0.0), limit)
+
+
+def right_conditions(task: str, found: EvalResult) -> tuple[Condition, ...]:
+    """At least one right answer, so that a model that has lost its task meets no goal; none for a mean such as
+    perplexity or similarity, of which no item is right.
+    """
+    if not has_right_answers(found.metric):
+        return ()
+    return (replace(at_least("right", round(found.value * found.n), 1), task=task),)
 
 
 def nearest(candidates: Sequence[Candidate]) -> Candidate:

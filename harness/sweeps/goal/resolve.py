@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.settings import RunConfig
-from harness.core.errors import UsageError
+from harness.core.errors import MeasurementError, UsageError
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides, check_gpus
+from harness.engine.memory_budget import have_room
 from harness.pipeline.arms import Arm, alignment_of, make_arm
 from harness.pipeline.resolve import DENSE, ResolvedRun, tasks_and_shape, without_arms
 from harness.serving.roofline import find_device
@@ -19,7 +20,7 @@ from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.conditions import LEVEL, least_bound, least_items, size_conditions
 from harness.sweeps.goal.search import most_looks
 from harness.sweeps.grid import method_arm
-from pruning.plan import pruned_width
+from pruning.plan import floor_width, pruned_width
 from reports.sections.goal import condition_text
 from tasks.task import Task
 
@@ -58,6 +59,7 @@ def resolve_goal(config: RunConfig, chat: bool = True) -> ResolvedRun:
     check_gpus(config.tensor_parallel)
     tasks, shape = tasks_and_shape(config, chat)
     goal = goal_of(config, shape)
+    check_room(config, goal, shape)
     # requests is the goal's then, and the timed repeats have their own
     config = config.model_copy(
         update={"align": goal_alignment(config, goal, shape), "requests": timed_requests(config)}
@@ -109,6 +111,16 @@ def check_alone(config: RunConfig) -> None:
         raise UsageError(f"--metrics {control} is a control and not searched; `harness sweep` compares with it")
 
 
+def check_room(config: RunConfig, goal: Goal, shape: ModelShape) -> None:
+    """Raises MeasurementError where a speed is to be measured and two engines have no room side by side."""
+    weights = shape.parameters * shape.dtype_bytes
+    if goal.is_timed and not have_room([weights, weights], config.tensor_parallel):
+        raise MeasurementError(
+            f"--speedup times two engines side by side, and {config.model} does not fit twice on this device; give "
+            "--device for a speed by a roofline, or --tensor-parallel for more GPUs"
+        )
+
+
 def timed_requests(config: RunConfig) -> int | None:
     """`--requests`, where it is not the goal's."""
     return None if config.goal.fits else config.requests
@@ -154,6 +166,8 @@ def search_space(spec: ResolvedRun) -> SearchSpace:
     goal, shape, whole = _of(spec), spec.shape, spec.shape.intermediate_size
     alignment = int(spec.config.align or 1)
     least = max(alignment, round(spec.config.protect * whole), spec.config.min_width)
+    if spec.config.allocation != "uniform":
+        least = max(least, floor_width(whole, alignment, spec.config.min_width))
     widths = [width for width in range(alignment, whole, alignment) if width >= least]
     if not widths:
         raise UsageError(f"no width between {least} and {whole} is a multiple of {alignment}; give a smaller --align")

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError
 from harness.core.progress import say
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, EvalResult
 from harness.core.types.goal import Candidate, Condition, GoalOutcome, JointSearch
 from harness.core.types.run import RunResult
 from harness.core.types.serving import SpeedRatio
@@ -31,7 +31,7 @@ from harness.serving import bench
 from harness.serving.cost_probes import Timing, measure_costs, table_file
 from harness.serving.cost_table import CostTable, Sizes, kept, probe_sizes, shape_with, sizes_of
 from harness.serving.workload import check_context
-from harness.sweeps.goal.conditions import LEVEL, nearest, shape_conditions, speed_condition
+from harness.sweeps.goal.conditions import LEVEL, nearest, right_conditions, shape_conditions, speed_condition
 from harness.sweeps.joint.arms import next_speedup, sizes_of_widths
 from harness.sweeps.joint.resolve import computed_costs, resolve_joint, vocabulary_of
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
@@ -69,9 +69,9 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
         plans, ratios = _reconstructed(search, plans)
     search.release()
     stages.delete_second_moments(run)
-    candidates = [_candidate(search, plan, ratios) for plan in plans]
     for state in (run.base, *(plan.state for plan in plans)):
         stages.evaluate_alone(run, state)
+    candidates = [_candidate(search, plan, ratios) for plan in plans]
     joint = _described(search, tuple(name for name, plan in found.items() if plan is None))
     result = _collected(search, plans, candidates, joint)
     publish(result, run.path)
@@ -156,6 +156,8 @@ def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence
     conditions: tuple[Condition, ...] = shape_conditions(goal, shape, shape_with(shape, sizes))
     if goal.is_timed:
         conditions = (*conditions, speed_condition(goal.speedup or 1.0, ratios[plan.arm.name]))
+    target = search.run.spec.target.name
+    conditions = (*conditions, *right_conditions(target, _evaluated(search.run, plan.arm.name)))
     return Candidate(
         variant=plan.arm.name,
         arm=plan.arm.kind,
@@ -206,6 +208,10 @@ def _collected(
 
 def _worth(run: RunContext, variant: str) -> float:
     """The value on the target, higher is better."""
-    target = run.spec.target
-    value = read_eval(eval_file(run.path, variant))[target.name].value
-    return -value if target.metric in LIKELIHOOD_METRICS else value
+    found = _evaluated(run, variant)
+    return -found.value if found.metric in LIKELIHOOD_METRICS else found.value
+
+
+def _evaluated(run: RunContext, variant: str) -> EvalResult:
+    """On the target."""
+    return read_eval(eval_file(run.path, variant))[run.spec.target.name]

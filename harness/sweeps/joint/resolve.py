@@ -15,7 +15,7 @@ from harness.pipeline.vocabulary import check_size
 from harness.serving.cost_table import CostTable, roofline_table
 from harness.serving.roofline import find_device
 from harness.sweeps.goal.conditions import shape_conditions
-from harness.sweeps.goal.resolve import check_alone, goal_alignment, goal_of, timed_requests
+from harness.sweeps.goal.resolve import check_alone, check_room, goal_alignment, goal_of, timed_requests
 from harness.sweeps.joint.arms import ARMS, TRIMMED, goal_shares, width_grid
 from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
@@ -45,6 +45,7 @@ def resolve_joint(config: RunConfig, chat: bool = True) -> ResolvedRun:
     check_nonuniform(FAMILIES[shape.model_type])
     _check_vocabulary(config, shape)
     goal = goal_of(config, shape)
+    check_room(config, goal, shape)
     align = goal_alignment(config, goal, shape)
     if align >= shape.intermediate_size:
         raise UsageError(f"--align {align} leaves no width below {shape.intermediate_size}; give a smaller one")

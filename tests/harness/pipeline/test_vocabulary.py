@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from harness.config.settings import load_config
 from harness.core.errors import UsageError
-from harness.pipeline.vocabulary import VocabularyRequest, trim_vocabulary
+from harness.pipeline.vocabulary import VocabularyRequest, _lengths, trim_vocabulary
 from harness.serving.workload import Workload, in_vocabulary_of
 from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY
@@ -101,3 +103,20 @@ def test_half_a_surrogate_pair_in_a_text_is_read(tmp_path: Path) -> None:
     (tmp_path / "texts.jsonl").write_text('{"text": "a \\ud83d"}\n')
     request = VocabularyRequest(512, (tmp_path / "texts.jsonl",))
     trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"padding": {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                     "pad_type_id": 0, "pad_token": "<|endoftext|>"}},
+        {"truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}},
+    ],
+    ids=lambda state: next(iter(state)),
+)  # fmt: skip
+def test_tokens_are_counted_of_whole_texts_though_the_file_says_to_pad_or_to_cut(state: dict[str, Any]) -> None:
+    tokenizer = json.loads((TINY_MATH / "tokenizer.json").read_text())
+    texts = [tuple(Tokenizer.from_str(json.dumps(tokenizer)).encode(text).ids) for text in ("Tom has 3 apples.", "Tom")]
+    keep = np.arange(1088)[: len(tokenizer["model"]["vocab"]) + len(tokenizer["added_tokens"])]
+    found = _lengths({**tokenizer, **state}, keep, texts)
+    assert found.before == found.after == np.mean([len(ids) for ids in texts]) > 2

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.statistics import paired_difference
-from harness.core.types.goal import Candidate, Goal
+from harness.core.types.evaluation import EvalResult
+from harness.core.types.goal import Candidate, Condition, Goal
 from harness.core.types.serving import SpeedRatio
 from harness.models import registry
 from harness.serving.roofline import decode_work, find_device, kv_capacity_tokens
@@ -23,6 +24,7 @@ from harness.sweeps.goal.conditions import (
     loss_bound,
     loss_conditions,
     nearest,
+    right_conditions,
     size_conditions,
     speed_condition,
 )
@@ -94,6 +96,15 @@ def test_a_measured_speedup_is_the_least_lower_end() -> None:
     assert speed_condition(1.3, [ratio(1, 1.35), ratio(32, 1.31)]).met
     assert speed_condition(1.3, [ratio(1, 1.35), ratio(32, 1.29)]).value == 1.29
     assert not speed_condition(1.3, [ratio(1, None)]).met and not speed_condition(1.3, []).met
+
+
+def test_a_model_that_has_lost_its_task_meets_no_goal() -> None:
+    def conditions(metric: str, value: float) -> tuple[Condition, ...]:
+        return right_conditions("t", EvalResult(40, metric, value, None, None, {}, None, None, 1.0, "samples"))
+
+    assert [c.met for c in conditions("exact_match", 0.0)] == [False]
+    assert [(c.met, c.value) for c in conditions("exact_match", 1 / 40)] == [(True, 1)]
+    assert not conditions("perplexity", 3.5), "no item of a mean is right"
 
 
 def test_nearest_is_what_misses_its_worst_condition_by_least() -> None:

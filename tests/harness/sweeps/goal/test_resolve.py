@@ -90,6 +90,14 @@ def test_the_widths_are_all_aligned_ones_whose_sizes_meet_the_goal() -> None:
     assert spec(speedup=1.05).config.repeats > 1 and search_space(spec(speedup=1.05)).looks == 0
 
 
+@pytest.mark.parametrize("allocation", ["global", "search"])
+def test_layers_that_differ_are_searched_down_to_the_least_mean_width_that_they_can_have(allocation: str) -> None:
+    """An eighth of 640 is 80; at 64 the arm itself is refused."""
+    found = search_space(spec(speedup=1.6, allocation=allocation))
+    assert found.widths[0] == 80 and found.widths[0] < search_space(spec(speedup=1.6)).widths[-1]
+    assert search_space(spec(speedup=1.6)).widths[0] == 16
+
+
 @given(st.integers(2, 20000), st.data())
 def test_a_ratio_gives_back_its_width(whole: int, data: st.DataObject) -> None:
     alignment = data.draw(st.integers(1, whole - 1))

@@ -56,6 +56,7 @@ def test_every_arm_is_a_checkpoint_of_its_own_kind_that_was_evaluated_and_timed(
         if arm == "depth-only":
             assert set(made.widths) == {640} and plan.skip_ffn
         limits = {c["quantity"]: c for c in candidate["conditions"]}
+        assert limits["right"]["value"] == round(32 * variant["eval"]["mini_math"]["value"])
         assert limits["params"]["met"] and limits["params"]["value"] == made.parameters
         assert variant["eval"]["mini_math"]["n"] == 32 and variant["serving"]
         assert candidate["nats"] > 0 and candidate["predicted_speedup"] > 1.0499

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from harness.config.settings import load_config
-from harness.core.errors import UsageError
+from harness.core.errors import MeasurementError, UsageError
+from harness.engine import memory_budget
 from harness.pipeline.resolve import resolve
+from harness.sweeps.goal.resolve import resolve_goal
 from harness.sweeps.joint.dry_run import forecast_joint, joint_table
 from harness.sweeps.joint.resolve import resolve_joint
 from tests.support.cli import harness
@@ -52,9 +54,31 @@ def test_what_cannot_be_searched_is_refused_in_one_line(options: dict[str, Any],
 def test_a_model_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
     one = build_model("llama", tmp_path / "one", num_hidden_layers=1)
     gpt2 = build_model("gpt2", tmp_path / "gpt2")
-    for folder, message in ((one, "the model has one layer"), (gpt2, "gpt2")):
+    slides = build_model("qwen2", tmp_path / "slides", use_sliding_window=True, sliding_window=64, max_window_layers=2)
+    for folder, message in (
+        (one, "the model has one layer"),
+        (gpt2, "gpt2"),
+        (slides, "with use_sliding_window tells layers apart"),
+    ):
         with pytest.raises(UsageError, match=message):
             spec(model=str(folder), speedup=1.2, task="mini_math")
+
+
+@pytest.mark.parametrize("resolver", [resolve_joint, resolve_goal])
+def test_a_speed_that_cannot_be_measured_is_refused_before_any_work(
+    resolver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that holds one engine on the model, and not two."""
+    joint = {"structure": "joint"} if resolver is resolve_joint else {}
+
+    def resolved(**options: Any) -> Any:
+        return resolver(load_config(None, {"model": "smollm2-135m", "task": "mini_math", **joint, **options}))
+
+    monkeypatch.setattr(memory_budget, "device_name", lambda: "cuda")
+    monkeypatch.setattr(memory_budget, "device_bytes", lambda: 9 << 30)
+    with pytest.raises(MeasurementError, match="does not fit twice on this device; give --device"):
+        resolved(speedup=1.2)
+    assert resolved(speedup=1.05, device="A100-80").goal.device == "A100-80"
 
 
 def test_without_a_goal_joint_is_refused_by_a_run_and_a_scoring() -> None:
