@@ -139,6 +139,7 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], ratio: float) -> str:
 
 _PERPLEXITY_ARMS = {  # arm of docs/perplexity.json -> name in the table
     "obs+refit": "`best`",
+    "obs+rec": "`best --reconstruct`",
     "obs+refit@0.5": "`best --general-weight 0.5`",
     "rms+refit": "`rms --compensate`",
     "rms": "`rms`",
@@ -154,7 +155,9 @@ def perplexity(documents: Documents) -> str:
     dense = pick(rows, arm="dense")
 
     def cell(arm: str, ratio: float) -> str:
-        row = pick(rows, arm=arm, ratio=ratio)
+        row = next((row for row in rows if (row["arm"], row["ratio"]) == (arm, ratio)), None)
+        if row is None:
+            return "not measured"
         value, bits = row["gsm8k_answers"][0], row["wikitext"][0]
         return f"{_three(value)} ({_two(value / dense['gsm8k_answers'][0])}) / {bits:.3f}"
 
@@ -165,7 +168,8 @@ def perplexity(documents: Documents) -> str:
 
     head = ("arm", "20 % removed", "30 %", "50 %", "seconds from model to checkpoint")
     first = ("dense", f"{dense['gsm8k_answers'][0]:.2f} / {dense['wikitext'][0]:.3f}", "", "", "")
-    body = [(name, *(cell(arm, r) for r in (0.2, 0.3, 0.5)), seconds(arm)) for arm, name in _PERPLEXITY_ARMS.items()]
+    arms = [(arm, name) for arm, name in _PERPLEXITY_ARMS.items() if any(row["arm"] == arm for row in rows)]
+    body = [(name, *(cell(arm, r) for r in (0.2, 0.3, 0.5)), seconds(arm)) for arm, name in arms]
     return table(head, iter([first, *body]))
 
 

@@ -1,0 +1,49 @@
+"""Structures are timed side by side, or in pairs where the device has no room for more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.engine.memory_budget import EngineSettings
+from harness.serving import cost_probes
+from harness.serving.cost_probes import Timing
+from harness.serving.cost_table import Sizes, sizes_of
+from harness.serving.workload import Workload, random_prompts
+from pruning.checkpoint import open_model
+from tests.support.models import TINY_MATH
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_each_structure_is_timed_as_often_as_the_others_and_beside_the_first(
+    room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, started = open_model(TINY_MATH), []
+    engines_for = cost_probes.engines_for
+    monkeypatch.setattr(cost_probes, "fit_together", lambda *_: room)
+    monkeypatch.setattr(
+        cost_probes,
+        "engines_for",
+        lambda folders, settings: started.append([*folders]) or engines_for(folders, settings),
+    )
+    sizes = sizes_of(model.shape)
+    probes = {"dense": sizes, "half": Sizes((320,) * 4, sizes.vocabulary), "two": Sizes((640,) * 2, sizes.vocabulary)}
+
+    def configured(of: Sizes) -> dict[str, Any]:
+        config = {**model.config, "intermediate_size": of.widths[0], "num_hidden_layers": len(of.widths)}
+        return {**config, "layer_types": model.config["layer_types"][: len(of.widths)]}
+
+    workload = Workload("random", random_prompts(2, 8, model.shape.vocab_size), output_tokens=4, requests=2)
+    timing = Timing(workload, (1, 2), 2, EngineSettings(max_model_len=32, kv_cache_bytes=1 << 24, threads=1))
+    with cost_probes._folders(model, probes, configured) as folders:
+        found = cost_probes._passes(model, folders, probes, timing)
+    assert started == ([["dense", "half", "two"]] if room else [["dense", "half"], ["dense", "two"]])
+    assert {name: [len(level) for level in levels] for name, levels in found.items()} == {
+        "dense": [2, 2] if room else [4, 4],
+        "half": [2, 2],
+        "two": [2, 2],
+    }
+    assert all(sum(each.answers) == 2 * 4 for levels in found.values() for level in levels for each in level)
