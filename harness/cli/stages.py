@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from harness.config.settings import RunConfig
     from harness.core.types.pruning import PruningPlan
 
-PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", "threads")  # what `harness plan --predict` measures with
+PREDICTED = (
+    *TASK,
+    "limit",
+    "calibration_samples",
+    "dtype",
+    *ENGINE,
+    "threads",
+)  # what `harness plan --predict` measures with
 
 
 @click.command(

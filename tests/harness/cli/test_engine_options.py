@@ -21,6 +21,8 @@ ENGINES = (
     "bench",
     "serve",
     "chat",
+    "plan",
+    "vocabulary",
 )  # start one, or may
 
 
@@ -43,6 +45,7 @@ def test_every_command_with_an_engine_takes_its_gpus_and_vllms_own_options(name:
         ("serve", "tiny-math"),
         ("chat", "tiny-math", "tiny-math"),
         ("score", "tiny-math", "--out", "scores"),
+        ("plan", "tiny-math", "--predict"),
     ],
     ids=" ".join,
 )
