@@ -58,7 +58,8 @@ def _publish(
     made = build_run(model, "random prompts", rows, " && ".join(results["commands"]))
     where = {key: results[key] for key in ("created", "versions", "hardware")} | {"model_kind": "unknown"}
     folder.mkdir(exist_ok=True)
-    publish(replace(made, speed_ratios=tuple(ratios), **where), folder)
+    engine = rows[0].serving.engine if rows[0].serving else None
+    publish(replace(made, speed_ratios=tuple(ratios), engine=engine, **where), folder)
 
 
 def _inner(entries: Sequence[Entry], name: str) -> list[Any]:

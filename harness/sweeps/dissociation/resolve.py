@@ -12,9 +12,11 @@ from harness.models import registry
 from harness.pipeline.arms import check_neurons
 from harness.pipeline.data_check import check_data
 from harness.pipeline.resolve import ResolvedRun, tasks_and_shape, without_arms
+from harness.pipeline.scoring import placement_of
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
 from pruning.checkpoint import check_uniform_width
+from pruning.placement import Placement
 from reports.parts import Table
 
 _MOST = 0.5  # of a layer's neurons, so that each has another one as its match
@@ -71,6 +73,7 @@ class DissociationForecast:
         neurons: Of a reverse set, in every layer of `intermediate_size`.
         interventions: How many are evaluated, besides the dense model; `evaluations`: on one task each.
         items: Task -> number of test items.
+        scoring: Where the weights are while the prompts pass through the model.
     """
 
     model: str
@@ -80,11 +83,14 @@ class DissociationForecast:
     interventions: int
     evaluations: int
     items: dict[str, int]
+    scoring: Placement
     out: str
 
 
 def forecast(spec: ResolvedRun, out: Path | None) -> DissociationForecast:
-    """By formula from the model's config.json; no weights are read."""
+    """By formula from the model's config.json; no weights are read. Raises MeasurementError where the model cannot be
+    scored here.
+    """
     check_data(spec)
     request, tasks = set_request(spec), len(spec.tasks)
     seeds = spec.config.dissociate.calibration_seeds
@@ -100,6 +106,7 @@ def forecast(spec: ResolvedRun, out: Path | None) -> DissociationForecast:
         interventions=alone + everywhere,
         evaluations=alone + tasks * (everywhere + 1),
         items={task.name: spec.items_of(task) for task in spec.tasks},
+        scoring=placement_of(spec.shape, request.samples, set()),
         out=str(out or default_out(spec)),
     )
 
@@ -112,6 +119,7 @@ def forecast_table(found: DissociationForecast) -> Table:
         ("neurons of a set", f"{found.neurons} of {found.intermediate_size} in every layer"),
         ("interventions", str(found.interventions)),
         ("evaluations", f"{found.evaluations}, of one task each"),
+        ("scoring", found.scoring.text),
         ("would write to", found.out),
     )
     return Table("What this dissociation would do", ("what", "value"), rows)

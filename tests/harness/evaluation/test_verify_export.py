@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.core.errors import MeasurementError
+from harness.engine import memory_budget
 from harness.engine.memory_budget import EngineSettings
 from harness.evaluation import verify_export
 from harness.evaluation.verify_export import verify
@@ -19,6 +20,7 @@ from pruning.export import export
 from pruning.loader import load_pruned
 from pruning.vocabulary import choose_tokens
 from pruning.vocabulary_files import read_tokenizer
+from tests.support.models import build_model
 from tests.support.pruned import compensated
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,20 @@ def test_16_bits_of_the_engine_pass_within_what_rounding_changes(
     monkeypatch.setattr(verify_export, "_vllm_tokens", lambda _, prompts, __: [[7] * 3 for _ in prompts])
     with pytest.raises(MeasurementError, match=r"\d+ of 12 tokens of .* differ between vLLM and transformers"):
         verify(open_model(dense), plan, plan_file, open_model(checkpoint), THREAD)
+
+
+@pytest.mark.parametrize(
+    ("device", "own", "dtype"),
+    [("cpu", "bfloat16", "float32"), ("cuda", "bfloat16", "bfloat16"), ("cuda", "float16", "float16")],
+)
+def test_the_engine_computes_in_16_bits_on_a_gpu_alone(
+    device: str, own: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a float32 checkpoint, in the type that the GPU has."""
+    monkeypatch.setattr(verify_export, "device_name", lambda: device)
+    monkeypatch.setattr(memory_budget, "device_name", lambda: device)
+    monkeypatch.setattr(memory_budget, "half_dtype", lambda: own)
+    assert verify_export._dtype(open_model(build_model("qwen2", tmp_path))) == dtype
 
 
 def test_an_engine_that_gives_other_tokens_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
