@@ -19,7 +19,8 @@ _LARGEST_BLOCK = 128  # tokens; vLLM's block on a CPU, those on CUDA are smaller
 _LARGEST_CPU_CACHE = 2 << 30
 BATCHED_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a step; vLLM's own default differs between an engine and a server
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, an estimate
-_FILE_FACTOR = 1.1  # loaded weights, by the size of their files: padding and what vLLM keeps beside them
+_FILE_FACTOR = 1.1  # loaded weights, by their own size: padding and what vLLM keeps beside them
+_HALF_BYTES = 2
 _LARGEST_SHARE = 0.95  # of the device, for an engine alone
 _SHARED = 0.9  # of the device, for engines side by side
 
@@ -93,6 +94,17 @@ def working_dtype(model: ModelFolder, dtype: str) -> str:
     return stored if stored in (own, "float16") else own
 
 
+def loaded_bytes(model: ModelFolder, dtype: str) -> int:
+    """Of the weights in an engine that is started with `dtype`, which may differ from that of the files."""
+    return model.weight_bytes // stored_dtype(model.config).item_bytes * weight_item_bytes(dtype)
+
+
+def weight_item_bytes(dtype: str) -> int:
+    """Of a weight in an engine that is started with `dtype`: vLLM's "auto" takes float32 down to 16 bits on a GPU."""
+    name = _requested_dtype(dtype)
+    return _HALF_BYTES if name == "auto" else BY_NAME[name].item_bytes
+
+
 def _requested_dtype(dtype: str) -> str:
     return cpu_dtype(dtype) if device_name() == "cpu" else dtype.replace("default", "auto")
 
@@ -106,7 +118,7 @@ def engine_arguments(model: ModelFolder, settings: EngineSettings) -> dict[str, 
     each = told if told or cache is None else cache // parallel  # of one device
     share = None
     if device_name() == "cuda" and each:  # so that another can start beside it
-        share = memory_share(model.weight_bytes, each * parallel, parallel, device_bytes())
+        share = memory_share(loaded_bytes(model, settings.dtype), each * parallel, parallel, device_bytes())
     arguments = {
         "dtype": _requested_dtype(settings.dtype),
         "enforce_eager": device_name() == "cpu",
@@ -125,7 +137,7 @@ def memory_share(weight_bytes: int, cache_bytes: int, tensor_parallel: int, gpu_
     """The share of each GPU that an engine takes.
 
     Args:
-        weight_bytes: Of the weight files.
+        weight_bytes: Of the weights, as the engine holds them.
         cache_bytes: Of the KV cache, over all GPUs.
         tensor_parallel: GPUs that share both.
         gpu_bytes: Memory of one GPU.
@@ -142,7 +154,8 @@ def side_by_side(models: Mapping[str, ModelFolder], wanted: Mapping[str, EngineS
     if device_name() == "cpu":
         return dict(wanted)
     parallel = next(iter(wanted.values())).tensor_parallel
-    room = cache_room([model.weight_bytes for model in models.values()], parallel, device_bytes())
+    weights = [loaded_bytes(model, wanted[name].dtype) for name, model in models.items()]
+    room = cache_room(weights, parallel, device_bytes())
     least = min(room, *(settings.kv_cache_bytes or room for settings in wanted.values()))
     if least <= 0:
         raise MeasurementError(_no_room(list(models), parallel, device_bytes()))
@@ -165,9 +178,9 @@ def check_fits(name: str, weight_bytes: int, tensor_parallel: int) -> None:
         raise MeasurementError(_no_room([name], tensor_parallel, device_bytes()))
 
 
-def fit_together(models: Mapping[str, ModelFolder], tensor_parallel: int = 1) -> bool:
+def fit_together(models: Mapping[str, ModelFolder], tensor_parallel: int = 1, dtype: str = "default") -> bool:
     """Whether engines on all models have room for weights and some cache; on a CPU this is not checked."""
-    return have_room([model.weight_bytes for model in models.values()], tensor_parallel)
+    return have_room([loaded_bytes(model, dtype) for model in models.values()], tensor_parallel)
 
 
 def have_room(weight_bytes: Sequence[int], tensor_parallel: int) -> bool:
@@ -181,7 +194,7 @@ def cache_room(weight_bytes: Sequence[int], tensor_parallel: int, gpu_bytes: int
     Every engine gets an equal part of every GPU: 0.9 of its memory / engines - 4 GiB - 1.1 * weights / GPUs.
 
     Args:
-        weight_bytes: Of the weight files of each engine's model.
+        weight_bytes: Of the weights of each engine's model, as the engine holds them.
         tensor_parallel: GPUs of an engine.
         gpu_bytes: Memory of one GPU.
 

@@ -21,7 +21,7 @@ from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape, StructureName
 from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
-from harness.engine.memory_budget import check_fits
+from harness.engine.memory_budget import check_fits, weight_item_bytes
 from harness.models import registry
 from harness.pipeline.arms import Arm, make_arm
 from harness.pipeline.named_tasks import (
@@ -346,7 +346,7 @@ def tasks_and_shape(config: RunConfig, chat: bool, off_target: bool = True) -> t
     if config.structure in _LAYERS_GO and (model := registry.found_here(config.model)):
         check_layers_go(model.family, model.config, shape.num_hidden_layers)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
-    check_fits(config.model, shape.parameters * shape.dtype_bytes, config.tensor_parallel)
+    check_fits(config.model, shape.parameters * weight_item_bytes(config.dtype), config.tensor_parallel)
     if len(chosen) == 1 and off_target:
         chosen += off_target_tasks(config, chosen[0], shape.parameters, chat)
         check_tasks(chosen[1:], shape, config)

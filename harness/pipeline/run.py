@@ -138,7 +138,7 @@ def _timed_together(run: RunContext, asked: Sequence[VariantState]) -> Sequence[
     if not asked:
         return ()
     for some in (asked, asked[:2]):
-        if fit_together({state.name: state.folder for state in some}, run.config.tensor_parallel):
+        if fit_together({state.name: state.folder for state in some}, run.config.tensor_parallel, run.config.dtype):
             break
     else:
         say("the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel")

@@ -71,7 +71,7 @@ def answering(config: RunConfig, names: Sequence[str], most_tokens: int) -> Iter
     answerers = {name: _answerer(model, config) for name, model in models.items()}
     settings = engine_settings(config, min(map(longest_context, models.values())))
     with library_settings(config.threads):
-        if fit_together(models, config.tensor_parallel):
+        if fit_together(models, config.tensor_parallel, config.dtype):
             with engines_for(models, settings) as engines:
                 for name in models:
                     engines[name]

@@ -77,7 +77,7 @@ def _passes(
     settings = replace(timing.settings, options=made_up)
     workloads = {name: _within(timing.workload, sizes.vocabulary) for name, sizes in probes.items()}
     first, *others = folders
-    together = fit_together(folders, settings.tensor_parallel)
+    together = fit_together(folders, settings.tensor_parallel, settings.dtype)
     found: dict[str, list[list[Pass]]] = {name: [[] for _ in timing.concurrency] for name in folders}
     for names in [list(folders)] if together else [[first, other] for other in others]:
         with engines_for({name: folders[name] for name in names}, settings) as engines:

@@ -46,7 +46,7 @@ def measure_speed(
         attempt: A context for what may fail for one arm alone.
     """
     arms = [replace(run.base, name=AGAIN), *arms] if arms else []
-    if not fit_together({DENSE: run.model, AGAIN: run.model}, run.config.tensor_parallel):
+    if not fit_together({DENSE: run.model, AGAIN: run.model}, run.config.tensor_parallel, run.config.dtype):
         say("the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel")
         arms = []
     exported = any(arm.plan and isinstance(arm.checkpoint, ModelFolder) for arm in arms)

@@ -12,7 +12,7 @@ from harness.core.errors import MeasurementError, UsageError
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides, check_gpus
-from harness.engine.memory_budget import have_room
+from harness.engine.memory_budget import have_room, weight_item_bytes
 from harness.pipeline.arms import Arm, alignment_of, make_arm
 from harness.pipeline.resolve import DENSE, ResolvedRun, tasks_and_shape, without_arms
 from harness.serving.roofline import find_device
@@ -113,7 +113,7 @@ def check_alone(config: RunConfig) -> None:
 
 def check_room(config: RunConfig, goal: Goal, shape: ModelShape) -> None:
     """Raises MeasurementError where a speed is to be measured and two engines have no room side by side."""
-    weights = shape.parameters * shape.dtype_bytes
+    weights = shape.parameters * weight_item_bytes(config.dtype)
     if goal.is_timed and not have_room([weights, weights], config.tensor_parallel):
         raise MeasurementError(
             f"--speedup times two engines side by side, and {config.model} does not fit twice on this device; give "

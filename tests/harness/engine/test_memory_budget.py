@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +145,29 @@ def test_a_model_that_is_larger_than_a_gpu_fits_on_several(parallel: int, room_g
         gpus = "one GPU" if parallel == 1 else f"{parallel} GPUs"
         with pytest.raises(MeasurementError, match=rf"^large does not fit on {gpus} of 80.* give --tensor-parallel"):
             side_by_side(models, wanted)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("stored", "dtype", "factor"),
+    [
+        ("bfloat16", "default", 1.0),
+        ("float32", "default", 0.5),  # vLLM takes it down to 16 bits
+        ("float32", "auto", 0.5),
+        ("float32", "bfloat16", 0.5),
+        ("bfloat16", "float32", 2.0),
+        ("float16", "bfloat16", 1.0),
+    ],
+)
+def test_memory_is_for_weights_as_the_engine_holds_them(stored: str, dtype: str, factor: float) -> None:
+    """30 GiB of files on a GPU of 80 GiB."""
+    large, settings = model(30, stored), EngineSettings(kv_cache_bytes=None, dtype=dtype)
+    held = 1.1 * factor * 30
+    (found,) = side_by_side({"large": large}, {"large": settings}).values()
+    assert found.kv_cache_bytes == pytest.approx((0.9 * 80 - 4 - held) * GIB, abs=2)
+    asked = engine_arguments(large, replace(settings, kv_cache_bytes=GIB))
+    assert asked["gpu_memory_utilization"] == pytest.approx(min(0.95, (held + 1 + 4) / 80), abs=1e-6)
+    assert fit_together({"a": large, "b": large}, 1, dtype) is (0.9 * 80 / 2 - 4 - held > 0)
 
 
 @pytest.mark.usefixtures("gpu")

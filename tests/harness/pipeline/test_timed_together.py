@@ -17,10 +17,10 @@ def timed(monkeypatch: pytest.MonkeyPatch, gpu_gib: int, *weights_gib: int, para
     monkeypatch.setattr(memory_budget, "device_name", lambda: "cuda")
     monkeypatch.setattr(memory_budget, "device_bytes", lambda: gpu_gib * GIB)
     states: Any = [
-        SimpleNamespace(name=str(i), folder=SimpleNamespace(weight_bytes=gib * GIB))
+        SimpleNamespace(name=str(i), folder=SimpleNamespace(weight_bytes=gib * GIB, config={"dtype": "bfloat16"}))
         for i, gib in enumerate(weights_gib)
     ]
-    run: Any = SimpleNamespace(config=SimpleNamespace(tensor_parallel=parallel))
+    run: Any = SimpleNamespace(config=SimpleNamespace(tensor_parallel=parallel, dtype="default"))
     return [state.name for state in pipeline._timed_together(run, states)]
 
 

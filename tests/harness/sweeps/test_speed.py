@@ -24,7 +24,9 @@ def test_without_room_for_two_engines_nothing_is_timed_and_a_line_says_so(
     monkeypatch.setattr(speed, "fit_together", lambda models, *_: len(models) < 2)
     model = open_model(TINY_MATH)
     base = VariantState("dense", model, "hash", None)
-    run: Any = SimpleNamespace(base=base, model=model, path=tmp_path, config=SimpleNamespace(tensor_parallel=1))
+    run: Any = SimpleNamespace(
+        base=base, model=model, path=tmp_path, config=SimpleNamespace(tensor_parallel=1, dtype="default")
+    )
     speed.measure_speed(run, [base], lambda _: nullcontext())
     assert read_serving(serving_file(tmp_path)) == ({}, [])
     assert "no room for two engines, so nothing is timed" in capsys.readouterr().err
