@@ -21,6 +21,7 @@ BATCHED_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a step; vLLM's own default di
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, an estimate
 _FILE_FACTOR = 1.1  # loaded weights, by their own size: padding and what vLLM keeps beside them
 _HALF_BYTES = 2
+_NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text")  # vllm/config/model.py: _FLOAT16_NOT_SUPPORTED_MODELS
 _LARGEST_SHARE = 0.95  # of the device, for an engine alone
 _SHARED = 0.9  # of the device, for engines side by side
 
@@ -84,19 +85,21 @@ def kv_copies(shape: ModelShape, tensor_parallel: int) -> int:
 def working_dtype(model: ModelFolder, dtype: str) -> str:
     """The torch name of the number type in which an engine computes that is started with `dtype`.
 
-    On CUDA, vLLM's "auto" keeps half precision where the GPU has it, and takes float32 checkpoints down to it.
+    On CUDA, vLLM's "auto" keeps half precision where the GPU has it, and takes float32 checkpoints down to it. Gemma 2
+    and 3 it never runs in float16, in which they overflow.
     """
     name = _requested_dtype(dtype)
     if name != "auto":
         return name
-    stored = stored_dtype(model.config).name
-    own = half_dtype()
+    stored, own = stored_dtype(model.config).name, half_dtype()
+    if model.config.get("model_type") in _NO_FLOAT16:
+        return own if own == "bfloat16" else "float32"
     return stored if stored in (own, "float16") else own
 
 
 def loaded_bytes(model: ModelFolder, dtype: str) -> int:
     """Of the weights in an engine that is started with `dtype`, which may differ from that of the files."""
-    return model.weight_bytes // stored_dtype(model.config).item_bytes * weight_item_bytes(dtype)
+    return model.weight_bytes // stored_dtype(model.config).item_bytes * BY_NAME[working_dtype(model, dtype)].item_bytes
 
 
 def weight_item_bytes(dtype: str) -> int:

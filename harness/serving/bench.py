@@ -22,6 +22,7 @@ from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import (
     EngineSettings,
     cached_bytes_per_token,
+    engine_arguments,
     side_by_side,
     whole_blocks,
     with_kv_cache,
@@ -171,10 +172,23 @@ def _online_pass(
 
 
 def online_engine(running: server.Server, model: ModelFolder, settings: EngineSettings) -> RunningEngine:
-    """What a server reports; it does not publish the bytes of a token, which are by formula."""
+    """What a server was told and reports. It does not publish the bytes of a token, which are by formula, nor what its
+    log alone says (model runner, attention, graphs, scheduling).
+    """
     per_token = cached_bytes_per_token(model, settings.dtype, settings.tensor_parallel)
-    facts = EngineFacts(tensor_parallel=settings.tensor_parallel, options=dict(settings.options))
-    return RunningEngine(model, settings, "online", per_token, *server.cache_facts(running), facts)
+    told, cache = engine_arguments(model, settings), server.published_cache(running)
+    facts = EngineFacts(
+        dtype=working_dtype(model, settings.dtype),
+        kv_cache_dtype=cache["cache_dtype"],
+        enforce_eager=told["enforce_eager"],
+        max_num_batched_tokens=told["max_num_batched_tokens"],
+        max_num_seqs=told["max_num_seqs"],
+        block_size=int(cache["block_size"]),
+        tensor_parallel=settings.tensor_parallel,
+        options=dict(settings.options),
+    )
+    blocks, tokens = int(cache["num_gpu_blocks"]), int(cache["kv_cache_size_tokens"])
+    return RunningEngine(model, settings, "online", per_token, blocks, tokens, facts)
 
 
 def results(

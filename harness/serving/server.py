@@ -281,14 +281,13 @@ def _environment(config: EngineSettings, address: Address) -> dict[str, str]:
     return found
 
 
-def cache_facts(server: Server) -> tuple[int, int]:
-    """(blocks of the KV cache, tokens that it holds), as the running engine publishes them."""
+def published_cache(server: Server) -> dict[str, str]:
+    """What the running engine publishes of its KV cache, by vLLM's names."""
     text = _get(server, "/metrics")
     labels = re.search(r"^vllm:cache_config_info\{(.*)\}", text, re.MULTILINE)
     if labels is None:
         raise MeasurementError(f"the server at {server.address.url} says nothing of its cache; see {server.log}")
-    found = dict(re.findall(r'(\w+)="([^"]*)"', labels[1]))
-    return int(found["num_gpu_blocks"]), int(found["kv_cache_size_tokens"])
+    return dict(re.findall(r'(\w+)="([^"]*)"', labels[1]))
 
 
 def _get(server: Server, path: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What vLLM chose for the device and what it was told. None: not known, as of a server, whose log says it.
+    """What vLLM chose for the device and what it was told. None: not known; of a server, its log says it.
 
     Attributes:
         model_runner: V1 or V2.

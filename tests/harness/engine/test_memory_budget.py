@@ -34,6 +34,7 @@ from harness.engine.vllm_engine import engines_for
 from harness.models import registry
 from harness.sweeps import batch
 from pruning.checkpoint import open_model
+from pruning.families import FAMILIES
 from tests.support.models import TINY_MATH
 
 GIB = 1 << 30
@@ -51,9 +52,9 @@ def on_a_gpu(patch: pytest.MonkeyPatch, memory: int = DEVICE) -> None:
     patch.setattr(memory_budget, "device_bytes", lambda: memory)
 
 
-def model(weight_gib: float, dtype: str = "bfloat16") -> Any:
+def model(weight_gib: float, dtype: str = "bfloat16", **config: str) -> Any:
     """All that these functions read of a model."""
-    return SimpleNamespace(weight_bytes=int(weight_gib * GIB), config={"dtype": dtype})
+    return SimpleNamespace(weight_bytes=int(weight_gib * GIB), config={"dtype": dtype, **config})
 
 
 @given(st.integers(1, 10_000), st.integers(1, 5000), st.integers(1, 300))
@@ -267,6 +268,20 @@ def test_auto_is_the_stored_half_type_or_the_devices_own(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
     assert working_dtype(model(1, stored), asked) == expected
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_model_that_vllm_never_runs_in_float16_takes_bfloat16_or_float32(
+    bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from vllm.config.model import _FLOAT16_NOT_SUPPORTED_MODELS
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    of = {kind: working_dtype(model(1, "float16", model_type=kind), "auto") for kind in (*FAMILIES, "gemma3")}
+    assert {kind for kind, found in of.items() if found != "float16"} == {*of} & {*_FLOAT16_NOT_SUPPORTED_MODELS}
+    assert of["gemma2"] == ("bfloat16" if bf16 else "float32")
 
 
 def test_on_a_cpu_the_default_is_fp32_and_auto_what_the_processor_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:

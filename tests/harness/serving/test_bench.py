@@ -102,6 +102,16 @@ def test_online_figures_come_from_vllms_own_client_on_a_real_server(
     assert 1 <= row["tokens_per_answer"] <= 8
     assert row["requests"] % 4 == 0 and row["output_tok_s"] > 0 and row["output_tok_cpu_s"] > 0
     assert s["kv_capacity_tokens"] == s["forecast"]["kv_capacity_tokens"] == s["kv_blocks"] * 128
+    facts = {
+        key: s["engine"][key] for key in ("dtype", "kv_cache_dtype", "enforce_eager", "max_num_seqs", "block_size")
+    }
+    assert facts == {
+        "dtype": "float32",
+        "kv_cache_dtype": "auto",
+        "enforce_eager": True,
+        "max_num_seqs": 2,
+        "block_size": 128,
+    }
     assert len((tmp_path / "run" / "requests.jsonl").read_text().splitlines()) == 4
     assert (
         "Uvicorn" in (log := (tmp_path / "run" / "server-tiny-math.log").read_text())
