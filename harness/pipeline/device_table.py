@@ -21,6 +21,7 @@ from harness.pipeline.named_tasks import task_names
 from harness.serving.roofline import (
     Device,
     decode_work,
+    engine_shape,
     find_device,
     ideal_speedup,
     kv_capacity_tokens,
@@ -105,7 +106,7 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         UsageError: The device is unknown, its GPUs cannot divide the model, or the model cannot take the context.
     """
     where, names = find_device(device), task_names(config)
-    shape = registry.shape(config.model, find_task(names[0]).kind if is_task(names[0]) else "general")
+    shape = engine_shape(registry.shape(config.model, find_task(names[0]).kind if is_task(names[0]) else "general"))
     length = context or min(_CONTEXT, shape.max_position_embeddings)
     if length > shape.max_position_embeddings:
         raise UsageError(

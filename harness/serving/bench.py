@@ -256,7 +256,8 @@ def _forecast(model: ModelFolder, settings: EngineSettings) -> dict[str, int]:
     if cache:
         capacity = cache // per_token
     else:
-        capacity = kv_capacity_tokens(shape, Device("this one", device_bytes(), count=parallel))
+        held = replace(shape, dtype_bytes=BY_NAME[working_dtype(model, settings.dtype)].item_bytes)
+        capacity = kv_capacity_tokens(held, Device("this one", device_bytes(), count=parallel))
     return {
         "weight_bytes": parameters * shape.dtype_bytes,
         "kv_bytes_per_token": per_token,

@@ -20,7 +20,7 @@ from harness.core.errors import UsageError
 from harness.core.files import write_json
 from harness.core.types.arrays import FloatArray
 from harness.core.types.pruning import ModelShape
-from harness.serving.roofline import Device, decode_work
+from harness.serving.roofline import Device, decode_work, engine_shape
 
 _FILE_BYTES = 1 << 20
 
@@ -135,7 +135,7 @@ def roofline_table(shape: ModelShape, device: Device, concurrency: Sequence[int]
     """The costs of a device that is not at hand: fitted to its roofline (`decode_work`) on the structures that would be
     timed. The device's speeds are known.
     """
-    sizes = probe_sizes(sizes_of(shape), 1)
+    shape, sizes = engine_shape(shape), probe_sizes(sizes_of(shape), 1)
     sizes.pop("mixed")
 
     def seconds(each: Sizes, level: int) -> float:

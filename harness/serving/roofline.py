@@ -13,6 +13,7 @@ from harness.core.types.pruning import ModelShape
 from harness.engine.memory_budget import BATCHED_TOKENS, kv_copies
 
 _GIB = 1 << 30
+_HALF_BYTES = 2
 _SHARE = 0.92  # of the device that vLLM takes unless told otherwise (gpu_memory_utilization)
 _SEQUENCES = 256
 _CONTEXT_BYTES = _GIB  # CUDA's context, graphs and workspaces of a GPU, about
@@ -144,6 +145,11 @@ def roofline_speedup(old: Work, new: Work, device: Device) -> float | None:
     """How many times faster `new` is on a device at best; None where its speeds are unknown."""
     before, after = old.seconds(device), new.seconds(device)
     return before / after if before and after else None
+
+
+def engine_shape(shape: ModelShape) -> ModelShape:
+    """As an engine on a GPU holds the model: vLLM's "auto" takes float32 down to 16 bits."""
+    return replace(shape, dtype_bytes=min(_HALF_BYTES, shape.dtype_bytes))
 
 
 def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:

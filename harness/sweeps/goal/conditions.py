@@ -16,7 +16,7 @@ from harness.core.types.evaluation import EvalResult
 from harness.core.types.goal import Candidate, Condition, Goal, Quantity
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import SpeedRatio
-from harness.serving.roofline import decode_work, find_device, kv_capacity_tokens, roofline_speedup
+from harness.serving.roofline import decode_work, engine_shape, find_device, kv_capacity_tokens, roofline_speedup
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.search import first_true
 
@@ -52,7 +52,7 @@ def _sizes(goal: Goal, dense: ModelShape, narrow: ModelShape) -> Iterator[Condit
     if goal.params is not None:
         yield at_most("params", narrow.parameters, goal.params)
     if goal.fits is not None:
-        room = kv_capacity_tokens(narrow, find_device(goal.fits))
+        room = kv_capacity_tokens(engine_shape(narrow), find_device(goal.fits))
         yield at_least("fits", room, goal.requests * goal.context)
     if goal.speedup is not None and goal.device is not None:
         yield at_least("speedup", _by_roofline(goal, dense, narrow), goal.speedup)
@@ -62,7 +62,8 @@ def _by_roofline(goal: Goal, dense: ModelShape, narrow: ModelShape) -> float:
     """The least over the levels of concurrency; 0 where the device's speeds are unknown."""
     device, gains = find_device(str(goal.device)), []
     for level in goal.concurrency:
-        old, new = (decode_work(shape, level, goal.context, shape.dtype_bytes) for shape in (dense, narrow))
+        shapes = map(engine_shape, (dense, narrow))
+        old, new = (decode_work(shape, level, goal.context, shape.dtype_bytes) for shape in shapes)
         gains.append(roofline_speedup(old, new, device) or 0.0)
     return min(gains)
 

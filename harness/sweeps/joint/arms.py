@@ -12,7 +12,7 @@ from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.memory_budget import kv_copies
 from harness.serving.cost_table import CostTable, Sizes, layer_shares, shape_with, sizes_of
-from harness.serving.roofline import find_device, room_bytes
+from harness.serving.roofline import engine_shape, find_device, room_bytes
 from pruning.search.choices import LayerChoice
 from pruning.search.table import DamageTable
 from pruning.search.widths import between, measured_choices
@@ -102,7 +102,7 @@ def _beside_layers(shape: ModelShape) -> int:
 
 def _memory_shares(goal: Goal, shape: ModelShape, widths: Sequence[int]) -> FloatArray | None:
     """Bytes of a layer's weights and of the keys and values that it caches for all requests, of one GPU."""
-    device = find_device(str(goal.fits))
+    device, shape = find_device(str(goal.fits)), engine_shape(shape)
     weights = _parameters(shape, widths) * shape.dtype_bytes / device.count
     cached = shape.kv_bytes_per_token * kv_copies(shape, device.count) / shape.num_hidden_layers / device.count
     cache = np.where(np.asarray(widths) > 0, cached * goal.requests * goal.context, 0.0)

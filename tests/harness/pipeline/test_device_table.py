@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from harness.cli.main import cli
 from harness.config.settings import load_config
 from harness.core.errors import UsageError
+from harness.core.types.goal import Goal
+from harness.models import registry
 from harness.pipeline.device_table import IdealSpeedup, device_table, on_device
+from harness.serving.cost_table import roofline_table
+from harness.serving.roofline import find_device
+from harness.sweeps.goal.conditions import shape_conditions
+from harness.sweeps.joint.arms import goal_shares
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 from tests.support.runs import RUN, VARIANT
@@ -54,6 +62,20 @@ def test_requests_are_whole_contexts_that_the_cache_holds(context: int | None) -
         length = context or 2048
         assert row.requests * length <= row.kv_capacity_tokens < (row.requests + 1) * length
         assert row.kv_capacity_tokens > 10_000
+
+
+def test_a_model_that_is_stored_in_float32_takes_16_bits_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM's "auto" loads it; 30 GB of files go on a GPU of 24 GiB."""
+    seven, config = registry.shape("qwen-7b", "math"), load_config(None, {"model": "qwen-7b"})
+    half, goal = on_device(config, None, "24GiB", None), Goal(fits="24GiB", context=2048, requests=4)
+    monkeypatch.setattr(registry, "shape", lambda *_: replace(seven, dtype_bytes=4))
+    assert on_device(config, None, "24GiB", None) == half
+    stored = replace(seven, dtype_bytes=4)
+    assert shape_conditions(goal, stored, stored) == shape_conditions(goal, seven, seven)
+    shares = [goal_shares(goal, shape, None, 1.0, (0, 9472, 18944), shape.vocab_size) for shape in (seven, stored)]
+    np.testing.assert_allclose(*shares)
+    tables = [roofline_table(shape, find_device("A100-80"), (1, 8), 2048) for shape in (seven, stored)]
+    assert tables[0].costs == tables[1].costs
 
 
 def run_of(parameters: int, width: int) -> dict[str, Any]:
