@@ -162,7 +162,9 @@ def perplexity(documents: Documents) -> str:
         return f"{_three(value)} ({_two(value / dense['gsm8k_answers'][0])}) / {bits:.3f}"
 
     def seconds(arm: str) -> str:
-        found = sorted(row["seconds"] for row in rows if row["arm"] == arm)
+        found = sorted(row["seconds"] for row in rows if row["arm"] == arm and "seconds" in row)
+        if not found:
+            return "not measured"
         low, high = (f"{value:.0f}" for value in (found[0], found[-1]))
         return low if low == high else f"{low} to {high}"
 
