@@ -103,12 +103,14 @@ def stability(stats: ActivationStats, resamples: int = _RESAMPLES, seed: int = 0
     the ranking of all prompts. It uses the at most 256 prompts per group whose means were kept. Metrics over tokens and
     of second moments are omitted.
     """
+    import torch
+
     rng = np.random.default_rng(seed)
     counts = {
         target: _counts(rng, len(group.sample), resamples)
         for target, group in ((True, stats.target), (False, stats.distractor))
     }
-    with ThreadPoolExecutor() as pool:  # NumPy's loops leave the other threads running
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy's loops leave the other threads running
         tables = list(pool.map(lambda layer: _rankings(stats, layer, counts), range(len(stats.down_norm))))
         stacked = {
             name: np.stack([table[name] for table in tables], axis=1) for name in FROM_PROMPTS

@@ -186,6 +186,7 @@ def cliffs_delta(stats: ActivationStats) -> FloatArray:
 
     The rank form of a skill neuron's predictivity (Wang et al., arXiv 2211.07349).
     """
+    import torch
     from scipy.stats import rankdata
 
     target, distractor = stats.target.sample, stats.distractor.sample
@@ -195,7 +196,7 @@ def cliffs_delta(stats: ActivationStats) -> FloatArray:
         ranks = rankdata(np.concatenate([target[:, layer], distractor[:, layer]]), axis=0)
         return np.asarray(ranks[:n].sum(axis=0))
 
-    with ThreadPoolExecutor() as pool:  # a sort of NumPy's leaves the other threads running
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a sort of NumPy's leaves the other threads running
         layers = np.stack(list(pool.map(rank_sums, range(target.shape[1]))))
     return np.asarray(2 * (layers - n * (n + 1) / 2) / (n * m) - 1)
 

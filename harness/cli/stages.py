@@ -36,14 +36,8 @@ if TYPE_CHECKING:
     from harness.config.settings import RunConfig
     from harness.core.types.pruning import PruningPlan
 
-PREDICTED = (
-    *TASK,
-    "limit",
-    "calibration_samples",
-    "dtype",
-    *ENGINE,
-    "threads",
-)  # what `harness plan --predict` measures with
+# what `harness plan --predict` measures with
+PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", *ENGINE, "threads")
 
 
 @click.command(

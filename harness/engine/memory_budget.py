@@ -20,7 +20,8 @@ _LARGEST_CPU_CACHE = 2 << 30
 BATCHED_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a step; vLLM's own default differs between an engine and a server
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, an estimate
 _FILE_FACTOR = 1.1  # loaded weights, by their own size: padding and what vLLM keeps beside them
-_HALF_BYTES = 2
+HALF_BYTES = 2  # of a number in 16 bits
+NOTHING_TIMED = "the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel"
 _NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text")  # vllm/config/model.py: _FLOAT16_NOT_SUPPORTED_MODELS
 _LARGEST_SHARE = 0.95  # of the device, for an engine alone
 _SHARED = 0.9  # of the device, for engines side by side
@@ -105,7 +106,7 @@ def loaded_bytes(model: ModelFolder, dtype: str) -> int:
 def weight_item_bytes(dtype: str) -> int:
     """Of a weight in an engine that is started with `dtype`: vLLM's "auto" takes float32 down to 16 bits on a GPU."""
     name = _requested_dtype(dtype)
-    return _HALF_BYTES if name == "auto" else BY_NAME[name].item_bytes
+    return HALF_BYTES if name == "auto" else BY_NAME[name].item_bytes
 
 
 def _requested_dtype(dtype: str) -> str:

@@ -14,7 +14,7 @@ from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
 from harness.engine.devices import check_divides
-from harness.engine.memory_budget import fit_together
+from harness.engine.memory_budget import NOTHING_TIMED, fit_together
 from harness.engine.vllm_engine import check_libraries
 from harness.evaluation.similarity import check_packages
 from harness.models import registry
@@ -141,7 +141,7 @@ def _timed_together(run: RunContext, asked: Sequence[VariantState]) -> Sequence[
         if fit_together({state.name: state.folder for state in some}, run.config.tensor_parallel, run.config.dtype):
             break
     else:
-        say("the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel")
+        say(NOTHING_TIMED)
         return ()
     if len(some) < len(asked):
         names = " and ".join(state.name for state in some)

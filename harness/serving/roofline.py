@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 from harness.core.errors import UsageError
 from harness.core.types.pruning import ModelShape
-from harness.engine.memory_budget import BATCHED_TOKENS, kv_copies
+from harness.engine.memory_budget import BATCHED_TOKENS, HALF_BYTES, kv_copies
 
 _GIB = 1 << 30
-_HALF_BYTES = 2
 _SHARE = 0.92  # of the device that vLLM takes unless told otherwise (gpu_memory_utilization)
 _SEQUENCES = 256
 _CONTEXT_BYTES = _GIB  # CUDA's context, graphs and workspaces of a GPU, about
@@ -149,7 +148,7 @@ def roofline_speedup(old: Work, new: Work, device: Device) -> float | None:
 
 def engine_shape(shape: ModelShape) -> ModelShape:
     """As an engine on a GPU holds the model: vLLM's "auto" takes float32 down to 16 bits."""
-    return replace(shape, dtype_bytes=min(_HALF_BYTES, shape.dtype_bytes))
+    return replace(shape, dtype_bytes=min(HALF_BYTES, shape.dtype_bytes))
 
 
 def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:

@@ -17,7 +17,7 @@ from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.engine import weight_swap
 from harness.engine.devices import device_name
-from harness.engine.memory_budget import fit_together
+from harness.engine.memory_budget import NOTHING_TIMED, fit_together
 from harness.engine.vllm_engine import Engines
 from harness.pipeline.resolve import DENSE
 from harness.pipeline.run_context import RunContext, VariantState
@@ -46,8 +46,8 @@ def measure_speed(
         attempt: A context for what may fail for one arm alone.
     """
     arms = [replace(run.base, name=AGAIN), *arms] if arms else []
-    if not fit_together({DENSE: run.model, AGAIN: run.model}, run.config.tensor_parallel, run.config.dtype):
-        say("the device has no room for two engines, so nothing is timed; use more GPUs with --tensor-parallel")
+    if arms and not fit_together({DENSE: run.model, AGAIN: run.model}, run.config.tensor_parallel, run.config.dtype):
+        say(NOTHING_TIMED)
         arms = []
     exported = any(arm.plan and isinstance(arm.checkpoint, ModelFolder) for arm in arms)
     with _timer(run, exported) as timed:

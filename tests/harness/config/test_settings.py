@@ -133,8 +133,8 @@ def test_a_preset_gives_way_to_everything_else(tmp_path: Path) -> None:
 
 
 def test_every_preset_is_valid() -> None:
-    for name in presets():
-        load_config(None, {}, name)
+    found = {name: load_config(None, {}, name).preset for name in presets()}
+    assert found == {name: name for name in found} and {"quick", "laptop", "paper"} <= found.keys()
 
 
 def test_keys_that_are_merged_in_are_not_given_twice_and_odd_ones_are_told(tmp_path: Path) -> None:

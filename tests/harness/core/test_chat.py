@@ -90,7 +90,8 @@ def test_an_argument_that_the_template_does_not_use_is_refused(template: str) ->
 
 
 def test_transformers_own_statements_do_not_hide_an_argument() -> None:
-    opened("{%- generation %}{{ effort }}{% endgeneration -%}" + templates.PLAIN, effort="low")
+    _, found = opened("{%- generation %}{{ effort }}{% endgeneration -%}" + templates.PLAIN, effort="low")
+    assert found.template_args == {"effort": "low"}
 
 
 @pytest.mark.parametrize(

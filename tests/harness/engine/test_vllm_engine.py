@@ -67,7 +67,7 @@ def test_transformers_still_builds_a_model_that_vllm_served_with_its_classes(tmp
         EngineSettings(max_model_len=128, kv_cache_bytes=1 << 24, threads=1),
     ):
         pass
-    build_model("smollm3", tmp_path / "b")
+    assert open_model(build_model("smollm3", tmp_path / "b")).shape == open_model(tmp_path / "a").shape
 
 
 @pytest.mark.thorough

@@ -102,7 +102,8 @@ def test_half_a_surrogate_pair_in_a_text_is_read(tmp_path: Path) -> None:
     """As models write it where a character is cut."""
     (tmp_path / "texts.jsonl").write_text('{"text": "a \\ud83d"}\n')
     request = VocabularyRequest(512, (tmp_path / "texts.jsonl",))
-    trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
+    found = trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run=True)
+    assert found.vocabulary == (1088, 512)
 
 
 @pytest.mark.parametrize(
