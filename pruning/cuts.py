@@ -75,6 +75,10 @@ class Attention:
             to be hidden_size / num_attention_heads.
         refusal: Why KV groups cannot be removed; empty where they can.
         output_axis: Of the output projection's weight, along which its inputs lie.
+        heads_divide: Whether transformers' class refuses a hidden_size that is no multiple of num_attention_heads, also
+            where config.json has a head_dim (validate_architecture in its configuration_*.py).
+        rope_by_hidden: Whether transformers' class takes the length of RoPE's lists of factors from hidden_size /
+            num_attention_heads (validate_rope in configuration_phi3.py).
     """
 
     output: str = "self_attn.o_proj"
@@ -82,6 +86,8 @@ class Attention:
     as_llama: bool = False
     refusal: str = ""
     output_axis: int = 1
+    heads_divide: bool = False
+    rope_by_hidden: bool = False
 
 
 _OUTPUT = HeadCut("self_attn.o_proj.weight", ("q",), axis=1)
@@ -91,8 +97,9 @@ _SEPARATE = (
     _OUTPUT,
 )
 SEPARATE = Attention(cuts=_SEPARATE)
-AS_LLAMA = Attention(cuts=_SEPARATE, as_llama=True)
-FUSED_HEADS = Attention(cuts=(HeadCut("self_attn.qkv_proj.weight", ("q", "k", "k")), _OUTPUT))
+HEADS_DIVIDE = Attention(cuts=_SEPARATE, heads_divide=True)
+AS_LLAMA = Attention(cuts=_SEPARATE, as_llama=True, heads_divide=True)
+FUSED_HEADS = Attention(cuts=(HeadCut("self_attn.qkv_proj.weight", ("q", "k", "k")), _OUTPUT), rope_by_hidden=True)
 _NO_HEAD_DIM = "its head size is hidden_size / num_attention_heads, which config.json cannot say otherwise"
 NORM_OVER_HEADS = Attention(refusal="it normalises over all heads, so that each head depends on all others")
 GPT_NEOX_HEADS = Attention("attention.dense", refusal=_NO_HEAD_DIM)

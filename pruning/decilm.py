@@ -28,6 +28,7 @@ from pruning.model_card import AS_USUAL, BY_DECILM, BY_PLUGIN
 from pruning.pieces import structure_config
 from pruning.side_files import copy_own_files, copy_side_files, is_ours
 from pruning.structures import kept_layers
+from pruning.tokenizer_match import keep_tokenizer
 from pruning.vocabulary_files import with_vocabulary, write_vocabulary
 
 CONFIGURATION = "configuration_pruned.py"
@@ -174,7 +175,7 @@ def write_decilm(model: ModelFolder, out: Path) -> Path:
         out: The folder to write; a DeciLM folder that was written there before is replaced.
 
     Raises:
-        UsageError: The class cannot be this model, or `out` holds something else.
+        UsageError: The class cannot be this model, its tokenizer cannot be kept, or `out` holds something else.
     """
     layers = layers_of(model, model.widths)
     if reason := unsayable(model.config, model.shape, layers):
@@ -189,6 +190,7 @@ def write_decilm(model: ModelFolder, out: Path) -> Path:
         if (card := model.path / "README.md").is_file():
             shutil.copyfile(card, scratch / "README.md")
         _write_own_files(scratch, config)
+        keep_tokenizer(model, scratch, config, None)
     return out
 
 
@@ -204,7 +206,8 @@ def export_decilm(
         progress: Is called with 1 after every shard.
 
     Raises:
-        UsageError: The class cannot be this model, the plan is another model's, or `out` holds something else.
+        UsageError: The class cannot be this model, the plan is another model's, the tokenizer cannot be kept, or `out`
+            holds something else.
     """
     job = replace(job_of(model, plan, plan.path), decilm=True)
     if reason := plan_refusal(model, plan):
@@ -218,9 +221,10 @@ def export_decilm(
         copy_side_files(model, scratch)
         if plan.vocabulary is not None:
             write_vocabulary(model, plan.vocabulary, scratch)
-        write_weights(model, scratch, job, progress)
         write_own_files(model, scratch, plan, plan.path, config)
         _write_own_files(scratch, config)
+        keep_tokenizer(model, scratch, config, plan.vocabulary)  # before the weights, which take long
+        write_weights(model, scratch, job, progress)
     return out
 
 

@@ -30,6 +30,7 @@ from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
 from pruning.side_files import copy_side_files, is_ours
 from pruning.structures import check_home, check_structure, kept_widths
+from pruning.tokenizer_match import keep_tokenizer
 from pruning.vision_language import with_text_sizes
 from pruning.vocabulary_files import check_vocabulary, with_vocabulary, write_vocabulary
 
@@ -59,7 +60,7 @@ def export(
         The checkpoint, opened.
 
     Raises:
-        UsageError: the plan does not fit the model, or `out` holds what no export wrote.
+        UsageError: the plan does not fit the model, its tokenizer cannot be kept, or `out` holds what no export wrote.
         UnsupportedModelError: the weights are damaged.
         StorageError: the disk is full.
     """
@@ -68,8 +69,9 @@ def export(
         copy_side_files(model, scratch)
         if plan.vocabulary is not None:
             write_vocabulary(model, plan.vocabulary, scratch)
-        write_weights(model, scratch, job, progress)
         write_own_files(model, scratch, plan, plan_file, config)
+        keep_tokenizer(model, scratch, config, plan.vocabulary)  # before the weights, which take long
+        write_weights(model, scratch, job, progress)
     return open_model(out)
 
 

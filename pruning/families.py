@@ -121,11 +121,12 @@ def _heads(key_value: int, size: int) -> Mapping[str, int]:
     return {"num_key_value_heads": key_value, "head_dim": size}
 
 
-def _kv(heads: int) -> Mapping[str, int]:
-    return {"num_key_value_heads": heads}
+def _kv(heads: int, **others: int) -> Mapping[str, int]:
+    return {"num_key_value_heads": heads, **others}
 
 
 _PHI3: Mapping[str, Any] = {"tensors": tensors.PHI3, "attention": cut_rows.FUSED_HEADS}
+_QWEN2: Mapping[str, Any] = {"tensors": tensors.QWEN2, "defaults": _kv(32, max_position_embeddings=32_768)}
 _GEMMA: Mapping[str, Any] = {"defaults": _heads(4, 256), "tied": True, "by_layer": ("layer_types",)}
 _GPT2_KEYS = {
     "hidden_size": "n_embd",
@@ -138,12 +139,12 @@ _TOWER_LAYERS = "model.language_model.layers"
 _OWN: Mapping[str, Family] = {
     family.model_type: family
     for family in (
-        Family("llama", "LlamaForCausalLM"),
-        Family("qwen2", "Qwen2ForCausalLM", tensors=tensors.QWEN2, defaults=_kv(32), attention=cut_rows.AS_LLAMA),
+        Family("llama", "LlamaForCausalLM", attention=cut_rows.HEADS_DIVIDE),
+        Family("qwen2", "Qwen2ForCausalLM", **_QWEN2, attention=cut_rows.AS_LLAMA),
         Family("qwen3", "Qwen3ForCausalLM", tensors=tensors.QWEN3, defaults=_heads(32, 128)),
         Family("mistral", "MistralForCausalLM", tensors=tensors.MISTRAL, defaults=_kv(8)),
-        Family("gemma2", "Gemma2ForCausalLM", tensors=tensors.GEMMA2, **_GEMMA),
-        Family("gemma3_text", "Gemma3ForCausalLM", tensors=tensors.GEMMA3, **_GEMMA),
+        Family("gemma2", "Gemma2ForCausalLM", tensors=tensors.GEMMA2, **_GEMMA, attention=cut_rows.HEADS_DIVIDE),
+        Family("gemma3_text", "Gemma3ForCausalLM", tensors=tensors.GEMMA3, **_GEMMA, attention=cut_rows.HEADS_DIVIDE),
         Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=cut_rows.FUSED_FFN, **_PHI3),
         Family("olmo2", "Olmo2ForCausalLM", tensors=tensors.OLMO2, attention=cut_rows.NORM_OVER_HEADS),
         Family("granite", "GraniteForCausalLM"),
@@ -210,10 +211,7 @@ _OWN: Mapping[str, Family] = {
     )
 }
 FAMILIES: Mapping[str, Family] = Installed(
-    _OWN,
-    "harness.families",
-    "family",
-    lambda name, found: isinstance(found, Family) and found.model_type == name,
+    _OWN, "harness.families", "family", lambda name, found: isinstance(found, Family) and found.model_type == name
 )
 _TOWERS = tuple(name for name, family in _OWN.items() if family.tower)
 _TEXT_MODELS = {name: family.architecture for name, family in _OWN.items() if not family.tower}

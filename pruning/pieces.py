@@ -20,6 +20,10 @@ from pruning.vocabulary_files import has_vocabulary_rows
 _OF_ATTENTION, _OF_FFN = ("self_attn.", "input_layernorm."), ("mlp.", "post_attention_layernorm.")
 _LLAMA_CLASS = "LlamaForCausalLM"
 _LLAMA = {"model_type": "llama", "architectures": [_LLAMA_CLASS], "attention_bias": True}
+_LEFT_OUT = {
+    "bos_token_id": None,
+    "eos_token_id": None,
+}  # of Qwen2's config.json, where Llama's class would say 1 and 2
 _NOT_OF_LLAMA = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
 
 
@@ -168,5 +172,6 @@ def structure_config(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
             "head_dim": job.shape.head_dim,
         }
     if job.as_llama:
-        found = {key: value for key, value in found.items() if key not in _NOT_OF_LLAMA} | _LLAMA
+        defaults = {**_LEFT_OUT, "max_position_embeddings": job.shape.max_position_embeddings}
+        found = defaults | {key: value for key, value in found.items() if key not in _NOT_OF_LLAMA} | _LLAMA
     return found

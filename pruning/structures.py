@@ -16,10 +16,12 @@ from harness.core.errors import UsageError
 from harness.core.labels import STRUCTURE_NOUNS
 from harness.core.types.arrays import IndexArray
 from harness.core.types.pruning import ModelShape, PruningPlan, StructureName
-from pruning.families import FAMILIES, Family
+from pruning.families import FAMILIES, Family, shape_of
 
 Block = Literal["ffn", "attention"]
 LAYER_LISTS = ("layer_types", "no_rope_layers")  # of config.json, an item for each layer
+_BY_NUMBER = ("use_sliding_window", "scale_attn_by_inverse_layer_idx")  # what a layer does then goes by its number
+_ROPE_LISTS = ("short_factor", "long_factor")  # of rope_parameters
 _OF_MANY = ("smd", "dprime", "contrast", "auroc", "ratio-abs", "ratio-rms", "contrib", "rms", "weight")
 
 
@@ -192,15 +194,67 @@ def home_refusal(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -
     heads = {count for layer, count in enumerate(plan.kv_heads) if layer not in layers}
     if {*plan.skip_attention, *plan.skip_ffn} != layers:
         refusal = "can leave out whole layers, not an attention or FFN block alone"
-    elif layers and (found := layer_refusal(family, config, len(plan.keep))):
+    elif found := _refusal_of_config(family, config, len(plan.keep) if layers else 0, bool(heads)):
         return found
-    elif plan.kv_keep and family.attention.as_llama and config.get("use_sliding_window"):
-        refusal = "with use_sliding_window cannot have fewer heads: vLLM's own class takes no head_dim"
     elif len(heads) > 1:
         refusal = "has one number of KV heads for all layers"
     else:
+        return groups_left_refusal(shape_of(config), min(heads)) if heads else None
+    return f"a config.json of {family.model_type} {refusal}"
+
+
+def _refusal_of_config(family: Family, config: Mapping[str, Any], layers: int, groups: bool) -> str | None:
+    """What `layer_refusal` (layers: how many there are, 0 where none goes) or `group_refusal` says."""
+    found = layer_refusal(family, config, layers) if layers else None
+    return found or (group_refusal(family, config) if groups else None)
+
+
+def check_groups_go(family: Family, config: Mapping[str, Any]) -> None:
+    """Raises UsageError where `group_refusal` has a reason."""
+    if refusal := group_refusal(family, config):
+        raise UsageError(f"{refusal}; prune neurons (--structure neuron) or another model")
+
+
+def group_refusal(family: Family, config: Mapping[str, Any]) -> str | None:
+    """Why no plain folder of a model can have fewer KV groups, None where one can.
+
+    Args:
+        family: Its family.
+        config: config.json.
+    """
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    lists = [key for key in _ROPE_LISTS if isinstance(rope, dict) and key in rope]
+    if family.attention.rope_by_hidden and lists:
+        refusal = f"with {lists[0]} in its rope_parameters cannot have fewer heads: transformers' class takes the"
+        refusal += " length of that list from hidden_size / num_attention_heads"
+    elif family.attention.as_llama and config.get("use_sliding_window"):
+        refusal = "with use_sliding_window cannot have fewer heads: vLLM's own class takes no head_dim"
+    else:
         return None
     return f"a config.json of {family.model_type} {refusal}"
+
+
+def check_groups_left(shape: ModelShape, left: int) -> None:
+    """Raises UsageError, with the numbers of KV groups that a plain folder can have, where `left` is none of them."""
+    if refusal := groups_left_refusal(shape, left):
+        possible = [n for n in range(1, shape.num_key_value_heads) if not groups_left_refusal(shape, n)]
+        fits = " or ".join(map(str, possible)) or "all"
+        raise UsageError(
+            f"{refusal}; choose --ratio so that {fits} of {shape.num_key_value_heads} KV groups stay, or (llama and "
+            f"qwen2 alone) use {_BY_EXPORT}"
+        )
+
+
+def groups_left_refusal(shape: ModelShape, left: int) -> str | None:
+    """Why no config.json can say that every layer has `left` KV groups, None where one can."""
+    heads = left * shape.query_heads_per_group
+    divides = left == shape.num_key_value_heads or shape.hidden_size % heads == 0
+    if divides or not FAMILIES[shape.model_type].attention.heads_divide:
+        return None
+    return (
+        f"a config.json of {shape.model_type} cannot have {left} KV groups: transformers' class wants hidden_size "
+        f"{shape.hidden_size} to be a multiple of the {heads} query heads that read them"
+    )
 
 
 def check_layers_go(family: Family, config: Mapping[str, Any], layers: int) -> None:
@@ -220,8 +274,8 @@ def layer_refusal(family: Family, config: Mapping[str, Any], layers: int) -> str
         refusal = f"without {missing[0]} tells layers apart by their number, which removing a layer changes"
     elif odd := [key for key in LAYER_LISTS if not _has_item_each(config.get(key), layers)]:
         refusal = f"whose {odd[0]} has not one item for each layer tells no layer apart; get the model again"
-    elif config.get("use_sliding_window"):
-        refusal = "with use_sliding_window tells layers apart by their number, which removing a layer changes"
+    elif by_number := [key for key in _BY_NUMBER if config.get(key)]:
+        refusal = f"with {by_number[0]} tells layers apart by their number, which removing a layer changes"
     else:
         return None
     return f"a config.json of {family.model_type} {refusal}"

@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.core.bounded_read import read_json_object
 from harness.core.errors import UnsupportedModelError, UsageError, first_line
 from harness.core.types.arrays import IndexArray
 from pruning.checkpoint import ModelFolder
 from pruning.families import Family
+from pruning.tokenizer_match import load_plainly
 from pruning.vocabulary import always_kept, check_byte_level, renumbering, token_ids, trimmed
 
 TOKENIZER, _SETTINGS, _GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
@@ -54,14 +58,25 @@ def read_tokenizer(model: ModelFolder) -> dict[str, Any]:
 
 
 def required_rows(model: ModelFolder, tokenizer: Mapping[str, Any]) -> set[int]:
-    """Rows of the embedding that stay whatever the texts are: bytes, added tokens, and those that the model's settings
-    name by id or by text.
+    """Rows of the embedding that stay whatever the texts are: bytes, added tokens, those that the model's settings name
+    by id or by text, and those of tokens that the tokenizer's class adds, such as the unknown one of Qwen2's.
     """
     settings, special, generation = (_object(model.path / name) for name in (_SETTINGS, _SPECIAL, _GENERATION))
     ids = token_ids(tokenizer)
     known = {ids[text] for found in (settings, special) for text in _texts_in(found) if text in ids}
     rows = {number for found in (model.config, generation) for number in _ids_in(found)} | _decoded(settings).keys()
+    rows |= _of_class(model.path, ids)
     return always_kept(tokenizer) | known | {number for number in rows if 0 <= number < model.shape.vocab_size}
+
+
+def _of_class(folder: Path, ids: Mapping[str, int]) -> set[int]:
+    """Numbers of the tokens that no file of a tokenizer has and that transformers adds to it.
+
+    They come after all others, before and after trimming, so that the row that stays is the one of the new number;
+    where it is not, as rows without a token lie between, `keep_tokenizer` refuses the folder.
+    """
+    tokenizer = load_plainly(folder)
+    return set() if tokenizer is None else {n for token, n in tokenizer.get_vocab().items() if token not in ids}
 
 
 def has_vocabulary_rows(family: Family, name: str) -> bool:
@@ -88,7 +103,23 @@ def check_vocabulary(model: ModelFolder, keep: IndexArray, size: int | None) -> 
     tokenizer = read_tokenizer(model)
     _check_readable(trimmed(tokenizer, keep))
     if missing := required_rows(model, tokenizer) - renumbering(keep).keys():
-        raise UsageError(f"the plan leaves out token {min(missing)}, which {model.path} names in its settings")
+        raise UsageError(f"the plan leaves out token {min(missing)}, which {model.path} names in its settings or adds")
+
+
+def rows_in(part: ModelFolder, whole: ModelFolder) -> NDArray[np.int64] | None:
+    """The row of `whole` with the same token as each row of a model whose vocabulary was trimmed, -1 for a row that is
+    no token; None where both have as many rows.
+
+    Raises UsageError where a tokenizer.json is missing or damaged, and UnsupportedModelError where one has no such
+    vocabulary.
+    """
+    if part.shape.vocab_size == whole.shape.vocab_size:
+        return None
+    place = token_ids(read_tokenizer(whole))
+    found = np.full(part.shape.vocab_size, -1, dtype=np.int64)
+    for token, number in token_ids(read_tokenizer(part)).items():
+        found[number] = place.get(token, -1)
+    return found
 
 
 def write_vocabulary(model: ModelFolder, keep: IndexArray, out: Path) -> None:

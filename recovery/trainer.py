@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,25 @@ class Job:
         return self.folder / "trainer"
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The dense model to distil from.
+
+    Attributes:
+        rows: Its token id of each row of the student's vocabulary, a LongTensor, -1 for a row that is no token; None
+            where both have the same vocabulary.
+    """
+
+    model: Any
+    rows: Any = None
+
+
 def train(
-    job: Job, model: Any, tokenizer: Any, teacher: Any = None, advance: Callable[[int], None] = lambda _: None
+    job: Job,
+    model: Any,
+    tokenizer: Any,
+    teacher: Teacher | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Path:
     """Trains `model` to the recipe's last step and returns the folder of its final state (adapter or all weights).
 
@@ -163,7 +180,7 @@ def _adapter(recipe: Recipe) -> Any:
     return LoraConfig(**lora_settings(recipe), task_type="CAUSAL_LM") if recipe.tuning == "lora" else None
 
 
-def _trainer_class(teacher: Any, distill: float) -> Any:
+def _trainer_class(teacher: Teacher | None, distill: float) -> Any:
     """SFTTrainer, with our loss on a CPU, where its tiled loss takes two thirds of a step, and with a teacher."""
     from trl import SFTTrainer
 
@@ -181,14 +198,16 @@ def _trainer_class(teacher: Any, distill: float) -> Any:
     return Trainer
 
 
-def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: Any = None) -> Any:
+def answer_loss(model: Any, teacher: Teacher | None, inputs: Any, distill: float, items: Any = None) -> Any:
     """Mean over the answer's tokens of (1 - distill) * cross entropy + distill * KL(teacher, model), in nats.
+
+    The divergence is of the distributions over the tokens that both have.
 
     Args:
         items: Tokens to average over; those of `inputs` if None.
     """
     import torch
-    from torch.nn.functional import cross_entropy, kl_div, log_softmax
+    from torch.nn.functional import cross_entropy
 
     inputs = dict(inputs)
     labels = inputs.pop("labels")[:, 1:]
@@ -197,11 +216,23 @@ def answer_loss(model: Any, teacher: Any, inputs: Any, distill: float, items: An
         logits = model(**inputs, use_cache=False).logits[0].float()
     loss = cross_entropy(logits, labels[labels != -100], reduction="sum")
     if teacher is not None:
-        with torch.no_grad(), _head_only_at(teacher, asked):
-            aims = log_softmax(teacher(**inputs, use_cache=False).logits[0].float(), -1)
-        difference = kl_div(log_softmax(logits, -1), aims, reduction="sum", log_target=True)
-        loss = (1 - distill) * loss + distill * difference
+        loss = (1 - distill) * loss + distill * _divergence(logits, teacher, inputs, asked)
     return loss / torch.as_tensor(asked.sum() if items is None else items).clamp(min=1)
+
+
+def _divergence(logits: Any, teacher: Teacher, inputs: Mapping[str, Any], asked: Any) -> Any:
+    """Sum over the answer's tokens of KL(teacher, model). logits: the model's, [positions, vocabulary]."""
+    import torch
+    from torch.nn.functional import kl_div, log_softmax
+
+    if teacher.rows is not None:
+        inputs = {**inputs, "input_ids": teacher.rows[inputs["input_ids"]].clamp(min=0)}  # padding may be no token
+    with torch.no_grad(), _head_only_at(teacher.model, asked):
+        aims = teacher.model(**inputs, use_cache=False).logits[0].float()
+    if teacher.rows is not None:
+        shared = teacher.rows >= 0
+        logits, aims = logits[:, shared], aims[:, teacher.rows[shared]]
+    return kl_div(log_softmax(logits, -1), log_softmax(aims, -1), reduction="sum", log_target=True)
 
 
 @contextmanager

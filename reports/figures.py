@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.labels import STRUCTURE_NOUNS
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, is_mean_score
 
 # of a difference; points otherwise
 _UNITS = {**dict.fromkeys(LIKELIHOOD_METRICS, ""), "bits_per_byte": " bits per byte"}
@@ -44,6 +44,27 @@ def measured(metric: str, value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,.3f}" if metric in LIKELIHOOD_METRICS or not 0 <= value <= 1 else percent(value)
+
+
+def has_right_answers(metric: str) -> bool:
+    """Whether items are right or wrong, so that a loss of right answers can be judged."""
+    return metric not in LIKELIHOOD_METRICS and not is_mean_score(metric)
+
+
+def not_judged(run: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    """A sentence on every off-target task without right answers: its value relative to dense. Empty without such."""
+    found = [
+        f"{task} {_relative(e['metric'], e['value'], dense['value'])}, not judged"
+        for task, dense in run["variants"][0]["eval"].items()
+        if task != run["task"] and not has_right_answers(dense["metric"]) and (e := variant["eval"].get(task))
+    ]
+    return f" Without right answers: {'; '.join(found)}." if found else ""
+
+
+def _relative(metric: str, value: float, dense: float) -> str:
+    return (
+        f"{value / dense:.2f} times dense" if dense else f"{measured(metric, value)}, dense {measured(metric, dense)}"
+    )
 
 
 def changed(metric: str, value: float) -> str:

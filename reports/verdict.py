@@ -15,13 +15,23 @@ from harness.core.labels import RECONSTRUCTED, arm_label
 from harness.core.run_file import command_of
 from harness.core.run_plans import checkpoint_name, plan_name
 from harness.core.statistics import is_able
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
-from reports.figures import interval, measured, mebibytes, percent, removed_text, seconds_text, unit
+from reports.figures import (
+    has_right_answers,
+    interval,
+    measured,
+    mebibytes,
+    not_judged,
+    percent,
+    removed_text,
+    seconds_text,
+    unit,
+)
 from reports.sections.claims import sweep_sentences
 from reports.sections.dissociation import dissociation_sentences
-from reports.sections.goal import chosen_candidate, goal_lead
+from reports.sections.goal import chosen_candidate, goal_lead, unlimited_tasks
 from reports.sections.recovery import recovery_sentences
 from reports.sections.serving import (
+    is_beyond_one,
     is_noisy,
     is_shown,
     own_noise,
@@ -30,12 +40,15 @@ from reports.sections.serving import (
     speeds_of,
 )
 
+_UNCOMPARED = "not compared with dense against itself"
+
 
 @dataclass(frozen=True)
 class Choice:
     """The variant that the verdict is about, and whether it was shown to lose less than `margin` (None: no margin was
-    declared). `everywhere`: on every task that the dense model can do. `farther`: the arm and the ratio that go farther
-    on the target alone. `sole`: no other task was measured that dense can do.
+    declared). `everywhere`: on every task with right answers that the dense model can do. `farther`: the arm and the
+    ratio that go farther on the target alone. `sole`: no other task was measured that can be judged. `exploratory`:
+    other arms, how far each goes beyond this one, and on what.
     """
 
     variant: Mapping[str, Any]
@@ -44,13 +57,14 @@ class Choice:
     everywhere: bool = False
     farther: tuple[str, float] | None = None
     sole: bool = False
+    exploratory: tuple[tuple[str, float, str], ...] = ()
 
 
 def choice(run: Mapping[str, Any]) -> Choice | None:
     """The recommended variant; None where nothing was pruned from a dense model.
 
-    With a goal: what meets it, or what comes nearest. In a sweep: the largest ratio shown to lose less than the margin
-    on every task, else on the target alone, or else the smallest ratio.
+    With a goal: what meets it, or what comes nearest. In a sweep: of `fixed_arm`, the largest ratio shown to lose less
+    than the margin on every task, else on the target alone, or else the smallest ratio.
     """
     by_name = {v["name"]: v for v in run["variants"]}
     if run.get("dissociation"):
@@ -75,19 +89,44 @@ def _of_sweep(run: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) 
     )
     if not points or not reach:
         return None
-    margin, target, safe = (
-        run["sweep"]["thresholds"][0]["margin"],
-        _farthest(points, reach),
-        _farthest(points, everywhere),
-    )
+    arm = fixed_arm(points, by_name)
+    own = [p for p in points if p["arm"] == arm]
+    margin, target, safe = run["sweep"]["thresholds"][0]["margin"], _farthest(own, reach), _farthest(own, everywhere)
+    beyond = (*_beyond(points, arm, everywhere, "every task"), *_beyond(points, arm, reach, "the target"))
     if target is None:
-        smallest = min(points, key=lambda p: (p["ratio_neurons"], -p["value"]))
-        return Choice(by_name[smallest["variants"][0]], margin, False)
+        smallest = min(own, key=lambda p: float(p["ratio_neurons"]))
+        return Choice(by_name[smallest["variants"][0]], margin, False, exploratory=beyond)
     if safe is None:
         others = (e for task, e in run["variants"][0]["eval"].items() if task != run["task"])
-        return Choice(by_name[target["variants"][0]], margin, sole=all(map(is_floor, others)))
+        sole = all(is_floor(e) or not has_right_answers(e["metric"]) for e in others)
+        return Choice(by_name[target["variants"][0]], margin, sole=sole, exploratory=beyond)
     farther = (target["arm"], target["ratio_neurons"]) if target["ratio_neurons"] > safe["ratio_neurons"] else None
-    return Choice(by_name[safe["variants"][0]], margin, everywhere=True, farther=farther)
+    return Choice(by_name[safe["variants"][0]], margin, everywhere=True, farther=farther, exploratory=beyond)
+
+
+def fixed_arm(points: Sequence[Mapping[str, Any]], by_name: Mapping[str, Mapping[str, Any]]) -> str:
+    """The one arm that can be recommended, known before any result: `best`, else the first selective one. Each arm is
+    tested at 5 %, so that the best of several would be wrong more often than that.
+    """
+
+    def rank(arm: str) -> tuple[bool, bool, bool]:
+        parts, first = arm.split("-"), next(p for p in points if p["arm"] == arm)
+        best = "best" in parts
+        return by_name[first["variants"][0]]["method"] != "selective", not best, best and RECONSTRUCTED in parts
+
+    return str(min(dict.fromkeys(p["arm"] for p in points), key=rank))
+
+
+def _beyond(
+    points: Sequence[Mapping[str, Any]], arm: str, reach: Mapping[str, float], where: str
+) -> Iterator[tuple[str, float, str]]:
+    """The other arms that hold up to a larger ratio, which is no more than a reason to look again."""
+    held = {
+        name: found["ratio_neurons"]
+        for name in dict.fromkeys(p["arm"] for p in points)
+        if (found := _farthest([p for p in points if p["arm"] == name], reach))
+    }
+    return ((name, ratio, where) for name, ratio in held.items() if ratio > held.get(arm, 0.0))
 
 
 def _farthest(points: Sequence[Mapping[str, Any]], reach: Mapping[str, float]) -> Mapping[str, Any] | None:
@@ -134,27 +173,39 @@ def _how_far(run: Mapping[str, Any], chosen: Choice) -> list[str]:
     removed = f"{removed_text(v)} ({percent(v['ratio_parameters'])} of all parameters) by {_name(v)}"
     change, faster = _target_change(run, v), _faster(run, v)
     if run.get("goal"):
-        return [goal_lead(run["goal"]), f"Removing {removed} changes {change}.{faster}"]
+        return [goal_lead(run["goal"]) + unlimited_tasks(run), f"Removing {removed} changes {change}.{faster}"]
     if chosen.margin is None:
         return [f"Removing {removed} changes {change}.{faster}"]
-    margin = f"{100 * chosen.margin:g} points"
+    margin, rest = f"{100 * chosen.margin:g} points", _exploratory(v, chosen)
     if not chosen.shown:
         return [
-            f"No ratio tried is shown to lose less than {margin}. The smallest, removing {removed}, "
-            f"changes {change}.{faster}"
+            f"No ratio tried of {_name(v)} is shown to lose less than {margin}. The smallest, removing {removed}, "
+            f"changes {change}.{faster}",
+            *rest,
         ]
+    unjudged = not_judged(run, v)
     if not chosen.everywhere:
         lead = "Safe on the target, the only task to be judged" if chosen.sole else "Target only"
         doubt = "" if chosen.sole else ", not shown for the other tasks"
         return [
-            f"{lead}: {removed}, shown to lose less than {margin} on {run['task']}{doubt}. It changes {change}.{faster}"
+            f"{lead}: {removed}, shown to lose less than {margin} on {run['task']}{doubt}.{unjudged} It changes "
+            f"{change}.{faster}",
+            *rest,
         ]
     elsewhere = run["sweep"]["thresholds"][0].get("off_target_margin") or chosen.margin
     others_too = (
-        "on every task" if elsewhere == chosen.margin else f"and {100 * elsewhere:g} points on every other task"
+        "on every task with right answers"
+        if elsewhere == chosen.margin
+        else f"and {100 * elsewhere:g} points on every other task with right answers"
     )
-    said = f"Safe everywhere: {removed}, shown to lose less than {margin} {others_too} that dense can do."
-    return [f"{said} It changes {change}.{faster}", *_farther(run, chosen)]
+    said = f"Safe everywhere: {removed}, shown to lose less than {margin} {others_too} that dense can do.{unjudged}"
+    return [f"{said} It changes {change}.{faster}", *_farther(run, chosen), *rest]
+
+
+def _exploratory(v: Mapping[str, Any], chosen: Choice) -> list[str]:
+    """The arms that go farther than the one that was fixed before looking."""
+    found = [f"{arm} goes to {percent(ratio)} on {where}, exploratory" for arm, ratio, where in chosen.exploratory]
+    return [f"Only {_name(v)} was to be recommended, as was fixed before looking: {'; '.join(found)}."] if found else []
 
 
 def _target_change(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
@@ -181,11 +232,15 @@ def _farther(run: Mapping[str, Any], chosen: Choice) -> list[str]:
 def _faster(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
     """Whether a gain of speed is shown, for the headline; nothing where it was not measured."""
     known = speeds_of(run, v)
-    shown = [f"{r['concurrency']}" for r in known if is_shown(run, r) and r["ratio"] > 1 and not is_noisy(run, r)]
+    steady = [r for r in known if r["ratio"] > 1 and not is_noisy(run, r)]
+    shown = [f"{r['concurrency']}" for r in steady if is_shown(run, r)]
+    alone = [f"{_times(r)} at concurrency {r['concurrency']}" for r in steady if _is_uncompared(run, r)]
     if not known:
         return ""
     noisy = ": the timing was noisy" if any(is_noisy(run, r) for r in known) else ""
-    return f" Faster at concurrency {', '.join(shown)}." if shown else f" A gain of speed is not shown{noisy}."
+    if shown or not alone:
+        return f" Faster at concurrency {', '.join(shown)}." if shown else f" A gain of speed is not shown{noisy}."
+    return f" Output tokens per second {', '.join(alone)}, {_UNCOMPARED}."
 
 
 def _result(comparison: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -211,7 +266,7 @@ def _elsewhere(run: Mapping[str, Any], v: Mapping[str, Any]) -> list[str]:
 
 def is_floor(dense: Mapping[str, Any]) -> bool:
     """Whether the dense model does a task so badly that pruning has nothing to lose there."""
-    judged = dense["metric"] not in LIKELIHOOD_METRICS and 0 <= dense["value"] <= 1
+    judged = has_right_answers(dense["metric"]) and 0 <= dense["value"] <= 1
     return judged and not is_able(round(dense["value"] * dense["n"]), dense["n"])
 
 
@@ -239,8 +294,7 @@ def _per_right(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
     if then is None or now is None:
         return ""
     tokens = f"; tokens for each right answer {then[0]:.1f} before and {now[0]:.1f} after"
-    known = speeds_of(run, v)
-    if then[1] is None or now[1] is None or not is_shown(run, known[-1]) or is_noisy(run, known[-1]):
+    if then[1] is None or now[1] is None:
         return tokens
     return f"{tokens}, time {seconds_text(then[1])} and {seconds_text(now[1])}"
 
@@ -251,17 +305,25 @@ def _speeds(run: Mapping[str, Any], v: Mapping[str, Any]) -> Iterator[str]:
         if r["ci_low"] is None:
             yield f"{r['ratio']:.2f} times dense {at}, one pair of passes"
             continue
-        times = f"{r['ratio']:.2f} times dense ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
         doubts = ["noisy"] * is_noisy(run, r) + _undecided(run, r)
-        yield f"{' and '.join(doubts)}{', ' if doubts else ''}{times} {at}"
+        yield f"{' and '.join(doubts)}{', ' if doubts else ''}{_times(r)} {at}"
+
+
+def _times(r: Mapping[str, Any]) -> str:
+    return f"{r['ratio']:.2f} times dense ({r['ci_low']:.2f} to {r['ci_high']:.2f})"
+
+
+def _is_uncompared(run: Mapping[str, Any], r: Mapping[str, Any]) -> bool:
+    return is_beyond_one(r) and own_noise(run, r) is None
 
 
 def _undecided(run: Mapping[str, Any], r: Mapping[str, Any]) -> list[str]:
     if is_shown(run, r):
         return []
-    low, high = own_noise(run, r)
-    within = not r["ci_low"] <= 1 <= r["ci_high"]  # not 1, and yet no more than by chance
-    return [f"not beyond dense against itself ({low:.2f} to {high:.2f})" if within else "not decided"]
+    if not is_beyond_one(r):
+        return ["not decided"]
+    noise = own_noise(run, r)  # with it, 1 is left out and yet no more than by chance
+    return [f"not beyond dense against itself ({noise[0]:.2f} to {noise[1]:.2f})" if noise else _UNCOMPARED]
 
 
 def _changes(run: Mapping[str, Any], v: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
+from harness.core.errors import UsageError
 from tasks.grading import Document
 
 Shots = tuple[tuple[str, str], ...]
 _SEED = 1234  # of the draw of worked examples in lm-eval's simple_evaluate
+_WORD = re.compile(r"[^\W\d][\w-]*")  # of a template without braces
 _ROLLING = "loglikelihood_rolling"  # scores a text, and asks nothing
 
 
@@ -29,12 +31,12 @@ def item_text(task: Any, doc: Document, form: Any = None) -> str:
     prompt, target = pair(task, doc, form)
     if task.OUTPUT_TYPE == "generate_until":
         return prompt
-    return " ".join([prompt, *map(str, _choices(task, doc, form) or [target])])
+    return " ".join([prompt, *map(str, choices_of(task, doc, form) or [target])])
 
 
 def pair(task: Any, doc: Document, form: Any = None) -> tuple[str, str]:
     """The bare prompt and the right answer, by the task's doc_to_text and doc_to_target; arguments as `item_text`."""
-    choices = _choices(task, doc, form)
+    choices = choices_of(task, doc, form)
     prompt = task.doc_to_text(doc, form and form.doc_to_text)
     target = task.doc_to_target(doc, form and form.doc_to_target)
     target = target[0] if isinstance(target, list) and target else target
@@ -43,9 +45,34 @@ def pair(task: Any, doc: Document, form: Any = None) -> tuple[str, str]:
     )
 
 
-def _choices(task: Any, doc: Document, form: Any) -> list[str] | None:
+def choices_of(task: Any, doc: Document, form: Any = None) -> list[str] | None:
+    """What an item can be answered with, None where that is any text; arguments as `item_text`."""
     how = (form or task.config).doc_to_choice
     return None if how is None else task.doc_to_choice(doc, how)
+
+
+def check_columns(task: Any, name: str) -> None:
+    """Checks that a template of one word names a column: lm-eval takes another word as the text of every item.
+
+    Args:
+        task: lm-eval's own.
+        name: Of the task.
+
+    Raises:
+        UsageError: It names none, and is no choice that an item can be answered with.
+    """
+    columns = getattr(task, "features", ())
+    if not columns or task.prompt is not None:  # a Python class, or a prompt of promptsource
+        return
+    for template in ("doc_to_text", "doc_to_target"):
+        word = getattr(task.config, template)
+        if not isinstance(word, str) or not _WORD.fullmatch(word) or word in columns:
+            continue
+        if template == "doc_to_text" or word not in (choices_of(task, task.eval_docs[0]) or ()):
+            raise UsageError(
+                f"{name}: {template} {word!r} is no column of its items ({', '.join(columns)}); name one of them, or "
+                f"write {{{{{word!r}}}}} where the word itself is meant"
+            )
 
 
 def shot_count(task: Any) -> int:

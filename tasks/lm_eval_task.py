@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from tasks.data import general_prompts
 from tasks.failures import GradedAnswer
 from tasks.grading import Document
 from tasks.lm_eval_files import check_files, content_hash, manager_of, own_files
-from tasks.lm_eval_prompts import item_text, pair, shot_count, words, worked_examples
+from tasks.lm_eval_metric import chosen_metric, is_right_or_wrong, value_of
+from tasks.lm_eval_prompts import check_columns, item_text, pair, shot_count, words, worked_examples
 from tasks.splits import sample
 from tasks.task import Distractors, Task, TrainingItems
 
@@ -33,7 +35,7 @@ _LONGEST_ANSWER = 256  # tokens, where a task does not say
 _MOST_TOKENS = 1 << 24
 _LONGEST_PROMPT = 3072  # tokens; few-shot prompts are long
 _INVALID = "[invalid]"  # what lm-eval's filters give where they find no answer
-_LIKELIHOOD_AGGREGATIONS = ("perplexity", "weighted_perplexity", "bits_per_byte")
+_TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def lm_eval_task(
     wanted: tuple[str, str | None] | None = None,
     chat: bool = True,
     distractors: Distractors = general_prompts,
+    scored: bool = True,
 ) -> Task:
     """A task of lm-eval, with its data loaded.
 
@@ -97,24 +100,26 @@ def lm_eval_task(
         wanted: The metric that counts, and its filter or None; None: the first of the YAML file.
         chat: Whether the model has a chat template.
         distractors: As for `Task`.
+        scored: Whether a model is scored for it; else it may have no other items than those that it evaluates.
 
     Raises:
-        UsageError: It is a group, its data cannot be loaded, it would run code, its metric is not one of single items
-            or fails, or there is nothing to score a model with.
+        UsageError: It is a group, its data cannot be loaded, it would run code, a template names no column, its metric
+            is not one of single items or fails, or there is nothing to score a model with.
     """
     if Path(name).name != name or len(name.encode()) > _LONGEST_NAME:
         raise UsageError(f"{name[:80]!r} cannot name a file of results; give the task another name in {file}")
     plain = Source(name, file.parent, content_hash(file))
     task = _load(plain)
-    metric, reading = _metric(task, name, wanted)
+    check_columns(task, name)
+    metric, reading = chosen_metric(task, name, wanted)
     source = Source(name, plain.folder, plain.files, metric, reading, chat)
-    known = _readable(source)
+    known = _readable(source, scored)
     generates = task.OUTPUT_TYPE == "generate_until"
     return Task(
         name=name,
         summary="a task of lm-eval",
         kind="general",
-        metric=f"{MEAN}{metric}" if generates and not _is_right_or_wrong(source, known.documents[0]) else metric,
+        metric=_figure(source, known.documents[0] if known else dict(task.eval_docs[0])),
         folder=source.folder,
         max_new_tokens=_answer_tokens(task) if generates else _LONGEST_ANSWER,
         prompt_tokens=_LONGEST_PROMPT,
@@ -123,12 +128,10 @@ def lm_eval_task(
         calibration=partial(_calibration, source),
         distractors=distractors,
         grade=partial(_grade, source) if generates else None,
-        training=TrainingItems(
-            documents=partial(_training, source), example=partial(_example, source), items=len(known.documents)
-        ),
+        training=_training_items(source, known),
         question=partial(_text, source),
         filter=reading,
-        content=digest([source.files, metric, reading, _hash(task.eval_docs), _hash(known.documents)]),
+        content=digest([source.files, metric, reading, _hash(task.eval_docs), _hash(known.documents if known else ())]),
     )
 
 
@@ -140,15 +143,21 @@ def _load_cached(name: str, folder: Path, _files: str) -> Any:
         with _no_progress_bars():
             found = manager.load([name])
     except Exception as error:  # every data set and task has errors of its own
-        raise UsageError(
-            f"lm-eval cannot load {name} ({first_line(error)}); check the data set that its YAML file names"
-        ) from error
+        raise UsageError(f"lm-eval cannot load {name} ({first_line(error)}); {_what_to_check(error)}") from error
     if list(found["tasks"]) != [name]:
         raise UsageError(f"{name} is a group of lm-eval's; name its tasks: {', '.join(found['tasks'])}")
     task = found["tasks"][name]
     if getattr(task, "UNSAFE_CODE", False):
         raise UsageError(f"{name} would run a model's code outside the sandbox; take humaneval or mbpp of ours")
     return task
+
+
+def _what_to_check(error: Exception) -> str:
+    """lm-eval tries its templates on the first item, and says of one that is missing no more than TypeError."""
+    tried = [frame.name for frame in traceback.extract_tb(error.__traceback__) if frame.name in _TEMPLATES]
+    if not tried:
+        return "check the data set that its YAML file names"
+    return f"its {tried[-1]} is missing or fails on the first item; mend it in its YAML file"
 
 
 @contextmanager
@@ -170,39 +179,12 @@ def _load(source: Source) -> Any:
     return _load_cached(source.name, source.folder, source.files)
 
 
-def _metric(task: Any, name: str, wanted: tuple[str, str | None] | None) -> tuple[str, str]:
-    """The metric that counts and the filter; raises UsageError where it has no value for each item."""
-    aggregations, filters = task.aggregation(), [each.name for each in task._filters]
-    metric, reading = wanted or (next(iter(aggregations)), None)
-    if metric not in aggregations or reading not in (None, *filters):
-        raise UsageError(
-            f"--metric-of: {name} has the metrics {', '.join(aggregations)} and the filters {', '.join(filters)}"
-        )
-    usable = [each for each, how in aggregations.items() if _is_per_item(each, getattr(how, "__name__", ""))]
-    if metric not in usable:
-        others = f"give --metric-of {name}=METRIC, one of {', '.join(usable)}" if usable else "use `harness eval`"
-        raise UsageError(f"{name}: {metric} is not right or wrong per item, so runs cannot be compared by it; {others}")
-    return metric, reading or filters[0]
-
-
-def _is_per_item(metric: str, aggregation: str) -> bool:
-    if metric in LIKELIHOOD_METRICS:
-        return aggregation in _LIKELIHOOD_AGGREGATIONS
-    return aggregation == "mean"
-
-
-def _is_right_or_wrong(source: Source, doc: Document) -> bool:
-    """Whether the metric says only right or wrong, tried on answers that are right, half right, too long and empty.
-
-    Raises:
-        UsageError: It fails, as it would in an evaluation.
-    """
-    right = pair(_load(source), doc)[1].split()
-    answers = (" ".join(right), " ".join(right[: len(right) // 2 + 1]), " ".join([*right, "or", "not"]), "")
-    try:
-        return all(_value(source, doc, answer)[0] in (0, 1) for answer in answers)
-    except Exception as error:  # every metric has errors of its own
-        raise UsageError(f"{source.name}: {source.metric} cannot be computed ({first_line(error)})") from error
+def _figure(source: Source, doc: Document) -> str:
+    """The metric as `Task` names it: where an item's value is neither right nor wrong, a mean of scores."""
+    task, metric = _load(source), source.metric
+    if metric in LIKELIHOOD_METRICS or is_right_or_wrong(task, source.name, metric, source.filter, doc):
+        return metric
+    return f"{MEAN}{metric}"
 
 
 def _answer_tokens(task: Any) -> int:
@@ -230,12 +212,24 @@ class _Known:
 
 
 def _known(source: Source) -> _Known:
+    """As `_known_if_any`; raises UsageError where there are none."""
+    if found := _known_if_any(source):
+        return found
+    raise UsageError(
+        f"{source.name} has no item to score a model with besides those that it evaluates; "
+        "give it a training_split, fewshot_split or validation_split with other items"
+    )
+
+
+def _known_if_any(source: Source) -> _Known | None:
     return _known_cached(Source(source.name, source.folder, source.files))
 
 
 @functools.cache
-def _known_cached(source: Source) -> _Known:
-    """The first split with items that are not evaluated, without those that are test items all the same."""
+def _known_cached(source: Source) -> _Known | None:
+    """The first split with items that are not evaluated, without those that are test items all the same; None where
+    there is none.
+    """
     task = _load(source)
     tested, left_out = _tested(source), 0
     for split, documents in _splits(task):
@@ -246,16 +240,15 @@ def _known_cached(source: Source) -> _Known:
             if left_out:
                 say(f"{source.name}: {left_out} of its items for calibration are test items and are left out")
             return _Known(split, kept, left_out)
-    raise UsageError(
-        f"{source.name} has no item to score a model with besides those that it evaluates; "
-        "give it a training_split, fewshot_split or validation_split with other items"
-    )
+    return None
 
 
-def _readable(source: Source) -> _Known:
-    """As `_known`; raises UsageError where an item cannot be written as a prompt and an answer."""
+def _readable(source: Source, scored: bool) -> _Known | None:
+    """As `_known` of a task that a model is scored for, else as `_known_if_any`; raises UsageError where an item cannot
+    be written as a prompt and an answer.
+    """
     try:
-        return _known(source)
+        return _known(source) if scored else _known_if_any(source)
     except HarnessError:
         raise
     except Exception as error:  # of the templates, and of the task's own functions
@@ -305,6 +298,14 @@ def _documents(source: Source) -> dict[str, list[dict[str, Any]]]:
     return {"test": [dict(doc) for doc in _load(source).eval_docs]}
 
 
+def _training_items(source: Source, known: _Known | None) -> TrainingItems | None:
+    if known is None:
+        return None
+    return TrainingItems(
+        documents=partial(_training, source), example=partial(_example, source), items=len(known.documents)
+    )
+
+
 def _training(source: Source, n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     known = _known(source)
     return known.source(source.name), sample(known.documents, n, seed)
@@ -321,19 +322,8 @@ def _calibration(source: Source, n: int, seed: int) -> tuple[str, list[Example]]
 
 def _grade(source: Source, doc: Document, text: str) -> GradedAnswer:
     """By the task's own filter and metric."""
-    value, reading = _value(source, doc, text)
+    value, reading = value_of(_load(source), source.metric, source.filter, doc, text)
     return GradedAnswer(text, prediction_of(reading), value == 1.0, meta=getattr(text, "meta", {}))
-
-
-def _value(source: Source, doc: Document, text: str) -> tuple[Any, Any]:
-    """The metric of one answer, and what the filter read in it."""
-    from lm_eval.api.instance import Instance
-
-    task = _load(source)
-    instance = Instance(request_type="generate_until", doc=dict(doc), arguments=("", {}), idx=0, resps=[text])
-    next(each for each in task._filters if each.name == source.filter).apply([instance])
-    reading = instance.filtered_resps[source.filter]
-    return task.process_results(dict(doc), [reading]).get(source.metric), reading
 
 
 def prediction_of(reading: Any) -> str | None:

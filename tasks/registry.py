@@ -114,7 +114,13 @@ def distractors(task: Task, n: int, seed: int, paper_rows: bool = False) -> tupl
     from tasks.data import general_prompts, paper_prompts
 
     draw = paper_prompts if paper_rows and task.distractors is general_prompts else task.distractors
-    sources, examples = draw(n, seed)
+    try:
+        sources, examples = draw(n, seed)
+    except UsageError as error:
+        raise UsageError(
+            f"the general prompts (distractors) that a scoring for {task.name} needs beside the task's own, whatever "
+            f"the --metric: {error}"
+        ) from error
     return sources, _check_items(examples, f"distractors of {task.name}")
 
 

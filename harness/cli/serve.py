@@ -64,7 +64,9 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
 @click.argument("checkpoint", shell_complete=complete_models)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", help="Address to listen on. Default: 127.0.0.1.")
-@click.option("--port", type=int, default=8000, help="Port to listen on; 0 is any free one. Default: 8000.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 is any free one. Default: 8000."
+)
 @click.option(
     "--api-key",
     envvar="VLLM_API_KEY",
@@ -72,7 +74,7 @@ def bench_command(models: tuple[str, ...], out: Path, online: bool, fresh: bool,
 )
 @click.option(
     "--max-model-len",
-    type=int,
+    type=click.IntRange(1),
     help="Tokens of a prompt and its answer. Default: the model's limit; on a CPU 4096 at most.",
 )
 @out_option("runs/serve-CHECKPOINT")

@@ -124,7 +124,7 @@ def plan_command(
         return
     if given := [name for name in PREDICTED if options.get(name)]:
         raise click.UsageError(f"--{given[0].replace('_', '-')} is a setting of --predict; add it or leave this out")
-    if device:
+    if device is not None:
         from harness.pipeline.device_table import device_table, on_device
 
         with stdout_to_stderr():
@@ -153,11 +153,11 @@ def _structures(plan: PruningPlan) -> dict[str, Any]:
 
 def _check_what_to_plan(out: Path | None, device: str | None, predict: bool, context: int | None) -> None:
     """Refuses what would have no effect."""
-    if predict and device:
+    if predict and device is not None:
         raise click.UsageError("--predict measures on this machine; leave out --device")
-    if out and (predict or device):
+    if out and (predict or device is not None):
         raise click.UsageError(f"{'--predict' if predict else '--device'} writes nothing; leave out --out")
-    if context is not None and not device:
+    if context is not None and device is None:
         raise click.UsageError("--context belongs to --device; add it, or leave this out")
 
 

@@ -19,6 +19,7 @@ INTEGERS = (
     *("max_num_batched_tokens", "max_num_scheduled_tokens", "max_num_seqs", "max_parallel_loading_workers"),
     *("num_gpu_blocks_override", "optimization_level", "prefill_schedule_interval"),
 )
+_MAY_BE_0 = ("long_prefill_token_threshold", "max_cudagraph_capture_size", "optimization_level")
 SHARES = ("gpu_memory_utilization", "watermark")  # of a whole, from 0 to 1
 NAMES = ("attention_backend", "kv_cache_dtype", "performance_mode")
 SWITCHES = (
@@ -78,8 +79,8 @@ def _form(name: str) -> str:
     if name in SWITCHES:
         return "true or false"
     if name in SHARES:
-        return "a number from 0 to 1"
-    return "a whole number" if name in INTEGERS else "a name"
+        return "a number from 0 to 1" + ("" if name == "watermark" else ", above 0")
+    return "a name" if name in NAMES else "a whole number" + ("" if name in _MAY_BE_0 else " of at least 1")
 
 
 def _fits(name: str, value: Any) -> bool:
@@ -89,7 +90,9 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, str) and _NAME.fullmatch(value) is not None
     if name in SWITCHES or isinstance(value, bool):
         return name in SWITCHES and isinstance(value, bool)
-    return isinstance(value, int | float) and 0 <= value <= 1 if name in SHARES else type(value) is int and value >= 0
+    if name in SHARES:
+        return isinstance(value, int | float) and 0 <= value <= 1 and (value > 0 or name == "watermark")
+    return type(value) is int and value >= (0 if name in _MAY_BE_0 else 1)
 
 
 def _refusal(name: str) -> str:

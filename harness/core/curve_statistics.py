@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from harness.core.mask_statistics import difference_over_masks
+from harness.core.statistics import loss_bound
 from harness.core.types.arrays import FloatArray
 
 
@@ -17,8 +18,10 @@ def non_inferiority_threshold(
 ) -> float:
     """The largest ratio up to which accuracy is shown to fall by less than `margin`; 0 where not even the first is.
 
-    Ratios are tested in ascending order, each by the lower one-sided 95 % bound of the paired difference against
-    -margin, until the first that fails. A fixed sequence needs no correction (Maurer et al. 1995).
+    Ratios are tested in ascending order, each by the upper one-sided bound of the loss against the margin, until the
+    first that fails. A fixed sequence needs no correction (Maurer et al. 1995). The bound is `loss_bound` at 95 %. Over
+    masks it is that of `difference_over_masks` at 97.5 %: their accuracies are skewed, and at 95 % up to 7 % of
+    simulated runs claimed too much.
 
     Args:
         arms: (ratio, outcomes [masks, items] on the same items as `dense`); several masks are a sample of all.
@@ -27,8 +30,11 @@ def non_inferiority_threshold(
     """
     reached = 0.0
     for ratio, outcomes in sorted(arms, key=lambda arm: arm[0]):
-        _, low, _ = difference_over_masks(dense, outcomes, confidence=0.9)
-        if low <= -margin:
+        if len(outcomes) == 1:
+            most = loss_bound(dense, outcomes[0])
+        else:
+            most = -difference_over_masks(dense, outcomes, confidence=0.95)[1]
+        if most >= margin:
             break
         reached = ratio
     return reached

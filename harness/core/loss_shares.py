@@ -35,7 +35,11 @@ def share_of(part: Difference, whole: Difference) -> Difference:
         raise ValueError(f"share_of needs a whole that lies above 0, got {y:g} ({low_y:g} to {high_y:g})")
     below = (x * y) ** 2 - _corner(x, low_x) * _corner(y, high_y)
     above = (x * y) ** 2 - _corner(x, high_x) * _corner(y, low_y)
-    low = (x * y - math.sqrt(max(0.0, below))) / _corner(y, high_y) if 2 * y > high_y else low_x / low_y
+    low = (
+        (x * y - math.sqrt(max(0.0, below))) / _corner(y, high_y)
+        if 2 * y > high_y
+        else low_x / (high_y if low_x > 0 else low_y)
+    )
     high = (x * y + math.sqrt(max(0.0, above))) / _corner(y, low_y)
     return x / y, min(low, x / y), max(high, x / y)
 

@@ -22,9 +22,9 @@ def rank_p_value(value: float, masks: Sequence[float]) -> float:
     """One-sided p-value of the hypothesis that `value` is one more draw from `masks`: (1 + #masks >= value) / (K + 1).
 
     Exact for every distribution, as all K + 1 are alike under the hypothesis (Phipson and Smyth 2010, Stat. Appl.
-    Genet. Mol. Biol. 9:39). It cannot be below 1 / (K + 1). Equal ones count against `value`.
+    Genet. Mol. Biol. 9:39). It cannot be below 1 / (K + 1). Equal ones count against `value`, and so does NaN.
     """
-    return float((1 + sum(mask >= value for mask in masks)) / (len(masks) + 1))
+    return float((1 + sum(not mask < value for mask in masks)) / (len(masks) + 1))
 
 
 def accuracy_over_masks(masks: Sequence[Sequence[bool]], confidence: float = _CONFIDENCE) -> Difference:
@@ -63,7 +63,7 @@ def mean_over_masks(table: Sequence[Sequence[float]] | FloatArray, confidence: f
     """
     values = np.asarray(table, dtype=float)
     masks, items = values.mean(axis=1), values.mean(axis=0)
-    mean, low, high = paired_mean_difference(items.tolist(), [[0.0] * items.size])
+    mean, low, high = paired_mean_difference(items.tolist(), [[0.0] * items.size], confidence)
     over = stats.t.ppf((1 + confidence) / 2, len(masks) - 1) * masks.std(ddof=1) / np.sqrt(len(masks))
     ends = mean - np.hypot(mean - low, over), mean + np.hypot(high - mean, over)
     return mean, float(max(-1.0, ends[0])), float(min(1.0, ends[1]))

@@ -82,6 +82,25 @@ def paired_interval(a: BoolArray, b: BoolArray, confidence: float = _CONFIDENCE)
     return (gained - lost) / a.size, low, high
 
 
+def loss_bound(before: Sequence[bool], after: Sequence[bool], level: float = 1 - _CONFIDENCE) -> float:
+    """Upper one-sided bound of the accuracy lost on the same items, a share of them; wrong in at most about `level`.
+
+    The exact bounds of the shares that were lost and gained (Clopper and Pearson 1934), combined by their distances
+    from the estimate (MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693). Newcombe's interval, as in
+    `paired_difference`, is too narrow at this end where few answers change: of 78 items none of which changes it shows
+    a loss below 3 points at 99.2 %, and one of 3 points leaves all unchanged in 9 % of cases.
+
+    Args:
+        before, after: [items].
+        level: Of false claims, one-sided.
+    """
+    x, y = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    n, lost, gained = x.size, int((x & ~y).sum()), int((~x & y).sum())
+    most = 1.0 if lost == n else float(stats.beta.ppf(1 - level, lost + 1, n - lost))
+    least = 0.0 if gained == 0 else float(stats.beta.ppf(level, gained, n - gained + 1))
+    return float((lost - gained) / n + np.hypot(most - lost / n, gained / n - least))
+
+
 def _newcombe(both: int, only_b: int, only_a: int, neither: int, confidence: float) -> tuple[float, float]:
     n = both + only_b + only_a + neither
     p_b, p_a = (both + only_b) / n, (both + only_a) / n
@@ -153,7 +172,7 @@ def paired_ratio(
     """b / a over pairs of consecutive measurements: the geometric mean, with Student's t on the logarithms.
 
     Returns:
-        (ratio, low, high); (ratio, None, None) for one pair, whose spread is unknown.
+        (ratio, low, high); (ratio, None, None) where no spread is known: of one pair, or of pairs that are all alike.
 
     Raises:
         ValueError: The lengths differ, or a value is not positive.
@@ -164,7 +183,7 @@ def paired_ratio(
             f"paired_ratio needs two equally long sequences of positive numbers, got {x.size} and {y.size}"
         )
     logs = np.log(y / x)
-    if x.size == 1:
+    if np.ptp(logs) == 0:
         return float(np.exp(logs[0])), None, None
     half = stats.t.ppf((1 + confidence) / 2, x.size - 1) * logs.std(ddof=1) / np.sqrt(x.size)
     return float(np.exp(logs.mean())), float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Any
 
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.memory import supports_bfloat16
@@ -39,7 +40,9 @@ def device_bytes() -> int:
 
 
 def _driver_bytes() -> int | None:
-    """None where the driver's library cannot say, and for a part of a GPU, of which it gives the whole."""
+    """None where the driver's library cannot say, for a part of a GPU, of which it gives the whole, and where cards
+    differ and go by a number: CUDA counts them fastest first, the library by their slots.
+    """
     try:
         from vllm.third_party import pynvml
 
@@ -53,11 +56,19 @@ def _driver_bytes() -> int | None:
         with suppress(pynvml.NVMLError):  # of a GPU that cannot be divided
             if pynvml.nvmlDeviceGetMigMode(gpu)[0]:
                 return None
+        if first.isdigit() and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and not _alike(pynvml):
+            return None
         return int(pynvml.nvmlDeviceGetMemoryInfo(gpu).total)
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
+
+
+def _alike(pynvml: Any) -> bool:
+    """Whether all cards have the same memory."""
+    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+    return len({pynvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles}) == 1
 
 
 def half_dtype() -> str:

@@ -48,9 +48,10 @@ def generate_answers(
     context = model.shape.max_position_embeddings
     room = min(context, max(map(len, prompts.values()), default=0) + sampling.max_tokens)
     asked = {key: list(ids) for key, ids in prompts.items() if len(ids) < room}
+    started = replace(settings, max_model_len=room, whole_prompts=True)
     title = f"Answers to {len(asked)} prompts by the model itself"
     with (
-        engines_for({"dense": model}, replace(settings, max_model_len=room)) as engines,
+        engines_for({"dense": model}, started) as engines,
         progress_bar(title, len(asked)) as advance,
     ):
         from vllm import SamplingParams, TokensPrompt

@@ -10,7 +10,6 @@ from harness.core.dtypes import BY_NAME
 from harness.core.errors import MeasurementError
 from harness.core.processors import cpu_dtype
 from harness.core.text import size_text
-from harness.core.types.pruning import ModelShape
 from harness.engine.devices import device_bytes, device_name, half_dtype
 from pruning.checkpoint import ModelFolder
 from pruning.families import stored_dtype
@@ -18,6 +17,7 @@ from pruning.families import stored_dtype
 _LARGEST_BLOCK = 128  # tokens; vLLM's block on a CPU, those on CUDA are smaller
 _LARGEST_CPU_CACHE = 2 << 30
 BATCHED_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a step; vLLM's own default differs between an engine and a server
+STEP_OPTIONS = frozenset({"max_num_batched_tokens", "max_num_seqs", "max_model_len", "enable_chunked_prefill"})
 _ACTIVATION_BYTES = 4 << 30  # on CUDA: activations, graphs and context, an estimate
 _FILE_FACTOR = 1.1  # loaded weights, by their own size: padding and what vLLM keeps beside them
 HALF_BYTES = 2  # of a number in 16 bits
@@ -36,7 +36,9 @@ class EngineSettings:
     a prompt and its answer. max_num_seqs: requests at a time. threads: OpenMP threads, None for all cores.
     prefix_caching: keep keys and values of shared prompt beginnings. tensor_parallel: GPUs that share the model.
     kv_cache_bytes: over all GPUs; None: vLLM takes what it finds, which on CUDA is nearly the whole device.
-    options: vLLM's own, which win (harness/config/engine_options.py).
+    whole_prompts: on a CPU, read every prompt in one step; there vLLM 0.32 ends as a whole ("CPU Generator does not use
+    offset") when it reads a prompt in parts whose request has a seed. options: vLLM's own, which win
+    (harness/config/engine_options.py).
     """
 
     dtype: str = "default"
@@ -46,6 +48,7 @@ class EngineSettings:
     prefix_caching: bool = True
     tensor_parallel: int = 1
     kv_cache_bytes: int | None = 1 << 30
+    whole_prompts: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,13 +77,13 @@ def whole_blocks(tokens: int) -> int:
 def cached_bytes_per_token(model: ModelFolder, dtype: str, tensor_parallel: int = 1) -> int:
     """Bytes of keys and values per token over all GPUs, by formula, in the engine's number type."""
     shape = model.shape
-    numbers = shape.kv_bytes_per_token // shape.dtype_bytes * kv_copies(shape, tensor_parallel)
+    numbers = shape.kv_bytes_per_token // shape.dtype_bytes * kv_copies(shape.num_key_value_heads, tensor_parallel)
     return numbers * BY_NAME[working_dtype(model, dtype)].item_bytes
 
 
-def kv_copies(shape: ModelShape, tensor_parallel: int) -> int:
+def kv_copies(heads: int, tensor_parallel: int) -> int:
     """How many GPUs hold the same keys and values: vLLM copies a KV head where there are more GPUs than heads."""
-    return max(1, tensor_parallel // shape.num_key_value_heads)
+    return max(1, tensor_parallel // heads)
 
 
 def working_dtype(model: ModelFolder, dtype: str) -> str:
@@ -123,12 +126,15 @@ def engine_arguments(model: ModelFolder, settings: EngineSettings) -> dict[str, 
     share = None
     if device_name() == "cuda" and each:  # so that another can start beside it
         share = memory_share(loaded_bytes(model, settings.dtype), each * parallel, parallel, device_bytes())
+    whole = settings.whole_prompts and device_name() == "cpu" and STEP_OPTIONS.isdisjoint(settings.options)
+    step = max(BATCHED_TOKENS[device_name()], settings.max_num_seqs, settings.max_model_len if whole else 0)
     arguments = {
         "dtype": _requested_dtype(settings.dtype),
         "enforce_eager": device_name() == "cpu",
         "max_model_len": settings.max_model_len,
         "kv_cache_memory_bytes": each,
-        "max_num_batched_tokens": max(BATCHED_TOKENS[device_name()], settings.max_num_seqs),
+        "max_num_batched_tokens": step,
+        "enable_chunked_prefill": False if whole else None,
         "max_num_seqs": settings.max_num_seqs,
         "gpu_memory_utilization": share,
         "enable_prefix_caching": settings.prefix_caching,

@@ -18,6 +18,7 @@ from harness.engine.vllm_engine import engines_for, generate
 from pruning.checkpoint import ModelFolder
 from pruning.loader import load_pruned
 from pruning.masked import load_masked
+from pruning.tokenizer_match import load_plainly, tokenizer_difference
 
 _TEXTS = (
     "Question: Tom has 3 bags with 12 apples each and gives 7 apples away. How many apples are left?\nAnswer:",
@@ -67,10 +68,12 @@ def verify(
         settings: How the engine is started; its dtype, context and sequences are the comparison's own.
 
     Raises:
-        MeasurementError: Logits or tokens differ by more than rounding, or the weights do not fit the memory.
+        MeasurementError: Logits or tokens differ by more than rounding, the tokenizers read texts otherwise, or the
+            weights do not fit the memory.
     """
     import torch
 
+    _check_tokenizer(model, plan, checkpoint)
     _check_memory(model, checkpoint)
     prompts, dtype = _prompts(checkpoint), _dtype(checkpoint)
     expected = _expected(load_masked(model, plan, plan_file, torch.float32), prompts, plan)
@@ -92,6 +95,14 @@ def verify(
             "vLLM and transformers; do not serve it"
         )
     return result
+
+
+def _check_tokenizer(model: ModelFolder, plan: PruningPlan, checkpoint: ModelFolder) -> None:
+    dense, written = load_plainly(model.path), load_plainly(checkpoint.path)
+    if dense is not None and (found := tokenizer_difference(dense, written, plan.vocabulary, _TEXTS)):
+        raise MeasurementError(
+            f"the tokenizer of {checkpoint.path} is not that of the dense model: {found}; export again"
+        )
 
 
 def _dtype(checkpoint: ModelFolder) -> str:

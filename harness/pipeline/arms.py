@@ -11,8 +11,8 @@ from harness.core.labels import arm_label, ratio_label
 from harness.core.types.pruning import Allocation, Method, ModelShape
 from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
-from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, real_ratio
-from pruning.structures import check_structure, count_of
+from pruning.plan import PlanRequest, check_request, choose_metric, default_alignment, real_ratio, uniform_width
+from pruning.structures import check_groups_left, check_structure, count_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     whole = count_of(config.structure, shape)
     request = plan_request(config, whole, method)
     check_request(request, whole)
+    if config.structure == "kv_group" and request.allocation == "uniform":
+        check_groups_left(shape, uniform_width(request, whole))
     if request.allocation != "uniform":
         check_nonuniform(FAMILIES[shape.model_type])
     refit = request.compensated, config.sequential

@@ -15,6 +15,7 @@ from harness.core.labels import is_as_asked
 from harness.core.run_file import read_run
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides
+from harness.engine.memory_budget import kv_copies
 from harness.models import registry
 from harness.pipeline.arms import plan_request
 from harness.pipeline.named_tasks import task_names
@@ -127,7 +128,7 @@ def on_device(config: RunConfig, ratio: float | None, device: str, context: int 
         model=config.model,
         device=where,
         context=length,
-        kv_bytes_per_token=shape.kv_bytes_per_token,
+        kv_bytes_per_token=shape.kv_bytes_per_token * kv_copies(shape.num_key_value_heads, where.count),
         rows=tuple(rows),
     )
 
@@ -148,7 +149,7 @@ def _row(dense: ModelShape, shape: ModelShape, device: Device, context: int) -> 
 
 
 def _ideal(dense: ModelShape, shape: ModelShape, device: Device, concurrency: int, context: int) -> IdealSpeedup:
-    old, new = (decode_work(s, concurrency, context, shape.dtype_bytes) for s in (dense, shape))
+    old, new = (decode_work(s, concurrency, context, shape.dtype_bytes, device.count) for s in (dense, shape))
     flops, read = ideal_speedup(old, new)
     return IdealSpeedup(flops=flops, bytes=read, roofline=roofline_speedup(old, new, device))
 

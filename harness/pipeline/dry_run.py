@@ -8,8 +8,10 @@ from pathlib import Path
 from harness.core.labels import is_as_asked
 from harness.core.run_directory import check_run_directory
 from harness.core.types.pruning import StructureName
+from harness.engine.memory_budget import kv_copies
 from harness.pipeline.cpu_time import flops_per_second, on_gpu, time_text
 from harness.pipeline.data_check import check_data
+from harness.pipeline.file_sizes import file_sizes
 from harness.pipeline.own_answers import check_grading
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
@@ -127,8 +129,8 @@ class Forecast:
 
 
 def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
-    """Everything by formula from the model's config.json; no weights are read. `out`: the run directory, None for the
-    default.
+    """Everything by formula from the model's config.json, and sizes of files from the headers of its shards where it is
+    here; no weights are read. `out`: the run directory, None for the default.
     """
     check_run_directory(out or spec.default_out)
     check_data(spec)
@@ -138,7 +140,10 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
     if spec.arms:
         check_plain(spec.structure, spec.config.allocation)
     shape = spec.shape
-    pruned = pruned_parameters(spec.structure, shape, spec.left)
+    pruned, gpus = pruned_parameters(spec.structure, shape, spec.left), spec.config.tensor_parallel
+    heads = spec.left if spec.structure == "kv_group" else shape.num_key_value_heads
+    left = pruned_kv_bytes(spec.structure, shape, spec.left) * kv_copies(heads, gpus)
+    files = file_sizes(spec) or (shape.parameters * shape.dtype_bytes, pruned * shape.dtype_bytes)
     return Forecast(
         model=spec.model,
         task=spec.target.name,
@@ -149,12 +154,12 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         ratio_parameters=1 - pruned / shape.parameters,
         intermediate_size=Change(shape.intermediate_size, spec.width),
         parameters=Change(shape.parameters, pruned),
-        weight_bytes=Change(shape.parameters * shape.dtype_bytes, pruned * shape.dtype_bytes),
+        weight_bytes=Change(*files),
         structure=spec.structure,
         structures=Change(count_of(spec.structure, shape), spec.left),
-        kv_bytes_per_token=shape.kv_bytes_per_token,
-        pruned_kv_bytes_per_token=pruned_kv_bytes(spec.structure, shape, spec.left),
-        disk_bytes=(len(spec.arms) + len(spec.recovered)) * pruned * shape.dtype_bytes,
+        kv_bytes_per_token=shape.kv_bytes_per_token * kv_copies(shape.num_key_value_heads, gpus),
+        pruned_kv_bytes_per_token=left,
+        disk_bytes=(len(spec.arms) + len(spec.recovered)) * files[1],
         scoring=scoring_place(spec),
         second_moments=_second_moments(spec),
         recovery=recovery_cost(spec),

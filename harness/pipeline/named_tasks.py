@@ -32,19 +32,30 @@ _WITHOUT_DATA = ["mini_facts"]  # generated
 
 
 def task_names(config: RunConfig) -> tuple[str, ...]:
-    """The requested tasks, else those that are trained on together, else what the model's alias is for."""
+    """The requested tasks, else those that are trained on together, else what the model's alias is for; raises
+    UsageError for one that is named twice.
+    """
     alias = registry.find_model(config.model)
     mixed = tuple(name for name in config.recovery.mixture if name != TEXT)
-    return config.task or mixed or ((alias.task,) if alias else ("gsm8k",))
+    found = config.task or mixed or ((alias.task,) if alias else ("gsm8k",))
+    check_named_once(found)
+    return found
 
 
-def named_task(config: RunConfig, name: str, chat: bool = True) -> Task:
+def check_named_once(names: Sequence[str]) -> None:
+    """Raises UsageError for a task that would be evaluated twice."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"the task {twice} is named twice in --task, or in --off-target as well; name it once")
+
+
+def named_task(config: RunConfig, name: str, chat: bool = True, scored: bool = True) -> Task:
     """The task of a name, with its data loaded where it is not one of ours.
 
     Args:
         config: Its include_path, metric_of and model.
         name: A task or family of ours, else one of include_path or of lm-eval.
         chat: Whether the model has a chat template.
+        scored: Whether the model is scored for it, for which one of lm-eval needs items that it does not evaluate.
 
     Raises:
         UsageError: Nothing has this name, or it cannot be scored, evaluated and compared.
@@ -54,7 +65,7 @@ def named_task(config: RunConfig, name: str, chat: bool = True) -> Task:
         return find_task(name, chat)
     file = yaml_of(name, config.include_path)
     wanted = metric_choices(config.metric_of).get(name)
-    return lm_eval_task(name, file, wanted, chat, _distractors(config))
+    return lm_eval_task(name, file, wanted, chat, _distractors(config), scored)
 
 
 def check_not_hidden(name: str, include_path: Path | None) -> None:
@@ -76,7 +87,7 @@ def yaml_of(name: str, include_path: Path | None) -> Path:
     raise UsageError(f"unknown task {name!r}; {hint}")
 
 
-def off_target_tasks(config: RunConfig, target: Task, parameters: int, chat: bool) -> list[Task]:
+def off_target_tasks(config: RunConfig, target: Task, parameters: int, chat: bool, scored: bool = False) -> list[Task]:
     """What is evaluated by default beside a single target.
 
     Args:
@@ -84,6 +95,7 @@ def off_target_tasks(config: RunConfig, target: Task, parameters: int, chat: boo
         target: The only task that was asked for.
         parameters: Of the model; a small one is at chance on general tasks and has only those of the embedded models.
         chat: Whether the model has a chat template.
+        scored: As for `named_task`.
 
     Raises:
         UsageError: The data of one of them cannot be loaded; says which tasks can be asked for instead.
@@ -94,7 +106,7 @@ def off_target_tasks(config: RunConfig, target: Task, parameters: int, chat: boo
             continue
         check_at_hand([target], config.trust_data)  # or a command is named that is refused for it
         try:
-            task = named_task(config, name, chat)
+            task = named_task(config, name, chat, scored)
             check_at_hand([task], config.trust_data)
         except UsageError as error:
             others = [task.name for task in found] or _WITHOUT_DATA

@@ -73,6 +73,8 @@ def predict(config: RunConfig, ratio: float | None) -> Prediction:
         MeasurementError: A stage failed.
     """
     check_neurons(config, "plan --predict")
+    if ratio == 0:
+        raise UsageError("--ratio 0 removes nothing, so there is nothing to forecast; give a ratio above 0")
     asked = config.model_copy(update={"limit": config.limit or _ITEMS})
     with tempfile.TemporaryDirectory(prefix="harness-predict-") as folder:
         resolver = partial(_resolve, ratios=_RATIOS if ratio is None else (ratio,))

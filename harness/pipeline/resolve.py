@@ -26,6 +26,7 @@ from harness.models import registry
 from harness.pipeline.arms import Arm, make_arm
 from harness.pipeline.named_tasks import (
     check_metric_choices,
+    check_named_once,
     named_task,
     off_target_tasks,
     task_names,
@@ -43,7 +44,7 @@ from pruning.plan import (
 )
 from pruning.record import read_record
 from pruning.scores import check_metric
-from pruning.structures import check_layers_go, count_of
+from pruning.structures import check_groups_go, check_layers_go, count_of
 from tasks.data import check_code_files, trusting
 from tasks.registry import is_task, training_items
 from tasks.task import Task
@@ -282,6 +283,12 @@ def without_arms(config: RunConfig, tasks: tuple[Task, ...], shape: ModelShape) 
     )
 
 
+def check_several_items(spec: ResolvedRun) -> None:
+    """Raises UsageError for a single item, over which there is no interval for what variants differ by."""
+    if 1 in (spec.config.limit, len(spec.items)):
+        raise UsageError("one item leaves no interval for what variants differ by; give --limit or --items 2 or more")
+
+
 def read_items(file: Path | None, task: Task) -> tuple[int, ...]:
     """Indices in the task's test split, in order, out of a JSON list; raises UsageError for anything else.
 
@@ -333,22 +340,29 @@ def _listed(value: Any) -> list[str]:
     return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def tasks_and_shape(config: RunConfig, chat: bool, off_target: bool = True) -> tuple[tuple[Task, ...], ModelShape]:
+def tasks_and_shape(
+    config: RunConfig, chat: bool, off_target: bool = True, all_scored: bool = False
+) -> tuple[tuple[Task, ...], ModelShape]:
     """The tasks, the target first, and the model's sizes.
 
     Args:
         off_target: Whether a single task has others beside it.
+        all_scored: Whether the model is scored for every task, not for the target alone.
     """
-    chosen = [named_task(config, name, chat) for name in task_names(config)]
+    all_scored = all_scored or config.goal.vocabulary is not None  # texts of every task decide which entries stay
+    chosen = [named_task(config, name, chat, all_scored or not i) for i, name in enumerate(task_names(config))]
+    check_named_once([task.name for task in chosen])  # a family and its task are one
     check_metric_choices(config, chosen[0].off_target if len(chosen) == 1 else ())
     shape = registry.shape(config.model, chosen[0].kind)
     check_tasks(chosen, shape, config)
     if config.structure in _LAYERS_GO and (model := registry.found_here(config.model)):
         check_layers_go(model.family, model.config, shape.num_hidden_layers)
+    if config.structure == "kv_group" and (model := registry.found_here(config.model)):
+        check_groups_go(model.family, model.config)
     check_divides(config.model, shape, _widths(config.model, shape), config.tensor_parallel)
     check_fits(config.model, shape.parameters * weight_item_bytes(config.dtype), config.tensor_parallel)
     if len(chosen) == 1 and off_target:
-        chosen += off_target_tasks(config, chosen[0], shape.parameters, chat)
+        chosen += off_target_tasks(config, chosen[0], shape.parameters, chat, all_scored)
         check_tasks(chosen[1:], shape, config)
     if config.recover and config.recovery.mixture:
         check_data(config.recovery, chat)

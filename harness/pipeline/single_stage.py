@@ -31,7 +31,7 @@ from harness.engine.devices import check_divides, check_gpus, device_name
 from harness.engine.engine_facts import engine_facts
 from harness.engine.engine_settings import engine_settings
 from harness.engine.library_settings import library_settings
-from harness.engine.memory_budget import EngineSettings, with_kv_cache
+from harness.engine.memory_budget import STEP_OPTIONS, EngineSettings, with_kv_cache
 from harness.engine.vllm_engine import engines_for
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
@@ -52,7 +52,7 @@ from harness.pipeline.scoring import ScoreRequest
 from harness.serving import server
 from harness.serving.bench import bench, online_engine, serving_result
 from harness.serving.lora_adapters import check_adapters
-from harness.serving.vllm_options import allowed_options
+from harness.serving.vllm_options import allowed_options, given_options
 from harness.serving.workload import Workload, check_context, in_vocabulary_of, make_workload
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
@@ -287,7 +287,7 @@ def serving_checkpoint(
         _opened("serving", out, config, [model], fresh, command) as directory,
         _started(model, row.name, settings, options, out / "server.log") as running,
     ):
-        serving = serving_result(online_engine(running, model, settings), (), Workload("none", (), 0))
+        serving = serving_result(online_engine(running, model, settings, options.extra), (), Workload("none", (), 0))
         forecast = {} if options.extra else serving.forecast  # the formulas do not know vLLM's own options
         measured = replace(row, serving=replace(serving, prompts=None, forecast=forecast))
         _finish(directory, config.model, task_names(config)[0], [measured], None, (), serving.engine)
@@ -303,6 +303,11 @@ def _served_model(config: RunConfig, options: server.ServerOptions, out: Path) -
     model = registry.locate(config.model, find_task(task_names(config)[0]).kind)
     check_divides(config.model, model.shape, model.widths, config.tensor_parallel)
     check_adapters(model, allowed)
+    if (options.max_model_len or 0) > model.shape.max_position_embeddings:
+        raise UsageError(
+            f"--max-model-len {options.max_model_len} is more than the {model.shape.max_position_embeddings} tokens "
+            f"that {config.model} can take"
+        )
     return model
 
 
@@ -311,7 +316,10 @@ def _server_settings(config: RunConfig, model: ModelFolder, options: server.Serv
     on_gpu = device_name() == "cuda"
     longest = options.max_model_len or (model.shape.max_position_embeddings if on_gpu else longest_context(model))
     settings = engine_settings(config, longest)
-    return replace(settings, kv_cache_bytes=None) if on_gpu else with_kv_cache(model, settings)
+    if on_gpu:
+        return replace(settings, kv_cache_bytes=None)
+    own = given_options(allowed_options(options.extra))
+    return with_kv_cache(model, replace(settings, whole_prompts=STEP_OPTIONS.isdisjoint(own)))  # for clients' seeds
 
 
 @contextmanager

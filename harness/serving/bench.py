@@ -34,6 +34,7 @@ from harness.serving import http_client, server
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
 from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
+from harness.serving.vllm_options import allowed_options, given_options
 from harness.serving.workload import Workload, longest
 from pruning.checkpoint import ModelFolder
 
@@ -171,21 +172,26 @@ def _online_pass(
     return http_client.online_round(running, line)
 
 
-def online_engine(running: server.Server, model: ModelFolder, settings: EngineSettings) -> RunningEngine:
+def online_engine(
+    running: server.Server, model: ModelFolder, settings: EngineSettings, extra: Sequence[str] = ()
+) -> RunningEngine:
     """What a server was told and reports. It does not publish the bytes of a token, which are by formula, nor what its
-    log alone says (model runner, attention, graphs, scheduling).
+    log alone says (model runner, attention, graphs, scheduling). extra: vLLM's own options that it was started with.
     """
+    more, cache = given_options(allowed_options(extra)), server.published_cache(running)
+    told = {**engine_arguments(model, settings), **more}
     per_token = cached_bytes_per_token(model, settings.dtype, settings.tensor_parallel)
-    told, cache = engine_arguments(model, settings), server.published_cache(running)
+    if cache["cache_dtype"].startswith("fp8"):
+        per_token //= BY_NAME[working_dtype(model, settings.dtype)].item_bytes
     facts = EngineFacts(
         dtype=working_dtype(model, settings.dtype),
         kv_cache_dtype=cache["cache_dtype"],
-        enforce_eager=told["enforce_eager"],
-        max_num_batched_tokens=told["max_num_batched_tokens"],
-        max_num_seqs=told["max_num_seqs"],
+        enforce_eager=bool(told["enforce_eager"]),
+        max_num_batched_tokens=int(told["max_num_batched_tokens"]),
+        max_num_seqs=int(told["max_num_seqs"]),
         block_size=int(cache["block_size"]),
         tensor_parallel=settings.tensor_parallel,
-        options=dict(settings.options),
+        options={**settings.options, **more},
     )
     blocks, tokens = int(cache["num_gpu_blocks"]), int(cache["kv_cache_size_tokens"])
     return RunningEngine(model, settings, "online", per_token, blocks, tokens, facts)

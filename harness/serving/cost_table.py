@@ -140,7 +140,7 @@ def roofline_table(shape: ModelShape, device: Device, concurrency: Sequence[int]
 
     def seconds(each: Sizes, level: int) -> float:
         narrowed = shape_with(shape, each)
-        return (decode_work(narrowed, level, context, shape.dtype_bytes).seconds(device) or 0.0) / level
+        return (decode_work(narrowed, level, context, shape.dtype_bytes, device.count).seconds(device) or 0.0) / level
 
     timed = [Timed(name, each, tuple(seconds(each, level) for level in concurrency)) for name, each in sizes.items()]
     return fitted_table(device.name, concurrency, timed, None)

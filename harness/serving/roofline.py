@@ -87,18 +87,19 @@ class Work:
         return max(self.flops / device.flops, self.read_bytes / device.bandwidth) / device.count
 
 
-def decode_work(shape: ModelShape, concurrency: int, context: int, number: int) -> Work:
-    """One token for each of `concurrency` sequences of `context` tokens; `number`: bytes of a weight or of a cached
-    value.
+def decode_work(shape: ModelShape, concurrency: int, context: int, number: int, gpus: int = 1) -> Work:
+    """One token for each of `concurrency` sequences of `context` tokens, over all `gpus`; `number`: bytes of a weight
+    or of a cached value.
 
     2 operations per parameter of a matrix and token, and 4 per attended position, head and dimension of it; an
     embedding is only looked up, but for one that is the LM head. Read are all matrices once, and the keys and values of
     every sequence.
     """
     matrices = _body(shape) + _head(shape)
+    cached = _cached_numbers(shape) * kv_copies(shape.num_key_value_heads, gpus)
     return Work(
         concurrency * (2 * matrices + _attention(shape) * context),
-        matrices * number + concurrency * context * _cached_numbers(shape) * number,
+        matrices * number + concurrency * context * cached * number,
     )
 
 
@@ -161,7 +162,7 @@ def kv_capacity_tokens(shape: ModelShape, device: Device) -> int:
     """
     n = device.count
     free = room_bytes(shape, device) - shape.parameters * shape.dtype_bytes // n
-    return max(0, free) * n // (shape.kv_bytes_per_token * kv_copies(shape, n))
+    return max(0, free) * n // (shape.kv_bytes_per_token * kv_copies(shape.num_key_value_heads, n))
 
 
 def room_bytes(shape: ModelShape, device: Device) -> int:

@@ -29,9 +29,9 @@ ALIASES = {
 _NUMBERS = """
     --cpu-distributed-timeout-seconds --cpu-offload-gb --distributed-timeout-seconds --max-logprobs
     --max-num-active-seqs --max-num-queued-reqs --max-num-queued-tokens --pipeline-parallel-size
-    --renderer-num-workers --seed --shutdown-timeout --sse-keep-alive-interval --stream-interval --tensor-parallel-size
+    --renderer-num-workers --seed --shutdown-timeout --sse-keep-alive-interval --stream-interval
 """
-_NAMES = "--dtype --logprobs-mode --quantization --reasoning-parser --scheduling-policy --tool-call-parser"
+_NAMES = "--logprobs-mode --quantization --reasoning-parser --scheduling-policy --tool-call-parser"
 _SWITCHES = """
     --disable-fastapi-docs --disable-sliding-window --enable-auto-tool-choice --enable-force-include-usage
     --enable-lora --enable-per-request-metrics --enable-prefix-caching --enable-prompt-tokens-details
@@ -43,7 +43,6 @@ _SOME_VALUES = {  # others of these load code, read other files or weaken a hash
     "--fingerprint-mode": "full|hash|none",
     "--generation-config": "auto|vllm",
     RANK: "|".join(map(str, RANKS)),
-    "--max-model-len": f"auto|{_NUMBER}",
     "--prefix-caching-hash-algo": "sha256|sha256_cbor",
 }
 
@@ -66,6 +65,9 @@ _REFUSED = {  # what an option would do, and what to do instead; it stands for t
     "--host": ("it changes the address", "give --host before the --"),
     "--port": ("it changes the address", "give --port before the --"),
     "--uds": ("it changes the address", "give --host and --port before the --"),
+    "--tensor-parallel-size": ("the GPUs are counted before the start", "give --tensor-parallel before the --"),
+    "--dtype": ("the cache is sized by it", "give --dtype before the --"),
+    "--max-model-len": ("the cache is sized by it", "give --max-model-len before the --"),
     "--config": ("it reads settings from elsewhere", "write the options out"),
     "--middleware": ("it loads code", _PROXY),
     "--trust": ("it trusts the code of a model or of a request", "serve a checkpoint that needs none"),
@@ -110,6 +112,17 @@ def allowed_options(words: Sequence[str]) -> list[str]:
     return allowed
 
 
+def given_options(words: Sequence[str]) -> dict[str, str | bool]:
+    """What `allowed_options` returned, by vLLM's names with underscores; of one that is given twice the last."""
+    found: dict[str, str | bool] = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in SWITCHES:
+            found[word.removeprefix("--no-").removeprefix("--").replace("-", "_")] = not word.startswith("--no-")
+        elif word.startswith("--"):
+            found[word.removeprefix("--").replace("-", "_")] = following
+    return found
+
+
 def _dashed(name: str) -> str:
     return name.replace("_", "-") if name.startswith("--") else name
 
@@ -128,7 +141,7 @@ def _refusal(given: str, option: str) -> str:
         return "a word behind -- belongs to no option; give only options of vLLM there, such as --max-num-seqs 8"
     if option in SWITCHES:
         return f"{option} behind -- takes no value; leave out the = and what follows"
-    name = f"--{option.lstrip('-').partition('.')[0]}"
+    name = f"--{option.lstrip('-').partition('.')[0]}"  # of a short name the long one
     for known, (what, instead) in _REFUSED.items():
         if known.startswith(name) or f"{name}-".startswith(f"{known}-"):
             return f"{shown[0]} is refused behind --: {what}; {instead}"

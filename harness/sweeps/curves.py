@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.core.contained_files import path_below
 from harness.core.curve_statistics import knee, non_inferiority_threshold
-from harness.core.mask_statistics import accuracy_over_masks, difference_over_masks, masks_p_value
+from harness.core.mask_statistics import FEWEST_MASKS, accuracy_over_masks, difference_over_masks, masks_p_value
 from harness.core.power import detectable_loss
 from harness.core.statistics import (
     Difference,
@@ -267,7 +267,7 @@ def threshold(
     dense = outcomes.before(target)
     reached = _non_inferior(outcomes, arm, target, margin)
     others = [_non_inferior(outcomes, arm, task, elsewhere or margin) for task in outcomes.others]
-    masks = min(len(p.random_masks) for p in places)
+    masks, able = min(len(p.random_masks) for p in places), is_able(sum(dense), len(dense))
     found = Threshold(
         arm=arm,
         margin=margin,
@@ -281,7 +281,7 @@ def threshold(
         everywhere=min(reached, *others) if others else None,
         off_target_margin=elsewhere or margin,
     )
-    if len({p.ratio_neurons for p in places}) < _FEWEST - 1:
+    if not able or len({p.ratio_neurons for p in places}) < _FEWEST - 1:
         return found
     if is_collapsed(outcomes, places[0], target, *gone):
         return replace(found, support=0.0, shape="lost")
@@ -298,11 +298,16 @@ def threshold(
 
 
 def _non_inferior(outcomes: Outcomes, arm: str, task: str, margin: float) -> float:
-    """Up to which ratio less than the margin is shown to be lost; the fixed sequence ends at a missing ratio."""
+    """Up to which ratio less than the margin is shown to be lost. The fixed sequence is that of the ratios with masks
+    enough, where the arm is random, and ends at a missing one. What the dense model cannot do it cannot lose.
+    """
     dense, end = outcomes.before(task), min(outcomes.missing(arm), default=1.0)
+    if not is_able(sum(dense), len(dense)):
+        return 0.0
     whole = [p for p in outcomes.along(arm) if p.ratio < end]
-    tables = [(p.ratio_neurons, outcomes.of(p, task).astype(bool).tolist()) for p in whole]
-    return non_inferiority_threshold(tables, dense, margin)
+    tables = [(p, outcomes.of(p, task).astype(bool).tolist()) for p in whole]
+    shown = [(p.ratio_neurons, rows) for p, rows in tables if not p.random_masks or len(rows) >= FEWEST_MASKS]
+    return non_inferiority_threshold(shown, dense, margin)
 
 
 @functools.cache

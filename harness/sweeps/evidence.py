@@ -9,7 +9,7 @@ from typing import Literal
 
 from scipy import stats
 
-from harness.core.statistics import Difference, items_needed
+from harness.core.statistics import Difference, is_able, items_needed
 from harness.core.types.serving import SpeedRatio
 from harness.core.types.sweep import Claim, Verdict
 from harness.core.types.training import Recovery
@@ -47,6 +47,12 @@ class Evidence:
 
     def arm(self, role: str) -> str:
         return self.roles.get(role, role)
+
+    @property
+    def able(self) -> bool:
+        """Whether the dense model can do the target; what it cannot do it cannot lose."""
+        right = self.outcomes.before(self.outcomes.target)
+        return is_able(sum(right), len(right))
 
     def place(self, role: str, ratio: float) -> GridPoint | None:
         """The point of an arm whose real share of removed neurons is meant by `ratio`."""

@@ -14,7 +14,7 @@ from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_gpus
 from harness.pipeline.arms import Arm, alignment_of, check_neurons, make_arm
 from harness.pipeline.named_tasks import task_names
-from harness.pipeline.resolve import DENSE, ResolvedRun, tasks_and_shape, without_arms
+from harness.pipeline.resolve import DENSE, ResolvedRun, check_several_items, tasks_and_shape, without_arms
 from pruning.plan import pruned_width, real_ratio, uniform_width
 
 RANDOM, MATCHED = "random", "matched"
@@ -47,8 +47,10 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
         dict.fromkeys(name for method in config.sweep.recovered for name in _recovered(config, method, shape))
     )
     timed = tuple(arm.name for arm in arms if arm.kind == arms[0].kind and arm.request.seed == arms[0].request.seed)
+    base = without_arms(config, tasks, shape)
+    check_several_items(base)
     return replace(
-        without_arms(config, tasks, shape),
+        base,
         arms=arms,
         recovered=recovered,
         served=(DENSE, *timed),

@@ -61,7 +61,7 @@ def above_random(e: Evidence, role: str, base: Claim) -> Claim:
 
 
 def _verdict(found: list[AgainstRandom], absent: bool) -> Verdict:
-    if any(row.refuted for row in found):
+    if any(row.refuted and not row.edge for row in found):
         return "not supported"
     shown = all(row.p <= LEVEL and not row.edge for row in found)
     return "supported" if shown and not absent else "cannot say"

@@ -10,11 +10,12 @@ from harness.core.statistics import Difference, specificity, wilson
 from harness.core.types.sweep import Claim, SweepPoint, Verdict
 from harness.sweeps.curves import GridPoint, Outcomes, difference, is_collapsed
 from harness.sweeps.evidence import MATCHED, RANDOM, REVERSE, Evidence, blank, collapse_below, missing, points_text
-from reports.figures import percent
+from reports.figures import count_text, percent
 
 _AT = 0.1
 _ALIKE = 0.1  # the most that two arms' losses on the target may differ and count as the same
 _ENDLESS = 1_000_000
+_FEWEST = 3  # random masks off target: with fewer, their spread is not known
 
 
 def specificity_on(outcomes: Outcomes, place: GridPoint, task: str) -> Difference:
@@ -56,8 +57,8 @@ def reverse_collapses(e: Evidence) -> Claim:
         "points",
     )
     place = e.place(REVERSE, _AT)
-    if place is None:
-        return missing(base, f"{REVERSE} at 10 %")
+    if place is None or not e.able:
+        return missing(base, f"{REVERSE} at 10 %, and a target that the dense model can do")
     found, absent = list(_excesses(e, place)), _absent(e, place)
     right, gone = e.outcomes.of(place, e.outcomes.target)[0], collapse_below(e)
     n, (low, high) = right.size, wilson(int(right.sum()), right.size)
@@ -101,17 +102,18 @@ def _at_same_loss(outcomes: Outcomes, place: GridPoint, control: GridPoint, task
 
 
 def _control(e: Evidence, place: GridPoint, role: str) -> GridPoint | None:
-    """The control's point that lost about as much of the target. If it never does: the one that lost most of it, where
-    that cost the other tasks more than reverse pruning does. To be alike, it would have to lose even more.
+    """The control's point that lost about as much of the target; of several the one where least is removed, as what is
+    removed beyond that costs the other tasks alone. If it never does: the one that lost most of it, where that cost the
+    other tasks more than reverse pruning does. To be alike, it would have to lose even more.
     """
 
     def left(point: GridPoint) -> float:
         return float(e.outcomes.of(point, e.outcomes.target).mean())
 
     points = e.outcomes.along(e.arm(role))
-    nearest = min(points, key=lambda point: abs(left(point) - left(place)), default=None)
-    if nearest is None or abs(left(nearest) - left(place)) <= _ALIKE:
-        return nearest
+    alike = [point for point in points if abs(left(point) - left(place)) <= _ALIKE]
+    if alike or not points:
+        return alike[0] if alike else None
     lowest = min(points, key=left)
     costs = [_between(e.outcomes, place, lowest, task) for task in _judged_tasks(e)]
     return lowest if left(lowest) > left(place) and costs and all(low > 0 for _, low, _ in costs) else None
@@ -126,9 +128,19 @@ def _absent(e: Evidence, place: GridPoint) -> tuple[str, ...]:
         for role in (RANDOM, MATCHED)
         if _control(e, place, role) is None
     ]
+    few = [
+        f"cannot say: {count_text(n, 'random mask')} off target; at least {_FEWEST} are needed, give --seeds"
+        for control in [_control(e, place, RANDOM)]
+        if control and (n := len(control.variants)) < _FEWEST
+    ]
+    failed = [
+        f"missing: {role} at {percent(ratio)}"
+        for role in (REVERSE, RANDOM, MATCHED)
+        for ratio in e.outcomes.missing(e.arm(role))
+    ]
     unable = [f"{task}: cannot say, the dense model cannot do it" for task in e.outcomes.unable]
     marked = [f"{task}: was a distractor, not judged" for task in e.outcomes.others if task in e.distractors]
-    return (*tasks, *controls, *((*unable, *marked) if tasks else ()))
+    return (*tasks, *controls, *few, *failed, *((*unable, *marked) if tasks else ()))
 
 
 def _items_for_collapse(e: Evidence, accuracy: float, n: int, below: float) -> tuple[int | None, tuple[str, ...]]:

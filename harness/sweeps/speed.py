@@ -19,6 +19,7 @@ from harness.engine import weight_swap
 from harness.engine.devices import device_name
 from harness.engine.memory_budget import NOTHING_TIMED, fit_together
 from harness.engine.vllm_engine import Engines
+from harness.pipeline import stages
 from harness.pipeline.resolve import DENSE
 from harness.pipeline.run_context import RunContext, VariantState
 from harness.pipeline.run_files import serving_file
@@ -31,7 +32,7 @@ from pruning.export import export
 from pruning.plan_file import load_plan
 
 _LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
-AGAIN = "dense-again"  # the dense model against itself: what a speed ratio shows by chance
+AGAIN = stages.AGAIN
 Timed = tuple[dict[str, ServingResult], list[SpeedRatio]]  # the dense model and one arm
 
 

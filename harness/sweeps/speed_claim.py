@@ -66,6 +66,8 @@ def _trend(e: Evidence, timed: Sequence[SpeedRatio]) -> Difference | None:
         return None
     fit = stats.linregress(list(rows), list(rows.values()))
     half = float(stats.t.ppf(0.975, len(rows) - 2) * fit.stderr)
+    if half == 0:
+        return None  # figures that lie in a line to the last digit say nothing of their spread
     return float(fit.slope), float(fit.slope) - half, float(fit.slope) + half
 
 

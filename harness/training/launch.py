@@ -21,10 +21,12 @@ from harness.core.processes import end_with_parent
 from harness.core.progress import progress_bar
 from harness.engine.devices import gpus
 from harness.engine.library_settings import library_settings
+from pruning.checkpoint import open_model
 from pruning.loader import load_pruned
+from pruning.vocabulary_files import rows_in
 from recovery import trainer
 from recovery.recipe import Recipe, load_dtype, trl_command
-from recovery.trainer import Job
+from recovery.trainer import Job, Teacher
 
 CONFIGS = Path(trainer.__file__).parent / "configs"
 _JOB, _ERROR = "job.json", "error.txt"
@@ -99,11 +101,18 @@ def _train(job: Job, threads: int | None) -> Path:
     gc.collect()
     torch.cuda.empty_cache()  # of an arm or an engine before; does nothing without a GPU
     dtype = getattr(torch, load_dtype(job.recipe))
-    teacher = load_pruned(job.teacher, dtype).requires_grad_(False) if job.teacher else None
-    if teacher is not None and torch.cuda.is_available():
-        teacher = teacher.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    teacher = _teacher(job, job.teacher, dtype) if job.teacher else None
     with progress_bar(f"Training {job.folder.name} for {job.recipe.steps} steps", job.recipe.steps) as advance:
         return trainer.train(job, load_pruned(job.model, dtype).train(), _tokenizer(job.model), teacher, advance)
+
+
+def _teacher(job: Job, dense: Path, dtype: Any) -> Teacher:
+    import torch
+
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    rows = rows_in(open_model(job.model), open_model(dense))
+    model = load_pruned(dense, dtype).requires_grad_(False).to(device)
+    return Teacher(model, None if rows is None else torch.from_numpy(rows).to(device))
 
 
 def _tokenizer(model: Path) -> Any:

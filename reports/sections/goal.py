@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.core.types.goal import Goal
-from reports.figures import count_text, percent, short_count
+from reports.figures import count_text, not_judged, percent, short_count
 from reports.parts import Section, Table
 
 _TITLE = "The goal"
@@ -15,7 +15,16 @@ _TITLE = "The goal"
 def section(run: Mapping[str, Any]) -> Section:
     if not run.get("goal"):
         return Section("goal", _TITLE)
-    return Section("goal", _TITLE, text=tuple(search_sentences(run["goal"])), tables=(goal_table(run),))
+    said = [*search_sentences(run["goal"]), unlimited_tasks(run).strip()]
+    return Section("goal", _TITLE, text=tuple(filter(None, said)), tables=(goal_table(run),))
+
+
+def unlimited_tasks(run: Mapping[str, Any]) -> str:
+    """What no limit of loss holds for, in a goal that limits the loss on every other task."""
+    if _goal(run["goal"]).off_target_loss is None:
+        return ""
+    name = chosen_candidate(run["goal"])["variant"]
+    return not_judged(run, next(v for v in run["variants"] if v["name"] == name))
 
 
 def goal_lead(found: Mapping[str, Any]) -> str:

@@ -60,9 +60,9 @@ def ratio_text(ratio: Mapping[str, Any]) -> str:
     return f"{ratio['ratio']:.2f}x{known}"
 
 
-def own_noise(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> tuple[float, float]:
-    """The interval of the first model against itself at the same concurrency, (1, 1) where it was not timed: of a
-    model of the same shape, which has no ideal gain.
+def own_noise(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The interval of the first model against itself at the same concurrency, with 1 in it: of a model of the same
+    shape, which has no ideal gain. None where that was not timed, or has no interval.
     """
     place = ("baseline", "concurrency", "quantity")
     ends = [
@@ -72,29 +72,46 @@ def own_noise(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> tuple[float, 
         for end in (r["ci_low"], r["ci_high"])
         if end is not None
     ]
-    return min([1.0, *ends]), max([1.0, *ends])
+    return (min(1.0, *ends), max(1.0, *ends)) if ends else None
 
 
 def is_shown(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
-    """Whether a ratio of speeds differs from 1 by more than the first model does from itself."""
-    low, high = own_noise(run, ratio)
-    return ratio["ci_low"] is not None and (ratio["ci_low"] > high or ratio["ci_high"] < low)
+    """Whether a ratio of speeds is known to differ from 1 by more than the first model does from itself."""
+    noise = own_noise(run, ratio)
+    return bool(noise) and ratio["ci_low"] is not None and (ratio["ci_low"] > noise[1] or ratio["ci_high"] < noise[0])
+
+
+def is_beyond_one(ratio: Mapping[str, Any]) -> bool:
+    """Whether the interval of a ratio of speeds leaves 1 out."""
+    return ratio["ci_low"] is not None and not ratio["ci_low"] <= 1 <= ratio["ci_high"]
+
+
+def doubt(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
+    """Why a ratio of speeds is no evidence of a difference, in two words at most; empty where it is."""
+    if is_noisy(run, ratio):
+        return "noisy"
+    if is_shown(run, ratio):
+        return ""
+    return "not compared" if is_beyond_one(ratio) and own_noise(run, ratio) is None else "not shown"
 
 
 def per_right_answer(run: Mapping[str, Any], v: Mapping[str, Any]) -> tuple[float, float | None] | None:
     """Tokens for each right answer on the target, and seconds at the highest concurrency that was timed.
 
-    None where no answers are right or wrong, none is right, or tokens are unknown.
+    None where no answers are right or wrong, none is right, or tokens are unknown. No seconds where the timing is
+    noisy, or shows no difference from dense.
     """
     found, first = v["eval"][run["task"]], run["variants"][0]
     if found["metric"] in LIKELIHOOD_METRICS or not found["tokens_per_answer"] or not 0 < found["value"] <= 1:
         return None
-    tokens, speeds = found["tokens_per_answer"] / found["value"], speeds_of(run, v)
-    ratios = {r["concurrency"]: r["ratio"] for r in speeds}
+    tokens = found["tokens_per_answer"] / found["value"]
+    ratios = {r["concurrency"]: r["ratio"] for r in speeds_of(run, v) if not doubt(run, r)}
     rows = first["serving"]["concurrency"] if first["serving"] else []
     row = max(rows, key=lambda row: int(row["concurrency"]), default=None)
-    ratio = 1.0 if v is first else row and ratios.get(row["concurrency"])
-    return tokens, tokens / (row["output_tok_s"] * ratio) if row and ratio else None
+    if row is None or _is_spread(row):
+        return tokens, None
+    ratio = 1.0 if v is first else ratios.get(row["concurrency"])
+    return tokens, tokens / (row["output_tok_s"] * ratio) if ratio else None
 
 
 def tokens_gained(run: Mapping[str, Any], v: Mapping[str, Any]) -> int | None:
@@ -165,7 +182,11 @@ def is_noisy(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
 
 
 def _noisy_rows(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(name, r) for name, r in _rows(run) if (r.get("spread") or 0) > _NOISY]
+    return [(name, r) for name, r in _rows(run) if _is_spread(r)]
+
+
+def _is_spread(row: Mapping[str, Any]) -> bool:
+    return (row.get("spread") or 0) > _NOISY
 
 
 def _noise(run: Mapping[str, Any]) -> list[str]:
@@ -241,8 +262,8 @@ def speed_table(run: Mapping[str, Any]) -> Table:
         "of all requests from prompt to last token, first variant over this one; "
         "the larger counts. What the engine does "
         "besides matrix products is not included. of the ideal: ratio / ideal; of its gain: (ratio - 1) / (ideal - 1), "
-        "where the interval clears 1 and dense against itself. dense-again: the dense model against itself, what a "
-        "ratio shows by chance."
+        "where the interval clears that of dense against itself, and empty where this was not timed. dense-again: the "
+        "dense model against itself, what a ratio shows by chance."
     )
     return Table("Speed against the first variant, predicted and measured", head, tuple(rows), note)
 

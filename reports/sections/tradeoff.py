@@ -12,7 +12,7 @@ from reports.figures import changed, measured, mebibytes, percent, seconds_text,
 from reports.parts import Chart, Section, Table
 from reports.plots import by_legend, chart, colour, highlight, legend, tooltips
 from reports.sections.accuracy import arms
-from reports.sections.serving import per_right_answer, ratio_text, speeds_of, tokens_gained
+from reports.sections.serving import doubt, own_noise, per_right_answer, ratio_text, speeds_of, tokens_gained
 from reports.verdict import Choice, choice, is_floor
 
 _TITLE = "Trade-off"
@@ -70,7 +70,23 @@ def _note(run: Mapping[str, Any]) -> str:
         f"{room}Speed: output tokens per second relative to dense, of the same widths, with its 95 % interval. Tasks: "
         f"result, then change against dense with its 95 % interval, paired by item. failures: generation failures on "
         f"{run['task']}. per right answer: tokens of all answers on {run['task']} for each right one, and "
-        "their time at the highest concurrency."
+        f"their time at the highest concurrency.{_speed_note(run)}"
+    )
+
+
+def _speed_note(run: Mapping[str, Any]) -> str:
+    """What a ratio of speeds has to exceed, and how those that do not are marked; nothing where none was timed."""
+    levels = _levels(run)
+    if not levels:
+        return ""
+    place = {"baseline": run["variants"][0]["name"], "quantity": "output_tok_s"}
+    noises = [(level, own_noise(run, {**place, "concurrency": level})) for level in levels]
+    spans = [f"{noise[0]:.2f} to {noise[1]:.2f} at concurrency {level}" for level, noise in noises if noise]
+    itself = f"spans {', '.join(spans)}" if spans else "was not timed"
+    return (
+        f" Dense against itself {itself}. noisy, not shown, not compared: no evidence of a difference in speed, as "
+        "repeats disagree, the interval reaches into that of dense against itself, or this was not timed; the time "
+        "for each right answer is left out there."
     )
 
 
@@ -103,7 +119,7 @@ def _row(
         mebibytes(v["weight_bytes"]),
         _room(run, v),
     )
-    known = {r["concurrency"]: ratio_text(r) for r in speeds_of(run, v)}
+    known = {r["concurrency"]: ", ".join(filter(None, (ratio_text(r), doubt(run, r)))) for r in speeds_of(run, v)}
     speeds = [known.get(level, "not measured") for level in _levels(run)]
     results = [_changed(run, points[task]) if task in points else "not measured" for task in tasks]
     rate = percent(points[run["task"]]["failure_rate"])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 Triple = tuple[float, float, float]
 Check = tuple[str, float | None, float | None]  # what, as stored, as computed again
@@ -240,10 +240,22 @@ def _reach(r: Recomputed, arm: str, task: str, margin: float) -> float:
     reached = 0.0
     own = [p for p in r.points if p["arm"] == arm and p["task"] == task]
     for p in sorted(own, key=lambda p: p["ratio_neurons"]):
-        if over_masks(r.dense[task], r.table(p), 0.9)[1] <= -margin:
+        before, table = r.dense[task], r.table(p)
+        if arm == "random" and len(table) < 19:
+            continue
+        most = most_lost(before, table[0]) if len(table) == 1 else -over_masks(before, table, 0.95)[1]
+        if most >= margin:
             break
         reached = p["ratio_neurons"]
     return reached
+
+
+def most_lost(before: np.ndarray, after: np.ndarray) -> float:
+    """Upper 95 % bound of the loss: binomial tails solved for the shares, combined by their distances."""
+    n, lost, gained = before.size, int(((before > 0) & (after <= 0)).sum()), int(((before <= 0) & (after > 0)).sum())
+    up = optimize.brentq(lambda q: stats.binom.cdf(lost, n, q) - 0.05, lost / n, 1) if lost < n else 1.0
+    down = optimize.brentq(lambda q: stats.binom.sf(gained - 1, n, q) - 0.05, 0, gained / n) if gained else 0.0
+    return (lost - gained) / n + math.hypot(up - lost / n, gained / n - down)
 
 
 def _thresholds(r: Recomputed) -> Iterator[Check]:
@@ -324,8 +336,9 @@ def _reverse(r: Recomputed) -> Triple | None:
         if place is None or not own:
             continue
         left = r.table(place).mean()
-        control = min(own, key=lambda p: abs(r.table(p).mean() - left))
-        if abs(r.table(control).mean() - left) > 0.1:
+        alike = [p for p in own if abs(r.table(p).mean() - left) <= 0.1]
+        control = min(alike, key=lambda p: p["ratio_neurons"], default=None)
+        if control is None:
             control = min(own, key=lambda p: r.table(p).mean())
             costs = [r.between(place, control, task)[1] for task in judged]
             if r.table(control).mean() <= left or not costs or min(costs) <= 0:

@@ -20,6 +20,7 @@ from pruning.loader import load_pruned
 from recovery import trainer
 from recovery.trainer import (
     Job,
+    Teacher,
     answer_loss,
     check_bands,
     discard_stale_checkpoints,
@@ -43,7 +44,7 @@ def fit(job: Job) -> Path:
     from transformers import AutoTokenizer
 
     torch.set_num_threads(1)  # two wait for each other where another process has a core
-    teacher = load_pruned(job.teacher, "float32") if job.teacher else None
+    teacher = Teacher(load_pruned(job.teacher, "float32")) if job.teacher else None
     return train(job, load_pruned(job.model, "float32").train(), AutoTokenizer.from_pretrained(job.model), teacher)
 
 
@@ -105,8 +106,50 @@ def test_distillation_adds_the_divergence_from_the_teacher(models: tuple[Any, An
     nats = [value for row in chosen for value in naive_nats(student, row)]
     divergence = [value for row in chosen for value in naive_nats(student, row, teacher)]
     expected = 0.3 * sum(nats) / len(nats) + 0.7 * sum(divergence) / len(divergence)
-    assert answer_loss(student, teacher, padded(chosen), 0.7).item() == pytest.approx(expected, rel=1e-4)
-    assert answer_loss(student, student, padded(chosen), 1.0).item() == pytest.approx(0.0, abs=1e-5)
+    assert answer_loss(student, Teacher(teacher), padded(chosen), 0.7).item() == pytest.approx(expected, rel=1e-4)
+    assert answer_loss(student, Teacher(student), padded(chosen), 1.0).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_student_with_fewer_tokens_is_taught_over_those_that_both_have(models: tuple[Any, Any]) -> None:
+    """Naive: each token's place in the teacher's vocabulary looked up, its distribution cut and normalised again."""
+    import torch
+
+    student, teacher = models
+    used = sorted({token for row in rows(4) for token in row["input_ids"]})
+    numbers = torch.tensor([*reversed(used), -1])  # the last row of the student's vocabulary is no token
+    small, place = _with_rows(student, numbers), {token: row for row, token in enumerate(numbers.tolist())}
+    asked = [
+        (row["input_ids"], [i - 1 for i, label in enumerate(row["labels"]) if label != IGNORED]) for row in rows(4)
+    ]
+    nats = []
+    with torch.no_grad():
+        for ids, positions in asked:
+            new = torch.tensor([[place[token] for token in ids]])
+            mine = small(new).logits[0][positions, :-1].log_softmax(-1)
+            aims = teacher(torch.tensor([ids])).logits[0][positions][:, numbers[:-1]].log_softmax(-1)
+            nats += (aims.exp() * (aims - mine)).sum(-1).tolist()
+    renamed = [
+        {key: [place.get(token, IGNORED) for token in row[key]] for key in ("input_ids", "labels")} for row in rows(4)
+    ]
+    batch = padded(renamed)
+    found = answer_loss(small, Teacher(teacher, numbers), batch, 1.0).item()
+    assert found == pytest.approx(sum(nats) / len(nats), rel=1e-4)
+
+
+def _with_rows(model: Any, numbers: Any) -> Any:
+    """A copy whose vocabulary are these rows of the model's."""
+    import copy
+
+    import torch
+
+    small = copy.deepcopy(model)
+    whole = model.get_input_embeddings().weight.detach()
+    head = model.get_output_embeddings().weight.detach()
+    small.resize_token_embeddings(len(numbers))
+    with torch.no_grad():
+        small.get_input_embeddings().weight.copy_(whole[numbers])
+        small.get_output_embeddings().weight.copy_(head[numbers])
+    return small
 
 
 def test_scaled_and_capped_logits_stay_the_models_own(tmp_path: Path) -> None:

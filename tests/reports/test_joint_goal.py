@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.sections.goal import goal_lead, section
+import pytest
+
+from reports.sections.goal import goal_lead, section, unlimited_tasks
 
 
 def candidate(name: str, arm: str, layers: int, met: bool, **more: Any) -> dict[str, Any]:
@@ -52,6 +54,19 @@ def test_the_sentences_say_where_time_goes_and_what_cannot_be_reached() -> None:
     assert "Cannot meet the goal by the costs: depth-only." in said
     sized = " ".join(section(run(device=None, cost_error=None, unreachable=[])).text)
     assert "costs" not in sized
+
+
+@pytest.mark.parametrize(("limit", "told"), [(0.03, True), (None, False)])
+def test_a_goal_that_limits_other_tasks_names_those_without_right_answers(limit: float | None, told: bool) -> None:
+    made = run()
+    made["goal"] |= {"joint": None, "goal": {**made["goal"]["goal"], "off_target_loss": limit}}
+    texts = [{"metric": "word_perplexity", "value": value} for value in (20.0, 26.2)]
+    made["variants"] = [
+        {"name": name, "eval": {"mini_math": {"metric": "exact_match", "value": 0.9}, "wikitext": text}}
+        for name, text in zip(("dense", "joint-2"), texts, strict=True)
+    ]
+    said = "Without right answers: wikitext 1.31 times dense, not judged."
+    assert (said in section(made).text) == told == (unlimited_tasks(made) == f" {said}")
 
 
 def test_an_arm_that_has_lost_the_task_says_so_and_the_lead_names_only_limits_of_the_goal() -> None:

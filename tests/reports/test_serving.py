@@ -4,12 +4,16 @@ measured.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.pipeline import stages
 from reports.sections.serving import capacity_table, memory_table, serving_sentences, serving_tables, speed_table
 from reports.sections.summary import summary_table
 from tests.support.runs import EXAMPLE, RUN, VARIANT
@@ -60,6 +64,8 @@ RATIO = {
     "ideal_flops": 1.4,
     "ideal_bytes": 1.5,
 }
+AGAIN = {**RATIO, "variant": "dense-again", "ratio": 1.0, "ci_low": 0.98, "ci_high": 1.02}
+AGAIN |= {"ideal_flops": 1.0, "ideal_bytes": 1.0}
 
 
 def run_of(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def run_of(*rows: dict[str, Any]) -> dict[str, Any]:
     run["variants"] = [
         {**VARIANT, "name": name, "serving": serving} for name, serving in zip(names, servings, strict=False)
     ]
-    run["speed_ratios"] = [RATIO, {**RATIO, "quantity": "output_tok_cpu_s"}]
+    run["speed_ratios"] = [RATIO, {**RATIO, "quantity": "output_tok_cpu_s"}, AGAIN]
     return run
 
 
@@ -110,6 +116,41 @@ def test_one_pair_has_no_interval() -> None:
     assert serving_sentences(run) == [
         "Output tokens per second of pruned against dense: 1.25x at 8 concurrent requests."
     ]
+
+
+def test_without_dense_against_itself_a_gain_has_no_share() -> None:
+    run = run_of(ROW, ROW)
+    assert speed_table(run).rows[0][-1] == "50 %"  # of the ideal 1.5 reached 1.25
+    run["speed_ratios"].remove(AGAIN)
+    assert speed_table(run).rows[0][-2:] == ("83 %", "")
+
+
+def test_a_run_times_its_first_variant_again_on_its_own_engine_and_keeps_that_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No second copy of the model: both names ask the same engine."""
+    saved, asked = {}, {}
+
+    def results(targets: dict[str, Any], passes: dict[str, Any], *_: Any) -> tuple[dict[str, Any], list[str]]:
+        asked.update(passes)
+        return dict(targets), [name for name in targets if name != next(iter(targets))]
+
+    def save(variants: dict[str, Any], ratios: list[str], _: Path) -> None:
+        saved.update(variants=list(variants), ratios=ratios)
+
+    monkeypatch.setattr(stages, "offline_targets", lambda _, loads: {n: SimpleNamespace(round=f"{n}'s") for n in loads})
+    monkeypatch.setattr(stages, "interleaved", lambda runners, *_: runners)
+    monkeypatch.setattr(stages, "results", results)
+    monkeypatch.setattr(stages, "save_serving", save)
+    config = SimpleNamespace(concurrency=(1,), repeats=3)
+    directory = SimpleNamespace(stage=lambda *_: contextlib.nullcontext(True))
+    run: Any = SimpleNamespace(path=tmp_path, config=config, workload=None, directory=directory)
+    states: list[Any] = [SimpleNamespace(name=name, identity=name) for name in ("dense", "pruned")]
+    stages.serve(run, states, {})  # type: ignore[arg-type]
+    assert asked == {"dense": "dense's", "pruned": "pruned's", "dense-again": "dense's"}
+    assert saved == {"variants": ["dense", "pruned"], "ratios": ["pruned", "dense-again"]}
+    stages.serve(run, states[:1], {})  # type: ignore[arg-type]
+    assert saved == {"variants": ["dense"], "ratios": []}
 
 
 def test_nothing_served_says_nothing() -> None:
@@ -155,6 +196,7 @@ def test_where_no_gain_was_to_be_had_none_is_shared_out() -> None:
 
 def test_a_gain_that_is_not_shown_has_no_share_and_the_summary_names_the_same_ratio() -> None:
     run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    run["speed_ratios"].append({**AGAIN, "concurrency": 32, "ci_low": 1.0, "ci_high": 1.0})
     head = list(speed_table(run).head)
     rows = {row[0]: row for row in speed_table(run).rows if row[3] == "output tokens per second"}
     for ratio in (r for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"):

@@ -10,6 +10,7 @@ import pytest
 
 from reports.build import markdown, sections
 from reports.sections.tradeoff import section
+from reports.verdict import verdict
 from tests.support.runs import EXAMPLE, RUN
 
 
@@ -30,11 +31,50 @@ def test_dense_and_every_ratio_of_the_recommended_arm_are_rows_and_the_recommend
     v = next(v for v in run["variants"] if v["name"] == "selective-best-0.5")
     freed = 4 * (run["variants"][0]["parameters"] - v["parameters"])  # float32
     assert found["KV room gained"] == f"{freed // 2048:,} tokens" and found["parameters"] == "829,568 (-37.2 %)"
-    assert found["speed at concurrency 32"] == "1.13x (0.99 to 1.30)"  # of selective-S, which has the same widths
+    assert found["speed at concurrency 32"] == "1.13x (0.99 to 1.30), noisy"  # of selective-S, of the same widths
     assert found["mini_math (target)"] == "98.8 % (395 of 400), -0.8 (-2.4 to +0.6)"
     tokens = v["eval"]["mini_math"]["tokens_per_answer"] / v["eval"]["mini_math"]["value"]
-    assert found["per right answer"].startswith(f"{tokens:.1f} tokens, ")
+    assert found["per right answer"] == f"{tokens:.1f} tokens"  # a noisy time is not worth telling
     assert found["mini_code"].startswith("66.7 % (100 of 150), -31.3") and found["failures"] == "0.0 %"
+
+
+def timed(run: dict[str, Any], low: float, itself: tuple[float, float] | None) -> tuple[dict[str, str], str]:
+    """The recommended row and the note where repeats agree; low: of its interval; itself: that of dense."""
+    for v in run["variants"]:
+        for row in v["serving"]["concurrency"] if v["serving"] else ():
+            row["spread"] = 0.01
+    known = [r for r in run["speed_ratios"] if r["quantity"] == "output_tok_s"]
+    last = next(r for r in known if r["variant"] == "selective-S-0.5")
+    last |= {"ratio": 1.25, "ci_low": low, "ci_high": 1.6}
+    if itself:
+        ends = dict(zip(("ci_low", "ci_high"), itself, strict=True))
+        again = {**last, **ends, "variant": "dense-again", "ideal_flops": 1.0, "ideal_bytes": 1.0}
+        run["speed_ratios"].append(again)
+    (table,) = section(run).tables
+    assert table.marked is not None
+    return dict(zip(table.head, table.rows[table.marked], strict=True)), table.note
+
+
+@pytest.mark.parametrize(
+    ("low", "itself", "mark", "noted"),
+    [
+        (1.2, (0.9, 1.1), "", "Dense against itself spans 0.90 to 1.10 at concurrency 32."),
+        (1.05, (0.9, 1.1), ", not shown", "spans 0.90 to 1.10"),
+        (0.95, None, ", not shown", "Dense against itself was not timed."),
+        (1.2, None, ", not compared", "Dense against itself was not timed."),
+    ],
+)
+def test_a_speed_that_the_headline_withholds_is_marked_and_has_no_time(
+    run: dict[str, Any], low: float, itself: tuple[float, float] | None, mark: str, noted: str
+) -> None:
+    dense = run["variants"][0]
+    speed = dense["serving"]["concurrency"][0]["output_tok_s"]
+    found, note = timed(run, low, itself)
+    assert found["speed at concurrency 32"] == f"1.25x ({low:.2f} to 1.60){mark}" and noted in note
+    best = next(v for v in run["variants"] if v["name"] == "selective-best-0.5")["eval"]["mini_math"]
+    milliseconds = 1000 * best["tokens_per_answer"] / best["value"] / (1.25 * speed)
+    assert found["per right answer"].split(", ")[1:] == ([] if mark else [f"{milliseconds:.3g} ms"])
+    assert ("Faster at concurrency 32" in verdict(run)[0]) == (not mark)
 
 
 def test_what_goes_farther_on_the_target_alone_and_floors_are_said(run: dict[str, Any]) -> None:

@@ -94,7 +94,8 @@ class Threshold:
 
     Attributes:
         margin: The loss that still counts as none, as a share of all items.
-        non_inferior: The largest ratio of neurons up to which less than `margin` is shown to be lost; 0 if not shown.
+        non_inferior: The largest ratio of neurons up to which less than `margin` is shown to be lost; 0 if not shown,
+            or if the dense model cannot do the target.
         detectable: The loss that this number of items finds in four of five runs where twice the margin of them
             changes; None where no loss is found.
         knee: The ratio at which the curve bends down, with its interval; None where it does not.
@@ -102,8 +103,8 @@ class Threshold:
         shape: What the curve is; lost where all is lost before the first ratio; None where there are too few ratios.
         everywhere: The largest ratio up to which less than `margin` on the target and less than `off_target_margin` on
             every other task that the dense model can do is shown to be lost; None without such tasks.
-        masks: The fewest random masks at one of the ratios; 0 for an arm that is not random. Of one mask,
-            `non_inferior` holds for that mask alone.
+        masks: The fewest random masks at one of the ratios; 0 for an arm that is not random. `non_inferior` and
+            `everywhere` pass over ratios with fewer than 19.
     """
 
     arm: str

@@ -11,7 +11,7 @@ from harness.engine.devices import check_gpus
 from harness.models import registry
 from harness.pipeline.arms import check_neurons
 from harness.pipeline.data_check import check_data
-from harness.pipeline.resolve import ResolvedRun, tasks_and_shape, without_arms
+from harness.pipeline.resolve import ResolvedRun, check_several_items, tasks_and_shape, without_arms
 from harness.pipeline.scoring import placement_of
 from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
@@ -32,7 +32,7 @@ def resolve_dissociation(config: RunConfig, chat: bool = True) -> ResolvedRun:
     check_neurons(config, "dissociate")
     if config.sweep.launcher == "local":
         check_gpus(config.tensor_parallel, config.sweep.workers or 1)
-    tasks, shape = tasks_and_shape(config, chat)
+    tasks, shape = tasks_and_shape(config, chat, all_scored=True)
     asked = len(config.task) > 1
     if asked and (scored := next((task for task in tasks if not has_right_answers(task.metric)), None)):
         raise UsageError(f"{scored.name} is measured as {scored.metric}, which has no right answers; leave it out")
@@ -46,7 +46,9 @@ def resolve_dissociation(config: RunConfig, chat: bool = True) -> ResolvedRun:
             f"ratio {config.ratio:g} is {count} of {shape.intermediate_size} neurons; each needs another one as its "
             f"match, so that a --ratio of at most {_MOST:g} can be taken, and of at least one neuron"
         )
-    return without_arms(config, tasks, shape)
+    spec = without_arms(config, tasks, shape)
+    check_several_items(spec)
+    return spec
 
 
 def set_request(spec: ResolvedRun) -> SetRequest:

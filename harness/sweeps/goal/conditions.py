@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from harness.core.statistics import paired_interval
+from harness.core.statistics import loss_bound
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.goal import Candidate, Condition, Goal, Quantity
 from harness.core.types.pruning import ModelShape
@@ -63,25 +61,14 @@ def _by_roofline(goal: Goal, dense: ModelShape, narrow: ModelShape) -> float:
     device, gains = find_device(str(goal.device)), []
     for level in goal.concurrency:
         shapes = map(engine_shape, (dense, narrow))
-        old, new = (decode_work(shape, level, goal.context, shape.dtype_bytes) for shape in shapes)
+        old, new = (decode_work(shape, level, goal.context, shape.dtype_bytes, device.count) for shape in shapes)
         gains.append(roofline_speedup(old, new, device) or 0.0)
     return min(gains)
 
 
-def loss_bound(before: Sequence[bool], after: Sequence[bool], level: float) -> float:
-    """Upper one-sided bound of the accuracy lost on the same items, a share of them: of Newcombe's paired interval
-    (`paired_difference`) at confidence 1 - 2 * level.
-    """
-    _, low, _ = paired_interval(np.asarray(before, dtype=bool), np.asarray(after, dtype=bool), 1 - 2 * level)
-    return -low
-
-
 def least_bound(n: int, level: float) -> float:
-    """The bound of `n` items none of which changes, of a dense model that has half of them right; it hardly depends on
-    how many are right.
-    """
-    answers = [i % 2 == 0 for i in range(n)]
-    return loss_bound(answers, answers, level)
+    """The bound of `n` items none of which changes, however many are right."""
+    return loss_bound([True] * n, [True] * n, level)
 
 
 def least_items(limit: float, level: float, most: int) -> int | None:

@@ -31,7 +31,13 @@ from harness.pipeline.run_json import publish, read_eval, read_serving
 from harness.serving.workload import check_context
 from harness.sweeps.batch import LiveCells, cell_key
 from harness.sweeps.cells import Cell
-from harness.sweeps.goal.conditions import loss_conditions, nearest, size_conditions, speed_condition
+from harness.sweeps.goal.conditions import (
+    loss_conditions,
+    nearest,
+    right_conditions,
+    size_conditions,
+    speed_condition,
+)
 from harness.sweeps.goal.resolve import SearchSpace, arm_at, limited_tasks, resolve_goal, search_space
 from harness.sweeps.goal.search import first_true, narrowest
 from harness.sweeps.joint.experiment import run_joint
@@ -138,12 +144,20 @@ class Search:
         if arm.name not in self.candidates:
             self.evaluate(state)
             losses = loss_conditions(self.goal, self.run.spec.target.name, self.answers(arm.name), self.space.level)
-            conditions = (*losses, *size_conditions(self.goal, self.run.spec.shape, width))
+            sizes = size_conditions(self.goal, self.run.spec.shape, width)
+            conditions = (*losses, *sizes, *self.right(arm.name))
             ratio = 1 - width / self.run.spec.shape.intermediate_size
             self.candidates[arm.name] = Candidate(arm.name, arm.kind, width, ratio, conditions)
             kept = "; ".join(condition_text(vars(c)) + ("" if c.met else ", missed") for c in conditions)
             say(f"{arm.name}, FFN width {width}: {kept or 'evaluated'}")
         return self.candidates[arm.name]
+
+    def right(self, name: str) -> tuple[Condition, ...]:
+        """That the variant has an answer of the target right, where its loss is not limited anyway."""
+        if self.goal.max_loss is not None:
+            return ()
+        target = self.run.spec.target.name
+        return right_conditions(target, read_eval(eval_file(self.run.path, name))[target])
 
     def planned(self, way: str | None, index: int) -> tuple[Arm, VariantState]:
         """The arm of a way at a width, and its plan."""

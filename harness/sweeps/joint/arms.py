@@ -104,7 +104,12 @@ def _memory_shares(goal: Goal, shape: ModelShape, widths: Sequence[int]) -> Floa
     """Bytes of a layer's weights and of the keys and values that it caches for all requests, of one GPU."""
     device, shape = find_device(str(goal.fits)), engine_shape(shape)
     weights = _parameters(shape, widths) * shape.dtype_bytes / device.count
-    cached = shape.kv_bytes_per_token * kv_copies(shape, device.count) / shape.num_hidden_layers / device.count
+    cached = (
+        shape.kv_bytes_per_token
+        * kv_copies(shape.num_key_value_heads, device.count)
+        / shape.num_hidden_layers
+        / device.count
+    )
     cache = np.where(np.asarray(widths) > 0, cached * goal.requests * goal.context, 0.0)
     return _shares(
         weights + cache, room_bytes(shape, device) - _beside_layers(shape) * shape.dtype_bytes / device.count

@@ -37,6 +37,8 @@ def test_options_are_the_same_from_a_text_a_list_a_file_and_the_environment(
     [
         ("block_size=1.5", "block_size must be a whole number"),
         ("block_size=true", "block_size must be a whole number"),
+        ("block_size=0", "block_size must be a whole number of at least 1"),
+        ("gpu_memory_utilization=0", "gpu_memory_utilization must be a number from 0 to 1, above 0"),
         ("max_num_seqs=-1", "max_num_seqs must be a whole number"),
         ("gpu_memory_utilization=1.5", "gpu_memory_utilization must be a number from 0 to 1"),
         ("gpu_memory_utilization=true", "must be a number from 0 to 1"),

@@ -55,3 +55,7 @@ def test_a_share_has_a_width_where_all_items_agree() -> None:
     before, gone = [True] * 50, [[False] * 50]
     value, low, high = share_of(loss(before, gone), loss(before, gone))
     assert value == 1 and low < 1 < high
+    few = loss([True] * 40, [[False] * 5 + [True] * 35])
+    assert few[2] > 2 * few[0], "so wide that the formula has no lower end"
+    value, low, high = share_of(few, few)
+    assert value == 1 and 0 < low < 1 < high

@@ -165,6 +165,7 @@ def test_paired_ratio_covers_the_true_ratio_as_often_as_it_says() -> None:
 
 def test_of_one_pair_nothing_is_known_but_the_ratio() -> None:
     assert paired_ratio([2.0], [3.0]) == (pytest.approx(1.5), None, None)
+    assert paired_ratio([100.0] * 5, [120.0] * 5) == (pytest.approx(1.2), None, None), "no interval without width"
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0]), ([0.0], [1.0]), ([1.0], [-1.0])])

@@ -86,7 +86,9 @@ class NVMLError(Exception):
     pass
 
 
-def driver(monkeypatch: pytest.MonkeyPatch, mig: int | None = None) -> list[Any]:
+def driver(
+    monkeypatch: pytest.MonkeyPatch, mig: int | None = None, cards: tuple[int, ...] = (80 << 30,) * 4
+) -> list[Any]:
     """vLLM's binding of the driver's library, and what it was asked for."""
     asked: list[Any] = []
 
@@ -99,10 +101,11 @@ def driver(monkeypatch: pytest.MonkeyPatch, mig: int | None = None) -> list[Any]
         NVMLError=NVMLError,
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: asked.append("closed"),
+        nvmlDeviceGetCount=lambda: len(cards),
         nvmlDeviceGetHandleByIndex=lambda number: asked.append(number) or number,
         nvmlDeviceGetHandleByUUID=lambda name: asked.append(name) or name,
         nvmlDeviceGetMigMode=mode,
-        nvmlDeviceGetMemoryInfo=lambda _gpu: SimpleNamespace(total=80 << 30),
+        nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(total=cards[gpu if isinstance(gpu, int) else 0]),
     )
     package = ModuleType("vllm.third_party")
     package.pynvml = found  # type: ignore[attr-defined]
@@ -122,7 +125,22 @@ def test_memory_is_asked_of_the_driver_which_needs_no_context(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device_bytes() == 80 << 30
-    assert asked == [gpu, "closed"]
+    assert asked[0] == gpu and asked[-1] == "closed" and "torch" not in asked
+
+
+@pytest.mark.parametrize(
+    ("order", "visible", "gib"), [(None, None, 10), ("FASTEST_FIRST", "1", 10), ("PCI_BUS_ID", "1", 40)]
+)
+def test_where_cards_differ_a_number_means_the_drivers_card_only_in_its_order(
+    order: str | None, visible: str | None, gib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A T4 in the first slot and an A100 in the second: torch's first is the A100."""
+    driver(monkeypatch, cards=(16 << 30, 40 << 30))
+    for name, value in (("CUDA_DEVICE_ORDER", order), ("CUDA_VISIBLE_DEVICES", visible)):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+    assert device_bytes() == gib << 30, "torch says 10"
 
 
 def test_a_part_of_a_gpu_is_asked_of_torch_as_the_driver_gives_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

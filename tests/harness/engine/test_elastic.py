@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from tests.support.engines import PROMPTS, SMALL, answers
 from tests.support.models import TINY_MATH, build_model
 
 WIDTHS = (448, 321, 80)  # of tiny-math's 640; one is odd
-CASES = [("tiny-math", width) for width in WIDTHS] + [("llama", 33)]
+MORE_WIDTHS = (608, 512, 384, 256, 128)
+CASES: list[Any] = [("tiny-math", width) for width in WIDTHS] + [("llama", 33)]
+CASES += [pytest.param("tiny-math", width, marks=pytest.mark.thorough) for width in MORE_WIDTHS]
 OTHERS = [
     (name, 60)
     for name, family in FAMILIES.items()

@@ -84,4 +84,12 @@ def test_reasoning_stands_apart_from_the_answer_and_does_not_end_at_a_stop_strin
 def test_the_engine_is_started_as_it_was_asked_for_but_for_its_context() -> None:
     settings = EngineSettings(dtype="float16", threads=3, tensor_parallel=2, options={"block_size": 32})
     module.generate_answers(open_model(TINY_MATH), {"a": [5]}, module.Sampling(10), settings)
-    assert started == [replace(settings, max_model_len=11)]
+    assert started == [replace(settings, max_model_len=11, whole_prompts=True)]
+
+
+@pytest.mark.slow
+def test_more_sampled_prompts_than_a_step_of_the_engine_takes_are_answered() -> None:
+    """vLLM's CPU back end ended where a prompt whose request has a seed was read in parts."""
+    prompts = {number: [20 + (7 * number + i) % 900 for i in range(200)] for number in range(50)}
+    sampling = module.Sampling(2, temperature=0.7)
+    assert len(module.generate_answers(open_model(TINY_MATH), prompts, sampling, EngineSettings())) == 50

@@ -18,6 +18,7 @@ from harness.serving.workload import Workload, in_vocabulary_of
 from pruning.checkpoint import open_model
 from pruning.export import PLAN_COPY
 from pruning.plan_file import load_plan, save_plan
+from pruning.vocabulary_files import rows_in
 from tests.support.cli import invoke
 from tests.support.models import TINY_MATH
 from tests.support.pruned import plan_keeping
@@ -57,6 +58,9 @@ def test_texts_and_a_plan_of_neurons_go_in(tmp_path: Path) -> None:
     )
     copy = load_plan(tmp_path / "out" / PLAN_COPY)
     assert copy.vocabulary is not None and whole.get_vocab()[word] in copy.vocabulary
+    rows = rows_in(open_model(tmp_path / "out"), open_model(TINY_MATH))
+    assert rows is not None and np.array_equal(rows[rows >= 0], copy.vocabulary[rows >= 0])
+    assert rows_in(open_model(TINY_MATH), open_model(TINY_MATH)) is None
     assert copy.widths == found.made.widths == (600,) * 4
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")(word)["input_ids"]) == 1
 

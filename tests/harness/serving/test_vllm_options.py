@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import UsageError
-from harness.serving.vllm_options import ALIASES, SWITCHES, VALUES, allowed_options
+from harness.serving.vllm_options import ALIASES, SWITCHES, VALUES, allowed_options, given_options
 
 KEY = "hk-LEAK-9922"
 
@@ -26,8 +26,8 @@ def test_every_option_of_the_list_is_passed_on_in_one_spelling(words: list[str])
 
 
 def test_short_names_and_repeated_options_are_as_vllm_reads_them() -> None:
-    words = ["-tp", "2", "-q=fp8", "--seed", "1", "--seed=2", "--device_memory-utilization", ".5".rjust(3, "0")]
-    canonical = ["--tensor-parallel-size", "2", "--quantization", "fp8", "--seed", "1", "--seed", "2"]
+    words = ["-pp", "2", "-q=fp8", "--seed", "1", "--seed=2", "--device_memory-utilization", ".5".rjust(3, "0")]
+    canonical = ["--pipeline-parallel-size", "2", "--quantization", "fp8", "--seed", "1", "--seed", "2"]
     assert allowed_options(words) == [*canonical, "--gpu-memory-utilization", "0.5"]
 
 
@@ -62,6 +62,10 @@ def test_every_other_option_is_refused_in_one_line_that_names_it(option: str, fo
         ("--por=1", "--port"),
         ("--api_key", "VLLM_API_KEY"),
         ("--model", "CHECKPOINT"),
+        ("-tp", "--tensor-parallel before the --"),
+        ("--tensor_parallel_size=2", "--tensor-parallel before the --"),
+        ("--dtype=float16", "--dtype before the --"),
+        ("--max-model-len", "--max-model-len before the --"),
         ("--max-num-seq", "--max-num-seqs"),
         ("--ssl-keyfile", "proxy"),
         ("--swap-space", "`vllm serve` yourself"),
@@ -87,6 +91,20 @@ def test_words_that_belong_to_no_option_and_values_of_another_form_are_refused(w
     with pytest.raises(UsageError) as refused:
         allowed_options(words)
     assert "behind --" in str(refused.value) and KEY not in str(refused.value)
+
+
+def test_what_was_given_is_known_by_vllms_names() -> None:
+    words = [
+        "--max_num_seqs=8",
+        "--no-enable-chunked-prefill",
+        "--enforce-eager",
+        "--max-num-seqs",
+        "9",
+        "--seed",
+        "-1",
+    ]
+    found = given_options(allowed_options(words))
+    assert found == {"max_num_seqs": "9", "enable_chunked_prefill": False, "enforce_eager": True, "seed": "-1"}
 
 
 def test_the_page_lists_what_is_allowed() -> None:

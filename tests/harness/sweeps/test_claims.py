@@ -15,7 +15,7 @@ from harness.core.statistics import paired_difference, paired_mean_difference, r
 from harness.core.types.serving import SpeedRatio
 from harness.core.types.training import Recovery
 from harness.sweeps.curves import GridPoint, Outcomes
-from harness.sweeps.evidence import BEST, PAPER, RANDOM, Evidence, blank
+from harness.sweeps.evidence import BEST, PAPER, RANDOM, REVERSE, Evidence, blank
 from harness.sweeps.random_claim import RULE, above_random
 from harness.sweeps.speed import AGAIN
 from tests.support.claims import RATIOS, Levels, N, along, claim, evidence, masks, right, variant
@@ -61,6 +61,7 @@ S2, R2 = {0.1: 1.0, 0.2: 0.9, 0.3: 0.8, 0.35: 0.7}, {0.1: 1.0, 0.2: 0.5, 0.3: 0.
         (S2, R2, "cannot say: not shown at 10.0 % (ceiling)"),
         (S2, R2, "ceiling: nothing is lost with either"),
         ({0.3: 0.95}, {0.3: 0.9}, "missing: 10.0 %"),
+        ({**S2, 0.35: 0.0}, {**R2, 0.35: 0.04}, "cannot say: not shown at 10.0 % (ceiling), 35.0 % (floor)"),
     ],
 )
 def test_a_floor_a_ceiling_or_a_missing_ratio_is_no_verdict(
@@ -202,6 +203,10 @@ def test_size_is_as_computed_and_speed_beyond_dense_against_itself() -> None:
     for each in (good, speed(None, None)):
         assert claim(4, evidence(TIMED, speed_ratios=speeds(each, quiet), sizes=larger)).verdict == "not supported"
     assert claim(4, evidence(TIMED, speed_ratios=speeds(good, quiet))).value is None
+    exact = [speed(1.0, 2.0, 32, f"{PAPER}-{r:g}-0", float(np.exp(r))) for r in (0.1, 0.2, 0.35)]
+    at = speed(1.3, 1.4, ratio=float(np.exp(0.3)))
+    lined = claim(4, evidence(TIMED, speed_ratios=[*exact, at, quiet], sizes=SAME))
+    assert lined.verdict == "cannot say", "figures in a line to the last digit have no spread"
 
 
 def bent(at: float) -> dict[float, float]:
@@ -224,12 +229,32 @@ def test_a_knee_is_where_the_paper_says_or_not() -> None:
         ({r: 0.9 - 6 * r**2 for r in RATIOS}, "not supported", "no knee: a smooth curve fits as well"),
         ({0.1: 0.01, 0.2: 0.005, 0.3: 0.0, 0.5: 0.0}, "not supported", "all is lost before the first ratio, 10.0 %"),
         ({**along(0.9), 0.5: 0.8925}, "cannot say", "missing: ratios at which more than the margin is lost"),
+        ({0.3: 0.0, 0.4: 0.0, 0.5: 0.0, 0.6: 0.0}, "cannot say", "missing: selective-S at a ratio of at most 15.0 %"),
+        ({0.3: 0.6, 0.4: 0.5, 0.5: 0.4, 0.6: 0.3}, "cannot say", "missing: selective-S at a ratio of at most 15.0 %"),
+        (
+            {0.02: 0.88, 0.04: 0.86, 0.06: 0.84, 0.08: 0.8, 0.1: 0.7},
+            "cannot say",
+            "missing: selective-S at ratios below 15.0 % and above 20.0 %",
+        ),
     ],
 )
 def test_what_is_no_knee_is_called_what_it_is(levels: dict[float, float], verdict: str, says: str) -> None:
     dense = 0.82 if 0.05 not in levels else 0.9
     found = claim(5, evidence({PAPER: levels}, dense=dense))
     assert (found.verdict, found.details[0], found.value) == (verdict, says, None)
+
+
+@pytest.mark.parametrize("gone", [0.2, 0.25])
+def test_a_knee_between_ratios_of_which_one_failed_is_not_supported(gone: float) -> None:
+    found = evidence({PAPER: {ratio: level for ratio, level in bent(0.175).items() if ratio != gone}})
+    failed = claim(5, replace(found, outcomes=replace(found.outcomes, planned={PAPER: RATIOS})))
+    assert failed.verdict == "cannot say" and failed.details[0] == f"missing: {100 * gone:.1f} %"
+
+
+def test_what_the_dense_model_cannot_do_is_not_lost() -> None:
+    for number in (2, 5):
+        found = claim(number, evidence({PAPER: along(0.0), REVERSE: {0.1: 0.0}}, dense=0.0))
+        assert found.verdict == "cannot say" and "that " in found.details[0] and "can do" in found.details[0]
 
 
 def recovery(after: float, before: float, control: float) -> Recovery:

@@ -16,8 +16,9 @@ from harness.core.statistics import holm, paired_difference, wilson
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.run import Variant
 from harness.sweeps.curves import GridPoint, read_outcomes, sweep_points, thresholds
-from harness.sweeps.evidence import Evidence
+from harness.sweeps.evidence import RANDOM, Evidence
 from harness.sweeps.specificity import with_specificity
+from tests.support.claims import RATIOS, evidence
 from tests.support.runs import make_variant
 
 METRICS = {"math": "exact_match", "facts": "exact_match", "text": "bits_per_byte"}
@@ -158,7 +159,23 @@ def test_a_likelihood_is_pooled_over_seeds(found: Any) -> None:
 
 
 def test_thresholds_go_up_to_the_first_ratio_that_is_not_shown(found: Any) -> None:
-    random, smd = thresholds(found, 0.5, (0.0, 0.1))
+    random, smd = thresholds(found, 0.9, (0.0, 0.1))
     assert random.non_inferior == 0.3 and random.support is None, "two ratios are too few for a knee"
     assert smd.non_inferior == 0.0, "nearly all is lost at 0.3"
     assert thresholds(found, 0.01, (0.0, 0.1))[0].non_inferior == 0.0
+
+
+def test_a_random_threshold_passes_over_ratios_with_too_few_masks() -> None:
+    def random(counts: dict[float, int], level: float = 0.9) -> float:
+        made = evidence({RANDOM: {ratio: [level] * count for ratio, count in counts.items()}}).outcomes
+        places = [replace(p, variants=tuple(replace(v, method="random") for v in p.variants)) for p in made.places]
+        return thresholds(replace(made, places=tuple(places)), 0.05, (0.0, 0.1))[0].non_inferior
+
+    assert random({0.1: 18, 0.2: 3}) == 0.0
+    assert random({0.05: 3, 0.1: 19, 0.2: 20, 0.5: 3}) == pytest.approx(0.2)
+    assert random({0.1: 19, 0.2: 19}, level=0.8) == 0.0
+
+
+def test_what_the_dense_model_cannot_do_has_no_threshold() -> None:
+    found = thresholds(evidence({"selective-S": dict.fromkeys(RATIOS, 0.0)}, dense=0.0).outcomes, 0.05, (0.0, 0.1))[0]
+    assert (found.non_inferior, found.everywhere, found.shape) == (0.0, 0.0, None)

@@ -100,6 +100,7 @@ def test_methods_are_metrics_random_and_reverse() -> None:
         ({"recovered": "smd", "ratios": "0.1"}, "not among the ratios"),
         ({"seeds": "a"}, "seeds"),
         ({"preset": "papre"}, "did you mean paper"),
+        ({"limit": 1}, "one item leaves no interval"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(options: dict[str, Any], says: str) -> None:

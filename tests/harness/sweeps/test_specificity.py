@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,30 @@ def test_a_control_that_never_loses_as_much_of_the_target(kept_elsewhere: float,
     found = claim(2, evidence(target, {**FRAGILE, MATCHED: {0.1: 0.93, 0.5: kept_elsewhere}}))
     assert found.verdict == verdict
     assert any("missing: matched" in line for line in found.details) == (verdict == "cannot say")
+
+
+def test_of_several_alike_controls_the_one_that_removes_least_is_compared() -> None:
+    """At a floor every further ratio loses as much of the target, and ever more of the other tasks."""
+    target = {REVERSE: {0.1: 0.0}, RANDOM: {0.1: [0.5] * 3, 0.2: [0.02] * 3, 0.35: [0.0] * 3}, MATCHED: {0.2: 0.02}}
+    elsewhere: Levels = {REVERSE: {0.1: 0.6}, RANDOM: {0.1: 0.95, 0.2: 0.92, 0.35: 0.3}, MATCHED: {0.2: 0.92}}
+    found = claim(2, evidence(target, elsewhere))
+    assert found.verdict == "not supported" and any("beyond random at 20.0 %" in line for line in found.details)
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(1, "cannot say"), (2, "cannot say"), (3, "supported")])
+def test_few_random_masks_off_target_are_no_sample_of_all(count: int, verdict: str) -> None:
+    target = {REVERSE: {0.1: 0.0}, RANDOM: {0.35: masks(0.02, count)}, MATCHED: {0.5: 0.03}}
+    found = claim(2, evidence(target, FRAGILE))
+    assert found.verdict == verdict
+    assert any(f"cannot say: {count} random mask" in line for line in found.details) == (verdict == "cannot say")
+
+
+def test_a_control_of_which_a_planned_ratio_failed_does_not_support() -> None:
+    e = reversed_to(0.0)
+    planned = replace(e, outcomes=replace(e.outcomes, planned={RANDOM: (0.1, 0.2, 0.35)}))
+    assert claim(2, e).verdict == "supported"
+    found = claim(2, planned)
+    assert found.verdict == "cannot say" and "missing: random at 20.0 %" in found.details
 
 
 def test_without_a_control_or_a_task_to_compare_with_there_is_no_verdict() -> None:

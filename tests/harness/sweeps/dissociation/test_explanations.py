@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,61 @@ def test_a_set_that_hits_another_task_is_not_the_tasks_own() -> None:
     assert found["task-specific set"].verdict == "not supported"
     assert found["task-specific set"].value == pytest.approx(0.3 / 0.95)
     assert judged(world(code_held_out=0.05))["task-specific set"].verdict == "cannot say"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"random": [0.95] * 19}, "not shown beyond random sets: p = 1 of 19 sets"),
+        ({"random": [0.0] * 18}, "not shown beyond random sets: p = 0.053 of 18 sets"),
+        ({"random": [0.95, *[0.0] * 18]}, "not shown beyond random sets: p = 0.1 of 19 sets"),
+        ({"activation in total": [0.95] * 8}, "not shown beyond sets matched on activation in total"),
+        ({"activation in total": []}, "sets matched on activation in total failed"),
+    ],
+)
+def test_a_set_is_the_tasks_own_only_beyond_random_and_matched_sets(changed: dict[str, list[float]], says: str) -> None:
+    """A random set in the place of S's is spared elsewhere as well, where the target is the weakest task."""
+    found = [one for one in world() if one.kind not in changed]
+    for kind, lost in changed.items():
+        found += [
+            done(kind, None if kind == "random" else "math", {"math": share, "code": 0.0}, number)
+            for number, share in enumerate(lost)
+        ]
+    explained = judged(found)["task-specific set"]
+    assert explained.verdict == "cannot say" and any(says in line for line in explained.details)
+
+
+def test_a_set_that_failed_supports_nothing() -> None:
+    """Of three tasks; the third loses all where it is no distractor, in the last draw or in all."""
+    tasks = ("math", "code", "facts")
+    dense = dict.fromkeys(tasks, "1" * N)
+
+    def verdict(facts: list[float], left_out: tuple[tuple[str, int], ...] = ()) -> str:
+        found = [one for one in world() if one.target in ("math", None)]
+        found = [replace(one, outcomes={**one.outcomes, "facts": outcomes(0.0)}) for one in found]
+        found += [
+            done("held out", "math", {"math": 0.95, "code": 0, "facts": lost}, number, held_out="facts")
+            for number, lost in enumerate(facts)
+        ]
+        kept = [one for one in found if (one.held_out, one.number) not in left_out]
+        return next(
+            e.verdict
+            for e in explanations(tasks, dense, kept, MARGIN)
+            if (e.target, e.explanation) == ("math", "task-specific set")
+        )
+
+    assert verdict([0.0, 0.0, 0.0]) == "supported"
+    assert verdict([1.0, 1.0, 1.0]) == "not supported"
+    assert verdict([]) == "cannot say", "all sets of facts failed"
+    assert verdict([0.0, 0.0, 1.0]) == "cannot say"
+    assert verdict([0.0, 0.0, 1.0], (("code", 2),)) == "cannot say", "the draws are paired by their number"
+    assert verdict([0.0, 0.0, 0.0], (("code", 1),)) == "cannot say", "one set failed"
+
+
+def test_a_double_dissociation_needs_both_sets_of_every_draw() -> None:
+    found = [one for one in world() if (one.kind, one.target, one.number) != ("reverse", "code", 2)]
+    assert [d.verdict for d in double_dissociations(TASKS, DENSE, world(), MARGIN)] == ["supported"] * 2
+    assert [d.verdict for d in double_dissociations(TASKS, DENSE, found, MARGIN)] == ["cannot say", "supported"]
 
 
 def test_a_task_that_loses_nothing_has_nothing_to_explain() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.statistics import paired_difference
 from harness.core.types.evaluation import EvalResult
 from harness.core.types.goal import Candidate, Condition, Goal
 from harness.core.types.serving import SpeedRatio
@@ -66,11 +66,14 @@ def test_a_limit_is_missed_by_a_share_of_it() -> None:
     assert at_least("speedup", 1.5, 1.5).met and not at_least("speedup", 1.49, 1.5).met
 
 
-def test_the_bound_of_a_loss_is_the_lower_end_of_the_paired_interval() -> None:
+def test_the_bound_of_a_loss_is_exact_where_nothing_changes() -> None:
+    """Clopper and Pearson's: the loss at which so many unchanged answers have the probability of the level."""
+    for right in (0, 50, 100):
+        same = [True] * right + [False] * (100 - right)
+        assert (1 - loss_bound(same, same, 0.01)) ** 100 == pytest.approx(0.01)
     before, after = [True] * 90 + [False] * 10, [True] * 84 + [False] * 10 + [True] * 6
-    two_sided = paired_difference(before, after, 0.9)
-    assert loss_bound(before, after, 0.05) == pytest.approx(-two_sided.ci_low) and two_sided.difference == 0
-    assert loss_bound(before, after, 0.005) > loss_bound(before, after, 0.05) > 0
+    assert 0 < loss_bound(before, after, 0.05) < loss_bound(before, after, 0.005)
+    assert loss_bound(after, [False] * 100, 0.05) == pytest.approx(0.9, abs=0.06) and loss_bound([True], [False]) == 1
 
 
 def test_each_task_has_its_own_limit_and_a_task_without_one_counts_for_nothing() -> None:
@@ -117,19 +120,33 @@ def test_nearest_is_what_misses_its_worst_condition_by_least() -> None:
     assert candidate("met", 0.0).met and not rows[0].met and rows[2].miss == pytest.approx(0.4)
 
 
-def test_a_search_seldom_names_a_model_that_loses_more_than_the_limit() -> None:
+@pytest.mark.parametrize(
+    ("items", "right", "limit", "gained"),
+    [
+        (300, 0.8, 0.05, 0.05),
+        (237, 0.5, 0.01, 0.0),
+        (78, 0.5, 0.03, 0.0),
+        (500, 0.6, 0.01, 0.0),
+        (1319, 0.75, 0.01, 0.0),
+        (500, 0.8, 0.03, 0.0),
+        (1319, 0.75, 0.01, 0.005),
+    ],
+)
+def test_a_search_seldom_names_a_model_that_loses_more_than_the_limit(
+    items: int, right: float, limit: float, gained: float
+) -> None:
     """Simulated where it is worst: every width loses exactly the limit, so that each look may be a false one."""
-    draw, items, widths, limit, wrong, runs = np.random.default_rng(0), 300, 31, 0.05, 0, 3000
-    level = LEVEL / most_calls(widths)
+    draw, widths, wrong, runs = np.random.default_rng(0), 31, 0, 1500
+    level, count = LEVEL / most_calls(widths), round(right * items)
+    before = np.arange(items) < count
+
+    @functools.cache
+    def passes(lost: int, won: int) -> bool:
+        after = (np.arange(items) < count - lost) | (np.arange(items) >= items - won)
+        return loss_bound(before.tolist(), after.tolist(), level) <= limit
+
     for _ in range(runs):
-        before = draw.random(items) < 0.8
-        flips = draw.random(
-            (widths, items), dtype=np.float32
-        )  # 10 % of all right -> wrong and 5 % of all wrong -> right
-        after = np.where(before, flips > 0.125, flips < 0.25)
-
-        def passes(index: int, before: object = before, after: object = after) -> bool:
-            return loss_bound(before, after[index], level) <= limit  # type: ignore[arg-type, index]
-
-        wrong += first_true(widths, passes) is not None
+        lost = draw.binomial(count, (limit + gained) * items / count, widths)
+        won = draw.binomial(items - count, gained * items / (items - count), widths)
+        wrong += first_true(widths, lambda i, lost=lost, won=won: passes(int(lost[i]), int(won[i]))) is not None  # type: ignore[misc]
     assert wrong / runs <= LEVEL + 2 * (LEVEL * (1 - LEVEL) / runs) ** 0.5

@@ -43,7 +43,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_loss": 3, "metrics": "S,random"}, "--metrics random is a control"),
     ({"max_loss": 3, "metrics": "S", "metric": "rms"}, "leave out --metric, --compensate and"),
     ({"max_loss": 3, "metrics": "S", "reconstruct": True}, "leave out --metric, --compensate and"),
-    ({"max_loss": 3, "limit": 20}, "ask 78 or more"),
+    ({"max_loss": 3, "limit": 20}, "ask 158 or more"),
     ({"max_loss": 3, "task": "wikitext"}, "choose a task"),
     ({"off_target_loss": 3, "task": "mini_math,wikitext"}, "add one with --task"),
     ({"params": "1K"}, "the nearest, 16 of 640, has 362,624 parameters (limit 1,000)"),
