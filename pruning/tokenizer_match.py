@@ -32,13 +32,18 @@ _TEXTS = (
 def load_plainly(folder: Path) -> Any:
     """The tokenizer of a folder without running code that lies in it; None where it has none that can be loaded."""
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
     if not any((folder / name).exists() for name in _VOCABULARIES):
         return None  # some classes would load as an empty tokenizer
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # it warns of a model_type that it does not know, such as DeciLM's
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception:  # transformers and tokenizers raise many kinds; whoever needs a tokenizer says what is wrong
         return None
+    finally:
+        logging.set_verbosity(level)
 
 
 def keep_tokenizer(model: ModelFolder, out: Path, config: Mapping[str, Any], keep: IndexArray | None) -> None:
@@ -99,7 +104,8 @@ def _name_class(tokenizer: Any, settings: Path) -> None:
     found = read_json_object(settings, _FILE_BYTES) if settings.exists() else {}
     own = {token: getattr(tokenizer, token) for token in _NAMED}
     named = {**own, **found, "tokenizer_class": _COMMON_NAMES.get(name, name)}
-    settings.write_text(json.dumps(named, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if named != found:
+        settings.write_text(json.dumps(named, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _special(tokenizer: Any) -> Iterator[str]:

@@ -79,6 +79,12 @@ class _OutPath(click.Path):
 OUT = _OutPath(path_type=Path)
 
 
+def check_used(given: Mapping[str, Any], names: Sequence[str], switch: str, on: bool) -> None:
+    """Refuses settings that have no effect without a switch."""
+    if not on and (unused := [name for name in names if given.get(name)]):
+        raise click.UsageError(f"--{unused[0].replace('_', '-')} is a setting of {switch}; add it or leave this out")
+
+
 class SettingsCommand(click.RichCommand):
     """A command with options for settings. They are made when the command is used: the config's fields need pydantic,
     which the help page of the group has no time for.

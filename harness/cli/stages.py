@@ -26,6 +26,7 @@ from harness.cli.options import (
     STRUCTURE,
     TASK,
     SettingsCommand,
+    check_used,
     out_option,
     typed_command,
 )
@@ -122,8 +123,7 @@ def plan_command(
     if predict:
         _show_prediction(load_config(None, {**options, "model": str(scores)}), options["ratio"], as_json)
         return
-    if given := [name for name in PREDICTED if options.get(name)]:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} is a setting of --predict; add it or leave this out")
+    check_used(options, PREDICTED, "--predict", predict)
     if device is not None:
         from harness.pipeline.device_table import device_table, on_device
 
@@ -206,6 +206,7 @@ def prune_command(
     from pruning.plan_file import load_plan
 
     _check_what_to_prune(plan, best, variant, out)
+    check_used(options, ENGINE, "--verify", verify)
     settings = engine_settings(load_config(None, options))
     verify_by = settings if verify else None
     with stdout_to_stderr():

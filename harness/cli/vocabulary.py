@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from harness.cli.completion import complete_models
-from harness.cli.options import CHAT, DEBUG, DRY_RUN, ENGINE, JSON, OUT, PATH, TASK, SettingsCommand
+from harness.cli.options import CHAT, DEBUG, DRY_RUN, ENGINE, JSON, OUT, PATH, TASK, SettingsCommand, check_used
 from harness.cli.output import answer, stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def vocabulary_command(
     from harness.engine.library_settings import library_settings
     from harness.pipeline.vocabulary import VocabularyRequest, trim_vocabulary
 
+    check_used(options, ENGINE, "--verify", verify)
     config = load_config(None, {**options, "model": model})
     request, verify_by = VocabularyRequest(size, texts, plan), engine_settings(config) if verify else None
     with stdout_to_stderr(), library_settings(config.threads, config.trust_data):
