@@ -20,10 +20,7 @@ from pruning.vocabulary_files import has_vocabulary_rows
 _OF_ATTENTION, _OF_FFN = ("self_attn.", "input_layernorm."), ("mlp.", "post_attention_layernorm.")
 _LLAMA_CLASS = "LlamaForCausalLM"
 _LLAMA = {"model_type": "llama", "architectures": [_LLAMA_CLASS], "attention_bias": True}
-_LEFT_OUT = {
-    "bos_token_id": None,
-    "eos_token_id": None,
-}  # of Qwen2's config.json, where Llama's class would say 1 and 2
+_LEFT_OUT = {"bos_token_id": None, "eos_token_id": None}  # as Qwen2's class has them; Llama's would say 1 and 2
 _NOT_OF_LLAMA = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.bounded_read import read_json_object
-from harness.core.errors import UsageError, first_line
+from harness.core.errors import UsageError
 from harness.core.types.arrays import IndexArray
 from pruning.checkpoint import ModelFolder
 
@@ -94,7 +94,7 @@ def tokenizer_difference(
             return f"it would have another {name} token"
     for text in (*texts, *_special(dense)):
         if not _reads_alike(dense, written, rows, text):
-            return f"it would read {first_line(text)!r} as other tokens"
+            return f"it would read {text[:40]!r} as other tokens"
     return None
 
 

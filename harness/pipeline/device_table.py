@@ -160,7 +160,9 @@ def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
         try:
             run = read_run(file.parent)
             by_name = {variant["name"]: variant for variant in run["variants"]}
-            for ratio in run["speed_ratios"]:
+            for ratio in (
+                each for each in run["speed_ratios"] if each["variant"] in by_name
+            ):  # not dense against itself
                 base, variant = by_name[ratio["baseline"]], by_name[ratio["variant"]]
                 sizes = (base["parameters"], set(base["intermediate_sizes"]), len(base["intermediate_sizes"]))
                 same = sizes == (dense.parameters, {dense.intermediate_size}, dense.num_hidden_layers)

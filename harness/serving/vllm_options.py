@@ -9,6 +9,7 @@ asked.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,7 +116,7 @@ def allowed_options(words: Sequence[str]) -> list[str]:
 def given_options(words: Sequence[str]) -> dict[str, str | bool]:
     """What `allowed_options` returned, by vLLM's names with underscores; of one that is given twice the last."""
     found: dict[str, str | bool] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if word in SWITCHES:
             found[word.removeprefix("--no-").removeprefix("--").replace("-", "_")] = not word.startswith("--no-")
         elif word.startswith("--"):

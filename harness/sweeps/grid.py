@@ -37,7 +37,8 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
         check_gpus(config.tensor_parallel, config.sweep.workers or 1)
     names = task_names(config)
     if len(names) == 1 and config.sweep.off_target:
-        config = config.model_copy(update={"task": (*names, *config.sweep.off_target)})
+        others = [name for name in config.sweep.off_target if not (config.preset and name in names)]
+        config = config.model_copy(update={"task": (*names, *others)})
     tasks, shape = tasks_and_shape(config, chat)
     arms = tuple(_arms(config, shape))
     names_of = [arm.name for arm in arms]

@@ -78,7 +78,9 @@ def own_noise(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> tuple[float, 
 def is_shown(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
     """Whether a ratio of speeds is known to differ from 1 by more than the first model does from itself."""
     noise = own_noise(run, ratio)
-    return bool(noise) and ratio["ci_low"] is not None and (ratio["ci_low"] > noise[1] or ratio["ci_high"] < noise[0])
+    if noise is None or ratio["ci_low"] is None:
+        return False
+    return bool(ratio["ci_low"] > noise[1] or ratio["ci_high"] < noise[0])
 
 
 def is_beyond_one(ratio: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from harness.core.types.goal import Goal
 from harness.models import registry
 from harness.pipeline.device_table import IdealSpeedup, device_table, on_device
 from harness.serving.cost_table import roofline_table
-from harness.serving.roofline import find_device
+from harness.serving.roofline import decode_work, find_device
 from harness.sweeps.goal.conditions import shape_conditions
 from harness.sweeps.joint.arms import goal_shares
 from pruning.checkpoint import open_model
@@ -78,6 +78,16 @@ def test_a_model_that_is_stored_in_float32_takes_16_bits_on_a_gpu(monkeypatch: p
     assert tables[0].costs == tables[1].costs
 
 
+def test_more_gpus_than_kv_heads_hold_copies() -> None:
+    """Qwen2.5-1.5B has 2 KV heads: 28 layers * 2 * 128 numbers of 2 bytes for keys and as much for values."""
+    config = load_config(None, {"model": "qwen-1.5b"})
+    bytes_of = {n: on_device(config, 0.2, f"{n}xH100-80", None).kv_bytes_per_token for n in (1, 2, 4)}
+    assert bytes_of == {1: 28_672, 2: 28_672, 4: 2 * 28_672}
+    shape = registry.shape("qwen-1.5b", "math")
+    works = [decode_work(shape, 8, 1024, 2, gpus) for gpus in (2, 4)]
+    assert works[1].read_bytes - works[0].read_bytes == 8 * 1024 * 28_672 and works[1].flops == works[0].flops
+
+
 def run_of(parameters: int, width: int) -> dict[str, Any]:
     def variant(name: str, width: int, parameters: int) -> dict[str, Any]:
         sizes = {"parameters": parameters, "intermediate_sizes": [width] * 4}
@@ -96,7 +106,8 @@ def run_of(parameters: int, width: int) -> dict[str, Any]:
     }
     ratios = [{**ratio, "quantity": quantity} for quantity in ("output_tok_s", "output_tok_cpu_s")]
     variants = [variant("dense", width, parameters), variant("pruned", 320, 1)]
-    return {**RUN, "variants": variants, "speed_ratios": ratios}
+    again = {**ratios[0], "variant": "dense-again"}  # no variant: the dense model timed against itself, listed first
+    return {**RUN, "variants": variants, "speed_ratios": [again, *ratios]}
 
 
 def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

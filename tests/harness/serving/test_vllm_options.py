@@ -103,6 +103,7 @@ def test_what_was_given_is_known_by_vllms_names() -> None:
         "--seed",
         "-1",
     ]
+    assert given_options([]) == {}
     found = given_options(allowed_options(words))
     assert found == {"max_num_seqs": "9", "enable_chunked_prefill": False, "enforce_eager": True, "seed": "-1"}
 
