@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.labels import STRUCTURE_NOUNS
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, is_mean_score
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, has_right_answers
 
 # of a difference; points otherwise
 _UNITS = {**dict.fromkeys(LIKELIHOOD_METRICS, ""), "bits_per_byte": " bits per byte"}
@@ -44,11 +44,6 @@ def measured(metric: str, value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,.3f}" if metric in LIKELIHOOD_METRICS or not 0 <= value <= 1 else percent(value)
-
-
-def has_right_answers(metric: str) -> bool:
-    """Whether items are right or wrong, so that a loss of right answers can be judged."""
-    return metric not in LIKELIHOOD_METRICS and not is_mean_score(metric)
 
 
 def not_judged(run: Mapping[str, Any], variant: Mapping[str, Any]) -> str:

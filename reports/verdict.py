@@ -15,8 +15,8 @@ from harness.core.labels import RECONSTRUCTED, arm_label
 from harness.core.run_file import command_of
 from harness.core.run_plans import checkpoint_name, plan_name
 from harness.core.statistics import is_able
+from harness.core.types.evaluation import has_right_answers
 from reports.figures import (
-    has_right_answers,
     interval,
     measured,
     mebibytes,

@@ -25,7 +25,7 @@ from harness.core.statistics import (
     ratio_mean,
 )
 from harness.core.types.arrays import FloatArray
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, EvalResult, is_mean_score
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, EvalResult, has_right_answers
 from harness.core.types.run import Variant
 from harness.core.types.sweep import SweepPoint, Threshold
 from harness.evaluation.paired import Samples, compare_samples, read_samples
@@ -114,10 +114,6 @@ class Outcomes:
     def along(self, arm: str) -> list[GridPoint]:
         """The points of an arm by ascending ratio."""
         return sorted((place for place in self.places if place.arm == arm), key=lambda place: place.ratio)
-
-
-def has_right_answers(metric: str) -> bool:
-    return metric not in LIKELIHOOD_METRICS and not is_mean_score(metric)
 
 
 def read_outcomes(run: Path, metrics: Mapping[str, str], dense: Variant, places: Sequence[GridPoint]) -> Outcomes:

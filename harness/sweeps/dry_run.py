@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.core.labels import is_as_asked
 from harness.core.power import mcnemar_power
 from harness.core.run_directory import check_run_directory
+from harness.core.types.evaluation import has_right_answers
 from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import (
@@ -21,7 +22,7 @@ from harness.pipeline.dry_run import (
     scoring_place,
 )
 from harness.pipeline.resolve import ResolvedRun
-from harness.sweeps.curves import has_right_answers, planned_loss
+from harness.sweeps.curves import planned_loss
 from harness.sweeps.grid import GridRow, grid_rows
 from harness.training.fine_tuning import check_files
 from harness.training.original import check_original

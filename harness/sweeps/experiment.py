@@ -14,7 +14,7 @@ from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError
 from harness.core.labels import arm_label
 from harness.core.progress import say
-from harness.core.types.evaluation import SIMILARITY
+from harness.core.types.evaluation import SIMILARITY, has_right_answers
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.sweep import FailedCell, SweepSummary
 from harness.pipeline import stages
@@ -29,7 +29,7 @@ from harness.serving.workload import check_context
 from harness.sweeps.batch import Failures, cell_key, evaluate_cells
 from harness.sweeps.cells import Cell
 from harness.sweeps.claims import RULES, judge
-from harness.sweeps.curves import GridPoint, has_right_answers, item_outcomes, read_outcomes, sweep_points, thresholds
+from harness.sweeps.curves import GridPoint, item_outcomes, read_outcomes, sweep_points, thresholds
 from harness.sweeps.evidence import Evidence, collapse_below
 from harness.sweeps.grid import resolve_sweep
 from harness.sweeps.specificity import with_specificity

@@ -168,3 +168,8 @@ MEAN = "mean "  # before the name of another such metric, one of lm-eval's: mean
 def is_mean_score(metric: str) -> bool:
     """Whether a metric is a mean of scores from 0 to 1."""
     return metric == SIMILARITY or metric.startswith(MEAN)
+
+
+def has_right_answers(metric: str) -> bool:
+    """Whether items are right or wrong, so that a loss of right answers can be judged."""
+    return metric not in LIKELIHOOD_METRICS and not is_mean_score(metric)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from harness.config.settings import RunConfig
 from harness.core.errors import UsageError
+from harness.core.types.evaluation import has_right_answers
 from harness.engine.devices import check_gpus
 from harness.models import registry
 from harness.pipeline.arms import check_neurons
 from harness.pipeline.data_check import check_data
 from harness.pipeline.resolve import ResolvedRun, check_several_items, tasks_and_shape, without_arms
 from harness.pipeline.scoring import placement_of
-from harness.sweeps.curves import has_right_answers
 from harness.sweeps.dissociation.sets import DOSES, FACTORS, MATCHED, OTHERS, SAMPLES, SetRequest
 from pruning.checkpoint import check_uniform_width
 from pruning.placement import Placement

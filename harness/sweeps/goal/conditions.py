@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.core.statistics import loss_bound
-from harness.core.types.evaluation import EvalResult
+from harness.core.types.evaluation import EvalResult, has_right_answers
 from harness.core.types.goal import Candidate, Condition, Goal, Quantity
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import SpeedRatio
 from harness.serving.roofline import decode_work, engine_shape, find_device, kv_capacity_tokens, roofline_speedup
-from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.search import first_true
 
 Answers = Mapping[str, tuple[Sequence[bool], Sequence[bool]]]  # task -> right or wrong, of dense and of the candidate

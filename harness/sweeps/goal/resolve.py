@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError, UsageError
+from harness.core.types.evaluation import has_right_answers
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import ModelShape
 from harness.engine.devices import check_divides, check_gpus
@@ -16,7 +17,6 @@ from harness.engine.memory_budget import have_room, weight_item_bytes
 from harness.pipeline.arms import Arm, alignment_of, make_arm
 from harness.pipeline.resolve import DENSE, ResolvedRun, tasks_and_shape, without_arms
 from harness.serving.roofline import find_device
-from harness.sweeps.curves import has_right_answers
 from harness.sweeps.goal.conditions import LEVEL, least_bound, least_items, size_conditions
 from harness.sweeps.goal.search import most_looks
 from harness.sweeps.grid import method_arm
