@@ -116,9 +116,11 @@ def replaceable(repair: bool = False) -> Replaceable:
     return Replaceable(RECORD, lambda folder, name: name != RECOVERED and is_ours(folder, name), repair)
 
 
-def predict_size(model: ModelFolder, plan: PruningPlan) -> PredictedCheckpoint:
-    """Widths, parameters and bytes of what `export` would write, to the byte, without writing it."""
-    job = Job(model.family, model.shape, plan, {})
+def predict_size(model: ModelFolder, plan: PruningPlan, decilm: bool = False) -> PredictedCheckpoint:
+    """Widths, parameters and bytes of what `export` would write, to the byte, without writing it; `decilm`: of what
+    `export_decilm` would.
+    """
+    job = Job(model.family, model.shape, plan, {}, decilm)
     written = [(shard, [piece.entry for piece in pieces_of(shard.entries, job)]) for shard in model.shards]
     total = sum(file_bytes(entries, shard.metadata or _FORMAT) for shard, entries in written if entries)
     parameters = model.parameters - removed_parameters(model.shards, job)

@@ -10,7 +10,7 @@ from typing import Any
 import rich_click as click
 
 from harness.cli.completion import complete_models
-from harness.cli.options import DEBUG, JSON, METHOD, OUT, PATH, SettingsCommand
+from harness.cli.options import DEBUG, DRY_RUN, JSON, METHOD, OUT, PATH, SettingsCommand
 from harness.cli.output import answer, stdout_to_stderr
 
 
@@ -20,9 +20,10 @@ from harness.cli.output import answer, stdout_to_stderr
     "--to", "home", type=click.Choice(["vllm", "decilm", "plugin", "gguf"]), help="Default: what needs least."
 )
 @click.option("--out", type=OUT, required=True, help="The folder to write; with --to gguf the file.")
+@DRY_RUN
 @JSON
 @DEBUG
-def export_command(source: Path, home: str | None, out: Path, as_json: bool) -> None:
+def export_command(source: Path, home: str | None, out: Path, dry_run: bool, as_json: bool) -> None:
     """Write SOURCE, a plan or a checkpoint folder, for a way of serving, and say what that needs.
 
     \b
@@ -34,9 +35,10 @@ def export_command(source: Path, home: str | None, out: Path, as_json: bool) -> 
     from harness.pipeline.export import export_to
 
     with stdout_to_stderr():
-        made = export_to(source, home, out)
-    written = {"file" if made.path.is_file() else "folder": str(made.path)}
-    answer({"home": made.home, **written, "needs": made.needs, "serve": made.serve}, as_json)
+        made = export_to(source, home, out, dry_run)
+    written = {} if dry_run else {"file" if made.path.is_file() else "folder": str(made.path)}
+    size = {} if made.weight_bytes is None else {"weight_bytes": made.weight_bytes}
+    answer({"home": made.home, **written, **size, "needs": made.needs, "serve": made.serve}, as_json)
 
 
 @click.command("elastic", cls=SettingsCommand, settings=(*METHOD, "metric", "seed", "align"))

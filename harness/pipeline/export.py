@@ -16,7 +16,7 @@ from harness.models import registry
 from harness.models.recorded import locate_recorded
 from pruning.checkpoint import ModelFolder
 from pruning.decilm import decilm_replaceable, export_decilm, layers_of, plan_refusal, unsayable, write_decilm
-from pruning.export import export, replaceable
+from pruning.export import export, predict_size, replaceable
 from pruning.gguf_file import check_gguf_place, gguf_refusal, write_gguf
 from pruning.plan_file import load_plan
 from pruning.structures import home_refusal, kept_widths
@@ -34,6 +34,7 @@ class Home:
         refusal: Why a model, with what a plan leaves of it, cannot have this form, None where it can. Without a plan
             it is the model as it is.
         write: Writes what a plan leaves of a model to a path.
+        weight_bytes: Of the weight files that `write` would write, to the byte; None where only writing tells.
         check_place: Raises UsageError where the path holds what may not be replaced.
         rewrite: Writes a checkpoint in this form to a path; None where the checkpoint has this form.
     """
@@ -42,18 +43,27 @@ class Home:
     serve: str
     refusal: Callable[[ModelFolder, PruningPlan | None], str | None]
     write: Callable[[ModelFolder, PruningPlan, Path, Advance], object]
+    weight_bytes: Callable[[ModelFolder, PruningPlan], int | None]
     check_place: Callable[[Path], None]
     rewrite: Callable[[ModelFolder, Path], Path] | None = None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. home: a key of `HOMES`. path: of the folder, or of the one file. serve: the command for it."""
+    """What was written, or would be.
+
+    Attributes:
+        home: A key of `HOMES`.
+        path: Of the folder, or of the one file.
+        serve: The command for it.
+        weight_bytes: Of its weight files; None where only writing tells.
+    """
 
     home: str
     path: Path
     needs: str
     serve: str
+    weight_bytes: int | None = None
 
 
 def _is_uneven(model: ModelFolder, plan: PruningPlan | None) -> bool:
@@ -98,6 +108,18 @@ def _write_gguf(model: ModelFolder, plan: PruningPlan, out: Path, advance: Advan
         return write_gguf(_write_checkpoint(model, plan, Path(scratch) / "checkpoint", advance), out)
 
 
+def _checkpoint_bytes(model: ModelFolder, plan: PruningPlan) -> int:
+    return predict_size(model, plan).weight_bytes
+
+
+def _decilm_bytes(model: ModelFolder, plan: PruningPlan) -> int:
+    return predict_size(model, plan, decilm=True).weight_bytes
+
+
+def _only_written(_model: ModelFolder, _plan: PruningPlan) -> None:
+    """The header of a GGUF file holds the tokenizer, in a form that its writer makes."""
+
+
 def _checkpoint_place(out: Path) -> None:
     check_replaceable(out, replaceable())
 
@@ -108,13 +130,19 @@ def _decilm_place(out: Path) -> None:
 
 HOMES: Mapping[str, Home] = {  # the one that needs least comes first
     "vllm": Home(
-        "vLLM or transformers, as they are", "vllm serve {}", _not_plain, _write_checkpoint, _checkpoint_place
+        "vLLM or transformers, as they are",
+        "vllm serve {}",
+        _not_plain,
+        _write_checkpoint,
+        _checkpoint_bytes,
+        _checkpoint_place,
     ),
     "decilm": Home(
         "vLLM as it is, and --trust-remote-code for the configuration class in the folder; not transformers",
         "vllm serve {} --trust-remote-code",
         _not_decilm,
         export_decilm,
+        _decilm_bytes,
         _decilm_place,
         write_decilm,
     ),
@@ -123,6 +151,7 @@ HOMES: Mapping[str, Home] = {  # the one that needs least comes first
         "vllm serve {}",
         _not_plugin,
         _write_checkpoint,
+        _checkpoint_bytes,
         _checkpoint_place,
     ),
     "gguf": Home(
@@ -130,14 +159,15 @@ HOMES: Mapping[str, Home] = {  # the one that needs least comes first
         "llama-server -m {}",
         _not_gguf,
         _write_gguf,
+        _only_written,
         check_gguf_place,
         write_gguf,
     ),
 }
 
 
-def export_to(source: Path, home: str | None, out: Path) -> Exported:
-    """Writes a plan, or a checkpoint of its own, as `home` needs it.
+def export_to(source: Path, home: str | None, out: Path, dry_run: bool = False) -> Exported:
+    """Writes a plan, or a checkpoint of its own, as `home` needs it; on a dry run says what would be written.
 
     Args:
         source: A plan, whose model is looked for where it was; or a checkpoint folder, which is only ever changed into
@@ -149,24 +179,27 @@ def export_to(source: Path, home: str | None, out: Path) -> Exported:
         UsageError: This home cannot say it, the model is gone, or `out` holds something else.
     """
     if source.is_dir():
-        return _of_folder(registry.locate(str(source.absolute()), "general"), home, out)  # an alias is no path
+        model = registry.locate(str(source.absolute()), "general")  # an alias is no path
+        return _of_folder(model, home, out, dry_run)
     plan = load_plan(source)
     model = locate_recorded(plan.model, plan.model_kind, plan.model_hash, str(source))
     chosen = _chosen(model, plan, home, source)
     HOMES[chosen].check_place(out)
-    with progress_bar(f"Writing {out}", len(model.shards)) as advance:
-        HOMES[chosen].write(model, plan, out, advance)
-    return _told(chosen, out)
+    if not dry_run:
+        with progress_bar(f"Writing {out}", len(model.shards)) as advance:
+            HOMES[chosen].write(model, plan, out, advance)
+    return _told(chosen, out, HOMES[chosen].weight_bytes(model, plan))
 
 
-def _of_folder(model: ModelFolder, home: str | None, out: Path) -> Exported:
+def _of_folder(model: ModelFolder, home: str | None, out: Path, dry_run: bool) -> Exported:
     chosen = _chosen(model, None, home, model.path)
     rewrite = HOMES[chosen].rewrite
     if rewrite is None:
         others = " or ".join(name for name, each in HOMES.items() if each.rewrite)
         raise UsageError(f"{model.path} is served as it is: {HOMES[chosen].needs}; give --to {others} for another form")
     HOMES[chosen].check_place(out)
-    return _told(chosen, rewrite(model, out))
+    size = model.weight_bytes if chosen == "decilm" else None  # its weight files are linked
+    return _told(chosen, out if dry_run else rewrite(model, out), size)
 
 
 def _chosen(model: ModelFolder, plan: PruningPlan | None, home: str | None, source: Path) -> str:
@@ -184,5 +217,5 @@ def _chosen(model: ModelFolder, plan: PruningPlan | None, home: str | None, sour
     raise UsageError(f"{source} cannot be exported{f' to {home}' if home else ''}: {reason}; {instead}")
 
 
-def _told(home: str, out: Path) -> Exported:
-    return Exported(home, out, HOMES[home].needs, HOMES[home].serve.format(shlex.quote(str(out))))
+def _told(home: str, out: Path, weight_bytes: int | None) -> Exported:
+    return Exported(home, out, HOMES[home].needs, HOMES[home].serve.format(shlex.quote(str(out))), weight_bytes)

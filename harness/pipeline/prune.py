@@ -120,7 +120,10 @@ def _recommended(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         raise UsageError(f"{folder} found no model that meets its goal; {_choose(run)}")
     if not chosen.shown:
         margin = f"{100 * (chosen.margin or 0):g} points"
-        raise UsageError(f"{folder} recommends no variant: none is shown to lose less than {margin}; {_choose(run)}")
+        raise UsageError(
+            f"{folder} recommends no variant: of the one arm that may be, none is shown to lose less than "
+            f"{margin}; {_choose(run)}"
+        )
     return chosen.variant
 
 

@@ -43,7 +43,7 @@ def smaller_and_faster(e: Evidence) -> Claim:
     )
     itself, trend = next((r for r in timed if r.variant == AGAIN), None), _trend(e, timed)
     verdict: Verdict = "not supported" if predicted != found else _verdict(chosen, itself, trend)
-    details = (*_missing_parts(chosen, itself, trend), line, *_figures(chosen, itself, trend))
+    details = (*_open_points(chosen, itself, trend), line, *_figures(chosen, itself, trend))
     if chosen.ci_low is None or chosen.ci_high is None:
         return replace(base, value=chosen.ratio, n=chosen.pairs, verdict=verdict, details=details)
     figure = chosen.ratio, chosen.ci_low, chosen.ci_high
@@ -82,8 +82,13 @@ def _verdict(chosen: SpeedRatio, itself: SpeedRatio | None, trend: Difference | 
     return "supported" if faster and trend and trend[1] > 0 else "cannot say"
 
 
-def _missing_parts(chosen: SpeedRatio, itself: SpeedRatio | None, trend: Difference | None) -> list[str]:
+def _open_points(chosen: SpeedRatio, itself: SpeedRatio | None, trend: Difference | None) -> list[str]:
+    """What is missing, or not shown, for "supported"."""
+    most = None if itself is None else itself.ci_high
+    within = chosen.ci_low is not None and most is not None and chosen.ci_low <= max(1.0, most)
     return [
+        *(["cannot say: within what the dense model shows against itself"] if within else []),
+        *(["cannot say: not shown to rise with the ratio"] if trend and trend[1] <= 0 else []),
         *(["missing: more than one pair of passes, for an interval"] if chosen.ci_low is None else []),
         *(["missing: the dense model timed against itself"] if itself is None else []),
         *(["missing: three widths or more that were timed, for a trend"] if trend is None else []),

@@ -43,7 +43,11 @@ def test_one_width_needs_nothing(tmp_path: Path) -> None:
 
 def test_uneven_widths_become_a_decilm_folder_of_the_same_weights(tmp_path: Path) -> None:
     file = plan_file(tmp_path, UNEVEN)
+    expected, _ = invoke("export", str(file), "--out", "decilm", "--dry-run", "--json")
+    assert not (tmp_path / "decilm").exists()
     found, _ = invoke("export", str(file), "--out", "decilm", "--json")
+    assert found == {**expected, "folder": "decilm"}
+    assert expected["weight_bytes"] == (tmp_path / "decilm" / "model.safetensors").stat().st_size
     assert found["home"] == "decilm" and found["serve"] == "vllm serve decilm --trust-remote-code"
     assert "--trust-remote-code" in found["needs"]
     by_plugin = export_to(file, "plugin", tmp_path / "plugin")
@@ -112,7 +116,9 @@ def test_what_no_plain_folder_can_say_becomes_a_decilm_folder(
     file = plan_file(tmp_path, (640,) * 4)
     plan = replace(load_plan(file), **what)
     save_plan(plan, file)
+    expected = export_to(file, None, tmp_path / "out", dry_run=True)
     made = export_to(file, None, tmp_path / "out")
+    assert made == expected and made.weight_bytes == (tmp_path / "out" / "model.safetensors").stat().st_size
     assert (made.home, made.serve) == ("decilm", f"vllm serve {tmp_path / 'out'} --trust-remote-code")
     for home in ("vllm", "plugin"):
         with pytest.raises(UsageError, match=rf"exported to {home}: .*{reason}; give --to decilm"):

@@ -186,12 +186,14 @@ def test_size_is_as_computed_and_speed_beyond_dense_against_itself() -> None:
     assert (found.verdict, found.value, found.ci_low) == ("supported", 1.3, 1.2), "the largest concurrency decides"
     noisy = claim(4, evidence(TIMED, speed_ratios=speeds(good, again(0.8, 1.25)), sizes=SAME))
     assert noisy.verdict == "cannot say" and "dense against itself: 1.000x (0.800 to 1.250)" in noisy.details
+    assert noisy.details[0] == "cannot say: within what the dense model shows against itself"
     alone = claim(4, evidence(TIMED, speed_ratios=speeds(good, None), sizes=SAME))
     assert alone.verdict == "cannot say" and "missing: the dense model timed against itself" in alone.details
     falling = claim(4, evidence(TIMED, speed_ratios=speeds(speed(0.6, 0.8, ratio=0.7), quiet, -1.0), sizes=SAME))
     assert falling.verdict == "not supported"
     flat = claim(4, evidence(TIMED, speed_ratios=speeds(speed(1.1, 1.3), quiet, 0.0), sizes=SAME))
     assert flat.verdict == "cannot say", "faster at one width is no trend"
+    assert flat.details[0] == "cannot say: not shown to rise with the ratio"
     one = claim(4, evidence({PAPER: {0.3: 0.6}}, speed_ratios=[good, quiet], sizes=SAME))
     assert one.verdict == "cannot say" and "for a trend" in one.details[0]
     slow = claim(4, evidence({PAPER: {0.3: 0.6}}, speed_ratios=[speed(0.7, 0.9), quiet], sizes=SAME))
