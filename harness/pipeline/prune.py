@@ -121,7 +121,7 @@ def _recommended(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     if not chosen.shown:
         margin = f"{100 * (chosen.margin or 0):g} points"
         raise UsageError(
-            f"{folder} recommends no variant: of the one arm that may be, none is shown to lose less than "
+            f"{folder} recommends no variant: no ratio of the arm that can be recommended is shown to lose less than "
             f"{margin}; {_choose(run)}"
         )
     return chosen.variant

@@ -115,7 +115,7 @@ def test_where_no_margin_is_shown_to_hold_nothing_is_recommended(folder: Path) -
     for threshold in run["sweep"]["thresholds"]:
         threshold["non_inferior"] = 0.0
     (folder / "run.json").write_text(json.dumps(run))
-    with pytest.raises(UsageError, match=r"none is shown to lose less than 5 points; give one with --variant: sel"):
+    with pytest.raises(UsageError, match=r"is shown to lose less than 5 points; give one with --variant: sel"):
         prune_variant(folder, None, None)
 
 
