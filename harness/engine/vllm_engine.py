@@ -7,10 +7,11 @@ import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from harness.core.errors import HarnessError, MeasurementError, first_line
+from harness.core.errors import HarnessError, MeasurementError, UsageError, first_line
 from harness.core.progress import progress_bar
 from harness.engine.devices import device_name
 from harness.engine.installation import check_engine
@@ -53,6 +54,31 @@ def check_libraries(model: ModelFolder) -> None:
             f"vLLM needs torchvision for {model.family.model_type}, a vision-language model, and it is not installed "
             f"here; install the torchvision that belongs to torch {version('torch')}"
         )
+
+
+def check_options(model: ModelFolder, settings: EngineSettings) -> None:
+    """Raises UsageError where vLLM would refuse its own options (`--engine-arg`); starts nothing, and does nothing
+    where there are none.
+    """
+    if not settings.options:
+        return
+    check_engine()
+    from vllm import EngineArgs
+
+    longest = min(settings.max_model_len, model.shape.max_position_embeddings)
+    arguments = engine_arguments(model, replace(settings, max_model_len=longest))
+    try:
+        EngineArgs(str(model.path), **arguments).create_engine_config()
+    except Exception as error:  # pydantic's, and those of many checks
+        raise UsageError(f"--engine-arg: vLLM refuses {_refused(error)[:300]}; give others, or none") from error
+
+
+def _refused(error: Exception) -> str:
+    details = getattr(error, "errors", None)
+    if not callable(details):
+        return first_line(error)
+    first = details()[0]  # of pydantic, whose first line is only a count
+    return " ".join((".".join(map(str, first["loc"])), first["msg"])).strip()
 
 
 def _start(model: ModelFolder, settings: EngineSettings) -> Any:

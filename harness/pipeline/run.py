@@ -14,8 +14,9 @@ from harness.core.run_directory import RunDirectory, check_run_directory, locked
 from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
 from harness.engine.devices import check_divides
+from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import NOTHING_TIMED, fit_together
-from harness.engine.vllm_engine import check_libraries
+from harness.engine.vllm_engine import check_libraries, check_options
 from harness.evaluation.similarity import check_packages
 from harness.models import registry
 from harness.models.skeleton import check_buildable
@@ -90,6 +91,7 @@ def start(
         if needs_original(config.recovery):
             original_of(model)
     check_libraries(model)
+    check_options(model, engine_settings(config))
     copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
     check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
     settings = {**spec.settings, "fingerprint": model.fingerprint}

@@ -8,7 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli.main import cli
+from harness.config.engine_options import parse_engine_options
 from harness.core.errors import UsageError
+from harness.engine.memory_budget import EngineSettings
+from harness.engine.vllm_engine import check_options
+from pruning.checkpoint import open_model
+from tests.support.models import TINY_MATH
 
 ENGINES = (
     "run",
@@ -67,3 +72,23 @@ def test_an_engine_that_could_not_start_is_refused_before_any_work(
     made = CliRunner().invoke(cli, [*command, *option])
     assert isinstance(made.exception, UsageError) and said in str(made.exception)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("attention_backend=FOO", "Unknown attention backend: 'FOO'"),
+        ("kv_cache_dtype=xx", "cache_dtype Input should be 'auto'"),
+        ("max_num_seqs=9000,max_num_batched_tokens=4096", "must be greater than or equal to max_num_seqs"),
+    ],
+)
+def test_what_vllm_would_refuse_is_refused_before_the_scoring(options: str, says: str, tmp_path: Path) -> None:
+    """Real vLLM's own checks of its options, without an engine."""
+    model = open_model(TINY_MATH)
+    check_options(model, EngineSettings(options=parse_engine_options("block_size=32,enforce_eager=true")))
+    with pytest.raises(UsageError, match=says):
+        check_options(model, EngineSettings(options=parse_engine_options(options)))
+    refused = CliRunner().invoke(cli, ["run", "--engine-arg", options, "--out", str(tmp_path / "run")])
+    assert isinstance(refused.exception, UsageError) and says in str(refused.exception)
+    assert not (tmp_path / "run").exists()
