@@ -29,8 +29,7 @@ def opened(chromium: Any, page_file: Path, request: pytest.FixtureRequest) -> It
     """The page, and what it has said or asked for: messages, errors, dialogs and requests that are not for the file
     itself.
     """
-    options = getattr(request, "param", {})
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
+    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})})
     page, heard = context.new_page(), []
     page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
@@ -55,6 +54,9 @@ def unfold(page: Any) -> None:
 
 def found(page: Any) -> str:
     return str(page.inner_text("#found"))
+
+
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1400, "height": 900}
 
 
 def test_every_chart_is_drawn_and_nothing_is_said(opened: tuple[Any, list[str]]) -> None:
@@ -194,7 +196,12 @@ def test_the_policy_stops_a_script_that_got_in(opened: tuple[Any, list[str]]) ->
 
 @pytest.mark.parametrize(
     "opened",
-    [pytest.param({"color_scheme": "light"}, marks=pytest.mark.thorough), {"color_scheme": "dark"}],
+    [
+        {"color_scheme": "dark", "viewport": PHONE},
+        {"color_scheme": "light", "viewport": DESK},
+        pytest.param({"color_scheme": "light", "viewport": PHONE}, marks=pytest.mark.thorough),
+        pytest.param({"color_scheme": "dark", "viewport": DESK}, marks=pytest.mark.thorough),
+    ],
     indirect=True,
 )
 @pytest.mark.long
