@@ -90,7 +90,7 @@ def tokenizer_difference(
     if rows is not None and (beyond := max(written.get_vocab().values())) >= len(rows):
         return f"it would have {written.convert_ids_to_tokens(beyond)!r} as token {beyond} of {len(rows)}"
     for name in ("bos", "eos", "pad"):
-        if getattr(dense, f"{name}_token_id") != _back(getattr(written, f"{name}_token_id"), rows):
+        if _id_of(dense, name) != _back(_id_of(written, name), rows):
             return f"it would have another {name} token"
     for text in (*texts, *_special(dense)):
         if not _reads_alike(dense, written, rows, text):
@@ -102,10 +102,16 @@ def _name_class(tokenizer: Any, settings: Path) -> None:
     """Writes the class of a tokenizer, and the tokens that it sets where the settings leave them out."""
     name = type(tokenizer).__name__
     found = read_json_object(settings, _FILE_BYTES) if settings.exists() else {}
-    own = {token: getattr(tokenizer, token) for token in _NAMED}
+    own = {token: getattr(tokenizer, token, None) for token in _NAMED}
     named = {**own, **found, "tokenizer_class": _COMMON_NAMES.get(name, name)}
     if named != found:
         settings.write_text(json.dumps(named, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _id_of(tokenizer: Any, name: str) -> int | None:
+    """Of a special token; None where the class knows none, as that of tekken.json."""
+    found: int | None = getattr(tokenizer, f"{name}_token_id", None)
+    return found
 
 
 def _special(tokenizer: Any) -> Iterator[str]:
