@@ -34,7 +34,7 @@ from harness.serving import http_client, server
 from harness.serving.process_memory import EngineMemory, footprint
 from harness.serving.roofline import Device, kv_capacity_tokens
 from harness.serving.timing import Pass, Runner, interleaved, offline_round, serving_row, speed_ratios
-from harness.serving.vllm_options import allowed_options, given_options
+from harness.serving.vllm_options import allowed_options, count_of, given_options
 from harness.serving.workload import Workload, longest
 from pruning.checkpoint import ModelFolder
 
@@ -187,8 +187,8 @@ def online_engine(
         dtype=working_dtype(model, settings.dtype),
         kv_cache_dtype=cache["cache_dtype"],
         enforce_eager=bool(told["enforce_eager"]),
-        max_num_batched_tokens=int(told["max_num_batched_tokens"]),
-        max_num_seqs=int(told["max_num_seqs"]),
+        max_num_batched_tokens=count_of(told["max_num_batched_tokens"]),
+        max_num_seqs=count_of(told["max_num_seqs"]),
         block_size=int(cache["block_size"]),
         tensor_parallel=settings.tensor_parallel,
         options={**settings.options, **more},

@@ -27,6 +27,9 @@ ALIASES = {
     "-q": "--quantization",
     "--device-memory-utilization": "--gpu-memory-utilization",
 }
+_UNITS = {
+    letter: base**power for base, letters in ((1000, "kmgt"), (1024, "KMGT")) for power, letter in enumerate(letters, 1)
+}
 _NUMBERS = """
     --cpu-distributed-timeout-seconds --cpu-offload-gb --distributed-timeout-seconds --max-logprobs
     --max-num-active-seqs --max-num-queued-reqs --max-num-queued-tokens --pipeline-parallel-size
@@ -122,6 +125,13 @@ def given_options(words: Sequence[str]) -> dict[str, str | bool]:
         elif word.startswith("--"):
             found[word.removeprefix("--").replace("-", "_")] = following
     return found
+
+
+def count_of(value: str | int) -> int:
+    """A whole number as vLLM reads it: 1k is 1000, and 1K is 1024."""
+    text = str(value)
+    unit = _UNITS.get(text[-1:])
+    return int(text) if unit is None else int(float(text[:-1]) * unit)
 
 
 def _dashed(name: str) -> str:

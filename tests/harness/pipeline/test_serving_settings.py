@@ -38,11 +38,11 @@ def test_what_stands_behind_the_dashes_is_recorded(
 ) -> None:
     published = {"cache_dtype": cache_dtype, "block_size": "32", "num_gpu_blocks": "9", "kv_cache_size_tokens": "288"}
     monkeypatch.setattr(server, "published_cache", lambda _: published)
-    extra = ["--max_num_seqs=8", "--max-num-batched-tokens", "512", "--no-enforce-eager"]
+    extra = ["--max_num_seqs=8", "--max-num-batched-tokens", "1k", "--no-enforce-eager"]
     found = bench.online_engine(None, open_model(TINY_MATH), started(extra), extra)  # type: ignore[arg-type]
     assert found.facts is not None
-    assert (found.facts.max_num_seqs, found.facts.max_num_batched_tokens, found.facts.enforce_eager) == (8, 512, False)
-    assert found.facts.options == {"max_num_seqs": "8", "max_num_batched_tokens": "512", "enforce_eager": False}
+    assert (found.facts.max_num_seqs, found.facts.max_num_batched_tokens, found.facts.enforce_eager) == (8, 1000, False)
+    assert found.facts.options == {"max_num_seqs": "8", "max_num_batched_tokens": "1k", "enforce_eager": False}
     assert found.kv_bytes_per_token == 2 * 4 * 2 * 32 * bytes_of_a_number, "keys and values, layers, heads, head_dim"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import UsageError
-from harness.serving.vllm_options import ALIASES, SWITCHES, VALUES, allowed_options, given_options
+from harness.serving.vllm_options import ALIASES, SWITCHES, VALUES, allowed_options, count_of, given_options
 
 KEY = "hk-LEAK-9922"
 
@@ -106,6 +106,14 @@ def test_what_was_given_is_known_by_vllms_names() -> None:
     assert given_options([]) == {}
     found = given_options(allowed_options(words))
     assert found == {"max_num_seqs": "9", "enable_chunked_prefill": False, "enforce_eager": True, "seed": "-1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["1", "512", "1k", "1K", "2m", "2M", "1g", "1G", "1.5k", "3t", "3T"])
+def test_a_number_is_read_as_vllm_reads_it(text: str) -> None:
+    from vllm.engine.arg_utils import human_readable_int
+
+    assert count_of(text) == human_readable_int(text)
 
 
 def test_the_page_lists_what_is_allowed() -> None:
