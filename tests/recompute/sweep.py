@@ -250,11 +250,11 @@ def _reach(r: Recomputed, arm: str, task: str, margin: float) -> float:
     return reached
 
 
-def most_lost(before: np.ndarray, after: np.ndarray) -> float:
-    """Upper 95 % bound of the loss: binomial tails solved for the shares, combined by their distances."""
+def most_lost(before: np.ndarray, after: np.ndarray, level: float = 0.05) -> float:
+    """Upper one-sided bound of the loss: binomial tails solved for the shares, combined by their distances."""
     n, lost, gained = before.size, int(((before > 0) & (after <= 0)).sum()), int(((before <= 0) & (after > 0)).sum())
-    up = optimize.brentq(lambda q: stats.binom.cdf(lost, n, q) - 0.05, lost / n, 1) if lost < n else 1.0
-    down = optimize.brentq(lambda q: stats.binom.sf(gained - 1, n, q) - 0.05, 0, gained / n) if gained else 0.0
+    up = optimize.brentq(lambda q: stats.binom.cdf(lost, n, q) - level, lost / n, 1) if lost < n else 1.0
+    down = optimize.brentq(lambda q: stats.binom.sf(gained - 1, n, q) - level, 0, gained / n) if gained else 0.0
     return (lost - gained) / n + math.hypot(up - lost / n, gained / n - down)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 import harness as package
-from harness.core.statistics import paired_difference
 from harness.evaluation.paired import read_correct
 from pruning.checkpoint import open_model
 from pruning.plan_file import load_plan
+from tests.recompute.sweep import most_lost
 from tests.support.cli import harness, invoke
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -38,10 +39,11 @@ def test_the_model_that_is_found_keeps_the_limit_and_the_next_narrower_does_not(
     for candidate in goal["candidates"]:
         now = read_correct(folder / "samples" / candidate["variant"] / "mini_math.jsonl")
         assert now.keys() == dense.keys() and len(now) == 120
-        low = paired_difference([dense[i] for i in dense], [now[i] for i in dense], 1 - 2 * level).ci_low
-        assert [c["value"] for c in candidate["conditions"]] == [pytest.approx(-low)]
+        bits = (np.array([float(of[i]) for i in dense]) for of in (dense, now))
+        most = most_lost(*bits, level)
+        assert [c["value"] for c in candidate["conditions"]] == [pytest.approx(most)]
         assert candidate["intermediate_size"] == set(load_plan(_plan(folder, candidate)).widths).pop()
-        (passing if -low <= 0.06 else failing).append(candidate["intermediate_size"])
+        (passing if most <= 0.06 else failing).append(candidate["intermediate_size"])
     chosen = next(c for c in goal["candidates"] if c["variant"] == goal["found"])
     assert chosen["intermediate_size"] == min(passing) and chosen["intermediate_size"] - 128 in (0, *failing)
 
