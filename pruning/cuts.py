@@ -75,7 +75,7 @@ class Attention:
             to be hidden_size / num_attention_heads.
         refusal: Why KV groups cannot be removed; empty where they can.
         output_axis: Of the output projection's weight, along which its inputs lie.
-        heads_divide: Whether transformers' class refuses a hidden_size that is no multiple of num_attention_heads, also
+        heads_divide: Whether transformers' class requires hidden_size to be divisible by num_attention_heads, even
             where config.json has a head_dim (validate_architecture in its configuration_*.py).
         rope_by_hidden: Whether transformers' class takes the length of RoPE's lists of factors from hidden_size /
             num_attention_heads (validate_rope in configuration_phi3.py).
