@@ -3,8 +3,8 @@ way.
 
 python benchmarks/recovered.py [--out docs/recovery.json] [--work runs/recovery] [--steps 300]
 
-A seed decides random pruning, the order of the training data and the data itself. Intervals are over the test items,
-each item's seeds taken together. Every run is an ordinary `harness recover`, and resumes where it was stopped.
+A seed decides random pruning, the order of the training data and the data itself. Intervals are over seeds and items.
+Every run is an ordinary `harness recover`, and resumes where it was stopped.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core.labels import STRUCTURE_NOUNS
+from harness.core.labels import STRUCTURE_NOUNS, is_as_asked
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, has_right_answers
 
 # of a difference; points otherwise
@@ -29,6 +29,11 @@ def removed_text(variant: Mapping[str, Any]) -> str:
     return f"{percent(variant['ratio_requested'])} (asked) of the {STRUCTURE_NOUNS.get(structure, structure)}s"
 
 
+def done_text(asked: float, done: float) -> str:
+    """16.7 %, asked 20 %: the share that was removed, and the requested one where it is another."""
+    return percent(done) + ("" if is_as_asked(asked, done) else f", asked {100 * asked:g} %")
+
+
 def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
@@ -39,11 +44,15 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def measured(metric: str, value: float | None) -> str:
-    """A task's value: a percentage, or the number itself for perplexity, bits per byte and other non-shares."""
+def measured(metric: str, value: float | None, of: float | None = None) -> str:
+    """A task's value: a percentage, or the number itself for perplexity, bits per byte and other non-shares.
+
+    of: the value, where this is an end of its interval, which has the same unit.
+    """
     if value is None:
         return "unknown"
-    return f"{value:,.3f}" if metric in LIKELIHOOD_METRICS or not 0 <= value <= 1 else percent(value)
+    is_share = metric not in LIKELIHOOD_METRICS and 0 <= (value if of is None else of) <= 1
+    return percent(value) if is_share else f"{value:,.3f}"
 
 
 def not_judged(run: Mapping[str, Any], variant: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def results_table(run: Mapping[str, Any], chosen: Mapping[str, Any]) -> Table:
     rows = []
     for task, e in chosen["eval"].items():
         before, c = dense["eval"].get(task), differences.get(task)
-        value, low, high = (measured(e["metric"], e[key]) for key in ("value", "ci_low", "ci_high"))
+        value, low, high = (measured(e["metric"], e[key], e["value"]) for key in ("value", "ci_low", "ci_high"))
         change = "{}{unit} ({} to {})".format(*interval(c), unit=unit(c["metric"])) if c else ""
         then = measured(before["metric"], before["value"]) if before else ""
         known = "" if e["ci_low"] is None else f"{low} to {high}"

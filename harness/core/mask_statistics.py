@@ -63,10 +63,20 @@ def mean_over_masks(table: Sequence[Sequence[float]] | FloatArray, confidence: f
     """
     values = np.asarray(table, dtype=float)
     masks, items = values.mean(axis=1), values.mean(axis=0)
-    mean, low, high = paired_mean_difference(items.tolist(), [[0.0] * items.size], confidence)
-    over = stats.t.ppf((1 + confidence) / 2, len(masks) - 1) * masks.std(ddof=1) / np.sqrt(len(masks))
-    ends = mean - np.hypot(mean - low, over), mean + np.hypot(high - mean, over)
-    return mean, float(max(-1.0, ends[0])), float(min(1.0, ends[1]))
+    over_items = paired_mean_difference(items.tolist(), [[0.0] * items.size], confidence)
+    mean, low, high = widened(over_items, masks.tolist(), confidence)
+    return mean, max(-1.0, low), min(1.0, high)
+
+
+def widened(over_items: Difference, masks: Sequence[float], confidence: float = _CONFIDENCE) -> Difference:
+    """A mean over masks with its interval over items, widened to one over both: Student's t on the masks' values, and
+    the two combined by their distances from the estimate (MOVER). Of one mask it stays: it holds for that mask alone.
+    """
+    if len(masks) < 2:
+        return over_items
+    value, low, high = over_items
+    half = stats.t.ppf((1 + confidence) / 2, len(masks) - 1) * np.std(masks, ddof=1) / np.sqrt(len(masks))
+    return value, float(value - np.hypot(value - low, half)), float(value + np.hypot(high - value, half))
 
 
 def masks_p_value(before: Sequence[bool], masks: Sequence[Sequence[bool]]) -> float:

@@ -212,7 +212,11 @@ def likelihood_metric(metric: str, nll: Sequence[float], units: Sequence[int]) -
 
     nll: negative log likelihood of each text in nats; units: its tokens or bytes.
     """
-    nats = ratio_mean(nll, units)
+    return from_nats(metric, ratio_mean(nll, units))
+
+
+def from_nats(metric: str, nats: Difference) -> Difference:
+    """Nats per token as perplexity, or nats per byte as bits per byte, with the ends of the interval."""
     value, low, high = np.asarray(nats) / np.log(2) if metric == "bits_per_byte" else np.exp(nats)
     return float(value), float(low), float(high)
 

@@ -8,20 +8,25 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.core.contained_files import path_below
 from harness.core.curve_statistics import knee, non_inferiority_threshold
-from harness.core.mask_statistics import FEWEST_MASKS, accuracy_over_masks, difference_over_masks, masks_p_value
+from harness.core.mask_statistics import (
+    FEWEST_MASKS,
+    accuracy_over_masks,
+    difference_over_masks,
+    masks_p_value,
+    widened,
+)
 from harness.core.power import detectable_loss
 from harness.core.statistics import (
     Difference,
     collapsed,
+    from_nats,
     holm,
     is_able,
-    likelihood_metric,
     ratio_mean,
 )
 from harness.core.types.arrays import FloatArray
@@ -215,22 +220,25 @@ def _point(outcomes: Outcomes, place: GridPoint, task: str, chance: float, share
 
 def _pooled(outcomes: Outcomes, place: GridPoint, task: str) -> tuple[Difference, float | None, Difference]:
     """For scores and likelihoods, items' means over masks: value, standard deviation over masks, difference. The
-    intervals are over items.
+    intervals are over items, of several masks over both; likelihoods are widened in nats, as they are compared.
     """
     metric, variants = outcomes.metrics[task], outcomes.answered(place, task)
     rows = [_samples(outcomes.run, variant, task) for variant in variants]
-    field = "nll" if metric in LIKELIHOOD_METRICS else "score"
-    averaged: dict[int, dict[str, Any]] = {
-        i: {**row, field: float(np.mean([seed[i][field] for seed in rows]))} for i, row in rows[0].items()
-    }
-    values = [averaged[i][field] for i in sorted(averaged)]
-    units = [averaged[i]["units"] or 1 for i in sorted(averaged)]
-    value = likelihood_metric(metric, values, units) if field == "nll" else ratio_mean(values, [1] * len(values))
+    likelihood = metric in LIKELIHOOD_METRICS
+    field, items = "nll" if likelihood else "score", sorted(rows[0])
+    table = np.asarray([[row[i][field] for i in items] for row in rows], dtype=float)
+    averages = table.mean(axis=0).tolist()
+    averaged = {i: {**rows[0][i], field: average} for i, average in zip(items, averages, strict=True)}
+    units = [rows[0][i]["units"] if likelihood else 1 for i in items]
+    masks = table.sum(axis=1) / sum(units)
+    figure = widened(ratio_mean(averages, units), masks.tolist())
+    value = from_nats(metric, (figure[0], max(0.0, figure[1]), figure[2])) if likelihood else figure
     sd = float(np.std([variant.eval[task].value for variant in variants], ddof=1)) if len(rows) > 1 else None
-    change = compare_samples(
-        _samples(outcomes.run, outcomes.dense.variants[0], task), averaged, "dense", place.arm, task, metric
-    )
-    return value, sd, (change.difference, change.ci_low, change.ci_high)
+    then = _samples(outcomes.run, outcomes.dense.variants[0], task)
+    found = compare_samples(then, averaged, "dense", place.arm, task, metric)
+    scale = np.log(2) if metric == "bits_per_byte" else 1.0
+    change = widened((found.difference, found.ci_low, found.ci_high), (masks / scale).tolist())
+    return value, sd, change
 
 
 def _failures(evals: Sequence[EvalResult]) -> dict[str, float | None]:

@@ -86,6 +86,11 @@ def missing(base: Claim, what: str) -> Claim:
     return replace(base, details=(f"missing: {what}",))
 
 
+def unable(base: Claim) -> Claim:
+    """A claim about a target that the dense model cannot do: it has nothing to lose there."""
+    return missing(base, "a target that the dense model can do")
+
+
 def judged(base: Claim, figure: Difference, aim: float, n: int, *details: str, verdict: Verdict | None = None) -> Claim:
     """The claim with its figure, which must exceed `aim`."""
     value, low, high = figure

@@ -9,7 +9,7 @@ import numpy as np
 from harness.core.mask_statistics import FEWEST_MASKS, difference_over_masks, rank_p_value
 from harness.core.statistics import Difference, collapsed, holm
 from harness.core.types.sweep import Claim, Verdict
-from harness.sweeps.evidence import LEVEL, RANDOM, Evidence, judged, missing, points_text
+from harness.sweeps.evidence import LEVEL, RANDOM, Evidence, judged, missing, points_text, unable
 from harness.sweeps.grid import is_claimed, near
 from reports.figures import count_text, percent
 
@@ -47,6 +47,8 @@ def above_random(e: Evidence, role: str, base: Claim) -> Claim:
     (intersection-union test: Berger 1982, Technometrics 24:295). For one ratio picked out, the details have p after
     Holm.
     """
+    if not e.able:
+        return unable(base)
     found = against_random(e, role)
     if not found:
         return missing(base, f"{role} and random at the same ratios from 10 to 35 %")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.core.mask_statistics import difference_over_masks
 from harness.core.statistics import Difference, specificity, wilson
+from harness.core.types.evaluation import has_right_answers
 from harness.core.types.sweep import Claim, SweepPoint, Verdict
 from harness.sweeps.curves import GridPoint, Outcomes, difference, is_collapsed
 from harness.sweeps.evidence import MATCHED, RANDOM, REVERSE, Evidence, blank, collapse_below, missing, points_text
@@ -64,7 +65,9 @@ def reverse_collapses(e: Evidence) -> Claim:
     n, (low, high) = right.size, wilson(int(right.sum()), right.size)
     line = f"accuracy {percent(right.mean())} ({percent(low)} to {percent(high)}), gone below {percent(gone)}"
     lost = is_collapsed(e.outcomes, place, e.outcomes.target, e.chance, e.collapse_share)
-    needed, reason = (None, ()) if lost or low >= gone else _items_for_collapse(e, float(right.mean()), n, gone)
+    alone = bool(found) and not absent and all(x.figure[1] > 0 for x in found)  # the collapse is all that is open
+    undecided = not lost and low < gone
+    needed, reason = _items_for_collapse(e, float(right.mean()), n, gone, alone) if undecided else (None, ())
     verdict = _verdict(found, bool(absent), lost, low >= gone)
     lines = [f"{x.task} beyond {x.control} at {percent(x.at)}: {points_text(x.figure)}" for x in found]
     details = (*(reason if verdict == "cannot say" else ()), *absent, line, *lines)
@@ -143,25 +146,33 @@ def _absent(e: Evidence, place: GridPoint) -> tuple[str, ...]:
     return (*tasks, *controls, *few, *failed, *((*unable, *marked) if tasks else ()))
 
 
-def _items_for_collapse(e: Evidence, accuracy: float, n: int, below: float) -> tuple[int | None, tuple[str, ...]]:
-    """Items at which an interval around the same accuracy would end below, and what there is to say about that."""
+def _items_for_collapse(
+    e: Evidence, accuracy: float, n: int, below: float, alone: bool
+) -> tuple[int | None, tuple[str, ...]]:
+    """Items at which an interval around the same accuracy would end below, and what there is to say about that. They
+    decide where the collapse is `alone` open.
+    """
     least = next(count for count in range(1, _ENDLESS) if wilson(0, count)[1] < below) if below > 0 else None
     if least and n < least:
-        return least, (f"cannot say: with {n} items it can never be supported; at least {least} are needed",)
+        few = f"cannot say: with {n} items it can never be supported; at least {least} are needed"
+        return least if alone else None, (few,)
     needed = n
     while accuracy < below and needed < _ENDLESS and wilson(round(accuracy * needed), needed)[1] >= below:
         needed += max(1, needed // 50)
     if accuracy >= below or needed >= _ENDLESS:
         return None, ()
+    would = f"cannot say: {needed:,} items would {'decide' if alone else 'show the collapse'}"
     if e.items is not None and needed > e.items:
-        return None, (f"cannot say: {needed:,} items would decide, and {e.outcomes.target} has {e.items:,}",)
-    return needed, ()
+        return None, (f"{would}, and {e.outcomes.target} has {e.items:,}",)
+    return (needed, ()) if alone else (None, (would,))
 
 
 def with_specificity(e: Evidence, points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
     """The points of off-target tasks with their specificity, and how much of it is beyond the controls' at the same
-    ratio.
+    ratio. As they are where the target has no right answers.
     """
+    if not has_right_answers(e.outcomes.metrics[e.outcomes.target]):
+        return tuple(points)
     return tuple(_specific(e, p) if p.task in e.outcomes.others else p for p in points)
 
 

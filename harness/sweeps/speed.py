@@ -60,11 +60,16 @@ def measure_speed(
     variants: dict[str, ServingResult] = {}
     ratios: list[SpeedRatio] = []
     for arm in arms:
-        if run.directory.finished(_stage(arm), _inputs(run, arm)):
+        if is_timed(run, arm):
             results, faster = read_serving(_file(run, arm))
             variants, ratios = {**results, **variants}, [*ratios, *faster]
     variants.pop(AGAIN, None)
     save_serving(variants, ratios, serving_file(run.path))
+
+
+def is_timed(run: RunContext, arm: VariantState) -> bool:
+    """Whether `measure_speed` has timed a variant before, so that it needs no checkpoint for it."""
+    return run.directory.finished(_stage(arm), _inputs(run, arm))
 
 
 def _stage(arm: VariantState) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
-from reports.figures import changed, interval, measured, percent
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, has_right_answers, is_mean_score
+from reports.figures import changed, done_text, interval, measured, percent
 from reports.parts import Chart, Section, Table
 from reports.plots import bands, chart, colour, legend, tooltips
 
@@ -40,18 +40,20 @@ def accuracy_table(run: Mapping[str, Any]) -> Table:
             e["metric"],
             str(e["n"]),
             measured(e["metric"], e["value"]),
-            f"{measured(e['metric'], e['ci_low'])} to {measured(e['metric'], e['ci_high'])}",
+            " to ".join(measured(e["metric"], e[key], e["value"]) for key in ("ci_low", "ci_high")),
             percent(e["failure_rate"]),
             "unknown" if e["tokens_per_answer"] is None else f"{e['tokens_per_answer']:.1f}",
         )
         for v in run["variants"]
         for task, e in v["eval"].items()
     ]
+    means = any(is_mean_score(e["metric"]) for v in run["variants"] for e in v["eval"].values())
+    scores = ", Student's t over items for means of scores" if means else ""
     return Table(
         "Accuracy",
         head,
         tuple(rows),
-        "The first task is the target, the others are off-target. Intervals are Wilson's; over texts "
+        f"The first task is the target, the others are off-target. Intervals are Wilson's{scores}; over texts "
         "for perplexity and bits per byte (lower is better). failures: any kind except a wrong answer.",
     )
 
@@ -125,10 +127,11 @@ def curve_table(run: Mapping[str, Any]) -> Table:
             )
         )
     note = (
-        f"Intervals at 95 %, over items; of random pruning over masks and items. "
+        "Intervals at 95 %, over items; of random pruning over masks and items (of one mask: that mask alone). "
         f"sd: over {_masks(run)}. p: exact McNemar, for several masks where the interval ends at 0, after "
         "Holm over all rows. collapsed: the interval ends below "
-        f"{percent(run['sweep']['collapse_below'])} on the target, and by the same rule elsewhere. "
+        f"{percent(run['sweep']['collapse_below'])} on the target, and by the same rule elsewhere; of random pruning "
+        "every mask's own interval. "
         "specificity: how many points more the target loses than this task."
     )
     head = (
@@ -150,7 +153,7 @@ def curve_table(run: Mapping[str, Any]) -> Table:
 
 def _valued(found: Mapping[str, Any]) -> tuple[str, str]:
     """Value and interval."""
-    value, low, high = (measured(found["metric"], found[key]) for key in ("value", "ci_low", "ci_high"))
+    value, low, high = (measured(found["metric"], found[key], found["value"]) for key in ("value", "ci_low", "ci_high"))
     return value, "" if found["ci_low"] is None else f"{low} to {high}"
 
 
@@ -176,13 +179,19 @@ def target_table(run: Mapping[str, Any]) -> Table:
     points = [p for p in run["sweep"]["points"] if p["task"] == run["task"]]
     arms, ratios = list(dict.fromkeys(p["arm"] for p in points)), sorted({p["ratio_requested"] for p in points})
     found = {(p["arm"], p["ratio_requested"]): measured(p["metric"], p["value"]) for p in points}
-    rows = tuple((percent(ratio), *(found.get((arm, ratio), "") for arm in arms)) for ratio in ratios)
+    rows = tuple((_removed(points, ratio), *(found.get((arm, ratio), "") for arm in arms)) for ratio in ratios)
     dense = run["variants"][0]["eval"][run["task"]]
     note = (
         f"dense: {measured(dense['metric'], dense['value'])}, n = {dense['n']}; means over "
         "masks. The table Every point has the intervals."
     )
     return Table(f"{run['task']} {dense['metric']}", ("removed", *arms), rows, note)
+
+
+def _removed(points: Sequence[Mapping[str, Any]], asked: float) -> str:
+    """What was removed for a ratio that was asked; several shares where it is not the same for all arms."""
+    texts = (done_text(asked, p["ratio_neurons"]) for p in points if p["ratio_requested"] == asked)
+    return " / ".join(dict.fromkeys(texts))
 
 
 def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
@@ -194,6 +203,8 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         evals = [(v["name"], v["eval"][task]) for v in run["variants"] if task in v["eval"]]
         if not all(is_share(e) for _, e in evals):
             continue
+        metric = evals[0][1]["metric"]
+        what = "right answers" if has_right_answers(metric) else metric
         rows = [{"variant": name, **_interval(e, 100)} for name, e in evals]
         base = chart(rows).properties(height=36 * len(rows) + 40)
         base = base.encode(
@@ -201,7 +212,7 @@ def _bar_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
         )
         scale = alt.Scale(domain=[0, 100])
         dots = base.mark_point(filled=True, size=90, opacity=1).encode(
-            x=alt.X("value:Q", title="right answers, %", scale=scale), color=colour("variant", names)
+            x=alt.X("value:Q", title=f"{what}, %", scale=scale), color=colour("variant", names)
         )
         rules = base.mark_rule(strokeWidth=2).encode(
             x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour("variant", names)
@@ -224,9 +235,11 @@ def _curve_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
 
     for task, dense in run["variants"][0]["eval"].items():
         share = dense["metric"] not in LIKELIHOOD_METRICS
-        scale = alt.Scale(domain=[0, 100]) if share else alt.Scale(type="log")
+        rows = curve_rows(run, task)
+        axis = "log" if all(row["low"] > 0 for row in rows) else "linear"  # over few masks a band can go down to 0
+        scale = alt.Scale(domain=[0, 100]) if share else alt.Scale(type=axis)
         title = f"{dense['metric']}{', %' if share else ''}"
-        made = bands(curve_rows(run, task), "arm", arms(run), title, scale)
+        made = bands(rows, "arm", arms(run), title, scale)
         what = (
             f"{task}: {dense['metric']} against the share removed, with 95 % bands; the "
             "table Every point holds the same figures"

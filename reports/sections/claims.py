@@ -107,7 +107,7 @@ def threshold_table(run: Mapping[str, Any]) -> Table:
     margin = run["sweep"]["thresholds"][0]["margin"] if rows else 0.0
     note = (
         f"loses less than {100 * margin:g} points up to: ratios are tested in ascending order "
-        "by a one-sided 95 % bound, over masks and items for random pruning, up to the first "
+        "by a one-sided 95 % bound, for random pruning by one of 97.5 % over masks and items, up to the first "
         "that fails; 0 means not shown. on every task: on all with right answers that the dense model can do. Each arm "
         "has its 5 %: only the one that was fixed before looking is recommended. detectable: the loss that "
         "this number of items finds in four of five runs, as "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.figures import mebibytes, percent
+from reports.figures import done_text, mebibytes, percent
 from reports.parts import Chart, Section, Table
 from reports.plots import bands, chart, legend, tooltips
 from reports.sections.serving import ratio_text, serving_tables
@@ -37,10 +37,9 @@ def size_table(run: Mapping[str, Any]) -> Table:
             timed = [ratios.get((v["name"], level)) for level in levels]
             speed = ["" if ratio is None else ratio_text(ratio) for ratio in timed]
             width = f"{sum(v['intermediate_sizes']) / len(v['intermediate_sizes']):,.0f}"
-            asked = percent(v["ratio_requested"])
             rows.append(
                 (
-                    asked,
+                    done_text(v["ratio_requested"], v["ratio_neurons"]),
                     width,
                     percent(v["ratio_parameters"], 2),
                     f"{v['parameters']:,}",

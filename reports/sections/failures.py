@@ -82,10 +82,10 @@ def ratios_table(run: Mapping[str, Any]) -> Table:
         for p in points
     ]
     note = (
-        "Means over seeds. One answer can have several kinds; kinds that never occurred are "
-        "omitted. any: any kind except a wrong answer. "
+        "Of random pruning means over all its masks. One answer can have several kinds; kinds that never occurred are "
+        "omitted. any: any kind except a wrong answer. trap: the paper's count, answers of at least 1024 tokens; it "
+        "and the charts of first kinds are over the masks of --seeds alone."
     )
-    note += "trap: the paper's count, answers of at least 1024 tokens."
     return Table(
         f"Failures on {run['task']}", ("arm", "ratio", "any", *kinds, "trap"), tuple(rows) if kinds else (), note
     )
@@ -120,6 +120,7 @@ def _kind_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     import altair as alt
 
     rows = kind_rows(run)
+    over = {p["arm"]: "over the masks of --seeds; " for p in run["sweep"]["points"] if len(p["variants"]) > 1}
     kinds = [
         kind
         for kind in dict.fromkeys(row["kind"] for row in rows)
@@ -140,13 +141,16 @@ def _kind_charts(run: Mapping[str, Any]) -> Iterator[Chart]:
             )
             .add_params(highlight())
         )
-        what = f"Right answers and first failure kinds on {run['task']} for {arm}; the table Failures has all kinds"
+        what = (
+            f"Right answers and first failure kinds on {run['task']} for {arm}; {over.get(arm, '')}"
+            "the table Failures has all kinds"
+        )
         yield Chart(f"{run['task']}: {arm}", what, areas, True, legend(kinds, _COLOURS))
 
 
 def kind_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Shares of the target's answers in %, means over seeds: right, then each first kind. Empty for a run without
-    them.
+    """Shares of the target's answers in %, means over the masks of --seeds: right, then each first kind. Empty for a
+    run without them.
     """
     by_name = {v["name"]: v["eval"][run["task"]] for v in run["variants"] if run["task"] in v["eval"]}
     if not any(e.get("wrong_by_kind") for e in by_name.values()):

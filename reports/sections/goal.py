@@ -147,8 +147,8 @@ def condition_text(condition: Mapping[str, Any]) -> str:
     if condition["quantity"] == "right":
         return f"{count_text(round(value), 'right answer')} on {condition['task']} ({limit:g} needed)"
     if condition["task"]:
-        said = f"a loss of at most {100 * value:.2f} points" if value > 0 else f"a gain of at least {-100 * value:.2f}"
-        return f"{said} on {condition['task']} (limit {100 * limit:g})"
+        said = "a loss of at most" if value > 0 else "a gain of at least"
+        return f"{said} {100 * abs(value):.2f} points on {condition['task']} (limit {100 * limit:g})"
     if condition["quantity"] == "params":
         return f"{short_count(round(value))} parameters (limit {short_count(round(limit))})"
     if condition["quantity"] == "fits":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.core.dtypes import BY_NAME
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
+from harness.core.types.evaluation import has_right_answers
 from reports.figures import mebibytes, percent
 from reports.parts import Table
 
@@ -104,7 +104,7 @@ def per_right_answer(run: Mapping[str, Any], v: Mapping[str, Any]) -> tuple[floa
     noisy, or shows no difference from dense.
     """
     found, first = v["eval"][run["task"]], run["variants"][0]
-    if found["metric"] in LIKELIHOOD_METRICS or not found["tokens_per_answer"] or not 0 < found["value"] <= 1:
+    if not has_right_answers(found["metric"]) or not found["tokens_per_answer"] or not 0 < found["value"] <= 1:
         return None
     tokens = found["tokens_per_answer"] / found["value"]
     ratios = {r["concurrency"]: r["ratio"] for r in speeds_of(run, v) if not doubt(run, r)}

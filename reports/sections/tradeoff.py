@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.core.types.evaluation import LIKELIHOOD_METRICS
-from reports.figures import changed, measured, mebibytes, percent, seconds_text, short_count
+from harness.core.types.evaluation import LIKELIHOOD_METRICS, has_right_answers
+from reports.figures import changed, done_text, measured, mebibytes, percent, seconds_text, short_count
 from reports.parts import Chart, Section, Table
 from reports.plots import by_legend, chart, colour, highlight, legend, tooltips
 from reports.sections.accuracy import arms
@@ -123,7 +123,8 @@ def _row(
     speeds = [known.get(level, "not measured") for level in _levels(run)]
     results = [_changed(run, points[task]) if task in points else "not measured" for task in tasks]
     rate = percent(points[run["task"]]["failure_rate"])
-    return (f"{percent(ratio)}{mark}", *sizes, *speeds, *results, rate, _per_right(run, v))
+    removed = done_text(ratio, points[run["task"]]["ratio_neurons"])
+    return (f"{removed}{mark}", *sizes, *speeds, *results, rate, _per_right(run, v))
 
 
 def _per_right(run: Mapping[str, Any], v: Mapping[str, Any]) -> str:
@@ -151,7 +152,7 @@ def _changed(run: Mapping[str, Any], p: Mapping[str, Any]) -> str:
 def _valued(found: Mapping[str, Any], value: float) -> str:
     """A result, with its count where answers are right or wrong."""
     shown = measured(found["metric"], value)
-    return f"{shown} ({round(value * found['n'])} of {found['n']})" if shown.endswith("%") else shown
+    return f"{shown} ({round(value * found['n'])} of {found['n']})" if has_right_answers(found["metric"]) else shown
 
 
 def _charts(run: Mapping[str, Any], chosen: Choice) -> Iterator[Chart]:

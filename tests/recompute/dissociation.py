@@ -1,4 +1,4 @@
-"""Every interval of a dissociation's run.json, from the right and wrong answers in it."""
+"""The intervals of a dissociation's run.json, from the right and wrong answers in it."""
 
 from __future__ import annotations
 

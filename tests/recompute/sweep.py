@@ -1,6 +1,7 @@
-"""Every interval of a sweep's run.json, from the right and wrong answers and the timed passes in it.
+"""The intervals of a sweep's run.json, from the right and wrong answers and the timed passes in it: of variants,
+points, thresholds, comparisons, recoveries, speeds, and of each claim's figure.
 
-Of tasks without right answers, whose likelihoods are in sample files only, nothing is checked.
+Of tasks without right answers, and of failures, which are in sample files only, nothing is checked.
 """
 
 from __future__ import annotations
@@ -288,19 +289,29 @@ def _comparisons(r: Recomputed) -> Iterator[Check]:
 def _recoveries(r: Recomputed) -> Iterator[Check]:
     for row in r.run["recoveries"]:
         after, before, control = (r.bits[row[key]][row["task"]] for key in ("variant", "before", "control"))
-        half = mean_of_items(after - (before + control) / 2)
-        yield from three(row["variant"], (row["margin_over_half"], row["ci_low"], row["ci_high"]), half)
+        yield from three(row["variant"], (row["margin_over_half"], row["ci_low"], row["ci_high"]), _margin(r, row))
         yield from three(f"{row['variant']} gain", row["gain"], pair(before, after))
         yield from three(f"{row['variant']} gap", row["gap"], pair(before, control))
 
 
+def _margin(r: Recomputed, row: dict[str, Any]) -> Triple:
+    """Fine-tuned minus the mean of pruned and of dense fine-tuned the same way."""
+    after, before, control = (r.bits[row[key]][row["task"]] for key in ("variant", "before", "control"))
+    return mean_of_items(after - (before + control) / 2)
+
+
 def _speeds(r: Recomputed) -> Iterator[Check]:
     for s in r.run["speed_ratios"]:
-        logs = np.log(np.array(s["variant_passes"]) / np.array(s["baseline_passes"]))
-        half = float(stats.t.ppf(0.975, len(logs) - 1)) * logs.std(ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else None
-        ends = (None, None) if half is None else (math.exp(logs.mean() - half), math.exp(logs.mean() + half))
         what = f"{s['variant']} {s['quantity']} at {s['concurrency']}"
-        yield from three(what, (s["ratio"], s["ci_low"], s["ci_high"]), (math.exp(logs.mean()), *ends))
+        yield from three(what, (s["ratio"], s["ci_low"], s["ci_high"]), _passes(s))
+
+
+def _passes(s: dict[str, Any]) -> tuple[float, float | None, float | None]:
+    logs = np.log(np.array(s["variant_passes"]) / np.array(s["baseline_passes"]))
+    if len(logs) < 2:
+        return math.exp(logs.mean()), None, None
+    half = float(stats.t.ppf(0.975, len(logs) - 1)) * logs.std(ddof=1) / len(logs) ** 0.5
+    return math.exp(logs.mean()), math.exp(logs.mean() - half), math.exp(logs.mean() + half)
 
 
 def _claims(r: Recomputed) -> Iterator[Check]:
@@ -308,6 +319,9 @@ def _claims(r: Recomputed) -> Iterator[Check]:
         (0, _above(r)),
         (1, _reverse(r)),
         (2, _kept(r, "selective-S")),
+        (3, _faster(r)),
+        (4, _bent(r)),
+        (5, _over_half(r)),
         (6, _kept(r, "selective-best")),
     ):
         c = r.run["claims"][number]
@@ -362,3 +376,24 @@ def _kept(r: Recomputed, arm: str) -> Triple | None:
         max(0.0, min(value - half, 1 + low / share)),
         min(1 / share, max(value + half, 1 + high / share)),
     )
+
+
+def _faster(r: Recomputed) -> tuple[float, float | None, float | None] | None:
+    """Of the first arm at 30 % that was timed with the most requests at a time."""
+    tokens = [s for s in r.run["speed_ratios"] if s["quantity"] == "output_tok_s"]
+    most = max((s["concurrency"] for s in tokens), default=0)
+    places = (r.at(arm, 0.3) for arm in dict.fromkeys(("selective-S", *(p["arm"] for p in r.points))))
+    names = [name for p in places if p for name in p["variants"]]
+    timed = {s["variant"]: s for s in tokens if s["concurrency"] == most}
+    return next((_passes(timed[name]) for name in names if name in timed), None)
+
+
+def _bent(r: Recomputed) -> tuple[float | None, float | None, float | None] | None:
+    margins = [t["margin"] for t in r.sweep["thresholds"] if t["arm"] == "selective-S"]
+    return _knee(r, "selective-S", margins[0])[:3] if margins else None
+
+
+def _over_half(r: Recomputed) -> Triple | None:
+    names = (r.at("selective-S", 0.3) or {"variants": ()})["variants"]
+    rows = [row for row in r.run["recoveries"] if row["before"] in names and row["task"] == r.target]
+    return _margin(r, rows[0]) if rows else None

@@ -140,6 +140,25 @@ def test_perplexity_is_shown_as_a_number_and_its_change_as_a_factor(tmp_path: Pa
     assert "wikitext +0.020 bits per byte" in html and '"title":"right answers, %"' not in html
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [
+        (0.89, 0.77, 1.01, "89.0 % | 77.0 % to 101.0 %"),
+        (0.89, -0.015, 0.97, "89.0 % | -1.5 % to 97.0 %"),
+        (7.5, -0.015, 0.5, "7.500 | -0.015 to 0.500"),
+    ],
+)
+def test_an_interval_has_the_unit_of_its_value_and_scores_are_no_right_answers(
+    value: float, low: float, high: float, shown: str, tmp_path: Path
+) -> None:
+    eval_ = {**EVAL, "metric": "mean f1", "value": value, "ci_low": low, "ci_high": high}
+    html, markdown = rendered(tmp_path, {**RUN, "variants": [{**VARIANT, "eval": {"mini_math": eval_}}]})
+    assert shown in markdown and "Intervals are Wilson's, Student's t over items for means of scores; over" in markdown
+    assert '"title":"right answers, %"' not in html and ('"title":"mean f1, %"' in html) == (value < 1)
+    html, markdown = rendered(tmp_path, RUN)
+    assert '"title":"right answers, %"' in html and "Intervals are Wilson's; over texts" in markdown
+
+
 def test_the_report_says_how_the_chat_template_was_used(tmp_path: Path) -> None:
     chat = {"template_args": {"effort": "<b>low</b>"}, "system_turn": False, "opens_reasoning": "<think>"}
     page, text = rendered(tmp_path, {**copy.deepcopy(RUN), "chat": chat})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reports.sections.goal import goal_lead, section, unlimited_tasks
+from reports.sections.goal import condition_text, goal_lead, section, unlimited_tasks
 
 
 def candidate(name: str, arm: str, layers: int, met: bool, **more: Any) -> dict[str, Any]:
@@ -77,3 +77,11 @@ def test_an_arm_that_has_lost_the_task_says_so_and_the_lead_names_only_limits_of
     table = section(made).tables[0]
     assert table.rows[0][-1].endswith("0 right answers on mini_math (1 needed)")
     assert goal_lead(made["goal"]).endswith("joint-2, with 1.700 times the speed of dense (1.6 needed).")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.005, "a loss of at most 0.50 points"), (-0.005, "a gain of at least 0.50 points")]
+)
+def test_a_loss_and_a_gain_are_in_points(value: float, said: str) -> None:
+    condition = {"quantity": "max-loss", "task": "mini_math", "value": value, "limit": 0.02}
+    assert condition_text(condition) == f"{said} on mini_math (limit 2)"

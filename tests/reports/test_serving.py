@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from harness.pipeline import stages
-from reports.sections.serving import capacity_table, memory_table, serving_sentences, serving_tables, speed_table
+from reports.sections.serving import (
+    capacity_table,
+    memory_table,
+    per_right_answer,
+    serving_sentences,
+    serving_tables,
+    speed_table,
+)
 from reports.sections.summary import summary_table
 from tests.support.runs import EXAMPLE, RUN, VARIANT
 
@@ -207,3 +214,9 @@ def test_a_gain_that_is_not_shown_has_no_share_and_the_summary_names_the_same_ra
     first = next(r for r in tokens if r["variant"] == "selective-S-0.05")
     shown = next(row for row in summary_table(run).rows if row[0].startswith("output tok/s"))
     assert shown[-1] == f"{first['ratio']:.2f}x ({first['ci_low']:.2f} to {first['ci_high']:.2f})"
+
+
+@pytest.mark.parametrize(("metric", "known"), [("exact_match", True), ("mean f1", False), ("perplexity", False)])
+def test_tokens_for_each_right_answer_need_right_answers(metric: str, known: bool) -> None:
+    v = {**VARIANT, "eval": {"mini_math": {"metric": metric, "value": 0.5, "tokens_per_answer": 20.0}}}
+    assert per_right_answer({**RUN, "variants": [v]}, v) == ((40.0, None) if known else None)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from reports.build import markdown, sections
+from reports.sections.accuracy import target_table
+from reports.sections.cost import size_table
 from reports.sections.tradeoff import section
 from reports.verdict import verdict
 from tests.support.runs import EXAMPLE, RUN
@@ -36,6 +38,35 @@ def test_dense_and_every_ratio_of_the_recommended_arm_are_rows_and_the_recommend
     tokens = v["eval"]["mini_math"]["tokens_per_answer"] / v["eval"]["mini_math"]["value"]
     assert found["per right answer"] == f"{tokens:.1f} tokens"  # a noisy time is not worth telling
     assert found["mini_code"].startswith("66.7 % (100 of 150), -31.3") and found["failures"] == "0.0 %"
+
+
+def test_the_share_that_was_removed_is_shown_with_the_one_that_was_asked(run: dict[str, Any]) -> None:
+    """As alignment makes it: asked 20 %, done 16.7 % by every arm but one, which did 18 %."""
+    for p in run["sweep"]["points"]:
+        if p["ratio_requested"] == 0.2:
+            p["ratio_neurons"] = 0.18 if p["arm"] == "random" else 0.167
+    for v in run["variants"]:
+        if v["ratio_requested"] == 0.2:
+            v["ratio_neurons"] = 0.167
+    (table,) = section(run).tables
+    assert [row[0] for row in table.rows[3:6]] == ["15.0 %", "16.7 %, asked 20 %", "25.0 %"]
+    assert [row[0] for row in target_table(run).rows[2:5]] == [
+        "15.0 %",
+        "16.7 %, asked 20 % / 18.0 %, asked 20 %",
+        "25.0 %",
+    ]
+    ratios = [row[0] for row in size_table(run).rows]
+    assert "16.7 %, asked 20 %" in ratios and "20.0 %" not in ratios
+
+
+def test_a_mean_of_scores_counts_no_right_answers(run: dict[str, Any]) -> None:
+    for found in (run["variants"][0]["eval"]["mini_facts"], *run["sweep"]["points"]):
+        if found.get("task", "mini_facts") == "mini_facts":
+            found |= {"metric": "mean f1", "value": 0.66}
+    (table,) = section(run).tables
+    facts, code = ([row[table.head.index(task)] for row in table.rows] for task in ("mini_facts", "mini_code"))
+    assert facts[0] == "66.0 %" and not any(" of " in text for text in facts)
+    assert all(" of 150)" in text for text in code)
 
 
 def timed(run: dict[str, Any], low: float, itself: tuple[float, float] | None) -> tuple[dict[str, str], str]:

@@ -204,8 +204,8 @@ def _distractor_choice(answers: Answers, target: str, whole: Difference) -> Expl
     found, details = {}, []
     for task in others:
         held_out, inside = answers.of("held out", target, held_out=task), answers.of("reverse", target)
-        if held_out:
-            further = _further(inside, held_out, task, 1 - 0.05 / len(others))
+        further = _further(inside, held_out, task, 1 - 0.05 / len(others))
+        if further:
             own = scaled(whole, 1 / answers.accuracy(target))
             found[task] = share_of(scaled(further, 1 / answers.accuracy(task)), own)
             lost = (_points(answers.of_draws(some, task)) for some in (held_out, inside))
@@ -217,11 +217,13 @@ def _distractor_choice(answers: Answers, target: str, whole: Difference) -> Expl
 
 def _further(
     inside: Sequence[Intervention], outside: Sequence[Intervention], task: str, confidence: float
-) -> Difference:
-    """What is lost from one choice of distractors to the other, over the draws of prompts, paired by draw."""
+) -> Difference | None:
+    """What is lost from one choice of distractors to the other, over the draws of prompts, paired by draw. None where
+    no draw has both.
+    """
     before = {one.number: _bits(one.outcomes[task]) for one in inside}
     pairs = [(before[one.number], _bits(one.outcomes[task])) for one in outside if one.number in before]
-    return _mean([loss(a, [b], confidence) for a, b in pairs])
+    return _mean([loss(a, [b], confidence) for a, b in pairs]) if pairs else None
 
 
 def _task_specific(answers: Answers, target: str, whole: Difference) -> Explanation:

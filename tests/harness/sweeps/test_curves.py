@@ -150,12 +150,36 @@ def test_p_values_are_adjusted_over_every_task_with_right_answers(found: Any) ->
 def test_a_likelihood_is_pooled_over_seeds(found: Any) -> None:
     p = sweep_points(found, 0.0, 0.1, 0.05)[5]
     assert p.value == pytest.approx((1.3 + 1.6) / 2 / np.log(2)) and p.sd == pytest.approx(0.3 / np.log(2) / 2**0.5)
+    over = stats.t.ppf(0.975, 1) * 0.3 / 2**0.5 / 2**0.5  # in nats; all texts are alike, so nothing is over items
+    assert over > 1.45 and (p.ci_low, p.ci_high) == (0, pytest.approx((1.45 + over) / np.log(2)))
+    less = sweep_points(found, 0.0, 0.1, 0.05)[2]
+    assert less.ci_low == pytest.approx((1.15 - over / 3) / np.log(2)), "of 1.1 and 1.2 nats"
+    change = (0.45 - over) / np.log(2), (0.45 + over) / np.log(2)
+    assert (p.difference_low, p.difference_high) == pytest.approx(change)
     assert (
         p.difference == pytest.approx(0.45 / np.log(2))
         and p.collapsed is None
         and p.specificity is None
         and p.failure_rate is None
     )
+
+
+def test_a_perplexity_is_widened_by_its_masks_in_nats(found: Any) -> None:
+    in_nats = read_outcomes(found.run, {"text": "perplexity"}, found.dense.variants[0], found.places)
+    p, _, one = sweep_points(in_nats, 0.0, 0.1, 0.05)
+    over = stats.t.ppf(0.975, 1) * 0.1 / 2**0.5 / 2**0.5
+    assert (p.value, p.ci_low, p.ci_high) == pytest.approx(tuple(np.exp([1.15, 1.15 - over, 1.15 + over])))
+    assert (p.difference, p.difference_low, p.difference_high) == pytest.approx((0.15, 0.15 - over, 0.15 + over))
+    assert (one.ci_low, one.ci_high) == pytest.approx((np.exp(1.5), np.exp(1.5))), "of one mask over items alone"
+
+
+def test_a_target_without_right_answers_has_no_specificity_and_no_threshold(found: Any) -> None:
+    metrics = {"text": "bits_per_byte", "math": "exact_match", "facts": "exact_match"}
+    outcomes = read_outcomes(found.run, metrics, found.dense.variants[0], found.places)
+    points = sweep_points(outcomes, 0.0, 0.1, 0.05)
+    assert outcomes.others == ["math", "facts"] and len(points) == 9
+    evidence = Evidence(outcomes, (), (), {}, chance=0.0, collapse_share=0.1, margin=0.05)
+    assert with_specificity(evidence, points) == points and thresholds(outcomes, 0.05, (0.0, 0.1)) == ()
 
 
 def test_thresholds_go_up_to_the_first_ratio_that_is_not_shown(found: Any) -> None:

@@ -90,12 +90,37 @@ def test_few_items_can_never_show_a_collapse() -> None:
     few = reversed_to(0.0, dense=1.0, items=500)
     for table in few.outcomes.right.values():
         for task in table:
-            table[task] = table[task][:, :20]  # type: ignore[index]
+            table[task] = table[task][:, ::20]  # type: ignore[index]
     found = claim(2, few)
     assert (found.verdict, found.n_needed) == ("cannot say", 35)
     assert found.details[0] == "cannot say: with 20 items it can never be supported; at least 35 are needed"
     close = claim(2, reversed_to(0.0975, dense=0.995, items=500))
     assert close.n_needed is None and close.details[0].endswith("items would decide, and math has 500")
+
+
+@pytest.mark.parametrize(
+    ("without", "elsewhere", "says"),
+    [
+        (MATCHED, FRAGILE, "missing: matched at a ratio at which it loses about as much of the target"),
+        (None, {**FRAGILE, RANDOM: {0.1: 0.93, 0.35: 0.85}}, "facts beyond random at 35.0 %"),
+        (None, {**FRAGILE, MATCHED: {0.1: 0.93, 0.5: 0.86}}, "facts beyond matched at 50.0 %"),
+    ],
+)
+@pytest.mark.parametrize("items", [None, 500])
+def test_items_that_would_show_the_collapse_alone_decide_nothing(
+    without: str | None, elsewhere: Levels, says: str, items: int | None
+) -> None:
+    """35 of 400 right is below a tenth of dense, and not shown to be. More items would show that, and bring neither
+    masks nor an arm that is missing.
+    """
+    arms: Levels = {REVERSE: {0.1: 0.0875}, **CONTROLLED}
+    left: Levels = {arm: found for arm, found in arms.items() if arm != without}
+    open_too = claim(2, evidence(left, elsewhere, dense=0.995, items=items))
+    alone = claim(2, evidence(arms, FRAGILE, dense=0.995))
+    assert (open_too.verdict, open_too.n_needed, alone.verdict) == ("cannot say", None, "cannot say")
+    beyond = ", and math has 500" if items else ""
+    assert open_too.details[0] == f"cannot say: {alone.n_needed:,} items would show the collapse{beyond}"
+    assert any(says in line for line in open_too.details)
 
 
 def test_specificity_is_per_task_and_beyond_the_controls_at_the_same_ratio() -> None:

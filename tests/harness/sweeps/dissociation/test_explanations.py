@@ -166,6 +166,18 @@ def test_a_set_that_failed_supports_nothing() -> None:
     assert verdict([0.0, 0.0, 0.0], (("code", 1),)) == "cannot say", "one set failed"
 
 
+def test_another_task_without_a_common_draw_is_left_out_of_the_choice_of_distractors() -> None:
+    """Draws 0 and 1 of the one choice and draw 2 of the other were evaluated: as if all of the other had failed."""
+
+    def choice(held_out: set[int]) -> Explanation:
+        draws = {"reverse": {0, 1}, "held out": held_out}
+        kept = [one for one in world() if one.target != "math" or one.number in draws.get(one.kind, {one.number})]
+        return judged(kept)["distractor choice"]
+
+    assert choice({2}) == choice(set()) and choice({2}).value is None
+    assert choice({1, 2}).verdict == "explains little", "by draw 1"
+
+
 def test_a_double_dissociation_needs_both_sets_of_every_draw() -> None:
     found = [one for one in world() if (one.kind, one.target, one.number) != ("reverse", "code", 2)]
     assert [d.verdict for d in double_dissociations(TASKS, DENSE, world(), MARGIN)] == ["supported"] * 2
