@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.core.files import write_json
 from harness.core.run_file import read_run
-from harness.evaluation.forecast import GRID, GridCell, fit, forecast, read_grid
+from harness.core.types.evaluation import KLToDense
+from harness.evaluation.forecast import GRID, GridCell, fit, forecast, nats_per_answer, read_grid
 from reports.figures import public_command
 
 
@@ -25,14 +26,14 @@ def cells_of(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for v in run["variants"][1:]:
         found = v["eval"].get(task)
         if found and found["kl_to_dense"]:
-            distance = found["kl_to_dense"]
+            distance = KLToDense(**found["kl_to_dense"])
             yield {
                 "variant": v["name"],
                 "task": f"{run['model']} {task}",
                 "arm": v["name"].rpartition(f"-{v['ratio_requested']:g}")[0] or v["name"],
                 "ratio": round(v["ratio_neurons"], 4),
-                "kl": round(distance["nats_per_token"] * distance["tokens"] / distance["n"], 5),
-                "agreement": round(distance["agreement"], 4),
+                "kl": round(nats_per_answer(distance, dense["tokens_per_answer"]), 5),
+                "agreement": round(distance.agreement, 4),
                 "dense": dense["value"],
                 "right": round(found["value"] * found["n"]),
                 "n": found["n"],

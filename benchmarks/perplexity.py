@@ -5,11 +5,13 @@ python benchmarks/perplexity.py --out docs/perplexity.json
 
 An arm is METRIC[+refit or +rec][@RETAIN], random-SEED[+refit or +rec], or optipfair (its data-driven MAW on the same
 calibration texts); with +rec each layer is reconstructed after the re-fit. Every arm is an export with alignment 1,
-scored by vLLM. seconds: from loading the model to the saved checkpoint, for one ratio.
+scored by vLLM. seconds: from loading the model to the saved checkpoint, for one ratio. Rows of the file that were made
+with the same settings and are not measured anew stay: `--arm obs+rec --ratio 0.5` adds or replaces one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
@@ -37,7 +39,7 @@ from pruning.plan import PlanRequest, make_plan
 from pruning.plan_file import save_plan
 from tasks.registry import find_task
 
-ARMS = ("obs+refit", "obs+refit@0.5", "rms+refit", "rms", "smd", "random-7", "optipfair")
+ARMS = ("obs+refit", "obs+rec", "obs+refit@0.5", "rms+refit", "rms", "smd", "random-7", "optipfair")
 TASKS = ("gsm8k_answers", "wikitext")
 
 
@@ -73,7 +75,8 @@ def main(
     path = registry.locate(model, "math")
     calibration = scoring.calibrate(path, model, find_task("gsm8k_answers"), scoring.CalibrationRequest(samples, "all"))
     limits = dict(zip(TASKS, (answers, articles), strict=True)) if measured else {}
-    document: dict[str, Any] = {"model": model, "samples": samples, "threads": threads, "limits": limits, "rows": []}
+    document: dict[str, Any] = {"model": model, "samples": samples, "threads": threads, "limits": limits}
+    document["rows"] = rows_kept(out, document, arms, ratios) if out else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         document["rows"].append({"arm": "dense", "ratio": 0.0, **perplexities(path, folder, limits, threads)})
@@ -97,6 +100,16 @@ def main(
                 if out:
                     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     click.echo(json.dumps(document, indent=1))
+
+
+def rows_kept(
+    out: Path, settings: Mapping[str, Any], arms: Sequence[str], ratios: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Rows of an earlier file with the same settings that are not measured anew."""
+    earlier = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rows": []}
+    rows = earlier.pop("rows")
+    anew = {("dense", 0.0), *itertools.product(arms, ratios)}
+    return [row for row in rows if earlier == settings and (row["arm"], row["ratio"]) not in anew]
 
 
 def general_weight_of(arm: str) -> float:

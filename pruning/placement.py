@@ -31,12 +31,14 @@ class ScoringNeeds:
         second_moments: Whether H [F, F] of a layer is summed.
         gradients: Whether a metric needs them, and so the whole model at once.
         reconstruction: Whether a layer's FFN is optimised.
+        refit: Whether columns are re-fitted in FP64 beside the weights.
     """
 
     samples: int
     second_moments: bool = False
     gradients: bool = False
     reconstruction: bool = False
+    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,12 @@ def _layer_bytes(shape: ModelShape, dtype: str) -> int:
 
 
 def _working_bytes(shape: ModelShape, needs: ScoringNeeds) -> int:
-    """Of one batch in one layer, an upper estimate: gate, up, their product, a copy and a buffer in FP32; H; and what
-    Adam needs for the FFN.
+    """Of one batch in one layer, an upper estimate: gate, up, their product, a copy and a buffer in FP32; H; what Adam
+    needs for the FFN; and for a re-fit H and its part in FP32, the part and its factor in FP64.
     """
     batch = 4 * MAX_BATCH_TOKENS * (5 * shape.intermediate_size + 8 * shape.hidden_size)
     optimised = _OPTIMISED_BYTES * shape.neuron_parameters * shape.intermediate_size if needs.reconstruction else 0
-    return batch + optimised + (4 * shape.intermediate_size**2 if needs.second_moments else 0)
+    return batch + optimised + (4 * needs.second_moments + 24 * needs.refit) * shape.intermediate_size**2
 
 
 def _statistics_bytes(shape: ModelShape, needs: ScoringNeeds) -> int:

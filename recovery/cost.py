@@ -43,13 +43,14 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
     return shape.num_hidden_layers * rank * (attention + matrices * (h + shape.intermediate_size))
 
 
-def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
+def cost(shape: ModelShape, recipe: Recipe, row_tokens: float, teacher_parameters: int | None = None) -> Cost:
     """Estimates a training.
 
     Adapters are trained with a full copy per process; full weights, gradients and moments are sharded over processes.
 
     Args:
         row_tokens: Tokens of an average row, unpacked.
+        teacher_parameters: Of the model to distil from; None where it is as large as the one that is trained.
 
     Returns:
         The estimate; a teacher's weights count among the weights.
@@ -57,21 +58,21 @@ def cost(shape: ModelShape, recipe: Recipe, row_tokens: float) -> Cost:
     row_tokens = recipe.max_length if recipe.packing else row_tokens
     tokens = round(recipe.steps * recipe.batch * row_tokens)
     copies = recipe.processes if recipe.tuning == "lora" else 1
-    teachers = recipe.processes if recipe.distill else 0
+    teacher = (teacher_parameters or shape.parameters) if recipe.distill else 0
     trained = shape.parameters if recipe.tuning == "full" else lora_parameters(shape, recipe.lora_rank)
-    held = shape.parameters * (_FP32 if load_dtype(recipe) == "float32" else 2)
+    width = _FP32 if load_dtype(recipe) == "float32" else 2
     adapter = trained * _FP32 if recipe.tuning == "lora" else 0
     disk = _STATES * trained * (_FP32 + _ADAM) + recipe.curve * trained * _FP32
     return Cost(
         tokens=tokens,
         steps=recipe.steps,
         trained_parameters=trained,
-        weights_bytes=copies * (held + adapter) + teachers * held,
+        weights_bytes=copies * (shape.parameters * width + adapter) + recipe.processes * teacher * width,
         gradient_bytes=copies * trained * _FP32,
         optimiser_bytes=copies * trained * _ADAM,
         activation_bytes=_activations(shape, recipe, row_tokens),
         disk_bytes=disk,
-        flops=_flops(shape, recipe, tokens),
+        flops=_flops(shape, recipe, tokens) + 2.0 * teacher * tokens,
     )
 
 
@@ -97,8 +98,6 @@ def _adapter_inputs(shape: ModelShape, recipe: Recipe) -> int:
 
 
 def _flops(shape: ModelShape, recipe: Recipe, tokens: int) -> float:
-    """2 FLOPs per parameter and token forward, 2 back to activations, 2 to trained weights; a teacher and recomputing
-    add 2 each.
-    """
+    """2 FLOPs per parameter and token forward, 2 back to activations, 2 to trained weights; recomputing adds 2."""
     each = 6 if recipe.tuning == "full" else 4
-    return float(shape.parameters) * tokens * (each + 2 * recipe.gradient_checkpointing + 2 * bool(recipe.distill))
+    return float(shape.parameters) * tokens * (each + 2 * recipe.gradient_checkpointing)

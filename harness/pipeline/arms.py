@@ -50,8 +50,8 @@ def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
 
 
 def plan_request(config: RunConfig, whole: int, method: str | None = None) -> PlanRequest:
-    """whole: of what the ratio is a share, such as intermediate_size. `method` None: the one of `config`. Of the other
-    arms, what was asked about metric and re-fitting does not hold, but for a reverse arm's metric.
+    """whole: of what the ratio is a share, such as intermediate_size. `method` None: the one of `config`. The metric
+    applies to `method` and to reverse arms only; re-fitting to `method` only.
     """
     own = method in (None, config.method)
     chosen: Method = config.method if own else cast(Method, method)

@@ -108,12 +108,12 @@ def _serving(run: Path, spec: ResolvedRun) -> tuple[Mapping[str, ServingResult],
 
 def _training(run: Path, spec: ResolvedRun, before: str) -> TrainingResult:
     """Its curve begins and ends with the finished variants, on the same items as the points between them."""
-    training, task = read_training(training_folder(run, before)), spec.target.name
+    training, target = read_training(training_folder(run, before)), spec.target
     if not training.curve:
         return training
     n, after = training.curve[0].n, recovered_name(before)
-    first = curve_end(run, before, task, n, step=0, tokens=0)
-    last = curve_end(run, after, task, n, step=training.steps, tokens=training.tokens)
+    first = curve_end(run, before, target.name, target.metric, n, step=0, tokens=0)
+    last = curve_end(run, after, target.name, target.metric, n, step=training.steps, tokens=training.tokens)
     return replace(training, curve=(first, *training.curve, last))
 
 

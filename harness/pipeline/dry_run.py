@@ -16,12 +16,13 @@ from harness.pipeline.own_answers import check_grading
 from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import defaults_of
 from harness.pipeline.scoring import check_scores_file, placement_of
-from harness.pipeline.width_search import check_whole, search_flops
+from harness.pipeline.width_search import check_whole, probe_place, search_flops
 from harness.training.fine_tuning import available_examples, check_files, make_recipe
 from harness.training.original import check_original
 from pruning.placement import Placement
 from pruning.plan import uniform_width
 from pruning.reconstruct import SCHEDULE
+from pruning.record import read_record
 from pruning.scores import OBS
 from pruning.second_moments import layer_bytes
 from pruning.structures import STRUCTURES, check_plain, count_of, pruned_kv_bytes, pruned_parameters
@@ -144,6 +145,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
     heads = spec.left if spec.structure == "kv_group" else shape.num_key_value_heads
     left = pruned_kv_bytes(spec.structure, shape, spec.left) * kv_copies(heads, gpus)
     files = file_sizes(spec) or (shape.parameters * shape.dtype_bytes, pruned * shape.dtype_bytes)
+    dense = spec.base in spec.recovered  # which is as large as before
     return Forecast(
         model=spec.model,
         task=spec.target.name,
@@ -159,7 +161,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         structures=Change(count_of(spec.structure, shape), spec.left),
         kv_bytes_per_token=shape.kv_bytes_per_token * kv_copies(shape.num_key_value_heads, gpus),
         pruned_kv_bytes_per_token=left,
-        disk_bytes=(len(spec.arms) + len(spec.recovered)) * files[1],
+        disk_bytes=dense * files[0] + (len(spec.arms) + len(spec.recovered) - dense) * files[1],
         scoring=scoring_place(spec),
         second_moments=_second_moments(spec),
         recovery=recovery_cost(spec),
@@ -220,7 +222,7 @@ def scoring_place(spec: ResolvedRun) -> Placement | None:
         return None
     place = placement_of(spec.shape, spec.calibration_request.samples, spec.score_request.needs)
     if spec.widths_searched:
-        check_whole(spec.shape, place)
+        check_whole(spec.shape, probe_place(spec.shape, spec.calibration_request.samples))
     return place
 
 
@@ -250,7 +252,8 @@ def recovery_cost(spec: ResolvedRun) -> RecoveryForecast | None:
     examples = available_examples(spec.config.recovery, defaults, spec.target)
     packed = -(-examples * _TOKENS_PER_PROMPT // spec.config.recovery.max_length)
     recipe = make_recipe(spec.config.recovery, defaults, packed if spec.config.recovery.packing else examples)
-    expected = cost(spec.shape, recipe, _TOKENS_PER_PROMPT)
+    record = read_record(Path(spec.config.model))  # of a model that was pruned before; the dense one teaches it
+    expected = cost(spec.shape, recipe, _TOKENS_PER_PROMPT, record["dense_parameters"] if record else None)
     return RecoveryForecast(
         variants=len(spec.recovered),
         tuning=recipe.tuning,

@@ -16,14 +16,15 @@ from typing import cast
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError, UsageError
 from harness.core.labels import is_as_asked
-from harness.core.types.evaluation import LIKELIHOOD_METRICS, EvalResult, KLToDense, is_mean_score
+from harness.core.types.evaluation import EvalResult, KLToDense, has_right_answers
 from harness.engine.vllm_engine import Engines
 from harness.engine.weight_swap import swapped
-from harness.evaluation.forecast import Forecast, fit, forecast, read_grid
+from harness.evaluation.forecast import Forecast, fit, forecast, nats_per_answer, read_grid
 from harness.evaluation.kl_to_dense import kl_to_dense, own_answers
 from harness.evaluation.lm_eval_requests import VariantEval, capture_requests
 from harness.pipeline import stages
 from harness.pipeline.arms import check_neurons, make_arm
+from harness.pipeline.named_tasks import task_names
 from harness.pipeline.resolve import ResolvedRun, resolve
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext, VariantState
@@ -69,12 +70,15 @@ def predict(config: RunConfig, ratio: float | None) -> Prediction:
         ratio: The only one; None: from 0.1 to 0.5.
 
     Raises:
-        UsageError: A setting does not fit the model, or the task's answers are neither right nor wrong.
+        UsageError: A setting does not fit the model, several tasks are named, or the task's answers are not generated,
+            or are neither right nor wrong.
         MeasurementError: A stage failed.
     """
     check_neurons(config, "plan --predict")
     if ratio == 0:
         raise UsageError("--ratio 0 removes nothing, so there is nothing to forecast; give a ratio above 0")
+    if len(named := task_names(config)) > 1:
+        raise UsageError(f"--predict forecasts one task, and {', '.join(named)} are named; give one --task")
     asked = config.model_copy(update={"limit": config.limit or _ITEMS})
     with tempfile.TemporaryDirectory(prefix="harness-predict-") as folder:
         resolver = partial(_resolve, ratios=_RATIOS if ratio is None else (ratio,))
@@ -83,11 +87,12 @@ def predict(config: RunConfig, ratio: float | None) -> Prediction:
 
 def _resolve(config: RunConfig, chat: bool, ratios: tuple[float, ...]) -> ResolvedRun:
     """An arm for each ratio, evaluated on the target alone; nothing is written or timed."""
-    spec = resolve(config, chat)
+    spec = resolve(config, chat, off_target=False)
     target = spec.target
-    if target.metric in LIKELIHOOD_METRICS or is_mean_score(target.metric):
+    if not (has_right_answers(target.metric) and target.generates):
+        what = "chooses among given ones" if has_right_answers(target.metric) else f"has {target.metric}"
         raise UsageError(
-            f"--predict forecasts right answers, and {target.name} has {target.metric}; give another --task"
+            f"--predict forecasts right answers that are generated, and {target.name} {what}; give another --task"
         )
     arms = {
         arm.name: arm
@@ -120,9 +125,8 @@ def _rows(
         if kl is None:
             raise MeasurementError(f"{arm.name} has no distance to the dense model; use `harness run`")
         done = real_ratio(arm.request, run.spec.shape.intermediate_size)
-        yield PredictedRow(
-            arm.request.ratio, done, kl, forecast(fitted, kl.nats_per_token * kl.tokens / kl.n, dense.value, dense.n)
-        )
+        distance = nats_per_answer(kl, dense.tokens_per_answer)
+        yield PredictedRow(arm.request.ratio, done, kl, forecast(fitted, distance, dense.value, dense.n))
 
 
 def prediction_table(made: Prediction) -> Table:

@@ -191,6 +191,8 @@ class ResolvedRun:
             named["tasks_of_lm_eval"] = contents
         if self.goal:  # its looks are counted, so a directory is bound to one goal
             named["goal"] = json.loads(json.dumps(asdict(self.goal)))
+        if self.config.goal.vocabulary:
+            named["vocabulary"] = self.config.goal.vocabulary
         if self.sweep:
             return {**values, **named}
         requests = [[arm.name, arm.request.alignment] for arm in self.arms]
@@ -202,8 +204,9 @@ class ResolvedRun:
         if self.sweep:
             return Path("runs") / f"sweep-{model}-{self.target.name}"
         if self.goal:
-            kind = "joint" if self.structure == "joint" else "goal"
-            return Path("runs") / f"{kind}-{model}-{self.target.name}-{self.goal.label}"
+            kind, rows = "joint" if self.structure == "joint" else "goal", self.config.goal.vocabulary
+            trimmed = f"-vocabulary-{rows}" if rows else ""
+            return Path("runs") / f"{kind}-{model}-{self.target.name}-{self.goal.label}{trimmed}"
         return Path("runs") / "-".join(
             (model, self.target.name, *([self.arms[0].name] if len(self.arms) == 1 else []), *self._recovery)
         )

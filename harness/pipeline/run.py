@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.config.settings import RunConfig, config_yaml, environment_settings
-from harness.core.errors import MeasurementError
 from harness.core.files import check_disk, write_text
 from harness.core.progress import say
 from harness.core.run_directory import RunDirectory, check_run_directory, locked
-from harness.core.types.evaluation import SIMILARITY
 from harness.core.types.run import RunResult
 from harness.engine.devices import check_divides
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import NOTHING_TIMED, fit_together
 from harness.engine.vllm_engine import check_libraries, check_options
-from harness.evaluation.similarity import check_packages
 from harness.models import registry
 from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
@@ -31,7 +28,6 @@ from harness.serving.workload import check_context
 from harness.training import fine_tuning
 from harness.training.original import needs_original, original_of
 from pruning.structures import check_plain
-from tasks.task import Task
 
 Made = TypeVar("Made")
 
@@ -85,7 +81,6 @@ def start(
     folder = out or spec.default_out
     if spec.rounded:
         say(spec.rounded)
-    check_tools(spec.tasks)
     if spec.recovered:
         fine_tuning.check_dependencies(config.recovery, defaults_of(spec), spec.target)
         if needs_original(config.recovery):
@@ -101,16 +96,6 @@ def start(
         with directory.working():
             write_text(folder / "config.yaml", config_yaml(config))
             return work(RunContext(spec, model, directory)), folder
-
-
-def check_tools(tasks: Sequence[Task]) -> None:
-    """Raises MeasurementError where the tasks need a sandbox and there is none, UsageError for a missing package."""
-    from tasks import sandbox
-
-    if any(task.metric == SIMILARITY for task in tasks):
-        check_packages()
-    if any(task.kind == "code" for task in tasks) and (reason := sandbox.available()):
-        raise MeasurementError(reason)
 
 
 def run_all(run: RunContext) -> RunResult:

@@ -21,9 +21,8 @@ from harness.core.labels import metric_label
 from harness.core.processors import cpu_formats, cpu_name
 from harness.core.run_file import RUN_FILE, read_run
 from harness.core.run_schema import SCHEMA_VERSION
-from harness.core.statistics import wilson
 from harness.core.types.calibration import CalibrationSet
-from harness.core.types.evaluation import EvalResult
+from harness.core.types.evaluation import EvalResult, SampleRecord
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.types.run import RunResult, Variant
 from harness.core.types.serving import ServingResult, SpeedRatio
@@ -31,13 +30,13 @@ from harness.core.types.training import CurvePoint, LossPoint, TrainingPart, Tra
 from harness.engine.devices import device_name
 from harness.engine.preload import preloaded
 from harness.evaluation.paired import read_samples
+from harness.evaluation.summary import summarise
 from harness.models.registry import model_kind
 from harness_prune.vllm_name import vllm_version
 from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.inspection import SHARE, agreement, share_per_layer
 from pruning.scores import describe_metrics
-from tasks.failures import NOT_GENERATION_FAILURES
 from tasks.sandbox import mode_used
 
 _UNPRUNED: dict[str, Any] = {
@@ -97,20 +96,18 @@ def read_training(folder: Path) -> TrainingResult:
     )
 
 
-def curve_end(folder: Path, variant: str, task: str, n: int, step: int, tokens: int) -> CurvePoint:
+def curve_end(folder: Path, variant: str, task: str, metric: str, n: int, step: int, tokens: int) -> CurvePoint:
     """A finished variant on the items on which the curve was measured, the first `n` of the test split."""
     rows = [row for i, row in sorted(read_samples(folder / "samples" / variant / f"{task}.jsonl").items())][:n]
-    right = sum(row["correct"] for row in rows)
-    failed = sum(bool(set(row["failures"]) - set(map(str, NOT_GENERATION_FAILURES))) for row in rows)
-    low, high = wilson(right, len(rows))
+    found = summarise(metric, [SampleRecord(**row) for row in rows], seconds=0.0, samples="")
     return CurvePoint(
         step=step,
         tokens=tokens,
-        n=len(rows),
-        value=right / len(rows),
-        ci_low=low,
-        ci_high=high,
-        failure_rate=failed / len(rows),
+        n=found.n,
+        value=found.value,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        failure_rate=found.failure_rate,
     )
 
 

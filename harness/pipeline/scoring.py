@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -49,6 +49,7 @@ from tasks import registry
 from tasks.registry import CALIBRATION_SEED
 from tasks.task import Task
 
+REFIT = "refit"  # a need of the search of widths, beside those of metrics
 _CALIBRATION = ".calibration.json"
 _SCORES = {"calibration_hash", "stability"}  # in the metadata of scores
 _CALIBRATION_BYTES = 1 << 30
@@ -189,8 +190,8 @@ def placement_of(shape: ModelShape, samples: int, needs: Set[str]) -> Placement:
     """
     if "gate" in needs and FAMILIES[shape.model_type].gate is None:
         raise UsageError(f"{shape.model_type} has no gate, which lape needs; choose another --metric")
-    wanted = ScoringNeeds(samples, "second moments" in needs, "gradient" in needs, "reconstruction" in needs)
-    return choose(shape, wanted, free_memory())
+    wanted = ("second moments" in needs, "gradient" in needs, "reconstruction" in needs, REFIT in needs)
+    return choose(shape, ScoringNeeds(samples, *wanted), free_memory())
 
 
 def open_source(
@@ -230,7 +231,7 @@ def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreR
     with ieee_products():
         stats = _measured(model, calibration, request, out, moments)
         release_memory()  # the whole model, which no step below needs
-        tables = _tables(stats, structure)
+        tables = _tables(stats, structure, request.metrics)
         if OBS in request.metrics:
             groups = None if request.structure == "neuron" else structure.units(model.shape)
             read = seen_from(model, structure.blocks[0])
@@ -242,10 +243,10 @@ def score_model(model: ModelFolder, calibration: CalibrationSet, request: ScoreR
     return stats
 
 
-def _tables(stats: ActivationStats, structure: Structure) -> dict[str, FloatArray]:
+def _tables(stats: ActivationStats, structure: Structure, asked: Sequence[str]) -> dict[str, FloatArray]:
     """Metric -> [layers, units]; a structure of two blocks scores their mean."""
     if structure.metrics is None:
-        return score(stats)
+        return score(stats, asked=asked)
     tables = score(stats, [name for name in structure.metrics if name != OBS])
     return tables if structure.in_layers else {name: t.mean(axis=1, keepdims=True) for name, t in tables.items()}
 
@@ -291,7 +292,7 @@ def compensate_plan(
             measure_moments(seen_from(model, block), moments, request)
         walk = _refit_walk(seen_from(model, block), moments, request) if request.sequential else None
         advance = stack.enter_context(progress_bar(f"Re-fitting {layers} layers", layers))
-        stack.enter_context(_enough_memory())
+        stack.enter_context(enough_memory())
 
         def done(_layer: int, keep: Any, fitted: Any) -> None:
             if walk:
@@ -314,7 +315,7 @@ def _reconstruct(
     walk = LayerReconstruction(source, left, moments)
     start = compensation.load_layers(model, replace(plan, reconstructed=False), plan_file)
     errors, layers = [], len(left)
-    with progress_bar(f"Reconstructing {layers} layers", layers) as advance, _enough_memory(_OPTIMISER):
+    with progress_bar(f"Reconstructing {layers} layers", layers) as advance, enough_memory(_OPTIMISER):
 
         def tensors(layer: int) -> Mapping[str, Any]:
             found = walk.fit(layer, plan.keep[layer], start(layer))
@@ -332,7 +333,7 @@ def _refit_walk(model: ModelFolder, moments: SecondMoments, request: ScoreReques
 
 
 @contextmanager
-def _enough_memory(what: str = _MOMENTS) -> Iterator[None]:
+def enough_memory(what: str = _MOMENTS) -> Iterator[None]:
     """Says in one line what to do where a layer's matrices do not fit the GPU. what: the error."""
     import torch
 
@@ -363,7 +364,7 @@ def _removal_scores(
     for layer in range(len(model.widths)):
         file = moments.folder / f"order-{layer:03d}.safetensors"
         if second_moments.stored_key(file) != moments.key:
-            with _enough_memory():
+            with enough_memory():
                 second_moment = second_moments.load(moments.folder, layer, device)
                 found = removal_scores(down_projection(model, layer).to(device), second_moment, groups=groups)
             save_arrays(file, {"scores": found}, {"key": moments.key})

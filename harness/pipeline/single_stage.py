@@ -42,10 +42,9 @@ from harness.models.skeleton import check_buildable
 from harness.models.tokenizer import load_chat
 from harness.pipeline import scoring
 from harness.pipeline.arms import plan_request
-from harness.pipeline.data_check import check_data
+from harness.pipeline.data_check import check_data, check_tools
 from harness.pipeline.named_tasks import check_metric_choices, check_not_hidden, named_task, task_names
 from harness.pipeline.resolve import check_tasks, resolve
-from harness.pipeline.run import check_tools
 from harness.pipeline.run_context import context_length, longest_context
 from harness.pipeline.run_json import build_run, publish, variant
 from harness.pipeline.scoring import ScoreRequest

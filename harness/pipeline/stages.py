@@ -39,7 +39,7 @@ from harness.pipeline.run_files import (
     training_folder,
 )
 from harness.pipeline.run_json import save_serving
-from harness.pipeline.width_search import Scored, check_whole, find_widths
+from harness.pipeline.width_search import Scored, check_whole, find_widths, probe_place
 from harness.serving.bench import offline_targets, results
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
@@ -65,9 +65,10 @@ def score(run: RunContext) -> None:
     inputs = digest([_content(spec), request.metrics, request.moments, run.base.identity])
     with run.directory.stage("score", inputs, [calibration, scores]) as work:
         if work:
-            place = scoring.placement_of(run.model.shape, spec.calibration_request.samples, request.needs)
+            samples = spec.calibration_request.samples
+            scoring.placement_of(run.model.shape, samples, request.needs)
             if spec.widths_searched:
-                check_whole(run.model.shape, place)
+                check_whole(run.model.shape, probe_place(run.model.shape, samples))
             prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
             scoring.save_calibration(prompts, calibration)
             scoring.score_model(run.model, prompts, request, scores)

@@ -12,7 +12,7 @@ from harness.core.hashing import digest
 from harness.core.memory import release_memory
 from harness.core.progress import progress_bar, say
 from harness.core.text import size_text
-from harness.core.types.calibration import CalibrationItem, CalibrationSet
+from harness.core.types.calibration import CalibrationItem, CalibrationSet, Example
 from harness.core.types.pruning import ModelShape, NeuronScores
 from harness.models.tokenizer import load_chat, load_tokenizer
 from harness.pipeline import scoring
@@ -35,6 +35,7 @@ from tasks.task import Task
 TEXTS, TOKENS = 64, 1536  # at most, of the held-out texts and of those of their tokens that are scored
 _QUESTION = 75  # tokens of a word problem, of which none are scored
 _INSTEAD = "free some memory, or use --allocation global"
+_PROBE = f"the model and a layer's re-fit in FP64 do not fit the GPU together; {_INSTEAD}"
 _SEED = registry.CALIBRATION_SEED + 1  # of their draw
 
 
@@ -71,7 +72,7 @@ def find_widths(scored: Scored, wanted: PlanRequest, task: Task, prompts: Calibr
         return FoundWidths(model.widths, 0.0, 0.0)
     texts = held_out_texts(model, task, prompts, scored.calibration)
     choices, file = measured_choices(size, wanted.alignment), damage_file(Path(str(scores.path)))
-    with ieee_products():
+    with ieee_products(), scoring.enough_memory(_PROBE):
         probe = open_probe(scored, wanted, texts)
         with progress_bar(f"Damage of {len(choices) - 1} widths in {probe.layers} layers", probe.layers) as advance:
             table = measure_damage(probe, choices, advance, file, _key(scores, wanted, texts, choices))
@@ -98,18 +99,45 @@ def held_out_texts(
     The answers are the data set's, also where the model's own were scored. Raises UsageError where there are none.
     """
     tokenizer, chat = (load_tokenizer(model), None) if request.plain else load_chat(model, request.template_args)
-    source, examples = registry.calibration(task, request.samples + TEXTS, _SEED, request.paper_rows)
+    source, examples = _drawn(task, request)
     if request.plain:
         examples = [replace(example, system="", shots=()) for example in examples]
     context = model.shape.max_position_embeddings
     drawn = calibration_items(tokenizer, examples, True, "completion", chat, context)
     found = _as_many_as_fit(item for item in drawn if not _is_among(item, calibration))
     if not found:
-        raise UsageError(
-            f"{source} has no prompt besides those that were scored, and measuring damage needs others; "
-            "lower --calibration-samples"
-        )
+        raise _nothing_left(source)
     return found
+
+
+def check_held_out(task: Task, request: CalibrationRequest) -> None:
+    """Raises UsageError where `held_out_texts` would find none, before anything is scored.
+
+    Where the model answers itself, wrong answers are not scored, so that only the run knows what is left.
+    """
+    if request.generate_completions:
+        return
+    first = registry.calibration(task, request.samples, registry.CALIBRATION_SEED, request.paper_rows)[1]
+    scored, (source, others) = {_asked(example) for example in first}, _drawn(task, request)
+    if all(_asked(example) in scored for example in others):
+        raise _nothing_left(source)
+
+
+def _drawn(task: Task, request: CalibrationRequest) -> tuple[str, list[Example]]:
+    """Where the prompts come from, and so many that some of them were not scored, if there are that many."""
+    return registry.calibration(task, request.samples + TEXTS, _SEED, request.paper_rows)
+
+
+def _asked(example: Example) -> str:
+    """What tells a prompt from others, whatever its answer."""
+    return example.prompt or example.answer
+
+
+def _nothing_left(source: str) -> UsageError:
+    return UsageError(
+        f"{source} has no prompt besides those that are scored, and measuring damage needs others; "
+        "lower --calibration-samples"
+    )
 
 
 def _is_among(item: CalibrationItem, calibration: CalibrationSet) -> bool:
@@ -129,8 +157,13 @@ def _as_many_as_fit(items: Iterable[CalibrationItem]) -> list[CalibrationItem]:
     return found
 
 
+def probe_place(shape: ModelShape, samples: int) -> Placement:
+    """Where the weights are while damage is measured, with room beside them for a re-fit."""
+    return scoring.placement_of(shape, samples, {scoring.REFIT})
+
+
 def check_whole(shape: ModelShape, place: Placement) -> None:
-    """Raises MeasurementError for a model that is scored layer by layer, since damage is measured on all of it."""
+    """Raises MeasurementError where damage would be measured layer by layer, since it is measured on all of them."""
     if place.source == "layers":
         size = size_text(shape.parameters * (shape.dtype_bytes if place.gpus else 4))
         raise MeasurementError(
@@ -155,9 +188,9 @@ def open_probe(scored: Scored, wanted: PlanRequest, texts: Sequence[CalibrationI
     request, calibration = scored.request, scored.calibration
     moments = SecondMoments(calibration, request.general_weight, scoring.moments_folder(Path(str(scored.scores.path))))
     scoring.measure_moments(scored.model, moments, request)
-    source = scoring.open_source(scored.model, calibration, threads=request.threads)
+    source = scoring.open_source(scored.model, calibration, {scoring.REFIT}, request.threads)
     if not isinstance(source, InMemory):
-        raise MeasurementError(f"{scored.model.path} no longer fits the memory as a whole; {_INSTEAD}")
+        raise MeasurementError(f"{scored.model.path} no longer fits the memory as a whole; free some, and run it again")
     order = removal_order(scored.scores, wanted)
     return DamageProbe(source, texts, order, lambda layer: second_moments.load(moments.folder, layer))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,10 +42,10 @@ class Timing:
 
 
 def table_file(model: ModelFolder, timing: Timing) -> Path:
-    """Where the costs of a model's structure lie on this machine: by device, shape, engine and requests."""
+    """Where the costs of a model's structure lie on this machine: by device, cores, shape, engine and requests."""
     lengths = [len(prompt) for prompt in timing.workload.prompts]
     requests = [lengths, timing.workload.output_tokens, timing.workload.requests]
-    engine = [asdict(timing.settings), working_dtype(model, timing.settings.dtype), vllm_version()]
+    engine = [asdict(timing.settings), working_dtype(model, timing.settings.dtype), vllm_version(), *_cores(timing)]
     key = digest([_device(), asdict(model.shape), engine, requests, timing.concurrency, timing.repeats])
     return cache_folder() / "costs" / f"{key}.json"
 
@@ -117,4 +119,12 @@ def _seconds(levels: Sequence[Sequence[Pass]]) -> tuple[float, ...]:
 def _device() -> str:
     import torch
 
-    return torch.cuda.get_device_name(0) if device_name() == "cuda" else str(cpu_name())
+    return torch.cuda.get_device_name(0) if device_name() == "cuda" else cpu_name() or platform.machine()
+
+
+def _cores(timing: Timing) -> list[str]:
+    """Of an engine on a CPU: its threads, and on how many cores they may run."""
+    if device_name() == "cuda":
+        return []
+    usable = len(os.sched_getaffinity(0))
+    return [str(timing.settings.threads or os.environ.get("OMP_NUM_THREADS") or usable), str(usable)]

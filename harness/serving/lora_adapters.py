@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.core.bounded_read import check_folder, read_json_object
+from harness.core.bounded_read import check_files_in, read_json_object
 from harness.core.errors import UsageError, first_line
 from harness.core.safetensors_stream import Entry, read_entries
 from pruning.checkpoint import ADAPTER, ModelFolder
@@ -66,7 +66,7 @@ def _read(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give {MODULES} NAME=FOLDER with an adapter on this machine")
     try:
-        check_folder(folder, _MOST_BYTES)
+        check_files_in(folder, _MOST_BYTES)
         settings = read_json_object(folder / ADAPTER, _MOST_BYTES)
         entries, _ = read_entries(folder / _WEIGHTS)
     except (OSError, ValueError) as error:

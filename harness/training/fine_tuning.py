@@ -237,7 +237,7 @@ def recover(job: Job, before: ModelFolder, out: Path, run: RunConfig, inputs: st
     """
     summary = summary_of(job.data)
     trainer.discard_stale_checkpoints(job, inputs)
-    expected = cost(before.shape, job.recipe, summary["tokens"] / summary["examples"])
+    expected = expected_cost(job, before)
     _announce(job, expected)
     check_room(job, expected)
     state = run_job(job, run.threads, run.recovery.accelerate_config)
@@ -255,6 +255,13 @@ def recover(job: Job, before: ModelFolder, out: Path, run: RunConfig, inputs: st
     spent = {"steps": job.recipe.steps, "seconds": trainer.seconds(job), "tokens": history[-1]["num_input_tokens_seen"]}
     found = {**told, **spent, "recipe": asdict(job.recipe), "expected": cost_told, "loss": _thinned(history)}
     write_json(job.folder / "training.json", found)
+
+
+def expected_cost(job: Job, before: ModelFolder) -> Cost:
+    """Of training `before` on the job's rows, with the job's teacher."""
+    summary = summary_of(job.data)
+    teacher = open_model(job.teacher).parameters if job.teacher else None
+    return cost(before.shape, job.recipe, summary["tokens"] / summary["examples"], teacher)
 
 
 def _announce(job: Job, expected: Cost) -> None:

@@ -98,7 +98,7 @@ def _check_row(row: Document, where: str) -> None:
 def mbpp_prompts(n: int, seed: int) -> tuple[str, list[Example]]:
     """MBPP's training problems without those that EvalPlus tests."""
     tested = {int(row["task_id"].rpartition("/")[2]) for row in _documents(EVALPLUS_MBPP, completes=False)}
-    return instructions(n, seed, without=tested)
+    return instructions(n, seed, tested=tested)
 
 
 HUMANEVAL_PLUS = Task(

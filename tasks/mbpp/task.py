@@ -33,6 +33,7 @@ _SPLITS = {  # task_ids, as published
     "train": range(601, 975),
     "other": (1, *range(5, 11)),  # published with the worked examples, and not used as such
 }
+_TESTED = frozenset(_SPLITS["test"])
 _STOP = "[DONE]"  # as in the YAML
 _QUESTION = (
     "You are an expert Python programmer, and here is your task: {text} "
@@ -74,21 +75,23 @@ def _entry_point(code: str, tests: Sequence[str]) -> str:
     return next((word for word in re.findall(r"\w+", tests[0]) if word in defined), defined[-1] if defined else "")
 
 
-def instructions(n: int, seed: int, without: Set[int] = frozenset()) -> tuple[str, list[Example]]:
-    """Training problems with their solutions: prompts that ask for code; not those whose task_id is in `without`."""
-    train = set(_SPLITS["train"]) - without
-    found = [document(row) for row in rows() if row["task_id"] in train]
-    chosen = sample(found, n, seed)
+def instructions(n: int, seed: int, tested: Set[int] = frozenset()) -> tuple[str, list[Example]]:
+    """Training problems with their solutions: prompts that ask for code; none that the task_ids in `tested` ask."""
+    chosen = sample(_train(tested), n, seed)
     return "MBPP (train)", [Example(d["question"], f"{d['code']}\n{_STOP}", document=d) for d in chosen]
 
 
 def training(n: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
-    """Without the problems whose description is in the test split too: MBPP has some twice."""
+    """Training problems that the test split does not ask."""
+    return "MBPP (train)", sample(_train(_TESTED), n, seed)
+
+
+def _train(tested: Set[int]) -> list[dict[str, Any]]:
+    """The training problems without those whose description a tested problem has too: MBPP has some twice."""
     found = rows()
-    tested = {normalised(row["text"]) for row in found if row["task_id"] in _SPLITS["test"]}
+    texts = {normalised(row["text"]) for row in found if row["task_id"] in tested}
     train = [row for row in found if row["task_id"] in _SPLITS["train"]]
-    kept = [document(row) for row in train if not any(text in normalised(row["text"]) for text in tested)]
-    return "MBPP (train)", sample(kept, n, seed)
+    return [document(row) for row in train if not any(text in normalised(row["text"]) for text in texts)]
 
 
 def example(doc: Document) -> Example:
@@ -111,7 +114,7 @@ TASK = Task(
     max_new_tokens=512,
     items=500,
     documents=documents,
-    calibration=instructions,
+    calibration=functools.partial(instructions, tested=_TESTED),
     grade=grade_code,
     extract=extract_code,
     training=TrainingItems(documents=training, example=example, items=368),

@@ -60,6 +60,15 @@ def test_the_source_for_a_model_and_its_gpus(model: str, gpus: tuple[int, ...], 
         assert found.weight_bytes < 1.1 * 2 * SHAPES[model].parameters / SHAPES[model].num_hidden_layers
 
 
+def test_a_refit_needs_room_beside_the_whole_model() -> None:
+    """Weights of 15.2 GB, and of a layer H and its part in FP32, the part and its factor in FP64: 8.6 GB."""
+    needs = ScoringNeeds(160, refit=True)
+    assert [choose(SHAPES["7b"], needs, on_gpus(size)).source for size in (24, 32)] == ["layers", "whole"]
+    least = next(size for size in range(16, 40) if choose(SHAPES["7b"], NEEDS, on_gpus(size)).source == "whole")
+    more = next(size for size in range(16, 40) if choose(SHAPES["7b"], needs, on_gpus(size)).source == "whole")
+    assert more - least == pytest.approx((24 - 4) * 18944**2 / 0.9e9, abs=1)
+
+
 def test_what_is_free_decides_not_what_the_card_has() -> None:
     assert choose(SHAPES["7b"], NEEDS, on_gpus(80)).source == "whole"
     assert choose(SHAPES["7b"], NEEDS, on_gpus(80 - 65)).source == "layers"

@@ -57,6 +57,8 @@ def test_tokens_and_operations_grow_with_steps_batch_and_length(steps: int, batc
 def test_a_teacher_costs_its_weights_and_checkpointing_saves_activations() -> None:
     plain = cost(SHAPE, RECIPE, 50)
     assert cost(SHAPE, replace(RECIPE, distill=0.5), 50).weights_bytes == 2 * plain.weights_bytes
+    large = cost(SHAPE, replace(RECIPE, distill=0.5), 50, 3 * SHAPE.parameters)
+    assert large.weights_bytes == 4 * plain.weights_bytes and large.flops == 2 * plain.flops  # 6 + 3 * 2 of 6
     checkpointed = cost(SHAPE, replace(RECIPE, gradient_checkpointing=True), 50)
     assert checkpointed.activation_bytes < plain.activation_bytes and checkpointed.flops > plain.flops
 

@@ -14,6 +14,7 @@ from harness.core.types.evaluation import EvalResult, has_right_answers
 from harness.core.types.goal import Candidate, Condition, Goal, Quantity
 from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import SpeedRatio
+from harness.serving.cost_table import shape_with, sizes_of
 from harness.serving.roofline import decode_work, engine_shape, find_device, kv_capacity_tokens, roofline_speedup
 from harness.sweeps.goal.search import first_true
 
@@ -38,6 +39,11 @@ def size_conditions(goal: Goal, dense: ModelShape, width: int) -> tuple[Conditio
         UsageError: A device is unknown.
     """
     return shape_conditions(goal, dense, dense.narrowed(width))
+
+
+def layer_conditions(goal: Goal, dense: ModelShape, widths: Sequence[int]) -> tuple[Condition, ...]:
+    """What follows from the widths of the layers; raises as `size_conditions`. A step needs room for the largest."""
+    return shape_conditions(goal, dense, shape_with(dense, replace(sizes_of(dense), widths=tuple(widths))))
 
 
 def shape_conditions(goal: Goal, dense: ModelShape, smaller: ModelShape) -> tuple[Condition, ...]:

@@ -32,10 +32,10 @@ from harness.serving.workload import check_context
 from harness.sweeps.batch import LiveCells, cell_key
 from harness.sweeps.cells import Cell
 from harness.sweeps.goal.conditions import (
+    layer_conditions,
     loss_conditions,
     nearest,
     right_conditions,
-    size_conditions,
     speed_condition,
 )
 from harness.sweeps.goal.resolve import SearchSpace, arm_at, limited_tasks, resolve_goal, search_space
@@ -121,7 +121,6 @@ class Search:
         self.states: dict[str, VariantState] = {}
         self.arms: dict[str, Arm] = {}
         self.floors: dict[str, float] = {}
-        self.speeds: dict[tuple[int, ...], Condition] = {}  # widths of the layers -> measured
 
     def smallest(self) -> Candidate:
         """The narrowest candidate that keeps the limits of loss; where none does, the nearest."""
@@ -144,7 +143,7 @@ class Search:
         if arm.name not in self.candidates:
             self.evaluate(state)
             losses = loss_conditions(self.goal, self.run.spec.target.name, self.answers(arm.name), self.space.level)
-            sizes = size_conditions(self.goal, self.run.spec.shape, width)
+            sizes = layer_conditions(self.goal, self.run.spec.shape, state.checkpoint.widths)
             conditions = (*losses, *sizes, *self.right(arm.name))
             ratio = 1 - width / self.run.spec.shape.intermediate_size
             self.candidates[arm.name] = Candidate(arm.name, arm.kind, width, ratio, conditions)
@@ -216,21 +215,18 @@ class Search:
         return -value if target.metric in LIKELIHOOD_METRICS else value
 
     def is_fast(self, index: int) -> bool:
-        """Whether a width is fast enough, which does not depend on the way of pruning; measured."""
+        """Whether a width is fast enough, measured on the first way of pruning, as all have the same sizes there."""
         return self.speed(self.planned(self.space.ways[0], index)[1]).met
 
     def speed(self, state: VariantState) -> Condition:
-        widths = state.checkpoint.widths
-        if widths not in self.speeds:
-            self.live.release()
-            _time(self.run, [state])
-            ratios = [r for r in read_serving(serving_file(self.run.path))[1] if r.variant == state.name]
-            tokens = [r for r in ratios if r.quantity == "output_tok_s"]
-            self.speeds[widths] = speed_condition(self.goal.speedup or 1.0, tokens)
-        return self.speeds[widths]
+        """The measured speed-up of a variant; one that was timed before is not timed again."""
+        self.live.release()
+        _time(self.run, [state])
+        ratios = [r for r in read_serving(serving_file(self.run.path))[1] if r.variant == state.name]
+        return speed_condition(self.goal.speedup or 1.0, [r for r in ratios if r.quantity == "output_tok_s"])
 
     def with_speed(self, chosen: Candidate) -> Candidate:
-        """The candidate with its measured speed-up, where the goal asks for one."""
+        """The candidate with its own measured speed-up, where the goal asks for one."""
         if self.goal.is_timed:
             speed = self.speed(self.states[chosen.variant])
             chosen = replace(chosen, conditions=(*chosen.conditions, speed))

@@ -83,7 +83,10 @@ def check_alone(config: RunConfig) -> None:
     """Raises UsageError for settings that contradict a goal, or that are nothing without one."""
     given, asked = config.goal, " ".join(f"--{name.replace('_', '-')}" for name in config.goal.given)
     if "ratio" in config.model_fields_set:
-        raise UsageError(f"--ratio contradicts {asked}, which searches the ratio; leave out one of them")
+        raise UsageError(
+            f"a ratio (--ratio, HARNESS_RATIO or `ratio:` in the settings file) contradicts {asked}, which searches "
+            "the ratio; remove one of them"
+        )
     if config.structure not in ("neuron", "joint"):
         raise UsageError(f"--structure {config.structure} is not searched; use neuron or joint, or give --ratio")
     if config.method != "selective":

@@ -29,7 +29,8 @@ _REMOVED = LayerChoice(0, removed=True)
 
 def to_measure(size: int, alignment: int) -> tuple[LayerChoice, ...]:
     """What is measured of every layer: some widths, the whole, and no layer."""
-    return (*measured_choices(size, alignment)[::-_EACH][::-1], _REMOVED)
+    widths = measured_choices(size, alignment)
+    return (*(widths[::-_EACH][::-1] if len(widths) > _EACH else widths), _REMOVED)
 
 
 def width_grid(size: int, alignment: int, least: int) -> tuple[int, ...]:

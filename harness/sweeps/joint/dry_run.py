@@ -15,7 +15,7 @@ from harness.sweeps.joint.arms import ARMS, TRIMMED, to_measure
 from harness.sweeps.joint.resolve import computed_costs, grid_of, vocabulary_of
 from harness.sweeps.joint.search import LOOKS, TOKENS
 from pruning.placement import Placement
-from reports.figures import count_text
+from reports.figures import count_text, mebibytes
 from reports.parts import Table
 
 _TOKENS_READ = 2  # tokens of the texts, questions among them, for each scored one
@@ -38,6 +38,7 @@ class JointForecast:
             goal twice.
         tokens: On which each is measured, about.
         scoring: Where the model's weights are while it is scored.
+        disk_bytes: Of all checkpoints that are there at a time, at most.
         out: The run directory.
         seconds: Upper bound for this CPU without the timing and a further search; None where a GPU would be used.
     """
@@ -55,6 +56,7 @@ class JointForecast:
     looks: int
     tokens: int
     scoring: Placement | None
+    disk_bytes: int
     out: str
     seconds: float | None
 
@@ -83,6 +85,7 @@ def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
         looks=LOOKS,
         tokens=TOKENS,
         scoring=scoring_place(spec),
+        disk_bytes=len(ARMS) * spec.shape.parameters * spec.shape.dtype_bytes,
         out=str(out or spec.default_out),
         seconds=estimated_seconds(_with_repairs(spec), _flops(spec, align)),
     )
@@ -131,6 +134,7 @@ def joint_table(found: JointForecast) -> Table:
             f"KL to dense on about {found.tokens} tokens: {count_text(found.measured, 'choice')} of each layer, then "
             f"up to {count_text(found.looks, 'plan')} of each arm",
         ),
+        ("disk needed", f"at most {mebibytes(found.disk_bytes)} for checkpoints, one of each arm at a time"),
         *([("scoring", found.scoring.text)] if found.scoring else []),
         ("time", f"{time_text(found.seconds)}, without the timing"),
         ("would write to", found.out),

@@ -6,6 +6,7 @@ evaluates each beside the dense model. An arm that is measured below the goal is
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -35,8 +36,9 @@ from harness.sweeps.goal.conditions import LEVEL, nearest, right_conditions, sha
 from harness.sweeps.joint.arms import next_speedup, sizes_of_widths
 from harness.sweeps.joint.resolve import computed_costs, resolve_joint, vocabulary_of
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
-from harness.sweeps.speed import measure_speed
+from harness.sweeps.speed import is_timed, measure_speed
 from pruning import score_file
+from pruning.checkpoint import ModelFolder
 from pruning.export import config_of
 from pruning.joint import joint_plan
 
@@ -68,6 +70,7 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
     if run.config.reconstruct:
         plans, ratios = _reconstructed(search, plans)
     search.release()
+    plans = [_exported(run, plan) for plan in plans]
     stages.delete_second_moments(run)
     for state in (run.base, *(plan.state for plan in plans)):
         stages.evaluate_alone(run, state)
@@ -102,11 +105,13 @@ def _costs(run: RunContext, fresh: bool) -> CostTable | None:
 
 
 def _timed(search: ArmSearch, plans: Sequence[FoundPlan]) -> tuple[list[FoundPlan], Mapping[str, list[SpeedRatio]]]:
-    """The plans, exported, with their measured speeds; those that miss a measured goal are planned again."""
+    """The plans with their measured speeds; those that miss a measured goal are planned again. On a resumed run those
+    that were timed before are not exported.
+    """
     run, goal, plans = search.run, search.goal, list(plans)
     for attempt in range(_AGAIN + 1):
         search.release()
-        plans = [replace(plan, state=stages.export(run, plan.state)) for plan in plans]
+        plans = [plan if is_timed(run, plan.state) else _exported(run, plan) for plan in plans]
         measure_speed(run, [plan.state for plan in plans], lambda _: nullcontext())
         ratios = _ratios(run)
         if not goal.is_timed:
@@ -118,7 +123,7 @@ def _timed(search: ArmSearch, plans: Sequence[FoundPlan]) -> tuple[list[FoundPla
         again = {name: _planned_again(search, p, attempt, reached[name].value) for name, p in slow.items()}
         if not any(again.values()):
             break
-        plans = [again.get(plan.arm.name) or plan for plan in plans]
+        plans = [_instead(plan, again.get(plan.arm.name) or plan) for plan in plans]
     return plans, ratios
 
 
@@ -128,10 +133,23 @@ def _reconstructed(
     """The plans with reconstructed FFNs, exported and timed: last, as speeds go by the widths alone."""
     run = search.run
     search.release()
-    found = [search.reconstructed(plan) for plan in plans]
-    found = [replace(plan, state=stages.export(run, plan.state)) for plan in found]
+    found = [_instead(plan, search.reconstructed(plan)) for plan in plans]
+    found = [_exported(run, plan) for plan in found]
     measure_speed(run, [plan.state for plan in found], lambda _: nullcontext())
     return found, _ratios(run)
+
+
+def _exported(run: RunContext, plan: FoundPlan) -> FoundPlan:
+    """The plan with its checkpoint, written unless it is there."""
+    written = isinstance(plan.state.checkpoint, ModelFolder)
+    return plan if written else replace(plan, state=stages.export(run, plan.state))
+
+
+def _instead(before: FoundPlan, plan: FoundPlan) -> FoundPlan:
+    """The plan that takes the place of another one, whose checkpoint goes: each arm has one at a time on the disk."""
+    if plan is not before and before.state.plan:
+        shutil.rmtree(before.state.plan.parent / "checkpoint", ignore_errors=True)
+    return plan
 
 
 def _planned_again(search: ArmSearch, plan: FoundPlan, attempt: int, measured: float) -> FoundPlan | None:

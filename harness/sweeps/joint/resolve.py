@@ -12,6 +12,7 @@ from harness.pipeline.arms import Arm
 from harness.pipeline.dry_run import scoring_place
 from harness.pipeline.resolve import DENSE, ResolvedRun, read_items, tasks_and_shape
 from harness.pipeline.vocabulary import check_size
+from harness.pipeline.width_search import probe_place
 from harness.serving.cost_table import CostTable, roofline_table
 from harness.serving.roofline import find_device
 from harness.sweeps.goal.conditions import shape_conditions
@@ -47,8 +48,6 @@ def resolve_joint(config: RunConfig, chat: bool = True) -> ResolvedRun:
     goal = goal_of(config, shape)
     check_room(config, goal, shape)
     align = goal_alignment(config, goal, shape)
-    if align >= shape.intermediate_size:
-        raise UsageError(f"--align {align} leaves no width below {shape.intermediate_size}; give a smaller one")
     metric, _ = choose_metric("selective", config.metric, True, "joint")
     request = PlanRequest(0.0, metric=metric, seed=config.seed, alignment=align, compensated=True, structure="joint")
     spec = ResolvedRun(
@@ -63,6 +62,7 @@ def resolve_joint(config: RunConfig, chat: bool = True) -> ResolvedRun:
         items=read_items(config.items, tasks[0]),
         goal=goal,
     )
+    _check_widths(spec)
     _check_reachable(spec, goal)
     _check_whole(spec)
     return spec
@@ -116,6 +116,14 @@ def _check_vocabulary(config: RunConfig, shape: ModelShape) -> None:
         check_size(model, size)
 
 
+def _check_widths(spec: ResolvedRun) -> None:
+    """Raises UsageError where a layer can only stay whole or be removed, which would leave the arms no difference."""
+    least, size = spec.config.min_width, spec.shape.intermediate_size
+    if grid_of(spec) == (0, size):
+        given = f"--align {spec.config.align}" + (f" with --min-width {least}" if least else "")
+        raise UsageError(f"{given} leaves no FFN width below {size} to choose; give a smaller one")
+
+
 def _check_reachable(spec: ResolvedRun, goal: Goal) -> None:
     """Raises UsageError where the limits that are known by formula need nothing to be removed, or cannot be kept."""
     grid, asked, rows = grid_of(spec), " ".join(goal.options), vocabulary_of(spec, TRIMMED)
@@ -132,8 +140,9 @@ def _check_reachable(spec: ResolvedRun, goal: Goal) -> None:
 
 
 def _check_whole(spec: ResolvedRun) -> None:
-    place = scoring_place(spec)
-    if place and place.source == "layers":
+    """Raises MeasurementError for a model that cannot be scored here, or not be measured as a whole."""
+    scoring_place(spec)
+    if probe_place(spec.shape, spec.calibration_request.samples).source == "layers":
         raise MeasurementError(
             f"--structure joint measures damage on the whole model in memory, and {spec.config.model} does not fit; "
             "free some memory, or use --structure neuron"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,9 @@ from pruning.search.table import DamageTable, measure_damage
 from pruning.structure_plan import structure_text
 
 LOOKS = 24  # measured plans of each arm
+_PROBE = (
+    "the model and a layer's re-fit in FP64 do not fit the GPU together; free some memory, or use --structure neuron"
+)
 TOKENS = 512  # scored tokens of the held-out texts, about
 
 
@@ -127,7 +131,7 @@ class ArmSearch:
         start = cheapest(table.nats, costs, 1.0)
         if start is None or not any(table.choices[choice].width for choice in start):
             return None
-        with ieee_products(), progress_bar(f"Searching the plan of {kind}", LOOKS) as advance:
+        with _measuring(), progress_bar(f"Searching the plan of {kind}", LOOKS) as advance:
             chosen, nats = improve(self._opened(), table, costs, 1.0, start, LOOKS, progress=advance)
         return [table.choices[choice].width for choice in chosen], nats
 
@@ -137,12 +141,12 @@ class ArmSearch:
         texts, request = [asdict(text) for text in self.texts], self.run.spec.arms[0].request
         key = digest([self.scored.scores.file_hash, request.metric, texts, [asdict(choice) for choice in choices]])
         probe, file = self._opened(), damage_file(scores_file(self.run.path))
-        with ieee_products(), progress_bar(f"Damage of {len(choices)} choices a layer", probe.layers) as advance:
+        with _measuring(), progress_bar(f"Damage of {len(choices)} choices a layer", probe.layers) as advance:
             return grid_table(measure_damage(probe, choices, advance, file, key), self.grid)
 
     def _opened(self) -> DamageProbe:
         if self._probe is None:
-            with ieee_products():
+            with _measuring():
                 self._probe = open_probe(self.scored, self.run.spec.arms[0].request, self.texts)
         return self._probe
 
@@ -174,6 +178,12 @@ class ArmSearch:
         told = ", ".join(f"{name} {each.before:.1f} -> {each.after:.1f}" for name, each in lengths.items())
         say(f"vocabulary {run.spec.shape.vocab_size} -> {len(keep)}; tokens per text: {told}")
         return keep
+
+
+@contextmanager
+def _measuring() -> Iterator[None]:
+    with ieee_products(), scoring.enough_memory(_PROBE):
+        yield
 
 
 def _first(texts: Sequence[CalibrationItem]) -> list[CalibrationItem]:

@@ -12,7 +12,7 @@ from harness.core.types.evaluation import SampleRecord
 from harness.core.types.pruning import PredictedCheckpoint
 from harness.evaluation.paired import compare
 from harness.evaluation.summary import summarise
-from harness.pipeline.run_json import build_run, run_schema, variant
+from harness.pipeline.run_json import build_run, curve_end, run_schema, variant
 from pruning.checkpoint import open_model
 from tasks.failures import FailureKind
 from tests.support.models import TINY_MATH
@@ -82,6 +82,46 @@ def test_scored_texts_compare_by_the_difference_of_their_pooled_loss(metric: str
     found = compare(tmp_path, "dense", "pruned", "t", metric)
     assert found.difference == pytest.approx((100.5 - 94.0) / 42 / scale)
     assert found.ci_low < found.difference < found.ci_high and found.mcnemar_p is None and found.n == 3
+
+
+T = 4.302653  # the 97.5 % quantile of Student's distribution with 2 degrees of freedom
+HALF = T * 0.47 / 3
+
+
+def write(folder: Path, rows: list[SampleRecord]) -> None:
+    (folder / "samples" / "pruned").mkdir(parents=True)
+    (folder / "samples" / "pruned" / "t.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+
+
+def test_the_end_of_a_curve_without_right_answers_is_their_mean_score_and_its_failures_are_unknown(
+    tmp_path: Path,
+) -> None:
+    """Of the first three items of four."""
+    rows = [
+        replace(record(i, False, finish=None), correct=None, score=score) for i, score in enumerate((0.4, 0.5, 0.6))
+    ]
+    write(tmp_path, [*rows, replace(rows[0], doc_id=3, score=1.0)])
+    found = curve_end(tmp_path, "pruned", "t", "mean f1", 3, step=7, tokens=70)
+    half = T * 0.1 / math.sqrt(3)
+    assert (found.step, found.tokens, found.n, found.failure_rate) == (7, 70, 3, None)
+    assert (found.value, found.ci_low, found.ci_high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+def test_the_end_of_a_curve_is_what_was_right_or_the_loss_of_scored_texts(tmp_path: Path) -> None:
+    write(tmp_path / "a", [record(0, True), record(1, False, "truncated", finish="length")])
+    found = curve_end(tmp_path / "a", "pruned", "t", "exact_match", 2, step=0, tokens=0)
+    assert (found.value, found.failure_rate) == (0.5, 0.5)
+    write(tmp_path / "b", [scored(0, 10.0, 5), scored(1, 30.0, 10)])
+    found = curve_end(tmp_path / "b", "pruned", "t", "perplexity", 2, step=0, tokens=0)
+    assert found.value == pytest.approx(math.exp(40 / 15)) and found.failure_rate is None
+
+
+@pytest.mark.parametrize(("score", "low", "high"), [(0.97, 2.44 / 3 - HALF, 1.0), (0.03, 0.0, 0.56 / 3 + HALF)])
+def test_the_interval_of_a_mean_score_ends_at_0_and_1(score: float, low: float, high: float) -> None:
+    """The standard error of the mean of 0.97, 0.5 and 0.97 is 0.47 / 3."""
+    rows = [replace(record(i, False), correct=None, score=s) for i, s in enumerate((score, 0.5, score))]
+    found = summarise("mean f1", rows, 1.0, "s")
+    assert (found.ci_low, found.ci_high) == pytest.approx((low, high))
 
 
 def test_a_summary_of_scored_texts_knows_no_failures() -> None:

@@ -17,13 +17,16 @@ from harness.core.errors import MeasurementError, UsageError
 from harness.core.run_directory import RunDirectory
 from harness.core.types.calibration import CalibrationItem
 from harness.core.types.pruning import NeuronScores, PruningPlan
-from harness.pipeline import scoring, stages
+from harness.pipeline import scoring, stages, width_search
+from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import estimated_seconds, forecast
-from harness.pipeline.resolve import resolve, resolve_recovery
+from harness.pipeline.resolve import ResolvedRun, resolve, resolve_recovery
 from harness.pipeline.run_context import RunContext
 from harness.pipeline.run_files import calibration_file, scores_file
-from harness.pipeline.width_search import TEXTS, TOKENS, check_whole, damage_file, held_out_texts
+from harness.pipeline.width_search import TEXTS, TOKENS, Scored, check_whole, damage_file, held_out_texts
 from harness.sweeps.grid import method_arm
+from harness.sweeps.joint.resolve import resolve_joint
+from pruning import score_file
 from pruning.checkpoint import open_model
 from pruning.masked import load_masked
 from pruning.placement import Placement
@@ -125,8 +128,42 @@ def test_a_question_that_was_scored_is_left_out_and_none_left_is_refused(
     assert texts[0] not in held_out_texts(run.model, run.spec.target, request, fewer)
 
     task = replace(run.spec.target, calibration=lambda *_: run.spec.target.calibration(12, scoring.CALIBRATION_SEED))
-    with pytest.raises(UsageError, match="no prompt besides those that were scored"):
+    with pytest.raises(UsageError, match="no prompt besides those that are scored"):
         held_out_texts(run.model, task, request, calibration)
+
+
+def test_a_task_with_no_prompt_to_spare_is_refused_before_the_scoring() -> None:
+    searched, uniform = resolve(config()), resolve(config(allocation="uniform"))
+    joint = resolve_joint(config(allocation="uniform", structure="joint", speedup=1.2))
+
+    def with_prompts(spec: ResolvedRun, count: int) -> ResolvedRun:
+        draw = spec.target.calibration
+        return replace(spec, tasks=(replace(spec.target, calibration=lambda n, _seed: draw(min(n, count), 0)),))
+
+    for spec in (searched, joint):
+        check_data(with_prompts(spec, 13))
+        check_data(with_prompts(replace(spec, arms=()), 12))
+        with pytest.raises(UsageError, match="no prompt besides those that are scored"):
+            check_data(with_prompts(spec, 12))
+    check_data(with_prompts(uniform, 12))
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_too_small_for_the_search_says_what_to_do(
+    planned: tuple[RunContext, PruningPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    run, arm = planned[0], planned[0].spec.arms[0]
+    calibration, scores = (
+        scoring.load_calibration(calibration_file(run.path)),
+        score_file.load(scores_file(run.path)),
+    )
+    scored = Scored(run.model, calibration, run.spec.score_request, scores)
+    monkeypatch.setattr(width_search, "measure_damage", full)
+    with pytest.raises(MeasurementError, match="GPU together; free some memory, or use --allocation global"):
+        width_search.find_widths(scored, arm.request, run.spec.target, run.spec.calibration_request)
 
 
 @pytest.mark.slow

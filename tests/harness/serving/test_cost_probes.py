@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -47,3 +48,18 @@ def test_each_structure_is_timed_as_often_as_the_others_and_beside_the_first(
         "two": [2, 2],
     }
     assert all(sum(each.answers) == 2 * 4 for levels in found.values() for level in levels for each in level)
+
+
+def test_costs_are_kept_for_the_threads_and_cores_that_they_were_timed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, workload = open_model(TINY_MATH), Workload("random", random_prompts(2, 8, 64), output_tokens=4, requests=2)
+    timing = Timing(workload, (1,), 2, EngineSettings(max_model_len=32, kv_cache_bytes=1 << 24))
+    monkeypatch.setattr(cost_probes, "device_name", lambda: "cpu")
+    files = []
+    for threads, cores in (("2", {0, 1}), ("1", {0, 1}), ("2", {0})):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        files.append(cost_probes.table_file(model, timing))
+        assert files[-1] == cost_probes.table_file(model, timing)
+    assert len({*files}) == 3
+    monkeypatch.setattr(cost_probes, "cpu_name", lambda: None)  # as on ARM, whose kernel gives none
+    assert cost_probes._device() == os.uname().machine

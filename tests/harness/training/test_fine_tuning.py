@@ -22,13 +22,17 @@ from hypothesis import strategies as st
 from harness.config.recovery_settings import RecoveryConfig
 from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, StorageError, UsageError
+from harness.core.files import write_json
 from harness.models.registry import shape
+from harness.pipeline.dry_run import recovery_cost
+from harness.pipeline.resolve import resolve_recovery
 from harness.training import fine_tuning
 from harness.training.fine_tuning import (
     Defaults,
     available_examples,
     check_dependencies,
     data_hash,
+    expected_cost,
     gather,
     make_recipe,
     summary_of,
@@ -195,6 +199,18 @@ def test_a_dry_run_misses_the_original_too(needs: list[str], random_model: Path,
     assert harness(*words).returncode == 0
     found = harness(*words, *needs)
     assert found.returncode == 2 and f"{tmp_path}/gone, which pruned was made from, is gone" in found.stderr
+
+
+def test_the_teacher_is_counted_at_its_own_size(make_job: Any, random_model: Path, tmp_path: Path) -> None:
+    dense, out = open_model(random_model), tmp_path / "pruned"
+    export(dense, plan_keeping(random_model, KEEP), out)
+    pruned = open_model(out)
+    job = make_job(distill=0.5, teacher=random_model)
+    write_json(job.data / "summary.json", {"tokens": 100, "examples": 10})
+    assert expected_cost(job, pruned).weights_bytes == 4 * (pruned.parameters + dense.parameters)
+    settings = {"model": str(out), "task": ("mini_math",), "distill": 0.5, "steps": 2, "tuning": "full"}
+    found = recovery_cost(resolve_recovery(load_config(None, settings)))
+    assert found and found.weights_bytes == 4 * (pruned.parameters + dense.parameters)
 
 
 def test_the_original_of_a_model_pruned_twice_is_the_first(random_model: Path, tmp_path: Path) -> None:

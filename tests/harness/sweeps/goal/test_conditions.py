@@ -19,6 +19,7 @@ from harness.sweeps.goal.conditions import (
     LEVEL,
     at_least,
     at_most,
+    layer_conditions,
     least_bound,
     least_items,
     loss_bound,
@@ -49,6 +50,17 @@ def test_sizes_are_those_of_the_model_at_this_width() -> None:
         old, new = (decode_work(shape, level, 4096, 2) for shape in (SHAPE, narrow))
         gains.append((old.seconds(device) or 0) / (new.seconds(device) or 1))
     assert speed.value == pytest.approx(min(gains)) and gains[0] != gains[1]
+
+
+def test_a_step_needs_room_for_the_widest_layer() -> None:
+    """28 layers of mean width 12000: what a device holds goes by the widest, what the weights take by the sum."""
+    widths = (18944, *[12000] * 26, 5056)
+    _, fits, _ = layer_conditions(GOAL, SHAPE, widths)
+    left = SHAPE.parameters - (26 * (18944 - 12000) + 18944 - 5056) * 3 * SHAPE.hidden_size
+    formed = replace(SHAPE, parameters=left, intermediate_size=18944)
+    assert fits.value == kv_capacity_tokens(formed, find_device("16GiB"))
+    even = layer_conditions(GOAL, SHAPE, [12000] * 28)
+    assert even == size_conditions(GOAL, SHAPE, 12000) and 0 < fits.value < even[1].value
 
 
 @given(st.integers(1, 147), st.integers(1, 147))

@@ -69,11 +69,17 @@ def test_a_grid_has_aligned_widths_from_the_least_that_is_measured_to_the_whole(
     size: int, alignment: int, least: int
 ) -> None:
     alignment = min(alignment, size)
+    assert (len(width_grid(size, alignment, 0)) > 2) is (alignment < size), "narrower layers are choices"
     grid = width_grid(size, alignment, min(least, size))
     assert grid[0] == 0 and grid[-1] == size and list(grid) == sorted(set(grid))
     smallest = max(min(least, size), min(choice.width for choice in to_measure(size, alignment) if choice.width))
     assert all(width % alignment == 0 and width >= smallest for width in grid[1:-1])
     assert 2 <= len(grid) <= 17
+
+
+def test_of_few_aligned_widths_each_is_measured() -> None:
+    found = {align: [choice.width for choice in to_measure(640, align)] for align in (512, 320, 256)}
+    assert found == {512: [512, 640, 0], 320: [320, 640, 0], 256: [256, 640, 0]}
 
 
 def measured() -> DamageTable:

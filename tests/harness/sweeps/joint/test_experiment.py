@@ -61,6 +61,7 @@ def test_every_arm_is_a_checkpoint_of_its_own_kind_that_was_evaluated_and_timed(
         assert variant["eval"]["mini_math"]["n"] == 32 and variant["serving"]
         assert candidate["nats"] > 0 and candidate["predicted_speedup"] > 1.0499
     assert {r["variant"] for r in run["speed_ratios"]} == {"dense-again", *(c["variant"] for c in arms.values())}
+    assert {file.parent.name for file in folder.glob("arms/*/checkpoint")} == {c["variant"] for c in arms.values()}
     shares = goal["joint"]["time_shares"]
     assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) >= 0
     assert "Arms planned for the same goal" in (folder / "report.md").read_text()

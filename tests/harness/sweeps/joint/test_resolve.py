@@ -15,8 +15,9 @@ from harness.pipeline.resolve import resolve
 from harness.sweeps.goal.resolve import resolve_goal
 from harness.sweeps.joint.dry_run import forecast_joint, joint_table
 from harness.sweeps.joint.resolve import resolve_joint
+from pruning.checkpoint import open_model
 from tests.support.cli import harness
-from tests.support.models import build_model
+from tests.support.models import TINY_MATH, build_model
 
 
 def spec(**options: Any) -> Any:
@@ -24,7 +25,7 @@ def spec(**options: Any) -> Any:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"speedup": 1.2, "ratio": 0.2}, "--ratio contradicts --speedup"),
+    ({"speedup": 1.2, "ratio": 0.2}, "in the settings file) contradicts --speedup"),
     ({"max_loss": 3}, "least damage at a speed or size"),
     ({"speedup": 1.2, "off_target_loss": 3}, "least damage at a speed or size"),
     ({"speedup": 1.2, "metrics": "S,rms"}, "give one --metric"),
@@ -33,7 +34,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"speedup": 1.2, "sequential": True}, "--sequential re-fits each layer"),
     ({"speedup": 1.2, "protect": 0.1}, "--protect keeps neurons"),
     ({"speedup": 1.2, "repeats": 1}, "--repeats 1 gives none"),
-    ({"speedup": 1.2, "align": 640}, "leaves no width below 640"),
+    ({"speedup": 1.2, "align": 640}, "--align 640 leaves no FFN width below 640"),
+    ({"speedup": 1.2, "align": 16, "min_width": 600}, "--align 16 with --min-width 600 leaves no FFN width below 640"),
     ({"speedup": 1.2, "vocabulary": 1025}, "--vocabulary 1025 is not below the 1088 entries of tiny-math"),
     ({"speedup": 1.2, "vocabulary": 3}, "64"),
     ({"vocabulary": 320}, "--vocabulary alone is no goal"),
@@ -81,6 +83,14 @@ def test_a_speed_that_cannot_be_measured_is_refused_before_any_work(
     assert resolved(speedup=1.05, device="A100-80").goal.device == "A100-80"
 
 
+def test_another_vocabulary_is_another_run() -> None:
+    whole, small, smaller = (spec(speedup=1.2, vocabulary=rows) for rows in (None, 640, 320))
+    assert "vocabulary" not in whole.settings  # older run directories stay what they are
+    assert small.settings != smaller.settings and small.settings["vocabulary"] == 640
+    assert str(whole.default_out) == "runs/joint-tiny-math-mini_math-speedup-1.2"
+    assert str(smaller.default_out) == "runs/joint-tiny-math-mini_math-speedup-1.2-vocabulary-320"
+
+
 def test_without_a_goal_joint_is_refused_by_a_run_and_a_scoring() -> None:
     config = load_config(None, {"model": "tiny-math", "structure": "joint"})
     with pytest.raises(UsageError, match="joint is searched for a goal"):
@@ -93,6 +103,8 @@ def test_a_dry_run_says_what_is_timed_measured_and_planned(tmp_path: Path) -> No
     assert found.probes == ("dense", "half the FFN", "half the layers", "a quarter of the vocabulary", "mixed")
     assert found.vocabulary == 1088 and forecast_joint(spec(speedup=1.2, vocabulary=300)).vocabulary == 320
     assert found.roofline is None and found.looks == 24
+    headers = 3 * open_model(TINY_MATH).weight_bytes - found.disk_bytes  # three checkpoints, of which each is smaller
+    assert 0 < headers < 3 * 16_384 and "one of each arm at a time" in dict(joint_table(found).rows)["disk needed"]
     rows = dict(joint_table(found).rows)
     assert "timed here once on dense, half the FFN" in rows["costs"] and "or removed" in rows["choices"]
     elsewhere = forecast_joint(spec(speedup=1.2, device="A100-80"), tmp_path / "run")

@@ -1,0 +1,92 @@
+"""Of each arm one checkpoint is on the disk at a time, and a resumed search writes none that it does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.core.types.goal import Goal
+from harness.core.types.pruning import PredictedCheckpoint
+from harness.core.types.serving import SpeedRatio
+from harness.pipeline import stages
+from harness.pipeline.arms import Arm
+from harness.pipeline.run_context import VariantState
+from harness.pipeline.run_files import serving_file
+from harness.pipeline.run_json import save_serving
+from harness.sweeps.joint import experiment
+from harness.sweeps.joint.arms import ARMS
+from harness.sweeps.joint.search import FoundPlan
+from pruning.checkpoint import ModelFolder
+from pruning.plan import PlanRequest
+
+MEASURED = {"joint": 1.0, "joint-2": 1.1, "joint-3": 1.6, "ffn-only": 1.6, "depth-only": 1.0, "depth-only-2": 1.7}
+
+
+class Planned:
+    """Plans of any speed, none of which has to be searched."""
+
+    def __init__(self, path: Path) -> None:
+        self.run: Any = SimpleNamespace(path=path)
+        self.goal = Goal(speedup=1.5)
+
+    def plan(self, arm: Arm, asked: float) -> FoundPlan:
+        file = self.run.path / "arms" / arm.name / "plan.safetensors"
+        state = VariantState(arm.name, PredictedCheckpoint((8,), 1, 1, {}), arm.name, file)
+        return FoundPlan(arm, asked, (8,), 0.1, state)
+
+    def reconstructed(self, plan: FoundPlan) -> FoundPlan:
+        return self.plan(replace(plan.arm, name=f"{plan.arm.name}+rec"), plan.asked)
+
+    def release(self) -> None: ...
+
+
+@pytest.fixture()
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
+    timed: set[str] = set()
+
+    def export(_run: Any, state: VariantState) -> VariantState:
+        assert state.plan
+        (state.plan.parent / "checkpoint").mkdir(parents=True)
+        assert len(written(tmp_path)) <= len(ARMS)
+        return replace(state, checkpoint=object.__new__(ModelFolder))
+
+    def measure(_run: Any, states: Sequence[VariantState], _attempt: Any) -> None:
+        timed.update(state.name for state in states)
+        least = {state.name: MEASURED.get(state.name, 2.0) for state in states}
+        ratios = [SpeedRatio(n, "dense", 1, "output_tok_s", 5, low, low, 2.0, 1.0, 1.0) for n, low in least.items()]
+        save_serving({}, ratios, serving_file(tmp_path))
+
+    monkeypatch.setattr(stages, "export", export)
+    monkeypatch.setattr(experiment, "measure_speed", measure)
+    monkeypatch.setattr(experiment, "is_timed", lambda _run, state: state.name in timed)
+    return Planned(tmp_path)
+
+
+def written(run: Path) -> set[str]:
+    return {folder.parent.name for folder in run.glob("arms/*/checkpoint")}
+
+
+def first_plans(search: Planned) -> list[FoundPlan]:
+    return [search.plan(Arm(name, PlanRequest(0.0), name), 1.5) for name in ARMS]
+
+
+def test_a_plan_that_is_replaced_leaves_no_checkpoint(search: Any) -> None:
+    found, _ = experiment._timed(search, first_plans(search))
+    assert [plan.arm.name for plan in found] == ["joint-3", "ffn-only", "depth-only-2"]
+    assert written(search.run.path) == {"joint-3", "ffn-only", "depth-only-2"}
+    again, _ = experiment._timed(search, first_plans(search))  # would fail on a folder that is there: exports nothing
+    assert [plan.arm.name for plan in again] == [plan.arm.name for plan in found]
+    assert written(search.run.path) == {"joint-3", "ffn-only", "depth-only-2"}
+
+
+def test_a_reconstructed_plan_takes_the_place_of_its_first_form(search: Any) -> None:
+    found, _ = experiment._timed(search, first_plans(search))
+    repaired, _ = experiment._reconstructed(search, found)
+    names = {"joint-3+rec", "ffn-only+rec", "depth-only-2+rec"}
+    assert {plan.arm.name for plan in repaired} == names == written(search.run.path)
+    assert all(isinstance(plan.state.checkpoint, ModelFolder) for plan in repaired)
