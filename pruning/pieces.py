@@ -155,8 +155,8 @@ def _elements(entry: Entry) -> int:
 
 
 def structure_config(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """config.json with the KV groups and layers that stay; widths are left as they are."""
-    found = dict(config)
+    """config.json with the KV groups and layers that stay; widths are left as they are. Without `auto_map`."""
+    found = {key: value for key, value in config.items() if key != "auto_map"}  # names code, which is not copied
     if removed_layers(job.plan):
         layers = kept_layers(job.plan)
         found[job.family.keys.get("num_hidden_layers", "num_hidden_layers")] = len(layers)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core import model_card
-from harness.core.bounded_read import read_text
+from harness.core.bounded_read import read_json_object, read_text
 from harness.core.checkpoint_files import (
     OWN_FILES,
     PICTURES,
@@ -18,6 +18,7 @@ from harness.core.checkpoint_files import (
     is_part,
     is_side_file,
 )
+from harness.core.files import write_json
 from harness.core.progress import say
 from harness.core.written_folder import LIST
 from pruning.checkpoint import ModelFolder
@@ -58,12 +59,18 @@ def is_ours(folder: Path, name: str) -> bool:
 
 
 def copy_own_files(model: Path, out: Path) -> None:
-    """Copies config.json, the index and what pruning wrote, for weights of the same names and shapes."""
+    """Copies config.json, the index and what pruning wrote, for weights of the same names and shapes.
+
+    Left out of config.json: `auto_map`, as the code that it names is not copied.
+    """
     for file in (*model.iterdir(), *_inside(model, "pruning")):
         name = file.relative_to(model).as_posix()
         own = OWN_FILES.fullmatch(name) or (WEIGHTS.fullmatch(name) and name.endswith(".index.json"))
         if own and name != "README.md":
             _copy(model, out, name)
+    config = read_json_object(out / "config.json")
+    if config.pop("auto_map", None):
+        write_json(out / "config.json", config)
 
 
 def _copy(model: Path, out: Path, name: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from functools import partial
 
 import rich_click as click
 
@@ -76,6 +78,7 @@ _PANELS = {
 def main() -> None:
     """The console script: every error is one line, exit 1 or 2; the traceback only with --debug."""
     debug = "--debug" in sys.argv
+    _end_by_sigterm()
     _hide_key()
     if not debug:  # one line says that a download failed; not one for every retry
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -98,6 +101,20 @@ def main() -> None:
         short = f"error: unexpected {type(error).__name__}: {line} (run again with --debug for the traceback)"
         click.echo(redacted(traceback.format_exc()) if debug else short, err=True)
         sys.exit(1)
+
+
+def _end_by_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does: what is half-written is removed. A forked child ends at once."""
+    ends = {signal.SIGTERM}
+    allow = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, ends)
+
+    def in_child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        allow()
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, ends)  # one that reaches the child first would be lost
+    os.register_at_fork(before=block, after_in_parent=allow, after_in_child=in_child)
 
 
 def _hide_key() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.hashing import digest
-from harness.core.jsonl import read_rows, to_line
+from harness.core.jsonl import read_rows, to_line, write_rows
 from tasks.generation import Generation
 
 
@@ -21,14 +21,9 @@ class GenerationCache:
         if path.is_symlink() or not path.is_file():  # a link, a FIFO or a device in a foreign run directory
             path.unlink(missing_ok=True)
         self.known = _read(path, identity)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines: list[dict[str, Any]] = [
-            {"identity": identity},
-            *({"key": key, "text": str(g), "meta": g.meta} for key, g in self.known.items()),
-        ]
-        self.file = path.open("w", encoding="utf-8")
-        for line in lines:
-            self._write(line)
+        rows = ({"key": key, "text": str(g), "meta": g.meta} for key, g in self.known.items())
+        write_rows(path, [{"identity": identity}, *rows])  # at once: a kill here loses no generation
+        self.file = path.open("a", encoding="utf-8")
 
     def get(self, key: str) -> Generation | None:
         """The generation that was saved under this key."""

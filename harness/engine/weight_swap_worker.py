@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UsageError
 from harness.core.types.arrays import FloatArray
 from pruning.adjustments import load_adjustments
 from pruning.checkpoint import open_model
@@ -33,6 +34,8 @@ class FFNSwap:
             self.restore_ffn()  # what another plan has added to the outputs
         own = self.__dict__.setdefault("_own_ffn", {})  # linear layer -> what puts the model's own weights back
         opened, plan = open_model(Path(model)), load_plan(Path(plan_file))
+        if plan.kv_keep or plan.skip_attention or plan.skip_ffn or plan.vocabulary is not None:
+            raise UsageError("a running engine can lose FFN neurons only; export this plan")
         family = opened.family
         adjustments = load_adjustments(Path(plan_file), plan.widths, opened.shape.hidden_size)
         self.__dict__["_shifted"] = any(layer.offset is not None for layer in adjustments)

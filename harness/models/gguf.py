@@ -15,6 +15,7 @@ from harness.models.gguf_header import check_header
 from pruning.families import family_of
 
 _DTYPE = BY_NAME["bfloat16"]
+_VERSION = 2  # of the conversion: raise it where a file is converted otherwise, so that cached folders are left
 
 
 def read_config(source: Path) -> dict[str, Any]:
@@ -24,6 +25,8 @@ def read_config(source: Path) -> dict[str, Any]:
     try:
         check_header(source)
         config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name).to_dict()
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{source}: {error}") from error
     except Exception as error:  # the readers below raise many kinds for a damaged or unknown file
         raise UnsupportedModelError(
             f"{source} cannot be read as GGUF ({first_line(error)}); get the file again"
@@ -34,7 +37,7 @@ def read_config(source: Path) -> dict[str, Any]:
 def name_of(source: Path) -> str:
     """A folder name for the cache, from the file's name, its modification time and a hash of samples of it."""
     total = sampled_hash(source)
-    total.update(str(source.stat().st_mtime_ns).encode())
+    total.update(f"{source.stat().st_mtime_ns} {_VERSION}".encode())
     return f"{source.stem}-{total.hexdigest()[:12]}"
 
 
@@ -46,7 +49,7 @@ def convert(source: Path, out: Path) -> None:
         out: the folder, which is created.
 
     Raises:
-        UnsupportedModelError: the architecture cannot be pruned, or a tensor is missing.
+        UnsupportedModelError: the architecture cannot be pruned, a tensor is missing, or one is not of the model.
     """
     from transformers import AutoTokenizer
 
@@ -65,7 +68,13 @@ def _write_weights(source: Path, out: Path) -> None:
     model, processor = _skeleton(source)
     names = _names(model, processor)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    tensors = {names[tensor.name]: tensor for tensor in GGUFReader(source).tensors if tensor.name in names}
+    stored = {tensor.name: tensor for tensor in GGUFReader(source).tensors}
+    if foreign := sorted(stored.keys() - names.keys()):
+        raise UnsupportedModelError(
+            f"{source} has {foreign[0]} ({len(foreign)} such tensors), which transformers does not read for "
+            f"{model.config.model_type}; give the Hugging Face folder"
+        )
+    tensors = {names[name]: tensor for name, tensor in stored.items()}
     tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
     if missing := sorted(shapes.keys() - tensors.keys() - tied):
         raise UnsupportedModelError(

@@ -10,9 +10,10 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from harness.core.bounded_read import open_regular
+from harness.core.errors import UnsupportedModelError
 from pruning.families import MOST_SIZES
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
@@ -23,6 +24,8 @@ _STRING, _ARRAY = 8, 9
 _MOST_KEYS, _MOST_TENSORS, _MOST_AXES = 1 << 16, 1 << 18, 4
 _MOST_ELEMENTS = 1 << 23  # of all arrays; a vocabulary of 262,144 with scores, types and merges has a million
 _LONGEST_STRING = 16 << 20
+_SCALED, _NOT_SCALED = (".rope.scaling.type", ".rope.scale_linear"), (b"none", 1.0)
+_FACTORS = (b"rope_freqs.", b"rope_factors_")  # tensors
 _SIZES: Mapping[str, str] = {  # the end of a key -> the setting that it becomes
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -41,6 +44,7 @@ def check_header(source: Path) -> None:
     Raises:
         UsageError: It is not a regular file.
         ValueError: It is damaged, or has more than any model.
+        UnsupportedModelError: Its RoPE is scaled, which transformers leaves out without a word.
     """
     with open_regular(source) as file:
         walk = _Walk(file)
@@ -81,17 +85,19 @@ class _Walk:
     def key(self) -> None:
         name, kind = self.string().decode("utf-8", "replace"), int(self.number("<I"))
         value = self.value(kind, 0)
+        if name.endswith(_SCALED) and value not in _NOT_SCALED:
+            _refuse_scaled()
         most = MOST_SIZES.get(_SIZES.get(name.rpartition(".")[2], ""))
-        if most is not None and value is not None and not 0 <= value <= most:
+        if most is not None and isinstance(value, int | float) and not 0 <= value <= most:
             raise ValueError(f"its {name[:80]} is {value}")
 
-    def value(self, kind: int, depth: int) -> int | float | None:
-        """A number; None for anything else."""
+    def value(self, kind: int, depth: int) -> int | float | bytes | None:
+        """A number or a string; None for an array."""
         if kind in _FORMATS:
             return self.number(_FORMATS[kind])
         if kind == _STRING:
-            self.string()
-        elif kind == _ARRAY and depth < 2:
+            return self.string()
+        if kind == _ARRAY and depth < 2:
             self.array(depth + 1)
         else:
             raise ValueError(f"its header has a value of the unknown type {kind}")
@@ -107,8 +113,13 @@ class _Walk:
                 self.value(kind, depth)
 
     def tensor(self) -> None:
-        self.string()
+        if self.string().startswith(_FACTORS):
+            _refuse_scaled()
         axes = int(self.number("<I"))
         if axes > _MOST_AXES:
             raise ValueError(f"its header claims a tensor of {axes} axes")
         self.take(8 * axes + 4 + 8)
+
+
+def _refuse_scaled() -> NoReturn:
+    raise UnsupportedModelError("its RoPE is scaled, which transformers does not read; give the Hugging Face folder")

@@ -63,12 +63,13 @@ _WEIGHT_PATTERNS = [
     "*.safetensors",
     "*.json",
     "*.jinja",
-    "merges.txt",
-    "vocab.json",
-    "tokenizer.model",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
     "README.md",
-    "LICENSE*",
+    *("LICEN[CS]E*", "[Ll]icen[cs]e*", "NOTICE*", "[Nn]otice*", "USE_POLICY*"),
 ]
+_NOT_NEEDED = ["*/*", "consolidated*"]  # patterns match whole paths; Mistral's second copy of the weights
 
 
 _SHORT = 128  # characters in the name of a folder, which may have 255 with what else is in it
@@ -318,11 +319,15 @@ def _from_hub(repository: str, patterns: list[str], download: bool = True) -> Pa
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=not download))
+        return Path(
+            snapshot_download(
+                repository, allow_patterns=patterns, ignore_patterns=_NOT_NEEDED, local_files_only=not download
+            )
+        )
     except Exception as error:  # every network, name and permission problem of the Hub has its own class
         raise UsageError(
             f"{repository} cannot be downloaded from the Hub ({type(error).__name__}); check name and network, "
-            "or give a local folder with --model"
+            "or give a local folder"
         ) from error
 
 
@@ -330,7 +335,8 @@ def _converted_gguf(source: Path) -> Path:
     """A GGUF file as a BF16 safetensors folder in the cache, converted once."""
     target = cache_folder() / gguf.name_of(source)
     if not (target / "config.json").exists():
-        check_disk(target, 2 * shape_of(gguf.read_config(source)).parameters)
+        elsewhere = "name a folder on another disk with the variable HARNESS_CACHE_DIR"
+        check_disk(target, 2 * shape_of(gguf.read_config(source)).parameters, elsewhere)
         with atomic_path(target) as scratch:
             gguf.convert(source, scratch)
     return target

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import resource
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from tasks.jail.confinement import Confinement
 from tasks.jail.values import loads
 
 NO_REFERENCE = "no_reference"  # the outcome where the program that tests compare with gives nothing
+_ALARM, _ALARM_S = 2, 10  # times a program's limit, and seconds more: this process ends itself if its parent was killed
 _MEMORY = 1 << 30  # of this process: tests, and what they build from returned values
 _PYTHONS_OWN = frozenset(dir(builtins))
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -98,11 +100,14 @@ def main() -> None:
         if jail.broken:
             jail.close()
             jail = Jail(confinement, folder)
+        job = json.loads(line)
+        signal.alarm(int(_ALARM * job["limits"]["wall_s"]) + _ALARM_S)
         try:
-            outcome = check(jail, json.loads(line))
+            outcome = check(jail, job)
         except OSError:
             jail.broken = True
             outcome = Outcome("sandbox")
+        signal.alarm(0)
         print(json.dumps({"kind": outcome, "missing_module": outcome.missing_module}), file=answers, flush=True)
     jail.close()
 

@@ -25,7 +25,7 @@ from pruning.export import PLAN_COPY, export, predict_size
 from pruning.families import FAMILIES, shape_of
 from pruning.plan_file import save_plan
 from pruning.record import read_record
-from pruning.side_files import is_ours
+from pruning.side_files import copy_own_files, is_ours
 from tests.support.families import with_both_heads
 from tests.support.models import build_model, plain
 from tests.support.pruned import masked_logits, plan_for, plan_keeping
@@ -36,6 +36,20 @@ pytestmark = pytest.mark.slow
 def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return plain(folder, dtype=torch.float32, attn_implementation="eager")(ids).logits
+
+
+def test_code_that_is_not_copied_is_not_named(tmp_path: Path) -> None:
+    folder = build_model("llama", tmp_path / "dense")
+    config = json.loads((folder / "config.json").read_text())
+    named = {**config, "auto_map": {"AutoConfig": "configuration_x.X"}}
+    (folder / "config.json").write_text(json.dumps(named))
+    (folder / "configuration_x.py").write_text("class X: ...")
+    made = export(open_model(folder), plan_for(folder), tmp_path / "pruned")
+    assert not (made.path / "configuration_x.py").exists()
+    assert json.loads((made.path / "config.json").read_text()) == {**config, "intermediate_size": 60}
+    (tmp_path / "copy").mkdir()
+    copy_own_files(folder, tmp_path / "copy")
+    assert json.loads((tmp_path / "copy" / "config.json").read_text()) == config
 
 
 @pytest.mark.parametrize(("model_type", "tie"), with_both_heads(sorted(FAMILIES)))

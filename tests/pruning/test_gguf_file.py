@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.core.errors import UsageError
+from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.safetensors_stream import as_array
-from harness.models.gguf import convert
+from harness.models.gguf import convert, read_config
 from pruning.checkpoint import ModelFolder, open_model
 from pruning.export import export
 from pruning.gguf_file import gguf_refusal, llama3_factors, neighbours, write_gguf
@@ -180,6 +180,17 @@ def test_frequencies_of_llama3_are_those_of_transformers(tmp_path: Path) -> None
     reader = written(folder, tmp_path / "linear.gguf")
     found = [field(reader, f"llama.rope.scaling.{key}") for key in ("type", "factor")]
     assert found == ["linear", 4.0] and "rope_freqs.weight" not in tensors_of_file(reader)
+    for name in ("model", "linear"):  # transformers would compute with plain RoPE
+        with pytest.raises(UnsupportedModelError, match=r"its RoPE is scaled, .*; give the Hugging Face folder"):
+            read_config(tmp_path / f"{name}.gguf")
+
+
+@pytest.mark.slow
+def test_a_file_with_tensors_that_transformers_leaves_out_is_refused(tmp_path: Path) -> None:
+    folder = build_model("llama", tmp_path / "model", **HEADS, head_dim=32, attention_bias=True)
+    write_gguf(open_model(folder), tmp_path / "model.gguf")
+    with pytest.raises(UnsupportedModelError, match=r"has blk\.0\.attn_k\.bias \(\d+ such tensors\)"):
+        convert(tmp_path / "model.gguf", tmp_path / "back")
 
 
 def edited(folder: Path, name: str, edit: Callable[[Any], None]) -> Path:

@@ -4,14 +4,17 @@ hostile set.
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tasks.sandbox import Limits, available, run_tests
+from tasks.sandbox import Limits, _Worker, available, confinement, run_tests
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +164,17 @@ def test_values_that_keep_the_tests_busy_are_ended_from_outside() -> None:
     )
     assert time.monotonic() - started < 15
     assert run_tests("def f(x): return 2", "f", f"assert {CALL} == 2") == "passed"
+
+
+@pytest.mark.thorough
+def test_a_checker_whose_parent_is_gone_ends_itself() -> None:
+    worker = _Worker(confinement(), min(os.sched_getaffinity(0)))
+    assert worker.usable and worker.process.stdin
+    limits = asdict(Limits(wall_s=1, cpu_s=1))
+    job = {"program": "def f(x): return range(10**18)", "entry_point": "f", "test": f"sum({CALL})", "limits": limits}
+    worker.process.stdin.write(json.dumps(job).encode() + b"\n")
+    worker.process.stdin.flush()
+    assert worker.process.wait(60) == -signal.SIGALRM
 
 
 def test_several_threads_get_their_own_answers() -> None:

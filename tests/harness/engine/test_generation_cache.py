@@ -44,6 +44,15 @@ def test_a_file_cut_anywhere_gives_a_part_of_the_truth(cut: int, tmp_path_factor
         assert third.known == known
 
 
+def test_a_resumed_cache_replaces_the_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with GenerationCache(path, "w") as first:
+        first.add("a", Generation("1", {}))
+    with path.open() as before, GenerationCache(path, "w"):
+        assert len(before.read().splitlines()) == 2, "a kill while it is written again would have lost an answer"
+    assert GenerationCache(path, "w").get("a") == "1"
+
+
 def test_the_key_follows_prompt_and_settings() -> None:
     assert key_of([1, 2], {"max_tokens": 3}) == key_of([1, 2], {"max_tokens": 3})
     assert (

@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -170,6 +172,18 @@ def test_a_swap_that_fails_halfway_leaves_the_dense_model(
     monkeypatch.setattr("harness.engine.weight_swap_worker.ffn_tensors", broken)
     with pytest.raises(MeasurementError, match="cannot be loaded into the running engine: no more"):
         swap(dense, plans[0])
+    assert answers(dense) == expected[3]
+
+
+def test_a_plan_of_more_than_neurons_is_refused(
+    dense: Any, plans: list[Path], expected: list[list[list[int]]], tmp_path: Path
+) -> None:
+    whole = load_plan(plans[0])
+    other = replace(whole, vocabulary=np.arange(320), vocab_size=open_model(TINY_MATH).shape.vocab_size)
+    save_plan(other, tmp_path / "plan.safetensors")
+    swap(dense, plans[1])
+    with pytest.raises(MeasurementError, match="can lose FFN neurons only; export this plan"):
+        swap(dense, tmp_path / "plan.safetensors")
     assert answers(dense) == expected[3]
 
 

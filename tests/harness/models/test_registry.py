@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.errors import UnsupportedModelError, UsageError
+from harness.core.errors import StorageError, UnsupportedModelError, UsageError
 from harness.models import registry
 from pruning.checkpoint import open_model
 from tests.support.cli import harness
@@ -46,6 +47,24 @@ def test_a_hub_id_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UsageError, match=r"nobody/nothing cannot be downloaded from the Hub"):
         registry.shape("nobody/nothing", "math")
+
+
+def test_the_hub_is_asked_for_what_is_read_and_for_licences(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted = ["config.json", "model.safetensors", "tokenizer.model", "spiece.model", "vocab.txt", "qwen.tiktoken"]
+    wanted += ["LICENSE", "NOTICE.md", "USE_POLICY.md", "license.txt", "README.md"]
+    others = ["consolidated.safetensors", "original/consolidated.00.pth", "onnx/config.json", "fp16/model.safetensors"]
+    asked: list[str] = []
+
+    def download(_repository: str, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
+        names = [*wanted, *others, "modeling_x.py", "pytorch_model.bin"]
+        asked.extend(filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+        return str(TINY_MATH)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    registry.locate("some/model", "math")
+    assert asked == wanted
 
 
 def test_a_missing_and_a_cut_shard_are_refused(random_model: Path, tmp_path: Path) -> None:
@@ -104,6 +123,17 @@ def test_a_gguf_file_becomes_a_checkpoint_once_dequantised_as_transformers_does(
     ).state_dict()
     assert set(reference) - set(found) == {"lm_head.weight"} and set(found) <= set(reference)
     assert all(torch.equal(found[name], reference[name]) for name in found)
+
+
+def test_a_full_disk_says_where_else_a_gguf_file_can_be_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(registry.gguf, "read_config", lambda _: json.loads((TINY_MATH / "config.json").read_text()))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(StorageError, match=r"free some disk space or name a folder .* HARNESS_CACHE_DIR$"):
+        registry.locate(str(tmp_path / "m.gguf"), "math")
 
 
 def test_a_damaged_gguf_file_is_one_line(tmp_path: Path) -> None:
