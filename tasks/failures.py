@@ -24,7 +24,7 @@ class FailureKind(StrEnum):
     LOOP = "loop"  # the same again and again: tasks/degeneration.py
     UNCLOSED_REASONING = "unclosed_reasoning"  # the reasoning before the answer did not end
     TRUNCATED = "truncated"  # stopped by the token limit: finish_reason "length"
-    GIBBERISH = "gibberish"  # no text of any language: tasks/degeneration.py
+    GIBBERISH = "gibberish"  # no text of any language: tasks/gibberish.py
     NO_ANSWER = "no_answer"  # no final answer in the form the task asks for
     NO_CODE = "no_code"  # no program in the text
     SYNTAX_ERROR = "syntax_error"  # Python cannot parse the program

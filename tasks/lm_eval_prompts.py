@@ -39,7 +39,8 @@ def pair(task: Any, doc: Document, form: Any = None) -> tuple[str, str]:
     choices = choices_of(task, doc, form)
     prompt = task.doc_to_text(doc, form and form.doc_to_text)
     target = task.doc_to_target(doc, form and form.doc_to_target)
-    target = target[0] if isinstance(target, list) and target else target
+    if isinstance(target, list):
+        target = target[0] if target else ""
     return tuple(  # type: ignore[return-value]
         str(choices[part]) if choices and isinstance(part, int) else str(part) for part in (prompt, target)
     )

@@ -227,8 +227,8 @@ def _known_if_any(source: Source) -> _Known | None:
 
 @functools.cache
 def _known_cached(source: Source) -> _Known | None:
-    """The first split with items that are not evaluated, without those that are test items all the same; None where
-    there is none.
+    """The first split with items that are not evaluated, without those that are test items all the same, and without
+    those that have no right answer to generate where others have one; None where there is none.
     """
     task = _load(source)
     tested, left_out = _tested(source), 0
@@ -236,11 +236,17 @@ def _known_cached(source: Source) -> _Known | None:
         every = [dict(doc) for doc in documents]
         kept = [doc for doc in every if words(item_text(task, doc)) not in tested]
         left_out += len(every) - len(kept)
+        kept = [doc for doc in kept if _is_answered(task, doc)] or kept
         if kept:
             if left_out:
                 say(f"{source.name}: {left_out} of its items for calibration are test items and are left out")
             return _Known(split, kept, left_out)
     return None
+
+
+def _is_answered(task: Any, doc: Document) -> bool:
+    """Whether there is an answer to train on: a list of right ones can be empty. Choices always have one."""
+    return task.OUTPUT_TYPE != "generate_until" or bool(pair(task, doc)[1].strip())
 
 
 def _readable(source: Source, scored: bool) -> _Known | None:

@@ -5,7 +5,7 @@ another package in the group `harness.tasks`, whose object is a `Task`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,12 @@ def _is_task(name: str, found: object) -> bool:
     return isinstance(found, Task) and found.name == name
 
 
-TASKS: Mapping[str, Task] = Installed(_OBJECTS, "harness.tasks", "task", _is_task)
+TASKS: Installed[Task] = Installed(_OBJECTS, "harness.tasks", "task", _is_task)
+
+
+def loadable_tasks() -> list[Task]:
+    """All but those of packages that cannot be loaded, ours first."""
+    return [task for _, task in TASKS.loadable()]
 
 
 def is_task(name: str) -> bool:

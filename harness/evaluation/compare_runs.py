@@ -204,6 +204,7 @@ def _shared_tasks(a: Side, b: Side) -> list[str]:
 
 
 def _compared(a: Side, b: Side, task: str) -> tuple[Comparison, Changed]:
+    _check_same_figure(a, b, task)
     then, now = a.samples(task), b.samples(task)
     shared = then.keys() & now.keys()
     if not shared:
@@ -219,6 +220,22 @@ def _compared(a: Side, b: Side, task: str) -> tuple[Comparison, Changed]:
         return found, (None, None)
     flipped = sorted(i for i in shared if then[i]["correct"] != now[i]["correct"])
     return found, (tuple(i for i in flipped if then[i]["correct"]), tuple(i for i in flipped if now[i]["correct"]))
+
+
+def _check_same_figure(a: Side, b: Side, task: str) -> None:
+    """Raises UsageError where the two have another metric or another filter. Old files do not name the filter."""
+    old, new = (side.variant["eval"][task] for side in (a, b))
+    filters = old.get("filter"), new.get("filter")
+    if old["metric"] != new["metric"] or (None not in filters and filters[0] != filters[1]):
+        raise UsageError(
+            f"{task} is measured as {_figure(old)} in {a.name} and as {_figure(new)} in {b.name}; evaluate both with "
+            "the same --metric-of"
+        )
+
+
+def _figure(found: Mapping[str, Any]) -> str:
+    """exact_match (strict-match): the metric, and the filter where the task has one."""
+    return f"{found['metric']}" + ("" if found.get("filter") in (None, "none") else f" ({found['filter']})")
 
 
 def _with_family(comparisons: Sequence[tuple[Comparison, Changed]]) -> Iterator[RunComparison]:

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from harness.core.types.arrays import FloatArray
+from harness.core.types.evaluation import KLToDense
 
 GRID = Path(__file__).with_name("kl_grid.json")  # benchmarks/kl_grid.py makes it
 CONFIDENCE = 0.9
@@ -67,6 +68,16 @@ class Forecast:
     low: float
     high: float
     extrapolated: bool
+
+
+def nats_per_answer(distance: KLToDense, tokens_per_answer: float | None) -> float:
+    """Of whole answers, where their mean length is known: those that the distance was measured on end after 128 tokens.
+
+    Args:
+        distance: To the dense model.
+        tokens_per_answer: Of the dense model, in its evaluation.
+    """
+    return distance.nats_per_token * (tokens_per_answer or distance.tokens / distance.n)
 
 
 def read_grid(file: Path = GRID) -> list[GridCell]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import UsageError
-from tasks.registry import FAMILY_NAMES, TASKS
+from tasks.registry import FAMILY_NAMES, loadable_tasks
 from tasks.task import Task
 
 _ID = re.compile(r"(?:(.*?[^/_:#\s-])[/_:#\s-])?(\d{1,9})", re.S)  # perhaps a prefix, then a number
@@ -161,17 +161,17 @@ def _joined(name: str) -> str:
 @functools.lru_cache
 def _owner(prefix: str, task: Task) -> Task | None:
     """The other task whose ids begin so: exactly (Mbpp is not MBPP), or in another spelling that is not the task's."""
-    for other in TASKS.values():
+    for other in loadable_tasks():
         if prefix in (other.name, *other.id_prefixes):
             return other
     if _joined(prefix) in map(_joined, _own_names(task)):
         return None
-    return next((other for other in TASKS.values() if _joined(prefix) in map(_joined, _own_names(other))), None)
+    return next((other for other in loadable_tasks() if _joined(prefix) in map(_joined, _own_names(other))), None)
 
 
 @functools.lru_cache
 def _own_names(task: Task) -> frozenset[str]:
     """What may stand before the number: the task's id prefixes and name, and the names of tasks with the same items."""
     families = {name for name, members in FAMILY_NAMES.items() if task.name in members}
-    same = {other.name for other in TASKS.values() if other.documents is task.documents}
+    same = {other.name for other in loadable_tasks() if other.documents is task.documents}
     return frozenset({task.name, *task.id_prefixes, *families, *same})

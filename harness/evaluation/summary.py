@@ -71,8 +71,8 @@ def _summarise_scores(metric: str, records: Sequence[SampleRecord], seconds: flo
         n=len(records),
         metric=metric,
         value=value,
-        ci_low=low,
-        ci_high=high,
+        ci_low=max(0.0, low),  # scores are from 0 to 1
+        ci_high=min(1.0, high),
         seconds=seconds,
         samples=samples,
         **asdict(summarise_failures(records)),

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from harness.cli.completion import complete_metrics, complete_tasks
 from harness.core.errors import UsageError
 from harness.core.installed import Installed
-from pruning import score_file
+from harness.evaluation import item_ids
+from harness.pipeline.resolve import name_problems
+from pruning import score_file, scores
 from pruning.families import FAMILIES
 from pruning.scores import METRICS, known_metrics, score
+from tasks.registry import TASKS, find_task, loadable_tasks
 from tests.support.activations import random_stats
 from tests.support.models import build_model
 
@@ -69,6 +73,55 @@ def test_a_package_that_cannot_be_imported_is_one_line_and_only_where_it_is_used
     assert found.returncode == 2 and found.stderr.count("\n") == 1
     assert "the task example_sums of an installed package cannot be loaded: No module named" in found.stderr
     assert harness(installed, "run", "--task", "mini_facts", "--dry-run").returncode == 0
+    listed = harness(installed, "tasks", "--json")
+    assert listed.returncode == 0 and listed.stderr.count("\n") == 1
+    assert listed.stderr.startswith("left out: the task example_sums of an installed package cannot be loaded")
+    assert {"mini_facts", "wikitext"} <= {row["name"] for row in json.loads(listed.stdout)}
+
+
+@pytest.fixture()
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entry points, in this process, of a package that cannot be imported."""
+    for table, name in ((TASKS, "example_sums"), (scores._WITH_INSTALLED, "example-peak")):
+        monkeypatch.setitem(vars(table), "_others", {name: "no_such_module:OBJECT"})
+        monkeypatch.setattr(table, "_told", set())
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_metric_that_cannot_be_loaded_is_refused_by_name_and_left_out_of_what_did_not_ask_for_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = "the metric example-peak of an installed package cannot be loaded: No module named 'no_such_module'"
+    with pytest.raises(UsageError, match=line):
+        scores.check_metric("example-peak")
+    assert list(name_problems({"metric": "example-peak"})) == [("metric", line)]
+    assert score(random_stats(width=8)).keys() == METRICS.keys()
+    assert capsys.readouterr().err == f"left out: {line}\n"
+    for _ in range(2):
+        assert [name for name, _ in scores.describe_metrics()].count("S") == 1
+    assert capsys.readouterr().err == f"left out: {line}\n"  # once
+
+
+@pytest.mark.usefixtures("broken")
+def test_lists_ids_and_what_the_shell_offers_do_without_what_cannot_be_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    offered = {item.value for item in (*complete_tasks(None, None, ""), *complete_metrics(None, None, ""))}
+    assert {"mini_facts", "gsm8k", "rms"} <= offered and not {"example_sums", "example-peak"} & offered
+    assert capsys.readouterr().err == ""  # nothing in the line that is being typed
+    assert [task.name for task in loadable_tasks()] == [name for name in TASKS if name != "example_sums"]
+    assert item_ids._owner("of another benchmark", find_task("mini_facts")) is None
+
+
+def test_a_metric_that_fails_ends_a_scoring_only_if_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(vars(scores._WITH_INSTALLED), "_others", {"example-peak": "operator:neg"})
+    stats, line = random_stats(width=8), "the metric example-peak of an installed package failed: bad operand type"
+    assert "example-peak" not in score(stats, asked=("rms",))
+    assert capsys.readouterr().err.startswith(f"left out: {line}")
+    with pytest.raises(UsageError, match=line):
+        score(stats, asked=("example-peak",))
 
 
 def test_names_of_ours_stay_ours_and_objects_must_be_what_the_group_holds(

@@ -127,6 +127,22 @@ def test_in_a_chat_an_answer_begins_without_the_delimiter(tmp_path: Path) -> Non
     assert task.training and task.training.example(QUESTIONS[3]).answer == "6"
 
 
+def test_items_without_a_right_answer_are_not_calibrated_or_trained_on(tmp_path: Path) -> None:
+    """The first of a list of right answers is the one that is trained on."""
+    rows = [{"q": f"Name {i}.", "a": answers} for i, answers in enumerate((["one", "two"], [], [" "], ["three"]))]
+    task = made(tmp_path, GENERATE, {"train": rows, "test": [{"q": "Name it.", "a": []}]}, SPLITS)
+    assert task.items == 1 and task.training and task.training.items == 2
+    _, examples = task.calibration(9, 42)
+    assert sorted(example.answer for example in examples) == ["one", "three"]
+    assert task.training.example({"q": "Name it.", "a": []}).answer == ""
+
+
+def test_a_task_that_never_says_what_is_right_is_still_asked(tmp_path: Path) -> None:
+    rows = [{"q": f"Name {i}.", "a": ""} for i in range(3)]
+    task = made(tmp_path, GENERATE, {"train": rows[1:], "test": rows[:1]}, SPLITS)
+    assert [example.answer for example in task.calibration(9, 42)[1]] == ["", ""]
+
+
 SHOTS = "training_split: train\nfewshot_split: shots\ntest_split: test\nnum_fewshot: 2\nfewshot_config: {{sampler: {}}}"
 SHOT_ROWS = {"train": QUESTIONS[5:], "shots": [*QUESTIONS[:1], *QUESTIONS[3:7]], "test": QUESTIONS[:3]}
 

@@ -84,6 +84,30 @@ def test_another_prompt_for_the_same_item_is_another_test(tmp_path: Path) -> Non
         compare_runs([str(a), str(b)])
 
 
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [({"metric": "mean f1"}, "mean f1"), ({"filter": "flexible-extract"}, r"exact_match \(flexible-extract\)")],
+)
+def test_another_metric_or_filter_is_another_test(changed: dict[str, Any], shown: str, tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, {"dense": [True, False]}) for name in "ab")
+    for folder, found in ((a, {"filter": "strict-match"}), (b, {"filter": "strict-match"} | changed)):
+        run = json.loads((folder / "run.json").read_text())
+        run["variants"][0]["eval"]["mini_math"] |= found
+        (folder / "run.json").write_text(json.dumps(run))
+    assert compare_runs([str(a), str(a)]).comparisons[0].difference == 0
+    said = rf"measured as exact_match \(strict-match\) in .*/a:dense and as {shown}.* in .*/b:dense; .*--metric-of"
+    with pytest.raises(UsageError, match=said):
+        compare_runs([str(a), str(b)], different=True)
+
+
+def test_a_filter_that_an_old_file_does_not_name_is_no_other_one(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, {"dense": [True, False]}) for name in "ab")
+    run = json.loads((a / "run.json").read_text())
+    run["variants"][0]["eval"]["mini_math"]["filter"] = "strict-match"
+    (a / "run.json").write_text(json.dumps(run))
+    assert compare_runs([str(a), str(b)]).comparisons[0].difference == 0
+
+
 def test_another_number_type_or_device_has_to_be_allowed(tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a", {"dense": [True]}), make_run(tmp_path / "b", {"dense": [True]}, dtype="bfloat16")
     with pytest.raises(UsageError, match=r"dtype: float32 there, bfloat16 in .*--different"):

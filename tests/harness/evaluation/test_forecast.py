@@ -10,7 +10,8 @@ from scipy.special import expit
 from scipy.stats import binom
 
 from benchmarks.kl_grid import held_out
-from harness.evaluation.forecast import Fit, GridCell, fit, forecast, read_grid
+from harness.core.types.evaluation import KLToDense
+from harness.evaluation.forecast import Fit, GridCell, fit, forecast, nats_per_answer, read_grid
 
 
 @pytest.mark.slow
@@ -23,6 +24,13 @@ def test_intervals_hold_for_what_the_fit_has_not_seen(by: str) -> None:
     found = fit(cells)
     widths = [e.high - e.low for cell in middle for e in [forecast(found, cell.kl, cell.dense, cell.n)]]
     assert middle and max(widths) < 0.9, "an interval of everything would hold too"
+
+
+def test_the_distance_of_an_answer_counts_what_was_cut_off() -> None:
+    """64 answers, cut after 128 tokens each; the dense model's are 300 long in the mean."""
+    distance = KLToDense(64, 64 * 128, 0.01, None, None, 1.0, None, None)
+    assert nats_per_answer(distance, 300.0) == pytest.approx(3.0)
+    assert nats_per_answer(distance, None) == pytest.approx(1.28)
 
 
 def made_grid(a: float, b: float, s: float, n: int = 400) -> list[GridCell]:
