@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.core.bounded_read import (
-    check_folder,
+    check_files_in,
     check_permission,
     check_regular,
     not_readable,
@@ -163,7 +163,7 @@ def _check_side_files(model: Path) -> None:
     """What transformers and vLLM read beside the weights; they would wait for a FIFO and read a device without end."""
     for folder in (model, *(model / name for name in _SUBFOLDERS if (model / name).is_dir())):
         try:
-            check_folder(folder, _SIDE_FILE_BYTES)
+            check_files_in(folder, _SIDE_FILE_BYTES)
             _check_parts(model, folder)
         except OSError as error:
             raise UsageError(f"{folder} cannot be read ({first_line(error)}); get the model again") from error

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from harness.core.errors import UsageError
+from harness.core.errors import UsageError, first_line
 from harness.core.installed import Installed
 from harness.core.labels import metric_id, metric_label
+from harness.core.progress import say
 from harness.core.types.arrays import FloatArray
 from harness.core.types.pruning import ActivationStats, GroupStats
 
@@ -61,7 +62,7 @@ def _is_metric(name: str, found: object) -> bool:
     return callable(found) and bool(found.__doc__) and bool(_NAME.fullmatch(name))
 
 
-_WITH_INSTALLED: Mapping[str, Metric] = Installed(METRICS, "harness.metrics", "metric", _is_metric)
+_WITH_INSTALLED: Installed[Metric] = Installed(METRICS, "harness.metrics", "metric", _is_metric)
 
 
 def known_metrics() -> list[str]:
@@ -72,7 +73,7 @@ def describe_metrics() -> tuple[tuple[str, str], ...]:
     """The name that users see and the first paragraph of what each is."""
     rows = [
         (metric_label(name), " ".join(_first_paragraph(function).split()).rstrip(".:"))
-        for name, function in _WITH_INSTALLED.items()
+        for name, function in _WITH_INSTALLED.loadable()
     ]
     order = "removal order of the structured optimal brain surgeon on the layer's second moments (pruning/obs.py)"
     return (("best", "obs with re-fitted columns; the default for compression"), *rows, (OBS, order))
@@ -83,7 +84,8 @@ def _first_paragraph(metric: object) -> str:
 
 
 def check_metric(name: str, besides: tuple[str, ...] = ()) -> str:
-    """The metric as files call it, `smd` for S; raises UsageError for a name that is not a metric.
+    """The metric as files call it, `smd` for S; raises UsageError for a name that is not a metric, and for one of
+    another package that cannot be loaded.
 
     Args:
         name: as users write it.
@@ -95,20 +97,40 @@ def check_metric(name: str, besides: tuple[str, ...] = ()) -> str:
         near = difflib.get_close_matches(name, ("best", *besides, *known_metrics()), n=1)
         hint = f"did you mean {metric_label(near[0])}?" if near else f"known are {', '.join(shown)}"
         raise UsageError(f"unknown metric {name!r}; {hint}")
+    _WITH_INSTALLED.get(name)  # loaded before any work is done
     return name
 
 
-def score(stats: ActivationStats, names: Sequence[str] | None = None) -> dict[str, FloatArray]:
-    """The named metrics as float32, by default all that `stats` suffices for.
+def score(
+    stats: ActivationStats, names: Sequence[str] | None = None, asked: Collection[str] = ()
+) -> dict[str, FloatArray]:
+    """The named metrics as float32, by default all that `stats` suffices for. Of those a metric of another package that
+    fails is left out, with a line said, unless it is among `asked`.
 
-    Raises UsageError for an unknown name, and where a metric gives anything but a number for each neuron.
+    Raises UsageError for an unknown name, and where a metric fails or gives anything but a number for each neuron.
     """
-    wanted = names if names is not None else [name for name in _WITH_INSTALLED if _suffices(stats, name)]
-    return {name: _table(stats, name) for name in wanted}
+    if names is not None:
+        return {name: _table(stats, name) for name in names}
+    found = {}
+    for name in _WITH_INSTALLED:
+        if _suffices(stats, name):
+            try:
+                found[name] = _table(stats, name)
+            except UsageError as error:
+                if name in asked:
+                    raise
+                say(f"left out: {error}")
+    return found
 
 
 def _table(stats: ActivationStats, name: str) -> FloatArray:
-    values = np.asarray(_WITH_INSTALLED[check_metric(name)](stats))
+    function = _WITH_INSTALLED[check_metric(name)]
+    try:
+        values = np.asarray(function(stats))
+    except Exception as error:
+        if name in METRICS:
+            raise
+        raise UsageError(f"the metric {name} of an installed package failed: {first_line(error)}") from error
     if values.shape != stats.down_norm.shape or values.dtype.kind not in "fiu":
         raise UsageError(
             f"the metric {name} gave {values.dtype} {list(values.shape)}, not a number for each of "

@@ -2,8 +2,9 @@
 
 Models are aliases (`harness models`), Hub ids, paths, or what `prune` returned; scores and plans are what the stage
 before returned, or their files. Settings that are not named here are given as keywords too: they are the fields of
-`harness.config.settings.RunConfig`, those of `recovery` and `sweep` by their bare names. One that is not given comes
-from HARNESS_<FIELD> in the environment, then from the default, as on the command line. Keywords that several share:
+`harness.config.settings.RunConfig`, those of `recovery`, `sweep`, `goal` and `dissociate` by their bare names. One that
+is not given comes from HARNESS_<FIELD> in the environment, then from the default, as on the command line. Keywords that
+several share:
 
     out: the file or the run directory to write. None: in a temporary folder that is deleted when the process ends.
     fresh: start over, rather than resume what is in the run directory.

@@ -122,8 +122,9 @@ def sweep(
     Args:
         model: The dense model. Default: the embedded tiny-math.
         task: The target task, or several, the target first. Default: the one that the model's alias is for.
-        methods: random, reverse, or a metric for selective pruning. Default: S, best, random, reverse.
-        ratios: Fractions of FFN neurons to remove. Default: by the model's width.
+        methods: random, reverse, its control matched, or a metric for selective pruning. Default: S, best, random,
+            reverse, matched.
+        ratios: Fractions of FFN neurons to remove. Default: the preset's, else 0.05 to 0.35 in steps of 0.05.
         seeds: Of random pruning. Default: 33, 42, 7.
         out: "auto": ./runs/sweep-MODEL-TASK.
 

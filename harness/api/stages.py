@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -90,7 +90,14 @@ def plan(
 
 @import_effects()
 def prune(
-    model: Model, plan: PruningPlan | str | Path, out: Place = None, *, verify: bool = False, **settings: Any
+    model: Model,
+    plan: PruningPlan | str | Path,
+    out: Place = None,
+    *,
+    verify: bool = False,
+    threads: int | None = None,
+    tensor_parallel: int | None = None,
+    engine_arg: Mapping[str, Any] | str | None = None,
 ) -> ModelFolder:
     """Writes the smaller checkpoint of a model, a folder that transformers and vLLM load.
 
@@ -99,13 +106,13 @@ def prune(
         plan: From `plan`, or its file.
         out: The folder to write.
         verify: Compare it, in transformers and in vLLM, with the dense model whose other neurons are masked.
-        settings: Of that comparison: threads, tensor_parallel and engine_arg.
+        threads, tensor_parallel, engine_arg: Settings of that comparison.
 
     Returns:
         The checkpoint: its path, widths, parameters and weight_bytes.
 
     Raises:
-        UsageError: The plan is another model's.
+        UsageError: The plan is another model's, or a setting of the comparison is given without it.
         MeasurementError: Logits or tokens differ by more than rounding.
 
     Example: `checkpoint = harness.prune("tiny-math", plan, out="checkpoint")`
@@ -113,7 +120,10 @@ def prune(
     from harness.pipeline.prune import prune as prune_model
     from pruning.plan_file import load_plan
 
-    found = engine_settings(settings_from(None, settings, check_names=False))
+    given = {"threads": threads, "tensor_parallel": tensor_parallel, "engine_arg": engine_arg}
+    if not verify and (unused := [name for name, value in given.items() if value is not None]):
+        raise UsageError(f"argument {unused[0]} is a setting of verify=True; add it or leave this out")
+    found = engine_settings(settings_from(None, given, check_names=False))
     loaded = plan if isinstance(plan, PruningPlan) else load_plan(Path(plan))
     return prune_model(model_name(model), loaded, out_path(out, "checkpoint"), found if verify else None)[0]
 
@@ -172,7 +182,8 @@ def bench(
         models: One or more; ratios are against the first. The same model twice shows what noise does.
         task: Whose prompts are sent. Default: the one that the first model's alias is for.
         online: Over HTTP through vLLM's server, rather than within the process.
-        settings: concurrency, repeats, output_tokens, input_tokens, requests, stop_at_eos, dtype, threads, engine_arg.
+        settings: concurrency, repeats, output_tokens, input_tokens, requests, stop_at_eos, dtype, threads, engine_arg,
+            trust_data.
 
     Returns:
         variants[i].serving and speed_ratios.
@@ -189,5 +200,5 @@ def bench(
         raise UsageError("there is no model to time; give one or more")
     found = settings_from(config, {"task": task, **settings}, BENCH_DEFAULTS).model_copy(update={"model": names[0]})
     folder = out_path(out, "run")
-    with library_settings(found.threads):
+    with library_settings(found.threads, found.trust_data):
         return replace(bench_checkpoints(found, names, folder, fresh, online, command), folder=folder)

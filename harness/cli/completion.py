@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from click.shell_completion import CompletionItem
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is said of packages that cannot be loaded would be printed into the line that is being typed."""
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 def complete_models(_context: Any, _parameter: Any, incomplete: str) -> list[CompletionItem]:
@@ -22,13 +32,15 @@ def complete_models(_context: Any, _parameter: Any, incomplete: str) -> list[Com
     return found + [CompletionItem(str(path)) for path in folders if path.is_dir() and str(path).startswith(incomplete)]
 
 
+@_quiet()
 def complete_tasks(_context: Any, _parameter: Any, incomplete: str) -> list[CompletionItem]:
-    from tasks.registry import FAMILY_NAMES, TASKS
+    from tasks.registry import FAMILY_NAMES, loadable_tasks
 
-    found = [CompletionItem(task.name, help=task.summary) for task in TASKS.values()]
+    found = [CompletionItem(task.name, help=task.summary) for task in loadable_tasks()]
     return [item for item in (*found, *map(CompletionItem, FAMILY_NAMES)) if item.value.startswith(incomplete)]
 
 
+@_quiet()
 def complete_metrics(_context: Any, _parameter: Any, incomplete: str) -> list[CompletionItem]:
     from pruning.scores import describe_metrics
 

@@ -21,7 +21,7 @@ from harness.cli.options import (
     out_option,
     typed_command,
 )
-from harness.cli.output import answer, show_dissociation, stdout_to_stderr
+from harness.cli.output import show_dissociation, show_dry_run, stdout_to_stderr
 from harness.cli.restart import restart_preloaded
 from harness.sweeps.dissociation import DISSOCIATE_DEFAULTS
 
@@ -65,12 +65,13 @@ def dissociate_command(
     from harness.config.settings import load_config
     from harness.core.errors import MeasurementError
     from harness.pipeline.resolve import name_problems
+    from harness.sweeps.dissociation.resolve import forecast, forecast_table, resolve_dissociation
 
     given = {**options, **({"model": model} if model else {})}
     config = load_config(config_file, given, None, DISSOCIATE_DEFAULTS, name_problems)
     restart_preloaded(config.dtype)
     if dry_run:
-        _show_forecast(config, out, as_json)
+        show_dry_run(config, resolve_dissociation, forecast, forecast_table, out, as_json)
         return
     with stdout_to_stderr():
         found = api.dissociate(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
@@ -79,13 +80,3 @@ def dissociate_command(
         raise MeasurementError(
             f"failed interventions: {len(found.dissociation.failed)}, see above; the same command tries them again"
         )
-
-
-def _show_forecast(config: Any, out: Path | None, as_json: bool) -> None:
-    from harness.models.registry import has_chat_template
-    from harness.sweeps.dissociation.resolve import forecast, forecast_table, resolve_dissociation
-
-    with stdout_to_stderr():
-        chat = has_chat_template(config.model, config.template_args)
-        found = forecast(resolve_dissociation(config, chat), out)
-    answer(found, as_json, forecast_table(found))

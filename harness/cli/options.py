@@ -81,8 +81,14 @@ OUT = _OutPath(path_type=Path)
 
 def check_used(given: Mapping[str, Any], names: Sequence[str], switch: str, on: bool) -> None:
     """Refuses settings that have no effect without a switch."""
-    if not on and (unused := [name for name in names if given.get(name)]):
-        raise click.UsageError(f"--{unused[0].replace('_', '-')} is a setting of {switch}; add it or leave this out")
+    if not on:
+        refuse(given, names, f"is a setting of {switch}; add it or leave this out")
+
+
+def refuse(given: Mapping[str, Any], names: Sequence[str], reason: str) -> None:
+    """Refuses settings that have no effect. reason: what follows the option's name."""
+    if unused := [name for name in names if given.get(name) is not None]:
+        raise click.UsageError(f"--{unused[0].replace('_', '-')} {reason}")
 
 
 class SettingsCommand(click.RichCommand):
@@ -145,10 +151,11 @@ def setting_option(name: str, default: Any = None, panel: str | None = None) -> 
     option = f"--{name.replace('_', '-')}"
     negated = f"--no-{name.replace('_', '-')}" if kind is bool else None
     what, _, unset = str(field.description).partition(" Default: ")
+    told = f"Default: {unset}" if unset and default is None else None
     shown = [
         what,
         f"One of {', '.join(choices)}." if choices else None,
-        f"Default: {unset}" if unset else _default_text(field.default if default is None else default),
+        told or _default_text(field.default if default is None else default),
         f"Off: {negated}." if negated and field.default is None else None,
     ]
     return click.RichOption(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -39,6 +39,22 @@ def answer(found: Any, as_json: bool, table: Table | None = None) -> None:
         print_lines([one_line(f"{key}: {value}") for key, value in found.items()])
 
 
+def show_dry_run(
+    config: RunConfig,
+    resolve: Callable[[RunConfig, bool], Any],
+    forecast: Callable[[Any, Any], Any],
+    table: Callable[[Any], Table],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Prints what a command would do; `resolve`, `forecast` and `table` are the command's own."""
+    from harness.models.registry import has_chat_template
+
+    with stdout_to_stderr():
+        found = forecast(resolve(config, has_chat_template(config.model, config.template_args)), out)
+    answer(found, as_json, table(found))
+
+
 def show_run(folder: Path, as_json: bool) -> None:
     """The summary of a run, or of what was only timed the tables of that, and the verdict."""
     from harness.core.run_file import read_run
@@ -47,7 +63,7 @@ def show_run(folder: Path, as_json: bool) -> None:
     from reports.sections.summary import summary_table
 
     run = read_run(folder)
-    tables = [summary_table(run), *(table for table in (lm_eval_table(run),) if table.rows)]
+    tables = [summary_table(run), lm_eval_table(run)]
     if not any(variant["eval"] for variant in run["variants"]):
         ratios = [ratio for ratio in run.get("speed_ratios") or () if ratio["quantity"] == "output_tok_s"]
         tables += [throughput_table(run), speed_table({**run, "speed_ratios": ratios}), memory_table(run)]
@@ -96,7 +112,8 @@ def _show(run: Any, as_json: bool, tables: Sequence[Table], last: Sequence[str])
         click.echo(json.dumps(run, indent=1))
         return
     for table in tables:
-        print_table(table)
+        if table.rows:
+            print_table(table)
     print_lines([*map(one_line, sentences(run)), "", *last])
 
 
@@ -106,7 +123,7 @@ def print_table(table: Table) -> None:
         [visible(name) for name in table.head], [[visible(cell) for cell in row] for row in table.rows]
     )
     title, note = visible(table.title), visible(table.note)
-    if sys.stdout.isatty():
+    if rows and sys.stdout.isatty():
         _draw(title, head, rows, note)
     else:
         print_lines([*filter(None, [title]), *_plain([head, *rows]), *filter(None, [note]), ""])

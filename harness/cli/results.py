@@ -136,7 +136,9 @@ def inspect_command(run: Path, as_json: bool) -> None:
 @JSON
 @DEBUG
 def track_command(run: Path, kind: str, project: str, as_json: bool) -> None:
-    """Send the figures of RUN to an experiment tracker. No other command sends anything.
+    """Send the figures of RUN to an experiment tracker.
+
+    Only this command, `push`, and a fine-tuning with --report-to send anything.
 
     \b
     harness track runs/laptop --with trackio

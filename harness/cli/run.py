@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from harness.cli.options import (
     out_option,
     typed_command,
 )
-from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
+from harness.cli.output import show_dry_run, show_run, stdout_to_stderr, warn_of_ratio_0
 from harness.cli.restart import restart_preloaded
 
 
@@ -64,6 +63,7 @@ def run_command(
     from harness import api
     from harness.config.settings import load_config
     from harness.core.errors import MeasurementError
+    from harness.pipeline.dry_run import forecast, forecast_table
     from harness.pipeline.resolve import name_problems, resolve
 
     config = load_config(config_file, options, preset, names=name_problems)
@@ -71,7 +71,10 @@ def run_command(
     if not config.goal.given:
         warn_of_ratio_0(config)
     if dry_run:
-        _show_search(config, out, as_json) if config.goal.given else _show_forecast(config, resolve, out, as_json)
+        if config.goal.given:
+            _show_search(config, out, as_json)
+        else:
+            show_dry_run(config, resolve, forecast, forecast_table, out, as_json)
         return
     with stdout_to_stderr():
         found = api.run(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
@@ -82,31 +85,15 @@ def run_command(
 
 
 def _show_search(config: Any, out: Path | None, as_json: bool) -> None:
-    from harness.models.registry import has_chat_template
     from harness.sweeps.goal.dry_run import forecast_search, search_table
     from harness.sweeps.goal.resolve import resolve_goal
     from harness.sweeps.joint.dry_run import forecast_joint, joint_table
     from harness.sweeps.joint.resolve import resolve_joint
 
-    with stdout_to_stderr():
-        chat = has_chat_template(config.model, config.template_args)
-        if config.structure == "joint":
-            joint = forecast_joint(resolve_joint(config, chat), out)
-        else:
-            found = forecast_search(resolve_goal(config, chat), out)
     if config.structure == "joint":
-        answer(joint, as_json, joint_table(joint))
+        show_dry_run(config, resolve_joint, forecast_joint, joint_table, out, as_json)
     else:
-        answer(found, as_json, search_table(found))
-
-
-def _show_forecast(config: Any, resolver: Callable[[Any, bool], Any], out: Path | None, as_json: bool) -> None:
-    from harness.models.registry import has_chat_template
-    from harness.pipeline.dry_run import forecast, forecast_table
-
-    with stdout_to_stderr():
-        found = forecast(resolver(config, has_chat_template(config.model, config.template_args)), out)
-    answer(found, as_json, forecast_table(found))
+        show_dry_run(config, resolve_goal, forecast_search, search_table, out, as_json)
 
 
 @click.command("recover", cls=SettingsCommand, settings=(*TASK, "arms", *PLANNING, *EVALUATED, "recovery", "preset"))
@@ -138,6 +125,7 @@ def recover_command(
     """
     from harness import api
     from harness.config.settings import load_config
+    from harness.pipeline.dry_run import forecast, forecast_table
     from harness.pipeline.resolve import name_problems, resolve_recovery
 
     config = load_config(config_file, {**options, "model": model, "recover": True}, preset, names=name_problems)
@@ -145,7 +133,7 @@ def recover_command(
     if config.arms:
         warn_of_ratio_0(config)
     if dry_run:
-        _show_forecast(config, resolve_recovery, out, as_json)
+        show_dry_run(config, resolve_recovery, forecast, forecast_table, out, as_json)
         return
     with stdout_to_stderr():
         found = api.recover(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())

@@ -31,7 +31,7 @@ from harness.serving import BENCH_DEFAULTS
 @click.command(
     "bench",
     cls=SettingsCommand,
-    settings=(*TASK, *CHAT, "dtype", *ENGINE, "threads", *SERVING),
+    settings=(*TASK, *CHAT, "dtype", *ENGINE, "trust_data", "threads", *SERVING),
     defaults=BENCH_DEFAULTS,
 )
 @click.argument("models", nargs=-1, required=True, shell_complete=complete_models)
@@ -100,7 +100,7 @@ def serve_command(
     harness serve runs/x/checkpoint --tensor-parallel 2 -- --max-num-seqs 64
     VLLM_API_KEY=... harness serve runs/x/checkpoint --host 0.0.0.0
 
-    Behind -- stand options of vLLM that size and schedule its engine; docs/serving.md lists them, others are refused.
+    After --, give vLLM's options that size and schedule its engine; docs/serving.md lists them, others are refused.
     The equivalent `vllm serve` command line is printed.
     """
     from harness.config.settings import load_config

@@ -188,13 +188,13 @@ def tasks_command(path: bool, as_json: bool) -> None:
 
 def _listed_tasks() -> Iterator[dict[str, Any]]:
     """Every name that --task takes, families first."""
-    from tasks.registry import FAMILY_NAMES, TASKS, find_task, needs_data
+    from tasks.registry import FAMILY_NAMES, find_task, loadable_tasks, needs_data
 
     families = [
         (name, find_task(name), f"{chat.removeprefix(name)} for chat models, {base.removeprefix(name)} for others")
         for name, (chat, base) in FAMILY_NAMES.items()
     ]
-    for name, task, summary in (*families, *((t.name, t, t.summary) for t in TASKS.values())):
+    for name, task, summary in (*families, *((t.name, t, t.summary) for t in loadable_tasks())):
         yield {
             "name": name,
             "metric": task.metric,

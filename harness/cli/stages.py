@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,10 @@ from harness.cli.options import (
     SettingsCommand,
     check_used,
     out_option,
+    refuse,
     typed_command,
 )
-from harness.cli.output import answer, show_run, stdout_to_stderr, warn_of_ratio_0
+from harness.cli.output import answer, show_dry_run, show_run, stdout_to_stderr, warn_of_ratio_0
 from harness.cli.restart import restart_preloaded
 
 if TYPE_CHECKING:
@@ -38,13 +40,16 @@ if TYPE_CHECKING:
     from harness.core.types.pruning import PruningPlan
 
 # what `harness plan --predict` measures with
-PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", *ENGINE, "threads")
+PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", *ENGINE, "trust_data", "threads")
+# what changes nothing in the sizes of `harness plan --device`
+NO_SIZES = (*METHOD, *(name for name in PLANNING if name not in ("ratio", "align")))
 
 
 @click.command(
     "score",
     cls=SettingsCommand,
     settings=(*TASK, *STRUCTURE, "metric", "compensate", *CALIBRATION, *ENGINE, "trust_data", "threads", "preset"),
+    defaults={"metric": "best"},
     panels={"structure": SCORING, "metric": SCORING, "compensate": SCORING},
 )
 @click.argument("model", shell_complete=complete_models)
@@ -55,15 +60,18 @@ PREDICTED = (*TASK, "limit", "calibration_samples", "dtype", *ENGINE, "threads")
 def score_command(model: str, preset: str | None, out: Path, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Score MODEL's FFN neurons, or what --structure names, on a task.
 
-    The metrics that need only mean activations are always computed. Name obs, lape or taylor with --metric to have
-    them too, and give --compensate to keep the second moments that re-fitting needs.
+    The metrics that need only mean activations are always computed, and by default the scores of `best` as well. These
+    need second moments on disk, a [width, width] matrix per layer; `--metric rms` does without. Name lape or taylor
+    with --metric to add them. --compensate keeps second moments for re-fitting another metric.
     """
     from harness import api
     from harness.config.settings import load_config
+    from harness.pipeline.dry_run import forecast_score, score_table
+    from harness.pipeline.resolve import resolve
 
     config = load_config(None, {**options, "model": model}, preset)
     if dry_run:
-        _show_score_forecast(config, out, as_json)
+        show_dry_run(config, partial(resolve, off_target=False), forecast_score, score_table, out, as_json)
         return
     with stdout_to_stderr():
         found = api.score(metrics=(), out=out, config=config)
@@ -71,19 +79,8 @@ def score_command(model: str, preset: str | None, out: Path, dry_run: bool, as_j
     answer({"scores": str(out), "hash": found.file_hash, **counts}, as_json)
 
 
-def _show_score_forecast(config: Any, out: Path, as_json: bool) -> None:
-    from harness.models.registry import has_chat_template
-    from harness.pipeline.dry_run import forecast_score, score_table
-    from harness.pipeline.resolve import resolve
-
-    with stdout_to_stderr():
-        chat = has_chat_template(config.model, config.template_args)
-        found = forecast_score(resolve(config, chat, off_target=False), out)
-    answer(found, as_json, score_table(found))
-
-
 @click.command("plan", cls=SettingsCommand, settings=(*METHOD, *PLANNING, *PREDICTED))
-@click.argument("scores", type=PATH)
+@click.argument("scores", type=click.Path(path_type=str))  # as typed: ./qwen-7b is a folder, and Path drops the ./
 @click.option("--out", type=OUT, help="The plan.safetensors to write.")
 @click.option(
     "--device",
@@ -100,7 +97,7 @@ def _show_score_forecast(config: Any, out: Path, as_json: bool) -> None:
 @JSON
 @DEBUG
 def plan_command(
-    scores: Path,
+    scores: str,
     out: Path | None,
     device: str | None,
     predict: bool,
@@ -121,14 +118,15 @@ def plan_command(
 
     _check_what_to_plan(out, device, predict, context)
     if predict:
-        _show_prediction(load_config(None, {**options, "model": str(scores)}), options["ratio"], as_json)
+        _show_prediction(load_config(None, {**options, "model": scores}), options["ratio"], as_json)
         return
     check_used(options, PREDICTED, "--predict", predict)
     if device is not None:
         from harness.pipeline.device_table import device_table, on_device
 
+        refuse(options, NO_SIZES, "does not change the sizes that --device shows; leave it out")
         with stdout_to_stderr():
-            table = on_device(load_config(None, {**options, "model": str(scores)}), options["ratio"], device, context)
+            table = on_device(load_config(None, {**options, "model": scores}), options["ratio"], device, context)
         answer(table, as_json, device_table(table))
         return
     if out is None:
@@ -162,10 +160,11 @@ def _check_what_to_plan(out: Path | None, device: str | None, predict: bool, con
 
 
 def _show_prediction(config: RunConfig, ratio: float | None, as_json: bool) -> None:
+    from harness.engine.library_settings import library_settings
     from harness.pipeline.predict import predict, prediction_table
 
     restart_preloaded(config.dtype)
-    with stdout_to_stderr():
+    with stdout_to_stderr(), library_settings(config.threads, config.trust_data):
         found = predict(config, ratio)
     answer(found, as_json, prediction_table(found))
 
@@ -176,7 +175,9 @@ def _show_prediction(config: RunConfig, ratio: float | None, as_json: bool) -> N
 @click.option("--best", is_flag=True, help="MODEL is a run directory: write the variant that its verdict recommends.")
 @click.option("--variant", metavar="NAME", help="MODEL is a run directory: write this variant of it.")
 @click.option(
-    "--out", type=OUT, help="Checkpoint folder to write. Default: of a run's variant the folder checkpoint at its plan."
+    "--out",
+    type=OUT,
+    help="Checkpoint folder to write. Default: for a run's variant, the folder `checkpoint` beside its plan.",
 )
 @click.option("--verify", is_flag=True, help="Load it in transformers and vLLM and compare with the masked original.")
 @JSON
@@ -198,7 +199,7 @@ def prune_command(
     harness prune runs/laptop --best
     harness prune runs/laptop --variant selective-best-0.35
 
-    Of a run or sweep, its plan and re-fitted columns are used as they are: nothing is scored or evaluated again.
+    For a run or sweep, its saved plan and re-fitted columns are used unchanged: nothing is scored or evaluated again.
     """
     from harness.config.settings import load_config
     from harness.engine.engine_settings import engine_settings
@@ -206,7 +207,7 @@ def prune_command(
     from pruning.plan_file import load_plan
 
     _check_what_to_prune(plan, best, variant, out)
-    check_used(options, ENGINE, "--verify", verify)
+    check_used(options, ("threads", *ENGINE), "--verify", verify)
     settings = engine_settings(load_config(None, options))
     verify_by = settings if verify else None
     with stdout_to_stderr():

@@ -22,7 +22,7 @@ from harness.cli.options import (
     out_option,
     typed_command,
 )
-from harness.cli.output import answer, show_sweep, stdout_to_stderr
+from harness.cli.output import show_dry_run, show_sweep, stdout_to_stderr
 from harness.cli.restart import restart_preloaded
 
 _DEFAULT = "laptop"  # the preset of `harness sweep` alone
@@ -61,12 +61,14 @@ def sweep_command(
     from harness.config.settings import load_config
     from harness.core.errors import MeasurementError
     from harness.pipeline.resolve import name_problems
+    from harness.sweeps.dry_run import forecast_sweep, grid_table
+    from harness.sweeps.grid import resolve_sweep
 
     alone = not (preset or config_file or options["model"] or {"HARNESS_MODEL", "HARNESS_PRESET"} & os.environ.keys())
     config = load_config(config_file, options, preset or (_DEFAULT if alone else None), names=name_problems)
     restart_preloaded(config.dtype)
     if dry_run:
-        _show_grid(config, out, as_json)
+        show_dry_run(config, resolve_sweep, forecast_sweep, grid_table, out, as_json)
         return
     with stdout_to_stderr():
         found = api.sweep(out=out or api.AUTO, fresh=fresh, config=config, command=typed_command())
@@ -75,13 +77,3 @@ def sweep_command(
         raise MeasurementError(
             f"failed cells of the sweep: {len(found.sweep.failed)}, see above; run the same command again to retry them"
         )
-
-
-def _show_grid(config: Any, out: Path | None, as_json: bool) -> None:
-    from harness.models.registry import has_chat_template
-    from harness.sweeps.dry_run import forecast_sweep, grid_table
-    from harness.sweeps.grid import resolve_sweep
-
-    with stdout_to_stderr():
-        found = forecast_sweep(resolve_sweep(config, has_chat_template(config.model, config.template_args)), out)
-    answer(found, as_json, grid_table(found))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class DissociateConfig(BaseModel):
     """How many sets of neurons of each kind are compared."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     matched_sets: int = Field(
         default=10, ge=2, description="Random sets of each kind that are matched with a task's neurons."

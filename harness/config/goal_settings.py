@@ -30,13 +30,14 @@ def parse_count(value: Any) -> Any:
 class GoalConfig(BaseModel):
     """What a model has to meet. With any of them the ratio is searched."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     max_loss: float | None = Field(
         default=None,
         gt=0,
         lt=100,
-        description="Search the smallest model that is shown to lose less on the target, in points. Default: --ratio.",
+        description="Search the smallest model that is shown to lose less on the target, in points. "
+        "Default: no search; --ratio decides.",
     )
     off_target_loss: float | None = Field(
         default=None,

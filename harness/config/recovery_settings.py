@@ -14,7 +14,7 @@ from harness.config.values import parse_pairs
 class RecoveryConfig(BaseModel):
     """How a checkpoint is fine-tuned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     data: str = Field(
         default="task",

@@ -34,7 +34,7 @@ class RunConfig(BaseModel):
     method.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     model: str = Field(default="tiny-math", description="Alias, local folder, GGUF file or Hub id.")
     task: tuple[str, ...] = Field(
@@ -88,7 +88,8 @@ class RunConfig(BaseModel):
     min_width: int = Field(
         default=0,
         ge=0,
-        description="With --allocation global or search, least neurons of a layer; 0 is an eighth of the width.",
+        description="With --allocation global or search, or --structure joint: minimum number of neurons per layer; 0 "
+        "is an eighth of the width.",
     )
     protect: float = Field(
         default=0.0,
@@ -143,8 +144,8 @@ class RunConfig(BaseModel):
     requests: int | None = Field(
         default=None,
         ge=1,
-        description="Requests per timed repeat; with --fits, requests at a time that have to fit instead. Default: the "
-        "concurrency, at least 4; with --fits 1.",
+        description="Requests per timed repeat. With --fits: how many concurrent requests must fit in memory. Default: "
+        "the concurrency, at least 4; with --fits 1.",
     )
     stop_at_eos: bool = Field(
         default=False, description="Let timed answers end by themselves, at --output-tokens at most."

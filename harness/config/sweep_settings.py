@@ -14,7 +14,7 @@ from harness.core.labels import metric_label
 class SweepConfig(BaseModel):
     """The grid of a sweep: methods x ratios x seeds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     methods: tuple[str, ...] = Field(
         default=("S", "best", "random", "reverse", "matched"),

@@ -230,7 +230,7 @@ def is_count(value: Any, most: int, least: int = 0) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def check_folder(folder: Path, text_bytes: int) -> None:
+def check_files_in(folder: Path, text_bytes: int) -> None:
     """Raises what `open_regular` raises for each file of a folder, and UsageError for a link to nothing.
 
     Text files have at most `text_bytes`. For folders that a library reads: it would wait for a FIFO, and read a device

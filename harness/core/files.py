@@ -1,4 +1,4 @@
-"""The run directory: atomic writes, a manifest of finished stages, a lock. Nothing here knows what a stage does."""
+"""Atomic writes of files, folders and arrays, and checks of disk space."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def check_disk(folder: Path, needed_bytes: int) -> None:
-    """Refuses early where `folder`'s disk cannot take `needed_bytes` and a tenth more."""
+def check_disk(folder: Path, needed_bytes: int, instead: str = "give another folder with --out") -> None:
+    """Refuses early where `folder`'s disk cannot take `needed_bytes` and a tenth more. instead: what else helps."""
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes * 1.1:
         raise StorageError(
             f"{folder} needs {size_text(round(needed_bytes * 1.1))} and {size_text(free)} are free; "
-            "free some disk space or give another folder with --out"
+            f"free some disk space or {instead}"
         )
 
 

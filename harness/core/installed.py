@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from harness.core.errors import UsageError, first_line
+from harness.core.progress import say
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class Installed(Mapping[str, T], Generic[T]):
             fits: Whether a name and a loaded object are right.
         """
         self._own, self._group, self._kind, self._fits = own, group, kind, fits
+        self._told: set[str] = set()
 
     @functools.cached_property
     def _others(self) -> Mapping[str, str]:
@@ -50,6 +52,20 @@ class Installed(Mapping[str, T], Generic[T]):
                 f"{place}, the entry point {name} in {self._group}, is no {self._kind} of that name; mend its package"
             )
         return found
+
+    def loadable(self) -> Iterator[tuple[str, T]]:
+        """Names and objects, for what no single one was asked for; one that cannot be loaded is left out, with a line
+        said once.
+        """
+        for name in self:
+            try:
+                found = self[name]
+            except UsageError as error:
+                if name not in self._told:
+                    self._told.add(name)
+                    say(f"left out: {error}")
+            else:
+                yield name, found
 
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self._others

@@ -60,7 +60,7 @@ def supports_bfloat16() -> bool:
 
 
 def release_memory() -> None:
-    """Gives back what objects that are gone have left: to other libraries, the GPU memory that torch keeps."""
+    """Frees memory of deleted objects and returns torch's cached GPU memory."""
     import torch
 
     gc.collect()

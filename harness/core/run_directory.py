@@ -224,7 +224,7 @@ class RunDirectory:
 
     @property
     def seconds(self) -> float:
-        """That it has taken to come so far, over all its starts."""
+        """Seconds spent so far, over all starts."""
         return float(self.manifest.get("seconds", 0.0))
 
     @property
@@ -248,9 +248,7 @@ class RunDirectory:
 def _changed(known: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """The settings that differ; a model with the same fingerprint may have moved, or be named otherwise."""
     changed = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
-    same_weights = {"fingerprint", "fingerprints"} & settings.keys() and not {"fingerprint", "fingerprints"} & {
-        *changed
-    }
+    same_weights = _WEIGHTS & settings.keys() and _WEIGHTS.isdisjoint(changed)
     return [key for key in changed if not (key == "model" and same_weights)]
 
 

@@ -18,8 +18,6 @@ from harness.embedded.corpus import MIXTURE, TrainingExample, examples
 from harness.embedded.muon import Muon
 from harness.embedded.tokenizer import train_tokenizer
 
-_IGNORED = -100
-
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -61,6 +61,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         (lambda: h.run(preset="papr"), r"argument preset: .*paper"),
         (lambda: h.run(config=RunConfig(metric="smdd")), r"metric: .*smd"),
         (lambda: h.bench([]), r"no model to time"),
+        (lambda: h.prune("tiny-math", "p", threads=2), r"argument threads is a setting of verify=True"),
         (lambda: h.load_run("/nowhere"), r"no run.json"),
         (lambda: h.plan("/nowhere.safetensors"), r"/nowhere.safetensors"),
         (lambda: h.export("/nowhere.safetensors"), r"/nowhere.safetensors"),
@@ -73,6 +74,22 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_what_is_wrong_is_named_at_once(call: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()
+
+
+def test_prune_takes_no_setting_that_would_have_no_effect() -> None:
+    with pytest.raises(TypeError, match="ratio"):
+        h.prune("tiny-math", "plan.safetensors", ratio=0.5)  # type: ignore[call-arg]
+
+
+def test_a_timing_trusts_data_files_only_if_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"code": "def f(): pass", "test_list": ["assert f() is None"], "test_setup_code": ""}
+    rows = [{**row, "task_id": number, "text": f"Write program {number:03}."} for number in range(1, 975)]
+    (tmp_path / "mbpp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path))
+    with pytest.raises(UsageError, match=r"mbpp\.jsonl is not the published file"):
+        h.bench("tiny-math", "mbpp", output_tokens=600)
+    with pytest.raises(UsageError, match="give a smaller --output-tokens"):
+        h.bench("tiny-math", "mbpp", output_tokens=600, trust_data=True)
 
 
 def test_a_folder_with_the_name_of_an_alias_is_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -79,6 +80,21 @@ def test_summaries_stay_tables_at_80_columns(run: str, terminal: pytest.CaptureF
     lines = lines_of(terminal)
     assert not [line for line in lines if line.startswith("    ")]  # no table row by row
     assert len([line for line in lines if line.startswith("┏")]) == {"smollm2-math": 1, "laptop": 2}.get(run, 4)
+
+
+def test_a_run_of_one_model_shows_no_table_of_ratios(tmp_path: Path, terminal: pytest.CaptureFixture[str]) -> None:
+    run = json.loads((EXAMPLES / "serving-tiny-math" / "run.json").read_text())
+    alone = {**run, "variants": run["variants"][:1], "speed_ratios": []}
+    (tmp_path / "run.json").write_text(json.dumps(alone))
+    output.show_run(tmp_path, False)
+    lines = {line.strip() for line in lines_of(terminal)}
+    assert {"Throughput", "Memory"} <= lines and not any(line.startswith("Speed against") for line in lines)
+
+
+def test_a_table_without_rows_is_its_head(terminal: pytest.CaptureFixture[str]) -> None:
+    output.print_table(table(20, 0))
+    title, head, *rest = lines_of(terminal)
+    assert title == "Every point" and head.split("  ") == [f"column {i}" for i in range(20)] and rest == ["a note", ""]
 
 
 def test_what_every_row_says_goes_into_the_note_of_a_table_that_is_too_wide(

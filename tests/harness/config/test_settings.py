@@ -34,7 +34,7 @@ def test_every_setting_is_described_in_a_sentence_that_says_what_no_value_means(
         assert "Default: " in text
 
 
-WRONG = [-1, 1e9, 0.5, "x", "", [], [None], {"a": 1}, {1: "x"}, float("nan")]
+WRONG = [-1, 1e9, 0.5, "x", "", [], [None], {"a": 1}, {1: "x"}, float("nan"), float("inf")]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -46,6 +46,12 @@ def test_a_wrong_value_is_told_in_our_words(name: str) -> None:
             said = str(error)
             assert said.startswith(f"bad settings: --{name.replace('_', '-')}: ") and said.count(name) <= 1, said
             assert not re.search("[Ii]nput should|validation|tuple|Value error", said), said
+
+
+@pytest.mark.parametrize("name", ["ratio", "epochs", "learning_rate", "lora_dropout", "margin", "ratios"])
+def test_a_number_is_finite(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}: 'inf' is not a finite number"):
+        load_config(None, {name: "inf"})
 
 
 def test_file_then_environment_then_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

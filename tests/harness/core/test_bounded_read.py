@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.bounded_read import (
-    check_folder,
+    check_files_in,
     compose_yaml,
     construct_yaml,
     open_regular,
@@ -106,16 +106,16 @@ def test_a_folder_for_a_library_holds_only_files(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("12345")
     (tmp_path / "weights.bin").write_text("12345")
     (tmp_path / "folder").mkdir()
-    check_folder(tmp_path, 5)
+    check_files_in(tmp_path, 5)
     with pytest.raises(UsageError, match=r"a\.json cannot be read: it has 5 bytes"):
-        check_folder(tmp_path, 4)
+        check_files_in(tmp_path, 4)
     (tmp_path / "nowhere").symlink_to("missing")
     with pytest.raises(UsageError, match="nowhere is a link to missing, which is not there"):
-        check_folder(tmp_path, 5)
+        check_files_in(tmp_path, 5)
     (tmp_path / "nowhere").unlink()
     os.mkfifo(tmp_path / "z")
     with pytest.raises(UsageError, match="z cannot be read: it is a FIFO"):
-        check_folder(tmp_path, 5)
+        check_files_in(tmp_path, 5)
 
 
 @pytest.mark.slow
