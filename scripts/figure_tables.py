@@ -12,9 +12,13 @@ from reports.sections.dissociation import explanation_table, matrix_table
 from scripts import make_figures
 
 Documents = Mapping[str, Any]
-EXAMPLES = {"laptop": "tiny-math", "smollm2_math": "SmolLM2-135M"}
+EXAMPLES = {
+    "laptop": "tiny-math",
+    "smollm2_math": "SmolLM2-135M, word problems",
+    "sweep_smollm2_skills": "SmolLM2-135M, three skills",
+}
 ARMS = {shown: arm for arm, (shown, _) in make_figures.ARMS.items()}
-RATIOS = (0.1, 0.2, 0.3, 0.5)
+RATIOS = (0.1, 0.3, 0.5)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SEEDS = (7, 33, 42)
 
@@ -52,7 +56,7 @@ def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
 
 
 def results(documents: Documents) -> str:
-    """Accuracy of four arms of both examples, for the README."""
+    """Accuracy of four arms of the examples, for the README."""
     head = ("model", "removed", "best", "change", "S", "random", "reverse", "off target, `best`")
     return table(head, (row for example in EXAMPLES for row in _results_of(documents[example], EXAMPLES[example])))
 
@@ -62,7 +66,8 @@ def _results_of(run: Mapping[str, Any], model: str) -> Iterator[tuple[str, ...]]
     target, dense = run["task"], run["variants"][0]["eval"]
     name = f"**{model}**, dense {100 * dense[target]['value']:.1f}, n = {dense[target]['n']}"
     able = [task for task, e in dense.items() if task != target and e["ci_low"] >= ABLE]
-    for ratio in RATIOS:
+    asked = {ratio for _, ratio, _ in found}
+    for ratio in sorted(asked.intersection(RATIOS)):
         value = {shown: f"{100 * found[arm, ratio, target]['value']:.1f}" for shown, arm in ARMS.items()}
         best = found[ARMS["best"], ratio, target]
         change = f"{points(best['difference'])} ({points(best['difference_low'])} to {points(best['difference_high'])})"
@@ -73,7 +78,7 @@ def _results_of(run: Mapping[str, Any], model: str) -> Iterator[tuple[str, ...]]
 
 
 def claims(documents: Documents) -> str:
-    """Every claim with its verdict on both examples."""
+    """Every claim with its verdict on the examples."""
     judged = [claims_table(documents[example]).rows for example in EXAMPLES]
     details = [[claim["details"] for claim in documents[example]["claims"]] for example in EXAMPLES]
     cells = [
@@ -199,7 +204,8 @@ def _recovered(rows: Sequence[Mapping[str, Any]], ratio: float, arm: str) -> tup
     if arm == "dense":
         return "0", arm, changes[0], "", "", "", *changes[1:]
     half, against = (
-        f"{value:+.1f} [{low:.1f}, {high:.1f}]" for value, low, high in (math["beyond_half"], math["against_control"])
+        f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+        for value, low, high in (math["margin_over_half"], math["against_control"])
     )
     return f"{ratio:g}", arm, changes[0], f"{100 * math['share']:.0f} %", half, against, *changes[1:]
 

@@ -11,7 +11,11 @@ from reports.sections.accuracy import curve_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = ROOT / "docs" / "accuracy.svg"
-EXAMPLES = {"laptop": "tiny-math, 1.3 M parameters", "smollm2-math": "SmolLM2-135M, trained on the same task"}
+EXAMPLES = {
+    "laptop": "tiny-math, 1.3 M parameters",
+    "smollm2-math": "SmolLM2-135M, word problems alone",
+    "sweep-smollm2-skills": "SmolLM2-135M, three skills",
+}
 ARMS = {  # arm in run.json -> name in the picture, colour
     "selective-best": ("best", "#2f9e6e"),
     "selective-S": ("S", "#3b76c4"),
@@ -35,8 +39,13 @@ def panel(example: str, title: str, first: bool) -> Any:
     data = list(rows(example))
     names, colours = zip(*ARMS.values(), strict=True)
     legend = alt.Legend(orient="top", title=None, symbolStrokeWidth=3, labelFontSize=13, symbolOpacity=1)
-    base = alt.Chart(alt.InlineData(values=data), title=title, width=340, height=270).encode(
-        x=alt.X("removed:Q", title="FFN neurons removed, %", axis=alt.Axis(values=list(range(0, 51, 10)))),
+    base = alt.Chart(alt.InlineData(values=data), title=title, width=250, height=270).encode(
+        x=alt.X(
+            "removed:Q",
+            title="FFN neurons removed, %",
+            axis=alt.Axis(values=list(range(0, 51, 10))),
+            scale=alt.Scale(domain=[0, 50]),
+        ),
         color=alt.Color("arm:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
     )
     y = alt.Y("value:Q", title="word problems solved, %" if first else None, scale=alt.Scale(domain=[0, 100]))
