@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from harness.core.errors import UsageError, first_line
-from harness.core.progress import say
 
 T = TypeVar("T")
 
@@ -62,6 +61,8 @@ class Installed(Mapping[str, T], Generic[T]):
                 found = self[name]
             except UsageError as error:
                 if name not in self._told:
+                    from harness.core.progress import say  # rich draws a random number when it is imported
+
                     self._told.add(name)
                     say(f"left out: {error}")
             else:
