@@ -32,11 +32,12 @@ _SHOWN = 8  # names in a line
 
 def copy_side_files(model: ModelFolder, out: Path) -> None:
     """Copies tokenizer, chat templates, settings of generation, licence, and small pictures of the card; says what is
-    left out.
+    left out. A tokenizer's `auto_map` is, as the code that it names is not copied.
     """
     folder = model.path
     for name in (*_side_files(folder), *pictures_of(folder, _card(folder))):
         _copy(folder, out, name)
+    _leave_out_code(out / "tokenizer_config.json")
     shards = {shard.path.name for shard in model.shards}
     own = out.resolve().parents  # where `out` is below the model
     others = [path for path in folder.iterdir() if not _known(path, shards) and path.resolve() not in own]
@@ -68,9 +69,13 @@ def copy_own_files(model: Path, out: Path) -> None:
         own = OWN_FILES.fullmatch(name) or (WEIGHTS.fullmatch(name) and name.endswith(".index.json"))
         if own and name != "README.md":
             _copy(model, out, name)
-    config = read_json_object(out / "config.json")
-    if config.pop("auto_map", None):
-        write_json(out / "config.json", config)
+    _leave_out_code(out / "config.json")
+
+
+def _leave_out_code(file: Path) -> None:
+    """Rewrites a settings file without `auto_map`, where it has one."""
+    if file.is_file() and (config := read_json_object(file)).pop("auto_map", None):
+        write_json(file, config)
 
 
 def _copy(model: Path, out: Path, name: str) -> None:

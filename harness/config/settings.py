@@ -88,8 +88,8 @@ class RunConfig(BaseModel):
     min_width: int = Field(
         default=0,
         ge=0,
-        description="With --allocation global or search, or --structure joint: minimum number of neurons per layer; 0 "
-        "is an eighth of the width.",
+        description="With --allocation global or search, or --structure joint: minimum number of neurons per layer; "
+        "less than an eighth of the width counts as an eighth.",
     )
     protect: float = Field(
         default=0.0,

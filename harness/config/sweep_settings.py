@@ -46,6 +46,13 @@ class SweepConfig(BaseModel):
     recovery_ratios: tuple[float, ...] = Field(
         default=(0.3,), description="Ratios at which --recovered variants are made."
     )
+    recovery_seeds: int = Field(
+        default=1,
+        ge=1,
+        le=20,
+        description="Times that each of them is fine-tuned, with --seed, --seed + 1, ... for the order of the training "
+        "data; a verdict on claim 6 needs 3.",
+    )
     margin: float = Field(
         default=0.05,
         gt=0,

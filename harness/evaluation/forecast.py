@@ -26,6 +26,7 @@ GRID = Path(__file__).with_name("kl_grid.json")  # benchmarks/kl_grid.py makes i
 CONFIDENCE = 0.9
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _SMALLEST = 1e-4  # nats per answer: below it nothing is distinguished
+_RESTARTS = 3  # a simplex may collapse before the optimum; a new one goes on from there
 _SPREADS = np.geomspace(0.02, 4, 40)  # of s
 
 
@@ -144,9 +145,9 @@ def _curve(cells: Sequence[GridCell]) -> tuple[float, float]:
         a, b, s = values[0], np.exp(values[1]), np.exp(values[2])
         return _loss(cells, a - b * logs, s)
 
-    found = optimize.minimize(
-        loss, np.array([-3.0, 0.0, -1.0]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-7}
-    ).x
+    found, options = np.array([-3.0, 0.0, -1.0]), {"xatol": 1e-3, "fatol": 1e-7}
+    for _ in range(_RESTARTS):
+        found = optimize.minimize(loss, found, method="Nelder-Mead", options=options).x
     return float(found[0]), float(np.exp(found[1]))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.core.jsonl import read_rows
-from harness.core.statistics import paired_difference, paired_mean_difference, ratio_mean
+from harness.core.mask_statistics import difference_over_masks, mean_over_masks
+from harness.core.statistics import paired_difference, ratio_mean
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, Comparison, is_mean_score
 from harness.core.types.training import Recovery
 
@@ -57,27 +60,37 @@ def compare_samples(then: Samples, now: Samples, baseline: str, variant: str, ta
     )
 
 
-def recovered_fraction(folder: Path, before: str, variant: str, control: str, task: str) -> Recovery:
-    """On the items that all three answered; the rule is claim 6's of the method."""
-    names = (variant, before, control)
+def recovered_fraction(
+    folder: Path, before: str, variants: Sequence[str], controls: Sequence[str], task: str
+) -> Recovery:
+    """Over seeds of fine-tuning and the items that all answered; the rule is claim 6's of the method.
+
+    Args:
+        folder: The run directory.
+        before: What was fine-tuned.
+        variants: It fine-tuned, one per seed.
+        controls: The base model fine-tuned with the same seeds.
+    """
+    names = (before, *variants, *controls)
     tables = [read_correct(folder / "samples" / name / f"{task}.jsonl") for name in names]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
-    after, then, aim = ([float(table[i]) for i in shared] for table in tables)
-    difference, low, high = paired_mean_difference(after, [then, aim])
-    gain, gap = (paired_difference([x > 0 for x in then], [x > 0 for x in other]) for other in (after, aim))
-    share = gain.difference / gap.difference if gap.ci_low > 0 else None
+    then, *rest = (np.array([float(table[i]) for i in shared]) for table in tables)
+    after, aim = np.array(rest[: len(variants)]), np.array(rest[len(variants) :])
+    difference, low, high = mean_over_masks(after - (then + aim) / 2)
+    gain, gap = (difference_over_masks(then.tolist(), each.tolist()) for each in (after, aim))
     return Recovery(
-        variant=variant,
+        variant=variants[0],
         before=before,
-        control=control,
+        control=controls[0],
         task=task,
         n=len(shared),
-        share=share,
+        share=gain[0] / gap[0] if gap[1] > 0 else None,
         margin_over_half=difference,
         ci_low=low,
         ci_high=high,
-        gain=(gain.difference, gain.ci_low, gain.ci_high),
-        gap=(gap.difference, gap.ci_low, gap.ci_high),
+        gain=gain,
+        gap=gap,
+        seeds=len(variants),
     )
 
 

@@ -26,6 +26,24 @@ class Arm:
     kind: str
 
 
+@dataclass(frozen=True)
+class FineTuning:
+    """One fine-tuning of a variant. seed: added to the run's; the names of those with the first seed have none."""
+
+    before: str
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Of its files and stages."""
+        return f"{self.before}-{self.seed + 1}" if self.seed else self.before
+
+    @property
+    def name(self) -> str:
+        """Of the variant that it makes."""
+        return f"{self.before}-recovered" + (f"-{self.seed + 1}" if self.seed else "")
+
+
 def make_arm(config: RunConfig, method: str, shape: ModelShape) -> Arm:
     """Raises UsageError for a model that cannot be pruned again, and for a plan that cannot be made of it."""
     if config.structure == "joint":

@@ -18,7 +18,8 @@ from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.core.types.training import Recovery, TrainingResult
 from harness.evaluation.paired import compare, recovered_fraction
 from harness.pipeline import scoring
-from harness.pipeline.resolve import DENSE, ResolvedRun, recovered_name
+from harness.pipeline.arms import FineTuning
+from harness.pipeline.resolve import DENSE, ResolvedRun
 from harness.pipeline.run_context import VariantState
 from harness.pipeline.run_files import (
     calibration_file,
@@ -92,12 +93,12 @@ def _scoring(run: Path, spec: ResolvedRun, names: Set[str]) -> tuple[Mapping[str
 
 def _row(run: Path, spec: ResolvedRun, state: VariantState, serving: ServingResult | None) -> Variant:
     path = state.checkpoint.path if isinstance(state.checkpoint, ModelFolder) and state.name != DENSE else None
-    before = next((name for name in spec.recovered if recovered_name(name) == state.name), None)
+    fine_tuning = next((one for one in spec.fine_tunings if one.name == state.name), None)
     return replace(
         variant(state.name, state.checkpoint, os.path.relpath(path, run) if path else None),
         eval=read_eval(eval_file(run, state.name)),
         serving=serving,
-        training=_training(run, spec, before) if before else None,
+        training=_training(run, spec, fine_tuning) if fine_tuning else None,
     )
 
 
@@ -106,14 +107,14 @@ def _serving(run: Path, spec: ResolvedRun) -> tuple[Mapping[str, ServingResult],
     return read_serving(file) if spec.served and file.exists() else ({}, [])
 
 
-def _training(run: Path, spec: ResolvedRun, before: str) -> TrainingResult:
+def _training(run: Path, spec: ResolvedRun, fine_tuning: FineTuning) -> TrainingResult:
     """Its curve begins and ends with the finished variants, on the same items as the points between them."""
-    training, target = read_training(training_folder(run, before)), spec.target
+    training, target = read_training(training_folder(run, fine_tuning.label)), spec.target
     if not training.curve:
         return training
-    n, after = training.curve[0].n, recovered_name(before)
-    first = curve_end(run, before, target.name, target.metric, n, step=0, tokens=0)
-    last = curve_end(run, after, target.name, target.metric, n, step=training.steps, tokens=training.tokens)
+    n = training.curve[0].n
+    first = curve_end(run, fine_tuning.before, target.name, target.metric, n, step=0, tokens=0)
+    last = curve_end(run, fine_tuning.name, target.name, target.metric, n, step=training.steps, tokens=training.tokens)
     return replace(training, curve=(first, *training.curve, last))
 
 
@@ -128,20 +129,19 @@ def _pairs(spec: ResolvedRun) -> Iterator[tuple[str, str]]:
     """(baseline, variant): pruned against the base; recovered against what it was before, against the recovered base
     and against the base.
     """
-    recovered_arms = [recovered_name(name) for name in spec.recovered if name != spec.base]
+    of_arms = [one for one in spec.fine_tunings if one.before != spec.base]
     yield from ((spec.base, arm.name) for arm in spec.arms)
-    yield from ((name, recovered_name(name)) for name in spec.recovered)
+    yield from ((one.before, one.name) for one in spec.fine_tunings)
     if spec.base in spec.recovered:
-        yield from ((recovered_name(spec.base), name) for name in recovered_arms)
-    yield from ((spec.base, name) for name in recovered_arms)
+        yield from ((replace(one, before=spec.base).name, one.name) for one in of_arms)
+    yield from ((spec.base, one.name) for one in of_arms)
 
 
 def _recoveries(run: Path, spec: ResolvedRun, names: Set[str]) -> Iterator[Recovery]:
-    """Of every recovered arm, where the base was recovered too, on the tasks that have right answers."""
-    control = recovered_name(spec.base)
-    arms = [name for name in spec.recovered if name != spec.base and recovered_name(name) in names]
+    """Of every recovered arm, by seeds with which the base was recovered too, on tasks that have right answers."""
     tasks = [t for t in spec.tasks if t.metric not in LIKELIHOOD_METRICS and not is_mean_score(t.metric)]
-    if control in names:
-        for name in arms:
-            for task in tasks:
-                yield recovered_fraction(run, name, recovered_name(name), control, task.name)
+    for name in (name for name in spec.recovered if name != spec.base):
+        pairs = [(FineTuning(name, seed).name, FineTuning(spec.base, seed).name) for seed in range(spec.recovery_seeds)]
+        if done := [pair for pair in pairs if {*pair} <= names]:
+            variants, controls = zip(*done, strict=True)
+            yield from (recovered_fraction(run, name, variants, controls, task.name) for task in tasks)

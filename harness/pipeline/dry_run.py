@@ -163,7 +163,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         pruned_kv_bytes_per_token=left,
         disk_bytes=dense * files[0] + (len(spec.arms) + len(spec.recovered) - dense) * files[1],
         scoring=scoring_place(spec),
-        second_moments=_second_moments(spec),
+        second_moments=second_moments(spec),
         recovery=recovery_cost(spec),
         cells=tuple(f"{name} x {task.name}" for name in spec.variants for task in spec.tasks),
         out=str(out or spec.default_out),
@@ -208,21 +208,22 @@ def forecast_score(spec: ResolvedRun, out: Path) -> ScoreForecast:
         metrics=request.metrics,
         prompts=3 * samples,
         scoring=placement_of(spec.shape, samples, request.needs),
-        second_moments=_second_moments(spec),
+        second_moments=second_moments(spec),
         out=str(out),
         own_answers=generated_answers(spec),
     )
 
 
 def scoring_place(spec: ResolvedRun) -> Placement | None:
-    """Where the weights are while the model is scored, None where nothing is pruned; raises MeasurementError where it
-    cannot be scored here.
-    """
+    """Where a scoring has the weights, or None; raises MeasurementError where it or a reconstruction has no room."""
     if not spec.arms:
         return None
-    place = placement_of(spec.shape, spec.calibration_request.samples, spec.score_request.needs)
+    samples = spec.calibration_request.samples
+    place = placement_of(spec.shape, samples, spec.score_request.needs)
     if spec.widths_searched:
-        check_whole(spec.shape, probe_place(spec.shape, spec.calibration_request.samples))
+        check_whole(spec.shape, probe_place(spec.shape, samples))
+    if (spec.structure == "joint" and spec.config.reconstruct) or any(arm.request.reconstructed for arm in spec.arms):
+        placement_of(spec.shape, samples, {"reconstruction"})
     return place
 
 
@@ -237,7 +238,8 @@ def _refitted_inputs(spec: ResolvedRun) -> int:
     return shape.num_attention_heads * shape.head_dim if spec.structure == "kv_group" else shape.intermediate_size
 
 
-def _second_moments(spec: ResolvedRun) -> SecondMoments | None:
+def second_moments(spec: ResolvedRun) -> SecondMoments | None:
+    """Of every layer; None where they are not measured."""
     if "second moments" not in spec.score_request.needs:
         return None
     layers, width = spec.shape.num_hidden_layers, _refitted_inputs(spec)
@@ -255,7 +257,7 @@ def recovery_cost(spec: ResolvedRun) -> RecoveryForecast | None:
     record = read_record(Path(spec.config.model))  # of a model that was pruned before; the dense one teaches it
     expected = cost(spec.shape, recipe, _TOKENS_PER_PROMPT, record["dense_parameters"] if record else None)
     return RecoveryForecast(
-        variants=len(spec.recovered),
+        variants=len(spec.fine_tunings),
         tuning=recipe.tuning,
         examples=examples,
         memory_bytes=expected.memory_bytes,
@@ -279,7 +281,7 @@ def estimated_seconds(spec: ResolvedRun, more_flops: float = 0.0) -> float | Non
     tokens = [items[task.name] * (task.max_new_tokens + _TOKENS_PER_PROMPT) for task in spec.tasks]
     answered = len(spec.variants) * sum(tokens) + len(spec.masks) * tokens[0]
     recovery = recovery_cost(spec)
-    training = len(spec.recovered) * recovery.flops if recovery else 0.0
+    training = len(spec.fine_tunings) * recovery.flops if recovery else 0.0
     searched = sum(search_flops(spec.shape, arm.request) for arm in spec.arms if arm.request.allocation == "search")
     own = generated_answers(spec) * (spec.target.max_new_tokens + _TOKENS_PER_PROMPT)
     repaired = _second_moment_flops(spec) + _reconstruction_flops(spec)
@@ -328,7 +330,7 @@ def forecast_table(expected: Forecast) -> Table:
         ("disk needed", f"{mebibytes(expected.disk_bytes)} for checkpoints"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
         *own_answer_rows(expected.own_answers),
-        *_second_moment_rows(expected.second_moments),
+        *second_moment_rows(expected.second_moments),
         *recovery_rows(expected.recovery),
         ("evaluations", ", ".join(expected.cells)),
         ("time", time_text(expected.seconds)),
@@ -357,18 +359,19 @@ def score_table(expected: ScoreForecast) -> Table:
         ("prompts", f"at most {expected.prompts:,}, a third of them of the task"),
         ("scoring", expected.scoring.text),
         *own_answer_rows(expected.own_answers),
-        *_second_moment_rows(expected.second_moments),
+        *second_moment_rows(expected.second_moments),
         ("would write", expected.out),
     )
     return Table("What this scoring would do", ("what", "value"), rows)
 
 
 def own_answer_rows(count: int) -> list[tuple[str, str]]:
-    """The row on the dense model's own answers in the table of a scoring, a run or a sweep."""
+    """The row on the dense model's own answers in the table of a scoring, a run, a search or a sweep."""
     return [("own answers", f"at most {count:,} generated before the scoring")] if count else []
 
 
-def _second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
+def second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
+    """The row on second moments in the table of a scoring, a run or a search."""
     if moments is None:
         return []
     sizes = f"{mebibytes(moments.disk_bytes)} temporary disk, {mebibytes(moments.memory_bytes)} in memory at a time"

@@ -23,7 +23,7 @@ from harness.engine.devices import check_divides, check_gpus
 from harness.engine.engine_settings import engine_settings
 from harness.engine.memory_budget import check_fits, weight_item_bytes
 from harness.models import registry
-from harness.pipeline.arms import Arm, make_arm
+from harness.pipeline.arms import Arm, FineTuning, make_arm
 from harness.pipeline.named_tasks import (
     check_metric_choices,
     check_named_once,
@@ -93,6 +93,7 @@ class ResolvedRun:
     arms: tuple[Arm, ...]
     recovered: tuple[str, ...]
     served: tuple[str, ...]
+    recovery_seeds: int = 1
     items: tuple[int, ...] = ()
     exported: tuple[str, ...] | None = None
     sweep: bool = False
@@ -142,7 +143,12 @@ class ResolvedRun:
     @property
     def variants(self) -> tuple[str, ...]:
         """Every one that is evaluated, in the order of the report."""
-        return (self.base, *(arm.name for arm in self.arms), *map(recovered_name, self.recovered))
+        return (self.base, *(arm.name for arm in self.arms), *(one.name for one in self.fine_tunings))
+
+    @property
+    def fine_tunings(self) -> tuple[FineTuning, ...]:
+        """All with the first seed, then all with the next one."""
+        return tuple(FineTuning(name, seed) for seed in range(self.recovery_seeds) for name in self.recovered)
 
     @property
     def score_request(self) -> ScoreRequest:
@@ -216,10 +222,6 @@ class ResolvedRun:
         return ["recovered"] if self.recovered else []
 
 
-def recovered_name(variant: str) -> str:
-    return f"{variant}-recovered"
-
-
 def resolve(config: RunConfig, chat: bool = True, off_target: bool = True) -> ResolvedRun:
     """`harness run`. Checks all that can be checked without weights; raises UsageError for the first thing that is
     wrong.
@@ -242,8 +244,9 @@ def resolve(config: RunConfig, chat: bool = True, off_target: bool = True) -> Re
     return replace(
         without_arms(config, tasks, shape),
         arms=(arm,),
+        exported=None,
         recovered=(DENSE, arm.name) if config.recover else (),
-        served=(DENSE, arm.name, *([recovered_name(arm.name)] if config.recover else [])),
+        served=(DENSE, arm.name, *([FineTuning(arm.name).name] if config.recover else [])),
     )
 
 

@@ -21,9 +21,12 @@ from harness.models.tokenizer import load_chat
 from harness.pipeline import stages
 from harness.pipeline.collect import collect
 from harness.pipeline.data_check import check_data
+from harness.pipeline.dry_run import second_moments
 from harness.pipeline.resolve import ResolvedRun, resolve, resolve_recovery
 from harness.pipeline.run_context import RunContext, VariantState, defaults_of
+from harness.pipeline.run_files import scores_file
 from harness.pipeline.run_json import publish
+from harness.pipeline.scoring import moments_folder
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
 from harness.training.original import needs_original, original_of
@@ -87,8 +90,7 @@ def start(
             original_of(model)
     check_libraries(model)
     check_options(model, engine_settings(config))
-    copies = len(spec.arms if spec.exported is None else spec.exported) + len(spec.recovered)
-    check_disk(folder, copies * spec.shape.parameters * spec.shape.dtype_bytes)
+    check_disk(folder, _disk_bytes(spec, folder, fresh))
     settings = {**spec.settings, "fingerprint": model.fingerprint}
     with locked(folder):
         directory = RunDirectory(folder)
@@ -96,6 +98,15 @@ def start(
         with directory.working():
             write_text(folder / "config.yaml", config_yaml(config))
             return work(RunContext(spec, model, directory)), folder
+
+
+def _disk_bytes(spec: ResolvedRun, folder: Path, fresh: bool) -> int:
+    """Of all checkpoints, and of the second moments that are not written yet, which go before the fine-tuning."""
+    arms, one = spec.arms if spec.exported is None else spec.exported, spec.shape.parameters * spec.shape.dtype_bytes
+    scores, moments, to_write = scores_file(folder), second_moments(spec), 0
+    if moments and (fresh or not scores.exists()):
+        to_write = moments.disk_bytes - sum(file.stat().st_size for file in moments_folder(scores).glob("*"))
+    return len(arms) * one + max(len(spec.fine_tunings) * one, to_write)
 
 
 def run_all(run: RunContext) -> RunResult:

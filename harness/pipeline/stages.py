@@ -24,8 +24,9 @@ from harness.engine.vllm_engine import Engines, engines_for
 from harness.evaluation.evaluate import evaluate as evaluate_tasks
 from harness.evaluation.lm_eval_requests import EvalSpec, VariantEval
 from harness.pipeline import scoring
-from harness.pipeline.arms import Arm
-from harness.pipeline.resolve import ResolvedRun, recovered_name
+from harness.pipeline.arms import Arm, FineTuning
+from harness.pipeline.dry_run import scoring_place
+from harness.pipeline.resolve import ResolvedRun
 from harness.pipeline.run_context import RunContext, VariantState, defaults_of
 from harness.pipeline.run_files import (
     calibration_file,
@@ -39,7 +40,7 @@ from harness.pipeline.run_files import (
     training_folder,
 )
 from harness.pipeline.run_json import save_serving
-from harness.pipeline.width_search import Scored, check_whole, find_widths, probe_place
+from harness.pipeline.width_search import Scored, find_widths
 from harness.serving.bench import offline_targets, results
 from harness.serving.timing import interleaved
 from harness.training import fine_tuning
@@ -65,10 +66,7 @@ def score(run: RunContext) -> None:
     inputs = digest([_content(spec), request.metrics, request.moments, run.base.identity])
     with run.directory.stage("score", inputs, [calibration, scores]) as work:
         if work:
-            samples = spec.calibration_request.samples
-            scoring.placement_of(run.model.shape, samples, request.needs)
-            if spec.widths_searched:
-                check_whole(run.model.shape, probe_place(run.model.shape, samples))
+            scoring_place(replace(spec, shape=run.model.shape))
             prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
             scoring.save_calibration(prompts, calibration)
             scoring.score_model(run.model, prompts, request, scores)
@@ -137,12 +135,15 @@ def gather_training_data(run: RunContext) -> None:
             fine_tuning.gather(run.model, spec.tasks, config.recovery, defaults_of(spec), folder, config)
 
 
-def recover(run: RunContext, before: VariantState) -> VariantState:
-    """Fine-tunes a variant whose checkpoint is written, and measures accuracy during training."""
-    new = recovered_name(before.name)
-    folder, out = training_folder(run.path, before.name), run.path / "recovered" / before.name
-    job = _training_job(run, before.folder, folder)
-    trained, measured = f"recover {before.name}", f"curve {before.name}"
+def recover(run: RunContext, before: VariantState, seed: int = 0) -> VariantState:
+    """Fine-tunes a variant whose checkpoint is written, and measures accuracy during training.
+
+    seed: Added to the run's.
+    """
+    new, label = FineTuning(before.name, seed).name, FineTuning(before.name, seed).label
+    folder, out = training_folder(run.path, label), run.path / "recovered" / label
+    job = _training_job(run, before.folder, folder, seed)
+    trained, measured = f"recover {label}", f"curve {label}"
     inputs = digest([before.identity, run.directory.output_hash("recovery data"), job.recipe.hash])
     with run.directory.stage(trained, inputs, [out, folder / "training.json"]) as work:
         if work:
@@ -157,10 +158,10 @@ def recover(run: RunContext, before: VariantState) -> VariantState:
     return VariantState(new, open_model(out), run.directory.output_hash(trained))
 
 
-def _training_job(run: RunContext, before: ModelFolder, folder: Path) -> Job:
+def _training_job(run: RunContext, before: ModelFolder, folder: Path, seed: int) -> Job:
     """Its paths are absolute, since training runs in a process of its own."""
-    data = training_data_folder(run.path)
-    recipe = fine_tuning.recipe_for(run.config.recovery, defaults_of(run.spec), data)
+    data, defaults = training_data_folder(run.path), defaults_of(run.spec)
+    recipe = fine_tuning.recipe_for(run.config.recovery, replace(defaults, seed=defaults.seed + seed), data)
     return Job(
         folder=folder.absolute(),
         model=before.path.absolute(),

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.core.hashing import digest
+from harness.core.memory import available_bytes
 from harness.core.processors import cpu_name
 from harness.engine.devices import device_name
-from harness.engine.memory_budget import EngineSettings, fit_together, working_dtype
+from harness.engine.memory_budget import EngineSettings, fit_together, loaded_bytes, working_dtype
 from harness.engine.vllm_engine import engines_for
 from harness.models.registry import cache_folder
 from harness.serving.cost_table import CostTable, Sizes, Timed, fitted_table
@@ -28,6 +29,7 @@ from pruning.checkpoint import ModelFolder
 from pruning.families import shape_of, widths_of
 
 HELD_OUT = "mixed"
+_CPU_ENGINE_BYTES = 1 << 30  # of an engine on a CPU beside weights and cache: libraries and activations, an estimate
 Configured = Callable[[Sizes], Mapping[str, Any]]  # config.json of the model with other sizes
 
 
@@ -79,15 +81,25 @@ def _passes(
     settings = replace(timing.settings, options=made_up)
     workloads = {name: _within(timing.workload, sizes.vocabulary) for name, sizes in probes.items()}
     first, *others = folders
-    together = fit_together(folders, settings.tensor_parallel, settings.dtype)
     found: dict[str, list[list[Pass]]] = {name: [[] for _ in timing.concurrency] for name in folders}
-    for names in [list(folders)] if together else [[first, other] for other in others]:
+    for names in [list(folders)] if _all_fit(folders, settings) else [[first, other] for other in others]:
         with engines_for({name: folders[name] for name in names}, settings) as engines:
             runners = {name: partial(offline_round, engines[name], workloads[name]) for name in names}
             timed = interleaved(runners, timing.concurrency, timing.repeats, timing.workload)
         for name, levels in timed.items():
             found[name] = [[*before, *passes] for before, passes in zip(found[name], levels, strict=True)]
     return found
+
+
+def _all_fit(folders: Mapping[str, ModelFolder], settings: EngineSettings) -> bool:
+    """Whether engines on all have room side by side; on a CPU in the memory that is available now. Each is counted with
+    the weights of the dense model.
+    """
+    if not fit_together(folders, settings.tensor_parallel, settings.dtype):
+        return False
+    beside = (settings.kv_cache_bytes or 0) + _CPU_ENGINE_BYTES
+    needed = sum(loaded_bytes(folder, settings.dtype) + beside for folder in folders.values())
+    return device_name() == "cuda" or needed <= available_bytes()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class SweepForecast:
         margin: The loss on the target that counts as none.
         power: Task with right answers -> how often its items would show a loss of the margin, and the loss that they
             show in four of five runs, where twice the margin of them changes.
-        recovered: The variants that are also fine-tuned.
+        fine_tuned: The variants that fine-tuning makes.
         parameters: Of the dense model.
         intermediate_size: FFN width of the dense model.
         scoring: Where the model's weights are while it is scored; None where nothing is pruned.
@@ -58,7 +58,7 @@ class SweepForecast:
     methods: Mapping[str, int]
     grid: tuple[GridRow, ...]
     variants: int
-    recovered: tuple[str, ...]
+    fine_tuned: tuple[str, ...]
     parameters: int
     intermediate_size: int
     scoring: Placement | None
@@ -86,7 +86,7 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
         methods={arm.kind: len({a.request.seed for a in spec.arms if a.kind == arm.kind}) for arm in spec.arms},
         grid=tuple(grid_rows(spec)),
         variants=1 + len(spec.arms),
-        recovered=spec.recovered,
+        fine_tuned=tuple(one.name for one in spec.fine_tunings),
         parameters=spec.shape.parameters,
         intermediate_size=spec.shape.intermediate_size,
         scoring=scoring_place(spec),
@@ -116,11 +116,11 @@ def grid_table(expected: SweepForecast) -> Table:
         ("tasks", ", ".join(expected.task)),
         ("methods", ", ".join(methods)),
         *((percent(row.ratio_neurons, 2), _grid_text(row)) for row in expected.grid),
-        ("variants evaluated", str(expected.variants + len(expected.recovered))),
+        ("variants evaluated", str(expected.variants + len(expected.fine_tuned))),
         ("random masks beside", f"{expected.masks} more, on {expected.task[0]} alone" if expected.masks else "none"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
         *own_answer_rows(expected.own_answers),
-        ("fine-tuned", ", ".join(expected.recovered) or "none"),
+        ("fine-tuned", ", ".join(expected.fine_tuned) or "none"),
         *((f"power on {task}", _power_text(expected.margin, *found)) for task, found in expected.power.items()),
         *recovery_rows(expected.recovery),
         ("time", f"{time_text(expected.seconds)}, one engine at a time"),

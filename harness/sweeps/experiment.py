@@ -122,9 +122,9 @@ def _recover(run: RunContext, written: Sequence[VariantState], failures: Failure
     if _DATA in failures.reasons:
         return []
     by_name, recovered = {state.name: state for state in written}, []
-    for before in (by_name[name] for name in run.spec.recovered if name in by_name):
-        with failures.attempt(f"recover {before.name}"):
-            state = stages.recover(run, before)
+    for one in (one for one in run.spec.fine_tunings if one.before in by_name):
+        with failures.attempt(f"recover {one.label}"):
+            state = stages.recover(run, by_name[one.before], one.seed)
             stages.evaluate_alone(run, state)
             recovered.append(state)
     return recovered

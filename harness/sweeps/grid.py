@@ -54,6 +54,7 @@ def resolve_sweep(config: RunConfig, chat: bool = True) -> ResolvedRun:
         base,
         arms=arms,
         recovered=recovered,
+        recovery_seeds=config.sweep.recovery_seeds,
         served=(DENSE, *timed),
         exported=_exported(shape, arms, timed, recovered),
         sweep=True,

@@ -17,9 +17,14 @@ def trained(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def recovery_sentences(run: Mapping[str, Any]) -> Iterator[str]:
-    """Per fine-tuned variant: before, after, and against the dense model fine-tuned the same way."""
+    """Per fine-tuned variant of the first seed: before, after, and against the dense model fine-tuned the same way; and
+    the gain over all seeds.
+    """
     changes = {(c["baseline"], c["variant"]): c for c in run["comparisons"] if c["task"] == run["task"]}
-    for v in trained(run):
+    pooled = {
+        r["variant"]: r for r in run.get("recoveries") or () if r["task"] == run["task"] and r.get("seeds", 1) > 1
+    }
+    for v in (v for v in trained(run) if v["name"].endswith("-recovered")):
         before = _before(run, v["name"])
         change, control = changes[before["name"], v["name"]], _control(run, v["name"])
         then, now = (measured(change["metric"], x["eval"][run["task"]]["value"]) for x in (before, v))
@@ -29,6 +34,9 @@ def recovery_sentences(run: Mapping[str, Any]) -> Iterator[str]:
         )
         if control:
             text += f" Against {control['name']}, trained the same way: {_said(changes[control['name'], v['name']])}."
+        if r := pooled.get(v["name"]):
+            gain, low, high = (f"{100 * x:+.1f}" for x in r["gain"])
+            text += f" Over {r['seeds']} seeds of fine-tuning it gains {gain} points ({low} to {high})."
         yield text
 
 
@@ -66,12 +74,13 @@ def recovery_tables(run: Mapping[str, Any]) -> list[Table]:
 
 
 def _gap_recovered(run: Mapping[str, Any]) -> Table:
-    head = ("variant", "task", "n", "gap recovered", "margin over half, points", "95 % interval (paired)")
+    head = ("variant", "task", "n", "seeds", "gap recovered", "margin over half, points", "95 % interval (paired)")
     rows = [
         (
             r["variant"],
             r["task"],
             str(r["n"]),
+            str(r.get("seeds", 1)),
             percent(r["share"]) if r["share"] is not None else "no clear gap",
             f"{100 * r['margin_over_half']:+.1f}",
             f"{100 * r['ci_low']:+.1f} to {100 * r['ci_high']:+.1f}",
@@ -81,8 +90,8 @@ def _gap_recovered(run: Mapping[str, Any]) -> Table:
     note = (
         "gap recovered: (fine-tuned - pruned) / (dense fine-tuned the same way - pruned). "
         "margin over half: fine-tuned minus the mean of "
-        "the other two; above 0 means that at least half of the gap was recovered. Of one fine-tuning of each, and of "
-        "one mask of random pruning: the interval is over items alone, and other seeds may come out otherwise."
+        "the other two; above 0 means that at least half of the gap was recovered. Means over seeds of fine-tuning, "
+        "of one mask of random pruning; the interval is over seeds and items, of one seed over items alone."
     )
     return Table("Gap recovered by fine-tuning", head, tuple(rows), note)
 

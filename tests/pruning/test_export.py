@@ -44,9 +44,13 @@ def test_code_that_is_not_copied_is_not_named(tmp_path: Path) -> None:
     named = {**config, "auto_map": {"AutoConfig": "configuration_x.X"}}
     (folder / "config.json").write_text(json.dumps(named))
     (folder / "configuration_x.py").write_text("class X: ...")
+    reading = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {**reading, "auto_map": {"AutoTokenizer": ["configuration_x.X", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
     made = export(open_model(folder), plan_for(folder), tmp_path / "pruned")
     assert not (made.path / "configuration_x.py").exists()
     assert json.loads((made.path / "config.json").read_text()) == {**config, "intermediate_size": 60}
+    assert json.loads((made.path / "tokenizer_config.json").read_text()) == reading
     (tmp_path / "copy").mkdir()
     copy_own_files(folder, tmp_path / "copy")
     assert json.loads((tmp_path / "copy" / "config.json").read_text()) == config

@@ -288,16 +288,34 @@ def _comparisons(r: Recomputed) -> Iterator[Check]:
 
 def _recoveries(r: Recomputed) -> Iterator[Check]:
     for row in r.run["recoveries"]:
-        after, before, control = (r.bits[row[key]][row["task"]] for key in ("variant", "before", "control"))
+        before, after, control = _fine_tuned(r, row)
         yield from three(row["variant"], (row["margin_over_half"], row["ci_low"], row["ci_high"]), _margin(r, row))
-        yield from three(f"{row['variant']} gain", row["gain"], pair(before, after))
-        yield from three(f"{row['variant']} gap", row["gap"], pair(before, control))
+        for what, tables in (("gain", after), ("gap", control)):
+            again = pair(before, tables[0]) if len(tables) == 1 else over_masks(before, tables)
+            yield from three(f"{row['variant']} {what}", row[what], again)
 
 
 def _margin(r: Recomputed, row: dict[str, Any]) -> Triple:
-    """Fine-tuned minus the mean of pruned and of dense fine-tuned the same way."""
-    after, before, control = (r.bits[row[key]][row["task"]] for key in ("variant", "before", "control"))
-    return mean_of_items(after - (before + control) / 2)
+    """Fine-tuned minus the mean of pruned and of dense fine-tuned the same way: over items, and over seeds too where
+    there are several (Student's t on their means; distances from the estimate add in squares).
+    """
+    before, after, control = _fine_tuned(r, row)
+    each = after - (before + control) / 2
+    mean, low, high = mean_of_items(each.mean(axis=0))
+    if len(each) == 1:
+        return mean, low, high
+    half = stats.t.ppf(0.975, len(each) - 1) * each.mean(axis=1).std(ddof=1) / len(each) ** 0.5
+    return mean, max(-1.0, mean - math.hypot(mean - low, half)), min(1.0, mean + math.hypot(high - mean, half))
+
+
+def _fine_tuned(r: Recomputed, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right answers before [items], and after and of the control [seeds, items]."""
+    bits = {key: r.bits[row[key]][row["task"]] for key in ("variant", "before", "control")}
+    more = [f"-{seed + 1}" for seed in range(1, row.get("seeds", 1))]
+    after, control = (
+        np.array([bits[key], *(r.bits[row[key] + end][row["task"]] for end in more)]) for key in ("variant", "control")
+    )
+    return bits["before"], after, control
 
 
 def _speeds(r: Recomputed) -> Iterator[Check]:

@@ -38,7 +38,7 @@ def gap(run: Mapping[str, Any]) -> Table:
             ratios_table,
             "trap: the paper's count, answers of at least 1024 tokens; it and the charts of first kinds are ",
         ),
-        (gap, "Of one fine-tuning of each, and of one mask of random pruning: the interval is over items alone"),
+        (gap, "Means over seeds of fine-tuning, of one mask of random pruning; the interval is over seeds and items"),
     ],
 )
 def test_a_note_says_over_what(run: dict[str, Any], table: Callable[[Mapping[str, Any]], Table], says: str) -> None:

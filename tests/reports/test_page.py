@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,9 @@ def test_the_policy_stops_a_script_that_got_in(opened: tuple[Any, list[str]]) ->
     page.evaluate(
         "document.body.insertAdjacentHTML('beforeend', '<img src=data: onerror=\"window.pwned = 1\"><a href=x>')"
     )
-    page.wait_for_timeout(200)
+    deadline = time.monotonic() + 5
+    while not any("Content Security Policy" in line for line in heard) and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
     assert page.evaluate("window.pwned") is None and any("Content Security Policy" in line for line in heard)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from harness.cli.main import cli, main
 
+PATIENCE = 800  # seconds for another process on a busy machine; pytest ends a test after 900
+
 
 def invoke(*arguments: str) -> tuple[dict[str, Any], str]:
     """A harness command in this process, which saves the imports: its JSON document and what it said on standard
@@ -44,4 +46,4 @@ def harness(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
 
 def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, env={**os.environ, **environment})
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **environment})

@@ -86,12 +86,15 @@ class Recovery:
     """How much of the loss fine-tuning recovered on one task, relative to the base model fine-tuned the same way.
 
     Attributes:
+        variant: Fine-tuned, with the first seed.
         before: The variant that was fine-tuned.
-        control: The base model, fine-tuned the same way.
+        control: The base model, fine-tuned the same way with the same seed.
         share: (variant - before) / (control - before); None where the control is not clearly better than before (95 %).
         margin_over_half: Accuracy of the variant minus the mean of before and control, with its 95 % interval; above 0
             where at least half of the gap was recovered.
-        gain: variant - before with its interval, over items; gap: control - before.
+        gain: variant - before with its interval; gap: control - before.
+        seeds: Of fine-tuning, over which the figures are means. Intervals are over seeds and items; of one seed over
+            items alone.
     """
 
     variant: str
@@ -105,3 +108,4 @@ class Recovery:
     ci_high: float
     gain: tuple[float, float, float] | None = None
     gap: tuple[float, float, float] | None = None
+    seeds: int = 1

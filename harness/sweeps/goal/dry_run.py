@@ -9,7 +9,15 @@ from pathlib import Path
 from harness.core.run_directory import check_run_directory
 from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
-from harness.pipeline.dry_run import estimated_seconds, scoring_place
+from harness.pipeline.dry_run import (
+    SecondMoments,
+    estimated_seconds,
+    generated_answers,
+    own_answer_rows,
+    scoring_place,
+    second_moment_rows,
+    second_moments,
+)
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.goal.conditions import least_bound
 from harness.sweeps.goal.resolve import limited_tasks, search_space
@@ -36,8 +44,10 @@ class SearchForecast:
         variants: How many are evaluated on every task at most, the dense model among them.
         timed: How many are timed at most, beside the dense model.
         scoring: Where the model's weights are while it is scored.
+        second_moments: None where no metric and no re-fitting needs them.
         out: The run directory.
         seconds: Upper bound for this CPU without the timing; None where a GPU would be used.
+        own_answers: That the dense model gives to calibration prompts, at most.
     """
 
     model: str
@@ -55,8 +65,10 @@ class SearchForecast:
     variants: int
     timed: int
     scoring: Placement | None
+    second_moments: SecondMoments | None
     out: str
     seconds: float | None
+    own_answers: int = 0
 
 
 def forecast_search(spec: ResolvedRun, out: Path | None = None) -> SearchForecast:
@@ -86,9 +98,18 @@ def forecast_search(spec: ResolvedRun, out: Path | None = None) -> SearchForecas
         variants=1 + candidates,
         timed=most_calls(len(space.widths)) + 1 if every else 1,
         scoring=scoring_place(spec),
+        second_moments=second_moments(spec),
         out=str(out or spec.default_out),
-        seconds=estimated_seconds(replace(spec, arms=spec.arms[:1] * candidates)),
+        seconds=_seconds(spec, candidates),
+        own_answers=generated_answers(spec),
     )
+
+
+def _seconds(spec: ResolvedRun, candidates: int) -> float | None:
+    """With each way once, as all are scored for, and the dearest for the other candidates."""
+    others = candidates - len(spec.arms)
+    found = (estimated_seconds(replace(spec, arms=(*spec.arms, *(arm,) * others))) for arm in spec.arms)
+    return max((seconds for seconds in found if seconds is not None), default=None)
 
 
 def search_table(found: SearchForecast) -> Table:
@@ -106,6 +127,8 @@ def search_table(found: SearchForecast) -> Table:
         *([("least bound", f"{', '.join(least)}, where no answer changes")] if found.shown else []),
         ("timed", f"at most {count_text(found.timed, 'variant')} beside dense"),
         *([("scoring", found.scoring.text)] if found.scoring else []),
+        *own_answer_rows(found.own_answers),
+        *second_moment_rows(found.second_moments),
         ("time", f"{time_text(found.seconds)}, without the timing"),
         ("would write to", found.out),
     )

@@ -28,9 +28,10 @@ _REMOVED = LayerChoice(0, removed=True)
 
 
 def to_measure(size: int, alignment: int) -> tuple[LayerChoice, ...]:
-    """What is measured of every layer: some widths, the whole, and no layer."""
+    """What is measured of every layer: the least width, some more, the whole, and no layer."""
     widths = measured_choices(size, alignment)
-    return (*(widths[::-_EACH][::-1] if len(widths) > _EACH else widths), _REMOVED)
+    some = sorted({0, *range(len(widths) - 1, 0, -_EACH)})
+    return (*(widths[i] for i in some), _REMOVED)
 
 
 def width_grid(size: int, alignment: int, least: int) -> tuple[int, ...]:

@@ -8,7 +8,15 @@ from pathlib import Path
 from harness.core.run_directory import check_run_directory
 from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
-from harness.pipeline.dry_run import estimated_seconds, scoring_place
+from harness.pipeline.dry_run import (
+    SecondMoments,
+    estimated_seconds,
+    generated_answers,
+    own_answer_rows,
+    scoring_place,
+    second_moment_rows,
+    second_moments,
+)
 from harness.pipeline.resolve import ResolvedRun
 from harness.serving.cost_table import probe_sizes, sizes_of
 from harness.sweeps.joint.arms import ARMS, TRIMMED, to_measure
@@ -38,9 +46,11 @@ class JointForecast:
             goal twice.
         tokens: On which each is measured, about.
         scoring: Where the model's weights are while it is scored.
+        second_moments: What re-fitting needs, beside the checkpoints.
         disk_bytes: Of all checkpoints that are there at a time, at most.
         out: The run directory.
         seconds: Upper bound for this CPU without the timing and a further search; None where a GPU would be used.
+        own_answers: That the dense model gives to calibration prompts, at most.
     """
 
     model: str
@@ -56,9 +66,11 @@ class JointForecast:
     looks: int
     tokens: int
     scoring: Placement | None
+    second_moments: SecondMoments | None
     disk_bytes: int
     out: str
     seconds: float | None
+    own_answers: int = 0
 
 
 def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
@@ -85,9 +97,11 @@ def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
         looks=LOOKS,
         tokens=TOKENS,
         scoring=scoring_place(spec),
+        second_moments=second_moments(spec),
         disk_bytes=len(ARMS) * spec.shape.parameters * spec.shape.dtype_bytes,
         out=str(out or spec.default_out),
         seconds=estimated_seconds(_with_repairs(spec), _flops(spec, align)),
+        own_answers=generated_answers(spec),
     )
 
 
@@ -136,6 +150,8 @@ def joint_table(found: JointForecast) -> Table:
         ),
         ("disk needed", f"at most {mebibytes(found.disk_bytes)} for checkpoints, one of each arm at a time"),
         *([("scoring", found.scoring.text)] if found.scoring else []),
+        *own_answer_rows(found.own_answers),
+        *second_moment_rows(found.second_moments),
         ("time", f"{time_text(found.seconds)}, without the timing"),
         ("would write to", found.out),
     )

@@ -13,11 +13,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from harness.config.settings import RunConfig
 from harness.core.errors import MeasurementError
 from harness.core.progress import say
 from harness.core.types.evaluation import LIKELIHOOD_METRICS, EvalResult
-from harness.core.types.goal import Candidate, Condition, GoalOutcome, JointSearch
+from harness.core.types.goal import Candidate, Condition, Goal, GoalOutcome, JointSearch
+from harness.core.types.pruning import NeuronScores
 from harness.core.types.run import RunResult
 from harness.core.types.serving import SpeedRatio
 from harness.pipeline import stages
@@ -25,7 +28,7 @@ from harness.pipeline.collect import collect
 from harness.pipeline.resolve import DENSE
 from harness.pipeline.run import start
 from harness.pipeline.run_context import RunContext
-from harness.pipeline.run_files import eval_file, scores_file, serving_file
+from harness.pipeline.run_files import eval_file, serving_file
 from harness.pipeline.run_json import publish, read_eval, read_serving
 from harness.pipeline.vocabulary import check_size
 from harness.serving import bench
@@ -34,10 +37,9 @@ from harness.serving.cost_table import CostTable, Sizes, kept, probe_sizes, shap
 from harness.serving.workload import check_context
 from harness.sweeps.goal.conditions import LEVEL, nearest, right_conditions, shape_conditions, speed_condition
 from harness.sweeps.joint.arms import next_speedup, sizes_of_widths
-from harness.sweeps.joint.resolve import computed_costs, resolve_joint, vocabulary_of
+from harness.sweeps.joint.resolve import computed_costs, is_reachable, resolve_joint, vocabulary_of
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
 from harness.sweeps.speed import is_timed, measure_speed
-from pruning import score_file
 from pruning.checkpoint import ModelFolder
 from pruning.export import config_of
 from pruning.joint import joint_plan
@@ -58,14 +60,15 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
     check_context(run.model, run.workload)
     if size := run.config.goal.vocabulary:
         check_size(run.model, size)
+    costs, goal = _costs(run, fresh), run.spec.goal  # first: a speed that they rule out should not cost a scoring
+    if goal and not is_reachable(run.spec, goal, costs):
+        raise _no_plan(goal)
     stages.score(run)
-    costs = _costs(run, fresh)
     search = ArmSearch(run, costs)
     found = {arm.name: search.plan(arm, search.goal.speedup or 1.0) for arm in run.spec.arms}
     plans = [plan for plan in found.values() if plan]
     if not plans:
-        asked = " ".join(search.goal.options)
-        raise MeasurementError(f"no plan of FFN widths and layers meets {asked} by the costs; ask for less")
+        raise _no_plan(search.goal)
     plans, ratios = _timed(search, plans)
     if run.config.reconstruct:
         plans, ratios = _reconstructed(search, plans)
@@ -81,22 +84,30 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
     return result
 
 
+def _no_plan(goal: Goal) -> MeasurementError:
+    asked = " ".join(goal.options)
+    return MeasurementError(f"no plan of FFN widths and layers meets {asked} by the costs; ask for less")
+
+
 def _costs(run: RunContext, fresh: bool) -> CostTable | None:
     """By roofline, or timed here and kept for other runs; None where the goal is no speed-up."""
     if run.spec.goal is None or run.spec.goal.speedup is None:
         return None
     if computed := computed_costs(run.spec):
         return computed
-    config, scores, request = run.config, score_file.load(scores_file(run.path)), run.spec.arms[0].request
+    config, shape, request = run.config, run.spec.shape, run.spec.arms[0].request
+    equal = np.zeros((shape.num_hidden_layers, shape.intermediate_size), dtype=np.float32)
+    scores = NeuronScores({str(request.metric): equal}, run.spec.model, run.model.fingerprint, "all", "")
     settings = bench.settings_for({DENSE: run.model}, config, run.workload)[DENSE]
     timing = Timing(run.workload, tuple(config.concurrency), config.repeats, settings)
 
     def configured(sizes: Sizes) -> Mapping[str, object]:
-        removed = run.spec.shape.num_hidden_layers - len(sizes.widths)
+        """By any scores: a config says how many neurons stay, not which."""
+        removed = shape.num_hidden_layers - len(sizes.widths)
         return config_of(run.model, joint_plan(scores, request, (*sizes.widths, *(0,) * removed)))
 
     def measured() -> CostTable:
-        probes = probe_sizes(sizes_of(run.spec.shape), int(config.align or 1))
+        probes = probe_sizes(sizes_of(shape), int(config.align or 1))
         return measure_costs(run.model, probes, configured, timing)
 
     found = kept(table_file(run.model, timing), measured, fresh)

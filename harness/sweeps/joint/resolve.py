@@ -126,17 +126,25 @@ def _check_widths(spec: ResolvedRun) -> None:
 
 def _check_reachable(spec: ResolvedRun, goal: Goal) -> None:
     """Raises UsageError where the limits that are known by formula need nothing to be removed, or cannot be kept."""
-    grid, asked, rows = grid_of(spec), " ".join(goal.options), vocabulary_of(spec, TRIMMED)
+    asked = " ".join(goal.options)
     if goal.is_timed and goal.params is None and goal.fits is None:
         return
     if not goal.is_timed and all(c.met for c in shape_conditions(goal, spec.shape, spec.shape)):
         raise UsageError(f"{spec.config.model} meets {asked} as it is; nothing has to be removed")
-    shares = goal_shares(goal, spec.shape, computed_costs(spec), goal.speedup or 1.0, grid, rows)
-    if shares is None or min(shares[1:]) > 1:
+    if not is_reachable(spec, goal, computed_costs(spec)):
         raise UsageError(
             f"no plan of {spec.config.model} meets {asked}: one layer of {spec.shape.num_hidden_layers} at FFN width "
-            f"{grid[1]} is too much beside what is in no layer; ask for less"
+            f"{grid_of(spec)[1]} is too much beside what is in no layer; ask for less"
         )
+
+
+def is_reachable(spec: ResolvedRun, goal: Goal, costs: CostTable | None) -> bool:
+    """Whether a plan keeps the limits: the smallest leaves one layer at the least width. costs: None where they are not
+    known yet.
+    """
+    grid, rows = grid_of(spec), vocabulary_of(spec, TRIMMED)
+    shares = goal_shares(goal, spec.shape, costs, goal.speedup or 1.0, grid, rows)
+    return shares is not None and bool(min(shares[1:]) <= 1)
 
 
 def _check_whole(spec: ResolvedRun) -> None:

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from harness.cli.main import cli
 from harness.cli.options import NO_OPTION, typed_command
 from harness.config.settings import FIELDS, preset_text, presets
+from harness.core import memory
 from harness.publish.trackers import TRACKERS
 from scripts.write_schema import CONFIG
 from tests.support.cli import harness, in_a_process
@@ -284,7 +285,10 @@ def test_debug_shows_the_traceback() -> None:
         ("mini_code", "Qwen/Qwen2.5-Coder-7B-Instruct"),
     ],
 )
-def test_a_dry_run_of_7b_needs_no_weights(task: str, model: str, tmp_path: Path) -> None:
+def test_a_dry_run_of_7b_needs_no_weights(
+    task: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 10**9)
     result = harness("run", "--model", "qwen-7b", "-t", task, "--ratio", "0.2", "--dry-run", "--json", cwd=tmp_path)
     found = json.loads(result.stdout)
     assert found["model"] == model

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -158,18 +159,20 @@ def test_the_hash_of_the_data_does_not_see_the_metadata(tmp_path: Path) -> None:
         assert data_hash(tmp_path / "other") != data_hash(tmp_path / "one")
 
 
-def test_seconds_add_up_over_starts(tmp_path: Path) -> None:
+def test_seconds_add_up_over_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     first = RunDirectory(tmp_path)
     first.open({"a": 1}, False)
-    first.started -= 100
+    clock[0] += 100
     first.finish("one", "x", [])
-    assert 100 <= first.seconds < 130
+    assert first.seconds == 100
     again = RunDirectory(tmp_path)
     again.open({"a": 1}, False)
-    assert again.seconds == first.seconds
-    again.started -= 10
+    assert again.seconds == 100
+    clock[0] += 10
     again.finish("two", "x", [])
-    assert 110 <= again.seconds < 150
+    assert again.seconds == 110
 
 
 def test_what_a_killed_run_was_writing_is_removed_when_it_goes_on(tmp_path: Path) -> None:

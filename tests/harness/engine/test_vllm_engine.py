@@ -30,6 +30,7 @@ from pruning.plan import PlanRequest, make_plan
 from tasks.mini_facts.task import items as fact_items
 from tasks.mini_math.task import items as math_items
 from tasks.registry import find_task
+from tests.support.cli import PATIENCE
 from tests.support.models import TINY_MATH, build_model
 
 pytestmark = pytest.mark.slow
@@ -116,7 +117,7 @@ def test_stock_vllm_gives_the_tokens_of_transformers(pruned: Path, tmp_path: Pat
     (tmp_path / "script.py").write_text(STOCK)
     (tmp_path / "prompts.json").write_text(json.dumps(asked))
     command = [sys.executable, "script.py", str(pruned), "prompts.json", "out.json"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr[-2000:]
     answers = json.loads((tmp_path / "out.json").read_text())
     model = AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.float32).eval()
@@ -158,7 +159,9 @@ def test_lm_evals_own_backends_take_the_export_and_our_tasks(
         str(tmp_path),
     ]
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, **environment})
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **environment}
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     found = json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]
     assert {task: row.get("exact_match,raw", row.get("pass@1,raw")) for task, row in found.items()} == pytest.approx(

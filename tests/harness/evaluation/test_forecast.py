@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from benchmarks.kl_grid import held_out
 from harness.core.types.evaluation import KLToDense
-from harness.evaluation.forecast import Fit, GridCell, fit, forecast, nats_per_answer, read_grid
+from harness.evaluation.forecast import Fit, GridCell, _loss, fit, forecast, nats_per_answer, read_grid
 
 
 @pytest.mark.slow
@@ -51,6 +51,19 @@ def test_a_known_curve_is_found(a: float, b: float, s: float) -> None:
     found = fit(made_grid(a, b, s))
     assert (found.a, found.b) == (pytest.approx(a, abs=0.2), pytest.approx(b, abs=0.1))
     assert found.s == pytest.approx(s, abs=0.12) and (found.lowest, found.highest) == (0.001, 2)
+
+
+def test_the_fit_is_the_most_likely_one_of_the_committed_grid() -> None:
+    """No step away from it is better, in a and in b together with the noise."""
+    cells = read_grid()
+    found = fit(cells)
+    logs = np.log([max(cell.kl, 1e-4) for cell in cells])
+
+    def best(a: float, b: float) -> float:
+        return min(_loss(cells, a - b * logs, s) for s in np.geomspace(0.05, 3, 200))
+
+    own = best(found.a, found.b)
+    assert all(best(found.a + da, found.b + db) > own - 1e-5 for da in (-0.05, 0, 0.05) for db in (-0.02, 0, 0.02))
 
 
 def test_without_noise_the_interval_is_the_binomial_one() -> None:

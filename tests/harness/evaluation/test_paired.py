@@ -35,7 +35,7 @@ def answered(correct: list[bool], first: int = 0) -> list[dict[str, Any]]:
 def recovered(folder: Path, before: float, after: float, control: float) -> Any:
     for name, level in (("before", before), ("after", after), ("control", control)):
         write(folder, name, answered(right(level)))
-    return recovered_fraction(folder, "before", "after", "control", "t")
+    return recovered_fraction(folder, "before", ["after"], ["control"], "t")
 
 
 def test_the_share_is_of_the_gap_to_the_control(tmp_path: Path) -> None:
@@ -64,8 +64,30 @@ def test_only_items_of_all_three_count(tmp_path: Path) -> None:
     write(tmp_path, "before", answered([False] * 10))
     write(tmp_path, "after", answered([True] * 10, first=2))
     write(tmp_path, "control", answered([True] * 10, first=4))
-    found = recovered_fraction(tmp_path, "before", "after", "control", "t")
-    assert (found.n, found.share) == (6, 1.0)
+    found = recovered_fraction(tmp_path, "before", ["after"], ["control"], "t")
+    assert (found.n, found.share, found.seeds) == (6, 1.0, 1)
+
+
+def test_seeds_of_fine_tuning_widen_the_interval(tmp_path: Path) -> None:
+    """Of three seeds: means, and Student's t on theirs beside the interval over items."""
+    write(tmp_path, "before", answered(right(0.3)))
+    for seed, (after, control) in enumerate([(0.7, 0.9), (0.6, 0.95), (0.8, 0.9)]):
+        write(tmp_path, f"after{seed}", answered(right(after)))
+        write(tmp_path, f"control{seed}", answered(right(control)))
+    names = [[f"{what}{seed}" for seed in range(3)] for what in ("after", "control")]
+    found = recovered_fraction(tmp_path, "before", *names, "t")
+    then, after, aim = (
+        np.array([right(x) for x in levels], float) for levels in ([0.3], [0.7, 0.6, 0.8], [0.9, 0.95, 0.9])
+    )
+    items = after - (then + aim) / 2
+    seeds = stats.t.interval(0.95, 2, items.mean(), stats.sem(items.mean(axis=1)))
+    assert (found.seeds, found.variant, found.control) == (3, "after0", "control0")
+    assert found.margin_over_half == pytest.approx(items.mean())
+    assert found.gain[0] == pytest.approx((after - then).mean()) and found.gap[0] == pytest.approx((aim - then).mean())
+    assert found.share == pytest.approx((after - then).mean() / (aim - then).mean())
+    assert found.ci_low < seeds[0] and found.ci_high > seeds[1]
+    alone = recovered_fraction(tmp_path, "before", names[0][:1], names[1][:1], "t")
+    assert found.ci_high - found.ci_low > 2 * (alone.ci_high - alone.ci_low)
 
 
 def test_the_difference_is_the_variants_minus_the_baselines(tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_a_7b_model_within_24_gb(monkeypatch: pytest.MonkeyPatch) -> None:
         forecast(resolve(load_config(None, {"model": "qwen-7b", "task": "mini_math", "metric": "taylor"})))
 
 
+def test_a_reconstruction_without_room_is_refused_before_the_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The FFN of a 7B layer has 3 * 3584 * 18944 numbers, 26 bytes each while Adam optimises them: 5.3 GB, where H of a
+    scoring takes 1.4.
+    """
+    monkeypatch.setattr(memory, "available_bytes", lambda: 8 * 10**9)
+    config = {"model": "qwen-7b", "task": "mini_math"}
+    found = forecast(resolve(load_config(None, config)))
+    assert found.scoring and found.scoring.source == "layers"
+    with pytest.raises(MeasurementError, match="one layer needs about"):
+        forecast(resolve(load_config(None, {**config, "reconstruct": True})))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 10**9)
+    assert forecast(resolve(load_config(None, {**config, "reconstruct": True}))).scoring
+
+
 def test_the_table_says_what_rounding_makes_of_the_ratio_and_where_the_run_would_go() -> None:
     """SmolLM2: 20 % of 1536 leaves 1228, and the nearest multiple of 128 is 1280, 16.67 % less."""
     config = load_config(None, {"model": "smollm2-135m", "task": "mini_math", "seed": 3, "method": "random"})
@@ -98,7 +112,8 @@ def test_numbers_and_words_agree() -> None:
     assert [short_count(n) for n in (7_615_616_512, 1_321_088, 512)] == ["7.62 B", "1.32 M", "512"]
 
 
-def test_a_limit_shortens_the_forecast() -> None:
+def test_a_limit_shortens_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "flops_per_second", lambda: 1e10)
     short, whole = (forecast(resolve(load_config(None, {"limit": limit}))).seconds for limit in (2, None))
     assert short and whole and short < whole
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from harness.config.settings import load_config
+from harness.core import memory
 from harness.core.errors import MeasurementError, UsageError
 from harness.engine import memory_budget
 from harness.pipeline.dry_run import forecast, forecast_score
@@ -181,7 +182,10 @@ def general(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_real_model_has_general_tasks_off_target_and_a_small_one_has_none(general: Path) -> None:
+def test_a_real_model_has_general_tasks_off_target_and_a_small_one_has_none(
+    general: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 10**9)
     real = resolve(config(model="qwen-7b", task="gsm8k", include_path=general, metric_of="piqa=acc"))
     assert [task.name for task in real.tasks] == ["gsm8k_boxed", "wikitext", "arc_easy", "piqa"]
     assert forecast(real).cells[:4] == tuple(f"dense x {task.name}" for task in real.tasks)
@@ -196,6 +200,7 @@ def test_a_real_model_has_general_tasks_off_target_and_a_small_one_has_none(gene
 def test_data_that_are_not_there_are_refused_by_the_dry_run_with_what_to_type(
     general: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 10**9)
     asked = {"model": "qwen-7b", "task": "gsm8k"}
     with pytest.raises(UsageError) as raised:
         resolve(config(**asked))  # arc_easy is on the Hub, which tests cannot reach

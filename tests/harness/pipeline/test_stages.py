@@ -10,11 +10,13 @@ import pytest
 
 import harness
 from harness.config.settings import load_config
+from harness.core.errors import MeasurementError
 from harness.core.files import save_arrays
 from harness.core.hashing import digest
+from harness.core.memory import FreeMemory
 from harness.core.run_directory import RunDirectory
 from harness.core.types.pruning import NeuronScores
-from harness.pipeline import stages
+from harness.pipeline import scoring, stages
 from harness.pipeline.resolve import resolve
 from harness.pipeline.run_context import RunContext
 from harness.pipeline.run_files import plan_file, scores_file
@@ -63,3 +65,19 @@ def test_a_plan_says_what_alignment_makes_of_its_ratio(
     harness.plan(scores, ratio, method="random", out=tmp_path / "plan.safetensors")
     told = " ".join(capsys.readouterr().err.split())
     assert (said in told) if said else "asked" not in told
+
+
+def test_a_reconstruction_without_room_ends_a_run_before_the_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 98 MB that are free 78.4 are used. A batch of tiny-math takes 69.2 and its statistics 4.5; the 1.6 of second
+    moments have room beside them, the 6.4 of Adam have not.
+    """
+    monkeypatch.setattr(scoring, "free_memory", lambda: FreeMemory(98_000_000))
+    monkeypatch.setattr(scoring, "calibrate", lambda *_: pytest.fail("prompts are made"))
+    directory = RunDirectory(tmp_path)
+    directory.open({}, fresh=False)
+    run = RunContext(resolve(load_config(None, {"reconstruct": True})), open_model(TINY_MATH), directory)
+    assert scoring.placement_of(run.model.shape, 160, run.spec.score_request.needs).source == "layers"
+    with pytest.raises(MeasurementError, match="one layer needs about"):
+        stages.score(run)

@@ -25,6 +25,7 @@ def test_each_structure_is_timed_as_often_as_the_others_and_beside_the_first(
     model, started = open_model(TINY_MATH), []
     engines_for = cost_probes.engines_for
     monkeypatch.setattr(cost_probes, "fit_together", lambda *_: room)
+    monkeypatch.setattr(cost_probes, "available_bytes", lambda: 1 << 40)
     monkeypatch.setattr(
         cost_probes,
         "engines_for",
@@ -48,6 +49,32 @@ def test_each_structure_is_timed_as_often_as_the_others_and_beside_the_first(
         "two": [2, 2],
     }
     assert all(sum(each.answers) == 2 * 4 for levels in found.values() for level in levels for each in level)
+
+
+class _Started(Exception):
+    """In place of engines: which they would be."""
+
+
+@pytest.mark.parametrize(("share", "first"), [(1.01, ["dense", "half", "two"]), (0.99, ["dense", "half"])])
+def test_on_a_cpu_structures_are_timed_together_where_the_free_memory_holds_their_engines(
+    share: float, first: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three engines, each with float32 weights, a cache of 16 MiB and 1 GiB of its own."""
+
+    def start(folders: dict[str, Any], _settings: EngineSettings) -> None:
+        raise _Started([*folders])
+
+    model = open_model(TINY_MATH)
+    free = int(share * 3 * (4 * model.parameters + (1 << 24) + (1 << 30)))
+    monkeypatch.setattr(cost_probes, "device_name", lambda: "cpu")
+    monkeypatch.setattr(cost_probes, "available_bytes", lambda: free)
+    monkeypatch.setattr(cost_probes, "engines_for", start)
+    probes = dict.fromkeys(("dense", "half", "two"), sizes_of(model.shape))
+    workload = Workload("random", random_prompts(2, 8, 64), output_tokens=4, requests=2)
+    timing = Timing(workload, (1,), 2, EngineSettings("float32", kv_cache_bytes=1 << 24))
+    with pytest.raises(_Started) as started:
+        cost_probes._passes(model, dict.fromkeys(probes, model), probes, timing)
+    assert started.value.args == (first,)
 
 
 def test_costs_are_kept_for_the_threads_and_cores_that_they_were_timed_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,13 +32,14 @@ from harness.pipeline.run_json import run_schema
 from harness.serving import server
 from harness.serving.server import Address, check_address, command, free_port
 from pruning.checkpoint import open_model
-from tests.support.cli import harness
+from tests.support.cli import PATIENCE, harness
 from tests.support.models import TINY_MATH
 
 KEY = "hk-LEAK-9922"
 TOKEN = "hf_LEAK_7711"
 GIVEN = {"Authorization": f"Bearer {KEY}"}
 TOKENS = 24
+CUT = 400  # tokens that a client asks for that hangs up at the first
 
 
 @dataclass
@@ -157,7 +158,7 @@ async def streamed(client: httpx.AsyncClient, url: str, i: int, cut: bool) -> An
         "ignore_eos": True,
         "temperature": 0,
     }
-    body |= {"max_tokens": 400 if cut else TOKENS, "stream_options": {"include_usage": True}}
+    body |= {"max_tokens": CUT if cut else TOKENS, "stream_options": {"include_usage": True}}
     usage = None
     async with client.stream("POST", f"{url}/completions", json=body) as answer:
         async for line in answer.aiter_lines():
@@ -177,7 +178,7 @@ async def posted(client: httpx.AsyncClient, url: str, body: bytes) -> int:
 async def load(url: str) -> Counter[Any]:
     """200 at once: most are streamed to the end, some hang up midway, some are no JSON, some far too long."""
     too_long = json.dumps({"model": "tiny-math", "prompt": "word " * 5000, "max_tokens": 8}).encode()
-    async with httpx.AsyncClient(headers=GIVEN, timeout=120, limits=httpx.Limits(max_connections=250)) as client:
+    async with httpx.AsyncClient(headers=GIVEN, timeout=PATIENCE, limits=httpx.Limits(max_connections=250)) as client:
         kinds = [lambda i: streamed(client, url, i, False)] * 6 + [lambda i: streamed(client, url, i, True)] * 2
         kinds += [lambda _: posted(client, url, b'{"model": "tiny-math", '), lambda _: posted(client, url, too_long)]  # type: ignore[list-item]
         return Counter(await asyncio.gather(*(kinds[i % 10](i) for i in range(200))))
@@ -189,20 +190,25 @@ def counted(url: str) -> Counter[Any]:
         return pool.submit(asyncio.run, load(url)).result()
 
 
+def metrics(url: str) -> tuple[float, float]:
+    """Requests that run or wait, and tokens made so far."""
+    text = httpx.get(url.replace("/v1", "/metrics"), headers=GIVEN, timeout=PATIENCE).text
+    lines = [line for line in text.splitlines() if line.startswith("vllm:")]
+    now = {line.partition("{")[0]: float(line.split()[-1]) for line in lines}
+    return now["vllm:num_requests_running"] + now["vllm:num_requests_waiting"], now["vllm:generation_tokens_total"]
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_every_good_request_is_answered_beside_bad_and_cancelled_ones(serving: Started) -> None:
+    _, before = metrics(serving.url)
     assert counted(serving.url) == {TOKENS: 120, "cut": 40, 400: 40}
-    time.sleep(1)
-    running = httpx.get(serving.url.replace("/v1", "/metrics"), headers=GIVEN).text
-    waiting = [
-        line
-        for line in running.splitlines()
-        if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting{"))
-    ]
-    assert len(waiting) == 2 and all(
-        float(line.split()[-1]) == 0 for line in waiting
-    )  # whoever hung up takes nothing any more
+    deadline = time.monotonic() + 60
+    while (found := metrics(serving.url))[0]:
+        assert time.monotonic() < deadline, f"{found[0]} requests still run or wait"
+        time.sleep(0.1)
+    for_the_cut = found[1] - before - 120 * TOKENS
+    assert 0 < for_the_cut < 40 * CUT, "whoever hung up takes nothing any more"
     assert counted(serving.url) == {TOKENS: 120, "cut": 40, 400: 40}
 
 
@@ -224,7 +230,7 @@ def test_when_the_engine_dies_everything_ends_with_one_line(serving: Started) ->
     processes = family(serving.process)
     engine = next(p for p in processes if "EngineCore" in " ".join([*p.cmdline(), p.name()]))
     engine.kill()
-    assert serving.process.wait(60) == 1
+    assert serving.process.wait(PATIENCE) == 1
     said = serving.process.stderr.read()  # type: ignore[union-attr]
     assert said.splitlines()[-1].startswith("error: vLLM's server died: ")
     assert "Traceback" not in said
@@ -241,9 +247,9 @@ def test_whatever_ends_it_while_it_starts_leaves_nothing_behind(sent: signal.Sig
     time.sleep(2)
     processes = family(process)
     process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == (0 if sent == signal.SIGTERM else -signal.SIGKILL), said
-    assert not psutil.wait_procs(processes, timeout=60)[1]
+    assert not psutil.wait_procs(processes, timeout=PATIENCE)[1]
 
 
 @pytest.mark.parametrize("option", ["--no-such-flag", "--api_key", "--host=0.0.0.0", "--por"])

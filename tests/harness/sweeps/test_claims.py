@@ -267,8 +267,8 @@ def test_what_the_dense_model_cannot_do_is_not_lost() -> None:
     assert [claim(number, made(0.14, 0.11)).verdict for number in (1, 3, 6, 7)] == ["supported"] * 4
 
 
-def recovery(after: float, before: float, control: float) -> Recovery:
-    """Outcomes of three models on N items that are hard for all alike."""
+def recovery(after: float, before: float, control: float, seeds: int = 3) -> Recovery:
+    """Outcomes of three models on N items that are hard for all alike, the same with every seed of fine-tuning."""
     rows = [np.array(right(level)) > 0 for level in (after, before, control)]
     gain, gap = (paired_difference(rows[1].tolist(), row.tolist()) for row in (rows[0], rows[2]))
     half = paired_mean_difference(right(after), [right(before), right(control)])
@@ -284,6 +284,7 @@ def recovery(after: float, before: float, control: float) -> Recovery:
         ci_high=half[2],
         gain=(gain.difference, gain.ci_low, gain.ci_high),
         gap=(gap.difference, gap.ci_low, gap.ci_high),
+        seeds=seeds,
     )
 
 
@@ -306,6 +307,16 @@ def test_recovery_is_judged_against_dense_fine_tuned_the_same_way(
     assert found.verdict == verdict and says in found.details[0]
     assert found.ci_low < found.value < found.ci_high, "never without width"
     assert claim(6, evidence({PAPER: {0.3: before}})).value is None
+
+
+@pytest.mark.parametrize("after", [0.9, 0.35])
+def test_recovery_of_fewer_than_three_seeds_decides_nothing(after: float) -> None:
+    """Neither much of the loss that is back nor a loss on top."""
+    few, enough = (recovery(after, 0.4, 0.98, seeds) for seeds in (2, 3))
+    found, decided = (claim(6, evidence({PAPER: {0.3: 0.4}}, dense=1.0, recoveries=[row])) for row in (few, enough))
+    assert found.verdict == "cannot say" != decided.verdict and found.value == decided.value
+    assert found.details[0] == "cannot say: 2 seeds of fine-tuning; give --recovery-seeds 3 or more"
+    assert found.n_needed is None
 
 
 def test_the_best_metric_has_its_own_line_of_both_rules() -> None:

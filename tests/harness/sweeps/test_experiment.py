@@ -26,7 +26,7 @@ from harness.evaluation.paired import read_samples
 from pruning.checkpoint import open_model
 from tasks.registry import find_task
 from tests.recompute import mismatches
-from tests.support.cli import harness, invoke
+from tests.support.cli import PATIENCE, harness, invoke
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]  # test_ray_workers.py has a small one
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
@@ -54,8 +54,11 @@ def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+SEEDS = ("--recovery-seeds", "2")
+
+
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any], str]:
-    stdout, stderr = process.communicate(timeout=280)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, stderr[-3000:]
     return json.loads(stdout), stderr
 
@@ -64,7 +67,18 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("sweep") / "whole"
     return folder, invoke(
-        *SWEEP, "--ratios", "0.3", "--recovered", "smd,dense", "--steps", "4", "--curve", "0", "--out", str(folder)
+        *SWEEP,
+        "--ratios",
+        "0.3",
+        "--recovered",
+        "smd,dense",
+        *SEEDS,
+        "--steps",
+        "4",
+        "--curve",
+        "0",
+        "--out",
+        str(folder),
     )[0]
 
 
@@ -74,7 +88,12 @@ def test_run_json_keeps_its_contract(whole: tuple[Path, dict[str, Any]]) -> None
     assert run == json.loads((folder / "run.json").read_text())
     arms = ["selective-S-0.3", "selective-rms-refit-0.3", "random-0.3-seed33", "random-0.3-seed42", "reverse-S-0.3"]
     arms.append("matched-0.3")
-    assert [v["name"] for v in run["variants"]] == ["dense", *arms, "selective-S-0.3-recovered", "dense-recovered"]
+    fine_tuned = ["selective-S-0.3-recovered", "dense-recovered"]
+    assert [v["name"] for v in run["variants"]] == ["dense", *arms, *fine_tuned, *(f"{name}-2" for name in fine_tuned)]
+    seeds = [v["training"]["recipe"]["seed"] for v in run["variants"][-4:]]
+    assert seeds == [0, 0, 1, 1] and {r["seeds"] for r in run["recoveries"]} == {2}
+    page = (folder / "report.md").read_text()
+    assert page.count("Over 2 seeds of fine-tuning it gains") == 1
     assert [v["compensated"] for v in run["variants"][1:4]] == [False, True, False]
     assert len(run["claims"]) == 7 and run["sweep"]["failed"] == [] and run["sweep"]["seconds"] > 1
     assert {(p["arm"], len(p["variants"])) for p in run["sweep"]["points"]} == {
@@ -189,7 +208,7 @@ def test_a_killed_sweep_goes_on_to_the_same_figures(whole: tuple[Path, dict[str,
     parent.
     """
     folder, done = tmp_path / "killed", 3
-    process, deadline = start(folder), time.monotonic() + 200
+    process, deadline = start(folder), time.monotonic() + PATIENCE
     while len(list(folder.glob("eval/*.json"))) < done:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -211,7 +230,7 @@ def test_a_killed_sweep_goes_on_to_the_same_figures(whole: tuple[Path, dict[str,
 
 def gone(process: psutil.Process) -> bool:
     try:
-        process.wait(10)
+        process.wait(120)
     except psutil.TimeoutExpired:
         return False
     return True

@@ -10,6 +10,7 @@ import pytest
 
 from harness.config.settings import load_config, preset_summaries, preset_text, presets
 from harness.core.errors import UsageError
+from harness.pipeline.dry_run import recovery_cost
 from harness.sweeps.dry_run import forecast_sweep, grid_table
 from harness.sweeps.grid import grid_rows, near, resolve_sweep
 
@@ -42,6 +43,18 @@ def test_preset_paper_has_the_papers_widths_seeds_and_controls(model: str) -> No
     )
     at = {"qwen-7b": "0.30405", "qwen-1.5b": "0.3"}[model]
     assert found.recovered == (f"selective-S-{at}", f"random-{at}-seed33", "dense")
+
+
+def test_every_seed_of_fine_tuning_is_a_variant_of_its_own() -> None:
+    asked = {"task": "mini_math", "methods": "S", "ratios": "0.3", "align": 1, "recovered": "S,dense"}
+    once, found = spec(**asked), spec(**asked, recovery_seeds=3)
+    first = ("selective-S-0.3-recovered", "dense-recovered")
+    assert once.variants == ("dense", "selective-S-0.3", *first)
+    assert found.variants == (*once.variants, *(f"{name}-{seed}" for seed in (2, 3) for name in first))
+    assert forecast_sweep(found, Path("nowhere")).fine_tuned == found.variants[2:]
+    costs = [recovery_cost(each) for each in (once, found)]
+    assert [cost and cost.variants for cost in costs] == [2, 6]
+    assert spec(preset="laptop").recovery_seeds == 3, "what claim 6 needs"
 
 
 def test_further_masks_are_for_the_ratios_of_the_claim_and_the_target_alone() -> None:

@@ -14,7 +14,7 @@ from harness.core.types.evaluation import EvalResult
 from harness.sweeps.cells import Cell
 from harness.sweeps.ray_workers import RayWorker, connect, default_workers
 from harness.sweeps.workers import run_cells
-from tests.support.cli import invoke
+from tests.support.cli import PATIENCE, invoke
 from tests.support.sweeps import bench_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -36,7 +36,7 @@ def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(t
     (tmp_path / "manifest.json").write_text("{}")
     workers: list[RayWorker] = []
     outcomes: dict[str, Any] = {}
-    cells = [Cell(name, None, name) for name in ("dense", "b", "c", "d")]
+    cells = [Cell(name, None, name) for name in ("dense", *"bcdefgh")]
 
     def start(_number: int) -> RayWorker:
         worker = RayWorker(bench_in(tmp_path))
@@ -58,7 +58,7 @@ def test_cells_are_shared_by_two_actors_and_a_dead_ones_cell_is_done_elsewhere(t
 @pytest.mark.thorough
 def test_a_node_that_does_not_see_the_run_directory_says_so(tmp_path: Path) -> None:
     worker = RayWorker(bench_in(tmp_path / "elsewhere"))
-    error = worker.started.exception(timeout=100)
+    error = worker.started.exception(timeout=PATIENCE)
     worker.stop()
     assert isinstance(error, MeasurementError) and "is not seen on this node" in str(error) and "\n" not in str(error)
 

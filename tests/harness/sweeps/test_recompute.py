@@ -80,12 +80,14 @@ def places_in(folder: Path) -> list[GridPoint]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("recompute")
     dense, places = answered(folder, "dense", 0.0, (0.98, 0.95, 0.9)), places_in(folder)
-    after, control = (answered(folder, name, 0.3, (0.9, 0.9, 0.9)) for name in ("S-after", "dense-after"))
-    variants = [dense, *(v for p in places for v in p.variants), after, control]
+    after, control = ([f"{name}-after{end}" for end in ("", "-2", "-3")] for name in ("S", "dense"))
+    levels = zip((*after, *control), (0.9, 0.8, 0.85, 0.9, 0.95, 0.9), strict=True)
+    fine_tuned = [answered(folder, name, 0.3, (level, 0.9, 0.9)) for name, level in levels]
+    variants = [dense, *(v for p in places for v in p.variants), *fine_tuned]
     e = Evidence(
         outcomes=read_outcomes(folder, METRICS, dense, places),
         speed_ratios=[timed("S-0.3", (1.0, 1.1, 1.05), (1.3, 1.5, 1.2)), timed("S-0.1", (1.0,), (1.1,))],
-        recoveries=[recovered_fraction(folder, "S-0.3", "S-after", "dense-after", "math")],
+        recoveries=[recovered_fraction(folder, "S-0.3", after, control, "math")],
         sizes={"S-0.3": ((10, 20), (10, 20))},
         chance=0.0,
         collapse_share=0.1,

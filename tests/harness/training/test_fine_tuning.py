@@ -47,7 +47,7 @@ from recovery.cost import cost
 from recovery.trainer import Job, history
 from tasks.gsm8k.task import rows
 from tasks.registry import TASKS
-from tests.support.cli import harness
+from tests.support.cli import PATIENCE, harness
 from tests.support.data import make_data_folder
 from tests.support.models import TINY_MATH, build_model
 from tests.support.pruned import plan_keeping
@@ -322,7 +322,7 @@ def test_trls_own_command_trains_the_same_way(make_job: Any) -> None:
         "--use_cpu",
         "true",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
     state = Path(settings["output_dir"]) / f"checkpoint-{job.recipe.steps}" / "trainer_state.json"
     theirs = [entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry]

@@ -65,6 +65,18 @@ def test_what_lies_beside_a_training_says_how_to_repeat_it(make_job: Any, random
     assert "distillation" not in alone
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_launch_takes_a_free_port(tuning: str, make_job: Any) -> None:
+    """Without one in its configuration accelerate takes 29500, for every training of the machine."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    _, _, _, *typed = launch.launch_command(make_job(tuning=tuning, processes=2, micro_batch=2), None)
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(typed))
+    prepare_multi_gpu_env(arguments)
+    assert int(arguments.master_port) not in (0, 29500)
+
+
 @pytest.mark.parametrize(("threads", "each"), [(8, "4"), (3, "1"), (1, "1")])
 def test_launched_processes_share_the_threads(
     threads: int, each: str, make_job: Any, monkeypatch: pytest.MonkeyPatch

@@ -18,7 +18,7 @@ import pytest
 
 import harness as package
 from pruning.checkpoint import open_model
-from tests.support.cli import invoke
+from tests.support.cli import PATIENCE, invoke
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 TASKS = ["--task", "mini_math", "--task", "mini_facts"]
@@ -35,7 +35,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
-    stdout, stderr = process.communicate(timeout=280)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr[-3000:]
     return json.loads(stdout), stderr
 
@@ -116,9 +116,10 @@ def test_it_is_compared_with_before_with_the_control_and_with_dense(whole: tuple
 @pytest.mark.thorough
 def test_a_killed_recovery_goes_on_to_the_same_figures(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     process = start(*RECOVER, "--out", str(tmp_path / "killed"))
-    limit = time.monotonic() + 200
+    limit = time.monotonic() + PATIENCE
     while (
         not list((tmp_path / "killed").glob("recovery/*/trainer/checkpoint-*/trainer_state.json"))
+        and process.poll() is None
         and time.monotonic() < limit
     ):
         time.sleep(0.05)

@@ -14,8 +14,12 @@ from harness.config.goal_settings import parse_count
 from harness.config.settings import RunConfig, config_yaml, load_config
 from harness.core.errors import UsageError
 from harness.core.types.goal import Goal
+from harness.pipeline import dry_run
+from harness.pipeline.dry_run import SecondMoments, forecast
 from harness.pipeline.python_arguments import settings_from
+from harness.pipeline.resolve import resolve
 from harness.sweeps.goal.conditions import size_conditions
+from harness.sweeps.goal.dry_run import forecast_search, search_table
 from harness.sweeps.goal.resolve import arm_at, ratio_for, resolve_goal, search_space
 from pruning.plan import pruned_width, uniform_width
 from tests.support.cli import harness
@@ -82,6 +86,34 @@ def test_a_dry_run_says_cells_bounds_and_time() -> None:
     assert found["variants"] == 1 + found["looks"] and found["level"] == pytest.approx(0.05 / found["looks"])
     text = harness(*typed).stdout
     assert f"at most {found['variants']} variants on every task" in text and "on this CPU" in text
+
+
+def test_a_dry_run_says_what_a_re_fit_and_own_answers_take(tmp_path: Path) -> None:
+    """H of 4 layers of width 640 in FP32; 24 prompts of the task and twice as many others."""
+    asked = spec(params="1M", completions="generated", calibration_samples=24)
+    found = forecast_search(asked, tmp_path / "run")
+    assert found.second_moments == SecondMoments(disk_bytes=4 * 4 * 640**2, memory_bytes=4 * 640**2)
+    rows = dict(search_table(found).rows)
+    assert "temporary disk" in rows["second moments"] and rows["own answers"].startswith("at most 72 generated")
+    plain = dict(search_table(forecast_search(spec(params="1M", metric="rms"), tmp_path / "run")).rows)
+    assert "second moments" not in plain and "own answers" not in plain
+
+
+def test_the_time_is_that_of_the_dearest_way_whichever_is_named_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All looks but one, which the other way has, are reconstructed: each takes what it adds to a run at that width."""
+    monkeypatch.setattr(dry_run, "flops_per_second", lambda: 1e9)
+    first, last, without = (
+        forecast_search(spec(max_loss=3, metrics=ways)) for ways in ("best+rec,S", "S,best+rec", "S,best")
+    )
+    run = {"model": "tiny-math", "ratio": ratio_for(640, last.highest, 16), "align": 16}
+    repaired, plain = (
+        forecast(resolve(load_config(None, {**run, "reconstruct": reconstruct}))).seconds or 0.0
+        for reconstruct in (True, False)
+    )
+    assert first.seconds and last.seconds and without.seconds and repaired > plain
+    assert first.seconds == pytest.approx(last.seconds, rel=1e-9)
+    added = (last.looks - 1) * (repaired - plain)
+    assert last.seconds - without.seconds == pytest.approx(added, rel=1e-6)
 
 
 def test_the_widths_are_all_aligned_ones_whose_sizes_meet_the_goal() -> None:

@@ -24,6 +24,7 @@ from harness.sweeps.joint.arms import (
     to_measure,
     width_grid,
 )
+from pruning.plan import floor_width
 from pruning.search.choices import LayerChoice
 from pruning.search.table import DamageTable
 
@@ -80,6 +81,22 @@ def test_a_grid_has_aligned_widths_from_the_least_that_is_measured_to_the_whole(
 def test_of_few_aligned_widths_each_is_measured() -> None:
     found = {align: [choice.width for choice in to_measure(640, align)] for align in (512, 320, 256)}
     assert found == {512: [512, 640, 0], 320: [320, 640, 0], 256: [256, 640, 0]}
+
+
+@given(st.integers(1, 2000), st.integers(1, 128))
+def test_the_least_width_is_measured_and_is_the_floor_of_other_plans_whose_layers_differ(
+    size: int, alignment: int
+) -> None:
+    alignment = min(alignment, size)
+    *widths, removed = to_measure(size, alignment)
+    assert (widths[0].width, widths[-1].width) == (min(size, floor_width(size, alignment, 0)), size)
+    assert removed.removed and widths == sorted(widths, key=lambda choice: choice.width)
+
+
+def test_an_ffn_goes_down_to_an_eighth_or_to_the_least_width_that_is_asked_for() -> None:
+    """SmolLM2: an eighth of 1536 is 192, and 256 the next multiple of 128."""
+    assert [choice.width for choice in to_measure(1536, 128)] == [256, 384, 768, 1152, 1536, 0]
+    assert [width_grid(1536, 128, least)[1] for least in (0, 64, 300, 512)] == [256, 256, 384, 512]
 
 
 def measured() -> DamageTable:

@@ -11,6 +11,7 @@ import pytest
 from harness.config.settings import load_config
 from harness.core.errors import MeasurementError, UsageError
 from harness.engine import memory_budget
+from harness.pipeline.dry_run import SecondMoments
 from harness.pipeline.resolve import resolve
 from harness.sweeps.goal.resolve import resolve_goal
 from harness.sweeps.joint.dry_run import forecast_joint, joint_table
@@ -111,6 +112,15 @@ def test_a_dry_run_says_what_is_timed_measured_and_planned(tmp_path: Path) -> No
     assert elsewhere.probes == () and dict(joint_table(elsewhere).rows)["costs"] == "by the roofline of A100-80"
     sized = forecast_joint(spec(params="1000K"), tmp_path / "run")
     assert dict(joint_table(sized).rows)["costs"] == "parameters and bytes, by formula"
+
+
+def test_a_dry_run_says_what_a_re_fit_and_own_answers_take(tmp_path: Path) -> None:
+    """H of 4 layers of width 640 in FP32; 24 prompts of the task and twice as many others."""
+    found = forecast_joint(spec(speedup=1.2, completions="generated", calibration_samples=24), tmp_path / "run")
+    assert found.second_moments == SecondMoments(disk_bytes=4 * 4 * 640**2, memory_bytes=4 * 640**2)
+    rows = dict(joint_table(found).rows)
+    assert "temporary disk" in rows["second moments"] and rows["own answers"].startswith("at most 72 generated")
+    assert "own answers" not in dict(joint_table(forecast_joint(spec(speedup=1.2), tmp_path / "run")).rows)
 
 
 @pytest.mark.slow

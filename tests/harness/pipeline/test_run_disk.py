@@ -1,0 +1,61 @@
+"""The disk that a run needs is checked before its first stage, with what a scoring writes for a time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.config.settings import load_config
+from harness.core.errors import StorageError
+from harness.pipeline import run
+from harness.pipeline.resolve import resolve
+from pruning.checkpoint import open_model
+from tests.support.models import TINY_MATH
+
+MOMENTS = 4 * 4 * 640**2  # of 4 layers of width 640 in FP32
+
+
+def checkpoint_bytes() -> int:
+    """In 16 bits, as large as the dense model."""
+    return 2 * open_model(TINY_MATH).parameters
+
+
+def test_second_moments_count_until_they_are_written(tmp_path: Path) -> None:
+    one, spec = checkpoint_bytes(), resolve(load_config(None, {}))
+    assert run._disk_bytes(spec, tmp_path, False) == one + MOMENTS
+    assert run._disk_bytes(resolve(load_config(None, {"metric": "rms"})), tmp_path, False) == one
+    layer = tmp_path / "scores.safetensors.moments" / "layer-000.safetensors"
+    layer.parent.mkdir()
+    layer.write_bytes(bytes(MOMENTS // 4))
+    assert run._disk_bytes(spec, tmp_path, False) == one + 3 * MOMENTS // 4
+    (tmp_path / "scores.safetensors").touch()
+    assert run._disk_bytes(spec, tmp_path, False) == one
+    shutil.rmtree(layer.parent)
+    assert [run._disk_bytes(spec, tmp_path, fresh) for fresh in (False, True)] == [one, one + MOMENTS]
+
+
+def test_second_moments_go_before_the_fine_tuning(tmp_path: Path) -> None:
+    """Of the pruned model and of the dense one, two checkpoints beside the first."""
+    one, spec = checkpoint_bytes(), resolve(load_config(None, {"recover": True}))
+    assert run._disk_bytes(spec, tmp_path, False) == one + max(2 * one, MOMENTS)
+    (tmp_path / "scores.safetensors").touch()
+    assert run._disk_bytes(spec, tmp_path, False) == 3 * one
+
+
+@pytest.mark.slow  # loads a tokenizer
+def test_a_disk_without_room_for_both_is_refused_before_any_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage, needed = shutil.disk_usage(tmp_path), 1.1 * (checkpoint_bytes() + MOMENTS)
+    for check in ("check_libraries", "check_options", "check_buildable"):
+        monkeypatch.setattr(run, check, lambda *_: None)
+
+    def started(free: int) -> bool:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+        return run.start(load_config(None, {}), tmp_path / "run", False, None, resolve, lambda _: True)[0]
+
+    with pytest.raises(StorageError, match="free some disk space or give another folder with --out"):
+        started(int(needed) - 1)
+    assert not (tmp_path / "run").exists() and started(int(needed) + 1)
