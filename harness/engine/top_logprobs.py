@@ -29,7 +29,8 @@ def top_logprobs(llm: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> list
     allowed = llm.llm_engine.vllm_config.model_config.max_logprobs  # -1: any number
     count = MOST if allowed < 0 else min(MOST, allowed)
     prompts = [TokensPrompt(prompt_token_ids=context + continuation) for context, continuation in pairs]
-    params = [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=count) for _ in pairs]
+    light = {"detokenize": False, "flat_logprobs": True}  # no text and no object for each of 20 tokens of every place
+    params = [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=count, **light) for _ in pairs]
     found: dict[int, list[TopLogprobs]] = {}
     for number, output in stream(llm, prompts, params):  # one output at a time: those of long prompts are large
         places = output.prompt_logprobs[len(pairs[number][0]) :]
