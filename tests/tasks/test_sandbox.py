@@ -183,7 +183,7 @@ def test_several_threads_get_their_own_answers() -> None:
 
 
 def test_no_process_outlives_its_run() -> None:
-    name = f"mark-{os.getpid()}"  # of this session alone; the kernel keeps 15 letters
+    name = f"mark-{os.getpid()}"  # of these tests alone; the kernel keeps 15 letters
     mark = f"import ctypes, os, threading, time\nctypes.CDLL(None).prctl(15, b'{name}', 0, 0, 0)\n"
     program = mark + "threading.Thread(target=time.sleep, args=(600,)).start()\ntime.sleep(600)\ndef f(x): return x"
     assert run_tests(program, "f", CALL, SHORT) == "timeout"
