@@ -50,8 +50,8 @@ class SweepConfig(BaseModel):
         default=1,
         ge=1,
         le=20,
-        description="Times that each of them is fine-tuned, with --seed, --seed + 1, ... for the order of the training "
-        "data; a verdict on claim 6 needs 3.",
+        description="Times that each of them is fine-tuned, each with another order of the training data; a verdict on "
+        "claim 6 needs 3.",
     )
     margin: float = Field(
         default=0.05,

@@ -37,8 +37,9 @@ def rows(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         )
     for r in run.get("recoveries", ()):
         named = (*of.get(r["variant"], _unknown(r["variant"])), r["task"])
-        yield (*named, "gap recovered", r["share"], None, None, r["n"])
-        yield (*named, "margin over half", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
+        over = f", mean over {r['seeds']} seeds" if r.get("seeds", 1) > 1 else ""
+        yield (*named, f"gap recovered{over}", r["share"], None, None, r["n"])
+        yield (*named, f"margin over half{over}", r["margin_over_half"], r["ci_low"], r["ci_high"], r["n"])
     yield from _of_sweep(run)
     yield from _of_dissociation(run.get("dissociation") or {"interventions": (), "explanations": ()})
 

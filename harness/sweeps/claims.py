@@ -162,7 +162,7 @@ def _recovers(e: Evidence) -> Claim:
     if verdict is None and row.ci_low >= 0:
         verdict = "supported"
     found = judged(base, (row.margin_over_half, row.ci_low, row.ci_high), 0.0, row.n, *why, *lines, verdict=verdict)
-    return replace(found, n_needed=None) if why else found
+    return replace(found, n_needed=None)  # its interval is over seeds too, which more items do not narrow
 
 
 def _recovered(
@@ -172,7 +172,7 @@ def _recovered(
     minus pruned; change: pruned minus dense, before.
     """
     if seeds < _FEWEST_SEEDS:
-        said = f"{count_text(seeds, 'seed')} of fine-tuning; give --recovery-seeds {_FEWEST_SEEDS} or more"
+        said = f"{count_text(seeds, 'seed')} of fine-tuning, {_FEWEST_SEEDS} are needed (--recovery-seeds)"
         return (f"cannot say: {said}",), "cannot say"
     if gain[2] < 0:
         return (f"fine-tuning hurts: {points_text(gain)}",), "not supported"

@@ -16,15 +16,17 @@ def trained(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [v for v in run["variants"] if v.get("training")]
 
 
+def _first_seed(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [v for v in trained(run) if v["name"].endswith("-recovered")]
+
+
 def recovery_sentences(run: Mapping[str, Any]) -> Iterator[str]:
     """Per fine-tuned variant of the first seed: before, after, and against the dense model fine-tuned the same way; and
     the gain over all seeds.
     """
     changes = {(c["baseline"], c["variant"]): c for c in run["comparisons"] if c["task"] == run["task"]}
-    pooled = {
-        r["variant"]: r for r in run.get("recoveries") or () if r["task"] == run["task"] and r.get("seeds", 1) > 1
-    }
-    for v in (v for v in trained(run) if v["name"].endswith("-recovered")):
+    pooled = {r["before"]: r for r in run.get("recoveries") or () if r["task"] == run["task"] and r.get("seeds", 1) > 1}
+    for v in _first_seed(run):
         before = _before(run, v["name"])
         change, control = changes[before["name"], v["name"]], _control(run, v["name"])
         then, now = (measured(change["metric"], x["eval"][run["task"]]["value"]) for x in (before, v))
@@ -34,7 +36,7 @@ def recovery_sentences(run: Mapping[str, Any]) -> Iterator[str]:
         )
         if control:
             text += f" Against {control['name']}, trained the same way: {_said(changes[control['name'], v['name']])}."
-        if r := pooled.get(v["name"]):
+        if r := pooled.get(before["name"]):
             gain, low, high = (f"{100 * x:+.1f}" for x in r["gain"])
             text += f" Over {r['seeds']} seeds of fine-tuning it gains {gain} points ({low} to {high})."
         yield text
@@ -166,14 +168,13 @@ def _is_share(run: Mapping[str, Any]) -> bool:
 
 
 def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
-    """The loss, then accuracy and failures during training, against training tokens."""
+    """The loss, then accuracy and failures during training, against training tokens; of the first seed."""
     import altair as alt
 
-    names = [v["name"] for v in trained(run)]
+    shown = _first_seed(run)
+    names = [v["name"] for v in shown]
     rows = [
-        {"variant": v["name"], "tokens": p["tokens"], "loss": p["loss"]}
-        for v in trained(run)
-        for p in v["training"]["loss"]
+        {"variant": v["name"], "tokens": p["tokens"], "loss": p["loss"]} for v in shown for p in v["training"]["loss"]
     ]
     if rows:
         scale = alt.Scale(type="symlog", constant=0.01)
@@ -188,7 +189,7 @@ def _charts(run: Mapping[str, Any]) -> Iterator[Chart]:
     ):
         points = [
             {"variant": v["name"], "tokens": p["tokens"], what: 100 * p[value]}
-            for v in trained(run)
+            for v in shown
             for p in v["training"]["curve"]
             if _is_share(run) and p[value] is not None
         ]

@@ -40,3 +40,13 @@ def test_a_sweeps_figures_are_all_there_unrounded() -> None:
 def test_a_name_is_no_formula(name: str) -> None:
     rows = list(csv.reader(io.StringIO(csv_text({**RUN, "variants": [{**VARIANT, "name": name}]}))))
     assert rows[1][0] == f"'{name}"
+
+
+@pytest.mark.parametrize(("seeds", "over"), [(1, ""), (3, ", mean over 3 seeds")])
+def test_figures_over_seeds_of_fine_tuning_say_so(seeds: int, over: str) -> None:
+    run = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    run["recoveries"] = [{**recovery, "seeds": seeds} for recovery in run["recoveries"]]
+    made = [row for row in csv.DictReader(io.StringIO(csv_text(run))) if row["variant"].endswith("-recovered")]
+    rows = [row for row in made if row["quantity"].startswith("margin over half")]
+    assert rows and {row["quantity"] for row in rows} == {f"margin over half{over}"}
+    assert {float(row["value"]) for row in rows} == {r["margin_over_half"] for r in run["recoveries"]}

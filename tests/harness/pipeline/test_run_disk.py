@@ -11,6 +11,8 @@ from harness.config.settings import load_config
 from harness.core.errors import StorageError
 from harness.pipeline import run
 from harness.pipeline.resolve import resolve
+from harness.sweeps.goal.resolve import resolve_goal
+from harness.sweeps.grid import resolve_sweep
 from pruning.checkpoint import open_model
 from tests.support.models import TINY_MATH
 
@@ -42,6 +44,21 @@ def test_second_moments_go_before_the_fine_tuning(tmp_path: Path) -> None:
     assert run._disk_bytes(spec, tmp_path, False) == one + max(2 * one, MOMENTS)
     (tmp_path / "scores.safetensors").touch()
     assert run._disk_bytes(spec, tmp_path, False) == 3 * one
+
+
+def test_in_sweeps_and_searches_of_widths_second_moments_go_before_the_checkpoints(tmp_path: Path) -> None:
+    one = checkpoint_bytes()
+    assert one < MOMENTS < 3 * one
+    for recovered, needed in (("", MOMENTS), ("best,dense", 3 * one)):
+        options = {
+            "methods": "best",
+            "ratios": "0.3",
+            "recovered": recovered,
+            "task": "mini_math",
+            "off_target": "mini_facts",
+        }
+        assert run._disk_bytes(resolve_sweep(load_config(None, options)), tmp_path, False) == needed
+    assert run._disk_bytes(resolve_goal(load_config(None, {"max_loss": 3})), tmp_path, False) == MOMENTS
 
 
 @pytest.mark.slow  # loads a tokenizer
