@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.recompute.sweep import Check, Triple, over_masks, pair, score, three
+from tests.recompute.intervals import Triple, over_masks, pair, score
+from tests.recompute.sweep import Check, three
 
 
 def dissociation_checks(run: dict[str, Any]) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""The disk that a run needs is checked before its first stage, with what a scoring writes for a time."""
+"""Free disk space is checked before the first stage of a run: checkpoints and temporary second moments."""
 
 from __future__ import annotations
 
