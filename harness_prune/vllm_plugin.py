@@ -1,9 +1,10 @@
-"""Per-layer FFN widths for stock vLLM: an entry point (vllm.general_plugins) that registers one architecture per
-family.
+"""Per-layer FFN widths, and layers without attention, for stock vLLM: an entry point (vllm.general_plugins) that
+registers one architecture per family.
 
 A checkpoint with widths of its own per layer keeps its model_type, says FFNPruned<Architecture> in `architectures` and
-lists `intermediate_sizes`. The registered class is vLLM's own, with the FFN's linear layers built again at the right
-width. The module needs vLLM and nothing else, so that `vllm serve` finds it in any folder.
+lists `intermediate_sizes`; layers without attention are listed in `skip_attention`. The registered class is vLLM's own,
+with the FFN's linear layers built again at the right width and the missing attention taken out. The module needs vLLM
+and nothing else, so that `vllm serve` finds it in any folder.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def _with_own_widths(name: str, architecture: str) -> Any:
         )  # before vLLM's own assertion on the widest layer
         base.__init__(self, vllm_config=vllm_config, prefix=prefix)
         narrow(self, FFN[architecture], widths, vllm_config.quant_config)
+        skipped = getattr(vllm_config.model_config.hf_config, "skip_attention", ())
+        leave_out_attention(self, skipped, vllm_config.compilation_config.static_forward_context)
 
     return type(name, (base,), {"__init__": __init__, "__module__": __name__})
 
@@ -105,3 +108,32 @@ def _resized(old: Any, width: int, is_down: bool, quant_config: Any, prefix: str
     if hasattr(old, "output_sizes") and len(old.output_sizes) > 1:
         return type(old)(old.input_size, [width] * len(old.output_sizes), **common)
     return type(old)(old.input_size, width, **common)
+
+
+def leave_out_attention(model: Any, skipped: Sequence[int], registered: dict[str, Any]) -> None:
+    """Takes the attention and its norm out of these layers, before any weight is loaded.
+
+    registered: vLLM's attention by its path, for each of which it would keep a cache.
+    """
+    pattern = re.compile(r"(?:.*\.)?layers\.(\d+)")
+    for path, layer in list(model.named_modules()):
+        match = pattern.fullmatch(path)
+        if match and int(match[1]) in skipped and hasattr(layer, "self_attn"):
+            for name in [name for name in registered if name.startswith(f"{path}.self_attn.")]:
+                del registered[name]
+            layer.input_layernorm, layer.self_attn = _modules()
+
+
+def _modules() -> tuple[Any, Any]:
+    """What stands in the place of the norm, which also adds up the residual stream, and of the attention."""
+    import torch
+
+    class Sum(torch.nn.Module):
+        def forward(self, hidden: Any, residual: Any = None) -> Any:
+            return hidden if residual is None else (hidden, hidden + residual)
+
+    class NoAttention(torch.nn.Module):
+        def forward(self, hidden_states: Any, **_positions: Any) -> Any:
+            return torch.zeros_like(hidden_states)
+
+    return Sum(), NoAttention()

@@ -21,6 +21,7 @@ from harness.core.errors import UsageError
 from harness.core.files import check_disk
 from harness.core.types.pruning import ModelShape, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
+from pruning import missing_attention
 from pruning.checkpoint import ModelFolder
 from pruning.export import job_of, write_own_files, write_weights
 from pruning.head_slots import kv_slots, query_heads
@@ -43,7 +44,14 @@ _SHARED = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False, 
 _NO_BIAS = {"attention_bias": False, "mlp_bias": False}  # whatever config.json says, which these classes do not read
 _ALWAYS: Mapping[str, Mapping[str, Any]] = {"llama": {}, "mistral": _NO_BIAS, "qwen2": {**_NO_BIAS, "qkv_bias": True}}
 _DROPPED = (  # of which the class knows nothing, or which would mean something else to it
-    *("intermediate_sizes", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers"),
+    *(
+        "intermediate_sizes",
+        missing_attention.KEY,
+        "layer_types",
+        "sliding_window",
+        "use_sliding_window",
+        "max_window_layers",
+    ),
     *("rope_theta", "rope_scaling", "auto_map", "bias", "qkv_bias"),
 )
 _WINDOWS = {"mistral": ("sliding_window", 4096)}  # the key that says a window, and what it is without that key
@@ -90,9 +98,11 @@ class Layer:
     skip_ffn: bool = False
 
 
-def layers_of(model: ModelFolder, widths: Sequence[int]) -> tuple[Layer, ...]:
-    """A model's layers at these widths."""
-    return tuple(Layer(width, model.shape.num_key_value_heads) for width in widths)
+def layers_of(model: ModelFolder) -> tuple[Layer, ...]:
+    """A model's layers."""
+    missing = missing_attention.skipped_layers(model.config, len(model.widths))
+    heads = model.shape.num_key_value_heads
+    return tuple(Layer(width, heads, layer in missing) for layer, width in enumerate(model.widths))
 
 
 def unsayable(config: Mapping[str, Any], shape: ModelShape, layers: Sequence[Layer]) -> str | None:
@@ -177,7 +187,7 @@ def write_decilm(model: ModelFolder, out: Path) -> Path:
     Raises:
         UsageError: The class cannot be this model, its tokenizer cannot be kept, or `out` holds something else.
     """
-    layers = layers_of(model, model.widths)
+    layers = layers_of(model)
     if reason := unsayable(model.config, model.shape, layers):
         raise UsageError(f"{model.path} cannot be a DeciLM folder: {reason}")
     check_disk(out, model.weight_bytes)

@@ -28,8 +28,9 @@ from harness.core.types.calibration import TokenScope
 from harness.core.types.pruning import Method, NeuronScores, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
 from pruning.checkpoint import ModelFolder, check_uniform_width, open_model
+from pruning.config_sizes import MOST_SIZES
 from pruning.export import PLAN_COPY, replaceable, write_gathered, write_own_files
-from pruning.families import MOST_SIZES, Family
+from pruning.families import Family
 from pruning.plan import PlanRequest, removal_order
 from pruning.plan_file import save_plan
 from pruning.side_files import copy_own_files, copy_side_files, is_ours

@@ -20,7 +20,7 @@ from harness.core.files import check_disk
 from harness.core.safetensors_stream import Array, Entry, file_bytes, finite, write_entries
 from harness.core.types.pruning import PredictedCheckpoint, PruningPlan
 from harness.core.written_folder import Replaceable, written_folder
-from pruning import compensation
+from pruning import compensation, missing_attention
 from pruning.checkpoint import ModelFolder, check_uniform_width, open_model
 from pruning.families import check_nonuniform
 from pruning.model_card import model_card
@@ -29,7 +29,7 @@ from pruning.plan_file import save_plan
 from pruning.record import RECORD, RECOVERED, record_of
 from pruning.shards import INDEX, Shard
 from pruning.side_files import copy_side_files, is_ours
-from pruning.structures import check_home, check_structure, kept_widths
+from pruning.structures import check_home, check_structure, kept_widths, needs_plugin, without_attention
 from pruning.tokenizer_match import keep_tokenizer
 from pruning.vision_language import with_text_sizes
 from pruning.vocabulary_files import check_vocabulary, with_vocabulary, write_vocabulary
@@ -197,15 +197,22 @@ def _config(model: ModelFolder, job: Job) -> dict[str, Any]:
 
 
 def _widths(job: Job) -> dict[str, Any]:
-    """What config.json says of the widths: one number, or our list and the architecture that our vLLM plugin registers.
+    """What config.json says of the widths: one number, or our lists and the architecture that our vLLM plugin
+    registers.
 
     Raises UsageError where vLLM cannot run the family with non-uniform widths.
     """
     widths, key = kept_widths(job.plan), job.family.width_key
-    if len(set(widths)) == 1:
+    if not needs_plugin(job.plan):
         return {key: widths[0]}
     check_nonuniform(job.family)
-    return {key: max(widths), "intermediate_sizes": list(widths), "architectures": [f"FFNPruned{job.architecture}"]}
+    missing = list(without_attention(job.plan))
+    return {
+        key: max(widths),
+        "intermediate_sizes": list(widths),
+        **({missing_attention.KEY: missing} if missing else {}),
+        "architectures": [f"FFNPruned{job.architecture}"],
+    }
 
 
 def _write_shard(source: Shard, pieces: Sequence[Piece], destination: Path) -> dict[str, int]:

@@ -18,7 +18,8 @@ from harness.core.errors import UnsupportedModelError, UsageError
 from harness.core.installed import Installed
 from harness.core.types.pruning import ModelShape
 from pruning import cuts as cut_rows
-from pruning import tensors, vision_language
+from pruning import missing_attention, tensors, vision_language
+from pruning.config_sizes import MOST_SIZES, NEEDED, check_sizes
 from pruning.cuts import Attention, Cut
 from pruning.quantised import quantised_key
 from pruning.tensors import Tensors, expected_tensors, inside
@@ -42,6 +43,7 @@ class Family:
         tower: Of a vision-language model.
         attention: The tensors that lose KV groups.
         by_layer: Lists of config.json without which layers that differ cannot be told apart.
+        can_lack_attention: Whether our vLLM plugin has layers without attention (`missing_attention.TENSORS`).
     """
 
     model_type: str
@@ -58,6 +60,7 @@ class Family:
     tower: TextTower | None = None
     attention: Attention = cut_rows.SEPARATE
     by_layer: tuple[str, ...] = ()
+    can_lack_attention: bool = False
 
     @property
     def body(self) -> str:
@@ -139,10 +142,10 @@ _TOWER_LAYERS = "model.language_model.layers"
 _OWN: Mapping[str, Family] = {
     family.model_type: family
     for family in (
-        Family("llama", "LlamaForCausalLM", attention=cut_rows.HEADS_DIVIDE),
-        Family("qwen2", "Qwen2ForCausalLM", **_QWEN2, attention=cut_rows.AS_LLAMA),
-        Family("qwen3", "Qwen3ForCausalLM", tensors=tensors.QWEN3, defaults=_heads(32, 128)),
-        Family("mistral", "MistralForCausalLM", tensors=tensors.MISTRAL, defaults=_kv(8)),
+        Family("llama", "LlamaForCausalLM", attention=cut_rows.HEADS_DIVIDE, can_lack_attention=True),
+        Family("qwen2", "Qwen2ForCausalLM", **_QWEN2, attention=cut_rows.AS_LLAMA, can_lack_attention=True),
+        Family("qwen3", "Qwen3ForCausalLM", tensors=tensors.QWEN3, defaults=_heads(32, 128), can_lack_attention=True),
+        Family("mistral", "MistralForCausalLM", tensors=tensors.MISTRAL, defaults=_kv(8), can_lack_attention=True),
         Family("gemma2", "Gemma2ForCausalLM", tensors=tensors.GEMMA2, **_GEMMA, attention=cut_rows.HEADS_DIVIDE),
         Family("gemma3_text", "Gemma3ForCausalLM", tensors=tensors.GEMMA3, **_GEMMA, attention=cut_rows.HEADS_DIVIDE),
         Family("phi3", "Phi3ForCausalLM", gate="mlp.gate_up_proj", cuts=cut_rows.FUSED_FFN, **_PHI3),
@@ -216,19 +219,6 @@ FAMILIES: Mapping[str, Family] = Installed(
 _TOWERS = tuple(name for name, family in _OWN.items() if family.tower)
 _TEXT_MODELS = {name: family.architecture for name, family in _OWN.items() if not family.tower}
 
-_NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
-MOST_SIZES: Mapping[str, int] = {  # beyond any model there is, so that a damaged config.json ends before memory does
-    "hidden_size": 1 << 20,
-    "num_hidden_layers": 1024,
-    "intermediate_size": 1 << 22,
-    "num_attention_heads": 1 << 14,
-    "num_key_value_heads": 1 << 14,
-    "head_dim": 1 << 14,
-    "vocab_size": 1 << 24,
-    "max_position_embeddings": 1 << 24,
-    "word_embed_proj_dim": 1 << 20,
-    "num_labels": 1 << 16,  # transformers makes a name for each
-}
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -297,11 +287,11 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """
     family = family_of(config)
     config = {**family.defaults, **_text_level(config)}
-    values = {key: config.get(family.keys.get(key, key)) for key in (*_NEEDED, "max_position_embeddings")}
+    values = {key: config.get(family.keys.get(key, key)) for key in (*NEEDED, "max_position_embeddings")}
     if family.model_type == "gpt2" and values["intermediate_size"] is None and values["hidden_size"]:
         values["intermediate_size"] = 4 * values["hidden_size"]
     where = "text_config, of a vision-language model," if family.tower else "config.json"
-    _check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values}, where)
+    check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values}, where)
     hidden, heads = int(values["hidden_size"] or 0), int(values["num_attention_heads"] or 0)
     shape = ModelShape(
         model_type=family.model_type,
@@ -319,24 +309,27 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         uniform=config.get("intermediate_sizes") is None,
         dtype=stored_dtype(config).name,
+        skipped_attention=len(missing_attention.skipped_layers(config, int(values["num_hidden_layers"] or 0))),
     )
     return _counted(config, shape)
 
 
 def _counted(config: Mapping[str, Any], shape: ModelShape) -> ModelShape:
-    """With the parameters of the whole, of a KV group and of a layer."""
+    """With the parameters of the whole, of a KV group, of a layer and of its attention."""
     attention, widths = FAMILIES[shape.model_type].attention, _widths(config, shape)
     ratio, groups = max(1, shape.num_attention_heads // shape.num_key_value_heads), shape.num_key_value_heads
     fewer = replace(shape, num_attention_heads=ratio * (groups - 1), num_key_value_heads=groups - 1)
     whole, less, shallow = (
         _count(_tensors(config, each, some)) for each, some in ((shape, widths), (fewer, widths), (shape, widths[:-1]))
     )
+    missing = {name: size for name, size in _tensors(config, shape, widths[:1]).items() if _is_attention(shape, name)}
     return replace(
         shape,
         parameters=whole,
         group_parameters=whole - less if attention.cuts else 0,
         group_bias_parameters=len(widths) * shape.hidden_size if attention.as_llama else 0,
         layer_parameters=whole - shallow,
+        attention_parameters=_count(missing),
     )
 
 
@@ -365,16 +358,16 @@ def _tensors(config: Mapping[str, Any], shape: ModelShape, widths: tuple[int, ..
         "p": shape.max_position_embeddings,
         "e": config.get("word_embed_proj_dim") or shape.hidden_size,
     }
-    return expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
+    found = expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
+    skipped = missing_attention.skipped_layers(config, shape.num_hidden_layers)
+    return {name: size for name, size in found.items() if not (skipped and _is_attention(shape, name, skipped))}
 
 
-def _check_sizes(values: Mapping[str, Any], where: str) -> None:
-    """Raises UnsupportedModelError where a size is missing, no number, or beyond any model there is."""
-    wrong = [
-        key for key, value in values.items() if not is_count(value, MOST_SIZES[key], 1) and (value or key in _NEEDED)
-    ]
-    if wrong:
-        raise UnsupportedModelError(f"{where} has no usable {', '.join(wrong)}; get the model again")
+def _is_attention(shape: ModelShape, name: str, layers: tuple[int, ...] = (0,)) -> bool:
+    """Whether a tensor is what one of these layers would lack without its attention."""
+    family = FAMILIES[shape.model_type]
+    layer, below = family.place(name) or (-1, "")
+    return family.can_lack_attention and layer in layers and missing_attention.is_missing(below)
 
 
 def stored_dtype(config: Mapping[str, Any]) -> Dtype:

@@ -81,6 +81,8 @@ def _in_fp32(array: Array, dtype: str) -> Array:
 
 def gguf_refusal(model: ModelFolder, widths: tuple[int, ...]) -> str | None:
     """Why no GGUF file can be a model at these widths, None where one can. Reads no weights."""
+    if model.shape.skipped_attention:
+        return "layers without attention are not written as GGUF"
     if model.shape.model_type not in _FAMILIES:
         return f"a GGUF file is written of {', '.join(_FAMILIES)}, not of {model.shape.model_type}"
     if importlib.util.find_spec("gguf") is None:

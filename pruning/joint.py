@@ -1,4 +1,4 @@
-"""Plans that say of each layer how wide its FFN stays, or that the whole layer goes. Pure."""
+"""Plans that say of each layer how wide its FFN stays and whether its attention does, or that all of it goes. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from harness.core.types.pruning import NeuronScores, PruningPlan
 from pruning.plan import PlanRequest, make_plan, removal_order
 
 
-def joint_plan(scores: NeuronScores, request: PlanRequest, widths: Sequence[int]) -> PruningPlan:
+def joint_plan(
+    scores: NeuronScores, request: PlanRequest, widths: Sequence[int], without_attention: Sequence[int] = ()
+) -> PruningPlan:
     """The plan that leaves `widths` of the FFN neurons of each layer, and removes the layers of width 0.
 
     A layer keeps the neurons that are removed last by the request's method, metric and seed. Its ratio is the share of
@@ -22,6 +24,7 @@ def joint_plan(scores: NeuronScores, request: PlanRequest, widths: Sequence[int]
         scores: Of neurons.
         request: Its ratio, allocation and structure are not used.
         widths: One for each layer.
+        without_attention: The layers whose attention goes too.
 
     Raises:
         UsageError: A width is not in [0, intermediate_size], no layer is left, or their number is not the model's.
@@ -41,6 +44,6 @@ def joint_plan(scores: NeuronScores, request: PlanRequest, widths: Sequence[int]
         keep=tuple(kept),
         structure="joint",
         ratio=1 - sum(widths) / (layers * size),
-        skip_attention=removed,
+        skip_attention=tuple(sorted({*removed, *without_attention})),
         skip_ffn=removed,
     )

@@ -1,4 +1,6 @@
-"""Checkpoints with non-uniform widths in transformers, whose `from_pretrained` knows only one width."""
+"""Checkpoints with non-uniform widths, or layers without attention, in transformers, whose `from_pretrained` knows
+neither.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ from typing import Any
 from harness.core.errors import UnsupportedModelError, first_line
 from pruning.checkpoint import ModelFolder, open_model, read_tensor
 from pruning.families import submodule
+from pruning.missing_attention import is_missing, leave_out_attention, skipped_layers
 
 
 def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
-    """The causal model of any checkpoint that `export` writes, uniform or not, on the CPU and ready to run.
+    """The causal model of any checkpoint that `export` writes, whatever its layers lack, on the CPU and ready to run.
 
     Args:
         folder: the checkpoint.
@@ -28,7 +31,13 @@ def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
     model = from_folder(opened, dtype=dtype or "auto", ignore_mismatched_sizes=nonuniform)
     if nonuniform:
         _load_ffn(model, opened)
+    for layer in _skipped(opened):
+        leave_out_attention(submodule(model, opened.family.layers)[layer])
     return model.eval()
+
+
+def _skipped(folder: ModelFolder) -> tuple[int, ...]:
+    return skipped_layers(folder.config, folder.shape.num_hidden_layers)
 
 
 def from_folder(folder: ModelFolder, **options: Any) -> Any:
@@ -45,11 +54,19 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
         raise UnsupportedModelError(
             f"{folder.path} cannot be loaded by transformers ({type(error).__name__}: {first_line(error)})"
         ) from error
-    if missing := sorted(told["missing_keys"]):  # transformers fills them with random numbers
+    skipped = _skipped(folder)
+    lacking = (name for name in told["missing_keys"] if not _is_skipped(folder, name, skipped))
+    if missing := sorted(lacking):  # transformers fills them with random numbers
         raise UnsupportedModelError(
             f"{folder.path} has no {missing[0]} ({len(missing)} tensors missing); get the model again"
         )
     return model
+
+
+def _is_skipped(folder: ModelFolder, name: str, skipped: tuple[int, ...]) -> bool:
+    """Whether a tensor is of attention that the layer does without."""
+    layer, below = folder.family.place(name) or (-1, "")
+    return layer in skipped and is_missing(below)
 
 
 def without_weights(folder: ModelFolder, dtype: Any, device: str) -> Any:

@@ -47,7 +47,7 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
         **_steps(record["steps"]),
         what=_what(record["steps"]),
         adapter=_SHAPES if any(map(_removes_more, record["steps"])) else _ROWS,
-        loading=AS_USUAL if len(set(widths)) == 1 else BY_PLUGIN,
+        loading=BY_PLUGIN if len(set(widths)) > 1 or _lacks_attention(record["steps"][-1]) else AS_USUAL,
     )
     removed = 1 - sum(widths) / (record["dense_intermediate_size"] * len(widths))
     base = {"base_model": name} if record["model_kind"] == "hub" else {}
@@ -59,6 +59,11 @@ def model_card(record: Mapping[str, Any], widths: Sequence[int], model: Path) ->
     }
     title = ", ".join([markdown(Path(name).name), *_titled(record["steps"], removed)])
     return render(ModelCard({**inherited(before.front, "pruned"), **base}, title, sections))
+
+
+def _lacks_attention(step: Mapping[str, Any]) -> bool:
+    """Whether a layer that stays has no attention."""
+    return not set(step.get("skip_attention") or ()) <= set(step.get("skip_ffn") or ())
 
 
 def _titled(steps: Sequence[Mapping[str, Any]], removed: float) -> list[str]:

@@ -11,13 +11,14 @@ import numpy as np
 from harness.core.safetensors_stream import Array, Entry, as_array, gather_blocks, iter_blocks
 from harness.core.types.arrays import IndexArray
 from harness.core.types.pruning import ModelShape, PruningPlan
+from pruning import missing_attention
 from pruning.families import Family
 from pruning.head_slots import places
 from pruning.shards import Shard
 from pruning.structures import LAYER_LISTS, kept_layers, kept_part, removed_layers
 from pruning.vocabulary_files import has_vocabulary_rows
 
-_OF_ATTENTION, _OF_FFN = ("self_attn.", "input_layernorm."), ("mlp.", "post_attention_layernorm.")
+_OF_FFN = ("mlp.", "post_attention_layernorm.")
 _LLAMA_CLASS = "LlamaForCausalLM"
 _LLAMA = {"model_type": "llama", "architectures": [_LLAMA_CLASS], "attention_bias": True}
 _LEFT_OUT = {"bos_token_id": None, "eos_token_id": None}  # as Qwen2's class has them; Llama's would say 1 and 2
@@ -100,7 +101,7 @@ def pieces_of(entries: Sequence[Entry], job: Job) -> list[Piece]:
 
 def _pieces(entry: Entry, job: Job) -> Iterator[Piece]:
     layer, below = job.family.place(entry.name) or (-1, "")
-    if layer in removed_layers(job.plan) or (job.decilm and _is_skipped(job.plan, layer, below)):
+    if layer in removed_layers(job.plan) or _is_skipped(job, layer, below):
         return
     whole = Piece(_renamed(entry, job, layer), entry)
     part = kept_part(job.plan, job.shape, entry.name) or _kept_rows(entry, job)
@@ -117,10 +118,11 @@ def _pieces(entry: Entry, job: Job) -> Iterator[Piece]:
         yield Piece(replace(entry, name=name, shape=(job.shape.hidden_size,)), None)
 
 
-def _is_skipped(plan: PruningPlan, layer: int, below: str) -> bool:
-    """Whether a tensor is of a block that the layer lacks, of the families that a DeciLM folder can be."""
-    skips = ((plan.skip_attention, _OF_ATTENTION), (plan.skip_ffn, _OF_FFN))
-    return any(layer in layers and below.startswith(parts) for layers, parts in skips)
+def _is_skipped(job: Job, layer: int, below: str) -> bool:
+    """Whether a tensor is of a block that the layer lacks; FFNs alone can be missing in a DeciLM folder only."""
+    if layer in job.plan.skip_attention and missing_attention.is_missing(below):
+        return True
+    return job.decilm and layer in job.plan.skip_ffn and below.startswith(_OF_FFN)
 
 
 def _places(job: Job, layer: int, below: str) -> tuple[IndexArray, int] | None:

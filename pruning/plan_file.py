@@ -16,7 +16,7 @@ from harness.core.metadata import Metadata, count_of, flag_of, fraction_of, mode
 from harness.core.types.arrays import IndexArray
 from harness.core.types.calibration import TokenScope
 from harness.core.types.pruning import Allocation, Method, PruningPlan
-from pruning.families import MOST_SIZES
+from pruning.config_sizes import MOST_SIZES
 from pruning.structure_plan import known_names, read_structures, structure_arrays, structure_metadata
 
 _PLAN_BYTES = 1 << 30  # 80 layers that keep 53,248 neurons take 17 MB

@@ -24,6 +24,7 @@ from pruning.fitting import Fit, Schedule, Tensors, minimise
 from pruning.layer_source import LayerSource
 from pruning.layer_walk import LayerWalk
 from pruning.loader import set_features
+from pruning.missing_attention import without_attention
 from pruning.second_moments import SecondMoments, token_weights
 
 SCHEDULE = Schedule(epochs=10, rates=(0.05, 0.005))
@@ -36,13 +37,20 @@ class LayerReconstruction:
     """Goes through the layers of `source` once, in order.
 
     layers: Those that stay, sorted; hidden states of the pruned model pass over the others unchanged.
+    no_attention: Those of them whose attention goes.
     moments: Which prompts are read, how much a token of each group weighs, and a folder for hidden states that are too
         large for the memory.
     """
 
     def __init__(
-        self, source: LayerSource, layers: Sequence[int], moments: SecondMoments, schedule: Schedule = SCHEDULE
+        self,
+        source: LayerSource,
+        layers: Sequence[int],
+        moments: SecondMoments,
+        schedule: Schedule = SCHEDULE,
+        no_attention: Sequence[int] = (),
     ) -> None:
+        self.no_attention = frozenset(no_attention)
         self.source, self.family, self.schedule, self.last = source, source.family, schedule, layers[-1]
         self.weights = token_weights(moments.calibration, moments.general_weight)
         items = [item for item in moments.calibration.items if self.weights[item.target] > 0]
@@ -68,7 +76,7 @@ class LayerReconstruction:
             module.requires_grad_(False)
             self.dense.forward(module)  # the states of this stream are the targets from here on
             start = _narrow(module, self.family, keep, fitted)
-            with _resized(module, start):
+            with without_attention(module, layer in self.no_attention), _resized(module, start):
                 loss = partial(self._loss, module)
                 found = minimise(start, loss, self.training, partial(self._held_out, module), self.schedule)
                 if layer < self.last:

@@ -20,7 +20,7 @@ from harness.core.metadata import Metadata, count_of, fraction_of, model_kind_of
 from harness.core.types.arrays import FloatArray
 from harness.core.types.calibration import CalibrationSet, TokenScope
 from harness.core.types.pruning import ActivationStats, NeuronScores, StructureName
-from pruning.families import MOST_SIZES
+from pruning.config_sizes import MOST_SIZES
 from pruning.inspection import stability
 from pruning.structure_plan import structure_of
 

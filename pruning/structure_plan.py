@@ -19,7 +19,7 @@ from harness.core.errors import UsageError
 from harness.core.metadata import Metadata, count_of, name_of
 from harness.core.types.arrays import FloatArray, IndexArray
 from harness.core.types.pruning import PruningPlan, StructureName
-from pruning.families import MOST_SIZES
+from pruning.config_sizes import MOST_SIZES
 
 SKIPS = ("skip_attention", "skip_ffn")
 _VOCABULARY = "vocabulary.keep"

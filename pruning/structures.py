@@ -109,11 +109,14 @@ def _refusal(name: str, shape: ModelShape) -> str | None:
 _BY_EXPORT = "`harness score`, `harness plan` and `harness export --to decilm`"
 
 
-def check_plain(name: str, allocation: str) -> None:
-    """Raises UsageError for what no plain folder of any family can hold, before there is a plan."""
+def check_plain(name: str, allocation: str, family: Family) -> None:
+    """Raises UsageError for what neither a plain folder nor the plugin's can hold, before there is a plan."""
     row = STRUCTURES[name]
-    if len(row.blocks) == 1 and not row.in_layers:
-        raise UsageError(f"no plain config.json can leave out {row.noun}s; use --structure layer, or {_BY_EXPORT}")
+    held = name == "attention" and family.can_lack_attention
+    if len(row.blocks) == 1 and not row.in_layers and not held:
+        raise UsageError(
+            f"no config.json of {family.model_type} can leave out {row.noun}s; use --structure layer, or {_BY_EXPORT}"
+        )
     if name != "neuron" and allocation != "uniform":
         raise UsageError(f"--allocation {allocation} is of neurons; {row.noun}s need uniform, or {_BY_EXPORT}")
 
@@ -156,7 +159,8 @@ def pruned_parameters(name: str, shape: ModelShape, left: int) -> int:
         return shape.pruned_parameters((left,) * shape.num_hidden_layers)
     if name == "kv_group":
         return shape.parameters - gone * shape.group_parameters + (shape.group_bias_parameters if gone else 0)
-    return shape.parameters - gone * shape.layer_parameters
+    each = shape.attention_parameters if name == "attention" else shape.layer_parameters
+    return shape.parameters - gone * each
 
 
 def pruned_kv_bytes(name: str, shape: ModelShape, left: int) -> int:
@@ -179,6 +183,16 @@ def kept_widths(plan: PruningPlan) -> tuple[int, ...]:
     return tuple(plan.widths[layer] for layer in kept_layers(plan))
 
 
+def without_attention(plan: PruningPlan) -> tuple[int, ...]:
+    """Of the layers that stay, those without attention, by the numbers that they have then."""
+    return tuple(number for number, layer in enumerate(kept_layers(plan)) if layer in plan.skip_attention)
+
+
+def needs_plugin(plan: PruningPlan) -> bool:
+    """Whether no config.json that stock vLLM reads can say what a plan leaves, but our plugin's can."""
+    return len(set(kept_widths(plan))) > 1 or bool(without_attention(plan))
+
+
 def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> None:
     """Raises UsageError where `home_refusal` has a reason."""
     if refusal := home_refusal(plan, family, config):
@@ -186,14 +200,19 @@ def check_home(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> 
 
 
 def home_refusal(plan: PruningPlan, family: Family, config: Mapping[str, Any]) -> str | None:
-    """Why no config.json of a family that vLLM and transformers know can say what a plan leaves, None where one can.
+    """Why no config.json of a family that vLLM, with our plugin, and transformers know can say what a plan leaves, None
+    where one can.
 
     config: of the model, for the families whose layers differ.
     """
-    layers = set(removed_layers(plan))
+    layers, missing = set(removed_layers(plan)), without_attention(plan)
     heads = {count for layer, count in enumerate(plan.kv_heads) if layer not in layers}
-    if {*plan.skip_attention, *plan.skip_ffn} != layers:
-        refusal = "can leave out whole layers, not an attention or FFN block alone"
+    if set(plan.skip_ffn) != layers:
+        refusal = "can leave out whole layers, not an FFN block alone"
+    elif missing and not family.can_lack_attention:
+        refusal = "can leave out whole layers, not an attention block alone"
+    elif missing and missing[0] == 0:
+        refusal = "needs the attention of the first layer, where cached tokens are counted"
     elif found := _refusal_of_config(family, config, len(plan.keep) if layers else 0, bool(heads)):
         return found
     elif len(heads) > 1:

@@ -51,7 +51,7 @@ class RunConfig(BaseModel):
     structure: Literal["neuron", "kv_group", "attention", "ffn", "layer", "joint"] = Field(
         default="neuron",
         description="What the ratio is of: FFN neurons, KV groups with their query heads, blocks, or whole layers. "
-        "joint: FFN widths and whole layers together, searched for --speedup, --params or --fits.",
+        "joint: FFN widths, attention and whole layers together, searched for --speedup, --params or --fits.",
     )
     ratio: float = Field(default=0.2, description="Fraction of FFN neurons to remove, in [0, 1).")
     method: Literal["selective", "random", "reverse"] = Field(

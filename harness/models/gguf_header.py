@@ -14,7 +14,7 @@ from typing import BinaryIO, NoReturn
 
 from harness.core.bounded_read import open_regular
 from harness.core.errors import UnsupportedModelError
-from pruning.families import MOST_SIZES
+from pruning.config_sizes import MOST_SIZES
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _FORMATS: Mapping[int, str] = {

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from harness.core.bounded_read import is_count
 from harness.core.errors import UnsupportedModelError, first_line
 from pruning.checkpoint import ModelFolder
-from pruning.families import MOST_SIZES
+from pruning.config_sizes import MOST_SIZES
 from pruning.loader import from_folder
 
 _VISION_LAYERS = ("num_hidden_layers", "depth")  # names for their number

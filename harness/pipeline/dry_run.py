@@ -19,6 +19,7 @@ from harness.pipeline.scoring import check_scores_file, placement_of
 from harness.pipeline.width_search import check_whole, probe_place, search_flops
 from harness.training.fine_tuning import available_examples, check_files, make_recipe
 from harness.training.original import check_original
+from pruning.families import FAMILIES
 from pruning.placement import Placement
 from pruning.plan import uniform_width
 from pruning.reconstruct import SCHEDULE
@@ -139,7 +140,7 @@ def forecast(spec: ResolvedRun, out: Path | None = None) -> Forecast:
         check_files(spec.config.recovery)
         check_original(spec.config.recovery, Path(spec.config.model))
     if spec.arms:
-        check_plain(spec.structure, spec.config.allocation)
+        check_plain(spec.structure, spec.config.allocation, FAMILIES[spec.shape.model_type])
     shape = spec.shape
     pruned, gpus = pruned_parameters(spec.structure, shape, spec.left), spec.config.tensor_parallel
     heads = spec.left if spec.structure == "kv_group" else shape.num_key_value_heads

@@ -19,7 +19,7 @@ from pruning.decilm import decilm_replaceable, export_decilm, layers_of, plan_re
 from pruning.export import export, predict_size, replaceable
 from pruning.gguf_file import check_gguf_place, gguf_refusal, write_gguf
 from pruning.plan_file import load_plan
-from pruning.structures import home_refusal, kept_widths
+from pruning.structures import home_refusal, kept_widths, needs_plugin, without_attention
 
 Advance = Callable[[int], None]
 
@@ -67,7 +67,8 @@ class Exported:
 
 
 def _is_uneven(model: ModelFolder, plan: PruningPlan | None) -> bool:
-    return len(set(kept_widths(plan) if plan else model.widths)) > 1
+    """Whether layers differ in their width, or some lack their attention."""
+    return needs_plugin(plan) if plan else not model.shape.uniform
 
 
 def _unsayable(model: ModelFolder, plan: PruningPlan | None) -> str | None:
@@ -76,24 +77,28 @@ def _unsayable(model: ModelFolder, plan: PruningPlan | None) -> str | None:
 
 
 def _not_plain(model: ModelFolder, plan: PruningPlan | None) -> str | None:
-    return _unsayable(model, plan) or ("its FFN width differs from layer to layer" if _is_uneven(model, plan) else None)
+    return _unsayable(model, plan) or (
+        "its layers differ in FFN width or attention" if _is_uneven(model, plan) else None
+    )
 
 
 def _not_decilm(model: ModelFolder, plan: PruningPlan | None) -> str | None:
-    return plan_refusal(model, plan) if plan else unsayable(model.config, model.shape, layers_of(model, model.widths))
+    return plan_refusal(model, plan) if plan else unsayable(model.config, model.shape, layers_of(model))
 
 
 def _not_plugin(model: ModelFolder, plan: PruningPlan | None) -> str | None:
     if refusal := _unsayable(model, plan):
         return refusal
     if not _is_uneven(model, plan):
-        return "it has one FFN width, which vLLM loads without a plugin"
+        return "its layers are alike, which vLLM loads without a plugin"
     if not model.family.supports_nonuniform_widths:
         return f"vLLM cannot run {model.family.model_type} with non-uniform FFN widths"
     return None
 
 
 def _not_gguf(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    if without_attention(plan) if plan else model.shape.skipped_attention:
+        return "layers without attention are not written as GGUF"
     return _unsayable(model, plan) or gguf_refusal(model, kept_widths(plan) if plan else model.widths)
 
 

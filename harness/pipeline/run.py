@@ -30,6 +30,7 @@ from harness.pipeline.scoring import moments_folder
 from harness.serving.workload import check_context
 from harness.training import fine_tuning
 from harness.training.original import needs_original, original_of
+from pruning.families import FAMILIES
 from pruning.structures import check_plain
 
 Made = TypeVar("Made")
@@ -72,7 +73,7 @@ def start(
     """Checks what can be checked early, then does `work` in a locked run directory."""
     spec = resolver(config, True)
     if spec.arms:
-        check_plain(config.structure, config.allocation)
+        check_plain(config.structure, config.allocation, FAMILIES[spec.shape.model_type])
     check_data(spec)
     folder = out or spec.default_out
     check_run_directory(folder)

@@ -31,7 +31,8 @@ from pruning import compensation, score_file, second_moments
 from pruning.calibration import build_calibration
 from pruning.checkpoint import ModelFolder, down_projection, seen_from
 from pruning.collect import collect
-from pruning.families import FAMILIES, MOST_SIZES
+from pruning.config_sizes import MOST_SIZES
+from pruning.families import FAMILIES
 from pruning.group_statistics import side_by_side
 from pruning.layer_source import FromShards, InMemory, LayerSource
 from pruning.loader import from_folder
@@ -312,7 +313,7 @@ def _reconstruct(
     """Replaces the re-fitted columns beside a plan by all tensors of the FFNs, each layer's optimised."""
     source = open_source(model, moments.calibration, {"reconstruction"}, request.threads)
     left = kept_layers(plan)
-    walk = LayerReconstruction(source, left, moments)
+    walk = LayerReconstruction(source, left, moments, no_attention=plan.skip_attention)
     start = compensation.load_layers(model, replace(plan, reconstructed=False), plan_file)
     errors, layers = [], len(left)
     with progress_bar(f"Reconstructing {layers} layers", layers) as advance, enough_memory(_OPTIMISER):

@@ -128,7 +128,7 @@ def _body(shape: ModelShape) -> int:
 
 def _attention(shape: ModelShape) -> int:
     """Operations per attended position."""
-    return 4 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim
+    return 4 * shape.attention_layers * shape.num_attention_heads * shape.head_dim
 
 
 def _cached_numbers(shape: ModelShape) -> int:

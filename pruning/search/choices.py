@@ -11,12 +11,17 @@ class LayerChoice:
 
     Attributes:
         width: FFN neurons that stay; 0 in a layer that is removed.
-        removed: Whether hidden states pass over the whole layer unchanged.
+        attention: Whether its attention stays.
     """
 
     width: int
-    removed: bool = False
+    attention: bool = True
 
     def __post_init__(self) -> None:
-        if (self.width < 1) is not self.removed:
-            raise ValueError(f"a layer of width {self.width} cannot be {'removed' if self.removed else 'kept'}")
+        if self.width < 0 or (self.attention and not self.width):
+            raise ValueError(f"a layer of width {self.width} cannot be {'kept' if self.attention else 'removed'}")
+
+    @property
+    def removed(self) -> bool:
+        """Whether hidden states pass over the whole layer unchanged."""
+        return not self.width

@@ -19,6 +19,7 @@ from pruning.activations import down_weight
 from pruning.families import submodule
 from pruning.layer_source import InMemory, widths
 from pruning.layer_walk import LayerWalk, replaced_forwards
+from pruning.missing_attention import without_attention
 from pruning.obs import refit
 from pruning.search.choices import LayerChoice
 
@@ -70,8 +71,8 @@ class DamageProbe:
         """KL(dense || changed) per scored token, over the whole vocabulary.
 
         Neurons are removed in the order of their scores. The down projection's columns that stay are re-fitted on the
-        layer's second moments. Hidden states pass over a removed layer unchanged. The dense weights are back
-        afterwards.
+        layer's second moments. Hidden states pass over a removed layer, and over attention that is left out, unchanged.
+        The dense weights are back afterwards.
 
         Args:
             choices: What each layer becomes.
@@ -88,7 +89,7 @@ class DamageProbe:
             states = self.states[changed[0]]
             for layer in range(changed[0], self.layers):
                 if not choices[layer].removed:
-                    with self._narrowed(layer, choices[layer].width):
+                    with self._changed(layer, choices[layer]):
                         states = self._after(layer, states)
             found = self._divergence(self._scored(states)) / self.tokens
         return found if math.isfinite(found) else math.inf
@@ -139,6 +140,11 @@ class DamageProbe:
             terms = dense.exp() * (dense - self._log_probabilities(part))
             total += float(terms.sum(dim=-1).double().sum())
         return max(0.0, total) if math.isfinite(total) else math.inf
+
+    @contextmanager
+    def _changed(self, layer: int, choice: LayerChoice) -> Iterator[None]:
+        with without_attention(self.stack[layer], not choice.attention), self._narrowed(layer, choice.width):
+            yield
 
     @contextmanager
     def _narrowed(self, layer: int, width: int) -> Iterator[None]:

@@ -68,7 +68,7 @@ def save_table(table: DamageTable, file: Path, key: str) -> None:
     arrays = {
         "nats": table.nats,
         "widths": np.array([choice.width for choice in table.choices], dtype=np.int32),
-        "removed": np.array([choice.removed for choice in table.choices], dtype=bool),
+        "attention": np.array([choice.attention for choice in table.choices], dtype=bool),
     }
     save_arrays(file, arrays, {"key": key})
 
@@ -78,8 +78,8 @@ def load_table(file: Path, key: str) -> DamageTable | None:
     try:
         arrays, metadata = load_arrays(file, _MADE_BY)
         choices = tuple(
-            LayerChoice(int(width), bool(removed))
-            for width, removed in zip(arrays["widths"], arrays["removed"], strict=True)
+            LayerChoice(int(width), bool(attention))
+            for width, attention in zip(arrays["widths"], arrays["attention"], strict=True)
         )
         nats = arrays["nats"]
     except (UsageError, KeyError, TypeError, ValueError):

@@ -69,10 +69,12 @@ def search_sentences(found: Mapping[str, Any]) -> list[str]:
 def joint_sentences(found: Mapping[str, Any]) -> list[str]:
     """What the arms of a joint search were planned by."""
     joint, (low, high, count) = found["joint"], found["widths"]
+    bare = ", lose its attention" if joint.get("attention_goes") else ""
+    widths = f"{count_text(count, 'FFN width')} from {low} to {high}"
     said = [
-        f"A layer could be removed or have one of {count_text(count, 'FFN width')} from {low} to {high}. Each arm has "
-        f"the least KL divergence from the dense model that was found, on {joint['tokens']:,} tokens of texts that "
-        "nothing was scored on; all are planned for the same goal."
+        f"A layer could be removed{bare} or have one of {widths}. Each arm has the least KL "
+        f"divergence from the dense model that was found, on {joint['tokens']:,} tokens of texts that nothing was "
+        "scored on; all are planned for the same goal."
     ]
     if joint["device"]:
         parts = ", ".join(f"{name} {percent(share)}" for name, share in joint["time_shares"].items())
@@ -93,6 +95,7 @@ def joint_table(run: Mapping[str, Any]) -> Table:
     head = (
         "arm",
         "layers",
+        "with attention",
         "mean FFN width",
         "vocabulary",
         "KL to dense",
@@ -105,6 +108,7 @@ def joint_table(run: Mapping[str, Any]) -> Table:
         (
             f"{c['variant']} ({'recommended' if found['found'] else 'nearest'})" if c is chosen else c["variant"],
             str(c["layers"]),
+            str(c.get("attention") or c["layers"]),
             str(c["intermediate_size"]),
             f"{c['vocabulary']:,}" if c.get("vocabulary") else "whole",
             f"{c['nats']:.3g}",

@@ -35,9 +35,10 @@ def test_a_layer_keeps_its_highest_scores_and_one_without_width_goes(data: st.Da
     layers, size = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 9))
     table = np.array([data.draw(st.permutations(range(size))) for _ in range(layers)])
     widths = data.draw(st.lists(st.integers(0, size), min_size=layers, max_size=layers).filter(any))
-    plan = joint_plan(scores(table), REQUEST, widths)
+    bare = data.draw(st.sets(st.integers(0, layers - 1)))
+    plan = joint_plan(scores(table), REQUEST, widths, sorted(bare))
     gone = tuple(layer for layer in range(layers) if not widths[layer])
-    assert plan.skip_attention == plan.skip_ffn == gone
+    assert plan.skip_ffn == gone and plan.skip_attention == tuple(sorted({*gone, *bare}))
     for row, keep, width in zip(table, plan.keep, widths, strict=True):
         expected = [i for i in range(size) if row[i] >= size - width] if width else list(range(size))
         assert keep.tolist() == expected and keep.dtype == np.int32
@@ -50,23 +51,28 @@ def test_widths_that_are_no_plan_are_refused(widths: tuple[int, ...]) -> None:
         joint_plan(scores(np.arange(24).reshape(3, 8)), REQUEST, widths)
 
 
-def planned(model: ModelFolder, widths: tuple[int, ...], file: Path) -> Path:
+def planned(model: ModelFolder, widths: tuple[int, ...], file: Path, bare: tuple[int, ...] = ()) -> Path:
     """A plan by random scores, re-fitted on random second moments."""
     draw = np.random.default_rng(0)
     rows = torch.from_numpy(draw.normal(size=(3, 200, 96))).float()
-    plan = joint_plan(scores(draw.random((3, 96)), model.fingerprint), REQUEST, widths)
+    plan = joint_plan(scores(draw.random((3, 96)), model.fingerprint), REQUEST, widths, bare)
     save_plan(plan, file)
     compensation.compensate(model, plan, file, lambda layer: rows[layer].T @ rows[layer] / 200)
     return file
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("widths", [(48, 0, 48), (96, 16, 0), (0, 96, 96)])
+@pytest.mark.parametrize(
+    ("widths", "bare"),
+    [((48, 0, 48), ()), ((96, 16, 0), ()), ((0, 96, 96), ()), ((0, 48, 48), (2,)), ((96, 0, 40), (2,))],
+)
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
-def test_the_export_is_the_masked_model(model_type: str, widths: tuple[int, ...], tmp_path: Path) -> None:
-    """One width for all layers that stay is a plain folder; several are our plugin's."""
+def test_the_export_is_the_masked_model(
+    model_type: str, widths: tuple[int, ...], bare: tuple[int, ...], tmp_path: Path
+) -> None:
+    """One width for all layers that stay, with their attention, is a plain folder; others are our plugin's."""
     model = open_model(build_model(model_type, tmp_path / "dense", shard_size="100KB"))
-    file = planned(model, widths, tmp_path / "plan.safetensors")
+    file = planned(model, widths, tmp_path / "plan.safetensors", bare)
     plan = load_plan(file)
     assert plan.structure == "joint" and plan.compensated
     made = export(model, plan, tmp_path / "pruned", file)
@@ -76,7 +82,7 @@ def test_the_export_is_the_masked_model(model_type: str, widths: tuple[int, ...]
     torch.testing.assert_close(found, masked, rtol=1e-5, atol=1e-4)
     assert not torch.allclose(masked, logits(model.path), atol=0.01), "what was removed mattered"
     kept = tuple(width for width in widths if width)
-    plain = len(set(kept)) == 1
+    plain = len(set(kept)) == 1 and not bare
     assert made.widths == kept and made.config["architectures"][0].startswith("FFNPruned") != plain
     if plain:
         torch.testing.assert_close(logits(made.path), masked, rtol=1e-5, atol=1e-4)

@@ -46,12 +46,19 @@ def outputs(folder: Path, layer: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "removed"), [*((name, ()) for name in FAMILIES_OF_EACH_KIND), ("qwen2", (1,)), ("qwen2", (0, 2))]
+    ("model_type", "removed", "bare"),
+    [
+        *((name, (), ()) for name in FAMILIES_OF_EACH_KIND),
+        ("qwen2", (1,), ()),
+        ("qwen2", (0, 2), ()),
+        ("qwen2", (), (1, 2)),
+        ("llama", (0,), (2,)),
+    ],
 )
 def test_the_errors_are_those_of_the_exported_checkpoint(
-    model_type: str, removed: tuple[int, ...], tmp_path: Path
+    model_type: str, removed: tuple[int, ...], bare: tuple[int, ...], tmp_path: Path
 ) -> None:
-    dense, plan, plan_file, fits = reconstructed(model_type, tmp_path, removed=removed)
+    dense, plan, plan_file, fits = reconstructed(model_type, tmp_path, removed=removed, bare=bare)
     made = export(open_model(dense), plan, tmp_path / "pruned", plan_file)
     assert len(made.widths) == len(fits) == 3 - len(removed)
     for place, (layer, fit) in enumerate(zip(kept_layers(plan), fits, strict=True)):

@@ -74,11 +74,14 @@ def test_what_no_config_can_say_is_refused(tmp_path: Path) -> None:
     model = open_model(grouped_model("llama", tmp_path / "llama"))
     gemma = open_model(grouped_model("gemma2", tmp_path / "gemma2"))
     for plan, told in (
-        (without(model.path, "attention", skip_attention=(1,)), "whole layers, not an attention or FFN block"),
+        (without(model.path, "ffn", skip_ffn=(1,)), "whole layers, not an FFN block alone"),
+        (without(model.path, "attention", skip_attention=(0,)), "needs the attention of the first layer"),
         (without(model.path, "kv_group", kv_keep=((0,), (0, 1), (2,))), "one number of KV heads for all layers"),
     ):
         with pytest.raises(UsageError, match=f"{told}.*; `harness export PLAN` says whether another form can"):
             export(model, plan, tmp_path / "pruned")
+    with pytest.raises(UsageError, match="gemma2 can leave out whole layers, not an attention block alone"):
+        export(gemma, without(gemma.path, "attention", skip_attention=(1,)), tmp_path / "pruned")
     listed = {key: value for key, value in gemma.config.items() if key != "layer_types"}
     (gemma.path / "config.json").write_text(json.dumps(listed))
     bare = open_model(gemma.path)

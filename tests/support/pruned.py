@@ -76,13 +76,15 @@ def masked_logits(folder: Path, plan: PruningPlan, ids: torch.Tensor) -> torch.T
 
 
 def compensated(
-    model_type: str, root: Path, width: int = 60, removed: tuple[int, ...] = ()
+    model_type: str, root: Path, width: int = 60, removed: tuple[int, ...] = (), bare: tuple[int, ...] = ()
 ) -> tuple[Path, PruningPlan, Path]:
-    """Dense folder, plan and plan file with the re-fitted columns beside it. removed: layers that go as a whole."""
+    """Dense folder, plan and plan file with the re-fitted columns beside it. removed: layers that go as a whole. bare:
+    layers whose attention goes.
+    """
     dense = build_model(model_type, root / "dense", tie=True)
     plan = replace(plan_for(dense, width=width), compensated=True)
-    if removed:
-        plan = replace(plan, structure="joint", skip_attention=removed, skip_ffn=removed)
+    if removed or bare:
+        plan = replace(plan, structure="joint", skip_attention=tuple(sorted({*removed, *bare})), skip_ffn=removed)
     plan_file = root / "plan.safetensors"
     save_plan(plan, plan_file)
     model = load_pruned(dense, torch.float32)
@@ -100,14 +102,16 @@ def reconstructed(
     width: int = 60,
     schedule: Schedule = Schedule(epochs=6, rates=(0.02,)),
     removed: tuple[int, ...] = (),
+    bare: tuple[int, ...] = (),
 ) -> tuple[Path, PruningPlan, Path, list[Fit]]:
     """What `compensated` makes, then every layer optimised on more prompts; and how each layer's optimisation went."""
-    dense, plan, plan_file = compensated(model_type, root, width, removed)
+    dense, plan, plan_file = compensated(model_type, root, width, removed, bare)
     model = open_model(dense)
     start = compensation.load_layers(model, plan, plan_file)
     moments = second_moments.SecondMoments(LARGER, 0.0, root / "moments")
     left = kept_layers(plan)
-    walk = LayerReconstruction(InMemory(load_pruned(dense, torch.float32), model.family), left, moments, schedule)
+    source = InMemory(load_pruned(dense, torch.float32), model.family)
+    walk = LayerReconstruction(source, left, moments, schedule, no_attention=plan.skip_attention)
     fits = [walk.fit(layer, plan.keep[layer], start(layer)) for layer in left]
     plan = replace(plan, reconstructed=True)
     save_plan(plan, plan_file)

@@ -89,6 +89,7 @@ class Candidate:
         ratio_neurons: Share of the FFN neurons that went, those of removed layers among them.
         conditions: Those that are known of it, of which none may be missed.
         layers: How many stay, where layers may be removed.
+        attention: How many of these have their attention.
         predicted_speedup: By the costs, where the goal is a speed-up.
         nats: KL(dense || variant) in nats per token of the held-out texts, where the search measured it, before a
             reconstruction; a smaller vocabulary is not in it.
@@ -104,6 +105,7 @@ class Candidate:
     predicted_speedup: float | None = None
     nats: float | None = None
     vocabulary: int | None = None
+    attention: int | None = None
 
     @property
     def met(self) -> bool:
@@ -117,15 +119,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class JointSearch:
-    """How FFN widths and removed layers were searched together.
+    """How FFN widths, missing attention and removed layers were searched together.
 
     Attributes:
         device: Where the costs were timed, or by whose roofline they are computed; None where the goal is no speed-up.
-        time_shares: Of a round of the dense model by the costs, at the first concurrency: layers (attention and norms),
-            FFN, vocabulary, fixed.
+        time_shares: Of a round of the dense model by the costs, at the first concurrency: attention, FFN, vocabulary,
+            layers (norms and what surrounds the two blocks), fixed.
         cost_error: Largest relative error of the predicted time of a structure that the costs were not fitted to.
         tokens: On which the damage was measured.
         unreachable: Arms that cannot reach the goal.
+        attention_goes: Whether a layer could lose its attention alone.
     """
 
     device: str | None
@@ -133,6 +136,7 @@ class JointSearch:
     cost_error: float | None
     tokens: int
     unreachable: tuple[str, ...] = ()
+    attention_goes: bool = False
 
 
 @dataclass(frozen=True)

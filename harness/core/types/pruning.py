@@ -34,6 +34,8 @@ class ModelShape:
         group_parameters: Parameters of one KV group in every layer, biases too; 0 where none can be removed.
         group_bias_parameters: What a checkpoint with fewer KV groups has besides, biases of zeros.
         layer_parameters: Parameters of one layer.
+        skipped_attention: Layers that have no attention, which then cache nothing.
+        attention_parameters: Parameters of one layer's attention with its norm; 0 where it cannot be left out.
     """
 
     model_type: str
@@ -54,10 +56,16 @@ class ModelShape:
     group_parameters: int = 0
     group_bias_parameters: int = 0
     layer_parameters: int = 0
+    skipped_attention: int = 0
+    attention_parameters: int = 0
 
     @property
     def query_heads_per_group(self) -> int:
         return self.num_attention_heads // self.num_key_value_heads
+
+    @property
+    def attention_layers(self) -> int:
+        return self.num_hidden_layers - self.skipped_attention
 
     def pruned_parameters(self, widths: tuple[int, ...]) -> int:
         return self.parameters - self.neuron_parameters * sum(self.intermediate_size - width for width in widths)
@@ -69,8 +77,10 @@ class ModelShape:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """2 (key and value) * layers * KV heads * head_dim * bytes; removing FFN neurons never changes it."""
-        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * self.dtype_bytes
+        """2 (key and value) * layers with attention * KV heads * head_dim * bytes; removing FFN neurons never changes
+        it.
+        """
+        return 2 * self.attention_layers * self.num_key_value_heads * self.head_dim * self.dtype_bytes
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from harness.pipeline.dry_run import (
     second_moments,
 )
 from harness.pipeline.resolve import ResolvedRun
-from harness.serving.cost_table import probe_sizes, sizes_of
+from harness.serving.cost_table import attention_goes, probe_sizes, sizes_of
 from harness.sweeps.joint.arms import ARMS, TRIMMED, to_measure
-from harness.sweeps.joint.resolve import computed_costs, grid_of, vocabulary_of
+from harness.sweeps.joint.resolve import computed_costs, vocabulary_of, widths_of_grid
 from harness.sweeps.joint.search import LOOKS, TOKENS
 from pruning.placement import Placement
+from pruning.search.choices import LayerChoice
 from reports.figures import count_text, mebibytes
 from reports.parts import Table
 
@@ -40,6 +41,7 @@ class JointForecast:
         probes: Structures that are timed for the costs, unless they were before; none where the costs are by formula.
         roofline: By whose roofline the costs are computed instead.
         widths: FFN widths that a layer may have; it may also be removed.
+        attention_goes: Whether a layer may also lose its attention alone.
         vocabulary: Entries that stay in the arm joint.
         measured: Choices of each layer whose damage is measured.
         looks: Whole plans of each arm that are measured, at most; three times as many where an arm misses a measured
@@ -71,6 +73,7 @@ class JointForecast:
     out: str
     seconds: float | None
     own_answers: int = 0
+    attention_goes: bool = False
 
 
 def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
@@ -88,10 +91,10 @@ def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
         task=tuple(task.name for task in spec.tasks),
         goal=goal.options,
         arms=tuple(ARMS),
-        probes=tuple(probe_sizes(sizes_of(spec.shape), align)) if timed else (),
+        probes=tuple(probe_sizes(sizes_of(spec.shape), align, attention_goes(spec.shape))) if timed else (),
         roofline=table.device if table else None,
         layers=spec.shape.num_hidden_layers,
-        widths=grid_of(spec)[1:],
+        widths=widths_of_grid(spec),
         vocabulary=vocabulary_of(spec, TRIMMED),
         measured=len(_changed(spec, align)),
         looks=LOOKS,
@@ -102,6 +105,7 @@ def forecast_joint(spec: ResolvedRun, out: Path | None = None) -> JointForecast:
         out=str(out or spec.default_out),
         seconds=estimated_seconds(_with_repairs(spec), _flops(spec, align)),
         own_answers=generated_answers(spec),
+        attention_goes=attention_goes(spec.shape),
     )
 
 
@@ -115,15 +119,20 @@ def _with_repairs(spec: ResolvedRun) -> ResolvedRun:
     return replace(spec, arms=tuple(arms))
 
 
-def _changed(spec: ResolvedRun, align: int) -> list[int]:
-    whole = spec.shape.intermediate_size
-    return [choice.width for choice in to_measure(whole, align) if choice.width != whole]
+def _changed(spec: ResolvedRun, align: int) -> list[LayerChoice]:
+    whole = LayerChoice(spec.shape.intermediate_size)
+    return [choice for choice in to_measure(spec.shape, align) if choice != whole]
 
 
 def _flops(spec: ResolvedRun, align: int) -> float:
     """Of the measurements of damage: those of one layer start at it, in the middle of the model on average."""
     passes = len(_changed(spec, align)) * spec.shape.num_hidden_layers / 2 + len(ARMS) * LOOKS
     return 2 * spec.shape.parameters * passes * TOKENS * _TOKENS_READ
+
+
+def _choices(found: JointForecast) -> str:
+    bare = "with attention or without, " if found.attention_goes else ""
+    return f"FFN width {', '.join(map(str, found.widths))}, {bare}or removed, for each of {found.layers} layers"
 
 
 def joint_table(found: JointForecast) -> Table:
@@ -141,7 +150,7 @@ def joint_table(found: JointForecast) -> Table:
         ("goal", " ".join(found.goal)),
         ("arms", f"{', '.join(found.arms)}, each exported, timed beside dense and evaluated"),
         ("costs", costs),
-        ("choices", f"FFN width {', '.join(map(str, found.widths))} or removed, for each of {found.layers} layers"),
+        ("choices", _choices(found)),
         ("vocabulary", f"{found.vocabulary:,} entries in the arm {TRIMMED}"),
         (
             "damage",

@@ -1,4 +1,4 @@
-"""`harness run --structure joint` with a goal: FFN widths and removed layers in one plan.
+"""`harness run --structure joint` with a goal: FFN widths, missing attention and removed layers in one plan.
 
 Times a few structures for the costs, searches the plans of three arms for the same goal, and exports, times and
 evaluates each beside the dense model. An arm that is measured below the goal is planned again for more.
@@ -33,11 +33,11 @@ from harness.pipeline.run_json import publish, read_eval, read_serving
 from harness.pipeline.vocabulary import check_size
 from harness.serving import bench
 from harness.serving.cost_probes import Timing, measure_costs, table_file
-from harness.serving.cost_table import CostTable, Sizes, kept, probe_sizes, shape_with, sizes_of
+from harness.serving.cost_table import CostTable, Sizes, attention_goes, kept, probe_sizes, shape_with, sizes_of
 from harness.serving.workload import check_context
 from harness.sweeps.goal.conditions import LEVEL, nearest, right_conditions, shape_conditions, speed_condition
-from harness.sweeps.joint.arms import next_speedup, sizes_of_widths
-from harness.sweeps.joint.resolve import computed_costs, is_reachable, resolve_joint, vocabulary_of
+from harness.sweeps.joint.arms import next_speedup, sizes_of_plan
+from harness.sweeps.joint.resolve import computed_costs, is_reachable, resolve_joint, vocabulary_of, widths_of_grid
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
 from harness.sweeps.speed import is_timed, measure_speed
 from pruning.checkpoint import ModelFolder
@@ -48,7 +48,7 @@ _AGAIN = 2  # times that an arm is planned for more speed
 
 
 def run_joint(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
-    """Searches the plan over FFN widths and layers that meets a goal at the least damage.
+    """Searches the plan over FFN widths, attention and layers that meets a goal at the least damage.
 
     Args, returns and raises as `harness.sweeps.goal.experiment.run_goal`. fresh: also times the costs again.
     """
@@ -86,7 +86,7 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
 
 def _no_plan(goal: Goal) -> MeasurementError:
     asked = " ".join(goal.options)
-    return MeasurementError(f"no plan of FFN widths and layers meets {asked} by the costs; ask for less")
+    return MeasurementError(f"no plan of FFN widths, attention and layers meets {asked} by the costs; ask for less")
 
 
 def _costs(run: RunContext, fresh: bool) -> CostTable | None:
@@ -104,10 +104,11 @@ def _costs(run: RunContext, fresh: bool) -> CostTable | None:
     def configured(sizes: Sizes) -> Mapping[str, object]:
         """By any scores: a config says how many neurons stay, not which."""
         removed = shape.num_hidden_layers - len(sizes.widths)
-        return config_of(run.model, joint_plan(scores, request, (*sizes.widths, *(0,) * removed)))
+        bare = range(1, 1 + sizes.skipped)  # the first layer keeps its attention
+        return config_of(run.model, joint_plan(scores, request, (*sizes.widths, *(0,) * removed), bare))
 
     def measured() -> CostTable:
-        probes = probe_sizes(sizes_of(shape), int(config.align or 1))
+        probes = probe_sizes(sizes_of(shape), int(config.align or 1), attention_goes(shape))
         return measure_costs(run.model, probes, configured, timing)
 
     found = kept(table_file(run.model, timing), measured, fresh)
@@ -181,7 +182,7 @@ def _ratios(run: RunContext) -> dict[str, list[SpeedRatio]]:
 
 def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence[SpeedRatio]]) -> Candidate:
     shape, goal = search.run.spec.shape, search.goal
-    sizes = sizes_of_widths(plan.widths, vocabulary_of(search.run.spec, plan.arm.kind))
+    sizes = sizes_of_plan(plan.choices, vocabulary_of(search.run.spec, plan.arm.kind))
     conditions: tuple[Condition, ...] = shape_conditions(goal, shape, shape_with(shape, sizes))
     if goal.is_timed:
         conditions = (*conditions, speed_condition(goal.speedup or 1.0, ratios[plan.arm.name]))
@@ -194,6 +195,7 @@ def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence
         ratio_neurons=1 - sum(plan.widths) / (shape.num_hidden_layers * shape.intermediate_size),
         conditions=conditions,
         layers=len(sizes.widths),
+        attention=sizes.attention,
         predicted_speedup=search.costs.speedup(sizes) if search.costs else None,
         nats=plan.nats,
         vocabulary=sizes.vocabulary,
@@ -201,14 +203,15 @@ def _candidate(search: ArmSearch, plan: FoundPlan, ratios: Mapping[str, Sequence
 
 
 def _described(search: ArmSearch, unreachable: tuple[str, ...]) -> JointSearch:
-    table = search.costs
+    table, bare = search.costs, attention_goes(search.run.spec.shape)
     if table is None:
-        return JointSearch(None, {}, None, search.tokens, unreachable)
+        return JointSearch(None, {}, None, search.tokens, unreachable, bare)
     costs, dense = table.costs[0], table.dense
-    parts = {"layers": costs.layer * len(dense.widths), "FFN": costs.neuron * sum(dense.widths)}
-    parts |= {"vocabulary": costs.row * dense.vocabulary, "fixed": costs.fixed}
+    parts = {"attention": costs.attention * dense.attention, "FFN": costs.neuron * sum(dense.widths)}
+    parts |= {"vocabulary": costs.row * dense.vocabulary, "layers": costs.layer * len(dense.widths)}
+    parts["fixed"] = costs.fixed
     shares = {name: seconds / costs.seconds(dense) for name, seconds in parts.items()}
-    return JointSearch(table.device, shares, table.error, search.tokens, unreachable)
+    return JointSearch(table.device, shares, table.error, search.tokens, unreachable, bare)
 
 
 def _collected(
@@ -220,7 +223,7 @@ def _collected(
     chosen = max(meeting, key=lambda c: _worth(run, c.variant)) if meeting else nearest(candidates)
     ordered = sorted(plans, key=lambda plan: plan.arm.name != chosen.variant)
     spec = replace(run.spec, arms=tuple(plan.arm for plan in ordered))
-    widths = search.grid[1:]
+    widths = widths_of_grid(run.spec)
     outcome = GoalOutcome(
         goal=search.goal,
         widths=(widths[0], widths[-1], len(widths)),

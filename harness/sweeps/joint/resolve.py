@@ -17,10 +17,11 @@ from harness.serving.cost_table import CostTable, roofline_table
 from harness.serving.roofline import find_device
 from harness.sweeps.goal.conditions import shape_conditions
 from harness.sweeps.goal.resolve import check_alone, check_room, goal_alignment, goal_of, timed_requests
-from harness.sweeps.joint.arms import ARMS, TRIMMED, goal_shares, width_grid
+from harness.sweeps.joint.arms import ARMS, TRIMMED, goal_shares, grid_choices
 from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
 from pruning.plan import PlanRequest, choose_metric
+from pruning.search.choices import LayerChoice
 from pruning.structures import check_structure
 from pruning.vocabulary import padded
 
@@ -86,9 +87,14 @@ def _check_settings(config: RunConfig) -> None:
             raise UsageError(f"--{name} {what}, which --structure joint does not; leave it out")
 
 
-def grid_of(spec: ResolvedRun) -> tuple[int, ...]:
-    """What a layer may become, 0 for removed."""
-    return width_grid(spec.shape.intermediate_size, int(spec.config.align or 1), spec.config.min_width)
+def grid_of(spec: ResolvedRun) -> tuple[LayerChoice, ...]:
+    """What a layer may become, removed first."""
+    return grid_choices(spec.shape, int(spec.config.align or 1), spec.config.min_width)
+
+
+def widths_of_grid(spec: ResolvedRun) -> tuple[int, ...]:
+    """FFN widths that a layer which stays may have, from the least to the whole."""
+    return tuple(sorted({choice.width for choice in grid_of(spec) if not choice.removed}))
 
 
 def computed_costs(spec: ResolvedRun) -> CostTable | None:
@@ -119,7 +125,7 @@ def _check_vocabulary(config: RunConfig, shape: ModelShape) -> None:
 def _check_widths(spec: ResolvedRun) -> None:
     """Raises UsageError where a layer can only stay whole or be removed, which would leave the arms no difference."""
     least, size = spec.config.min_width, spec.shape.intermediate_size
-    if grid_of(spec) == (0, size):
+    if widths_of_grid(spec) == (size,):
         given = f"--align {spec.config.align}" + (f" with --min-width {least}" if least else "")
         raise UsageError(f"{given} leaves no FFN width below {size} to choose; give a smaller one")
 
@@ -134,17 +140,19 @@ def _check_reachable(spec: ResolvedRun, goal: Goal) -> None:
     if not is_reachable(spec, goal, computed_costs(spec)):
         raise UsageError(
             f"no plan of {spec.config.model} meets {asked}: one layer of {spec.shape.num_hidden_layers} at FFN width "
-            f"{grid_of(spec)[1]} is too much beside what is in no layer; ask for less"
+            f"{widths_of_grid(spec)[0]} is too much beside what is in no layer; ask for less"
         )
 
 
 def is_reachable(spec: ResolvedRun, goal: Goal, costs: CostTable | None) -> bool:
-    """Whether a plan keeps the limits: the smallest leaves one layer at the least width. costs: None where they are not
-    known yet.
+    """Whether a plan keeps the limits: the smallest leaves one layer, which has attention, at the least width. costs:
+    None where they are not known yet.
     """
     grid, rows = grid_of(spec), vocabulary_of(spec, TRIMMED)
     shares = goal_shares(goal, spec.shape, costs, goal.speedup or 1.0, grid, rows)
-    return shares is not None and bool(min(shares[1:]) <= 1)
+    return shares is not None and any(
+        share <= 1 for share, choice in zip(shares, grid, strict=True) if choice.attention
+    )
 
 
 def _check_whole(spec: ResolvedRun) -> None:

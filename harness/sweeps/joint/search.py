@@ -33,6 +33,7 @@ from pruning.export import predict_size
 from pruning.joint import joint_plan
 from pruning.plan_file import load_plan, save_plan
 from pruning.precision import ieee_products
+from pruning.search.choices import LayerChoice
 from pruning.search.damage import DamageProbe
 from pruning.search.exchange import improve
 from pruning.search.programme import cheapest
@@ -53,16 +54,21 @@ class FoundPlan:
     Attributes:
         arm: Its name is the variant's; its kind is what it may remove.
         asked: The speed-up that it was planned for; 1 where the goal is none.
-        widths: FFN width of every layer, 0 for a removed one.
+        choices: What every layer becomes.
         nats: KL(dense || pruned) per token of the held-out texts, before a reconstruction.
         state: The variant, not exported.
     """
 
     arm: Arm
     asked: float
-    widths: tuple[int, ...]
+    choices: tuple[LayerChoice, ...]
     nats: float
     state: VariantState
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """FFN width of every layer, 0 for a removed one."""
+        return tuple(choice.width for choice in self.choices)
 
 
 class ArmSearch:
@@ -93,25 +99,29 @@ class ArmSearch:
         file = plan_file(self.run.path, self.run.spec, arm)
         found, columns = file.with_name("search.json"), compensation.columns_file(file)
         limits = None if shares is None else shares.tolist()
-        inputs = digest([self.run.directory.output_hash("score"), asdict(arm.request), limits, self.grid, rows])
+        grid = [asdict(choice) for choice in self.grid]
+        inputs = digest([self.run.directory.output_hash("score"), asdict(arm.request), limits, grid, rows])
         outputs = [found]
         with self.run.directory.stage(f"plan {arm.name}", inputs, outputs) as work:
             if work:
                 chosen = None if shares is None else self._search(arm.kind, shares)
-                write_json(found, {"widths": chosen and chosen[0], "nats": chosen and chosen[1]})
+                layers = chosen and [asdict(choice) for choice in chosen[0]]
+                write_json(found, {"layers": layers, "nats": chosen and chosen[1]})
                 if chosen:
                     self._write(arm, chosen[0], file)
                     outputs += [file, columns]
         said = read_json_object(found)
-        if said["widths"] is None:
+        if said["layers"] is None:
             return None
-        return FoundPlan(arm, asked, tuple(said["widths"]), said["nats"], self._planned(arm, file))
+        choices = tuple(LayerChoice(**layer) for layer in said["layers"])
+        return FoundPlan(arm, asked, choices, said["nats"], self._planned(arm, file))
 
     def reconstructed(self, plan: FoundPlan) -> FoundPlan:
-        """The plan with every FFN optimised against the dense layer's output; as it is where no neuron goes."""
+        """The plan with every FFN optimised against the dense layer's output; as it is where only layers go."""
         before = plan.state.plan
         assert before is not None, f"{plan.arm.name} has no plan"
-        if {*plan.widths} <= {0, self.run.spec.shape.intermediate_size}:
+        whole = LayerChoice(self.run.spec.shape.intermediate_size)
+        if all(choice.removed or choice == whole for choice in plan.choices):
             return plan
         request = replace(plan.arm.request, reconstructed=True)
         arm = replace(plan.arm, name=f"{plan.arm.name}+{RECONSTRUCTED}", request=request)
@@ -126,18 +136,18 @@ class ArmSearch:
         parts = [self.run.base.identity, data_hash(file), data_hash(compensation.columns_file(file))]
         return VariantState(arm.name, predict_size(self.run.model, load_plan(file)), digest(parts), file)
 
-    def _search(self, kind: str, shares: FloatArray) -> tuple[list[int], float] | None:
+    def _search(self, kind: str, shares: FloatArray) -> tuple[list[LayerChoice], float] | None:
         table, costs = of_arm(kind, self._table(), shares)
         start = cheapest(table.nats, costs, 1.0)
         if start is None or not any(table.choices[choice].width for choice in start):
             return None
         with _measuring(), progress_bar(f"Searching the plan of {kind}", LOOKS) as advance:
             chosen, nats = improve(self._opened(), table, costs, 1.0, start, LOOKS, progress=advance)
-        return [table.choices[choice].width for choice in chosen], nats
+        return [table.choices[choice] for choice in chosen], nats
 
     def _table(self) -> DamageTable:
         """Measured once and kept beside the scores."""
-        choices = to_measure(self.run.spec.shape.intermediate_size, int(self.run.spec.config.align or 1))
+        choices = to_measure(self.run.spec.shape, int(self.run.spec.config.align or 1))
         texts, request = [asdict(text) for text in self.texts], self.run.spec.arms[0].request
         key = digest([self.scored.scores.file_hash, request.metric, texts, [asdict(choice) for choice in choices]])
         probe, file = self._opened(), damage_file(scores_file(self.run.path))
@@ -155,13 +165,15 @@ class ArmSearch:
         self._probe = None
         release_memory()
 
-    def _write(self, arm: Arm, widths: Sequence[int], file: Path) -> None:
+    def _write(self, arm: Arm, choices: Sequence[LayerChoice], file: Path) -> None:
         """The plan and its re-fitted columns."""
-        plan = joint_plan(self.scored.scores, arm.request, widths)
+        widths = [choice.width for choice in choices]
+        bare = [layer for layer, choice in enumerate(choices) if not choice.attention]
+        plan = joint_plan(self.scored.scores, arm.request, widths, bare)
         if arm.kind == TRIMMED and self.run.config.goal.vocabulary:
             plan = replace(plan, vocabulary=self._entries(), vocab_size=self.run.spec.shape.vocab_size)
         self._save(plan, file)
-        removed = structure_text(plan) or "no layer removed"
+        removed = structure_text(plan) or "no attention and no layer removed"
         say(f"{arm.name}: mean FFN width {sum(widths) / max(1, sum(map(bool, widths))):.0f}, {removed}")
 
     def _save(self, plan: PruningPlan, file: Path) -> None:

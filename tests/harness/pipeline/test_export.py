@@ -104,8 +104,8 @@ def test_a_checkpoint_becomes_a_decilm_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ({"skip_ffn": (1,)}, "whole layers, not an attention or FFN block alone"),
-        ({"skip_attention": (2, 3)}, "whole layers, not an attention or FFN block alone"),
+        ({"skip_ffn": (1,)}, "whole layers, not an FFN block alone"),
+        ({"skip_ffn": (1,), "skip_attention": (2, 3)}, "whole layers, not an FFN block alone"),
         ({"kv_keep": ((0, 1), (1,), (0,), (0, 1)), "num_key_value_heads": 2}, "one number of KV heads for all layers"),
     ],
 )
@@ -132,7 +132,8 @@ def test_a_plan_without_the_first_attention_has_no_form(tmp_path: Path) -> None:
     file = plan_file(tmp_path, (640,) * 4)
     save_plan(replace(load_plan(file), skip_attention=(0,)), file)
     with pytest.raises(
-        UsageError, match=r"vllm: .*block alone; decilm: .*attention of the first layer; plugin: .*; plan"
+        UsageError,
+        match=r"vllm: .*attention of the first layer.*; decilm: .*attention of the first layer; plugin: .*; plan",
     ):
         export_to(file, None, tmp_path / "out")
 

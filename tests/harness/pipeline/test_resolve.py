@@ -260,8 +260,10 @@ def own_task(folder: Path, rows: Path, name: str = "sums") -> Path:
 
 
 def test_structures_that_a_run_cannot_remove_are_refused_by_name() -> None:
-    with pytest.raises(UsageError, match=r"no plain config.json .*; use --structure layer, or .* --to decilm`"):
-        forecast(resolve(config(structure="attention")))
+    with pytest.raises(
+        UsageError, match=r"no config.json of \w+ can leave out FFNs; use --structure layer, or .* decilm`"
+    ):
+        forecast(resolve(config(structure="ffn")))
     with pytest.raises(UsageError, match="KV groups need uniform, or `harness score`, `harness plan` and"):
         forecast(resolve(config(structure="kv_group", allocation="global")))
     with pytest.raises(UsageError, match=r"lape cannot score a KV group; use one of smd"):

@@ -97,7 +97,7 @@ def test_a_dry_run_refuses_the_plan_that_the_run_refuses(tmp_path: Path) -> None
     save_plan(plan, file)
     request = VocabularyRequest(512, (), file)
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match="whole layers, not an attention or FFN block"):
+        with pytest.raises(UsageError, match="whole layers, not an FFN block"):
             trim_vocabulary(load_config(None, {"model": "tiny-math"}), request, tmp_path / "out", dry_run)
     assert not (tmp_path / "out").exists()
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 TEXTS = items([21, 9, 14], seed=5)
 ORDER = [np.random.default_rng(layer).permutation(96).astype(np.int32) for layer in range(3)]
-WHOLE, GONE = LayerChoice(96), LayerChoice(0, removed=True)
+WHOLE, GONE = LayerChoice(96), LayerChoice(0, attention=False)
 
 
 def kl(dense: Any, changed: Any, texts: Sequence[CalibrationItem]) -> float:
@@ -92,6 +92,19 @@ def test_a_removed_layer_is_a_model_without_it(probe: DamageProbe, random_model:
     assert probe.nats([WHOLE, GONE, WHOLE]) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("bare", [(1,), (1, 2)])
+def test_a_layer_without_attention_is_a_model_whose_o_proj_is_zero(
+    probe: DamageProbe, random_model: Path, bare: tuple[int, ...]
+) -> None:
+    changed = plain(random_model, dtype=torch.float32)
+    for layer in bare:
+        changed.model.layers[layer].self_attn.o_proj.weight.data.zero_()
+    expected = kl(plain(random_model, dtype=torch.float32), changed, TEXTS)
+    found = probe.nats([LayerChoice(96, attention=layer not in bare) for layer in range(3)])
+    assert found == pytest.approx(expected, rel=1e-3) and found > 1e-4
+    assert probe.nats([WHOLE] * 3) == 0, "it is back"
+
+
 def test_every_layer_may_be_removed(probe: DamageProbe, random_model: Path) -> None:
     bare = plain(random_model, dtype=torch.float32)
     bare.model.layers = torch.nn.ModuleList()
@@ -102,7 +115,7 @@ def test_every_layer_may_be_removed(probe: DamageProbe, random_model: Path) -> N
 def test_the_dense_model_is_no_damage_and_is_back_afterwards(random_model: Path, tmp_path: Path) -> None:
     probe = probe_of(random_model, tmp_path)
     before = {name: value.clone() for name, value in probe.source.model.state_dict().items()}
-    choices = [LayerChoice(16), GONE, LayerChoice(48)]
+    choices = [LayerChoice(16), GONE, LayerChoice(48, attention=False)]
     first = probe.nats(choices)
     assert probe.nats([WHOLE] * 3) == 0 and probe.nats(choices) == first
     assert all(torch.equal(value, before[name]) for name, value in probe.source.model.state_dict().items())
@@ -165,6 +178,7 @@ def test_a_killed_measurement_resumes_and_another_key_starts_over(tmp_path: Path
 
 
 def test_a_layer_is_kept_or_removed() -> None:
-    for wrong in ({"width": 0}, {"width": 3, "removed": True}):
+    for wrong in ({"width": 0}, {"width": -1, "attention": False}):
         with pytest.raises(ValueError, match="a layer of width"):
             LayerChoice(**wrong)  # type: ignore[arg-type]
+    assert LayerChoice(0, attention=False).removed and not LayerChoice(3, attention=False).removed

@@ -12,7 +12,7 @@ from pruning.search.choices import LayerChoice
 from pruning.search.exchange import improve
 from pruning.search.table import DamageTable
 
-CHOICES = (LayerChoice(0, removed=True), LayerChoice(8), LayerChoice(16))
+CHOICES = (LayerChoice(0, attention=False), LayerChoice(8), LayerChoice(16))
 COSTS = np.array([[0.0, 1.0, 2.0]] * 4)
 ALONE = np.array([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0], [2.0, 1.0, 0.0], [2.5, 1.5, 0.0]])
 

@@ -23,6 +23,7 @@ from harness.sweeps.joint.arms import ARMS
 from harness.sweeps.joint.search import FoundPlan
 from pruning.checkpoint import ModelFolder
 from pruning.plan import PlanRequest
+from pruning.search.choices import LayerChoice
 
 MEASURED = {"joint": 1.0, "joint-2": 1.1, "joint-3": 1.6, "ffn-only": 1.6, "depth-only": 1.0, "depth-only-2": 1.7}
 
@@ -37,7 +38,7 @@ class Planned:
     def plan(self, arm: Arm, asked: float) -> FoundPlan:
         file = self.run.path / "arms" / arm.name / "plan.safetensors"
         state = VariantState(arm.name, PredictedCheckpoint((8,), 1, 1, {}), arm.name, file)
-        return FoundPlan(arm, asked, (8,), 0.1, state)
+        return FoundPlan(arm, asked, (LayerChoice(8),), 0.1, state)
 
     def reconstructed(self, plan: FoundPlan) -> FoundPlan:
         return self.plan(replace(plan.arm, name=f"{plan.arm.name}+rec"), plan.asked)

@@ -50,11 +50,12 @@ def test_every_arm_is_a_checkpoint_of_its_own_kind_that_was_evaluated_and_timed(
         made = open_model(folder / str(variant["checkpoint"]))
         plan = load_plan(folder / "arms" / candidate["variant"] / "plan.safetensors")
         assert made.widths == tuple(variant["intermediate_sizes"]) and len(made.widths) == candidate["layers"]
+        assert made.shape.attention_layers == candidate["attention"]
         assert plan.structure == variant["structure"] == "joint"
         if arm == "ffn-only":
-            assert not plan.skip_ffn
+            assert not plan.skip_ffn and not plan.skip_attention
         if arm == "depth-only":
-            assert set(made.widths) == {640} and plan.skip_ffn
+            assert set(made.widths) == {640} and plan.skip_ffn == plan.skip_attention
         limits = {c["quantity"]: c for c in candidate["conditions"]}
         assert limits["right"]["value"] == round(32 * variant["eval"]["mini_math"]["value"])
         assert limits["params"]["met"] and limits["params"]["value"] == made.parameters

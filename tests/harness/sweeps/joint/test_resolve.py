@@ -101,13 +101,17 @@ def test_without_a_goal_joint_is_refused_by_a_run_and_a_scoring() -> None:
 def test_a_dry_run_says_what_is_timed_measured_and_planned(tmp_path: Path) -> None:
     found = forecast_joint(spec(speedup=1.2, align=128), tmp_path / "run")
     assert found.arms == ("joint", "ffn-only", "depth-only") and found.widths == (128, 256, 384, 512, 640)
-    assert found.probes == ("dense", "half the FFN", "half the layers", "a quarter of the vocabulary", "mixed")
+    halves = ("half the FFN", "half the layers", "a quarter of the vocabulary", "half the attention")
+    assert found.probes == ("dense", *halves, "mixed")
     assert found.vocabulary == 1088 and forecast_joint(spec(speedup=1.2, vocabulary=300)).vocabulary == 320
     assert found.roofline is None and found.looks == 24
     headers = 3 * open_model(TINY_MATH).weight_bytes - found.disk_bytes  # three checkpoints, of which each is smaller
     assert 0 < headers < 3 * 16_384 and "one of each arm at a time" in dict(joint_table(found).rows)["disk needed"]
     rows = dict(joint_table(found).rows)
-    assert "timed here once on dense, half the FFN" in rows["costs"] and "or removed" in rows["choices"]
+    assert (
+        "timed here once on dense, half the FFN" in rows["costs"]
+        and "with attention or without, or removed" in rows["choices"]
+    )
     elsewhere = forecast_joint(spec(speedup=1.2, device="A100-80"), tmp_path / "run")
     assert elsewhere.probes == () and dict(joint_table(elsewhere).rows)["costs"] == "by the roofline of A100-80"
     sized = forecast_joint(spec(params="1000K"), tmp_path / "run")
