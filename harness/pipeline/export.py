@@ -19,7 +19,7 @@ from pruning.decilm import decilm_replaceable, export_decilm, layers_of, plan_re
 from pruning.export import export, predict_size, replaceable
 from pruning.gguf_file import check_gguf_place, gguf_refusal, write_gguf
 from pruning.plan_file import load_plan
-from pruning.structures import home_refusal, kept_widths, needs_plugin, without_attention
+from pruning.structures import home_refusal, kept_widths, without_attention
 
 Advance = Callable[[int], None]
 
@@ -66,20 +66,24 @@ class Exported:
     weight_bytes: int | None = None
 
 
-def _is_uneven(model: ModelFolder, plan: PruningPlan | None) -> bool:
-    """Whether layers differ in their width, or some lack their attention."""
-    return needs_plugin(plan) if plan else not model.shape.uniform
+def _uneven(model: ModelFolder, plan: PruningPlan | None) -> str | None:
+    """How layers differ, None where they are alike."""
+    if len(set(kept_widths(plan) if plan else model.widths)) > 1:
+        return "its FFN width differs from layer to layer"
+    return "some of its layers have no attention" if _bare(model, plan) else None
+
+
+def _bare(model: ModelFolder, plan: PruningPlan | None) -> bool:
+    return bool(without_attention(plan) if plan else model.shape.skipped_attention)
 
 
 def _unsayable(model: ModelFolder, plan: PruningPlan | None) -> str | None:
-    """Why no config.json of the family can say what stays, widths aside."""
+    """Why no config.json of the family can say what stays, widths and attention aside."""
     return home_refusal(plan, model.family, model.config) if plan else None
 
 
 def _not_plain(model: ModelFolder, plan: PruningPlan | None) -> str | None:
-    return _unsayable(model, plan) or (
-        "its layers differ in FFN width or attention" if _is_uneven(model, plan) else None
-    )
+    return _unsayable(model, plan) or _uneven(model, plan)
 
 
 def _not_decilm(model: ModelFolder, plan: PruningPlan | None) -> str | None:
@@ -89,15 +93,15 @@ def _not_decilm(model: ModelFolder, plan: PruningPlan | None) -> str | None:
 def _not_plugin(model: ModelFolder, plan: PruningPlan | None) -> str | None:
     if refusal := _unsayable(model, plan):
         return refusal
-    if not _is_uneven(model, plan):
-        return "its layers are alike, which vLLM loads without a plugin"
+    if not _uneven(model, plan):
+        return "it has one FFN width, which vLLM loads without a plugin"
     if not model.family.supports_nonuniform_widths:
         return f"vLLM cannot run {model.family.model_type} with non-uniform FFN widths"
     return None
 
 
 def _not_gguf(model: ModelFolder, plan: PruningPlan | None) -> str | None:
-    if without_attention(plan) if plan else model.shape.skipped_attention:
+    if _bare(model, plan):
         return "layers without attention are not written as GGUF"
     return _unsayable(model, plan) or gguf_refusal(model, kept_widths(plan) if plan else model.widths)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,12 +32,16 @@ from pruning.export import export
 from pruning.plan_file import load_plan
 
 _LEAST_SECONDS = 0.3  # of a pass: many short pairs say more than few long ones
+LONGER = 3  # times as many passes, where the interval of fewer leaves it open
 AGAIN = stages.AGAIN
 Timed = tuple[dict[str, ServingResult], list[SpeedRatio]]  # the dense model and one arm
 
 
 def measure_speed(
-    run: RunContext, arms: Sequence[VariantState], attempt: Callable[[str], AbstractContextManager[None]]
+    run: RunContext,
+    arms: Sequence[VariantState],
+    attempt: Callable[[str], AbstractContextManager[None]],
+    longer: Collection[str] = (),
 ) -> None:
     """Times every arm, and the dense model once more, beside the dense model; writes serving.json, from a file each.
 
@@ -45,6 +49,7 @@ def measure_speed(
         run: The sweep's run directory.
         arms: The planned variants to time; those that are exported run from their checkpoints.
         attempt: A context for what may fail for one arm alone.
+        longer: Arms that are timed by `LONGER` times as many passes.
     """
     arms = [replace(run.base, name=AGAIN), *arms] if arms else []
     if arms and not fit_together({DENSE: run.model, AGAIN: run.model}, run.config.tensor_parallel, run.config.dtype):
@@ -53,58 +58,63 @@ def measure_speed(
     exported = any(arm.plan and isinstance(arm.checkpoint, ModelFolder) for arm in arms)
     with _timer(run, exported) as timed:
         for arm in arms:
-            file = _file(run, arm)
-            with attempt(_stage(arm)), run.directory.stage(_stage(arm), _inputs(run, arm), [file]) as work:
+            passes = _passes(run, arm, longer)
+            file, stage = _file(run, arm, passes), _stage(run, arm, passes)
+            with attempt(stage), run.directory.stage(stage, _inputs(run, arm, passes), [file]) as work:
                 if work:
-                    save_serving(*timed(arm), file)
+                    save_serving(*timed(arm, passes), file)
     variants: dict[str, ServingResult] = {}
     ratios: list[SpeedRatio] = []
     for arm in arms:
-        if is_timed(run, arm):
-            results, faster = read_serving(_file(run, arm))
+        if is_timed(run, arm, longer):
+            results, faster = read_serving(_file(run, arm, _passes(run, arm, longer)))
             variants, ratios = {**results, **variants}, [*ratios, *faster]
     variants.pop(AGAIN, None)
     save_serving(variants, ratios, serving_file(run.path))
 
 
-def is_timed(run: RunContext, arm: VariantState) -> bool:
+def is_timed(run: RunContext, arm: VariantState, longer: Collection[str] = ()) -> bool:
     """Whether `measure_speed` has timed a variant before, so that it needs no checkpoint for it."""
-    return run.directory.finished(_stage(arm), _inputs(run, arm))
+    passes = _passes(run, arm, longer)
+    return run.directory.finished(_stage(run, arm, passes), _inputs(run, arm, passes))
 
 
-def _stage(arm: VariantState) -> str:
-    return f"time {arm.name}"
+def _passes(run: RunContext, arm: VariantState, longer: Collection[str]) -> int:
+    return run.config.repeats * (LONGER if arm.name in longer else 1)
 
 
-def _file(run: RunContext, arm: VariantState) -> Path:
-    return run.path / "timed" / f"{arm.name}.json"
+def _stage(run: RunContext, arm: VariantState, passes: int) -> str:
+    return f"time {arm.name}" if passes == run.config.repeats else f"time {arm.name} in {passes} passes"
 
 
-def _inputs(run: RunContext, arm: VariantState) -> str:
+def _file(run: RunContext, arm: VariantState, passes: int) -> Path:
+    ending = "" if passes == run.config.repeats else f"-{passes}-passes"
+    return run.path / "timed" / f"{arm.name}{ending}.json"
+
+
+def _inputs(run: RunContext, arm: VariantState, passes: int) -> str:
     config, workload = run.config, asdict(run.workload)
-    return digest(
-        [run.base.identity, arm.identity, workload, config.concurrency, config.repeats, config.threads],
-    )
+    return digest([run.base.identity, arm.identity, workload, config.concurrency, passes, config.threads])
 
 
 @contextmanager
-def _timer(run: RunContext, exported: bool) -> Iterator[Callable[[VariantState], Timed]]:
+def _timer(run: RunContext, exported: bool) -> Iterator[Callable[[VariantState, int], Timed]]:
     """On a CPU one engine takes the weights of every width in turn; on CUDA, where a swap leaves the width, each arm
     is exported for the time of its measurement. exported: Each arm has a checkpoint, as where layers are removed.
     """
     if exported or device_name() == "cuda":
-        yield lambda arm: _by_export(run, arm)
+        yield lambda arm, passes: _by_export(run, arm, passes)
         return
     models = {DENSE: run.model}
     settings = bench.settings_for(models, run.config, run.workload)
     with Engines(models, settings) as engines:
-        yield lambda arm: _by_swap(run, engines, arm)
+        yield lambda arm, passes: _by_swap(run, engines, arm, passes)
 
 
-def _by_swap(run: RunContext, engines: Engines, arm: VariantState) -> Timed:
+def _by_swap(run: RunContext, engines: Engines, arm: VariantState, repeats: int) -> Timed:
     config, workload, llm = run.config, replace(run.workload, least_seconds=_LEAST_SECONDS), engines[DENSE]
     runners = swapping_runners(llm, {DENSE: None, arm.name: arm.plan}, workload)
-    passes = interleaved(runners, config.concurrency, config.repeats, workload)
+    passes = interleaved(runners, config.concurrency, repeats, workload)
     rows = {
         name: tuple(serving_row(*level) for level in zip(config.concurrency, of_variant, strict=True))
         for name, of_variant in passes.items()
@@ -144,7 +154,7 @@ def _shape(run: RunContext, state: VariantState) -> ModelShape:
     )
 
 
-def _by_export(run: RunContext, arm: VariantState) -> Timed:
+def _by_export(run: RunContext, arm: VariantState, repeats: int) -> Timed:
     """Beside the dense model, on the device together."""
     config, workload, scratch = run.config, run.workload, run.path / "timed" / arm.name
     try:
@@ -157,7 +167,7 @@ def _by_export(run: RunContext, arm: VariantState) -> Timed:
         with Engines(models, bench.settings_for(models, config, longest(workloads))) as engines:
             targets = bench.offline_targets(engines, workloads)
             runners = {name: target.round for name, target in targets.items()}
-            passes = interleaved(runners, config.concurrency, config.repeats, workload)
+            passes = interleaved(runners, config.concurrency, repeats, workload)
             return bench.results(targets, passes, config, workload)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -261,7 +261,7 @@ def own_task(folder: Path, rows: Path, name: str = "sums") -> Path:
 
 def test_structures_that_a_run_cannot_remove_are_refused_by_name() -> None:
     with pytest.raises(
-        UsageError, match=r"no config.json of \w+ can leave out FFNs; use --structure layer, or .* decilm`"
+        UsageError, match=r"no config.json of \w+ can leave out FFN blocks; use --structure layer, or .* decilm`"
     ):
         forecast(resolve(config(structure="ffn")))
     with pytest.raises(UsageError, match="KV groups need uniform, or `harness score`, `harness plan` and"):
