@@ -124,10 +124,10 @@ def _sizes(step: Mapping[str, Any]) -> str:
     if heads := step.get("kv_heads"):
         return f"KV heads {step['num_key_value_heads']} -> {width_text(heads)}"
     skips = [f"no {name} in layers {', '.join(map(str, step[key]))}" for key, name in _SKIPS.items() if step.get(key)]
-    if skips:
+    if skips and all(width == step["intermediate_size"] for width in step["widths"]):
         return "; ".join(skips).capitalize()
-    uniform = len(set(step["widths"])) == 1
-    return f"FFN width {step['intermediate_size']} -> {width_text(step['widths'])}{'' if uniform else ', non-uniform'}"
+    uniform = "" if len(set(step["widths"])) == 1 else ", non-uniform"
+    return "; ".join([f"FFN width {step['intermediate_size']} -> {width_text(step['widths'])}{uniform}", *skips])
 
 
 def _tuning(step: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ def removed_text(variant: Mapping[str, Any]) -> str:
     if structure == "neuron":
         return f"{percent(variant['ratio_neurons'])} of the FFN neurons"
     if structure == "joint":
-        return "FFN neurons, layers or entries of the vocabulary"
+        return "FFN neurons, attention, layers or entries of the vocabulary"
     return f"{percent(variant['ratio_requested'])} (asked) of the {STRUCTURE_NOUNS.get(structure, structure)}s"
 
 

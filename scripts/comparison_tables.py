@@ -99,31 +99,42 @@ def allocation(documents: Documents) -> str:
 
 def joint(documents: Documents) -> str:
     """What each arm of the joint searches on smollm2-skills keeps at its measured speed."""
-    head = ("run", "arm", "layers", "mean width", "vocabulary", "parameters", "predicted", "measured", "mini_math")
+    head = (
+        "run",
+        "arm",
+        "layers",
+        "with attention",
+        "mean width",
+        "vocabulary",
+        "parameters",
+        "predicted",
+        "measured",
+        "mini_math",
+    )
     rows = [row for name, shown in _JOINT_RUNS.items() for row in _joint_rows(shown, documents[name])]
     return table((*head, "of dense"), iter(rows))
 
 
 _JOINT_RUNS = {
-    "joint_smollm2_skills": "`--vocabulary 8192`",
-    "joint_smollm2_skills_reconstructed": "`--vocabulary 4096 --reconstruct`",
+    "joint_smollm2_skills": "`--vocabulary 4096 --reconstruct`",
 }
 
 
 def _joint_rows(name: str, run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     dense = pick(run["variants"], name="dense")
     whole = dense["eval"]["mini_math"]["value"]
-    yield name, "dense", "", "", "", _millions(dense), "", "", f"{100 * whole:.1f}", ""
+    yield name, "dense", *[""] * 4, _millions(dense), "", "", f"{100 * whole:.1f}", ""
     for found in run["goal"]["candidates"]:
         variant = pick(run["variants"], name=found["variant"])
         speed = pick(run["speed_ratios"], variant=found["variant"], quantity="output_tok_s")
         value = variant["eval"]["mini_math"]["value"]
-        sizes = (str(found["layers"]), str(found["intermediate_size"]), f"{found['vocabulary']:,}", _millions(variant))
+        left = (found["layers"], found["attention"], found["intermediate_size"])
+        sizes = (*map(str, left), f"{found['vocabulary']:,}", _millions(variant))
         measured = f"{speed['ratio']:.3f} ({speed['ci_low']:.3f} to {speed['ci_high']:.3f})"
         judged = (f"{found['predicted_speedup']:.3f}", measured, f"{100 * value:.1f}", f"{100 * value / whole:.0f} %")
         yield "", found["arm"], *sizes, *judged
     for arm in run["goal"]["joint"]["unreachable"]:
-        yield "", arm, *[""] * 5, "cannot reach it by the costs", "", ""
+        yield "", arm, *[""] * 6, "cannot reach it by the costs", "", ""
 
 
 def _millions(variant: Mapping[str, Any]) -> str:

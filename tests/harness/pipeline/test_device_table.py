@@ -22,6 +22,7 @@ from harness.serving.roofline import decode_work, find_device
 from harness.sweeps.goal.conditions import shape_conditions
 from harness.sweeps.joint.arms import goal_shares
 from pruning.checkpoint import open_model
+from pruning.search.choices import LayerChoice
 from tests.support.models import TINY_MATH
 from tests.support.runs import RUN, VARIANT
 
@@ -72,7 +73,8 @@ def test_a_model_that_is_stored_in_float32_takes_16_bits_on_a_gpu(monkeypatch: p
     assert on_device(config, None, "24GiB", None) == half
     stored = replace(seven, dtype_bytes=4)
     assert shape_conditions(goal, stored, stored) == shape_conditions(goal, seven, seven)
-    shares = [goal_shares(goal, shape, None, 1.0, (0, 9472, 18944), shape.vocab_size) for shape in (seven, stored)]
+    choices = (LayerChoice(0, attention=False), LayerChoice(9472), LayerChoice(18944, attention=False))
+    shares = [goal_shares(goal, shape, None, 1.0, choices, shape.vocab_size) for shape in (seven, stored)]
     np.testing.assert_allclose(*shares)
     tables = [roofline_table(shape, find_device("A100-80"), (1, 8), 2048) for shape in (seven, stored)]
     assert tables[0].costs == tables[1].costs
