@@ -213,9 +213,10 @@ def read_tensor(shard: Shard, entry: Entry) -> Any:
 
 
 def check_uniform_width(shape: ModelShape, name: str | Path) -> None:
-    """Raises UsageError for a checkpoint that was pruned to non-uniform widths: it cannot be pruned again.
+    """Raises UsageError for a checkpoint whose layers were made to differ: it cannot be pruned again.
 
     name: of the model, as the user gave it.
     """
     if not shape.uniform:
-        raise UsageError(f"{name} has an FFN width of its own in every layer; prune the model that it was made from")
+        has = "layers without attention" if shape.skipped_attention else "an FFN width of its own in every layer"
+        raise UsageError(f"{name} has {has}; prune the model that it was made from")

@@ -293,6 +293,11 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     where = "text_config, of a vision-language model," if family.tower else "config.json"
     check_sizes({**{key: config[key] for key in MOST_SIZES if config.get(key) is not None}, **values}, where)
     hidden, heads = int(values["hidden_size"] or 0), int(values["num_attention_heads"] or 0)
+    skipped = missing_attention.skipped_layers(config, int(values["num_hidden_layers"] or 0))
+    if skipped and not family.can_lack_attention:
+        raise UnsupportedModelError(
+            f"{family.model_type} with {missing_attention.KEY} is not known; get the model again"
+        )
     shape = ModelShape(
         model_type=family.model_type,
         hidden_size=hidden,
@@ -309,7 +314,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         uniform=config.get("intermediate_sizes") is None,
         dtype=stored_dtype(config).name,
-        skipped_attention=len(missing_attention.skipped_layers(config, int(values["num_hidden_layers"] or 0))),
+        skipped_attention=len(skipped),
     )
     return _counted(config, shape)
 

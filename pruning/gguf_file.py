@@ -31,6 +31,7 @@ _PER_LAYER = "deci"  # llama.cpp's Llama with sizes of its own in every layer
 _NEIGHBOURS = ("llama", _PER_LAYER)  # where RoPE turns channels 2i and 2i + 1 of a head, not i and i + half of it
 _TYPES = ("F32", "F16", "BF16")  # of safetensors and of GGUF, by the same names
 _ROPE = ("default", "linear", "llama3")
+NO_BARE_LAYERS = "layers without attention are not written as GGUF"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _in_fp32(array: Array, dtype: str) -> Array:
 def gguf_refusal(model: ModelFolder, widths: tuple[int, ...]) -> str | None:
     """Why no GGUF file can be a model at these widths, None where one can. Reads no weights."""
     if model.shape.skipped_attention:
-        return "layers without attention are not written as GGUF"
+        return NO_BARE_LAYERS
     if model.shape.model_type not in _FAMILIES:
         return f"a GGUF file is written of {', '.join(_FAMILIES)}, not of {model.shape.model_type}"
     if importlib.util.find_spec("gguf") is None:

@@ -273,7 +273,7 @@ def _of_blocks(table: FloatArray, scores: NeuronScores, request: PlanRequest) ->
     check_request(request, len(table))
     worth = _worth(table[:, 0], request.method, (request.seed, 0))[:, None]
     if request.structure == "attention":
-        worth[0] = np.inf  # the one form for such plans, vLLM's DeciLM class, needs the attention of the first layer
+        worth[0] = np.inf  # which every form of such plans needs
     layers, whole = lowest_layers(worth, request.ratio), scores.intermediate_size
     skips = {f"skip_{block}": layers for block in STRUCTURES[request.structure].blocks}
     return {"keep": all_neurons(len(table), whole), "intermediate_size": whole, **skips}

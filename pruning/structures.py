@@ -96,7 +96,7 @@ def _refusal(name: str, shape: ModelShape) -> str | None:
     if family.tower:
         return "it is a vision-language model"
     if not shape.uniform:
-        return "its layers have FFN widths of their own"
+        return "its layers differ"
     if name != "kv_group":
         return "the model has one layer" if shape.num_hidden_layers < 2 else None
     if family.attention.refusal:

@@ -36,11 +36,12 @@ class Cost:
 
 
 def lora_parameters(shape: ModelShape, rank: int) -> int:
-    """rank * (inputs + outputs) of every projection of every layer; queries are as wide as the model."""
+    """rank * (inputs + outputs) of every projection that a layer has; queries are as wide as the model."""
     h, kv = shape.hidden_size, shape.num_key_value_heads * shape.head_dim
     matrices = shape.neuron_parameters // h  # of the FFN: three with a gate
     attention = 2 * (h + h) + 2 * (h + kv)
-    return shape.num_hidden_layers * rank * (attention + matrices * (h + shape.intermediate_size))
+    ffn = matrices * (h + shape.intermediate_size)
+    return rank * (shape.attention_layers * attention + shape.num_hidden_layers * ffn)
 
 
 def cost(shape: ModelShape, recipe: Recipe, row_tokens: float, teacher_parameters: int | None = None) -> Cost:

@@ -29,7 +29,7 @@ def export_command(source: Path, home: str | None, out: Path, dry_run: bool, as_
     \b
     vllm    every layer alike: vLLM and transformers load it as they are
     decilm  a width or KV heads per layer, layers without a block: vLLM loads it with --trust-remote-code
-    plugin  a width per layer: vLLM loads it where harness-prune is installed
+    plugin  a width per layer, layers without attention: vLLM loads it where harness-prune is installed
     gguf    one file for llama.cpp, not quantised: Llama, Qwen2 and Qwen3
     """
     from harness.pipeline.export import export_to

@@ -58,7 +58,7 @@ def run_command(
     harness run -m ./mine --ratio 0.2     this ratio
     harness run -m ./mine --max-loss 1    the smallest that loses less than a point
     harness run -m ./mine --fits 16GiB    the most accurate that fits
-    harness run -m ./mine --speedup 1.6 --structure joint    widths and layers together
+    harness run -m ./mine --speedup 1.6 --structure joint    widths, attention and layers together
     """
     from harness import api
     from harness.config.settings import load_config

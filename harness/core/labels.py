@@ -11,7 +11,7 @@ STRUCTURE_NOUNS = {  # one of what can be removed, by its name in settings and f
     "attention": "attention block",
     "ffn": "FFN block",
     "layer": "layer",
-    "joint": "FFN neurons and layer",
+    "joint": "FFN neurons, attention and layer",
 }
 RECONSTRUCTED = "rec"  # in the name of a variant
 _SHOWN = {"smd": "S"}  # metric in files -> the name that users see, and may give

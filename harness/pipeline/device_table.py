@@ -166,11 +166,10 @@ def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
                 base, variant = by_name[ratio["baseline"]], by_name[ratio["variant"]]
                 sizes = (base["parameters"], set(base["intermediate_sizes"]), len(base["intermediate_sizes"]))
                 same = sizes == (dense.parameters, {dense.intermediate_size}, dense.num_hidden_layers)
-                if same and ratio["quantity"] == "output_tok_s" and len(set(variant["intermediate_sizes"])) == 1:
-                    yield (
-                        variant["intermediate_sizes"][0],
-                        _in_words(ratio, variant["serving"]["device"], file.parent.name),
-                    )
+                width = variant["intermediate_sizes"][0]
+                narrowed = variant["parameters"] == dense.narrowed(width).parameters  # and nothing else went
+                if same and narrowed and ratio["quantity"] == "output_tok_s":
+                    yield width, _in_words(ratio, variant["serving"]["device"], file.parent.name)
         except (KeyError, TypeError, UsageError):
             continue  # damaged, or of variants that were not timed
 

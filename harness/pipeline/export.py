@@ -17,7 +17,7 @@ from harness.models.recorded import locate_recorded
 from pruning.checkpoint import ModelFolder
 from pruning.decilm import decilm_replaceable, export_decilm, layers_of, plan_refusal, unsayable, write_decilm
 from pruning.export import export, predict_size, replaceable
-from pruning.gguf_file import check_gguf_place, gguf_refusal, write_gguf
+from pruning.gguf_file import NO_BARE_LAYERS, check_gguf_place, gguf_refusal, write_gguf
 from pruning.plan_file import load_plan
 from pruning.structures import home_refusal, kept_widths, without_attention
 
@@ -102,7 +102,7 @@ def _not_plugin(model: ModelFolder, plan: PruningPlan | None) -> str | None:
 
 def _not_gguf(model: ModelFolder, plan: PruningPlan | None) -> str | None:
     if _bare(model, plan):
-        return "layers without attention are not written as GGUF"
+        return NO_BARE_LAYERS
     return _unsayable(model, plan) or gguf_refusal(model, kept_widths(plan) if plan else model.widths)
 
 

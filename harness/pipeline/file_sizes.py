@@ -18,7 +18,8 @@ from pruning.structures import STRUCTURES
 def file_sizes(spec: ResolvedRun) -> tuple[int, int] | None:
     """Of the model's files before and after the first arm, from the headers of its shards.
 
-    Which units go does not matter where every layer loses as many, so a random choice stands for the arm's.
+    Which units go does not matter where every layer loses as many, so a random choice stands for the arm's. Of
+    attention blocks the file's header may differ by some bytes, for the digits of the layers' numbers.
 
     Returns:
         None where the model is not in a folder here, nothing is pruned, or widths differ by what is measured.

@@ -21,7 +21,7 @@ from harness.core.processes import end_with_parent
 from harness.core.progress import progress_bar
 from harness.engine.devices import gpus
 from harness.engine.library_settings import library_settings
-from pruning.checkpoint import open_model
+from pruning.checkpoint import open_model, read_config
 from pruning.loader import load_pruned
 from pruning.vocabulary_files import rows_in
 from recovery import trainer
@@ -64,6 +64,8 @@ def _reproduction(job: Job) -> str:
                 f"trl.scripts.sft --config {job.folder / 'sft.yaml'}"
             )
         ]
+    if "intermediate_sizes" in read_config(job.model):
+        lines.append("# Not with trl: the layers of this model differ, and only pruning.loader.load_pruned loads it.")
     if job.teacher:
         lines.append(f"# Without the distillation term, which trl does not have: {job.recipe.distill:.0%} of the loss.")
     settings = trl_command(job.recipe, job.model, job.data, job.folder / "trl")

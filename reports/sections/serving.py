@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.core.dtypes import BY_NAME
@@ -12,7 +13,8 @@ from reports.parts import Table
 
 _UNKNOWN = "not measured"
 _NO_GAIN = 0.02  # an ideal speed-up below 1.02 counts as none
-_NOISY = 0.1  # (largest - smallest repeat) / median
+_NOISY = 0.1  # (largest - smallest repeat) / median, of five repeats
+_FIVE = 2.326  # the expected range of five normal values in standard deviations (d2 of control charts)
 _QUANTITIES = {
     "output_tok_s": "output tokens per second",
     "output_tok_cpu_s": "output tokens per CPU second",
@@ -178,7 +180,12 @@ def _how(run: Mapping[str, Any]) -> list[str]:
 
 
 def is_noisy(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
-    """Whether the repeats behind a ratio of speeds differ by so much that its interval says little."""
+    """Whether the repeats behind a ratio of speeds differ by so much that its interval says little: its own, or
+    those of its variants in older files.
+    """
+    own = [ratio.get("baseline_passes"), ratio.get("variant_passes")]
+    if all(own) and ratio["quantity"] == "output_tok_s":
+        return any(_range_of_five(passes) > _NOISY for passes in own)
     pair = (ratio["variant"], ratio["baseline"])
     return any(name in pair and r["concurrency"] == ratio["concurrency"] for name, r in _noisy_rows(run))
 
@@ -188,11 +195,24 @@ def _noisy_rows(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _is_spread(row: Mapping[str, Any]) -> bool:
-    return (row.get("spread") or 0) > _NOISY
+    return _spread_of(row) > _NOISY
+
+
+def _spread_of(row: Mapping[str, Any]) -> float:
+    repeats = row.get("output_tok_s_repeats") or ()
+    return _range_of_five(repeats) if len(repeats) > 5 else row.get("spread") or 0.0
+
+
+def _range_of_five(repeats: Sequence[float]) -> float:
+    """The range of repeats by their median; of more than five what five would have, as a range grows with their
+    number.
+    """
+    wide = _FIVE * statistics.stdev(repeats) if len(repeats) > 5 else max(repeats) - min(repeats)
+    return wide / statistics.median(repeats)
 
 
 def _noise(run: Mapping[str, Any]) -> list[str]:
-    noisy = [f"{name} at {r['concurrency']} ({percent(r['spread'], 0)})" for name, r in _noisy_rows(run)]
+    noisy = [f"{name} at {r['concurrency']} ({percent(_spread_of(r), 0)})" for name, r in _noisy_rows(run)]
     if not noisy:
         return []
     return [

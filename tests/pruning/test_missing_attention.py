@@ -74,7 +74,16 @@ def test_answers_of_a_cache_are_those_of_whole_texts(tmp_path: Path) -> None:
     assert answer[0, prompt.shape[1] :].tolist() == chosen[0, prompt.shape[1] - 1 : -1].tolist()
 
 
-def test_other_families_and_other_missing_tensors_are_refused(tmp_path: Path) -> None:
+def test_a_family_that_cannot_lack_attention_is_refused_where_its_config_says_so(tmp_path: Path) -> None:
+    folder = grouped_model("gemma2", tmp_path / "gemma2")
+    said = {"intermediate_sizes": [96] * 3, "skip_attention": [1]}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **said}))
+    with pytest.raises(UnsupportedModelError, match="gemma2 with skip_attention is not known"):
+        open_model(folder)
+
+
+def test_other_missing_tensors_are_refused(tmp_path: Path) -> None:
     _, made = made_without("llama", tmp_path)
     config = json.loads((made.path / "config.json").read_text())
 
@@ -96,7 +105,7 @@ def test_other_families_and_other_missing_tensors_are_refused(tmp_path: Path) ->
 
 def test_it_is_pruned_no_further_and_is_no_gguf_file(tmp_path: Path) -> None:
     _, made = made_without("llama", tmp_path)
-    with pytest.raises(UsageError, match="FFN width of its own in every layer"):
+    with pytest.raises(UsageError, match="has layers without attention; prune the model that it was made from"):
         export(made, replace(plan_for(made.path), model_hash=made.fingerprint), tmp_path / "again")
     assert gguf_refusal(made, made.widths) == "layers without attention are not written as GGUF"
 

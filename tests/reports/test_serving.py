@@ -11,11 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.pipeline import stages
 from reports.sections.serving import (
+    _range_of_five,
     capacity_table,
+    is_noisy,
     memory_table,
     per_right_answer,
     serving_sentences,
@@ -114,6 +117,28 @@ def test_noise_is_said_and_not_averaged_away(spread: float, said: bool) -> None:
     note = serving_tables(run_of({**ROW, "spread": spread}))[0].note
     assert ("The machine was noisy" in note and "dense at 8 (34 %)" in note) == said
     assert "Not measured on a GPU." in note
+
+
+def test_more_repeats_are_not_noisier_by_their_number() -> None:
+    """Of normal values the range of five is 2.326 standard deviations, and that of fifteen 3.47."""
+    draws = np.random.default_rng(0).normal(100, 3, (2000, 15))
+    five = np.mean([np.ptp(row[:5]) / np.median(row[:5]) for row in draws])
+    found = np.mean([_range_of_five(row.tolist()) for row in draws])
+    assert found == pytest.approx(five, rel=0.03) and found < 0.8 * np.mean(np.ptp(draws, axis=1) / 100)
+
+
+@pytest.mark.parametrize(("wide", "noisy"), [(4.0, False), (20.0, True)])
+def test_noise_of_a_ratio_is_that_of_its_own_passes(wide: float, noisy: bool) -> None:
+    """Also where the dense model was timed beside other variants at a worse moment."""
+    run = run_of({**ROW, "spread": 0.5}, ROW)
+    ratio = {
+        **RATIO,
+        "quantity": "output_tok_s",
+        "baseline_passes": [100.0, 101.0],
+        "variant_passes": [120, 120 + wide],
+    }
+    assert is_noisy(run, ratio) is noisy
+    assert is_noisy(run, {**ratio, "baseline_passes": [], "variant_passes": []})
 
 
 def test_one_pair_has_no_interval() -> None:

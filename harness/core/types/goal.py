@@ -124,7 +124,7 @@ class JointSearch:
     Attributes:
         device: Where the costs were timed, or by whose roofline they are computed; None where the goal is no speed-up.
         time_shares: Of a round of the dense model by the costs, at the first concurrency: attention, FFN, vocabulary,
-            layers (norms and what surrounds the two blocks), fixed.
+            layers (norms and what surrounds the two blocks; with attention where it cannot go), fixed.
         cost_error: Largest relative error of the predicted time of a structure that the costs were not fitted to.
         tokens: On which the damage was measured.
         unreachable: Arms that cannot reach the goal.

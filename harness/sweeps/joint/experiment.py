@@ -225,8 +225,12 @@ def _described(search: ArmSearch, unreachable: tuple[str, ...]) -> JointSearch:
     if table is None:
         return JointSearch(None, {}, None, search.tokens, unreachable, bare)
     costs, dense = table.costs[0], table.dense
-    parts = {"attention": costs.attention * dense.attention, "FFN": costs.neuron * sum(dense.widths)}
-    parts |= {"vocabulary": costs.row * dense.vocabulary, "layers": costs.layer * len(dense.widths)}
+    parts = {"attention": costs.attention * dense.attention} if bare else {}
+    parts |= {
+        "FFN": costs.neuron * sum(dense.widths),
+        "vocabulary": costs.row * dense.vocabulary,
+        "layers": costs.layer * len(dense.widths),
+    }
     parts["fixed"] = costs.fixed
     shares = {name: seconds / costs.seconds(dense) for name, seconds in parts.items()}
     return JointSearch(table.device, shares, table.error, search.tokens, unreachable, bare)

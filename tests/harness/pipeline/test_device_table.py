@@ -90,7 +90,10 @@ def test_more_gpus_than_kv_heads_hold_copies() -> None:
     assert works[1].read_bytes - works[0].read_bytes == 8 * 1024 * 28_672 and works[1].flops == works[0].flops
 
 
-def run_of(parameters: int, width: int) -> dict[str, Any]:
+def run_of(parameters: int, width: int, left: int | None = None) -> dict[str, Any]:
+    """left: parameters of the pruned variant, where more than FFN neurons went."""
+    narrowed = open_model(TINY_MATH).shape.narrowed(320).parameters
+
     def variant(name: str, width: int, parameters: int) -> dict[str, Any]:
         sizes = {"parameters": parameters, "intermediate_sizes": [width] * 4}
         return {**VARIANT, **sizes, "name": name, "serving": SERVING}
@@ -107,7 +110,7 @@ def run_of(parameters: int, width: int) -> dict[str, Any]:
         "ideal_bytes": 1.4,
     }
     ratios = [{**ratio, "quantity": quantity} for quantity in ("output_tok_s", "output_tok_cpu_s")]
-    variants = [variant("dense", width, parameters), variant("pruned", 320, 1)]
+    variants = [variant("dense", width, parameters), variant("pruned", 320, left or narrowed)]
     again = {**ratios[0], "variant": "dense-again"}  # no variant: the dense model timed against itself, listed first
     return {**RUN, "variants": variants, "speed_ratios": [again, *ratios]}
 
@@ -118,6 +121,7 @@ def test_runs_at_hand_stand_beside_the_forecast(tmp_path: Path, monkeypatch: pyt
     runs = {
         "fits": run_of(open_model(TINY_MATH).parameters, 640),
         "other-model": run_of(7, 640),
+        "without-attention": run_of(open_model(TINY_MATH).parameters, 640, left=1_000_000),
         "damaged": {"variants": 3},
     }
     for name, run in runs.items():
