@@ -183,7 +183,7 @@ def is_noisy(run: Mapping[str, Any], ratio: Mapping[str, Any]) -> bool:
     """Whether the repeats behind a ratio of speeds differ by so much that its interval says little: its own, or
     those of its variants in older files.
     """
-    own = [ratio.get("baseline_passes"), ratio.get("variant_passes")]
+    own = [ratio.get("baseline_passes") or (), ratio.get("variant_passes") or ()]
     if all(own) and ratio["quantity"] == "output_tok_s":
         return any(_range_of_five(passes) > _NOISY for passes in own)
     pair = (ratio["variant"], ratio["baseline"])
