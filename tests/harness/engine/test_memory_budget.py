@@ -122,6 +122,7 @@ def test_whole_prompts_are_for_a_cpu_and_leave_ones_own_steps_alone(
 
 
 sizes = st.lists(st.floats(0.1, 12), min_size=1, max_size=5)
+_ROUNDING = 4  # bytes: a weight of two, with a tenth more, and the cache's and the device's own
 
 
 @given(sizes, st.lists(st.one_of(st.none(), st.integers(1, 200)), min_size=5, max_size=5))
@@ -131,7 +132,7 @@ def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], c
     asked = [cache and cache * GIB // 10 for cache, _ in zip(caches, weights, strict=False)]
     wanted = {name: EngineSettings(kv_cache_bytes=cache) for name, cache in zip(models, asked, strict=True)}
     most = int(0.9 * DEVICE / len(weights) - 1.1 * max(weights) * GIB) - ACTIVATIONS
-    assume(abs(most) > 2)  # the bytes of weights and of the device are rounded in another order here
+    assume(abs(most) > _ROUNDING)  # the bytes of weights and of the device are rounded in another order here
     with pytest.MonkeyPatch.context() as patch:
         on_a_gpu(patch)
         assert fit_together(models) is (most > 0)
@@ -140,9 +141,9 @@ def test_engines_side_by_side_fit_on_the_device_together(weights: list[float], c
                 side_by_side(models, wanted)
             return
         (cache,) = {settings.kv_cache_bytes for settings in side_by_side(models, wanted).values()}
-    assert cache is not None and cache == pytest.approx(min([most, *(c for c in asked if c)]), abs=2)
-    rounding = 2 * len(weights)  # weights and cache are whole bytes
-    assert sum(1.1 * gib * GIB + cache + ACTIVATIONS for gib in weights) <= 0.9 * DEVICE + rounding
+    assert cache is not None and cache == pytest.approx(min([most, *(c for c in asked if c)]), abs=_ROUNDING)
+    rounded = 0.9 * DEVICE + _ROUNDING * len(weights)
+    assert sum(1.1 * gib * GIB + cache + ACTIVATIONS for gib in weights) <= rounded
 
 
 @pytest.mark.usefixtures("gpu")
