@@ -122,7 +122,7 @@ def test_whole_prompts_are_for_a_cpu_and_leave_ones_own_steps_alone(
 
 
 sizes = st.lists(st.floats(0.1, 12), min_size=1, max_size=5)
-_ROUNDING = 4  # bytes: a weight of two, with a tenth more, and the cache's and the device's own
+_ROUNDING = 4  # bytes: of weights, with a tenth more, of the cache and of the device
 
 
 @given(sizes, st.lists(st.one_of(st.none(), st.integers(1, 200)), min_size=5, max_size=5))
