@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -107,6 +107,11 @@ class Family:
         """
         match = self._own.fullmatch(self.own_name(name))
         return (int(match[1]), match[2]) if match else None
+
+    def lacks(self, name: str, layers: Collection[int]) -> bool:
+        """Whether a tensor is one that these layers lack where they have no attention."""
+        layer, below = self.place(name) or (-1, "")
+        return self.can_lack_attention and layer in layers and missing_attention.is_missing(below)
 
     def below_layer(self, name: str) -> str | None:
         """The name below its layer of a tensor in the model's own stack, None for any other."""
@@ -327,14 +332,14 @@ def _counted(config: Mapping[str, Any], shape: ModelShape) -> ModelShape:
     whole, less, shallow = (
         _count(_tensors(config, each, some)) for each, some in ((shape, widths), (fewer, widths), (shape, widths[:-1]))
     )
-    missing = {name: size for name, size in _tensors(config, shape, widths[:1]).items() if _is_attention(shape, name)}
+    family, first = FAMILIES[shape.model_type], _tensors(config, shape, widths[:1])
     return replace(
         shape,
         parameters=whole,
         group_parameters=whole - less if attention.cuts else 0,
         group_bias_parameters=len(widths) * shape.hidden_size if attention.as_llama else 0,
         layer_parameters=whole - shallow,
-        attention_parameters=_count(missing),
+        attention_parameters=_count({name: size for name, size in first.items() if family.lacks(name, (0,))}),
     )
 
 
@@ -365,14 +370,7 @@ def _tensors(config: Mapping[str, Any], shape: ModelShape, widths: tuple[int, ..
     }
     found = expected_tensors(family.tensors, family.layers, widths, sizes, config, shape.tied)
     skipped = missing_attention.skipped_layers(config, shape.num_hidden_layers)
-    return {name: size for name, size in found.items() if not (skipped and _is_attention(shape, name, skipped))}
-
-
-def _is_attention(shape: ModelShape, name: str, layers: tuple[int, ...] = (0,)) -> bool:
-    """Whether a tensor is what one of these layers would lack without its attention."""
-    family = FAMILIES[shape.model_type]
-    layer, below = family.place(name) or (-1, "")
-    return family.can_lack_attention and layer in layers and missing_attention.is_missing(below)
+    return {name: size for name, size in found.items() if not (skipped and family.lacks(name, skipped))}
 
 
 def stored_dtype(config: Mapping[str, Any]) -> Dtype:

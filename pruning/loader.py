@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.errors import UnsupportedModelError, first_line
 from pruning.checkpoint import ModelFolder, open_model, read_tensor
 from pruning.families import submodule
-from pruning.missing_attention import is_missing, leave_out_attention, skipped_layers
+from pruning.missing_attention import leave_out_attention, skipped_layers
 
 
 def load_pruned(folder: ModelFolder | Path | str, dtype: Any = None) -> Any:
@@ -55,18 +55,12 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
             f"{folder.path} cannot be loaded by transformers ({type(error).__name__}: {first_line(error)})"
         ) from error
     skipped = _skipped(folder)
-    lacking = (name for name in told["missing_keys"] if not _is_skipped(folder, name, skipped))
+    lacking = (name for name in told["missing_keys"] if not folder.family.lacks(name, skipped))
     if missing := sorted(lacking):  # transformers fills them with random numbers
         raise UnsupportedModelError(
             f"{folder.path} has no {missing[0]} ({len(missing)} tensors missing); get the model again"
         )
     return model
-
-
-def _is_skipped(folder: ModelFolder, name: str, skipped: tuple[int, ...]) -> bool:
-    """Whether a tensor is of attention that the layer does without."""
-    layer, below = folder.family.place(name) or (-1, "")
-    return layer in skipped and is_missing(below)
 
 
 def without_weights(folder: ModelFolder, dtype: Any, device: str) -> Any:

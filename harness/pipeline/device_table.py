@@ -167,8 +167,13 @@ def _measured(dense: ModelShape, runs: Path) -> Iterator[tuple[int, str]]:
                 sizes = (base["parameters"], set(base["intermediate_sizes"]), len(base["intermediate_sizes"]))
                 same = sizes == (dense.parameters, {dense.intermediate_size}, dense.num_hidden_layers)
                 width = variant["intermediate_sizes"][0]
-                narrowed = variant["parameters"] == dense.narrowed(width).parameters  # and nothing else went
-                if same and narrowed and ratio["quantity"] == "output_tok_s":
+                alone = variant["parameters"] == dense.narrowed(width).parameters  # nothing but neurons went
+                if (
+                    same
+                    and alone
+                    and len(set(variant["intermediate_sizes"])) == 1
+                    and ratio["quantity"] == "output_tok_s"
+                ):
                     yield width, _in_words(ratio, variant["serving"]["device"], file.parent.name)
         except (KeyError, TypeError, UsageError):
             continue  # damaged, or of variants that were not timed
