@@ -25,6 +25,7 @@ ARMS: Mapping[str, Callable[[LayerChoice, int], bool]] = {  # whether a layer ma
 TRIMMED = "joint"  # the arm whose vocabulary may be smaller
 _EACH = 2  # of the widths that a search of widths alone measures; removed layers are measured besides
 _REMOVED = LayerChoice(0, attention=False)
+_MARGIN = 1.01  # of a measured goal, which the lower end of an interval has to meet
 
 
 def to_measure(shape: ModelShape, alignment: int) -> tuple[LayerChoice, ...]:
@@ -144,6 +145,11 @@ def _memory_shares(goal: Goal, shape: ModelShape, choices: Sequence[LayerChoice]
     return _shares(
         weights + cache, room_bytes(shape, device) - _beside_layers(shape) * shape.dtype_bytes / device.count
     )
+
+
+def first_speedup(goal: Goal) -> float:
+    """What to plan for first: the goal's by a roofline, a little more where it is measured, 1 where no speed is asked."""
+    return (goal.speedup or 1.0) * (_MARGIN if goal.is_timed else 1.0)
 
 
 def next_speedup(asked: float, goal: float, measured: float) -> float:

@@ -36,7 +36,7 @@ from harness.serving.cost_probes import Timing, measure_costs, table_file
 from harness.serving.cost_table import CostTable, Sizes, attention_goes, kept, probe_sizes, shape_with, sizes_of
 from harness.serving.workload import check_context
 from harness.sweeps.goal.conditions import LEVEL, nearest, right_conditions, shape_conditions, speed_condition
-from harness.sweeps.joint.arms import next_speedup, sizes_of_plan
+from harness.sweeps.joint.arms import first_speedup, next_speedup, sizes_of_plan
 from harness.sweeps.joint.resolve import computed_costs, is_reachable, resolve_joint, vocabulary_of, widths_of_grid
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
 from harness.sweeps.speed import is_timed, measure_speed
@@ -65,7 +65,7 @@ def run_all(run: RunContext, fresh: bool = False) -> RunResult:
         raise _no_plan(goal)
     stages.score(run)
     search = ArmSearch(run, costs)
-    found = {arm.name: search.plan(arm, search.goal.speedup or 1.0) for arm in run.spec.arms}
+    found = {arm.name: search.plan(arm, first_speedup(search.goal)) for arm in run.spec.arms}
     plans = [plan for plan in found.values() if plan]
     if not plans:
         raise _no_plan(search.goal)

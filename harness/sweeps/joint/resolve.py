@@ -17,7 +17,7 @@ from harness.serving.cost_table import CostTable, roofline_table
 from harness.serving.roofline import find_device
 from harness.sweeps.goal.conditions import shape_conditions
 from harness.sweeps.goal.resolve import check_alone, check_room, goal_alignment, goal_of, timed_requests
-from harness.sweeps.joint.arms import ARMS, TRIMMED, goal_shares, grid_choices
+from harness.sweeps.joint.arms import ARMS, TRIMMED, first_speedup, goal_shares, grid_choices
 from pruning.checkpoint import check_uniform_width
 from pruning.families import FAMILIES, check_nonuniform
 from pruning.plan import PlanRequest, choose_metric
@@ -149,7 +149,7 @@ def is_reachable(spec: ResolvedRun, goal: Goal, costs: CostTable | None) -> bool
     None where they are not known yet.
     """
     grid, rows = grid_of(spec), vocabulary_of(spec, TRIMMED)
-    shares = goal_shares(goal, spec.shape, costs, goal.speedup or 1.0, grid, rows)
+    shares = goal_shares(goal, spec.shape, costs, first_speedup(goal), grid, rows)
     return shares is not None and any(
         share <= 1 for share, choice in zip(shares, grid, strict=True) if choice.attention
     )

@@ -21,6 +21,7 @@ from harness.sweeps.joint.arms import (
     goal_shares,
     grid_choices,
     grid_table,
+    first_speedup,
     next_speedup,
     of_arm,
     sizes_of_plan,
@@ -170,3 +171,8 @@ def test_a_missed_speed_is_asked_for_by_what_is_missing_within_bounds(
     asked: float, measured_speedup: float, expected: float
 ) -> None:
     assert next_speedup(asked, 1.5, measured_speedup) == pytest.approx(expected)
+
+
+def test_a_measured_goal_is_planned_for_with_a_margin_and_a_computed_one_without() -> None:
+    assert first_speedup(Goal(speedup=1.5)) == pytest.approx(1.515)
+    assert first_speedup(Goal(speedup=1.5, device="H100")) == 1.5 and first_speedup(Goal(params=1)) == 1
