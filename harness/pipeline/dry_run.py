@@ -372,7 +372,7 @@ def own_answer_rows(count: int) -> list[tuple[str, str]]:
 
 
 def second_moment_rows(moments: SecondMoments | None) -> list[tuple[str, str]]:
-    """The row on second moments in the table of a scoring, a run or a search."""
+    """The row on second moments in the table of a scoring, a run, a search or a sweep."""
     if moments is None:
         return []
     sizes = f"{mebibytes(moments.disk_bytes)} temporary disk, {mebibytes(moments.memory_bytes)} in memory at a time"

@@ -151,6 +151,11 @@ class ResolvedRun:
         return tuple(FineTuning(name, seed) for seed in range(self.recovery_seeds) for name in self.recovered)
 
     @property
+    def exports(self) -> int:
+        """Arms of which checkpoints are written."""
+        return len(self.arms if self.exported is None else self.exported)
+
+    @property
     def score_request(self) -> ScoreRequest:
         config = self.config
         matched = {CONTRIBUTION for arm in self.arms if arm.request.method == "matched"}
@@ -240,9 +245,11 @@ def resolve(config: RunConfig, chat: bool = True, off_target: bool = True) -> Re
         )
     check_gpus(config.tensor_parallel)
     tasks, shape = tasks_and_shape(config, chat, off_target)
-    arm = make_arm(config, config.method, shape)
+    arm, bare = make_arm(config, config.method, shape), without_arms(config, tasks, shape)
+    if config.recover:
+        check_several_items(bare)
     return replace(
-        without_arms(config, tasks, shape),
+        bare,
         arms=(arm,),
         exported=None,
         recovered=(DENSE, arm.name) if config.recover else (),
@@ -260,17 +267,10 @@ def resolve_recovery(config: RunConfig, chat: bool = True) -> ResolvedRun:
         raise UsageError(f"{config.model} is pruned already; leave out --arms, or give the model that it was made from")
     arms = tuple(make_arm(config, method, shape) for method in asked if method != DENSE)
     recovered = tuple(base if method == DENSE else make_arm(config, method, shape).name for method in asked)
-    return ResolvedRun(
-        config=config,
-        model=registry.model_id(config.model, tasks[0].kind),
-        tasks=tasks,
-        shape=shape,
-        base=base,
-        arms=arms,
-        recovered=recovered,
-        served=(),
-        items=read_items(config.items, tasks[0]),
-    )
+    bare = without_arms(config, tasks, shape)
+    if arms and base in recovered:
+        check_several_items(bare)
+    return replace(bare, base=base, arms=arms, recovered=recovered, exported=None)
 
 
 def without_arms(config: RunConfig, tasks: tuple[Task, ...], shape: ModelShape) -> ResolvedRun:

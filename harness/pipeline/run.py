@@ -105,13 +105,13 @@ def _disk_bytes(spec: ResolvedRun, folder: Path, fresh: bool) -> int:
     """Of all checkpoints, and of the second moments that are not written yet. These go before the fine-tuning, in
     sweeps and searches of widths before the first checkpoint.
     """
-    arms, one = spec.arms if spec.exported is None else spec.exported, spec.shape.parameters * spec.shape.dtype_bytes
+    one = spec.shape.parameters * spec.shape.dtype_bytes
     scores, moments, to_write = scores_file(folder), second_moments(spec), 0
     if moments and (fresh or not scores.exists()):
         to_write = moments.disk_bytes - sum(file.stat().st_size for file in moments_folder(scores).glob("*"))
     if spec.sweep or (spec.goal and spec.structure != "joint"):
-        return max((len(arms) + len(spec.fine_tunings)) * one, to_write)
-    return len(arms) * one + max(len(spec.fine_tunings) * one, to_write)
+        return max((spec.exports + len(spec.fine_tunings)) * one, to_write)
+    return spec.exports * one + max(len(spec.fine_tunings) * one, to_write)
 
 
 def run_all(run: RunContext) -> RunResult:

@@ -64,12 +64,21 @@ def score(run: RunContext) -> None:
     spec, calibration, scores = run.spec, calibration_file(run.path), scores_file(run.path)
     request = spec.score_request
     inputs = digest([_content(spec), request.metrics, request.moments, run.base.identity])
+    if not run.directory.finished("score", inputs):
+        scoring_place(replace(spec, shape=run.model.shape))
+        _calibrate(run)
     with run.directory.stage("score", inputs, [calibration, scores]) as work:
         if work:
-            scoring_place(replace(spec, shape=run.model.shape))
+            scoring.score_model(run.model, scoring.load_calibration(calibration), request, scores)
+
+
+def _calibrate(run: RunContext) -> None:
+    """A stage of its own: a scoring that is resumed does not generate the model's own answers again."""
+    spec, file = run.spec, calibration_file(run.path)
+    with run.directory.stage("calibrate", digest([_content(spec), run.base.identity]), [file]) as work:
+        if work:
             prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
-            scoring.save_calibration(prompts, calibration)
-            scoring.score_model(run.model, prompts, request, scores)
+            scoring.save_calibration(prompts, file)
 
 
 def _content(spec: ResolvedRun) -> dict[str, Any]:

@@ -14,12 +14,15 @@ from harness.pipeline.cpu_time import time_text
 from harness.pipeline.data_check import check_data
 from harness.pipeline.dry_run import (
     RecoveryForecast,
+    SecondMoments,
     estimated_seconds,
     generated_answers,
     own_answer_rows,
     recovery_cost,
     recovery_rows,
     scoring_place,
+    second_moment_rows,
+    second_moments,
 )
 from harness.pipeline.resolve import ResolvedRun
 from harness.sweeps.curves import planned_loss
@@ -27,7 +30,7 @@ from harness.sweeps.grid import GridRow, grid_rows
 from harness.training.fine_tuning import check_files
 from harness.training.original import check_original
 from pruning.placement import Placement
-from reports.figures import percent
+from reports.figures import mebibytes, percent
 from reports.parts import Table
 
 
@@ -47,6 +50,8 @@ class SweepForecast:
         parameters: Of the dense model.
         intermediate_size: FFN width of the dense model.
         scoring: Where the model's weights are while it is scored; None where nothing is pruned.
+        second_moments: None where no metric and no re-fitting needs them.
+        disk_bytes: Of all checkpoints that would be written, at most.
         recovery: None where nothing is fine-tuned.
         out: The run directory.
         own_answers: That the dense model gives to calibration prompts, at most.
@@ -62,6 +67,8 @@ class SweepForecast:
     parameters: int
     intermediate_size: int
     scoring: Placement | None
+    second_moments: SecondMoments | None
+    disk_bytes: int
     recovery: RecoveryForecast | None
     out: str
     seconds: float | None
@@ -90,6 +97,8 @@ def forecast_sweep(spec: ResolvedRun, out: Path | None = None) -> SweepForecast:
         parameters=spec.shape.parameters,
         intermediate_size=spec.shape.intermediate_size,
         scoring=scoring_place(spec),
+        second_moments=second_moments(spec),
+        disk_bytes=(spec.exports + len(spec.fine_tunings)) * spec.shape.parameters * spec.shape.dtype_bytes,
         recovery=recovery_cost(spec),
         out=str(out or spec.default_out),
         seconds=estimated_seconds(spec),
@@ -119,10 +128,12 @@ def grid_table(expected: SweepForecast) -> Table:
         ("variants evaluated", str(expected.variants + len(expected.fine_tuned))),
         ("random masks beside", f"{expected.masks} more, on {expected.task[0]} alone" if expected.masks else "none"),
         *([("scoring", expected.scoring.text)] if expected.scoring else []),
+        *second_moment_rows(expected.second_moments),
         *own_answer_rows(expected.own_answers),
         ("fine-tuned", ", ".join(expected.fine_tuned) or "none"),
         *((f"power on {task}", _power_text(expected.margin, *found)) for task, found in expected.power.items()),
         *recovery_rows(expected.recovery),
+        *([("disk needed", f"{mebibytes(expected.disk_bytes)} for checkpoints")] if expected.disk_bytes else []),
         ("time", f"{time_text(expected.seconds)}, one engine at a time"),
         ("would write to", expected.out),
     )

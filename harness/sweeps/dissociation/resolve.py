@@ -30,6 +30,10 @@ def resolve_dissociation(config: RunConfig, chat: bool = True) -> ResolvedRun:
         UsageError: For the first setting that is wrong, such as fewer than two tasks with right answers.
     """
     check_neurons(config, "dissociate")
+    if config.engine_arg.get("enforce_eager") is False:
+        raise UsageError(
+            "--engine-arg enforce_eager=false: a compiled layer takes no mean in a neuron's place; leave it out"
+        )
     if config.sweep.launcher == "local":
         check_gpus(config.tensor_parallel, config.sweep.workers or 1)
     tasks, shape = tasks_and_shape(config, chat, all_scored=True)

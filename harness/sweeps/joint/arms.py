@@ -148,7 +148,7 @@ def _memory_shares(goal: Goal, shape: ModelShape, choices: Sequence[LayerChoice]
 
 
 def first_speedup(goal: Goal) -> float:
-    """What to plan for first: the goal's by a roofline, a little more where it is measured, 1 where no speed is asked."""
+    """What to plan for first: a little more than a measured goal, 1 where no speed is asked."""
     return (goal.speedup or 1.0) * (_MARGIN if goal.is_timed else 1.0)
 
 

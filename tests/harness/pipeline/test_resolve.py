@@ -280,3 +280,12 @@ def test_a_single_item_of_a_mean_is_refused_where_it_would_have_no_interval(tmp_
     with pytest.raises(UsageError, match="--limit 1 leaves no interval for wikitext"):
         evaluate_checkpoint(config(task="wikitext", limit=1), tmp_path / "run", False)
     assert resolve(config(task="mini_math", limit=1)).tasks[0].name == "mini_math"
+
+
+def test_a_single_item_is_refused_where_a_fine_tuned_variant_is_compared_with_the_fine_tuned_base() -> None:
+    with pytest.raises(UsageError, match="one item leaves no interval"):
+        resolve(config(recover=True, limit=1))
+    with pytest.raises(UsageError, match="one item leaves no interval"):
+        resolve_recovery(config(recover=True, limit=1, arms=("selective", "dense")))
+    assert resolve_recovery(config(recover=True, limit=1)).recovered == ("dense",)
+    assert resolve_recovery(config(recover=True, limit=1, arms=("selective",))).exported is None

@@ -81,3 +81,27 @@ def test_a_reconstruction_without_room_ends_a_run_before_the_scoring(
     assert scoring.placement_of(run.model.shape, 160, run.spec.score_request.needs).source == "layers"
     with pytest.raises(MeasurementError, match="one layer needs about"):
         stages.score(run)
+
+
+def test_a_scoring_that_was_killed_does_not_gather_its_prompts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = resolve(load_config(None, {"calibration_samples": 2, "metric": "rms"}))
+    directory, file = RunDirectory(tmp_path / "run"), tmp_path / "fresh.safetensors"
+    directory.path.mkdir()
+    directory.open({}, fresh=False)
+    run = RunContext(spec, open_model(TINY_MATH), directory)
+    prompts = scoring.calibrate(run.model, spec.model, spec.target, spec.calibration_request)
+    scoring.score_model(run.model, prompts, spec.score_request, file)
+    with monkeypatch.context() as killed:
+        killed.setattr(scoring, "score_model", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            stages.score(run)
+    monkeypatch.setattr(scoring, "calibrate", lambda *_: pytest.fail("prompts are gathered again"))
+    stages.score(run)
+    found, expected = (score_file.load(each).scores["rms"] for each in (scores_file(run.path), file))
+    assert np.array_equal(found, expected), "the prompts that were gathered before it"
+
+
+def _killed(*_arguments: object) -> None:
+    raise KeyboardInterrupt

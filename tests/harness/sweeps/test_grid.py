@@ -207,3 +207,21 @@ def test_a_preset_is_overridden_piece_by_piece(tmp_path: Path) -> None:
     config = load_config(file, {"seeds": "1"})
     assert config.sweep.ratios == (0.4,) and config.sweep.seeds == (1,) and config.sweep.workers == 2
     assert config.recovery.steps == 7 and config.recovery.curve == 0 and config.concurrency == (32,)
+
+
+def test_a_dry_run_says_what_the_disk_has_to_hold() -> None:
+    options = {
+        "model": "smollm2-135m",
+        "task": "mini_math",
+        "methods": "best,random",
+        "seeds": "1",
+        "ratios": "0.25,0.5",
+    }
+    expected = forecast_sweep(spec(recovered="best,dense", recovery_ratios="0.25", **options))
+    assert expected.second_moments and expected.second_moments.disk_bytes == 30 * 1536**2 * 4
+    exports, fine_tuned = 2, 2  # the arm to be fine-tuned and the timed one; dense and the arm fine-tuned
+    assert expected.disk_bytes == (exports + fine_tuned) * 2 * 134_515_008
+    rows = dict(grid_table(expected).rows)
+    assert "second moments" in rows and "disk needed" in rows
+    without = forecast_sweep(spec(**{**options, "methods": "rms,random"}))
+    assert without.second_moments is None and "second moments" not in dict(grid_table(without).rows)

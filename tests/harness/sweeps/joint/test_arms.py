@@ -18,10 +18,10 @@ from harness.serving.roofline import find_device
 from harness.sweeps.goal.conditions import shape_conditions
 from harness.sweeps.joint.arms import (
     ARMS,
+    first_speedup,
     goal_shares,
     grid_choices,
     grid_table,
-    first_speedup,
     next_speedup,
     of_arm,
     sizes_of_plan,
