@@ -10,7 +10,7 @@ from harness.core.labels import STRUCTURE_NOUNS
 from harness.core.text import size_text
 from scripts.figure_tables import Documents, pick, table
 
-_PEER_ARMS = {  # arm of docs/peers.json -> name in the table
+_PEER_ARMS = {  # arm of benchmarks/peers.py -> name in the table
     "best": "`best`",
     "best@0.5": "`best --general-weight 0.5`",
     "best+rec": "`best --reconstruct`",
@@ -24,23 +24,18 @@ _PEER_ARMS = {  # arm of docs/peers.json -> name in the table
 }
 
 
-def peers(documents: Documents) -> str:
-    """SmolLM2: perplexity of GSM8K's answers (with its factor) / bits per byte of WikiText-2, at equal parameters."""
-    document = documents["peers"]
-    dense = pick(document["rows"], arm="dense")["gsm8k_answers"][0]
-
-    def cell(row: Mapping[str, Any]) -> str:
-        value = row["gsm8k_answers"][0]
-        return f"{value:.4g} ({value / dense:.2f}) / {row['wikitext'][0]:.3f}"
-
-    return _at_equal_size(document, cell)
-
-
 def peers_tiny_math(documents: Documents) -> str:
     """tiny-math: accuracy on mini_math / mini_facts in %, at equal parameters."""
-    return _at_equal_size(
-        documents["peers_tiny_math"], lambda row: f"{100 * row['mini_math'][0]:.1f} / {100 * row['mini_facts'][0]:.0f}"
-    )
+    return _at_equal_size(documents["peers_tiny_math"], _accuracies)
+
+
+def peers_smollm2_skills(documents: Documents) -> str:
+    """The same of SmolLM2-135M with three skills."""
+    return _at_equal_size(documents["peers_smollm2_skills"], _accuracies)
+
+
+def _accuracies(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['mini_math'][0]:.1f} / {100 * row['mini_facts'][0]:.0f}"
 
 
 def _at_equal_size(document: Mapping[str, Any], cell: Callable[[Mapping[str, Any]], str]) -> str:
@@ -116,7 +111,8 @@ def joint(documents: Documents) -> str:
 
 
 _JOINT_RUNS = {
-    "joint_smollm2_skills": "`--vocabulary 4096 --reconstruct`",
+    "joint_smollm2_skills_2048": "`--vocabulary 2048 --reconstruct --repeats 7`",
+    "joint_smollm2_skills": "`--vocabulary 4096 --reconstruct --repeats 5`",
 }
 
 
@@ -160,5 +156,5 @@ def _on_gpu(figures: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 TABLES: Mapping[str, Callable[[Documents], str]] = {
-    made.__name__: made for made in (peers, peers_tiny_math, structure_arms, allocation, joint, on_gpu)
+    made.__name__: made for made in (peers_tiny_math, peers_smollm2_skills, structure_arms, allocation, joint, on_gpu)
 }

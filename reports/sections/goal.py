@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -157,7 +158,12 @@ def condition_text(condition: Mapping[str, Any]) -> str:
         return f"{short_count(round(value))} parameters (limit {short_count(round(limit))})"
     if condition["quantity"] == "fits":
         return f"room for {round(value):,} tokens of KV cache ({round(limit):,} needed)"
-    return f"{value:.3f} times the speed of dense ({limit:g} needed)"
+    return f"{_rounded_down(value):.3f} times the speed of dense ({limit:g} needed)"
+
+
+def _rounded_down(value: float) -> float:
+    """To thousandths: what misses a limit is not shown as the limit."""
+    return math.floor(round(1000 * value, 6)) / 1000
 
 
 def _goal(found: Mapping[str, Any]) -> Goal:

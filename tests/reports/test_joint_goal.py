@@ -85,3 +85,9 @@ def test_an_arm_that_has_lost_the_task_says_so_and_the_lead_names_only_limits_of
 def test_a_loss_and_a_gain_are_in_points(value: float, said: str) -> None:
     condition = {"quantity": "max-loss", "task": "mini_math", "value": value, "limit": 0.02}
     assert condition_text(condition) == f"{said} on mini_math (limit 2)"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.59974, "1.599"), (1.67, "1.670"), (1.2, "1.200"), (1.61299, "1.612")])
+def test_a_speed_that_misses_its_limit_is_not_shown_as_the_limit(value: float, shown: str) -> None:
+    condition = {"quantity": "speedup", "value": value, "limit": 1.6, "task": None}
+    assert condition_text(condition) == f"{shown} times the speed of dense (1.6 needed)"
