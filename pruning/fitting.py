@@ -91,7 +91,7 @@ def _descend(
     masters = {name: tensor.float().clone().requires_grad_() for name, tensor in start.items()}
     steps = epochs * len(batches)
     rates = [{"params": [t], "lr": rate * float(t.detach().square().mean().sqrt())} for t in masters.values()]
-    adam = torch.optim.Adam(rates, betas=_BETAS, eps=_EPSILON)
+    adam = torch.optim.Adam(rates, betas=_BETAS, eps=_EPSILON, fused=True)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(steps, 1))
     order = torch.Generator().manual_seed(seed)
     for epoch in range(1, epochs + 1):

@@ -16,15 +16,13 @@ from typing import Any
 
 from harness.core.types.arrays import IndexArray
 from harness.core.types.calibration import CalibrationItem
-from pruning.activations import down_weight
 from pruning.calibration import batches
-from pruning.cuts import Cut
-from pruning.families import Family, submodule
+from pruning.families import submodule
 from pruning.fitting import Fit, Schedule, Tensors, minimise
 from pruning.layer_source import LayerSource
-from pruning.layer_walk import LayerWalk
-from pruning.loader import set_features
+from pruning.layer_walk import LayerWalk, replaced_forwards
 from pruning.missing_attention import without_attention
+from pruning.narrowed import call, narrowed, resized
 from pruning.second_moments import SecondMoments, token_weights
 
 SCHEDULE = Schedule(epochs=10, rates=(0.05, 0.005))
@@ -75,16 +73,37 @@ class LayerReconstruction:
         with self.source.layer(layer) as module:
             module.requires_grad_(False)
             self.dense.forward(module)  # the states of this stream are the targets from here on
-            start = _narrow(module, self.family, keep, fitted)
-            with without_attention(module, layer in self.no_attention), _resized(module, start):
+            start = narrowed(module, self.family, keep, fitted)
+            bare = without_attention(module, layer in self.no_attention)
+            with bare, resized(module, start), self._attention_once(module):
                 loss = partial(self._loss, module)
                 found = minimise(start, loss, self.training, partial(self._held_out, module), self.schedule)
                 if layer < self.last:
-                    self.pruned.forward(partial(_call, module, found.tensors))
+                    self.pruned.forward(partial(call, module, found.tensors))
         if layer == self.last:
             self.dense.hidden.remove()
             self.pruned.hidden.remove()
         return replace(found, tensors={name: tensor.cpu() for name, tensor in found.tensors.items()})
+
+    @contextmanager
+    def _attention_once(self, module: Any) -> Iterator[None]:
+        """The attention of a batch, which no step changes, is computed the first time alone; anew each time where the
+        hidden states are too large for the memory.
+        """
+        attention, known = submodule(module, self.family.attention.output.rpartition(".")[0]), {}
+        own = attention.forward
+
+        def once(*arguments: Any, **named: Any) -> Any:
+            batch = id(self.pruned.current)
+            if batch not in known:
+                known[batch] = own(*arguments, **named)[0]
+            return known[batch], None
+
+        if self.pruned.hidden.in_files:
+            yield
+            return
+        with replaced_forwards([attention], once):
+            yield
 
     def _pass_over(self) -> None:
         """A layer that is removed: the dense stream goes through it."""
@@ -110,11 +129,11 @@ class LayerReconstruction:
 
     def _errors(self, module: Any, tensors: Tensors, number: int) -> Any:
         """|pruned - dense|^2 / |dense|^2 of the layer's output at each scored token of a batch, float32."""
-        batch = self.pruned.batches[number]
+        batch = self.pruned.current = self.pruned.batches[number]
         arguments, named = batch.calls[self.pruned.layer]
         states = (walk.hidden.read(number, self.source.device) for walk in (self.pruned, self.dense))
         given, wanted = states
-        written = _call(module, tensors, given, *arguments, **named)
+        written = call(module, tensors, given, *arguments, **named)
         positions = batch.scored_on(written.device).positions
         wanted = wanted.to(written.device)
         rows, target = (x.reshape(-1, x.shape[-1]).index_select(0, positions).float() for x in (written, wanted))
@@ -126,41 +145,3 @@ def _split(items: Sequence[CalibrationItem]) -> tuple[list[CalibrationItem], lis
     held = [item for side in (True, False) for item in [i for i in items if i.target is side][::_HELD_OUT]]
     chosen = set(map(id, held))
     return [item for item in items if id(item) not in chosen], held
-
-
-def _narrow(module: Any, family: Family, keep: IndexArray, fitted: Tensors) -> dict[str, Any]:
-    """The FFN's tensors with the neurons that stay, by the names of their cuts; those that are `fitted` from there."""
-    import torch
-
-    own, width = dict(module.named_parameters()), down_weight(module, family).shape[1]
-    dtype = fitted[family.down_cut.name].dtype
-
-    def kept(cut: Cut) -> Any:
-        weight = own[cut.name].detach()
-        if cut.name in fitted:
-            return fitted[cut.name].to(weight.device)
-        rows = torch.from_numpy(cut.kept(keep, width)).to(weight.device)
-        return weight.index_select(cut.axis, rows).to(dtype)
-
-    return {cut.name: kept(cut) for cut in family.cuts if cut.name in own}
-
-
-def _call(module: Any, tensors: Tensors, *arguments: Any, **named: Any) -> Any:
-    """The layer's output with these tensors in place of its own, in the dtype of its own."""
-    from torch.func import functional_call
-
-    dtype = next(iter(module.parameters())).dtype
-    return functional_call(module, {name: t.to(dtype) for name, t in tensors.items()}, arguments, named)
-
-
-@contextmanager
-def _resized(module: Any, tensors: Tensors) -> Iterator[None]:
-    """The linear layers state the sizes of these tensors meanwhile; GPT-2's reads them when it is called."""
-    own = dict(module.named_parameters())
-    for name, tensor in tensors.items():
-        set_features(submodule(module, name.rpartition(".")[0]), tensor)
-    try:
-        yield
-    finally:
-        for name in tensors:
-            set_features(submodule(module, name.rpartition(".")[0]), own[name])

@@ -10,7 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from harness.core.errors import UsageError
 from harness.core.types.arrays import IndexArray
@@ -20,6 +23,7 @@ from pruning.families import submodule
 from pruning.layer_source import InMemory, widths
 from pruning.layer_walk import LayerWalk, replaced_forwards
 from pruning.missing_attention import without_attention
+from pruning.narrowed import call, narrowed, resized
 from pruning.obs import refit
 from pruning.search.choices import LayerChoice
 
@@ -67,6 +71,10 @@ class DamageProbe:
         weight = down_weight(self.stack[0], source.family)
         self.columns = functools.lru_cache(max(1, _COLUMN_BYTES // (4 * weight.numel())))(self._columns)
 
+    def on(self, texts: Sequence[CalibrationItem]) -> DamageProbe:
+        """A probe of the same model on other texts."""
+        return DamageProbe(self.source, texts, self.order, self.second_moment)
+
     def nats(self, choices: Sequence[LayerChoice]) -> float:
         """KL(dense || changed) per scored token, over the whole vocabulary.
 
@@ -89,8 +97,8 @@ class DamageProbe:
             states = self.states[changed[0]]
             for layer in range(changed[0], self.layers):
                 if not choices[layer].removed:
-                    with self._changed(layer, choices[layer]):
-                        states = self._after(layer, states)
+                    with self._changed(layer, choices[layer]) as changed_layer:
+                        states = self._after(layer, states, changed_layer)
             found = self._divergence(self._scored(states)) / self.tokens
         return found if math.isfinite(found) else math.inf
 
@@ -102,13 +110,13 @@ class DamageProbe:
         with torch.inference_mode():
             self.states = [[walk.hidden.read(i, self.source.device) for i in range(len(self.batches))]]
             for layer in range(self.layers):
-                self.states.append(self._after(layer, self.states[-1]))
+                self.states.append(self._after(layer, self.states[-1], self.stack[layer]))
             rows = self._scored(self.states[-1])
             self.dense = [self._log_probabilities(part) for part in rows.split(_ROWS)]
 
-    def _after(self, layer: int, states: Sequence[Any]) -> list[Any]:
-        """The states of every batch after a layer."""
-        module, found = self.stack[layer], []
+    def _after(self, layer: int, states: Sequence[Any], module: Callable[..., Any]) -> list[Any]:
+        """The states of every batch after a layer, which is called as `module`."""
+        found = []
         for batch, hidden in zip(self.batches, states, strict=True):
             arguments, named = batch.calls[layer]
             found.append(module(hidden, *arguments, **named))
@@ -142,33 +150,26 @@ class DamageProbe:
         return max(0.0, total) if math.isfinite(total) else math.inf
 
     @contextmanager
-    def _changed(self, layer: int, choice: LayerChoice) -> Iterator[None]:
-        with without_attention(self.stack[layer], not choice.attention), self._narrowed(layer, choice.width):
-            yield
+    def _changed(self, layer: int, choice: LayerChoice) -> Iterator[Callable[..., Any]]:
+        """How the layer is called as this choice."""
+        module, family = self.stack[layer], self.source.family
+        with without_attention(module, not choice.attention):
+            if choice.width == self.whole.width:
+                yield module
+                return
+            keep, fitted = self.columns(layer, choice.width)
+            tensors = narrowed(module, family, keep, {family.down_cut.name: fitted})
+            with resized(module, tensors):
+                yield partial(call, module, tensors)
 
-    @contextmanager
-    def _narrowed(self, layer: int, width: int) -> Iterator[None]:
-        """The layer's down projection with the re-fitted columns, all others zero; the dense one afterwards."""
-        if width == self.whole.width:
-            yield
-            return
-        weight = down_weight(self.stack[layer], self.source.family)
-        before = weight.clone()
-        keep, fitted = self.columns(layer, width)
-        try:
-            weight.zero_()
-            weight[:, keep] = fitted
-            yield
-        finally:
-            weight.copy_(before)
-
-    def _columns(self, layer: int, width: int) -> tuple[Any, Any]:
-        """The neurons that stay, sorted, and their re-fitted columns [hidden_size, width] in the model's dtype."""
+    def _columns(self, layer: int, width: int) -> tuple[IndexArray, Any]:
+        """The neurons that stay, sorted, and the down projection that is re-fitted on them, as stored."""
         import torch
 
-        weight = down_weight(self.stack[layer], self.source.family)
-        keep = torch.from_numpy(self.order[layer][:width]).long().sort().values.to(weight.device)
-        return keep, refit(weight, self.second_moment(layer).to(weight.device), keep).to(weight.dtype)
+        weight, keep = down_weight(self.stack[layer], self.source.family), np.sort(self.order[layer][:width])
+        stays = torch.from_numpy(keep).long().to(weight.device)
+        fitted = refit(weight, self.second_moment(layer).to(weight.device), stays).to(weight.dtype)
+        return keep, fitted if self.source.family.down_cut.axis == 1 else fitted.T
 
 
 def _predicting(text: CalibrationItem) -> CalibrationItem | None:

@@ -13,20 +13,22 @@ import torch
 from safetensors.torch import load_file
 
 from harness.core.errors import UsageError
-from pruning import compensation
+from pruning import compensation, layer_walk, second_moments
 from pruning.checkpoint import open_model
 from pruning.export import export, ffn_tensors
 from pruning.families import FAMILIES, submodule
 from pruning.fitting import Schedule
+from pruning.layer_source import InMemory
 from pruning.loader import load_pruned
 from pruning.masked import load_masked
 from pruning.plan import PlanRequest, check_request
 from pruning.plan_file import load_plan, save_plan
+from pruning.reconstruct import LayerReconstruction
 from pruning.record import read_record
 from pruning.structures import kept_layers
 from tests.support.calibration import CALIBRATION, LARGER
 from tests.support.models import build_model
-from tests.support.pruned import plan_for, reconstructed
+from tests.support.pruned import compensated, plan_for, reconstructed
 
 pytestmark = pytest.mark.slow
 
@@ -140,3 +142,29 @@ def test_a_plan_says_that_it_is_reconstructed_and_others_are_as_they_were(tmp_pa
 def test_what_cannot_be_reconstructed_is_refused_before_scoring(request_: PlanRequest, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_request(request_, 8)
+
+
+def fitted(dense: Path, start: Any, keep: Any, folder: Path) -> tuple[list[Any], int]:
+    """All layers reconstructed anew, and how often an attention was computed."""
+    model = open_model(dense)
+    source, seen = InMemory(load_pruned(dense, torch.float32), model.family), []
+    for layer in submodule(source.model, model.family.layers):
+        layer.self_attn.o_proj.register_forward_hook(lambda *_: seen.append(1))
+    moments = second_moments.SecondMoments(LARGER, 0.0, folder)
+    walk = LayerReconstruction(source, range(3), moments, Schedule(epochs=4, rates=(0.02,)))
+    found = [walk.fit(layer, keep[layer], start(layer)).tensors for layer in range(3)]
+    return found, len(seen) // len(walk.pruned.batches)
+
+
+def test_attention_is_computed_once_a_batch_unless_its_states_are_too_large_for_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the dense layer and once for the pruned one."""
+    dense, plan, plan_file = compensated("qwen2", tmp_path)
+    start = compensation.load_layers(open_model(dense), plan, plan_file)
+    in_memory, few = fitted(dense, start, plan.keep, tmp_path / "memory")
+    monkeypatch.setattr(layer_walk, "_MEMORY_SHARE", 0.0)
+    in_files, many = fitted(dense, start, plan.keep, tmp_path / "files")
+    assert few == 3 * 2 and many > 3 * 4
+    for one, other in zip(in_memory, in_files, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -99,6 +99,11 @@ def speed_condition(limit: float, measured: Iterable[SpeedRatio]) -> Condition:
     return at_least("speedup", min((r.ci_low or 0.0 for r in measured), default=0.0), limit)
 
 
+def is_open(limit: float, measured: Sequence[SpeedRatio]) -> bool:
+    """Whether the speed-up is missed by the lower ends of the intervals, and not by the upper ends."""
+    return not speed_condition(limit, measured).met and all((ratio.ci_high or 0.0) >= limit for ratio in measured)
+
+
 def right_conditions(task: str, found: EvalResult) -> tuple[Condition, ...]:
     """At least one right answer, so that a model that has lost its task meets no goal; none for a mean such as
     perplexity or similarity, of which no item is right.

@@ -35,11 +35,11 @@ from harness.serving import bench
 from harness.serving.cost_probes import Timing, measure_costs, table_file
 from harness.serving.cost_table import CostTable, Sizes, attention_goes, kept, probe_sizes, shape_with, sizes_of
 from harness.serving.workload import check_context
-from harness.sweeps.goal.conditions import LEVEL, nearest, right_conditions, shape_conditions, speed_condition
+from harness.sweeps.goal.conditions import LEVEL, is_open, nearest, right_conditions, shape_conditions, speed_condition
 from harness.sweeps.joint.arms import first_speedup, next_speedup, sizes_of_plan
 from harness.sweeps.joint.resolve import computed_costs, is_reachable, resolve_joint, vocabulary_of, widths_of_grid
 from harness.sweeps.joint.search import ArmSearch, FoundPlan
-from harness.sweeps.speed import is_timed, measure_speed
+from harness.sweeps.speed import is_timed, measure_speed, rename_timed
 from pruning.checkpoint import ModelFolder
 from pruning.export import config_of
 from pruning.joint import joint_plan
@@ -147,26 +147,22 @@ def _measured(
     measure_speed(run, [plan.state for plan in found], lambda _: nullcontext(), longer)
     ratios, goal = _ratios(run), run.spec.goal
     speedup = goal.speedup if goal and goal.is_timed else None
-    unclear = [plan.arm.name for plan in found if speedup and _is_open(ratios[plan.arm.name], speedup)]
+    unclear = [plan.arm.name for plan in found if speedup and is_open(speedup, ratios[plan.arm.name])]
     if unclear and not longer:
         say(f"{', '.join(unclear)}: {speedup:g} lies within the interval; timed by more passes")
         return _measured(run, found, unclear)
     return found, ratios
 
 
-def _is_open(ratios: Sequence[SpeedRatio], goal: float) -> bool:
-    """Whether the goal is missed by the lower ends of the intervals, and not by the upper ends."""
-    return not speed_condition(goal, ratios).met and all((ratio.ci_high or 0.0) >= goal for ratio in ratios)
-
-
 def _reconstructed(
     search: ArmSearch, plans: Sequence[FoundPlan]
 ) -> tuple[list[FoundPlan], Mapping[str, list[SpeedRatio]]]:
-    """The plans with reconstructed FFNs, exported and timed: last, as speeds go by the widths alone."""
+    """The plans with reconstructed FFNs. They have the speeds of the plans before, whose sizes are the same."""
     run = search.run
     search.release()
     found = [_instead(plan, search.reconstructed(plan)) for plan in plans]
-    return _measured(run, [_exported(run, plan) for plan in found])
+    rename_timed(run, {before.arm.name: plan.arm.name for before, plan in zip(plans, found, strict=True)})
+    return found, _ratios(run)
 
 
 def _exported(run: RunContext, plan: FoundPlan) -> FoundPlan:

@@ -45,6 +45,7 @@ _PROBE = (
     "the model and a layer's re-fit in FP64 do not fit the GPU together; free some memory, or use --structure neuron"
 )
 TOKENS = 512  # scored tokens of the held-out texts, about
+_OF_TABLE = 2  # the table is measured on one text in so many; whole plans on all
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,12 @@ class ArmSearch:
     def _table(self) -> DamageTable:
         """Measured once and kept beside the scores."""
         choices = to_measure(self.run.spec.shape, int(self.run.spec.config.align or 1))
-        texts, request = [asdict(text) for text in self.texts], self.run.spec.arms[0].request
-        key = digest([self.scored.scores.file_hash, request.metric, texts, [asdict(choice) for choice in choices]])
+        texts, request = self.texts[::_OF_TABLE], self.run.spec.arms[0].request
+        measured = [self.scored.scores.file_hash, request.metric, list(map(asdict, texts)), list(map(asdict, choices))]
         probe, file = self._opened(), damage_file(scores_file(self.run.path))
         with _measuring(), progress_bar(f"Damage of {len(choices)} choices a layer", probe.layers) as advance:
-            return grid_table(measure_damage(probe, choices, advance, file, key), self.grid)
+            table = measure_damage(probe.on(texts), choices, advance, file, digest(measured))
+        return grid_table(table, self.grid)
 
     def _opened(self) -> DamageProbe:
         if self._probe is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +24,6 @@ from harness.sweeps.goal.experiment import Search
 from harness.sweeps.goal.resolve import resolve_goal, search_space
 
 WIDTHS = {"even": (320, 320, 320, 320), "uneven": (512, 320, 320, 128)}  # of the four layers
-FASTER = {"even": 1.4, "uneven": 0.9}
 
 
 class Planned(Search):
@@ -59,15 +58,48 @@ def test_the_widest_layer_decides_what_a_device_holds(tmp_path: Path) -> None:
     assert conditions["even"] != conditions["uneven"]
 
 
-def test_another_way_of_the_same_width_is_timed_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def timed(run: Any, states: Sequence[VariantState]) -> None:
-        speeds = [SpeedRatio(s.name, "dense", 1, "output_tok_s", 5, 1.0, FASTER[s.name], 2.0, 1.0, 1.0) for s in states]
+def timed_at(intervals: Mapping[str, Sequence[tuple[float, float]]]) -> Any:
+    """In place of `measure_speed`: of each variant its interval, and the one by more passes."""
+
+    def measure(run: Any, states: Sequence[VariantState], _attempt: Any, longer: Collection[str]) -> None:
+        found = {state.name: intervals[state.name][state.name in longer] for state in states}
+        speeds = [
+            SpeedRatio(name, "dense", 1, "output_tok_s", 5, low, low, high, 1, 1) for name, (low, high) in found.items()
+        ]
         save_serving({}, speeds, serving_file(run.path))
 
-    monkeypatch.setattr(experiment, "_time", timed)
+    return measure
+
+
+def test_another_way_of_the_same_width_is_timed_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "measure_speed", timed_at({"even": [(1.4, 1.5)], "uneven": [(0.9, 1.1)]}))
     monkeypatch.setitem(WIDTHS, "uneven", WIDTHS["even"])
     found = search(tmp_path, speedup=1.2)
     assert found.is_fast(0)
     found.planned("uneven", 0)
     chosen = found.with_speed(Candidate("uneven", "uneven", 320, 0.5, ()))
     assert [c.value for c in chosen.conditions] == [0.9] and not chosen.met
+
+
+@pytest.mark.parametrize(
+    ("intervals", "value"),
+    [
+        ([(1.1, 1.3), (1.21, 1.25)], 1.21),
+        ([(1.1, 1.3), (1.15, 1.18)], 1.15),
+        ([(1.1, 1.3), (1.15, 1.3)], 1.15),
+        ([(1.1, 1.15)], 1.1),
+        ([(1.25, 1.3)], 1.25),
+    ],
+)
+def test_a_width_whose_interval_has_the_goal_inside_is_timed_by_more_passes_once(
+    intervals: Sequence[tuple[float, float]],
+    value: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(experiment, "measure_speed", timed_at({"even": intervals}))
+    found = search(tmp_path, speedup=1.2)
+    assert found.is_fast(0) is (value >= 1.2) and found.speed(found.states["even"]).value == value
+    assert found.time(found.states["even"])[0].ci_low == value, "what is written last is what was judged"
+    assert capsys.readouterr().err.count("timed by more passes") == len(intervals) - 1

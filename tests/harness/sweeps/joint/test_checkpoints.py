@@ -12,12 +12,12 @@ import pytest
 
 from harness.core.types.goal import Goal
 from harness.core.types.pruning import PredictedCheckpoint
-from harness.core.types.serving import SpeedRatio
+from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.pipeline import stages
 from harness.pipeline.arms import Arm
 from harness.pipeline.run_context import VariantState
 from harness.pipeline.run_files import serving_file
-from harness.pipeline.run_json import save_serving
+from harness.pipeline.run_json import read_serving, save_serving
 from harness.sweeps.joint import experiment
 from harness.sweeps.joint.arms import ARMS
 from harness.sweeps.joint.search import FoundPlan
@@ -28,8 +28,9 @@ from pruning.search.choices import LayerChoice
 MEASURED = {"joint": 1.0, "joint-2": 1.1, "joint-3": 1.6, "ffn-only": 1.6, "depth-only": 1.0, "depth-only-2": 1.7}
 
 
-OPEN = {"joint-2": (1.1, 1.49), "depth-only": (1.4, 1.6), "joint-3+rec": (1.45, 1.7)}  # from -> to
-CLEARED = {"depth-only": (1.42, 1.48), "joint-3+rec": (1.51, 1.56)}
+OPEN = {"joint-2": (1.1, 1.49), "depth-only": (1.4, 1.6)}  # from -> to
+CLEARED = {"depth-only": (1.42, 1.48)}
+SERVED = ServingResult((), 1, 1, 1, "cpu", "float32", output_tokens=8)
 
 
 class Planned:
@@ -66,7 +67,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
         ratios = [
             SpeedRatio(n, "dense", 1, "output_tok_s", 5, low, low, high, 1, 1) for n, (low, high) in bounds.items()
         ]
-        save_serving({}, ratios, serving_file(tmp_path))
+        save_serving(dict.fromkeys(bounds, SERVED), ratios, serving_file(tmp_path))
 
     monkeypatch.setattr(stages, "export", export)
     monkeypatch.setattr(experiment, "measure_speed", measure)
@@ -95,22 +96,23 @@ def test_a_plan_that_is_replaced_leaves_no_checkpoint(search: Any) -> None:
     assert written(search.run.path) == {"joint-3", "ffn-only", "depth-only-2"}
 
 
-def test_a_reconstructed_plan_takes_the_place_of_its_first_form(search: Any) -> None:
-    found, _ = experiment._timed(search, first_plans(search))
-    repaired, _ = experiment._reconstructed(search, found)
-    names = {"joint-3+rec", "ffn-only+rec", "depth-only-2+rec"}
-    assert {plan.arm.name for plan in repaired} == names == written(search.run.path)
-    assert all(isinstance(plan.state.checkpoint, ModelFolder) for plan in repaired)
+def test_a_reconstructed_plan_takes_the_place_of_its_first_form_and_has_its_speed(search: Any) -> None:
+    found, before = experiment._timed(search, first_plans(search))
+    repaired, ratios = experiment._reconstructed(search, found)
+    assert [plan.arm.name for plan in repaired] == ["joint-3+rec", "ffn-only+rec", "depth-only-2+rec"]
+    assert written(search.run.path) == set(), "what was timed is no longer on the disk"
+    assert ratios == {f"{name}+rec": [replace(r, variant=f"{name}+rec") for r in of] for name, of in before.items()}
+    variants, _ = read_serving(serving_file(search.run.path))
+    assert set(variants) == set(ratios)
 
 
 def test_an_arm_that_may_be_fast_enough_is_timed_by_more_passes_before_it_is_planned_again(
     search: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """depth-only is then too slow, and the reconstructed joint-3 fast enough; joint-2 was too slow in any case."""
-    found, _ = experiment._timed(search, first_plans(search))
-    _, ratios = experiment._reconstructed(search, found)
-    assert [(ratio.ci_low, ratio.ci_high) for ratio in ratios["joint-3+rec"]] == [CLEARED["joint-3+rec"]]
+    """depth-only is then too slow; joint-2 was too slow in any case."""
+    _, ratios = experiment._timed(search, first_plans(search))
     said = capsys.readouterr().err
     assert "depth-only: 1.5 lies within the interval; timed by more passes" in said
     assert "depth-only: 1.420 times the speed of dense, 1.5 needed; planned again for 1.585" in said
-    assert "joint-2: 1.5 lies within" not in said and "joint-3+rec: 1.5 lies within" in said
+    assert "joint-2: 1.5 lies within" not in said
+    assert [(ratio.ci_low, ratio.ci_high) for ratio in ratios["depth-only-2"]] == [(1.7, 1.7)]
