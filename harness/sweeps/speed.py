@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness.core.types.pruning import ModelShape
 from harness.core.types.serving import ServingResult, SpeedRatio
 from harness.engine import weight_swap
 from harness.engine.devices import device_name
-from harness.engine.memory_budget import NOTHING_TIMED, EngineSettings, fit_together
+from harness.engine.memory_budget import NOTHING_TIMED, fit_together
 from harness.engine.vllm_engine import Engines
 from harness.pipeline import stages
 from harness.pipeline.resolve import DENSE
@@ -111,8 +111,7 @@ def _timer(run: RunContext, exported: bool) -> Iterator[Callable[[VariantState, 
     is exported for the time of its measurement. exported: Each arm has a checkpoint, as where layers are removed.
     """
     if exported or device_name() == "cuda":
-        with _DenseEngine(run.model) as dense:
-            yield lambda arm, passes: _by_export(run, dense, arm, passes)
+        yield lambda arm, passes: _by_export(run, arm, passes)
         return
     models = {DENSE: run.model}
     settings = bench.settings_for(models, run.config, run.workload)
@@ -163,35 +162,7 @@ def _shape(run: RunContext, state: VariantState) -> ModelShape:
     )
 
 
-class _DenseEngine:
-    """The engine on the dense model, which stays from one arm to the next where the settings are the same."""
-
-    def __init__(self, model: ModelFolder) -> None:
-        self.model, self.running = model, ExitStack()
-        self.settings: EngineSettings | None = None
-
-    def __enter__(self) -> _DenseEngine:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.running.close()
-
-    @contextmanager
-    def started(self, settings: EngineSettings) -> Iterator[Engines]:
-        """It is stopped where something fails, so that the next arm has a new one."""
-        if settings != self.settings:
-            self.running.close()
-            self.engines = self.running.enter_context(Engines({DENSE: self.model}, {DENSE: settings}))
-            self.settings = settings
-        try:
-            yield self.engines
-        except BaseException:
-            self.running.close()
-            self.settings = None
-            raise
-
-
-def _by_export(run: RunContext, dense: _DenseEngine, arm: VariantState, repeats: int) -> Timed:
+def _by_export(run: RunContext, arm: VariantState, repeats: int) -> Timed:
     """Beside the dense model, on the device together."""
     config, workload, scratch = run.config, run.workload, run.path / "timed" / arm.name
     try:
@@ -201,12 +172,8 @@ def _by_export(run: RunContext, dense: _DenseEngine, arm: VariantState, repeats:
             made = export(run.model, load_plan(arm.plan), scratch, arm.plan)
         models = {DENSE: run.model, arm.name: made}
         workloads = {name: in_vocabulary_of(model, workload, run.model) for name, model in models.items()}
-        settings = bench.settings_for(models, config, longest(workloads))
-        with dense.started(settings[DENSE]) as engines, Engines({arm.name: made}, settings) as own:
-            targets = {
-                **bench.offline_targets(engines, {DENSE: workloads[DENSE]}),
-                **bench.offline_targets(own, {arm.name: workloads[arm.name]}),
-            }
+        with Engines(models, bench.settings_for(models, config, longest(workloads))) as engines:
+            targets = bench.offline_targets(engines, workloads)
             runners = {name: target.round for name, target in targets.items()}
             passes = interleaved(runners, config.concurrency, repeats, workload)
             return bench.results(targets, passes, config, workload)
