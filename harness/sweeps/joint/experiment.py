@@ -1,7 +1,8 @@
 """`harness run --structure joint` with a goal: FFN widths, missing attention and removed layers in one plan.
 
 Times a few structures for the costs, searches the plans of three arms for the same goal, and exports, times and
-evaluates each beside the dense model. An arm that is measured below the goal is planned again for more.
+evaluates each beside the dense model. An arm that is measured below the goal is planned again for
+more, one far above it for less.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,7 +46,15 @@ from pruning.checkpoint import ModelFolder
 from pruning.export import config_of
 from pruning.joint import joint_plan
 
-_AGAIN = 2  # times that an arm is planned for more speed
+_AGAIN = 2  # times that an arm is planned for another speed
+_NEAR = 1.01  # speeds no further apart give the same plan, about
+
+
+class Tried(NamedTuple):
+    """A plan that was timed, and whether it was fast enough."""
+
+    plan: FoundPlan
+    reached: Condition
 
 
 def run_joint(config: RunConfig, out: Path | None, fresh: bool, command: str | None = None) -> tuple[RunResult, Path]:
@@ -117,24 +127,33 @@ def _costs(run: RunContext, fresh: bool) -> CostTable | None:
 
 
 def _timed(search: ArmSearch, plans: Sequence[FoundPlan]) -> tuple[list[FoundPlan], Mapping[str, list[SpeedRatio]]]:
-    """The plans with their measured speeds; those that miss a measured goal are planned again. On a resumed run those
-    that were timed before are not exported.
+    """The plans with their measured speeds. An arm that misses a measured goal is planned again, and so is one that is
+    much faster than needed. On a resumed run those that were timed before are not exported.
     """
-    run, goal, plans = search.run, search.goal, list(plans)
+    run, plans = search.run, list(plans)
+    tried: dict[str, dict[str, Tried]] = {plan.arm.kind: {} for plan in plans}
     for attempt in range(_AGAIN + 1):
         search.release()
         plans, ratios = _measured(run, plans)
-        if not goal.is_timed:
+        if not search.goal.is_timed:
+            return plans, ratios
+        for plan in plans:
+            reached = speed_condition(search.goal.speedup or 1.0, ratios[plan.arm.name])
+            tried[plan.arm.kind][plan.arm.name] = Tried(plan, reached)
+        if attempt == _AGAIN:
             break
-        reached = {p.arm.name: speed_condition(goal.speedup or 1.0, ratios[p.arm.name]) for p in plans}
-        slow = {p.arm.name: p for p in plans if not reached[p.arm.name].met}
-        if not slow or attempt == _AGAIN:
-            break
-        again = {name: _planned_again(search, p, attempt, reached[name].value) for name, p in slow.items()}
+        again = {kind: _planned_again(search, list(of.values()), attempt) for kind, of in tried.items()}
         if not any(again.values()):
             break
-        plans = [_instead(plan, again.get(plan.arm.name) or plan) for plan in plans]
-    return plans, ratios
+        plans = [_instead(plan, again[plan.arm.kind] or plan) for plan in plans]
+    best = [_best(list(tried[plan.arm.kind].values())) for plan in plans]
+    return _measured(run, [_instead(before, plan) for before, plan in zip(plans, best, strict=True)])
+
+
+def _best(tried: Sequence[Tried]) -> FoundPlan:
+    """Of an arm's plans that meet the goal the one that was asked for least; where none does, the last one."""
+    meeting = [each.plan for each in tried if each.reached.met]
+    return min(meeting, key=lambda plan: plan.asked) if meeting else tried[-1].plan
 
 
 def _measured(
@@ -178,10 +197,18 @@ def _instead(before: FoundPlan, plan: FoundPlan) -> FoundPlan:
     return plan
 
 
-def _planned_again(search: ArmSearch, plan: FoundPlan, attempt: int, measured: float) -> FoundPlan | None:
-    goal = search.goal.speedup or 1.0
-    asked = next_speedup(plan.asked, goal, measured)
-    say(f"{plan.arm.name}: {measured:.3f} times the speed of dense, {goal:g} needed; planned again for {asked:.3f}")
+def _planned_again(search: ArmSearch, tried: Sequence[Tried], attempt: int) -> FoundPlan | None:
+    """A plan for more speed than the last one that was timed, or for less; None where that one will do, or where a plan
+    for as much is known to be too slow or fast enough.
+    """
+    goal, (plan, reached) = search.goal.speedup or 1.0, tried[-1]
+    asked = next_speedup(plan.asked, goal, reached.value)
+    others = [each.plan.asked for each in tried if each.reached.met is not reached.met]
+    known = any(other <= _NEAR * asked if reached.value < goal else other * _NEAR >= asked for other in others)
+    if asked == plan.asked or known or len(tried) <= attempt:
+        return None
+    speed = f"{reached.value:.3f} times the speed of dense, {goal:g} needed"
+    say(f"{plan.arm.name}: {speed}; planned again for {asked:.3f}")
     return search.plan(replace(plan.arm, name=f"{plan.arm.kind}-{attempt + 2}"), asked)
 
 

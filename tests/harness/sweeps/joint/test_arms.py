@@ -165,9 +165,18 @@ def test_each_arm_has_its_choices_with_their_own_damage_and_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "measured_speedup", "expected"), [(1.5, 1.25, 1.725), (1.5, 1.49, 1.53), (1.6, 1.4, 1.6 * 1.5 / 1.4)]
+    ("asked", "measured_speedup", "expected"),
+    [
+        (1.5, 1.25, 1.725),
+        (1.5, 1.49, 1.53),
+        (1.6, 1.4, 1.6 * 1.5 / 1.4),
+        (1.6, 1.5, 1.6),
+        (1.6, 1.57, 1.6),
+        (1.6, 1.6, 1.6 * 1.01 * 1.5 / 1.6),
+        (1.61, 3.0, 1.4),
+    ],
 )
-def test_a_missed_speed_is_asked_for_by_what_is_missing_within_bounds(
+def test_the_next_speed_is_asked_for_by_what_is_missing_or_wasted_within_bounds(
     asked: float, measured_speedup: float, expected: float
 ) -> None:
     assert next_speedup(asked, 1.5, measured_speedup) == pytest.approx(expected)

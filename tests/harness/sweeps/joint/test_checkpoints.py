@@ -25,7 +25,7 @@ from pruning.checkpoint import ModelFolder
 from pruning.plan import PlanRequest
 from pruning.search.choices import LayerChoice
 
-MEASURED = {"joint": 1.0, "joint-2": 1.1, "joint-3": 1.6, "ffn-only": 1.6, "depth-only": 1.0, "depth-only-2": 1.7}
+MEASURED = {"joint": 1.0, "joint-2": 1.1, "joint-3": 1.6, "ffn-only": 1.55, "depth-only": 1.0, "depth-only-2": 1.55}
 
 
 OPEN = {"joint-2": (1.1, 1.49), "depth-only": (1.4, 1.6)}  # from -> to
@@ -39,8 +39,10 @@ class Planned:
     def __init__(self, path: Path) -> None:
         self.goal = Goal(speedup=1.5)
         self.run: Any = SimpleNamespace(path=path, spec=SimpleNamespace(goal=self.goal))
+        self.asked: list[str] = []
 
     def plan(self, arm: Arm, asked: float) -> FoundPlan:
+        self.asked.append(arm.name)
         file = self.run.path / "arms" / arm.name / "plan.safetensors"
         state = VariantState(arm.name, PredictedCheckpoint((8,), 1, 1, {}), arm.name, file)
         return FoundPlan(arm, asked, (LayerChoice(8),), 0.1, state)
@@ -115,4 +117,28 @@ def test_an_arm_that_may_be_fast_enough_is_timed_by_more_passes_before_it_is_pla
     assert "depth-only: 1.5 lies within the interval; timed by more passes" in said
     assert "depth-only: 1.420 times the speed of dense, 1.5 needed; planned again for 1.585" in said
     assert "joint-2: 1.5 lies within" not in said
-    assert [(ratio.ci_low, ratio.ci_high) for ratio in ratios["depth-only-2"]] == [(1.7, 1.7)]
+    assert [(ratio.ci_low, ratio.ci_high) for ratio in ratios["depth-only-2"]] == [(1.55, 1.55)]
+
+
+@pytest.mark.parametrize(
+    ("measured", "chosen"),
+    [
+        ({"joint": 1.9, "joint-2": 1.7, "joint-3": 1.52}, "joint-3"),
+        ({"joint": 1.9, "joint-2": 1.7, "joint-3": 1.4}, "joint-2"),
+        ({"joint": 1.9, "joint-2": 1.52}, "joint-2"),
+        ({"joint": 1.9, "joint-2": 1.48, "joint-3": 1.52}, "joint-3"),
+        ({"joint": 1.9, "joint-2": 1.3}, "joint"),  # what is missing would ask for as much as at first
+        ({"joint": 1.4, "joint-2": 1.7}, "joint-2"),  # so would what is wasted
+        ({"joint": 1.2, "joint-2": 1.3, "joint-3": 1.4}, "joint-3"),
+    ],
+)
+def test_a_plan_that_is_much_too_fast_is_planned_again_for_less_and_stays_where_that_is_too_slow(
+    measured: dict[str, float], chosen: str, search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.MEASURED", measured)
+    monkeypatch.setattr(f"{__name__}.OPEN", {})
+    found, ratios = experiment._timed(search, [search.plan(Arm("joint", PlanRequest(0.0), "joint"), 1.5)])
+    assert [plan.arm.name for plan in found] == [chosen] == list(ratios)
+    assert ratios[chosen][0].ci_low == measured[chosen]
+    assert written(search.run.path) <= {chosen}
+    assert search.asked == list(measured)
