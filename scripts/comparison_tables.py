@@ -111,8 +111,9 @@ def joint(documents: Documents) -> str:
 
 
 _JOINT_RUNS = {
-    "joint_smollm2_skills_2048": "`--vocabulary 2048 --reconstruct --repeats 7`",
-    "joint_smollm2_skills": "`--vocabulary 4096 --reconstruct --repeats 5`",
+    "joint_smollm2_math": "word problems alone, `--vocabulary 2048 --reconstruct --repeats 7`",
+    "joint_smollm2_skills_2048": "three skills, `--vocabulary 2048 --reconstruct --repeats 7`",
+    "joint_smollm2_skills": "three skills, `--vocabulary 4096 --reconstruct --repeats 5`",
 }
 
 
