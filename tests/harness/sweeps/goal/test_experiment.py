@@ -76,6 +76,7 @@ def test_a_search_resumes_and_another_goal_is_refused_in_its_directory(found: tu
 
 def test_where_none_meets_the_goal_the_nearest_is_named_and_the_command_fails(tmp_path: Path) -> None:
     ended = harness(*SEARCH, "--max-loss", "5", "--params", "600K", "--no-compensate", "--out", str(tmp_path / "none"))
+    assert ended.stdout, ended.stderr[-2000:]
     run = json.loads(ended.stdout)
     goal = run["goal"]
     assert ended.returncode == 1 and goal["found"] is None and run["variants"][1]["name"] == goal["nearest"]
